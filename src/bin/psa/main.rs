@@ -1,0 +1,2 @@
+//! The `psa` command.
+fn main() {}

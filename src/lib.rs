@@ -1,0 +1,5 @@
+//! psa
+#[cfg(feature = "client")]
+pub mod client;
+#[cfg(feature = "protocol")]
+pub mod protocol;
