@@ -339,6 +339,7 @@ impl<R: Record + ?Sized> Chain<R> {
         mut fresh: Box<Segment<R>>,
         guard: &ReadGuard<'_>,
     ) -> Result<(), AppendError> {
+        debug_assert!(fresh.is_untouched(), "a segment was touched after it was reclaimed");
         let word = tail.seal();
         fresh.number = tail.number + 1;
         fresh.base = tail.base + u64::from(word.records());
@@ -542,10 +543,13 @@ impl<R: Record + ?Sized> Chain<R> {
     fn evict(&self, guard: &ReadGuard<'_>) -> bool {
         let head = self.head(guard);
         let After::Segment(next) = self.after(head) else { return false };
-        // None: somebody else is unlinking it at this moment, which serves as well.
-        if let Some(pins) = head.close_by_force() {
-            self.evictions.fetch_add(u64::from(pins), Ordering::Relaxed);
-            self.unlink(head, next, guard);
+        match head.close_by_force() {
+            Some(pins) => {
+                self.evictions.fetch_add(u64::from(pins), Ordering::Relaxed);
+                self.unlink(head, next, guard);
+            }
+            // Somebody else is unlinking it at this moment, which serves as well.
+            None => thread::yield_now(),
         }
         true
     }
