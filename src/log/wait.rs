@@ -163,7 +163,7 @@ impl WaitSet {
         // instruction would be what this module avoids.
         let passed_by = self.passed_by.load(Ordering::Relaxed).wrapping_add(1);
         self.passed_by.store(passed_by, Ordering::Relaxed);
-        if passed_by % HELP_EVERY == 0 {
+        if passed_by.is_multiple_of(HELP_EVERY) {
             self.wake_some(WOKEN_BY_NOTIFIER);
         }
     }
