@@ -53,11 +53,15 @@
 
 #![forbid(unsafe_op_in_unsafe_fn)]
 
+#[cfg(feature = "server")]
+pub mod broker;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod log;
 #[cfg(feature = "protocol")]
 pub mod protocol;
+#[cfg(feature = "server")]
+pub mod server;
 mod sync;
 
 #[doc(inline)]
