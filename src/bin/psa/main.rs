@@ -7,6 +7,9 @@
 mod args;
 mod config;
 mod error;
+mod format;
+mod journal;
+mod split;
 mod start;
 mod time;
 mod units;

@@ -229,32 +229,57 @@ impl Config {
 
     /// What no single value can be checked for.
     fn check(&self) -> Result<(), ConfigError> {
-        let at_most = |small: Key, large: Key, room: u64| {
-            let (a, b) = (
-                self.size(small).unwrap_or(0),
-                self.size(large).unwrap_or(u64::MAX),
-            );
-            if a.saturating_add(room) <= b {
-                return Ok(());
-            }
-            let name = |key: Key| SETTINGS[key as usize].name;
-            Err(ConfigError::new(
-                self.origin(small),
-                format!(
-                    "{} is {}, more than {} of {} ({}) has room for",
-                    name(small),
-                    self.text(small),
-                    name(large),
-                    self.text(large),
-                    self.origin(large)
-                ),
-            ))
-        };
-        // A publish frame holds headers, a topic name of up to 255 bytes and one end position.
-        at_most(Key::LimitRecord, Key::LimitFrame, FRAME_ROOM)?;
-        at_most(Key::TopicSegment, Key::TopicMemory, 0)?;
-        at_most(Key::TopicMemory, Key::LimitMemory, 0)?;
+        let frame = self.size(Key::LimitFrame).unwrap_or(u64::MAX);
+        let record = self.size(Key::LimitRecord).unwrap_or(0);
+        if record.saturating_add(FRAME_ROOM) > frame {
+            return Err(self.clash(Key::LimitRecord, Key::LimitFrame));
+        }
+        let ends = self
+            .count(Key::LimitChunkRecords)
+            .saturating_mul(4)
+            .saturating_add(64);
+        if ends > frame {
+            return Err(self.clash(Key::LimitChunkRecords, Key::LimitFrame));
+        }
+        if self.size(Key::LimitChunk).unwrap_or(0).saturating_add(ends) > frame {
+            return Err(self.clash(Key::LimitChunk, Key::LimitFrame));
+        }
+        if frame > self.size(Key::LimitInput).unwrap_or(u64::MAX) {
+            return Err(self.clash(Key::LimitFrame, Key::LimitInput));
+        }
+        let memory = self.size(Key::TopicMemory).unwrap_or(0);
+        if memory > self.size(Key::LimitTopicMemory).unwrap_or(u64::MAX) {
+            return Err(self.clash(Key::TopicMemory, Key::LimitTopicMemory));
+        }
+        // The default segment gives way to a small memory limit; one that was asked for does not.
+        if *self.origin(Key::TopicSegment) != Origin::Default
+            && self.size(Key::TopicSegment).unwrap_or(0) > memory
+        {
+            return Err(self.clash(Key::TopicSegment, Key::TopicMemory));
+        }
         self.check_public()
+    }
+
+    /// Two values that do not fit together; the place is that of the one that somebody set.
+    fn clash(&self, small: Key, large: Key) -> ConfigError {
+        let place = match self.origin(small) {
+            Origin::Default => self.origin(large),
+            set => set,
+        };
+        let name = |key: Key| SETTINGS[key as usize].name;
+        ConfigError::new(
+            place,
+            format!(
+                "{} of {} ({}) has no room in {} of {} ({})",
+                name(small),
+                self.text(small),
+                self.origin(small),
+                name(large),
+                self.text(large),
+                self.origin(large)
+            ),
+        )
+        .hint("lower the one or raise the other")
     }
 
     /// An address that others can reach needs a token, unless the user says otherwise. A host name is
@@ -305,18 +330,20 @@ impl Config {
         }
     }
 
-    /// A number of bytes, `None` for `off`.
+    /// A number of bytes, `None` for `off` or `system`.
     pub(crate) fn size(&self, key: Key) -> Option<u64> {
         match self.value(key) {
-            Value::Size(bytes) => *bytes,
+            Value::Size(bytes) => Some(*bytes),
+            Value::Without(_) => None,
             _ => unreachable!("{key:?} is not a size"),
         }
     }
 
-    /// A duration, `None` for `off`.
+    /// A duration, `None` for `off` or `system`.
     pub(crate) fn wait(&self, key: Key) -> Option<Duration> {
         match self.value(key) {
-            Value::Wait(wait) => *wait,
+            Value::Wait(wait) => Some(*wait),
+            Value::Without(_) => None,
             _ => unreachable!("{key:?} is not a duration"),
         }
     }
@@ -352,8 +379,8 @@ impl Config {
     }
 }
 
-/// What a publish frame holds beside the record: frame header, request, name, count, one end position.
-const FRAME_ROOM: u64 = 8 + 4 + 256 + 4 + 4;
+/// What the protocol reserves in a frame for everything around one record.
+const FRAME_ROOM: u64 = 4 << 10;
 
 fn is_loopback(ip: IpAddr) -> bool {
     match ip {

@@ -59,6 +59,8 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
+/// More than any machine holds today, and far from every overflow.
+const MANY: u64 = 10_000_000;
 
 settings! {
     Server, "server", Kind::Address, "127.0.0.1:9853",
@@ -73,44 +75,68 @@ settings! {
         "Listen on an address that other machines can reach although no token is set.";
     Workers, "workers", Kind::Count { min: 0, max: 1024 }, "0",
         "Threads that serve connections; 0 is one for each processor.";
-    DrainTimeout, "drain_timeout", Kind::Wait { min: Duration::ZERO, max: DAY, off: false }, "10s",
-        "After SIGTERM, how long subscribers may take to receive what was acknowledged.";
+    SendBuffer, "send_buffer", Kind::Size { min: 2 * KIB, max: GIB, none: "system" }, "system",
+        "The kernel's send buffer of each connection; a small one makes a slow reader show early.";
+    ReceiveBuffer, "receive_buffer", Kind::Size { min: 2 * KIB, max: GIB, none: "system" }, "system",
+        "The kernel's receive buffer of each connection.";
     LogLevel, "log.level", Kind::Filter, "info",
         "What is logged: error, warn, info, debug, trace, or a list such as `info,psa::server=debug`.";
     LogFormat, "log.format", Kind::Choice(&["text", "json"]), "text",
         "How log lines are written to standard error.";
-    TopicAutoCreate, "topic.auto_create", Kind::Switch, "true",
-        "Publishing or subscribing to an unknown topic creates it.";
-    TopicSegment, "topic.segment", Kind::Size { min: 4 * KIB, max: GIB, off: false }, "1MiB",
+    TopicCreateOnPublish, "topic.create_on_publish", Kind::Switch, "true",
+        "Publishing to an unknown topic creates it.";
+    TopicCreateOnSubscribe, "topic.create_on_subscribe", Kind::Switch, "true",
+        "Subscribing to an unknown topic creates it.";
+    TopicSegment, "topic.segment", Kind::Size { min: 4 * KIB, max: GIB, none: "" }, "256KiB",
         "The arena of one segment, the unit in which memory is taken and given back.";
-    TopicRetention, "topic.retention", Kind::Retention, "nothing",
+    TopicRetention, "topic.retention", Kind::Retention, "16MiB",
         "What a topic keeps although every subscriber has passed it: nothing, everything, `1000 records`, a size or an age.";
     TopicOverflow, "topic.overflow", Kind::Choice(&["block", "reject", "evict"]), "block",
-        "At a topic's memory limit: hold its publishers, refuse the records, or evict the slowest subscribers.";
-    TopicMemory, "topic.memory", Kind::Size { min: 64 * KIB, max: 64 * TIB, off: false }, "256MiB",
+        "At a topic's memory limit: hold its publishers, reject the records, or evict the slowest subscribers.";
+    TopicMemory, "topic.memory", Kind::Size { min: 64 * KIB, max: 64 * TIB, none: "" }, "64MiB",
         "The memory limit of one topic.";
-    LimitMemory, "limit.memory", Kind::Size { min: MIB, max: 64 * TIB, off: false }, "1GiB",
-        "The memory limit of all topics together.";
-    LimitFrame, "limit.frame", Kind::Size { min: 4 * KIB, max: GIB, off: false }, "8MiB",
-        "The largest frame that a client may send.";
-    LimitRecord, "limit.record", Kind::Size { min: 1, max: GIB, off: false }, "1MiB",
-        "The largest record.";
-    LimitTopics, "limit.topics", Kind::Count { min: 1, max: 10_000_000 }, "10000",
-        "Topics on the server.";
-    LimitConnections, "limit.connections", Kind::Count { min: 1, max: 10_000_000 }, "20000",
+    LimitMemory, "limit.memory", Kind::Size { min: 64 * KIB, max: 64 * TIB, none: "" }, "1GiB",
+        "The memory of all topics together.";
+    LimitTopicMemory, "limit.topic_memory", Kind::Size { min: 64 * KIB, max: 64 * TIB, none: "" }, "1GiB",
+        "The largest memory limit that a topic may be created with.";
+    LimitTopics, "limit.topics", Kind::Count { min: 1, max: MANY }, "10000",
+        "Topics.";
+    LimitLeases, "limit.leases", Kind::Count { min: 0, max: MANY }, "10000",
+        "Leases, held or waiting for their holder.";
+    LimitTopicLeases, "limit.topic_leases", Kind::Count { min: 0, max: MANY }, "1024",
+        "Leases of one topic.";
+    LimitLeaseTime, "limit.lease_time", Kind::Wait { min: MIN_WAIT, max: YEAR, none: "" }, "1d",
+        "The longest time that a lease may outlive its holder; a longer wish is cut to it.";
+    LimitConnections, "limit.connections", Kind::Count { min: 1, max: MANY }, "20000",
         "Connections at a time.";
-    LimitSubscriptions, "limit.subscriptions", Kind::Count { min: 1, max: 10_000_000 }, "100000",
+    LimitSubscriptions, "limit.subscriptions", Kind::Count { min: 1, max: MANY }, "100000",
         "Subscriptions of all connections together.";
-    LimitConnectionSubscriptions, "limit.connection_subscriptions", Kind::Count { min: 1, max: 10_000_000 }, "1024",
+    LimitConnectionTopics, "limit.connection_topics", Kind::Count { min: 1, max: MANY }, "1024",
+        "Topics that one connection may create.";
+    LimitConnectionSubscriptions, "limit.connection_subscriptions", Kind::Count { min: 1, max: MANY }, "1024",
         "Subscriptions of one connection.";
-    LimitLeases, "limit.leases", Kind::Count { min: 0, max: 10_000_000 }, "10000",
-        "Leases on the server, held or waiting for their holder.";
-    LimitLeaseTime, "limit.lease_time", Kind::Wait { min: MIN_WAIT, max: YEAR, off: false }, "7d",
-        "The longest time that a lease may ask to outlive its connection.";
-    TimeoutHandshake, "timeout.handshake", Kind::Wait { min: MIN_WAIT, max: DAY, off: false }, "5s",
+    LimitConnectionLeases, "limit.connection_leases", Kind::Count { min: 0, max: MANY }, "256",
+        "Leases that one connection may hold.";
+    LimitFrame, "limit.frame", Kind::Size { min: 8 * KIB, max: GIB, none: "" }, "8MiB",
+        "The largest frame.";
+    LimitRecord, "limit.record", Kind::Size { min: 1, max: GIB, none: "" }, "1MiB",
+        "The largest record.";
+    LimitChunk, "limit.chunk", Kind::Size { min: 1, max: GIB, none: "" }, "256KiB",
+        "Bytes of records in one delivery; one larger record still makes one.";
+    LimitChunkRecords, "limit.chunk_records", Kind::Count { min: 1, max: 100_000_000 }, "65536",
+        "Records in one delivery.";
+    LimitInput, "limit.input", Kind::Size { min: 8 * KIB, max: TIB, none: "" }, "32MiB",
+        "Memory for input that has arrived in part or waits for room, all connections together.";
+    LimitReplies, "limit.replies", Kind::Size { min: KIB, max: GIB, none: "" }, "64KiB",
+        "Replies that one connection may leave unread before it is not read from any more.";
+    TimeoutHandshake, "timeout.handshake", Kind::Wait { min: MIN_WAIT, max: DAY, none: "off" }, "10s",
         "From accepting a connection to its hello.";
-    TimeoutIdle, "timeout.idle", Kind::Wait { min: MIN_WAIT, max: YEAR, off: true }, "off",
-        "A connection without subscriptions that says nothing for this long is closed.";
-    TimeoutWriteStall, "timeout.write_stall", Kind::Wait { min: MIN_WAIT, max: YEAR, off: true }, "off",
-        "A connection that takes no byte of what waits for it for this long is closed.";
+    TimeoutFrame, "timeout.frame", Kind::Wait { min: MIN_WAIT, max: DAY, none: "off" }, "1m",
+        "From a frame's first byte to its last.";
+    TimeoutIdle, "timeout.idle", Kind::Wait { min: MIN_WAIT, max: YEAR, none: "off" }, "10m",
+        "How long a connection without a subscription may say nothing.";
+    TimeoutStall, "timeout.stall", Kind::Wait { min: MIN_WAIT, max: YEAR, none: "off" }, "1m",
+        "How long a connection may take nothing of what waits for it.";
+    TimeoutDrain, "timeout.drain", Kind::Wait { min: Duration::ZERO, max: DAY, none: "" }, "10s",
+        "After SIGTERM, how long subscribers may take to receive what was acknowledged.";
 }

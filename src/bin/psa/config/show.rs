@@ -2,7 +2,7 @@
 //! JSON. The TOML is itself a configuration file that means the same, secrets excepted.
 
 use super::settings::SETTINGS;
-use super::value::{Kind, Value};
+use super::value::Value;
 use super::{Config, is_secret};
 use std::fmt::Write as _;
 
@@ -50,7 +50,7 @@ fn literal(value: &Value) -> String {
 
 /// The configuration as one JSON object: `{"limit.memory": {"value": …, "origin": …}, …}`.
 ///
-/// Sizes are bytes and durations nanoseconds, `null` for `off`. A secret has `"set"` instead of a
+/// Sizes are bytes and durations nanoseconds, `null` for `off` and `system`. A secret has `"set"` instead of a
 /// value.
 pub(crate) fn json(config: &Config) -> serde_json::Value {
     let entries = SETTINGS.iter().map(|setting| {
@@ -59,20 +59,20 @@ pub(crate) fn json(config: &Config) -> serde_json::Value {
         let entry = if is_secret(setting.kind) {
             serde_json::json!({ "set": *value != Value::Unset, "origin": origin })
         } else {
-            serde_json::json!({ "value": json_value(setting.kind, value), "origin": origin })
+            serde_json::json!({ "value": json_value(value), "origin": origin })
         };
         (setting.name.to_string(), entry)
     });
     serde_json::Value::Object(entries.collect())
 }
 
-fn json_value(kind: Kind, value: &Value) -> serde_json::Value {
-    match (kind, value) {
-        (_, Value::Unset) => serde_json::Value::Null,
-        (_, Value::Switch(on)) => (*on).into(),
-        (_, Value::Count(count)) => (*count).into(),
-        (_, Value::Size(bytes)) => (*bytes).into(),
-        (_, Value::Wait(wait)) => wait.map(|wait| wait.as_nanos() as u64).into(),
-        (_, Value::Text(_) | Value::Retention(_)) => value.text().into(),
+fn json_value(value: &Value) -> serde_json::Value {
+    match value {
+        Value::Unset | Value::Without(_) => serde_json::Value::Null,
+        Value::Switch(on) => (*on).into(),
+        Value::Count(count) => (*count).into(),
+        Value::Size(bytes) => (*bytes).into(),
+        Value::Wait(wait) => (wait.as_nanos() as u64).into(),
+        Value::Text(_) | Value::Retention(_) => value.text().into(),
     }
 }

@@ -86,20 +86,21 @@ fn flags_win_over_the_environment_over_the_file_over_defaults() {
 #[test]
 fn the_file_takes_every_form_of_a_value() {
     let config = with_file(
-        "listen = \"[::1]:1\"\nworkers = 0x10\n[topic]\nauto_create = false\nsegment = 65_536\nmemory = '64MiB'\n\
+        "listen = \"[::1]:1\"\nworkers = 0x10\n[topic]\ncreate_on_publish = false\nsegment = 65_536\nmemory = '32MiB'\n\
          retention = \"1h\"\n[timeout]\nidle = \"off\"\nhandshake = \"1m30s\"\n",
     )
     .unwrap();
     assert_eq!(config.text(Key::Listen), "[::1]:1");
     assert_eq!(config.count(Key::Workers), 16);
-    assert!(!config.switch(Key::TopicAutoCreate));
+    assert!(!config.switch(Key::TopicCreateOnPublish));
     assert_eq!(config.size(Key::TopicSegment), Some(65_536));
-    assert_eq!(config.size(Key::TopicMemory), Some(64 << 20));
+    assert_eq!(config.size(Key::TopicMemory), Some(32 << 20));
     assert_eq!(
         config.retention(),
         Retention::Age(Duration::from_secs(3600))
     );
     assert_eq!(config.wait(Key::TimeoutIdle), None);
+    assert_eq!(config.size(Key::SendBuffer), None);
     assert_eq!(
         config.wait(Key::TimeoutHandshake),
         Some(Duration::from_secs(90))
@@ -139,7 +140,7 @@ fn file_errors_name_their_line() {
         ),
         (
             "[limit]\nmemory = 1",
-            "psa.toml:2: limit.memory: the value lies outside 1MiB to 64TiB",
+            "psa.toml:2: limit.memory: the value lies outside 64KiB to 64TiB",
         ),
         (
             "[limit]\nmemory = {}",
@@ -249,15 +250,38 @@ fn values_are_checked_against_each_other() {
     let error = line(with_file("[limit]\nrecord = '8MiB'").unwrap_err());
     assert_eq!(
         error,
-        "psa.toml:2: limit.record is 8MiB, more than limit.frame of 8MiB (default) has room for"
+        "psa.toml:2: limit.record of 8MiB (psa.toml:2) has no room in limit.frame of 8MiB (default); lower the one or raise the other"
     );
-    let error = line(with_file("[topic]\nmemory = '2GiB'").unwrap_err());
-    assert!(
-        error.contains("topic.memory is 2GiB, more than limit.memory of 1GiB (default)"),
-        "{error}"
-    );
-    let error = line(with_file("[topic]\nmemory = '64KiB'").unwrap_err());
-    assert!(error.contains("topic.segment is 1MiB"), "{error}");
+    for (text, expected) in [
+        (
+            "[limit]\nframe = '64KiB'",
+            "psa.toml:2: limit.record of 1MiB (default) has no room in limit.frame of 64KiB",
+        ),
+        (
+            "[limit]\nchunk = '8MiB'",
+            "psa.toml:2: limit.chunk of 8MiB (psa.toml:2) has no room in limit.frame",
+        ),
+        (
+            "[limit]\nchunk_records = 10_000_000",
+            "psa.toml:2: limit.chunk_records of 10000000",
+        ),
+        (
+            "[limit]\nframe = '64MiB'",
+            "psa.toml:2: limit.frame of 64MiB (psa.toml:2) has no room in limit.input",
+        ),
+        (
+            "[topic]\nmemory = '2GiB'",
+            "psa.toml:2: topic.memory of 2GiB (psa.toml:2) has no room in limit.topic_memory",
+        ),
+        (
+            "[topic]\nmemory = '1MiB'\nsegment = '2MiB'",
+            "psa.toml:3: topic.segment of 2MiB",
+        ),
+    ] {
+        let error = line(with_file(text).unwrap_err());
+        assert!(error.starts_with(expected), "{error}");
+    }
+    with_file("[topic]\nmemory = '64KiB'").unwrap();
 }
 
 #[test]

@@ -17,13 +17,17 @@ pub(crate) enum Kind {
     Switch,
     /// A plain number.
     Count { min: u64, max: u64 },
-    /// A number of bytes; `off` where there may be none.
-    Size { min: u64, max: u64, off: bool },
-    /// A duration; `off` where there may be none.
+    /// A number of bytes; `none` is the word for no value, empty where there must be one.
+    Size {
+        min: u64,
+        max: u64,
+        none: &'static str,
+    },
+    /// A duration; `none` likewise.
     Wait {
         min: Duration,
         max: Duration,
-        off: bool,
+        none: &'static str,
     },
     /// One of a few words.
     Choice(&'static [&'static str]),
@@ -44,10 +48,12 @@ pub(crate) enum Value {
     Switch(bool),
     /// A plain number.
     Count(u64),
-    /// A number of bytes, `None` for `off`.
-    Size(Option<u64>),
-    /// A duration, `None` for `off`.
-    Wait(Option<Duration>),
+    /// A number of bytes.
+    Size(u64),
+    /// A duration.
+    Wait(Duration),
+    /// No size or duration, on purpose; the word for it (`off`, `system`).
+    Without(&'static str),
     /// What a topic keeps.
     Retention(Retention),
 }
@@ -136,10 +142,13 @@ impl Kind {
                         .map_err(|_| "expected a whole number".to_string())?,
                 )
             }
-            Kind::Size { off: true, .. } if text == "off" => Value::Size(None),
-            Kind::Size { .. } => Value::Size(Some(parse_size(text)?)),
-            Kind::Wait { off: true, .. } if text == "off" => Value::Wait(None),
-            Kind::Wait { .. } => Value::Wait(Some(parse_duration(text)?)),
+            Kind::Size { none, .. } | Kind::Wait { none, .. }
+                if !none.is_empty() && text == none =>
+            {
+                return Ok(Value::Without(none));
+            }
+            Kind::Size { .. } => Value::Size(parse_size(text)?),
+            Kind::Wait { .. } => Value::Wait(parse_duration(text)?),
             Kind::Choice(words) if words.contains(&text) => Value::Text(text.into()),
             Kind::Choice(words) => {
                 let hint = super::nearest::nearest(text, words.iter().copied())
@@ -159,7 +168,7 @@ impl Kind {
     pub(crate) fn number(self, number: u64) -> Result<Value, String> {
         match self {
             Kind::Count { .. } => self.check(Value::Count(number)),
-            Kind::Size { .. } => self.check(Value::Size(Some(number))),
+            Kind::Size { .. } => self.check(Value::Size(number)),
             Kind::Wait { .. } => Err(format!(
                 "a duration needs a unit: write \"{number}s\" or \"{number}ms\""
             )),
@@ -210,23 +219,24 @@ impl Kind {
     /// The values that are allowed, as `docs/configuration.md` states them.
     #[cfg(test)]
     pub(crate) fn range(self) -> String {
-        let or_off = |off: bool| if off { ", or `off`" } else { "" };
+        let or = |none: &str| {
+            if none.is_empty() {
+                String::new()
+            } else {
+                format!(", or `{none}`")
+            }
+        };
         match self {
             Kind::Count { min, max } => format!("{min} to {max}"),
-            Kind::Size { min, max, off } => {
-                format!(
-                    "{} to {}{}",
-                    format_size(min),
-                    format_size(max),
-                    or_off(off)
-                )
+            Kind::Size { min, max, none } => {
+                format!("{} to {}{}", format_size(min), format_size(max), or(none))
             }
-            Kind::Wait { min, max, off } => {
+            Kind::Wait { min, max, none } => {
                 format!(
                     "{} to {}{}",
                     format_duration(min),
                     format_duration(max),
-                    or_off(off)
+                    or(none)
                 )
             }
             Kind::Choice(words) => words.join(", "),
@@ -241,10 +251,10 @@ impl Kind {
             (Kind::Count { min, max }, Value::Count(n)) if *n < min || *n > max => {
                 outside(min.to_string(), max.to_string())
             }
-            (Kind::Size { min, max, .. }, Value::Size(Some(n))) if *n < min || *n > max => {
+            (Kind::Size { min, max, .. }, Value::Size(n)) if *n < min || *n > max => {
                 outside(format_size(min), format_size(max))
             }
-            (Kind::Wait { min, max, .. }, Value::Wait(Some(d))) if *d < min || *d > max => {
+            (Kind::Wait { min, max, .. }, Value::Wait(d)) if *d < min || *d > max => {
                 outside(format_duration(min), format_duration(max))
             }
             _ => Ok(value),
@@ -260,8 +270,9 @@ impl Value {
             Value::Text(text) => text.clone(),
             Value::Switch(on) => on.to_string(),
             Value::Count(count) => count.to_string(),
-            Value::Size(bytes) => bytes.map_or("off".into(), format_size),
-            Value::Wait(wait) => wait.map_or("off".into(), format_duration),
+            Value::Size(bytes) => format_size(*bytes),
+            Value::Wait(wait) => format_duration(*wait),
+            Value::Without(word) => word.to_string(),
             Value::Retention(retention) => retention.to_string(),
         })
     }
