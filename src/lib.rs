@@ -1,5 +1,9 @@
-//! psa
+//! A log that many subscribers follow at once, in memory, that collects its own garbage.
 #[cfg(feature = "client")]
 pub mod client;
+pub mod log;
 #[cfg(feature = "protocol")]
 pub mod protocol;
+mod sync;
+
+pub use log::*;

@@ -1,0 +1,201 @@
+//! Building a log.
+
+use std::marker::PhantomData;
+
+use super::chain::{Chain, Config};
+use super::error::BuildError;
+use super::publisher::Publisher;
+use super::record::Record;
+use super::retention::{Budget, Overflow, Retention};
+use super::segment::Layout;
+use super::{Exclusive, Log, Shared};
+use crate::sync::Arc;
+
+/// Arena of a byte log's segment, unless set.
+const SEGMENT_BYTES: usize = 1 << 20;
+/// Arena of a value log's segment, roughly, unless set.
+const VALUES_BYTES: usize = 64 << 10;
+/// Least and most values in a segment, unless set.
+const VALUES: (usize, usize) = (64, 4096);
+/// Payload bytes for which a byte log's segment has one index entry, unless set.
+const BYTES_PER_RECORD: usize = 32;
+
+/// Settings of a [`Log`], all with defaults.
+///
+/// ```
+/// use psa::{Log, Overflow, Retention};
+/// let log = Log::<[u8]>::builder()
+///     .segment_bytes(256 << 10)
+///     .retention(Retention::Records(10_000))
+///     .memory_limit(64 << 20)
+///     .overflow(Overflow::Evict)
+///     .build()?;
+/// # Ok::<(), psa::BuildError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Builder<R: Record + ?Sized> {
+    segment_bytes: Option<usize>,
+    segment_records: Option<usize>,
+    stamp_every: usize,
+    retention: Retention,
+    overflow: Overflow,
+    memory_limit: Option<u64>,
+    budget: Option<Arc<Budget>>,
+    pool_segments: usize,
+    records: PhantomData<fn() -> Box<R>>,
+}
+
+impl<R: Record + ?Sized> Builder<R> {
+    pub(super) fn new() -> Self {
+        Builder {
+            segment_bytes: None,
+            segment_records: None,
+            stamp_every: 64,
+            retention: Retention::default(),
+            overflow: Overflow::default(),
+            memory_limit: None,
+            budget: None,
+            pool_segments: 2,
+            records: PhantomData,
+        }
+    }
+
+    /// Bytes of payload in one segment, the unit of allocation and collection. At most 4 GiB.
+    /// Default: 1 MiB; for values, room for 64 KiB of them, at least 64 and at most 4096.
+    ///
+    /// Small segments give memory back earlier; large ones cost less per record.
+    pub fn segment_bytes(mut self, bytes: usize) -> Self {
+        self.segment_bytes = Some(bytes);
+        self
+    }
+
+    /// Records in one segment. A byte log's index takes four bytes for each. Default: one for 32
+    /// bytes of payload; for values, what [`segment_bytes`](Self::segment_bytes) has room for.
+    pub fn segment_records(mut self, records: usize) -> Self {
+        self.segment_records = Some(records);
+        self
+    }
+
+    /// Keeps the append time of every `n`-th record; a power of two. The others are known to lie
+    /// between two that are kept. Costs a look at the clock (25 ns) and 8 bytes for each. Default:
+    /// 64.
+    pub fn stamp_every(mut self, n: usize) -> Self {
+        self.stamp_every = n;
+        self
+    }
+
+    /// What is kept although every cursor has passed it. Default: nothing.
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// What happens at the memory limit. Default: publishers wait.
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.overflow = overflow;
+        self
+    }
+
+    /// The most bytes of memory that the log's segments take: live, pooled and unlinked ones, with
+    /// their indexes. At least two segments. Default: no limit.
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.memory_limit = Some(bytes);
+        self
+    }
+
+    /// A limit that the log shares with others.
+    pub fn budget(mut self, budget: Arc<Budget>) -> Self {
+        self.budget = Some(budget);
+        self
+    }
+
+    /// How many freed segments are kept for reuse, at most 64. Default: 2.
+    pub fn pool_segments(mut self, segments: usize) -> Self {
+        self.pool_segments = segments;
+        self
+    }
+
+    /// A log to which everybody who has it may append.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`] says which setting is wrong and what is possible.
+    pub fn build(self) -> Result<Log<R>, BuildError> {
+        Ok(Log::<R, Shared>::new(self.chain(false)?))
+    }
+
+    /// A log with a single publisher, which appends without any locked instruction, and the handle
+    /// from which everybody subscribes.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`] says which setting is wrong and what is possible.
+    pub fn build_exclusive(self) -> Result<(Publisher<R>, Log<R, Exclusive>), BuildError> {
+        let log = Log::<R, Exclusive>::new(self.chain(true)?);
+        Ok((Publisher::new(log.chain.clone()), log))
+    }
+
+    fn chain(self, exclusive: bool) -> Result<Arc<Chain<R>>, BuildError> {
+        let layout = self.layout(exclusive)?;
+        check("pool_segments", self.pool_segments, 0, 64)?;
+        let segment = layout.bytes::<R>();
+        let config = Config {
+            layout,
+            retention: self.retention,
+            overflow: self.overflow,
+            memory_limit: self.memory_limit,
+            budget: self.budget,
+            pool_segments: self.pool_segments,
+            exclusive,
+        };
+        if let Some(limit) = config.limit() {
+            if limit / 2 < segment {
+                return Err(BuildError::LimitTooSmall { limit, segment });
+            }
+            if (config.retention, config.overflow) == (Retention::Everything, Overflow::Block) {
+                return Err(BuildError::WouldBlockForever);
+            }
+        }
+        let limit = config.limit().unwrap_or(u64::MAX);
+        Chain::new(config).ok_or(BuildError::BudgetExhausted { limit, segment })
+    }
+
+    fn layout(&self, exclusive: bool) -> Result<Layout, BuildError> {
+        let slot = size_of::<R::Slot>();
+        let (slots, records) = if R::ONE_SLOT {
+            let fit = |bytes: usize| bytes.checked_div(slot).unwrap_or(VALUES.1);
+            let usual = fit(self.segment_bytes.unwrap_or(VALUES_BYTES));
+            let usual =
+                if self.segment_bytes.is_some() { usual } else { usual.clamp(VALUES.0, VALUES.1) };
+            let records = self.segment_records.unwrap_or(usual);
+            (records, records)
+        } else {
+            let bytes = self.segment_bytes.unwrap_or(SEGMENT_BYTES);
+            (bytes, self.segment_records.unwrap_or((bytes / BYTES_PER_RECORD).max(1)))
+        };
+        check("segment_bytes", slots.saturating_mul(slot.max(1)), 1, isize::MAX as usize)?;
+        check("segment_bytes", slots, 1, Layout::MAX_SLOTS)?;
+        check("segment_records", records, 1, Layout::MAX_RECORDS)?;
+        if !self.stamp_every.is_power_of_two() || self.stamp_every > 1 << 30 {
+            return Err(BuildError::Setting {
+                setting: "stamp_every",
+                value: self.stamp_every as u64,
+                expected: "a power of two up to 2^30".to_owned(),
+            });
+        }
+        Ok(Layout {
+            records: records as u32,
+            slots: slots as u32,
+            stamp_shift: self.stamp_every.trailing_zeros(),
+            indexed: !(exclusive && R::ONE_SLOT),
+        })
+    }
+}
+
+fn check(setting: &'static str, value: usize, least: usize, most: usize) -> Result<(), BuildError> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    let expected = format!("{least} to {most}");
+    Err(BuildError::Setting { setting, value: value as u64, expected })
+}

@@ -1,0 +1,316 @@
+//! One subscriber's cursor.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use super::batch::{Batch, Limit};
+use super::chain::Chain;
+use super::error::{ReadError, SubscribeError};
+use super::position::{Nothing, Position};
+use super::record::Record;
+use super::start::Start;
+use super::wait::Waiter;
+use crate::sync::time::Instant;
+use crate::sync::{Arc, AtomicBool, Ordering};
+
+/// One subscriber's position in a [`Log`](super::Log), and the way to read from there.
+///
+/// A cursor reads the log's own memory: records are shown to a closure as a [`Batch`], nothing is
+/// copied. It sees every record from its start on, in order, once. It holds back the segment that
+/// it stands in and all later ones, until it reads on or is dropped.
+///
+/// | | nothing to read | at the end of a closed log |
+/// | --- | --- | --- |
+/// | [`try_next`](Self::try_next) | `Ok(None)` | `Err(Closed)` |
+/// | [`next_blocking`](Self::next_blocking) | parks the thread | `Err(Closed)` |
+/// | [`next_deadline`](Self::next_deadline) | parks, then `Ok(None)` | `Err(Closed)` |
+/// | [`next`](Self::next) | suspends the task | `Err(Closed)` |
+///
+/// # Slow cursors
+///
+/// A cursor never loses a record silently. What happens when it does not keep up is the log's
+/// [`Overflow`](super::Overflow): publishers wait for it or are refused, or it is evicted. An
+/// evicted cursor's next read fails with [`ReadError::Lagged`], which names the exact offsets that
+/// it missed, once; the read after that continues behind them.
+///
+/// # Panics in the closure
+///
+/// If the closure panics, the cursor has not moved: the next read shows the same records again.
+///
+/// ```
+/// use psa::{Log, Start};
+/// let log = Log::<String>::builder().build()?;
+/// let mut cursor = log.subscribe(Start::Next)?;
+/// log.append("one".into())?;
+/// log.append("two".into())?;
+/// let lengths = cursor.try_next(|batch| {
+///     batch.iter().map(|(offset, record)| (offset, record.len())).collect::<Vec<_>>()
+/// })?;
+/// assert_eq!(lengths, Some(vec![(0, 3), (1, 3)]));
+/// assert_eq!(cursor.try_next(|_| ())?, None);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Cursor<R: Record + ?Sized> {
+    chain: Arc<Chain<R>>,
+    position: Position<R>,
+    /// How many records the last peek showed: the most that `advance` may move by.
+    shown: usize,
+    waiter: Waiter,
+    /// Set when the lease that this cursor reads for has gone to somebody else.
+    revoked: Option<Arc<AtomicBool>>,
+}
+
+/// How far a cursor is behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lag {
+    /// Records between the cursor and the end of the log.
+    pub records: u64,
+    /// Their payload in bytes (for values: `records * size_of::<T>()`).
+    pub bytes: u64,
+}
+
+impl<R: Record + ?Sized> Cursor<R> {
+    pub(super) fn new(
+        chain: Arc<Chain<R>>,
+        position: Position<R>,
+        revoked: Option<Arc<AtomicBool>>,
+    ) -> Self {
+        // Relaxed: statistics.
+        chain.cursors.fetch_add(1, Ordering::Relaxed);
+        Cursor { chain, position, shown: 0, waiter: Waiter::default(), revoked }
+    }
+
+    /// The offset of the record that will be read next.
+    #[inline]
+    pub fn offset(&self) -> u64 {
+        self.position.offset
+    }
+
+    /// The log's epoch: with the last offset received, what [`Start::After`] asks for.
+    pub fn epoch(&self) -> u64 {
+        self.chain.epoch
+    }
+
+    /// How far the cursor is behind. Costs a guard and a few loads.
+    pub fn lag(&self) -> Lag {
+        let (records, slots) = self.position.lag(&self.chain);
+        Lag { records, bytes: slots * size_of::<R::Slot>() as u64 }
+    }
+
+    /// Moves to another place.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Log::subscribe`](super::Log::subscribe); the cursor then stays where it is.
+    pub fn seek(&mut self, start: Start) -> Result<(), SubscribeError> {
+        self.shown = 0;
+        self.position.seek(&self.chain, start)
+    }
+
+    /// Shows the committed records at the cursor without moving it; `None` if there are none yet.
+    ///
+    /// The guard ends when `f` returns, so `f` is free to use the records as long as it runs, and
+    /// should not run for long: where the log evicts, memory waits for it.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`]; after `Lagged` the cursor stands behind what it missed.
+    #[inline]
+    pub fn peek<U>(
+        &mut self,
+        limit: Limit,
+        f: impl FnOnce(&Batch<'_, R>) -> U,
+    ) -> Result<Option<U>, ReadError> {
+        self.shown = 0;
+        if self.is_revoked() {
+            return Err(ReadError::TakenOver);
+        }
+        let Cursor { chain, position, shown, .. } = self;
+        let look = position.look(chain, limit, |batch| {
+            *shown = batch.len();
+            f(batch)
+        });
+        match look {
+            Ok(seen) => Ok(Some(seen)),
+            Err(Nothing::Yet) => Ok(None),
+            Err(Nothing::Ever) => Err(ReadError::Closed),
+            Err(Nothing::Lagged(lagged)) => {
+                // Told now, so not told again.
+                position.missed = None;
+                Err(ReadError::Lagged(lagged))
+            }
+        }
+    }
+
+    /// Moves on by `records` of the records that the last [`peek`](Self::peek) showed.
+    ///
+    /// # Panics
+    ///
+    /// If it showed fewer.
+    #[inline]
+    pub fn advance(&mut self, records: usize) {
+        assert!(records <= self.shown, "advance by {records} of {} shown", self.shown);
+        self.shown -= records;
+        self.position.advance(&self.chain, records as u64);
+    }
+
+    /// Shows `f` all committed records up to the end of the segment and moves on behind them;
+    /// `None` if there are none yet. Does not wait.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`]; after `Lagged` the cursor stands behind what it missed.
+    #[inline]
+    pub fn try_next<U>(
+        &mut self,
+        f: impl FnOnce(&Batch<'_, R>) -> U,
+    ) -> Result<Option<U>, ReadError> {
+        let seen = self.peek(Limit::NONE, f)?;
+        if seen.is_some() {
+            self.advance(self.shown);
+        }
+        Ok(seen)
+    }
+
+    /// As [`try_next`](Self::try_next), but waits for a record: spins for about a microsecond, then
+    /// parks the thread.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`].
+    pub fn next_blocking<U>(&mut self, f: impl FnOnce(&Batch<'_, R>) -> U) -> Result<U, ReadError> {
+        self.block(None);
+        // Ready, so there are records or an error; a read ahead of us is impossible (`&mut`).
+        self.try_next(f).map(|seen| seen.expect("a ready cursor has records"))
+    }
+
+    /// As [`next_blocking`](Self::next_blocking), but gives up at `deadline` with `None`.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`].
+    pub fn next_deadline<U>(
+        &mut self,
+        deadline: std::time::Instant,
+        f: impl FnOnce(&Batch<'_, R>) -> U,
+    ) -> Result<Option<U>, ReadError> {
+        self.block(Some(deadline));
+        self.try_next(f)
+    }
+
+    fn block(&mut self, deadline: Option<Instant>) {
+        let Cursor { chain, position, waiter, revoked, .. } = self;
+        waiter.block_until(&chain.readers, deadline, || ready(chain, position, revoked));
+    }
+
+    /// As [`try_next`](Self::try_next), but waits for a record as a task does. `f` runs inside the
+    /// poll that finds the records, so the guard cannot live across an `.await`.
+    ///
+    /// Cancel safe: a future that is dropped has read nothing, and hands on a wake-up that it may
+    /// already have got.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use psa::{Log, Start};
+    /// let log = Log::<[u8]>::builder().build()?;
+    /// let mut cursor = log.subscribe(Start::Next)?;
+    /// log.append(b"hello")?;
+    /// let bytes = cursor.next(|batch| batch.payload().to_vec()).await?;
+    /// assert_eq!(bytes, b"hello");
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`].
+    pub fn next<U, F>(&mut self, f: F) -> Next<'_, R, F>
+    where
+        F: FnOnce(&Batch<'_, R>) -> U,
+    {
+        Next { cursor: self, f: Some(f) }
+    }
+
+    /// For hand-written tasks: ready when a read would bring records or an error, pending with the
+    /// task's waker registered otherwise. Whoever polled and loses interest calls
+    /// [`stop_waiting`](Self::stop_waiting), or drops the cursor.
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Cursor { chain, position, waiter, revoked, .. } = self;
+        waiter.poll_until(&chain.readers, cx.waker(), || ready(chain, position, revoked))
+    }
+
+    /// Ends a wait that [`poll_ready`](Self::poll_ready) began. A wake-up that has come for this
+    /// cursor is handed on to the others.
+    pub fn stop_waiting(&mut self) {
+        self.waiter.cancel(&self.chain.readers);
+    }
+
+    fn is_revoked(&self) -> bool {
+        is_set(&self.revoked)
+    }
+
+    pub(super) fn chain(&self) -> &Arc<Chain<R>> {
+        &self.chain
+    }
+}
+
+fn is_set(flag: &Option<Arc<AtomicBool>>) -> bool {
+    // Acquire: pairs with the Release of whoever revoked the lease.
+    flag.as_ref().is_some_and(|flag| flag.load(Ordering::Acquire))
+}
+
+/// Whether a read would bring anything but "nothing yet".
+fn ready<R: Record + ?Sized>(
+    chain: &Chain<R>,
+    position: &mut Position<R>,
+    revoked: &Option<Arc<AtomicBool>>,
+) -> Option<()> {
+    let one = Limit { records: 1, bytes: 0 };
+    let nothing_yet = matches!(position.look(chain, one, |_| ()), Err(Nothing::Yet));
+    (is_set(revoked) || !nothing_yet).then_some(())
+}
+
+impl<R: Record + ?Sized> Drop for Cursor<R> {
+    fn drop(&mut self) {
+        self.waiter.retire(&self.chain.readers);
+        self.position.release(&self.chain);
+        self.chain.cursors.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl<R: Record + ?Sized> std::fmt::Debug for Cursor<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cursor").field("offset", &self.offset()).finish_non_exhaustive()
+    }
+}
+
+/// The future of [`Cursor::next`].
+#[must_use = "a future does nothing unless it is awaited"]
+pub struct Next<'a, R: Record + ?Sized, F> {
+    cursor: &'a mut Cursor<R>,
+    f: Option<F>,
+}
+
+// No field is ever pinned.
+impl<R: Record + ?Sized, F> Unpin for Next<'_, R, F> {}
+
+impl<R: Record + ?Sized, U, F> Future for Next<'_, R, F>
+where
+    F: FnOnce(&Batch<'_, R>) -> U,
+{
+    type Output = Result<U, ReadError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Next { cursor, f } = self.get_mut();
+        std::task::ready!(cursor.poll_ready(cx));
+        let f = f.take().expect("a future is not polled after it was ready");
+        let seen = cursor.try_next(f);
+        Poll::Ready(seen.map(|seen| seen.expect("a ready cursor has records")))
+    }
+}
+
+impl<R: Record + ?Sized, F> Drop for Next<'_, R, F> {
+    fn drop(&mut self) {
+        self.cursor.stop_waiting();
+    }
+}

@@ -1,0 +1,208 @@
+//! What can go wrong, one small type for each operation.
+
+use std::fmt;
+
+/// Why an append was refused. Nothing was appended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppendError {
+    /// The memory limit is reached, and the policy (or the form of append) does not wait.
+    #[error(
+        "the log is full: {limit} bytes are in use and no segment can go yet; \
+         retry when the slowest cursors have gone on, or choose Overflow::Evict"
+    )]
+    Full {
+        /// The log's memory limit in bytes, or its budget's.
+        limit: u64,
+    },
+    /// The log is closed.
+    #[error("the log is closed: nothing can be appended any more")]
+    Closed,
+    /// The records can never fit.
+    #[error("{size} bytes in one append are too many: this log takes at most {max}")]
+    TooLarge {
+        /// What was asked for, in bytes of memory.
+        size: u64,
+        /// The most that is possible.
+        max: u64,
+    },
+}
+
+/// An append that was refused, with the value that was to be appended.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Refused<V> {
+    /// Why.
+    pub reason: AppendError,
+    /// The value, back in the caller's hands.
+    pub value: V,
+}
+
+impl<V> fmt::Debug for Refused<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refused").field("reason", &self.reason).finish_non_exhaustive()
+    }
+}
+
+impl<V> fmt::Display for Refused<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reason.fmt(f)
+    }
+}
+
+impl<V> std::error::Error for Refused<V> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.reason)
+    }
+}
+
+/// Why a subscription cannot start where it was asked to. The caller decides whether to go on from
+/// somewhere else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubscribeError {
+    /// The record asked for was collected.
+    #[error(
+        "offset {asked} was collected: the first one available is {first} (epoch {epoch:016x}); \
+         start there to go on with a gap of {} records", first - asked
+    )]
+    Collected {
+        /// The offset asked for.
+        asked: u64,
+        /// The first offset available.
+        first: u64,
+        /// The log's epoch.
+        epoch: u64,
+    },
+    /// The offset lies beyond the next record.
+    #[error(
+        "offset {asked} lies in the future: the next record will be {next} (epoch {epoch:016x}); \
+         start at most there"
+    )]
+    Future {
+        /// The offset asked for.
+        asked: u64,
+        /// The offset that the next record will get.
+        next: u64,
+        /// The log's epoch.
+        epoch: u64,
+    },
+    /// The offset belongs to another log.
+    #[error(
+        "epoch {asked:016x} is another log's: this one has epoch {epoch:016x} and offsets \
+         {first}..{next}; start from its earliest record"
+    )]
+    WrongEpoch {
+        /// The epoch asked for.
+        asked: u64,
+        /// The log's epoch.
+        epoch: u64,
+        /// The first offset available.
+        first: u64,
+        /// The offset that the next record will get.
+        next: u64,
+    },
+}
+
+/// Records that a cursor could not read any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lagged {
+    /// The first offset that was missed.
+    pub first_missed: u64,
+    /// How many were missed. The cursor goes on with `first_missed + missed`.
+    pub missed: u64,
+}
+
+/// Why a read brought nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The cursor was evicted: these records are gone. Reported once; the next read goes on behind
+    /// them.
+    #[error("{} records from offset {} on were evicted before they were read", .0.missed, .0.first_missed)]
+    Lagged(Lagged),
+    /// The log is closed and the cursor has read all of it.
+    #[error("the log is closed and read to its end")]
+    Closed,
+    /// The lease has another holder now, was released, or has expired.
+    #[error("the lease is not held here any more")]
+    TakenOver,
+}
+
+/// Why a lease was not given.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LeaseError {
+    /// Somebody holds it.
+    #[error(
+        "lease {name:?} is held by another subscriber: take it over, or wait until it is let go"
+    )]
+    Held {
+        /// The lease's name.
+        name: String,
+    },
+    /// It is new, and cannot start where it was asked to.
+    #[error(transparent)]
+    Subscribe(#[from] SubscribeError),
+}
+
+/// Why a commit was refused. The lease stands where it stood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommitError {
+    /// The lease has another holder now, was released, or has expired.
+    #[error("the lease is not held here any more: its records belong to the new holder")]
+    TakenOver,
+    /// The record was not read yet.
+    #[error(
+        "offset {asked} was not read yet: commit at most what was read, which ends before {next}"
+    )]
+    NotRead {
+        /// The offset that was to be committed.
+        asked: u64,
+        /// The offset that will be read next.
+        next: u64,
+    },
+}
+
+/// Why a log cannot be built.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// A setting is out of its range.
+    #[error("{setting} is {value}: give {expected}")]
+    Setting {
+        /// Which setting.
+        setting: &'static str,
+        /// Its value.
+        value: u64,
+        /// What is possible.
+        expected: String,
+    },
+    /// The memory limit has no room for two segments.
+    #[error(
+        "a memory limit of {limit} bytes has no room for two segments of {segment} bytes: \
+         give at least {}, or smaller segments", 2 * segment
+    )]
+    LimitTooSmall {
+        /// The memory limit in bytes.
+        limit: u64,
+        /// The memory of one segment in bytes.
+        segment: u64,
+    },
+    /// With these settings a full log would block its publishers for ever.
+    #[error(
+        "Retention::Everything with Overflow::Block would block the publishers for ever at the \
+         limit: choose Reject or Evict, or another retention"
+    )]
+    WouldBlockForever,
+    /// The shared budget has no room for the first segment.
+    #[error(
+        "the memory budget of {limit} bytes is used up: no room for a segment of {segment} bytes"
+    )]
+    BudgetExhausted {
+        /// The budget in bytes.
+        limit: u64,
+        /// The memory of one segment in bytes.
+        segment: u64,
+    },
+}

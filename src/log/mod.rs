@@ -1,0 +1,213 @@
+//! The log: appending, subscribing, collecting. No runtime, no I/O, and all of the crate's unsafe
+//! code (with the barrier in `sync`).
+//!
+//! From the bottom up: [`segment`] is one arena of records; [`chain`] links segments, and collects
+//! them; [`position`] is a pinned place in the chain; [`wait`] puts readers and publishers to sleep
+//! and wakes them; [`cursor`], [`lease`] and [`publisher`] are what users hold. `docs/collection.md`
+//! tells how a segment lives and dies.
+
+mod append;
+mod batch;
+mod builder;
+mod chain;
+mod cursor;
+mod error;
+mod lease;
+mod pool;
+mod position;
+mod publisher;
+mod record;
+mod retention;
+mod segment;
+mod start;
+mod stats;
+mod stream;
+mod wait;
+
+use std::marker::PhantomData;
+
+pub use append::Appender;
+pub use batch::{Batch, Limit};
+pub use builder::Builder;
+pub use cursor::{Cursor, Lag, Next};
+pub use error::{
+    AppendError, BuildError, CommitError, Lagged, LeaseError, ReadError, Refused, SubscribeError,
+};
+pub use lease::{Lease, LeaseInfo, LeaseOptions};
+pub use publisher::Publisher;
+pub use record::{Packed, PackedError, Record};
+pub use retention::{Budget, Overflow, Retention};
+pub use start::Start;
+pub use stats::{Slowest, Stats};
+pub use stream::Records;
+
+use crate::sync::time::{Duration, Instant};
+use crate::sync::{Arc, Ordering};
+use chain::Chain;
+use position::Position;
+
+/// Marks a [`Log`] to which everybody who has it may append.
+#[derive(Debug)]
+pub enum Shared {}
+
+/// Marks a [`Log`] whose records all come from one [`Publisher`].
+#[derive(Debug)]
+pub enum Exclusive {}
+
+/// An in-memory log that many subscribers follow at once.
+///
+/// A `Log<T>` holds values of any `T: Send + Sync + 'static`, a `Log<[u8]>` byte records. It is a
+/// handle: cloning it is cheap, all clones are the same log, and it can be used from many threads
+/// and tasks at once. The last clone dropped closes the log; cursors read on to the end.
+///
+/// # Order
+///
+/// Each record has an offset, 0, 1, 2 and so on. Every cursor sees the records in this order. An
+/// append that returned before another one began has the lower offset.
+///
+/// # Memory
+///
+/// Records live in segments. A segment goes as soon as every cursor, every lease and the retention
+/// rule have passed it: not at some later event. A log without any cursor keeps the open segment.
+/// [`Stats`] shows what there is and who holds it back, `docs/collection.md` states the bound.
+///
+/// # Durability
+///
+/// None: the log is in memory, and is gone with its process.
+///
+/// ```
+/// use psa::{Log, Start};
+/// let log = Log::<[u8]>::builder().build()?;
+/// let mut cursor = log.subscribe(Start::Earliest)?;
+/// let offset = log.append(b"hello")?;
+/// assert_eq!(offset, 0);
+/// cursor.try_next(|batch| assert_eq!(batch.payload(), b"hello"))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Log<R: Record + ?Sized, P = Shared> {
+    chain: Arc<Chain<R>>,
+    publishing: PhantomData<fn() -> P>,
+}
+
+impl<R: Record + ?Sized> Log<R> {
+    /// Begins to build a log.
+    pub fn builder() -> Builder<R> {
+        Builder::new()
+    }
+
+    /// Closes the log: no append succeeds any more, and cursors see the end behind the last record.
+    /// Closing twice does nothing.
+    pub fn close(&self) {
+        self.chain.close();
+    }
+}
+
+impl<R: Record + ?Sized, P> Log<R, P> {
+    fn new(chain: Arc<Chain<R>>) -> Self {
+        chain.publishers.fetch_add(1, Ordering::Relaxed);
+        Log { chain, publishing: PhantomData }
+    }
+
+    /// A cursor at `start`. It holds back what lies behind it until it reads on or is dropped.
+    ///
+    /// Costs a guard; starts other than the earliest and the next also a walk over the segments in
+    /// between.
+    ///
+    /// # Errors
+    ///
+    /// [`SubscribeError`] when the start was collected, lies in the future, or belongs to another
+    /// epoch. It carries the facts; nothing is skipped silently.
+    pub fn subscribe(&self, start: Start) -> Result<Cursor<R>, SubscribeError> {
+        let position = Position::attach(&self.chain, start)?;
+        Ok(Cursor::new(self.chain.clone(), position, None))
+    }
+
+    /// Takes a lease: a named cursor that outlives its holder for a time. If there is one of this
+    /// name, it goes on where it was committed; otherwise it starts where `options` say.
+    ///
+    /// # Errors
+    ///
+    /// [`LeaseError::Held`] unless `options` say to take it over; [`LeaseError::Subscribe`] if it is
+    /// new and cannot start there.
+    pub fn lease(&self, name: &str, options: LeaseOptions) -> Result<Lease<R>, LeaseError> {
+        self.chain.lease(name, options)
+    }
+
+    /// Ends a lease whoever holds it; what it held back goes at once. False if there is none of this
+    /// name.
+    pub fn end_lease(&self, name: &str) -> bool {
+        self.chain.end_lease(name)
+    }
+
+    /// All leases, by name.
+    pub fn leases(&self) -> Vec<LeaseInfo> {
+        self.chain.lease_infos()
+    }
+
+    /// The log's epoch: drawn at random when it was built. An offset means something only together
+    /// with it.
+    pub fn epoch(&self) -> u64 {
+        self.chain.epoch
+    }
+
+    /// The first offset that is kept.
+    pub fn first_offset(&self) -> u64 {
+        self.chain.first_offset()
+    }
+
+    /// The offset that the next record will get.
+    pub fn next_offset(&self) -> u64 {
+        self.chain.next_offset()
+    }
+
+    /// Whether the log is closed.
+    pub fn is_closed(&self) -> bool {
+        self.chain.is_closed()
+    }
+
+    /// The log's figures.
+    pub fn stats(&self) -> Stats {
+        self.chain.stats()
+    }
+
+    /// Does what only the passing of time makes necessary: lets leases expire and collects what
+    /// [`Retention::Age`] no longer keeps. Returns how long until there is more to do, `None` if
+    /// nothing is pending.
+    ///
+    /// An idle log has no event on which this could happen by itself, and the library starts no
+    /// threads: a program that uses leases or retention by age calls this when the returned time
+    /// has passed, and at least once in a while.
+    pub fn maintain(&self) -> Option<Duration> {
+        let now = Instant::now();
+        self.chain.expire_leases(now);
+        let guard = self.chain.enter();
+        self.chain.collect(&guard);
+        drop(guard);
+        let lease = self.chain.next_lease_expiry(now);
+        lease.into_iter().chain(self.chain.next_expiry_by_age()).min()
+    }
+}
+
+impl<R: Record + ?Sized, P> Clone for Log<R, P> {
+    fn clone(&self) -> Self {
+        Self::new(self.chain.clone())
+    }
+}
+
+impl<R: Record + ?Sized, P> Drop for Log<R, P> {
+    fn drop(&mut self) {
+        // AcqRel: the last handle closes the log after everything that the others appended. An
+        // exclusive log's publisher counts as a handle, and closes the log itself.
+        if self.chain.publishers.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.chain.close();
+        }
+    }
+}
+
+impl<R: Record + ?Sized, P> std::fmt::Debug for Log<R, P> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Chain { epoch, .. } = &*self.chain;
+        let offsets = self.first_offset()..self.next_offset();
+        f.debug_struct("Log").field("epoch", epoch).field("offsets", &offsets).finish()
+    }
+}

@@ -1,0 +1,246 @@
+//! The exclusive publisher: the only one that its log has, and the fastest way to append.
+
+use std::ops::Range;
+
+use super::append::{self, RoomWait};
+use super::chain::{After, Chain};
+use super::error::{AppendError, Refused};
+use super::record::{Copied, One, Packed, Record, Slices, Source};
+use super::segment::{Segment, Word};
+use crate::sync::{Arc, Ordering};
+
+/// The only publisher of an exclusive log; see
+/// [`Builder::build_exclusive`](super::Builder::build_exclusive).
+///
+/// It owns the right to append, so an append is: write the payload, store one word. No locked
+/// instruction, no guard, no fence. That there is only one is the type's doing: it cannot be
+/// cloned, and appending takes `&mut self`. It can be sent to another thread.
+///
+/// Dropping it closes the log: no record can come any more.
+///
+/// ```
+/// use psa::{Log, Start};
+/// let (mut publisher, log) = Log::<u64>::builder().build_exclusive()?;
+/// let mut cursor = log.subscribe(Start::Earliest)?;
+/// for n in 0..1000 {
+///     publisher.append(n)?;
+/// }
+/// drop(publisher);
+/// let mut sum = 0;
+/// while let Ok(Some(part)) = cursor.try_next(|batch| batch.as_slice().iter().sum::<u64>()) {
+///     sum += part;
+/// }
+/// assert_eq!(sum, 499_500);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Publisher<R: Record + ?Sized> {
+    chain: Arc<Chain<R>>,
+    /// The last segment of the chain. It is never closed, hence never retired, while it is that,
+    /// and nobody but us links another one behind it.
+    segment: *const Segment<R>,
+    /// What we stored in its word last.
+    word: Word,
+}
+
+// SAFETY: the pointer leads to a segment that stays as long as this publisher is the one that
+// appends, from whatever thread; the records in it are `Send + Sync`.
+unsafe impl<R: Record + ?Sized> Send for Publisher<R> {}
+// SAFETY: through `&Publisher` nothing can be appended; the rest is shared state.
+unsafe impl<R: Record + ?Sized> Sync for Publisher<R> {}
+
+impl<R: Record + ?Sized> Publisher<R> {
+    /// The publisher of a chain that nobody else can append to.
+    pub(super) fn new(chain: Arc<Chain<R>>) -> Self {
+        // Relaxed: statistics; an exclusive log's publisher is one of its handles.
+        chain.publishers.fetch_add(1, Ordering::Relaxed);
+        let guard = chain.enter();
+        let segment: *const _ = chain.last(&guard);
+        drop(guard);
+        Publisher { chain, segment, word: Word::new(0, 0) }
+    }
+
+    /// The log's epoch.
+    pub fn epoch(&self) -> u64 {
+        self.chain.epoch
+    }
+
+    /// The offset that the next record will get.
+    pub fn next_offset(&self) -> u64 {
+        // SAFETY: see the field.
+        unsafe { &*self.segment }.base + u64::from(self.word.records())
+    }
+
+    #[inline]
+    fn put(&mut self, source: &mut impl Source<R>) -> Result<Range<u64>, AppendError> {
+        let records = source.records();
+        loop {
+            // SAFETY: see the field.
+            let segment = unsafe { &*self.segment };
+            if let Ok(word) = segment.fill_exclusive(self.word, source, || self.chain.clock.now()) {
+                let first = segment.base + u64::from(self.word.records());
+                self.word = word;
+                self.chain.readers.notify();
+                return Ok(first..first + records as u64);
+            }
+            self.roll(records, source.slots())?;
+        }
+    }
+
+    /// Goes on in a next segment.
+    #[cold]
+    fn roll(&mut self, records: usize, slots: usize) -> Result<(), AppendError> {
+        let mut guard = self.chain.enter();
+        self.chain.extend(self.segment, records, slots, &mut guard)?;
+        // SAFETY: it was the last segment until `extend`, and if that linked another one, then
+        // under the guard that we still hold.
+        if let After::Segment(next) = self.chain.after(unsafe { &*self.segment }) {
+            self.segment = next;
+            self.word = Word::new(0, 0);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn put_blocking(&mut self, source: &mut impl Source<R>) -> Result<Range<u64>, AppendError> {
+        match self.put(source) {
+            Err(AppendError::Full { .. }) if append::waits(&self.chain) => {
+                let chain = self.chain.clone();
+                RoomWait::new(&chain).block(|| self.put(source))
+            }
+            done => done,
+        }
+    }
+
+    async fn put_async(&mut self, source: &mut impl Source<R>) -> Result<Range<u64>, AppendError> {
+        match self.put(source) {
+            Err(AppendError::Full { .. }) if append::waits(&self.chain) => {
+                let chain = self.chain.clone();
+                let mut wait = RoomWait::new(&chain);
+                std::future::poll_fn(|cx| wait.poll(cx, || self.put(source))).await
+            }
+            done => done,
+        }
+    }
+}
+
+impl<T: Send + Sync + 'static> Publisher<T> {
+    /// Appends a value and returns its offset. At the memory limit, does what the log's
+    /// [`Overflow`](super::Overflow) says; `Block` blocks the thread.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`], with the value.
+    #[inline]
+    pub fn append(&mut self, value: T) -> Result<u64, Refused<T>> {
+        append::one(value, |one| self.put_blocking(one))
+    }
+
+    /// As [`append`](Self::append), but never waits.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`], with the value.
+    #[inline]
+    pub fn try_append(&mut self, value: T) -> Result<u64, Refused<T>> {
+        append::one(value, |one| self.put(one))
+    }
+
+    /// As [`append`](Self::append), but waits as a task does.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`], with the value.
+    pub async fn append_async(&mut self, value: T) -> Result<u64, Refused<T>> {
+        let mut one = One(Some(value));
+        append::settle(self.put_async(&mut one).await, one)
+    }
+
+    /// Appends many values, all or none, with consecutive offsets.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`], with the values.
+    pub fn append_batch(
+        &mut self,
+        values: impl IntoIterator<Item = T>,
+    ) -> Result<Range<u64>, Refused<Vec<T>>> {
+        append::many(values, |values| self.put_blocking(values))
+    }
+
+    /// Appends copies of all values, or of none, with consecutive offsets.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`].
+    #[inline]
+    pub fn append_slice(&mut self, values: &[T]) -> Result<Range<u64>, AppendError>
+    where
+        T: Copy,
+    {
+        self.put_blocking(&mut Copied(values))
+    }
+}
+
+impl Publisher<[u8]> {
+    /// Appends a record and returns its offset. At the memory limit, does what the log's
+    /// [`Overflow`](super::Overflow) says; `Block` blocks the thread.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`].
+    #[inline]
+    pub fn append(&mut self, mut record: &[u8]) -> Result<u64, AppendError> {
+        self.put_blocking(&mut record).map(|offsets| offsets.start)
+    }
+
+    /// As [`append`](Self::append), but never waits.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`].
+    #[inline]
+    pub fn try_append(&mut self, mut record: &[u8]) -> Result<u64, AppendError> {
+        self.put(&mut record).map(|offsets| offsets.start)
+    }
+
+    /// As [`append`](Self::append), but waits as a task does.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`].
+    pub async fn append_async(&mut self, mut record: &[u8]) -> Result<u64, AppendError> {
+        self.put_async(&mut record).await.map(|offsets| offsets.start)
+    }
+
+    /// Appends many records, all or none, with consecutive offsets.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`].
+    pub fn append_batch(&mut self, records: &[&[u8]]) -> Result<Range<u64>, AppendError> {
+        self.put_blocking(&mut Slices::new(records))
+    }
+
+    /// Appends a packed batch, all or none, with consecutive offsets.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`].
+    pub fn append_packed(&mut self, mut records: Packed<'_>) -> Result<Range<u64>, AppendError> {
+        self.put_blocking(&mut records)
+    }
+}
+
+impl<R: Record + ?Sized> Drop for Publisher<R> {
+    fn drop(&mut self) {
+        // Relaxed: statistics; closing synchronises by itself.
+        self.chain.publishers.fetch_sub(1, Ordering::Relaxed);
+        self.chain.close();
+    }
+}
+
+impl<R: Record + ?Sized> std::fmt::Debug for Publisher<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Publisher").field("next_offset", &self.next_offset()).finish()
+    }
+}

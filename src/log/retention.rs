@@ -1,0 +1,93 @@
+//! What is kept although every cursor has passed it, and what happens at the memory limit.
+
+use crate::sync::time::Duration;
+use crate::sync::{AtomicU64, Ordering};
+
+/// What a log keeps although every cursor and lease has passed it, for subscribers that come later.
+///
+/// Retention works in whole segments, and looks only at sealed ones: the records in the open
+/// segment come on top. A memory limit with [`Overflow::Evict`] goes before retention.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Retention {
+    /// Nothing: a segment goes as soon as the last cursor has passed it.
+    #[default]
+    Nothing,
+    /// At least the last `n` records of the sealed segments, and less than a segment more.
+    Records(u64),
+    /// At least the last `n` payload bytes of the sealed segments (for values: `n / size_of::<T>()`
+    /// records), and less than a segment more.
+    Bytes(u64),
+    /// Every segment whose last record is younger than this. An idle log has no event to collect
+    /// on: call [`Log::maintain`](super::Log::maintain) from time to time.
+    Age(Duration),
+    /// Everything, until the memory limit.
+    Everything,
+}
+
+/// What an append does when the log has reached its memory limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Overflow {
+    /// It waits until the slowest cursors have gone on ([`Log::append`](super::Log::append) blocks
+    /// its thread, [`append_async`](super::Log::append_async) its task,
+    /// [`try_append`](super::Log::try_append) refuses instead).
+    #[default]
+    Block,
+    /// It fails with [`AppendError::Full`](super::AppendError::Full).
+    Reject,
+    /// The oldest segment goes, whoever stands in it. The cursors that did are told exactly which
+    /// records they missed.
+    Evict,
+}
+
+/// A number of bytes that several logs share: none of them allocates a segment beyond it.
+///
+/// A log that finds the budget used up does what its [`Overflow`] says, exactly as at its own
+/// limit.
+///
+/// ```
+/// use std::sync::Arc;
+/// use psa::{Budget, Log};
+/// let budget = Arc::new(Budget::new(8 << 20));
+/// let a = Log::<[u8]>::builder().budget(budget.clone()).build().unwrap();
+/// let b = Log::<[u8]>::builder().budget(budget.clone()).build().unwrap();
+/// assert!(budget.used() > 0 && budget.used() <= budget.limit());
+/// drop((a, b));
+/// assert_eq!(budget.used(), 0);
+/// ```
+#[derive(Debug)]
+pub struct Budget {
+    limit: u64,
+    used: AtomicU64,
+}
+
+impl Budget {
+    /// A budget of `limit` bytes.
+    pub fn new(limit: u64) -> Self {
+        Budget { limit, used: AtomicU64::new(0) }
+    }
+
+    /// The limit in bytes.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Bytes of segments that the logs hold, pooled ones included.
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn take(&self, bytes: u64) -> bool {
+        // Relaxed: a counter; the memory itself is synchronised by the allocator.
+        self.used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                used.checked_add(bytes).filter(|used| *used <= self.limit)
+            })
+            .is_ok()
+    }
+
+    pub(super) fn give_back(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,508 @@
+//! One segment: an arena of consecutive records, and the two words that make it lock-free.
+//!
+//! # Reserve, write, commit
+//!
+//! A segment has a *reservation word*: a sealed bit, the number of records and the number of slots
+//! that are taken. An appender takes the next record numbers and the next slots together by one
+//! compare-and-swap, copies its payload into slots that nobody else will ever write, and then
+//! *commits* each record by storing its end position in the *commit index*, with Release. The index
+//! is zero where nothing is committed yet, so positions are stored plus one.
+//!
+//! A reader that stands at record `i` scans the index from `i` until the first zero. What it finds
+//! is a run of records whose payloads lie one after another in the arena: it is handed out as it
+//! lies there.
+//!
+//! Why compare-and-swap and not `fetch_add`: once the sealed bit is set, the count can never move
+//! again. Any thread can then compute the next segment's base offset and link it; nobody has to
+//! wait for the one who filled this segment up.
+//!
+//! # The exclusive form
+//!
+//! A log with a single publisher needs no reservation: the publisher writes the payload and then
+//! *stores* the word, with Release. The word itself is the commit; readers take the number of
+//! records from it in one load. For values there is no index at all.
+//!
+//! # Who may touch what
+//!
+//! A segment is owned by one thread while it is fresh (before it is linked into a chain) and after
+//! it was reclaimed. In between it is shared, and everything in it is atomic but the arena, where
+//! the protocol above gives each slot one writer first and then only readers.
+
+use std::cell::UnsafeCell;
+use std::mem::MaybeUninit;
+
+use super::chain::Chain;
+use super::record::{Record, Source};
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, zeroed_u32s, zeroed_u64s};
+
+/// A cache line of its own, and the one that the prefetcher brings along.
+#[repr(align(128))]
+pub(super) struct Padded<T>(pub(super) T);
+
+impl<T> std::ops::Deref for Padded<T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// The reservation word, taken apart: sealed bit, 31 bits of records, 32 bits of slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Word(u64);
+
+impl Word {
+    const SEALED: u64 = 1 << 63;
+
+    #[inline]
+    pub(super) fn new(records: u32, slots: u32) -> Self {
+        Word(u64::from(records) << 32 | u64::from(slots))
+    }
+
+    #[inline]
+    pub(super) fn sealed(self) -> bool {
+        self.0 & Self::SEALED != 0
+    }
+
+    #[inline]
+    pub(super) fn records(self) -> u32 {
+        ((self.0 & !Self::SEALED) >> 32) as u32
+    }
+
+    #[inline]
+    pub(super) fn slots(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+/// How large a segment is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Layout {
+    /// Records that fit.
+    pub(super) records: u32,
+    /// Slots of payload that fit.
+    pub(super) slots: u32,
+    /// The append time is kept for every record whose number is a multiple of `1 << stamp_shift`.
+    pub(super) stamp_shift: u32,
+    /// Whether there is a commit index (all but exclusive logs of values).
+    pub(super) indexed: bool,
+}
+
+impl Layout {
+    /// The most records and slots that the word and the index can count: an end position plus one
+    /// has to fit 32 bits, a record number 31.
+    pub(super) const MAX_SLOTS: usize = u32::MAX as usize - 1;
+    pub(super) const MAX_RECORDS: usize = i32::MAX as usize;
+
+    fn index_len(&self) -> usize {
+        if self.indexed { self.records as usize } else { 0 }
+    }
+
+    fn stamps_len(&self) -> usize {
+        (self.records as usize).div_ceil(1 << self.stamp_shift)
+    }
+
+    /// Bytes of memory that a segment of this layout takes, all in all.
+    pub(super) fn bytes<R: Record + ?Sized>(&self) -> u64 {
+        let slots = self.slots as u64 * size_of::<R::Slot>() as u64;
+        let index = self.index_len() as u64 * size_of::<u32>() as u64;
+        let stamps = self.stamps_len() as u64 * size_of::<u64>() as u64;
+        slots + index + stamps + size_of::<Segment<R>>() as u64
+    }
+}
+
+/// Why a segment gave no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoRoom {
+    /// It is sealed: the next record goes to the next segment.
+    Sealed,
+    /// It is open, but the records do not fit into what is left.
+    Full,
+}
+
+/// Where reserved records go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reserved {
+    /// Number of the first record within the segment.
+    pub(super) record: u32,
+    /// First slot of its payload.
+    pub(super) slot: u32,
+}
+
+/// A run of consecutive committed records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    /// How many records.
+    pub(super) records: u32,
+    /// The slots that they fill: `start..end`.
+    pub(super) start: u32,
+    pub(super) end: u32,
+}
+
+/// See the module documentation.
+pub(super) struct Segment<R: Record + ?Sized> {
+    /// The reservation word; in an exclusive log the commit word.
+    word: Padded<AtomicU64>,
+    /// How many cursors stand here, or [`CLOSED`](Self::CLOSED). Own line: crossing cursors write
+    /// it while readers of the fields below go on.
+    pins: Padded<AtomicU32>,
+
+    /// The following segment; null while there is none, [`terminal`](Self::terminal) when there
+    /// never will be.
+    pub(super) next: AtomicPtr<Segment<R>>,
+    /// How many segments came before this one. Unlike the base offset, no two segments share it.
+    pub(super) number: u64,
+    /// Offset of the first record.
+    pub(super) base: u64,
+    /// When the segment was linked, in nanoseconds since the Unix epoch: every record of the
+    /// segment before was appended earlier.
+    pub(super) linked_at: u64,
+    /// Slots of all segments before this one: a position in the log's bytes.
+    pub(super) slots_before: u64,
+    /// Bytes of memory of all segments before this one.
+    pub(super) memory_before: u64,
+    /// Bytes of memory of this one.
+    pub(super) memory: u64,
+    pub(super) layout: Layout,
+    /// The chain that this segment belongs to, for the reclaimer. The chain outlives its segments.
+    pub(super) chain: *const Chain<R>,
+
+    index: Box<[AtomicU32]>,
+    stamps: Box<[AtomicU64]>,
+    arena: Box<[UnsafeCell<MaybeUninit<R::Slot>>]>,
+}
+
+impl<R: Record + ?Sized> Segment<R> {
+    /// The pin count of a segment that was collected or evicted: it accepts no pins any more.
+    pub(super) const CLOSED: u32 = 1 << 31;
+
+    /// What `next` holds when the log ends here. Never dereferenced.
+    pub(super) fn terminal() -> *mut Self {
+        std::ptr::without_provenance_mut(1)
+    }
+
+    /// A fresh, empty segment, owned by the caller.
+    pub(super) fn allocate(layout: Layout, chain: *const Chain<R>) -> Box<Self> {
+        let mut arena = Vec::with_capacity(layout.slots as usize);
+        // SAFETY: the elements are `MaybeUninit`, so any bytes are valid for them, and the capacity
+        // is what was just reserved.
+        unsafe { arena.set_len(layout.slots as usize) };
+        Box::new(Segment {
+            word: Padded(AtomicU64::new(0)),
+            pins: Padded(AtomicU32::new(0)),
+            next: AtomicPtr::new(std::ptr::null_mut()),
+            number: 0,
+            base: 0,
+            linked_at: 0,
+            slots_before: 0,
+            memory_before: 0,
+            memory: layout.bytes::<R>(),
+            layout,
+            chain,
+            index: zeroed_u32s(layout.index_len()),
+            stamps: zeroed_u64s(layout.stamps_len()),
+            arena: arena.into_boxed_slice(),
+        })
+    }
+
+    /// Takes room for `records` records of `slots` slots in all, or says why there is none.
+    #[inline]
+    pub(super) fn reserve(&self, records: usize, slots: usize) -> Result<Reserved, NoRoom> {
+        // Relaxed throughout: the word only deals out numbers. What is written into the slots is
+        // published by the commit index, and a reused segment's cleared state by the link that made
+        // this segment reachable.
+        let mut seen = self.word.load(Ordering::Relaxed);
+        loop {
+            let word = Word(seen);
+            if word.sealed() {
+                return Err(NoRoom::Sealed);
+            }
+            if !self.fits(word, records, slots) {
+                return Err(NoRoom::Full);
+            }
+            let taken = Word::new(word.records() + records as u32, word.slots() + slots as u32);
+            match self.word.compare_exchange_weak(
+                seen,
+                taken.0,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return Ok(Reserved { record: word.records(), slot: word.slots() }),
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    #[inline]
+    fn fits(&self, word: Word, records: usize, slots: usize) -> bool {
+        records <= (self.layout.records - word.records()) as usize
+            && slots <= (self.layout.slots - word.slots()) as usize
+    }
+
+    /// Writes and commits what was reserved. `now` is asked for the time of records that keep one.
+    #[inline]
+    pub(super) fn fill(
+        &self,
+        at: Reserved,
+        source: &mut impl Source<R>,
+        now: impl FnOnce() -> u64,
+    ) {
+        self.stamp(at.record, source.records(), now);
+        // SAFETY: the reservation gave these slots to this call alone, and no reader touches them
+        // before the commit below.
+        unsafe { source.write(self.slot(at.slot)) };
+        let mut record = at.record as usize;
+        // Release: pairs with the Acquire loads of `run`. A reader that sees the position sees the
+        // payload and the time; one that does not stops in front of this record.
+        source.for_each_end(|end| {
+            self.index[record].store(at.slot + end + 1, Ordering::Release);
+            record += 1;
+        });
+    }
+
+    /// The exclusive form of reserve and fill: the caller is the only one that ever writes the
+    /// word, and `word` is what it wrote last.
+    #[inline]
+    pub(super) fn fill_exclusive(
+        &self,
+        word: Word,
+        source: &mut impl Source<R>,
+        now: impl FnOnce() -> u64,
+    ) -> Result<Word, NoRoom> {
+        let (records, slots) = (source.records(), source.slots());
+        if !self.fits(word, records, slots) {
+            return Err(NoRoom::Full);
+        }
+        let after = Word::new(word.records() + records as u32, word.slots() + slots as u32);
+        self.stamp(word.records(), records, now);
+        // SAFETY: only the exclusive publisher writes slots, these were not handed out before, and
+        // no reader touches them before the word below says so.
+        unsafe { source.write(self.slot(word.slots())) };
+        if !R::ONE_SLOT {
+            let mut record = word.records() as usize;
+            // Relaxed: the word's Release below publishes the index too.
+            source.for_each_end(|end| {
+                self.index[record].store(word.slots() + end + 1, Ordering::Relaxed);
+                record += 1;
+            });
+        }
+        // Release: pairs with the Acquire load in `run`; whoever sees the count sees the records.
+        self.word.store(after.0, Ordering::Release);
+        Ok(after)
+    }
+
+    #[inline]
+    fn stamp(&self, first: u32, records: usize, now: impl FnOnce() -> u64) {
+        let shift = self.layout.stamp_shift;
+        let from = (first as usize).div_ceil(1 << shift);
+        let to = (first as usize + records).div_ceil(1 << shift);
+        if from < to {
+            let now = now();
+            for stamp in &self.stamps[from..to] {
+                // Relaxed: published with the record, by its commit.
+                stamp.store(now, Ordering::Relaxed);
+            }
+        }
+    }
+
+    #[inline]
+    fn slot(&self, slot: u32) -> *mut R::Slot {
+        debug_assert!(slot as usize <= self.arena.len());
+        // SAFETY: a position is at most the arena's length. The pointer is derived from the whole
+        // arena, so that it may reach all slots behind it.
+        unsafe { self.arena.as_ptr().add(slot as usize).cast::<R::Slot>().cast_mut() }
+    }
+
+    /// The arena's first slot, for reading committed records.
+    #[inline]
+    pub(super) fn arena(&self) -> *const R::Slot {
+        self.arena.as_ptr().cast()
+    }
+
+    /// Where record `i` ends. Only for records that are committed.
+    #[inline]
+    pub(super) fn end_of(&self, i: u32) -> u32 {
+        if R::ONE_SLOT {
+            i + 1
+        } else {
+            // Relaxed: the caller learnt from `run` that the record is committed, with Acquire.
+            self.index[i as usize].load(Ordering::Relaxed) - 1
+        }
+    }
+
+    /// Where record `i` starts; the records before it have to be committed.
+    #[inline]
+    pub(super) fn start_of(&self, i: u32) -> u32 {
+        if i == 0 { 0 } else { self.end_of(i - 1) }
+    }
+
+    /// The consecutive committed records from number `i` on: at most `max_records`, and no more
+    /// slots than `max_slots` unless the first record alone is larger.
+    #[inline]
+    pub(super) fn run(&self, i: u32, max_records: u32, max_slots: u32, exclusive: bool) -> Run {
+        if exclusive {
+            return self.run_exclusive(i, max_records, max_slots);
+        }
+        let stop = i.saturating_add(max_records).min(self.layout.records);
+        // Acquire, in every load: pairs with the Release store in `fill`.
+        let Some(first) = self.committed(i).filter(|_| i < stop) else {
+            return Run { records: 0, start: 0, end: 0 };
+        };
+        let start = self.start_of(i);
+        let limit = start.saturating_add(max_slots);
+        let (mut end, mut next) = (first, i + 1);
+        while next < stop {
+            match self.committed(next) {
+                Some(e) if e <= limit => (end, next) = (e, next + 1),
+                _ => break,
+            }
+        }
+        Run { records: next - i, start, end }
+    }
+
+    /// Where record `i` ends, if it is committed (shared logs only).
+    #[inline]
+    fn committed(&self, i: u32) -> Option<u32> {
+        match self.index.get(i as usize)?.load(Ordering::Acquire) {
+            0 => None,
+            _ if R::ONE_SLOT => Some(i + 1),
+            end => Some(end - 1),
+        }
+    }
+
+    #[inline]
+    fn run_exclusive(&self, i: u32, max_records: u32, max_slots: u32) -> Run {
+        // Acquire: pairs with the Release store in `fill_exclusive`.
+        let committed = Word(self.word.load(Ordering::Acquire)).records();
+        let stop = i.saturating_add(max_records).min(committed);
+        if stop <= i {
+            return Run { records: 0, start: 0, end: 0 };
+        }
+        let start = self.start_of(i);
+        let limit = start.saturating_add(max_slots);
+        let mut last = stop - 1;
+        if self.end_of(last) > limit {
+            // The ends ascend: the last one within the limit, but never before record `i`.
+            let (mut low, mut high) = (i, last);
+            while low + 1 < high {
+                let middle = low + (high - low) / 2;
+                if self.end_of(middle) <= limit { low = middle } else { high = middle }
+            }
+            last = low;
+        }
+        Run { records: last - i + 1, start, end: self.end_of(last) }
+    }
+
+    /// The index entries of a run, as they lie in memory: one little-endian `u32` end position per
+    /// record on the machines that the server runs on, each biased by one.
+    ///
+    /// Only for committed records of byte logs.
+    pub(super) fn index_bytes(&self, i: u32, records: u32) -> &[u8] {
+        let entries = &self.index[i as usize..][..records as usize];
+        // SAFETY: committed entries are never written again before the segment is reclaimed, which
+        // the borrow of `self` outlives; an atomic has the size and validity of its integer.
+        unsafe { std::slice::from_raw_parts(entries.as_ptr().cast(), size_of_val(entries)) }
+    }
+
+    /// The latest known time at or before which record `i` was appended, in nanoseconds since the
+    /// Unix epoch.
+    pub(super) fn appended_at(&self, i: u32) -> u64 {
+        let at = self.stamps.get((i >> self.layout.stamp_shift) as usize);
+        // Relaxed: written before the record's commit, which the caller has seen; the record that
+        // keeps the time may be an earlier one that is still under way, which reads as zero.
+        at.map_or(0, |stamp| stamp.load(Ordering::Relaxed)).max(self.linked_at)
+    }
+
+    /// The first record that may have been appended at `time` or later. Never one too late; up to
+    /// one stamp's interval too early.
+    pub(super) fn first_since(&self, time: u64, committed: u32) -> u32 {
+        let shift = self.layout.stamp_shift;
+        let stamps = &self.stamps[..(committed as usize).div_ceil(1 << shift)];
+        let later = stamps.iter().position(|s| s.load(Ordering::Relaxed) >= time);
+        let later = later.unwrap_or(stamps.len());
+        // Between two stamps lie records that are newer than the first of them.
+        if shift == 0 { later as u32 } else { (later.saturating_sub(1) as u32) << shift }
+    }
+
+    /// The reservation word.
+    #[inline]
+    pub(super) fn word(&self) -> Word {
+        // Acquire: for exclusive logs it pairs with the Release that commits; elsewhere it only
+        // counts.
+        Word(self.word.load(Ordering::Acquire))
+    }
+
+    /// The offset after the last reserved record.
+    #[inline]
+    pub(super) fn end_offset(&self) -> u64 {
+        self.base + u64::from(self.word().records())
+    }
+
+    /// Seals the segment: no record is reserved in it from now on. Returns the final word.
+    pub(super) fn seal(&self) -> Word {
+        // AcqRel: of two threads that seal, the later one continues with a count that the earlier
+        // one has frozen; reservations are ordered before the seal by the word itself.
+        let before = self.word.fetch_or(Word::SEALED, Ordering::AcqRel);
+        Word(before | Word::SEALED)
+    }
+
+    /// Counts one more cursor that stands here. False if the segment was closed: then the count
+    /// means nothing any more, and the caller does not stand here.
+    pub(super) fn pin(&self) -> bool {
+        // SeqCst: see `Chain::collect` for the race between pins and the head.
+        self.pins.fetch_add(1, Ordering::SeqCst) & Self::CLOSED == 0
+    }
+
+    /// Counts one cursor less. Returns whether it was the last one of an unclosed segment, and the
+    /// caller therefore has to collect.
+    pub(super) fn unpin(&self) -> bool {
+        // SeqCst: see `Chain::collect`.
+        self.pins.fetch_sub(1, Ordering::SeqCst) == 1
+    }
+
+    /// Closes the segment if nobody stands here. True for exactly one caller, who collects it.
+    pub(super) fn close_if_unpinned(&self) -> bool {
+        // SeqCst: see `Chain::collect`.
+        self.pins.compare_exchange(0, Self::CLOSED, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// Closes the segment whoever stands here. Returns how many did, to exactly one caller.
+    pub(super) fn close_by_force(&self) -> Option<u32> {
+        let before = self.pins.fetch_or(Self::CLOSED, Ordering::SeqCst);
+        (before & Self::CLOSED == 0).then_some(before)
+    }
+
+    /// How many cursors stand here.
+    pub(super) fn pinned(&self) -> u32 {
+        self.pins.load(Ordering::Relaxed) & !Self::CLOSED
+    }
+
+    /// Drops the records and makes the segment as fresh as a new one. A panic in a record's `Drop`
+    /// goes on to the caller after all records are dropped; the segment is empty all the same.
+    pub(super) fn clear(&mut self) {
+        let word = Word(*self.word.0.get_mut());
+        let records = word.records() as usize;
+        for entry in &mut self.index[..records.min(self.layout.index_len())] {
+            *entry.get_mut() = 0;
+        }
+        for stamp in &mut self.stamps[..records.div_ceil(1 << self.layout.stamp_shift)] {
+            *stamp.get_mut() = 0;
+        }
+        *self.word.0.get_mut() = 0;
+        *self.pins.0.get_mut() = 0;
+        *self.next.get_mut() = std::ptr::null_mut();
+        if std::mem::needs_drop::<R::Slot>() {
+            let values = std::ptr::slice_from_raw_parts_mut(self.slot(0), word.slots() as usize);
+            // SAFETY: every reserved record was committed: reserving and committing happen within
+            // one call, and nothing is in a call any more that could reach a segment that we own.
+            // The word was cleared above, so nothing is dropped twice even if one of them panics.
+            unsafe { std::ptr::drop_in_place(values) };
+        }
+    }
+}
+
+impl<R: Record + ?Sized> Drop for Segment<R> {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}

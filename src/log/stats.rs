@@ -1,0 +1,123 @@
+//! What a log tells about itself.
+
+use super::chain::{After, Chain};
+use super::record::Record;
+use crate::sync::Ordering;
+
+/// A log's figures at one moment.
+///
+/// Costs a guard, the lock of the lease table, and a walk from the head to the first segment in
+/// which a cursor stands: nothing that grows with the number of cursors. The figures are taken one
+/// after another while the log goes on, so they may be off against each other by what happened in
+/// between; on a log that rests they are exact.
+///
+/// The memory of a log is `live_bytes + unlinked_bytes + pooled_bytes`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// The log's epoch.
+    pub epoch: u64,
+    /// The first offset that is kept.
+    pub first_offset: u64,
+    /// The offset that the next record will get; also how many records were ever appended.
+    pub next_offset: u64,
+    /// Payload bytes ever appended (for values: `next_offset * size_of::<T>()`).
+    pub appended_bytes: u64,
+    /// Segments in the chain, the open one included.
+    pub live_segments: u64,
+    /// Their memory in bytes, with their indexes.
+    pub live_bytes: u64,
+    /// Segments that were unlinked, and that a guard may still see.
+    pub unlinked_segments: u64,
+    /// Their memory in bytes.
+    pub unlinked_bytes: u64,
+    /// Cleared segments that wait for reuse.
+    pub pooled_segments: u64,
+    /// Their memory in bytes.
+    pub pooled_bytes: u64,
+    /// The memory limit in bytes: the log's own or its budget's, whichever is lower.
+    pub memory_limit: Option<u64>,
+    /// Cursors, those of lease holders included.
+    pub cursors: usize,
+    /// Leases, held or not.
+    pub leases: usize,
+    /// The slowest cursors or leases, and what they hold back. `None` if no cursor is behind the
+    /// open segment.
+    pub slowest: Option<Slowest>,
+    /// How often a cursor was evicted.
+    pub evictions: u64,
+    /// How often a reader had to wait for a record.
+    pub reader_waits: u64,
+    /// How often a publisher had to wait for memory.
+    pub publisher_waits: u64,
+    /// Whether the log is closed.
+    pub closed: bool,
+}
+
+/// The oldest segment in which cursors or leases stand, and everything that it holds back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Slowest {
+    /// The segment's first offset: the slowest of them stands here or later,
+    pub first_offset: u64,
+    /// and before this offset, or exactly at it.
+    pub next_offset: u64,
+    /// How many cursors and committed lease positions stand in it.
+    pub cursors: u32,
+    /// Segments from this one up to the open one, which is not counted.
+    pub segments: u64,
+    /// Their memory in bytes.
+    pub bytes: u64,
+    /// Records from this segment's first one to the end of the log.
+    pub records: u64,
+}
+
+impl<R: Record + ?Sized> Chain<R> {
+    pub(super) fn stats(&self) -> Stats {
+        let leases = self.lease_count();
+        let guard = self.enter();
+        let head = self.head(&guard);
+        let last = self.last(&guard);
+        let word = last.word();
+        let next_offset = last.base + u64::from(word.records());
+        let slots = last.slots_before + u64::from(word.slots());
+        let memory = self.memory();
+
+        let mut at = head;
+        let slowest = loop {
+            let After::Segment(next) = self.after(at) else { break None };
+            let cursors = at.pinned();
+            if cursors > 0 {
+                break Some(Slowest {
+                    first_offset: at.base,
+                    next_offset: next.base,
+                    cursors,
+                    segments: last.number.saturating_sub(at.number),
+                    bytes: last.memory_before.saturating_sub(at.memory_before),
+                    records: next_offset.saturating_sub(at.base),
+                });
+            }
+            at = next;
+        };
+        Stats {
+            epoch: self.epoch,
+            first_offset: head.base,
+            next_offset,
+            appended_bytes: slots * size_of::<R::Slot>() as u64,
+            live_segments: memory.live_segments,
+            live_bytes: last.memory_before + last.memory - head.memory_before,
+            unlinked_segments: memory.unlinked_segments,
+            unlinked_bytes: memory.unlinked_bytes,
+            pooled_segments: memory.pooled_segments,
+            pooled_bytes: memory.pooled_bytes,
+            memory_limit: self.config.limit(),
+            cursors: self.cursors.load(Ordering::Relaxed),
+            leases,
+            slowest,
+            evictions: self.evictions.load(Ordering::Relaxed),
+            reader_waits: self.readers.waits(),
+            publisher_waits: self.room.waits(),
+            closed: matches!(self.after(last), After::End),
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! A cursor as a `Stream`, for the cases where owning the records is fine.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures_core::Stream;
+
+use super::batch::Limit;
+use super::cursor::Cursor;
+use super::error::{Lagged, ReadError};
+use super::record::Record;
+
+/// How many records are cloned from one look.
+const AHEAD: usize = 64;
+
+/// A [`Cursor`] as a stream of owned records with their offsets; see [`Cursor::into_stream`].
+///
+/// Clones each record (byte records become `Vec<u8>`). Ends when the log is closed and read to its
+/// end. Up to 64 records are cloned ahead: dropping the stream drops them.
+pub struct Records<R: Record + ToOwned + ?Sized> {
+    cursor: Cursor<R>,
+    ahead: VecDeque<(u64, R::Owned)>,
+}
+
+impl<R: Record + ToOwned + ?Sized> Cursor<R> {
+    /// Turns the cursor into a stream of clones.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use std::pin::pin;
+    /// use futures_core::Stream;
+    /// use psa::{Log, Start};
+    /// let log = Log::<String>::builder().build()?;
+    /// let mut records = pin!(log.subscribe(Start::Earliest)?.into_stream());
+    /// log.append("hello".to_owned())?;
+    /// let first = std::future::poll_fn(|cx| records.as_mut().poll_next(cx)).await;
+    /// assert_eq!(first, Some(Ok((0, "hello".to_owned()))));
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub fn into_stream(self) -> Records<R> {
+        Records { cursor: self, ahead: VecDeque::new() }
+    }
+}
+
+impl<R: Record + ToOwned + ?Sized> Unpin for Records<R> {}
+
+impl<R: Record + ToOwned + ?Sized> Stream for Records<R> {
+    /// A record with its offset, or what was missed.
+    type Item = Result<(u64, R::Owned), Lagged>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Records { cursor, ahead } = self.get_mut();
+        loop {
+            if let Some(record) = ahead.pop_front() {
+                return Poll::Ready(Some(Ok(record)));
+            }
+            ready!(cursor.poll_ready(cx));
+            let limit = Limit { records: AHEAD, ..Limit::NONE };
+            let seen = cursor.peek(limit, |batch| {
+                ahead.extend(batch.iter().map(|(offset, record)| (offset, record.to_owned())));
+                batch.len()
+            });
+            match seen {
+                Ok(seen) => cursor.advance(seen.unwrap_or(0)),
+                Err(ReadError::Lagged(lagged)) => return Poll::Ready(Some(Err(lagged))),
+                Err(ReadError::Closed | ReadError::TakenOver) => return Poll::Ready(None),
+            }
+        }
+    }
+}

@@ -1,0 +1,482 @@
+//! Waiting: an event count for blocking threads and asynchronous tasks alike.
+//!
+//! # What it promises
+//!
+//! - With nobody waiting, [`WaitSet::notify`] is two plain loads: no locked instruction, no fence,
+//!   no system call.
+//! - With ten thousand waiting, it wakes [`WOKEN_BY_NOTIFIER`] of them. Each woken waiter wakes
+//!   [`WOKEN_BY_WAITER`] more before it does anything else ([`WaitSet::cascade`]), so the bill is
+//!   paid by those who were waiting. A later notification helps along too, so the cascade does not
+//!   hang on one waiter that is slow to be scheduled.
+//! - No lost wake-up: a waiter that registered, then looked for its condition and did not find it,
+//!   is woken by the next notification.
+//! - It is lock-free: nobody ever waits for a lock that a descheduled thread could hold.
+//!
+//! # How it works
+//!
+//! Waiters push their node on a stack, `parked`. A notifier takes the whole stack with one swap,
+//! wakes the first few, and puts the rest, as one chain, on a second stack of chains, `waking`,
+//! from which woken waiters and later notifiers take and put back. Both stacks know only "push"
+//! and "take all", so a node that returns can confuse nobody (no ABA), and a node is kept alive by
+//! the reference that the stack holds.
+//!
+//! # Why no wake-up is lost
+//!
+//! The notifier stores its record, then loads `parked`; the waiter pushes itself, then looks for
+//! the record. Each writes one word and reads the other's, and the notifier has no fence in between
+//! (see [`crate::sync::barrier`]). The waiter that finds the stack empty, the *first* one, issues
+//! the heavy barrier; the others need none:
+//!
+//! - If the notifier's load sees a node, its swap follows. Swaps and pushes are read-modify-writes
+//!   of one word: a push before the swap is taken and woken, a push after it sees the record,
+//!   which was stored before the swap.
+//! - If it sees an empty stack although a waiter had pushed, then that load was before the first
+//!   waiter's barrier, and so was the record's store, which the barrier makes visible. A waiter that
+//!   looked before that may have missed it. The first waiter, which looks after its barrier,
+//!   cannot: it finds its own condition met and notifies all the others
+//!   ([`Registered::First`] says that it must).
+//!
+//! Shuttle models of this module run in `tests/models`.
+
+use std::cell::UnsafeCell;
+use std::sync::Arc;
+use std::task::{Poll, Wake, Waker};
+
+use crate::sync::time::Instant;
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, SPINS};
+use crate::sync::{barrier, thread};
+
+/// How many waiters a notifier wakes by itself.
+pub(super) const WOKEN_BY_NOTIFIER: usize = 2;
+
+/// How many more each woken waiter wakes.
+pub(super) const WOKEN_BY_WAITER: usize = 4;
+
+/// Nodes of dropped waiters are swept out of the stack when there are this many, and more of them
+/// than of others.
+const SWEEP_AT: usize = 64;
+
+/// The waiters for one kind of event.
+pub(super) struct WaitSet {
+    /// Waiters that nobody has woken yet.
+    parked: AtomicPtr<Node>,
+    /// Chains of waiters whose wake-up has been ordered but not carried out.
+    waking: AtomicPtr<Node>,
+    /// Nodes in `parked`, roughly.
+    linked: AtomicUsize,
+    /// How many of them belong to dropped waiters, roughly.
+    abandoned: AtomicUsize,
+    /// How often somebody had to wait.
+    waits: AtomicU64,
+}
+
+/// One waiter's node. Shared between its owner and, while linked, a stack.
+struct Node {
+    state: AtomicU32,
+    /// The next node of the same chain.
+    next: AtomicPtr<Node>,
+    /// On the first node of a chain in `waking`: the next chain.
+    next_chain: AtomicPtr<Node>,
+    /// Whom to wake. Accessed by the owner in `IDLE` and `BUSY`, and by whoever moved `WAITING` to
+    /// `TAKEN`.
+    waker: UnsafeCell<Option<Waker>>,
+}
+
+// SAFETY: `waker` is the only field that is not atomic, and the states give it one user at a time,
+// handed over with Acquire and Release (see the fields). `Waker` is Send.
+unsafe impl Send for Node {}
+// SAFETY: as above.
+unsafe impl Sync for Node {}
+
+/// Not linked; the owner may do as it likes.
+const IDLE: u32 = 0;
+/// Linked, and to be woken.
+const WAITING: u32 = 1;
+/// Linked; the owner is changing the waker.
+const BUSY: u32 = 2;
+/// Linked, but the owner has stopped waiting.
+const ASIDE: u32 = 3;
+/// Unlinked by a notifier. If it was `WAITING`, the notifier has the waker until it stores `IDLE`;
+/// if it was `BUSY`, the owner finds out and stores `IDLE` itself.
+const TAKEN: u32 = 4;
+
+/// The answer to [`Waiter::register`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Registered {
+    /// Look for the condition once more, then sleep.
+    Again,
+    /// As `Again`; but if the condition turns out to be met, notify everybody else.
+    First,
+    /// A notification came in between: nothing is registered, look for the condition.
+    Notified,
+}
+
+/// One who waits, again and again: a cursor or a publisher. Holds its node from one wait to the
+/// next.
+#[derive(Default)]
+pub(super) struct Waiter {
+    node: Option<Arc<Node>>,
+    /// Whether `register` was called without `cancel` since.
+    armed: bool,
+}
+
+impl WaitSet {
+    pub(super) fn new() -> Self {
+        barrier::init();
+        WaitSet {
+            parked: AtomicPtr::default(),
+            waking: AtomicPtr::default(),
+            linked: AtomicUsize::new(0),
+            abandoned: AtomicUsize::new(0),
+            waits: AtomicU64::new(0),
+        }
+    }
+
+    /// How often somebody had to wait, since the beginning.
+    pub(super) fn waits(&self) -> u64 {
+        self.waits.load(Ordering::Relaxed)
+    }
+
+    /// Tells the waiters that what they wait for may have come. Everything that the caller did
+    /// before is visible to those that wake.
+    #[inline]
+    pub(super) fn notify(&self) {
+        barrier::light();
+        // Relaxed: the barrier above pairs with the heavy one in `push`; the slow path orders.
+        if !self.parked.load(Ordering::Relaxed).is_null()
+            || !self.waking.load(Ordering::Relaxed).is_null()
+        {
+            self.notify_slow();
+        }
+    }
+
+    #[cold]
+    fn notify_slow(&self) {
+        // SeqCst: a push comes before this swap in the word's order and is taken by it, or after it
+        // and then sees all that we did.
+        let chain = self.parked.swap(std::ptr::null_mut(), Ordering::SeqCst);
+        if !chain.is_null() {
+            // Counted roughly: nodes in flight are not in the stack any more.
+            self.linked.store(0, Ordering::Relaxed);
+            self.abandoned.store(0, Ordering::Relaxed);
+            self.give(chain);
+        }
+        self.wake_some(WOKEN_BY_NOTIFIER);
+    }
+
+    /// Hands the wake-up on: whoever was woken calls this first.
+    pub(super) fn cascade(&self) {
+        // Acquire is in the swap; a chain that is given after this load is the giver's to wake.
+        if !self.waking.load(Ordering::Relaxed).is_null() {
+            self.wake_some(WOKEN_BY_WAITER);
+        }
+    }
+
+    /// Puts a chain of nodes among those to be woken.
+    fn give(&self, chain: *mut Node) {
+        let mut seen = self.waking.load(Ordering::Relaxed);
+        loop {
+            // SAFETY: the chain's nodes were taken from a stack, whose references keep them alive,
+            // and nobody else has this chain.
+            unsafe { (*chain).next_chain.store(seen, Ordering::Relaxed) };
+            // AcqRel: publishes the chain's links; and takers of this chain see what the giver of
+            // the one below had done.
+            match self.waking.compare_exchange_weak(
+                seen,
+                chain,
+                Ordering::SeqCst,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return,
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// Takes all chains, wakes up to `most` waiters and puts the others back. Nodes that need no
+    /// waking are dropped on the way; it stops early for them only when somebody was woken, who
+    /// then goes on: what is put back must have a waiter that comes for it.
+    fn wake_some(&self, most: usize) {
+        let mut chain = self.waking.swap(std::ptr::null_mut(), Ordering::SeqCst);
+        let mut wakers: [Option<Waker>; WOKEN_BY_WAITER] = [const { None }; WOKEN_BY_WAITER];
+        let (mut woken, mut looks) = (0, 0);
+        while !chain.is_null() {
+            // SAFETY: taken from the stack above: nobody else has these chains now.
+            let next_chain = unsafe { (*chain).next_chain.load(Ordering::Relaxed) };
+            let mut node = chain;
+            while !node.is_null() && woken < most && (looks < 4 * most || woken == 0) {
+                // SAFETY: as above; the stack's reference is ours until `unlink` releases it.
+                let next = unsafe { (*node).next.load(Ordering::Relaxed) };
+                // SAFETY: the reference was leaked when the node was pushed.
+                let owned = unsafe { Arc::from_raw(node.cast_const()) };
+                if let Some(waker) = unlink(&owned) {
+                    wakers[woken] = Some(waker);
+                    woken += 1;
+                }
+                looks += 1;
+                node = next;
+            }
+            if !node.is_null() {
+                self.give(node);
+            }
+            chain = next_chain;
+        }
+        // Wakers run other people's code: last, when no chain is in our hands.
+        wakers.into_iter().flatten().for_each(Waker::wake);
+    }
+
+    /// Wakes everybody, in this thread.
+    pub(super) fn notify_all(&self) {
+        barrier::light();
+        let chain = self.parked.swap(std::ptr::null_mut(), Ordering::SeqCst);
+        if !chain.is_null() {
+            self.give(chain);
+        }
+        while !self.waking.load(Ordering::SeqCst).is_null() {
+            self.wake_some(WOKEN_BY_WAITER);
+        }
+    }
+
+    /// Links a node. True if the stack was empty.
+    fn push(&self, node: Arc<Node>) -> bool {
+        let node = Arc::into_raw(node).cast_mut();
+        let mut seen = self.parked.load(Ordering::Relaxed);
+        loop {
+            // SAFETY: the reference that we leak keeps the node alive; only its pusher writes
+            // `next`, while it is unlinked.
+            unsafe { (*node).next.store(seen, Ordering::Relaxed) };
+            // SeqCst: see `notify_slow`.
+            match self.parked.compare_exchange_weak(seen, node, Ordering::SeqCst, Ordering::Relaxed)
+            {
+                Ok(_) => break,
+                Err(now) => seen = now,
+            }
+        }
+        self.linked.fetch_add(1, Ordering::Relaxed);
+        let first = seen.is_null();
+        if first {
+            barrier::heavy();
+        }
+        first
+    }
+
+    /// A waiter has been dropped and its node is still linked.
+    fn abandon(&self) {
+        let abandoned = self.abandoned.fetch_add(1, Ordering::Relaxed) + 1;
+        if abandoned >= SWEEP_AT && abandoned * 2 >= self.linked.load(Ordering::Relaxed) {
+            // Those that still wait look once more and register again. At least half of the nodes
+            // are gone afterwards, so the cost for each that was abandoned is constant.
+            self.abandoned.store(0, Ordering::Relaxed);
+            self.linked.store(0, Ordering::Relaxed);
+            self.notify_all();
+        }
+    }
+}
+
+/// Takes a node out of the game and returns whom to wake.
+fn unlink(node: &Node) -> Option<Waker> {
+    // AcqRel: Acquire to have the waker that the owner put in; Release so that an owner that finds
+    // TAKEN sees what the notifier did before.
+    match node.state.swap(TAKEN, Ordering::AcqRel) {
+        WAITING => {
+            // SAFETY: the move from WAITING to TAKEN gives the waker to us, until IDLE.
+            let waker = unsafe { (*node.waker.get()).take() };
+            // Release: the owner that reads IDLE may touch the waker again.
+            node.state.store(IDLE, Ordering::Release);
+            waker
+        }
+        ASIDE => {
+            node.state.store(IDLE, Ordering::Release);
+            None
+        }
+        // BUSY: the owner is in `register` or `cancel` and finds TAKEN when it is done.
+        _ => None,
+    }
+}
+
+impl Waiter {
+    /// Polls for a condition: ready with what `look` finds, or pending with `waker` registered for
+    /// the next notification.
+    pub(super) fn poll_until<T>(
+        &mut self,
+        set: &WaitSet,
+        waker: &Waker,
+        mut look: impl FnMut() -> Option<T>,
+    ) -> Poll<T> {
+        if self.armed && !self.is_waiting() {
+            // We were woken: the others first.
+            set.cascade();
+        }
+        if let Some(found) = look() {
+            self.cancel(set);
+            return Poll::Ready(found);
+        }
+        loop {
+            let registered = self.register(set, waker);
+            if let Some(found) = look() {
+                self.cancel(set);
+                if registered == Registered::First {
+                    set.notify();
+                }
+                return Poll::Ready(found);
+            }
+            if registered != Registered::Notified {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Blocks the calling thread until `look` finds something, or until the deadline.
+    pub(super) fn block_until<T>(
+        &mut self,
+        set: &WaitSet,
+        deadline: Option<Instant>,
+        mut look: impl FnMut() -> Option<T>,
+    ) -> Option<T> {
+        for _ in 0..SPINS {
+            if let Some(found) = look() {
+                return Some(found);
+            }
+            thread::spin_loop();
+        }
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        loop {
+            if let Poll::Ready(found) = self.poll_until(set, &waker, &mut look) {
+                return Some(found);
+            }
+            match deadline {
+                None => thread::park(),
+                Some(deadline) => {
+                    let now = Instant::now();
+                    if now >= deadline {
+                        self.cancel(set);
+                        return look();
+                    }
+                    thread::park_timeout(deadline - now);
+                }
+            }
+        }
+    }
+
+    fn is_waiting(&self) -> bool {
+        // Relaxed: a hint; whoever acts on it synchronises on the state itself.
+        self.node.as_ref().is_some_and(|n| n.state.load(Ordering::Relaxed) == WAITING)
+    }
+
+    /// Registers `waker` for the next notification. The caller then looks for its condition once
+    /// more before it sleeps, and does what the answer says.
+    fn register(&mut self, set: &WaitSet, waker: &Waker) -> Registered {
+        self.armed = true;
+        loop {
+            let node = self.node.get_or_insert_with(|| {
+                Arc::new(Node {
+                    state: AtomicU32::new(IDLE),
+                    next: AtomicPtr::default(),
+                    next_chain: AtomicPtr::default(),
+                    waker: UnsafeCell::new(None),
+                })
+            });
+            // Acquire: pairs with the notifier's Release of IDLE.
+            match node.state.load(Ordering::Acquire) {
+                IDLE => {
+                    // SAFETY: IDLE: unlinked, so the owner, which we borrow mutably, is alone.
+                    unsafe { *node.waker.get() = Some(waker.clone()) };
+                    node.state.store(WAITING, Ordering::Relaxed);
+                    set.waits.fetch_add(1, Ordering::Relaxed);
+                    let first = set.push(node.clone());
+                    return if first { Registered::First } else { Registered::Again };
+                }
+                TAKEN => {
+                    // A notifier is about to let go of the node: leave it to it.
+                    self.node = None;
+                }
+                linked => {
+                    if !move_state(node, linked, BUSY) {
+                        continue;
+                    }
+                    // SAFETY: BUSY: the waker is the owner's.
+                    let slot = unsafe { &mut *node.waker.get() };
+                    if !slot.as_ref().is_some_and(|w| w.will_wake(waker)) {
+                        *slot = Some(waker.clone());
+                    }
+                    if linked == ASIDE {
+                        set.waits.fetch_add(1, Ordering::Relaxed);
+                    }
+                    if move_state(node, BUSY, WAITING) {
+                        return Registered::Again;
+                    }
+                    *slot = None;
+                    node.state.store(IDLE, Ordering::Relaxed);
+                    set.cascade();
+                    return Registered::Notified;
+                }
+            }
+        }
+    }
+
+    /// Ends the wait, whatever its outcome. If a notification had come for this waiter, it is handed
+    /// on: the others must not suffer from one that was woken and does not care any more.
+    pub(super) fn cancel(&mut self, set: &WaitSet) {
+        if !std::mem::take(&mut self.armed) {
+            return;
+        }
+        let Some(node) = &self.node else { return set.cascade() };
+        if node.state.load(Ordering::Relaxed) == WAITING && move_state(node, WAITING, BUSY) {
+            // SAFETY: BUSY: the waker is the owner's.
+            let waker = unsafe { (*node.waker.get()).take() };
+            if move_state(node, BUSY, ASIDE) {
+                drop(waker);
+                return;
+            }
+            node.state.store(IDLE, Ordering::Relaxed);
+        }
+        set.cascade();
+    }
+
+    /// Ends all waiting; called before the waiter is dropped.
+    pub(super) fn retire(&mut self, set: &WaitSet) {
+        self.cancel(set);
+        if let Some(node) = self.node.take()
+            && node.state.load(Ordering::Relaxed) == ASIDE
+        {
+            drop(node);
+            set.abandon();
+        }
+    }
+}
+
+/// Moves a node between states, unless a notifier took it meanwhile.
+fn move_state(node: &Node, from: u32, to: u32) -> bool {
+    // AcqRel: Release hands the waker over together with WAITING; Acquire shows an owner that finds
+    // its node taken what the notifier had done.
+    node.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+}
+
+/// Wakes a thread that blocks.
+struct Unpark(thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+impl Drop for WaitSet {
+    fn drop(&mut self) {
+        let parked = *self.parked.get_mut();
+        let mut chains = vec![parked];
+        let mut chain = *self.waking.get_mut();
+        while !chain.is_null() {
+            chains.push(chain);
+            // SAFETY: nobody else can reach the set any more, and the stack holds a reference.
+            chain = unsafe { (*chain).next_chain.load(Ordering::Relaxed) };
+        }
+        for mut node in chains {
+            while !node.is_null() {
+                // SAFETY: as above; this is the reference that was leaked in `push`.
+                let owned = unsafe { Arc::from_raw(node.cast_const()) };
+                node = owned.next.load(Ordering::Relaxed);
+            }
+        }
+    }
+}

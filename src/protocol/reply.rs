@@ -1,0 +1,223 @@
+//! What a server says: the types. `reply_wire` has their bytes.
+
+#[cfg(doc)]
+use super::MAX_TEXT;
+use super::code::Code;
+use super::name::TopicName;
+use super::records::Records;
+use super::settings::Settings;
+use super::stats::{LeaseInfo, TopicStats, TopicSummary};
+
+/// A frame from a server, borrowed from the bytes that it was decoded from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reply<'a> {
+    /// Answers the HELLO: the connection is open.
+    Welcome(Welcome<'a>),
+    /// The records of a PUBLISH have their offsets.
+    Ack {
+        /// The PUBLISH's number.
+        request: u32,
+        /// The topic's epoch.
+        epoch: u64,
+        /// The offset of its first record; the others follow it densely.
+        first: u64,
+        /// How many records it had.
+        count: u32,
+    },
+    /// Records of a subscription.
+    Deliver(Chunk<'a>),
+    /// The subscription runs; its deliveries follow.
+    Subscribed {
+        /// The SUBSCRIBE's number.
+        request: u32,
+        /// The subscription's number.
+        sub: u32,
+        /// The topic's epoch.
+        epoch: u64,
+        /// The first offset that will be delivered.
+        next: u64,
+        /// The offset that the topic's next record gets, as of now.
+        tail: u64,
+    },
+    /// Records that this subscription does not get.
+    Gap {
+        /// The subscription's number.
+        sub: u32,
+        /// Why.
+        reason: GapReason,
+        /// The topic's epoch now.
+        epoch: u64,
+        /// The first offset that is missed. With [`GapReason::OtherEpoch`] an offset of the *old*
+        /// epoch.
+        first_missed: u64,
+        /// The offset that deliveries go on with, in `epoch`.
+        next: u64,
+    },
+    /// Everything before `next` was delivered.
+    CaughtUp {
+        /// The subscription's number.
+        sub: u32,
+        /// The offset that comes next.
+        next: u64,
+    },
+    /// The subscription ended; nothing more comes for it.
+    Closed {
+        /// The subscription's number.
+        sub: u32,
+        /// Why.
+        reason: CloseReason,
+        /// The offset that would have come next.
+        next: u64,
+    },
+    /// A request failed; the connection goes on.
+    Error(ErrorReply<'a>),
+    /// The server closes the connection behind this frame.
+    Goodbye {
+        /// Why.
+        code: Code,
+        /// Why, for people.
+        message: &'a str,
+    },
+    /// Answers a PING.
+    Pong {
+        /// The PING's token.
+        token: u64,
+    },
+    /// A request without a result of its own was carried out.
+    Done {
+        /// The request's number.
+        request: u32,
+    },
+    /// Topics, in the order of their names.
+    Topics {
+        /// The LIST's number.
+        request: u32,
+        /// Whether another TOPICS of the same request follows.
+        more: bool,
+        /// The topics.
+        topics: Vec<TopicSummary<'a>>,
+    },
+    /// Everything about one topic.
+    Description(Box<Description<'a>>),
+}
+
+/// The body of a WELCOME.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Welcome<'a> {
+    /// The protocol version of this connection.
+    pub version: u16,
+    /// The largest frame that the server takes and sends, in bytes with its header.
+    pub max_frame: u32,
+    /// The largest record that the server takes, in bytes.
+    pub max_record: u32,
+    /// Who the server is, for people. At most [`MAX_TEXT`] bytes are sent.
+    pub server: &'a str,
+}
+
+/// The body of a DELIVER: consecutive records `first`, `first + 1`, … of a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunk<'a> {
+    /// The subscription's number.
+    pub sub: u32,
+    /// The offset of the first record.
+    pub first: u64,
+    /// When the first record was appended, in nanoseconds since the Unix epoch.
+    pub time: u64,
+    /// The records.
+    pub records: Records<'a>,
+}
+
+impl<'a> Chunk<'a> {
+    /// The offset behind the last record.
+    #[must_use]
+    pub const fn next(&self) -> u64 {
+        // The decoder has checked that it does not overflow.
+        self.first.wrapping_add(self.records.count() as u64)
+    }
+
+    /// The records with their offsets.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (u64, &'a [u8])> + use<'a> {
+        let first = self.first;
+        let numbered = self.records.iter().enumerate();
+        numbered.map(move |(i, record)| (first.wrapping_add(i as u64), record))
+    }
+}
+
+/// The body of an ERROR. Facts that do not apply are 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ErrorReply<'a> {
+    /// The number of the request that failed.
+    pub request: u32,
+    /// Why it failed.
+    pub code: Code,
+    /// The topic's epoch.
+    pub epoch: u64,
+    /// The offset, epoch or size that was asked for.
+    pub asked: u64,
+    /// The first offset that is kept.
+    pub first: u64,
+    /// The offset that the next record gets; or the limit that was exceeded.
+    pub next: u64,
+    /// What, why, what to do: one line for people. At most [`MAX_TEXT`] bytes are sent.
+    pub message: &'a str,
+}
+
+impl<'a> ErrorReply<'a> {
+    /// An error without facts.
+    #[must_use]
+    pub const fn new(request: u32, code: Code, message: &'a str) -> Self {
+        Self {
+            request,
+            code,
+            epoch: 0,
+            asked: 0,
+            first: 0,
+            next: 0,
+            message,
+        }
+    }
+}
+
+/// The body of a DESCRIPTION.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description<'a> {
+    /// The DESCRIBE's number.
+    pub request: u32,
+    /// The topic's name.
+    pub topic: TopicName<'a>,
+    /// The settings in force.
+    pub settings: Settings,
+    /// The counters.
+    pub stats: TopicStats,
+    /// The leases, in the order of their names.
+    pub leases: Vec<LeaseInfo<'a>>,
+}
+
+/// Why records are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum GapReason {
+    /// They were collected before the subscription asked for them.
+    Collected = 1,
+    /// The subscriber was too slow and lost its place at the memory limit.
+    Evicted = 2,
+    /// The asked offset is of another epoch: the topic was made anew.
+    OtherEpoch = 3,
+}
+
+/// Why a subscription ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// The topic was closed, and everything in it was delivered.
+    TopicClosed = 1,
+    /// The topic was deleted.
+    TopicDeleted = 2,
+    /// The client asked for it.
+    Unsubscribed = 3,
+    /// Another subscriber took the lease over.
+    LeaseTakenOver = 4,
+    /// The lease ended.
+    LeaseExpired = 5,
+}

@@ -1,0 +1,189 @@
+//! What a client says: the types. `request_wire` has their bytes.
+
+use super::name::TopicName;
+use super::records::Records;
+use super::settings::Settings;
+#[cfg(doc)]
+use super::{MAX_TEXT, MAX_TOKEN};
+
+/// The first four bytes of a HELLO's body.
+pub const MAGIC: [u8; 4] = *b"PSA\x01";
+
+/// A frame from a client, borrowed from the bytes that it was decoded from.
+///
+/// `request` numbers are the client's own; a reply repeats them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Request<'a> {
+    /// The first frame of a connection, and never a later one.
+    Hello(Hello<'a>),
+    /// Appends records to a topic.
+    Publish(Publish<'a>),
+    /// Starts a subscription.
+    Subscribe(Subscribe<'a>),
+    /// Ends a subscription.
+    Unsubscribe {
+        /// The request's number.
+        request: u32,
+        /// The subscription's number.
+        sub: u32,
+        /// Whether its lease ends with it, at once.
+        release: bool,
+    },
+    /// Says that everything up to and including `offset` was processed.
+    Commit {
+        /// The request's number.
+        request: u32,
+        /// The subscription's number; it must have a lease.
+        sub: u32,
+        /// The last processed offset.
+        offset: u64,
+        /// Whether a DONE is wanted.
+        ack: bool,
+    },
+    /// Makes a topic.
+    Create {
+        /// The request's number.
+        request: u32,
+        /// The topic's name.
+        topic: TopicName<'a>,
+        /// How it keeps records.
+        settings: Settings,
+        /// Whether it is fine that the topic exists (its settings then stay as they are).
+        exist_ok: bool,
+    },
+    /// Removes a topic with its records.
+    Delete {
+        /// The request's number.
+        request: u32,
+        /// The topic's name.
+        topic: TopicName<'a>,
+    },
+    /// Closes a topic for publishing; its subscribers drain it and then see its end.
+    Close {
+        /// The request's number.
+        request: u32,
+        /// The topic's name.
+        topic: TopicName<'a>,
+    },
+    /// Lists topics by name.
+    List {
+        /// The request's number.
+        request: u32,
+        /// What the names begin with; `None` for all.
+        prefix: Option<TopicName<'a>>,
+    },
+    /// Asks for everything about one topic.
+    Describe {
+        /// The request's number.
+        request: u32,
+        /// The topic's name.
+        topic: TopicName<'a>,
+    },
+    /// Asks for a PONG.
+    Ping {
+        /// Comes back in the PONG.
+        token: u64,
+    },
+}
+
+/// The body of a HELLO.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Hello<'a> {
+    /// The oldest protocol version that the client speaks.
+    pub version_min: u16,
+    /// The newest protocol version that the client speaks.
+    pub version_max: u16,
+    /// The secret that the server asks for; empty if none. At most [`MAX_TOKEN`] bytes: a longer
+    /// one makes a frame that every decoder refuses.
+    pub token: &'a str,
+    /// Who the client is, for the server's log. At most [`MAX_TEXT`] bytes are sent.
+    pub client: &'a str,
+}
+
+// The token is a secret: it must not reach a log through `{:?}`.
+impl std::fmt::Debug for Hello<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hello")
+            .field("version_min", &self.version_min)
+            .field("version_max", &self.version_max)
+            .field("token", &format_args!("({} bytes)", self.token.len()))
+            .field("client", &self.client)
+            .finish()
+    }
+}
+
+/// The body of a PUBLISH: all of its records are appended, one behind the other, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Publish<'a> {
+    /// The request's number.
+    pub request: u32,
+    /// Where the records go.
+    pub topic: TopicName<'a>,
+    /// Whether an ACK is wanted. An ERROR comes in either case.
+    pub ack: bool,
+    /// The records, with `start() == 0`.
+    pub records: Records<'a>,
+}
+
+/// The body of a SUBSCRIBE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subscribe<'a> {
+    /// The request's number.
+    pub request: u32,
+    /// The subscription's number, chosen by the client; deliveries carry it.
+    pub sub: u32,
+    /// The topic.
+    pub topic: TopicName<'a>,
+    /// Where to start. With a lease that exists already, it goes on where the lease stands.
+    pub start: Start,
+    /// What to do when `start` is not there any more.
+    pub on_gap: OnGap,
+    /// Whether a CAUGHT_UP is wanted whenever everything so far was delivered.
+    pub caught_up: bool,
+    /// The lease to hold, if any.
+    pub lease: Option<LeaseRequest<'a>>,
+}
+
+/// The lease that a SUBSCRIBE asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseRequest<'a> {
+    /// The lease's name, unique in its topic.
+    pub name: TopicName<'a>,
+    /// How long it outlives its connection, in milliseconds.
+    pub ttl_ms: u32,
+    /// Whether to take it from another holder.
+    pub takeover: bool,
+}
+
+/// Where a subscription starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Start {
+    /// At the first record that is kept.
+    Earliest,
+    /// Behind the last record: only what comes.
+    Next,
+    /// At this offset, whatever the epoch.
+    At(u64),
+    /// Behind this offset of this epoch: how one resumes.
+    After {
+        /// The epoch that the offset belongs to.
+        epoch: u64,
+        /// The last offset that was received.
+        offset: u64,
+    },
+    /// At the last so many records.
+    Last(u64),
+    /// At the first record appended at or after this time, in nanoseconds since the Unix epoch.
+    Since(u64),
+}
+
+/// What a SUBSCRIBE wants if its start was collected or belongs to another epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OnGap {
+    /// An ERROR that tells the facts.
+    Error,
+    /// A GAP that tells the facts; then deliveries from the earliest record on.
+    Continue,
+}

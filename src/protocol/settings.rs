@@ -1,0 +1,110 @@
+//! What CREATE asks of a topic, and DESCRIPTION tells.
+
+use super::error::{DecodeError, Refusal};
+use super::wire::{Reader, put_u16, put_u32, put_u64};
+
+/// How a topic keeps and refuses records. `Default` leaves everything to the server.
+///
+/// In a CREATE, `None` and 0 ask for the server's default. In a DESCRIPTION they do not occur,
+/// except that a `memory_limit` of 0 there says that the topic has none of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Bytes of one segment; 0 = the server's default.
+    pub segment_bytes: u32,
+    /// What happens at the memory limit; `None` = the server's default.
+    pub overflow: Option<Overflow>,
+    /// What is kept although every subscriber has passed it; `None` = the server's default.
+    pub retention: Option<Retention>,
+    /// Bytes that the topic's segments may take; 0 = the server's default.
+    pub memory_limit: u64,
+}
+
+/// What happens when a topic reaches its memory limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Overflow {
+    /// The publisher waits until subscribers have moved on.
+    Block,
+    /// The publish fails with [`Code::Full`](super::Code::Full).
+    Reject,
+    /// The slowest subscribers lose their place and are told what they missed.
+    Evict,
+}
+
+/// What a topic keeps although every subscriber has passed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Retention {
+    /// Nothing.
+    Nothing,
+    /// The last so many records.
+    Records(u64),
+    /// The last so many bytes of payload.
+    Bytes(u64),
+    /// Records younger than so many milliseconds.
+    AgeMs(u64),
+    /// Everything, up to the memory limit.
+    Everything,
+}
+
+const DEFAULT: u8 = 255;
+
+impl Settings {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        put_u32(out, self.segment_bytes);
+        out.push(match self.overflow {
+            Some(Overflow::Block) => 0,
+            Some(Overflow::Reject) => 1,
+            Some(Overflow::Evict) => 2,
+            None => DEFAULT,
+        });
+        let (kind, value) = match self.retention {
+            Some(Retention::Nothing) => (0, 0),
+            Some(Retention::Records(records)) => (1, records),
+            Some(Retention::Bytes(bytes)) => (2, bytes),
+            Some(Retention::AgeMs(ms)) => (3, ms),
+            Some(Retention::Everything) => (4, 0),
+            None => (DEFAULT, 0),
+        };
+        out.push(kind);
+        put_u16(out, 0);
+        put_u64(out, value);
+        put_u64(out, self.memory_limit);
+    }
+
+    /// The outer error ends the connection, the inner one only the request.
+    pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Result<Self, Refusal>, DecodeError> {
+        let segment_bytes = reader.u32()?;
+        let overflow = reader.u8()?;
+        let kind = reader.u8()?;
+        reader.zero::<2>()?;
+        let value = reader.u64()?;
+        let memory_limit = reader.u64()?;
+        let refuse = |what| Ok(Err(Refusal::Settings { what }));
+        let overflow = match overflow {
+            0 => Some(Overflow::Block),
+            1 => Some(Overflow::Reject),
+            2 => Some(Overflow::Evict),
+            DEFAULT => None,
+            _ => return refuse("overflow is 0 block, 1 reject, 2 evict or 255 default"),
+        };
+        let retention = match (kind, value) {
+            (0, 0) => Some(Retention::Nothing),
+            (1, records) => Some(Retention::Records(records)),
+            (2, bytes) => Some(Retention::Bytes(bytes)),
+            (3, ms) => Some(Retention::AgeMs(ms)),
+            (4, 0) => Some(Retention::Everything),
+            (DEFAULT, 0) => None,
+            (0 | 4 | DEFAULT, _) => {
+                return refuse("this retention takes no value; set the value to 0");
+            }
+            _ => return refuse("retention is 0 to 4 or 255 default"),
+        };
+        Ok(Ok(Self {
+            segment_bytes,
+            overflow,
+            retention,
+            memory_limit,
+        }))
+    }
+}

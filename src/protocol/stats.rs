@@ -1,0 +1,248 @@
+//! What TOPICS and DESCRIPTION tell about topics and leases.
+
+use super::error::DecodeError;
+use super::name::TopicName;
+use super::wire::{Reader, put_name, put_u32, put_u64};
+
+/// One topic in a TOPICS frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicSummary<'a> {
+    /// The topic's name.
+    pub name: TopicName<'a>,
+    /// The topic's epoch.
+    pub epoch: u64,
+    /// The first offset that is kept.
+    pub first: u64,
+    /// The offset that the next record gets.
+    pub next: u64,
+    /// Cursors on the topic.
+    pub cursors: u32,
+    /// Leases on the topic.
+    pub leases: u32,
+    /// Bytes of memory that its live segments take.
+    pub bytes: u64,
+}
+
+/// Everything that a server counts about one topic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TopicStats {
+    /// Whether the topic is closed for publishing.
+    pub closed: bool,
+    /// The topic's epoch.
+    pub epoch: u64,
+    /// The first offset that is kept.
+    pub first: u64,
+    /// The offset that the next record gets.
+    pub next: u64,
+    /// Segments in the chain.
+    pub live_segments: u64,
+    /// Empty segments kept for reuse.
+    pub pooled_segments: u64,
+    /// Segments taken out of the chain that a guard still protects.
+    pub unlinked_segments: u64,
+    /// Bytes of the live segments.
+    pub live_bytes: u64,
+    /// Bytes of the pooled segments.
+    pub pooled_bytes: u64,
+    /// Bytes of the unlinked segments.
+    pub unlinked_bytes: u64,
+    /// The memory limit in bytes, if there is one.
+    pub memory_limit: Option<u64>,
+    /// Cursors, those of leases included.
+    pub cursors: u64,
+    /// Leases, held or waiting for their holder.
+    pub leases: u64,
+    /// Times that a cursor was evicted.
+    pub evictions: u64,
+    /// Times that a reader went to sleep.
+    pub reader_waits: u64,
+    /// Times that a publisher waited for room.
+    pub publisher_waits: u64,
+    /// Records appended since the topic was made.
+    pub appended_records: u64,
+    /// Bytes of payload appended since the topic was made.
+    pub appended_bytes: u64,
+    /// The slowest cursors and what they hold back, if there is a cursor.
+    pub slowest: Option<Slowest>,
+}
+
+/// Where the slowest cursors stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Slowest {
+    /// First offset of the segment that they stand in.
+    pub first: u64,
+    /// First offset behind that segment.
+    pub next: u64,
+    /// How many cursors stand there.
+    pub cursors: u64,
+    /// Segments from there to the end.
+    pub segments: u64,
+    /// Bytes of memory from there to the end.
+    pub bytes: u64,
+    /// Records from there to the end.
+    pub records: u64,
+}
+
+/// One lease in a DESCRIPTION frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseInfo<'a> {
+    /// The lease's name.
+    pub name: TopicName<'a>,
+    /// The first offset that is not committed: from there on, records are kept for it.
+    pub committed: u64,
+    /// Whether a connection holds it now.
+    pub held: bool,
+    /// Milliseconds until it ends, if nobody takes it up. While it is held: its time to live.
+    pub expires_in_ms: u64,
+}
+
+const CLOSED: u8 = 1;
+const LIMITED: u8 = 2;
+const HAS_SLOWEST: u8 = 4;
+
+impl TopicSummary<'_> {
+    /// The fewest bytes that one takes.
+    pub(super) const MIN: usize = 2 + 8 * 4 + 4 * 2;
+
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        put_name(out, Some(self.name));
+        put_u64(out, self.epoch);
+        put_u64(out, self.first);
+        put_u64(out, self.next);
+        put_u32(out, self.cursors);
+        put_u32(out, self.leases);
+        put_u64(out, self.bytes);
+    }
+}
+
+impl<'a> TopicSummary<'a> {
+    pub(super) fn decode(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            name: reader.reply_name()?,
+            epoch: reader.u64()?,
+            first: reader.u64()?,
+            next: reader.u64()?,
+            cursors: reader.u32()?,
+            leases: reader.u32()?,
+            bytes: reader.u64()?,
+        })
+    }
+}
+
+impl<'a> LeaseInfo<'a> {
+    /// The fewest bytes that one takes.
+    pub(super) const MIN: usize = 2 + 8 + 1 + 8;
+
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        put_name(out, Some(self.name));
+        put_u64(out, self.committed);
+        out.push(self.held.into());
+        put_u64(out, self.expires_in_ms);
+    }
+
+    pub(super) fn decode(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            name: reader.reply_name()?,
+            committed: reader.u64()?,
+            held: match reader.u8()? {
+                0 => false,
+                1 => true,
+                _ => return Err(reader.malformed("held is neither 0 nor 1")),
+            },
+            expires_in_ms: reader.u64()?,
+        })
+    }
+}
+
+impl TopicStats {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        let mut bits = 0;
+        if self.closed {
+            bits |= CLOSED;
+        }
+        if self.memory_limit.is_some() {
+            bits |= LIMITED;
+        }
+        if self.slowest.is_some() {
+            bits |= HAS_SLOWEST;
+        }
+        out.extend_from_slice(&[bits, 0, 0, 0, 0, 0, 0, 0]);
+        for value in [
+            self.epoch,
+            self.first,
+            self.next,
+            self.live_segments,
+            self.pooled_segments,
+            self.unlinked_segments,
+            self.live_bytes,
+            self.pooled_bytes,
+            self.unlinked_bytes,
+            self.memory_limit.unwrap_or(0),
+            self.cursors,
+            self.leases,
+            self.evictions,
+            self.reader_waits,
+            self.publisher_waits,
+            self.appended_records,
+            self.appended_bytes,
+        ] {
+            put_u64(out, value);
+        }
+        let slowest = self.slowest.unwrap_or_default();
+        for value in [
+            slowest.first,
+            slowest.next,
+            slowest.cursors,
+            slowest.segments,
+            slowest.bytes,
+            slowest.records,
+        ] {
+            put_u64(out, value);
+        }
+    }
+
+    pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let bits = reader.u8()?;
+        if bits & !(CLOSED | LIMITED | HAS_SLOWEST) != 0 {
+            return Err(reader.malformed("the statistics have an unknown bit"));
+        }
+        reader.zero::<7>()?;
+        // Fields are evaluated in the order written, which is the order on the wire.
+        let mut stats = Self {
+            closed: bits & CLOSED != 0,
+            epoch: reader.u64()?,
+            first: reader.u64()?,
+            next: reader.u64()?,
+            live_segments: reader.u64()?,
+            pooled_segments: reader.u64()?,
+            unlinked_segments: reader.u64()?,
+            live_bytes: reader.u64()?,
+            pooled_bytes: reader.u64()?,
+            unlinked_bytes: reader.u64()?,
+            memory_limit: Some(reader.u64()?),
+            cursors: reader.u64()?,
+            leases: reader.u64()?,
+            evictions: reader.u64()?,
+            reader_waits: reader.u64()?,
+            publisher_waits: reader.u64()?,
+            appended_records: reader.u64()?,
+            appended_bytes: reader.u64()?,
+            slowest: Some(Slowest {
+                first: reader.u64()?,
+                next: reader.u64()?,
+                cursors: reader.u64()?,
+                segments: reader.u64()?,
+                bytes: reader.u64()?,
+                records: reader.u64()?,
+            }),
+        };
+        // What is marked absent must be zero, so that every value has one form on the wire.
+        if bits & LIMITED == 0 && stats.memory_limit.take() != Some(0) {
+            return Err(reader.malformed("a memory limit without its bit"));
+        }
+        if bits & HAS_SLOWEST == 0 && stats.slowest.take() != Some(Slowest::default()) {
+            return Err(reader.malformed("a slowest cursor without its bit"));
+        }
+        Ok(stats)
+    }
+}

@@ -1,0 +1,55 @@
+//! The one door through which the log core reaches the machine: atomics, threads, time, barriers
+//! and memory reclamation.
+//!
+//! The core names nothing of `std::sync`, `std::thread` or `seize` itself. A test crate can
+//! therefore include the very same core source with a `sync` of its own, whose atomics are a model
+//! checker's (`tests/models` does so with shuttle), and what it explores is the code that ships.
+//!
+//! What a stand-in has to offer is exactly what this module exports; nothing here is public.
+
+pub(crate) mod barrier;
+
+pub(crate) use std::sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+};
+pub(crate) use std::sync::{Arc, Mutex, MutexGuard};
+
+/// How often a reader that waits with its thread looks again before it parks. A record that
+/// arrives within about a microsecond is taken without a system call.
+pub(crate) const SPINS: u32 = 128;
+
+/// Threads: parking, and the politeness of a spinning one.
+pub(crate) mod thread {
+    pub(crate) use std::hint::spin_loop;
+    pub(crate) use std::thread::{Thread, current, park, park_timeout, yield_now};
+}
+
+/// Clocks.
+pub(crate) mod time {
+    pub(crate) use std::time::{Duration, Instant, SystemTime};
+}
+
+/// Safe memory reclamation: the `seize` crate.
+pub(crate) mod reclaim {
+    pub(crate) use seize::{Collector, Guard};
+
+    /// The guard that protects reads of segments that nothing pins.
+    pub(crate) type ReadGuard<'a> = seize::LocalGuard<'a>;
+
+    /// Begins a guard of the calling thread: 7 to 9 ns, 2 ns when nested in another one.
+    #[inline]
+    pub(crate) fn enter(collector: &Collector) -> ReadGuard<'_> {
+        collector.enter()
+    }
+}
+
+/// `len` atomics, all zero, from an allocation that is zeroed by the operating system where that
+/// is cheaper: pages that are never touched cost no memory.
+pub(crate) fn zeroed_u32s(len: usize) -> Box<[AtomicU32]> {
+    bytemuck::allocation::zeroed_slice_box(len)
+}
+
+/// As [`zeroed_u32s`], in 64 bits.
+pub(crate) fn zeroed_u64s(len: usize) -> Box<[AtomicU64]> {
+    bytemuck::allocation::zeroed_slice_box(len)
+}

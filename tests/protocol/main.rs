@@ -1,0 +1,383 @@
+//! The codec against arbitrary values and arbitrary bytes, and `docs/protocol.md` against the codec.
+#![cfg(feature = "protocol")]
+
+mod frames;
+
+use frames::*;
+use proptest::prelude::*;
+use psa::protocol::*;
+
+/// Limits that let a record of any size through, so that mutations reach every check.
+fn wide() -> DecodeLimits {
+    DecodeLimits {
+        max_frame: 1 << 20,
+        max_record: u32::MAX,
+    }
+}
+
+/// Whatever decodes must encode to the very same bytes: there is one form for each frame.
+fn check_any(input: &[u8]) {
+    if let Ok(Decoded::Frame { value, consumed }) = decode_request(input, &wide()) {
+        let mut again = Vec::new();
+        value.encode(&mut again);
+        assert_eq!(again, input[..consumed]);
+    }
+    if let Ok(Decoded::Frame { value, consumed }) = decode_reply(input, &wide()) {
+        let mut again = Vec::new();
+        value.encode(&mut again);
+        assert_eq!(again, input[..consumed]);
+    }
+}
+
+/// How many bytes a decoder asks for; `None` if it found a frame or an error.
+fn wanted<T>(found: Result<Decoded<T>, DecodeError>) -> Option<usize> {
+    match found {
+        Ok(Decoded::NeedMore { at_least }) => Some(at_least),
+        _ => None,
+    }
+}
+
+/// Every shorter input asks for more, and for the right amount; never a frame, never an error.
+fn check_cuts(bytes: &[u8], wanted: impl Fn(&[u8]) -> Option<usize>) {
+    for cut in 0..bytes.len() {
+        let expected = if cut < HEADER { HEADER } else { bytes.len() };
+        assert_eq!(wanted(&bytes[..cut]), Some(expected), "cut at {cut}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn requests_come_back(parts in parts(), behind in proptest::collection::vec(any::<u8>(), 0..30)) {
+        let mut bytes = encode_request(&parts);
+        let size = bytes.len();
+        bytes.extend(behind);
+        with_request(&parts, |sent| {
+            let expected = Decoded::Frame { value: sent, consumed: size };
+            assert_eq!(decode_request(&bytes, &wide()), Ok(expected));
+        });
+        check_cuts(&bytes[..size], |cut| wanted(decode_request(cut, &wide())));
+        // No request is a reply.
+        prop_assert!(decode_reply(&bytes, &wide()).is_err());
+    }
+
+    #[test]
+    fn replies_come_back(parts in parts(), behind in proptest::collection::vec(any::<u8>(), 0..30)) {
+        let mut bytes = encode_reply(&parts);
+        let size = bytes.len();
+        bytes.extend(behind);
+        with_reply(&parts, |sent| {
+            let expected = Decoded::Frame { value: sent, consumed: size };
+            assert_eq!(decode_reply(&bytes, &wide()), Ok(expected));
+        });
+        check_cuts(&bytes[..size], |cut| wanted(decode_reply(cut, &wide())));
+        prop_assert!(decode_request(&bytes, &wide()).is_err());
+    }
+
+    #[test]
+    fn random_bytes_are_harmless(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        check_any(&bytes);
+    }
+
+    /// A plausible header in front, so that the bodies are reached.
+    #[test]
+    fn random_bodies_are_harmless(
+        kind in prop_oneof![0..=12_u8, 0x80..=0x8e_u8],
+        flags in 0..4_u8,
+        body in proptest::collection::vec(prop_oneof![any::<u8>(), Just(0), Just(255), 0..4_u8], 0..300),
+    ) {
+        let mut bytes = (body.len() as u32).to_le_bytes().to_vec();
+        bytes.extend([kind, flags, 0, 0]);
+        bytes.extend(body);
+        check_any(&bytes);
+    }
+
+    #[test]
+    fn mutated_frames_are_harmless(
+        parts in parts(),
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        cut in any::<prop::sample::Index>(),
+        short in any::<bool>(),
+    ) {
+        for mut bytes in [encode_request(&parts), encode_reply(&parts)] {
+            for (at, value) in &changes {
+                let at = at.index(bytes.len());
+                bytes[at] = *value;
+            }
+            check_any(&bytes);
+            if short {
+                // A body that was cut, under a header that agrees with it.
+                bytes.truncate(HEADER.max(cut.index(bytes.len())));
+                let len = (bytes.len() - HEADER) as u32;
+                bytes[..4].copy_from_slice(&len.to_le_bytes());
+                check_any(&bytes);
+            }
+        }
+    }
+
+    /// Each integer at its limit, in each place of each frame.
+    #[test]
+    fn extreme_integers_are_harmless(parts in parts(), at in any::<prop::sample::Index>()) {
+        for bytes in [encode_request(&parts), encode_reply(&parts)] {
+            let at = at.index(bytes.len());
+            for extreme in [u64::MAX, u64::MAX - 1, 1 << 63, u32::MAX.into(), 1 << 31, 0] {
+                let mut bytes = bytes.clone();
+                let end = bytes.len().min(at + 8);
+                bytes[at..end].copy_from_slice(&extreme.to_le_bytes()[..end - at]);
+                check_any(&bytes);
+            }
+        }
+    }
+}
+
+fn error_of(bytes: &[u8], limits: &DecodeLimits) -> DecodeError {
+    // The high bit of the kind says the direction.
+    if bytes[4] & 0x80 == 0 {
+        decode_request(bytes, limits).unwrap_err()
+    } else {
+        decode_reply(bytes, limits).unwrap_err()
+    }
+}
+
+#[test]
+fn every_kind_is_exercised() {
+    let mut kinds: Vec<u8> = all_frames().iter().map(|bytes| bytes[4]).collect();
+    kinds.sort_unstable();
+    let expected: Vec<u8> = (0x01..=0x0b).chain(0x81..=0x8d).collect();
+    assert_eq!(kinds, expected);
+}
+
+#[test]
+fn unknown_flags_and_reserved_bytes_are_errors_for_every_kind() {
+    for bytes in all_frames() {
+        let mut flagged = bytes.clone();
+        flagged[5] |= 0x80;
+        assert!(matches!(
+            error_of(&flagged, &wide()),
+            DecodeError::UnknownFlags { flags: 0x80, .. }
+        ));
+        for at in [6, 7] {
+            let mut reserved = bytes.clone();
+            reserved[at] = 1;
+            let error = error_of(&reserved, &wide());
+            assert!(matches!(error, DecodeError::Malformed { .. }), "{error}");
+            assert_eq!(error.code(), Code::BadFrame);
+            assert_eq!(error.refused(), None);
+        }
+    }
+}
+
+#[test]
+fn left_over_and_missing_bytes_are_errors_for_every_kind() {
+    for bytes in all_frames() {
+        for size in [bytes.len() - 1, bytes.len() + 1] {
+            let mut wrong = bytes.clone();
+            wrong.resize(size, 0);
+            wrong[..4].copy_from_slice(&((size - HEADER) as u32).to_le_bytes());
+            let error = error_of(&wrong, &wide());
+            // Kinds of one fixed size know from the header that the frame is too large.
+            let expected = matches!(
+                error,
+                DecodeError::Malformed { .. } | DecodeError::FrameTooLarge { .. }
+            );
+            assert!(expected, "{error}");
+        }
+    }
+}
+
+#[test]
+fn the_size_is_judged_from_the_header_alone() {
+    for bytes in all_frames() {
+        let mut header = bytes[..HEADER].to_vec();
+        header[..4].copy_from_slice(&u32::MAX.to_le_bytes());
+        let error = error_of(&header, &wide());
+        let size = u64::from(u32::MAX) + 8;
+        assert!(
+            matches!(error, DecodeError::FrameTooLarge { size: s, max, .. } if s == size && max <= 1 << 20),
+            "{error}"
+        );
+        assert_eq!(error.code(), Code::FrameTooLarge);
+        // Exactly the limit passes, one byte less does not.
+        let exact = DecodeLimits {
+            max_frame: bytes.len() as u32,
+            max_record: u32::MAX,
+        };
+        let ok = if bytes[4] & 0x80 == 0 {
+            decode_request(&bytes, &exact).is_ok()
+        } else {
+            decode_reply(&bytes, &exact).is_ok()
+        };
+        assert!(ok);
+        let tight = DecodeLimits {
+            max_frame: bytes.len() as u32 - 1,
+            ..exact
+        };
+        assert!(matches!(
+            error_of(&bytes[..HEADER], &tight),
+            DecodeError::FrameTooLarge { .. }
+        ));
+    }
+}
+
+#[test]
+fn only_the_big_kinds_can_be_big() {
+    for bytes in all_frames() {
+        let mut header = bytes[..HEADER].to_vec();
+        header[..4].copy_from_slice(&4_000_u32.to_le_bytes());
+        let big = matches!(bytes[4], 0x02 | 0x83 | 0x8c | 0x8d);
+        let needs_more = if bytes[4] & 0x80 == 0 {
+            decode_request(&header, &wide()).is_ok()
+        } else {
+            decode_reply(&header, &wide()).is_ok()
+        };
+        assert_eq!(needs_more, big, "kind {:#04x}", bytes[4]);
+    }
+}
+
+#[test]
+fn a_bad_name_refuses_the_request_and_leaves_the_connection() {
+    for kind in 0..REQUESTS {
+        let mut bytes = encode_request(&example(kind));
+        let Some(at) = bytes.windows(5).position(|window| window == b"topic") else {
+            continue;
+        };
+        bytes[at] = b'\n';
+        let error = decode_request(&bytes, &wide()).unwrap_err();
+        assert_eq!(error.refused(), Some((7, bytes.len())), "{error}");
+        assert_eq!(error.code(), Code::BadName);
+        bytes[at] = 0xff;
+        assert_eq!(
+            decode_request(&bytes, &wide()).unwrap_err().code(),
+            Code::BadName
+        );
+    }
+    let mut bytes = encode_request(&example(2));
+    let at = bytes.windows(5).position(|w| w == b"lease").unwrap();
+    bytes[at] = 0x7f;
+    let error = decode_request(&bytes, &wide()).unwrap_err();
+    assert_eq!(error.refused(), Some((7, bytes.len())));
+}
+
+#[test]
+fn an_oversized_record_refuses_the_batch_alone() {
+    let bytes = encode_request(&example(1));
+    let limits = |max_record| DecodeLimits {
+        max_frame: 1 << 20,
+        max_record,
+    };
+    assert!(decode_request(&bytes, &limits(5)).is_ok());
+    let error = decode_request(&bytes, &limits(4)).unwrap_err();
+    assert_eq!(error.refused(), Some((7, bytes.len())));
+    assert_eq!(
+        error.to_string(),
+        "a record has 5 bytes, 4 are allowed; send smaller records"
+    );
+}
+
+#[test]
+fn impossible_settings_refuse_the_create_alone() {
+    let bytes = encode_request(&example(5));
+    let settings = bytes.len() - 24;
+    for (at, value) in [(4, 3), (5, 5), (8, 1)] {
+        let mut bytes = bytes.clone();
+        bytes[settings + at] = value;
+        let error = decode_request(&bytes, &wide()).unwrap_err();
+        assert_eq!(error.refused(), Some((7, bytes.len())), "{error}");
+        assert_eq!(error.code(), Code::BadSettings);
+    }
+}
+
+#[test]
+fn counts_beyond_the_frame_are_errors() {
+    // PUBLISH: the count follows header, request and name; DELIVER: header and sub; TOPICS: header
+    // and request.
+    for (mut bytes, at) in [
+        (encode_request(&example(1)), 8 + 4 + 6),
+        (encode_reply(&example(2)), 8 + 4),
+        (encode_reply(&example(11)), 8 + 4),
+    ] {
+        for count in [u32::MAX, 1 << 30, 1 << 31, 3, 0] {
+            bytes[at..at + 4].copy_from_slice(&count.to_le_bytes());
+            let error = error_of(&bytes, &wide());
+            assert!(matches!(error, DecodeError::Malformed { .. }), "{error}");
+        }
+    }
+}
+
+#[test]
+fn the_token_never_shows_in_debug_output() {
+    let hello = Request::Hello(Hello {
+        version_min: 1,
+        version_max: 1,
+        token: "secret",
+        client: "me",
+    });
+    assert!(!format!("{hello:?}").contains("secret"));
+}
+
+#[test]
+fn a_deliver_header_is_the_front_of_a_deliver() {
+    let bytes = encode_reply(&example(2));
+    let header = deliver_header(7, 2, 2, 5, 2, 8);
+    assert_eq!(bytes[..header.len()], header);
+}
+
+/// The annotated bytes of a block "```hex NAME" of the document.
+fn documented(name: &str) -> Vec<u8> {
+    let document = include_str!("../../docs/protocol.md");
+    let (_, block) = document
+        .split_once(&format!("```hex {name}\n"))
+        .expect("the block is in the document");
+    let (block, _) = block.split_once("```").unwrap();
+    block
+        .lines()
+        .flat_map(|line| line.split('|').next().unwrap().split_whitespace())
+        .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+        .collect()
+}
+
+#[test]
+fn the_document_is_right_to_the_byte() {
+    let texts = [b"hello".to_vec(), Vec::new(), b"you".to_vec()];
+    let (ends, payload) = columns(&texts, 0);
+    let mut bytes = Vec::new();
+    Request::Publish(Publish {
+        request: 7,
+        topic: TopicName::new("news").unwrap(),
+        ack: true,
+        records: Records::new(0, &ends, &payload).unwrap(),
+    })
+    .encode(&mut bytes);
+    assert_eq!(bytes, documented("publish"));
+
+    bytes.clear();
+    Reply::Ack {
+        request: 7,
+        epoch: 0x0123_4567_89ab_cdef,
+        first: 41,
+        count: 3,
+    }
+    .encode(&mut bytes);
+    assert_eq!(bytes, documented("ack"));
+
+    let (ends, payload) = columns(&texts, 4096);
+    bytes.clear();
+    Reply::Deliver(Chunk {
+        sub: 1,
+        first: 41,
+        time: 1_000_000_000 * 1_000_000_000,
+        records: Records::new(4096, &ends, &payload).unwrap(),
+    })
+    .encode(&mut bytes);
+    assert_eq!(bytes, documented("deliver"));
+}
+
+#[test]
+fn the_document_has_every_code() {
+    let document = include_str!("../../docs/protocol.md");
+    for code in Code::ALL {
+        let row = format!("| {} | {code:?} |", code.number());
+        assert!(document.contains(&row), "no row {row}");
+    }
+}
