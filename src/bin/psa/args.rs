@@ -9,12 +9,7 @@ use std::time::Duration;
 
 /// A log that many subscribers follow at once: server and tools.
 #[derive(Debug, Parser)]
-#[command(
-    name = "psa",
-    version,
-    arg_required_else_help = true,
-    max_term_width = 100
-)]
+#[command(name = "psa", version, arg_required_else_help = true, max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -117,12 +112,7 @@ pub(crate) struct SubArgs {
     pub(crate) topic: String,
     /// Where to begin: earliest, next (only what comes), an offset, a time such as
     /// 2026-01-31T12:00:00Z, or a duration ago such as 10m
-    #[arg(
-        long,
-        value_name = "START",
-        default_value = "earliest",
-        group = "start"
-    )]
+    #[arg(long, value_name = "START", default_value = "earliest", group = "start")]
     pub(crate) from: StartArg,
     /// Begin after the record with this epoch and offset
     #[arg(long, value_name = "EPOCH:OFFSET", value_parser = crate::start::parse_after, group = "start")]

@@ -70,12 +70,7 @@ pub(crate) type Result<T = ()> = std::result::Result<T, Error>;
 impl Error {
     /// A failure with its exit code, what failed and why.
     pub(crate) fn new(exit: Exit, what: impl fmt::Display, why: impl fmt::Display) -> Error {
-        Error {
-            exit,
-            what: what.to_string(),
-            why: why.to_string(),
-            hint: None,
-        }
+        Error { exit, what: what.to_string(), why: why.to_string(), hint: None }
     }
 
     /// A failure of the machine rather than of the user or the server.
@@ -167,9 +162,7 @@ pub(crate) fn describe_io(error: &io::Error) -> String {
 /// Replaces line ends and control characters, which a file name or a server's message can contain, so
 /// that one error is one line and cannot drive the terminal.
 pub(crate) fn one_line(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]

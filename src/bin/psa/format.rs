@@ -95,12 +95,7 @@ mod tests {
 
     fn written(format: Format, data: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        let entry = Entry {
-            epoch: u64::MAX,
-            offset: 7,
-            time: 1_500_000_000,
-            data,
-        };
+        let entry = Entry { epoch: u64::MAX, offset: 7, time: 1_500_000_000, data };
         Formatter::new(format, "a \"topic\"").write(&mut out, entry);
         out
     }

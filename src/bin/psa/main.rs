@@ -9,10 +9,14 @@ mod config;
 mod error;
 mod format;
 mod journal;
+mod signals;
+mod snapshot;
 mod split;
 mod start;
+mod table;
 mod time;
 mod units;
+mod watch;
 
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
@@ -42,9 +46,7 @@ fn run(cli: Cli) -> Result {
     let Cli { global, command } = cli;
     match command {
         Command::Config(args) => {
-            let flags = global_flags(&global)
-                .chain(args.settings.0)
-                .collect::<Vec<_>>();
+            let flags = global_flags(&global).chain(args.settings.0).collect::<Vec<_>>();
             let config = config::load(global.config.as_deref(), &flags, true)?;
             let text = if args.json {
                 format!("{:#}\n", config::show::json(&config))
@@ -76,9 +78,7 @@ fn global_flags(global: &args::Global) -> impl Iterator<Item = (Key, String)> {
 /// Writes to standard output, all of it.
 fn print(bytes: &[u8]) -> Result {
     let mut out = io::stdout().lock();
-    out.write_all(bytes)
-        .and_then(|()| out.flush())
-        .map_err(|error| Error::stdout(&error))
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| Error::stdout(&error))
 }
 
 /// What `clap` has to say: help and version on standard output, a wrong use as one line.
@@ -92,11 +92,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     ) {
         let asked = error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
         let _ = error.print();
-        return if asked {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::from(Exit::Usage.code())
-        };
+        return if asked { ExitCode::SUCCESS } else { ExitCode::from(Exit::Usage.code()) };
     }
     let _ = writeln!(io::stderr(), "psa: {}", usage_line(&error.to_string()));
     ExitCode::from(Exit::Usage.code())
@@ -110,10 +106,8 @@ fn usage_line(text: &str) -> String {
         {
             continue;
         }
-        let line = line
-            .strip_prefix("error: ")
-            .or_else(|| line.strip_prefix("tip: "))
-            .unwrap_or(line);
+        let line =
+            line.strip_prefix("error: ").or_else(|| line.strip_prefix("tip: ")).unwrap_or(line);
         // What follows a colon (a list of missing arguments, say) belongs to it.
         match parts.last_mut().filter(|last| last.ends_with(':')) {
             Some(last) => {

@@ -100,12 +100,7 @@ pub(crate) struct Splitter {
 
 impl Splitter {
     pub(crate) fn new(mode: Mode, bounds: Bounds) -> Splitter {
-        Splitter {
-            mode,
-            bounds,
-            partial: Vec::new(),
-            done: 0,
-        }
+        Splitter { mode, bounds, partial: Vec::new(), done: 0 }
     }
 
     /// Takes a piece of input. Whenever `batch` is full, `full` is called with it, and must leave it
@@ -121,11 +116,7 @@ impl Splitter {
             Mode::Lines | Mode::KeepEnds => {
                 while let Some(at) = memchr(b'\n', piece) {
                     let (line, rest) = piece.split_at(at + 1);
-                    let line = if self.mode == Mode::KeepEnds {
-                        line
-                    } else {
-                        &line[..at]
-                    };
+                    let line = if self.mode == Mode::KeepEnds { line } else { &line[..at] };
                     self.finish_record(line, batch, full)?;
                     piece = rest;
                 }
@@ -175,11 +166,7 @@ impl Splitter {
                     Some(prefix) => u32::from_le_bytes(*prefix) as usize + 4 - self.partial.len(),
                     None => 4 - self.partial.len(),
                 };
-                Err(SplitError::Truncated {
-                    record: self.done + 1,
-                    missing,
-                }
-                .into())
+                Err(SplitError::Truncated { record: self.done + 1, missing }.into())
             }
         }
     }
@@ -190,11 +177,7 @@ impl Splitter {
         batch: &mut Batch,
         full: &mut impl FnMut(&mut Batch) -> Result<(), E>,
     ) -> Result<(), E> {
-        let prefix = if self.mode == Mode::LengthPrefixed {
-            4
-        } else {
-            0
-        };
+        let prefix = if self.mode == Mode::LengthPrefixed { 4 } else { 0 };
         let head = &self.partial[prefix..];
         let size = head.len() + tail.len();
         if size > self.bounds.record {
@@ -221,10 +204,7 @@ impl Splitter {
     }
 
     fn too_large(&self) -> SplitError {
-        SplitError::TooLarge {
-            record: self.done + 1,
-            max: self.bounds.record,
-        }
+        SplitError::TooLarge { record: self.done + 1, max: self.bounds.record }
     }
 }
 
@@ -233,10 +213,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const WIDE: Bounds = Bounds {
-        record: 1 << 20,
-        batch: 1 << 20,
-    };
+    const WIDE: Bounds = Bounds { record: 1 << 20, batch: 1 << 20 };
 
     /// Splits `input`, fed in pieces that end at `cuts`, and returns the records and the batches' sizes.
     fn split(
@@ -280,14 +257,8 @@ mod tests {
     fn lines() {
         assert_eq!(records(Mode::Lines, b""), Vec::<Vec<u8>>::new());
         assert_eq!(records(Mode::Lines, b"\n"), [b""]);
-        assert_eq!(
-            records(Mode::Lines, b"a\n\nb\r\nc"),
-            [&b"a"[..], b"", b"b\r", b"c"]
-        );
-        assert_eq!(
-            records(Mode::KeepEnds, b"a\n\nb\r\nc"),
-            [&b"a\n"[..], b"\n", b"b\r\n", b"c"]
-        );
+        assert_eq!(records(Mode::Lines, b"a\n\nb\r\nc"), [&b"a"[..], b"", b"b\r", b"c"]);
+        assert_eq!(records(Mode::KeepEnds, b"a\n\nb\r\nc"), [&b"a\n"[..], b"\n", b"b\r\n", b"c"]);
     }
 
     #[test]
@@ -303,44 +274,23 @@ mod tests {
             [&b"ab"[..], b"", b"c"]
         );
         let truncated = |input: &[u8]| split(Mode::LengthPrefixed, WIDE, input, &[]).unwrap_err();
-        assert_eq!(
-            truncated(b"\x02\0"),
-            SplitError::Truncated {
-                record: 1,
-                missing: 2
-            }
-        );
+        assert_eq!(truncated(b"\x02\0"), SplitError::Truncated { record: 1, missing: 2 });
         assert_eq!(
             truncated(b"\0\0\0\0\x05\0\0\0abc"),
-            SplitError::Truncated {
-                record: 2,
-                missing: 2
-            }
+            SplitError::Truncated { record: 2, missing: 2 }
         );
         // A length that is far too large is refused at once, not waited for.
         assert_eq!(
             truncated(b"\xff\xff\xff\xff"),
-            SplitError::TooLarge {
-                record: 1,
-                max: WIDE.record
-            }
+            SplitError::TooLarge { record: 1, max: WIDE.record }
         );
     }
 
     #[test]
     fn a_record_at_the_limit_passes_and_one_above_does_not() {
-        let bounds = Bounds {
-            record: 4,
-            batch: 64,
-        };
+        let bounds = Bounds { record: 4, batch: 64 };
         for cuts in [&[][..], &[2], &[4], &[5]] {
-            assert_eq!(
-                split(Mode::Lines, bounds, b"abcd\nabcd", cuts)
-                    .unwrap()
-                    .0
-                    .len(),
-                2
-            );
+            assert_eq!(split(Mode::Lines, bounds, b"abcd\nabcd", cuts).unwrap().0.len(), 2);
             let error = split(Mode::Lines, bounds, b"abcd\nabcde\n", cuts).unwrap_err();
             assert_eq!(error, SplitError::TooLarge { record: 2, max: 4 });
             assert!(split(Mode::Whole, bounds, b"abcd", cuts).is_ok());

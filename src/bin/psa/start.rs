@@ -32,18 +32,17 @@ impl FromStr for StartArg {
         }
         if let Ok(ago) = parse_duration(text) {
             return Ok(StartArg::Since(nanos_of(
-                SystemTime::now()
-                    .checked_sub(ago)
-                    .unwrap_or(SystemTime::UNIX_EPOCH),
+                SystemTime::now().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH),
             )));
         }
         match parse_rfc3339(text) {
             Ok(time) => Ok(StartArg::Since(nanos_of(time))),
             // Something that looks like a time deserves the reason; the rest deserves the list.
             Err(why) if text.contains('-') && text.contains(':') => Err(why),
-            Err(_) => Err(
-                "expected earliest, next, an offset, a time or a duration ago such as 10m".into(),
-            ),
+            Err(_) => {
+                Err("expected earliest, next, an offset, a time or a duration ago such as 10m"
+                    .into())
+            }
         }
     }
 }
@@ -71,27 +70,12 @@ mod tests {
         assert_eq!("earliest".parse(), Ok(StartArg::Earliest));
         assert_eq!("next".parse(), Ok(StartArg::Next));
         assert_eq!("17".parse(), Ok(StartArg::Offset(17)));
-        assert_eq!(
-            "1970-01-01T00:00:01Z".parse(),
-            Ok(StartArg::Since(1_000_000_000))
-        );
-        let Ok(StartArg::Since(then)) = "10m".parse() else {
-            panic!("a duration ago")
-        };
+        assert_eq!("1970-01-01T00:00:01Z".parse(), Ok(StartArg::Since(1_000_000_000)));
+        let Ok(StartArg::Since(then)) = "10m".parse() else { panic!("a duration ago") };
         let now = nanos_of(SystemTime::now());
         assert!(now - then >= 600_000_000_000 && now - then < 660_000_000_000);
-        assert!(
-            "first"
-                .parse::<StartArg>()
-                .unwrap_err()
-                .contains("expected earliest")
-        );
-        assert!(
-            "2026-02-30T00:00:00Z"
-                .parse::<StartArg>()
-                .unwrap_err()
-                .contains("no such date")
-        );
+        assert!("first".parse::<StartArg>().unwrap_err().contains("expected earliest"));
+        assert!("2026-02-30T00:00:00Z".parse::<StartArg>().unwrap_err().contains("no such date"));
     }
 
     #[test]

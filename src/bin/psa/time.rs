@@ -73,11 +73,8 @@ pub(crate) fn parse_rfc3339(text: &str) -> Result<SystemTime, String> {
         }
         // Digits beyond nanoseconds are cut.
         for place in 0..9 {
-            let digit = after
-                .as_bytes()
-                .get(place)
-                .filter(|_| place < digits)
-                .map_or(0, |d| d - b'0');
+            let digit =
+                after.as_bytes().get(place).filter(|_| place < digits).map_or(0, |d| d - b'0');
             fraction = fraction * 10 + u64::from(digit);
         }
         rest = &after[digits..];
@@ -113,11 +110,7 @@ fn civil(days: i64) -> (i64, i64, i64) {
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted = (5 * of_year + 2) / 153;
     let day = of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 {
-        shifted + 3
-    } else {
-        shifted - 9
-    };
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
@@ -138,10 +131,7 @@ mod tests {
     #[test]
     fn known_times() {
         assert_eq!(format_nanos(0), "1970-01-01T00:00:00.000000000Z");
-        assert_eq!(
-            format_nanos(951_782_400 * NANOS),
-            "2000-02-29T00:00:00.000000000Z"
-        );
+        assert_eq!(format_nanos(951_782_400 * NANOS), "2000-02-29T00:00:00.000000000Z");
         assert_eq!(
             parse_rfc3339("2001-09-09T01:46:40Z"),
             Ok(UNIX_EPOCH + Duration::from_secs(1_000_000_000))

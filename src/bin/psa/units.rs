@@ -43,9 +43,7 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     if number.is_empty() {
         return Err("a size begins with a number, for example 64MiB".into());
     }
-    let number: u64 = number
-        .parse()
-        .map_err(|_| "the number is too large".to_string())?;
+    let number: u64 = number.parse().map_err(|_| "the number is too large".to_string())?;
     let unit = unit.trim();
     if unit.is_empty() {
         return Ok(number);
@@ -55,9 +53,7 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
         .find(|(name, _)| name.eq_ignore_ascii_case(unit))
         .map(|(_, factor)| *factor)
         .ok_or_else(|| size_unit_hint(number, unit))?;
-    number
-        .checked_mul(factor)
-        .ok_or_else(|| "the size is larger than 2^64 bytes".to_string())
+    number.checked_mul(factor).ok_or_else(|| "the size is larger than 2^64 bytes".to_string())
 }
 
 fn size_unit_hint(number: u64, unit: &str) -> String {
@@ -120,16 +116,11 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         if number.is_empty() {
             return Err("a duration is numbers with units, for example 5s, 250ms or 1h30m".into());
         }
-        let number: u64 = number
-            .parse()
-            .map_err(|_| "the number is too large".to_string())?;
+        let number: u64 = number.parse().map_err(|_| "the number is too large".to_string())?;
         let after = after.trim_start();
         let letters = after.bytes().take_while(u8::is_ascii_alphabetic).count();
         let (unit, after) = after.split_at(letters);
-        let factor = DURATION_UNITS
-            .iter()
-            .find(|(name, _)| *name == unit)
-            .map(|(_, f)| *f);
+        let factor = DURATION_UNITS.iter().find(|(name, _)| *name == unit).map(|(_, f)| *f);
         let Some(factor) = factor else {
             return Err(if unit.is_empty() && after.starts_with('.') {
                 "a duration is whole numbers: write 1500ms, not 1.5s".into()

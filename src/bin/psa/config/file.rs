@@ -18,19 +18,10 @@ pub(crate) fn read(path: &str, text: &str) -> Result<Vec<(Key, Value, Origin)>, 
     let root = DeTable::parse(text).map_err(|error| {
         let line = error.span().map_or(1, |span| line_of(text, span.start));
         // Only the first line: what follows it is a drawing of the place.
-        let message = error
-            .message()
-            .lines()
-            .next()
-            .unwrap_or("not TOML")
-            .to_string();
+        let message = error.message().lines().next().unwrap_or("not TOML").to_string();
         ConfigError::new(format!("{path}:{line}"), message)
     })?;
-    let mut reader = Reader {
-        path: Arc::from(path),
-        text,
-        out: Vec::new(),
-    };
+    let mut reader = Reader { path: Arc::from(path), text, out: Vec::new() };
     reader.table("", root.get_ref())?;
     Ok(reader.out)
 }
@@ -54,10 +45,7 @@ impl Reader<'_> {
                 let line = line_of(self.text, value.span().start);
                 let value = read_value(setting, value.get_ref())
                     .map_err(|why| self.error(line, &name, why))?;
-                let origin = Origin::File {
-                    path: self.path.clone(),
-                    line,
-                };
+                let origin = Origin::File { path: self.path.clone(), line };
                 self.out.push((setting.key, value, origin));
             } else if SETTINGS.iter().any(|s| s.section() == name) {
                 match value.get_ref() {
@@ -87,22 +75,14 @@ impl Reader<'_> {
 
     fn unknown(&self, line: usize, name: &str, is_table: bool) -> ConfigError {
         let keys = SETTINGS.iter().map(|setting| setting.name);
-        let sections = SETTINGS
-            .iter()
-            .map(Setting::section)
-            .filter(|section| !section.is_empty());
+        let sections = SETTINGS.iter().map(Setting::section).filter(|section| !section.is_empty());
         let (noun, near) = if is_table {
-            (
-                "section",
-                nearest(name, sections).or_else(|| nearest(name, keys)),
-            )
+            ("section", nearest(name, sections).or_else(|| nearest(name, keys)))
         } else {
             ("key", nearest(name, keys))
         };
-        let error = ConfigError::new(
-            format!("{}:{line}", self.path),
-            format!("unknown {noun} `{name}`"),
-        );
+        let error =
+            ConfigError::new(format!("{}:{line}", self.path), format!("unknown {noun} `{name}`"));
         match near {
             Some(near) => error.hint(format!("did you mean `{near}`?")),
             None => error.hint("`psa config` lists the settings"),
@@ -118,27 +98,18 @@ fn read_value(setting: &Setting, value: &DeValue<'_>) -> Result<Value, String> {
             Ok(number) => setting.kind.number(number),
             Err(_) => Err("the number is negative or too large".into()),
         },
-        other => Err(format!(
-            "expected {}, not {}",
-            setting.kind.noun(),
-            article(other.type_str())
-        )),
+        other => {
+            Err(format!("expected {}, not {}", setting.kind.noun(), article(other.type_str())))
+        }
     }
 }
 
 fn article(noun: &str) -> String {
-    let article = if noun.starts_with(['a', 'e', 'i', 'o', 'u']) {
-        "an"
-    } else {
-        "a"
-    };
+    let article = if noun.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
     format!("{article} {noun}")
 }
 
 /// The 1-based line of a byte position.
 fn line_of(text: &str, at: usize) -> usize {
-    1 + text.as_bytes()[..at.min(text.len())]
-        .iter()
-        .filter(|byte| **byte == b'\n')
-        .count()
+    1 + text.as_bytes()[..at.min(text.len())].iter().filter(|byte| **byte == b'\n').count()
 }

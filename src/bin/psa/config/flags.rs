@@ -22,27 +22,18 @@ fn own() -> impl Iterator<Item = &'static Setting> {
 impl Args for SettingFlags {
     fn augment_args(command: Command) -> Command {
         own().fold(command, |command, setting| {
-            let default = if setting.default.is_empty() {
-                "unset"
-            } else {
-                setting.default
-            };
+            let default = if setting.default.is_empty() { "unset" } else { setting.default };
             let arg = Arg::new(setting.name)
                 .long(long(setting))
                 .value_name(setting.kind.placeholder())
-                .help(format!(
-                    "{}{} [default: {default}]",
-                    setting.help,
-                    words(setting.kind)
-                ))
+                .help(format!("{}{} [default: {default}]", setting.help, words(setting.kind)))
                 .help_heading(heading(setting.section()))
                 .action(ArgAction::Set);
             // A switch alone means true; its value is given with `=`, so that it takes no word after it.
             command.arg(match setting.kind {
-                Kind::Switch => arg
-                    .num_args(0..=1)
-                    .require_equals(true)
-                    .default_missing_value("true"),
+                Kind::Switch => {
+                    arg.num_args(0..=1).require_equals(true).default_missing_value("true")
+                }
                 _ => arg,
             })
         })
@@ -88,10 +79,7 @@ impl FromArgMatches for SettingFlags {
         self.0 = own()
             .filter(|setting| matches.value_source(setting.name) == Some(ValueSource::CommandLine))
             .filter_map(|setting| {
-                Some((
-                    setting.key,
-                    matches.get_one::<String>(setting.name)?.clone(),
-                ))
+                Some((setting.key, matches.get_one::<String>(setting.name)?.clone()))
             })
             .collect();
         Ok(())

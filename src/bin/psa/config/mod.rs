@@ -79,11 +79,7 @@ pub(crate) struct ConfigError {
 
 impl ConfigError {
     fn new(place: impl fmt::Display, why: impl fmt::Display) -> ConfigError {
-        ConfigError {
-            place: place.to_string(),
-            why: why.to_string(),
-            hint: None,
-        }
+        ConfigError { place: place.to_string(), why: why.to_string(), hint: None }
     }
 
     fn hint(mut self, hint: impl fmt::Display) -> ConfigError {
@@ -142,10 +138,7 @@ pub(crate) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
         config.one_token(|origin| matches!(origin, Origin::File { .. }))?;
     }
     for (variable, text) in sources.environment {
-        let Some(setting) = SETTINGS
-            .iter()
-            .find(|setting| setting.variable() == *variable)
-        else {
+        let Some(setting) = SETTINGS.iter().find(|setting| setting.variable() == *variable) else {
             if sources.strict && !is_foreign(variable) {
                 return Err(unknown_variable(variable));
             }
@@ -155,20 +148,15 @@ pub(crate) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
         if text.is_empty() {
             continue;
         }
-        let value = setting
-            .kind
-            .parse(text)
-            .map_err(|why| ConfigError::new(variable, why))?;
+        let value = setting.kind.parse(text).map_err(|why| ConfigError::new(variable, why))?;
         config.set(setting.key, value, Origin::Env(variable.clone()));
     }
     config.one_token(|origin| matches!(origin, Origin::Env(_)))?;
     for (key, text) in sources.flags {
         let setting = &SETTINGS[*key as usize];
         let flag = setting.flag();
-        let value = setting
-            .kind
-            .parse(text)
-            .map_err(|why| ConfigError::new(format!("--{flag}"), why))?;
+        let value =
+            setting.kind.parse(text).map_err(|why| ConfigError::new(format!("--{flag}"), why))?;
         config.set(*key, value, Origin::Flag(flag));
     }
     config.one_token(|origin| matches!(origin, Origin::Flag(_)))?;
@@ -234,10 +222,7 @@ impl Config {
         if record.saturating_add(FRAME_ROOM) > frame {
             return Err(self.clash(Key::LimitRecord, Key::LimitFrame));
         }
-        let ends = self
-            .count(Key::LimitChunkRecords)
-            .saturating_mul(4)
-            .saturating_add(64);
+        let ends = self.count(Key::LimitChunkRecords).saturating_mul(4).saturating_add(64);
         if ends > frame {
             return Err(self.clash(Key::LimitChunkRecords, Key::LimitFrame));
         }
@@ -373,9 +358,7 @@ impl Config {
             Error::usage(path, crate::error::describe_io(&e)).hint("it should hold the token")
         })?;
         let line = text.lines().next().unwrap_or_default().trim_end();
-        value::check_secret(line)
-            .map(Some)
-            .map_err(|why| Error::usage(path, why))
+        value::check_secret(line).map(Some).map_err(|why| Error::usage(path, why))
     }
 }
 
@@ -384,9 +367,7 @@ const FRAME_ROOM: u64 = 4 << 10;
 
 fn is_loopback(ip: IpAddr) -> bool {
     match ip {
-        IpAddr::V6(v6) => v6
-            .to_ipv4_mapped()
-            .map_or(v6.is_loopback(), |v4| v4.is_loopback()),
+        IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(v6.is_loopback(), |v4| v4.is_loopback()),
         IpAddr::V4(v4) => v4.is_loopback(),
     }
 }
@@ -403,9 +384,7 @@ pub(crate) fn load(
     let path = match path {
         Some(path) => Some(path),
         None => {
-            from_env = std::env::var("PSA_CONFIG")
-                .ok()
-                .filter(|path| !path.is_empty());
+            from_env = std::env::var("PSA_CONFIG").ok().filter(|path| !path.is_empty());
             from_env.as_deref()
         }
     };
@@ -417,12 +396,8 @@ pub(crate) fn load(
         None => None,
     };
     let environment = environment(strict)?;
-    let sources = Sources {
-        file: path.zip(text.as_deref()),
-        environment: &environment,
-        flags,
-        strict,
-    };
+    let sources =
+        Sources { file: path.zip(text.as_deref()), environment: &environment, flags, strict };
     Ok(resolve(sources)?)
 }
 

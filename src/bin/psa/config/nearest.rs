@@ -19,11 +19,7 @@ pub(crate) fn nearest<'a>(
             let lower = candidate.to_lowercase();
             let whole = distance(&name, &lower);
             let last = lower.rsplit(['.', '_']).next().unwrap_or(&lower);
-            let part = if last == name && last != lower {
-                1
-            } else {
-                usize::MAX
-            };
+            let part = if last == name && last != lower { 1 } else { usize::MAX };
             (whole.min(part), candidate)
         })
         .filter(|(distance, candidate)| *distance <= allowed && *distance < candidate.len())
@@ -66,10 +62,7 @@ mod tests {
     #[test]
     fn near_names_are_found_and_far_ones_are_not() {
         let names = ["limit.memory", "limit.frame", "topic.memory", "listen"];
-        assert_eq!(
-            nearest("limits.memroy", names.into_iter()),
-            Some("limit.memory")
-        );
+        assert_eq!(nearest("limits.memroy", names.into_iter()), Some("limit.memory"));
         assert_eq!(nearest("Listen", names.into_iter()), Some("listen"));
         assert_eq!(nearest("frame", names.into_iter()), Some("limit.frame"));
         assert_eq!(nearest("certificate", names.into_iter()), None);

@@ -21,12 +21,7 @@ pub(crate) fn toml(config: &Config) -> String {
             (setting.section(), line, origin)
         })
         .collect();
-    let width = lines
-        .iter()
-        .map(|(_, line, _)| line.chars().count())
-        .max()
-        .unwrap_or(0)
-        .min(48);
+    let width = lines.iter().map(|(_, line, _)| line.chars().count()).max().unwrap_or(0).min(48);
     let mut out = String::new();
     let mut current = "";
     for (section, line, origin) in lines {

@@ -5,23 +5,12 @@ use super::*;
 use proptest::prelude::*;
 
 fn with_file(text: &str) -> Result<Config, ConfigError> {
-    resolve(Sources {
-        file: Some(("psa.toml", text)),
-        strict: true,
-        ..Sources::default()
-    })
+    resolve(Sources { file: Some(("psa.toml", text)), strict: true, ..Sources::default() })
 }
 
 fn with_env(pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
-    let environment: Vec<_> = pairs
-        .iter()
-        .map(|(k, v)| (k.to_string(), v.to_string()))
-        .collect();
-    resolve(Sources {
-        environment: &environment,
-        strict: true,
-        ..Sources::default()
-    })
+    let environment: Vec<_> = pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    resolve(Sources { environment: &environment, strict: true, ..Sources::default() })
 }
 
 fn line(error: ConfigError) -> String {
@@ -51,11 +40,7 @@ fn names_are_distinct_in_every_spelling() {
     flags.sort();
     flags.dedup();
     assert_eq!(flags.len(), SETTINGS.len());
-    assert!(
-        SETTINGS
-            .iter()
-            .all(|setting| !is_foreign(&setting.variable()))
-    );
+    assert!(SETTINGS.iter().all(|setting| !is_foreign(&setting.variable())));
 }
 
 #[test]
@@ -75,10 +60,7 @@ fn flags_win_over_the_environment_over_the_file_over_defaults() {
     .unwrap();
     let got = |key| (config.count(key), config.origin(key).to_string());
     assert_eq!(got(Key::LimitTopics), (40, "--limit-topics".into()));
-    assert_eq!(
-        got(Key::LimitConnections),
-        (30, "PSA_LIMIT_CONNECTIONS".into())
-    );
+    assert_eq!(got(Key::LimitConnections), (30, "PSA_LIMIT_CONNECTIONS".into()));
     assert_eq!(got(Key::LimitLeases), (22, "a.toml:4".into()));
     assert_eq!(config.origin(Key::LimitSubscriptions), &Origin::Default);
 }
@@ -95,33 +77,21 @@ fn the_file_takes_every_form_of_a_value() {
     assert!(!config.switch(Key::TopicCreateOnPublish));
     assert_eq!(config.size(Key::TopicSegment), Some(65_536));
     assert_eq!(config.size(Key::TopicMemory), Some(32 << 20));
-    assert_eq!(
-        config.retention(),
-        Retention::Age(Duration::from_secs(3600))
-    );
+    assert_eq!(config.retention(), Retention::Age(Duration::from_secs(3600)));
     assert_eq!(config.wait(Key::TimeoutIdle), None);
     assert_eq!(config.size(Key::SendBuffer), None);
-    assert_eq!(
-        config.wait(Key::TimeoutHandshake),
-        Some(Duration::from_secs(90))
-    );
+    assert_eq!(config.wait(Key::TimeoutHandshake), Some(Duration::from_secs(90)));
 }
 
 #[test]
 fn file_errors_name_their_line() {
     for (text, expected) in [
-        (
-            "\n[limits]\nmemory = 1",
-            "psa.toml:2: unknown section `limits`; did you mean `limit`?",
-        ),
+        ("\n[limits]\nmemory = 1", "psa.toml:2: unknown section `limits`; did you mean `limit`?"),
         (
             "[limit]\n\nmemroy = 1",
             "psa.toml:3: unknown key `limit.memroy`; did you mean `limit.memory`?",
         ),
-        (
-            "memory = 1",
-            "psa.toml:1: unknown key `memory`; did you mean `topic.memory`?",
-        ),
+        ("memory = 1", "psa.toml:1: unknown key `memory`; did you mean `topic.memory`?"),
         (
             "certificate = 1",
             "psa.toml:1: unknown key `certificate`; `psa config` lists the settings",
@@ -134,14 +104,8 @@ fn file_errors_name_their_line() {
             "[limit]\nmemory = 1.5",
             "psa.toml:2: limit.memory: expected a size such as 64MiB, not a float",
         ),
-        (
-            "[limit]\nmemory = -1",
-            "psa.toml:2: limit.memory: the number is negative or too large",
-        ),
-        (
-            "[limit]\nmemory = 1",
-            "psa.toml:2: limit.memory: the value lies outside 64KiB to 64TiB",
-        ),
+        ("[limit]\nmemory = -1", "psa.toml:2: limit.memory: the number is negative or too large"),
+        ("[limit]\nmemory = 1", "psa.toml:2: limit.memory: the value lies outside 64KiB to 64TiB"),
         (
             "[limit]\nmemory = {}",
             "psa.toml:2: limit.memory: expected a size such as 64MiB, not a table",
@@ -150,33 +114,18 @@ fn file_errors_name_their_line() {
             "[timeout]\nidle = 5",
             "psa.toml:2: timeout.idle: a duration needs a unit: write \"5s\" or \"5ms\"",
         ),
-        (
-            "limit = 5",
-            "psa.toml:1: limit: this is a section: write it as a table",
-        ),
+        ("limit = 5", "psa.toml:1: limit: this is a section: write it as a table"),
         (
             "listen = true",
             "psa.toml:1: listen: expected an address such as 127.0.0.1:9853, not true",
         ),
-        (
-            "workers = []",
-            "psa.toml:1: workers: expected a whole number, not an array",
-        ),
+        ("workers = []", "psa.toml:1: workers: expected a whole number, not an array"),
     ] {
         assert_eq!(line(with_file(text).unwrap_err()), expected);
     }
-    for text in [
-        "listen",
-        "a = 1\na = 2",
-        "[limit",
-        "x = \"\u{1}\"",
-        "\n\n\nlisten = \"abc",
-    ] {
+    for text in ["listen", "a = 1\na = 2", "[limit", "x = \"\u{1}\"", "\n\n\nlisten = \"abc"] {
         let error = line(with_file(text).unwrap_err());
-        assert!(
-            error.starts_with("psa.toml:") && !error.contains('\n'),
-            "{error}"
-        );
+        assert!(error.starts_with("psa.toml:") && !error.contains('\n'), "{error}");
     }
 }
 
@@ -191,10 +140,7 @@ fn environment_errors_name_their_variable() {
             ("PSA_TOPIC_OVERFLOW", "evcit"),
             "PSA_TOPIC_OVERFLOW: expected block or reject or evict; did you mean evict?",
         ),
-        (
-            ("PSA_WORKERS", "two"),
-            "PSA_WORKERS: expected a whole number",
-        ),
+        (("PSA_WORKERS", "two"), "PSA_WORKERS: expected a whole number"),
     ] {
         assert_eq!(line(with_env(&[pair]).unwrap_err()), expected);
     }
@@ -214,35 +160,19 @@ fn foreign_variables_and_empty_ones_are_let_be() {
     assert_eq!(config.count(Key::Workers), 0);
     let environment = [("PSA_WHATEVER".to_string(), "1".to_string())];
     assert!(
-        resolve(Sources {
-            environment: &environment,
-            ..Sources::default()
-        })
-        .is_ok(),
+        resolve(Sources { environment: &environment, ..Sources::default() }).is_ok(),
         "a client is lenient"
     );
     assert!(
-        resolve(Sources {
-            environment: &environment,
-            strict: true,
-            ..Sources::default()
-        })
-        .is_err()
+        resolve(Sources { environment: &environment, strict: true, ..Sources::default() }).is_err()
     );
 }
 
 #[test]
 fn flag_errors_name_their_flag() {
     let flags = [(Key::LimitMemory, "64M".to_string())];
-    let error = resolve(Sources {
-        flags: &flags,
-        ..Sources::default()
-    })
-    .unwrap_err();
-    assert_eq!(
-        line(error),
-        "--limit-memory: `M` can mean two units: write 64MiB or 64MB"
-    );
+    let error = resolve(Sources { flags: &flags, ..Sources::default() }).unwrap_err();
+    assert_eq!(line(error), "--limit-memory: `M` can mean two units: write 64MiB or 64MB");
 }
 
 #[test]
@@ -261,10 +191,7 @@ fn values_are_checked_against_each_other() {
             "[limit]\nchunk = '8MiB'",
             "psa.toml:2: limit.chunk of 8MiB (psa.toml:2) has no room in limit.frame",
         ),
-        (
-            "[limit]\nchunk_records = 10_000_000",
-            "psa.toml:2: limit.chunk_records of 10000000",
-        ),
+        ("[limit]\nchunk_records = 10_000_000", "psa.toml:2: limit.chunk_records of 10000000"),
         (
             "[limit]\nframe = '64MiB'",
             "psa.toml:2: limit.frame of 64MiB (psa.toml:2) has no room in limit.input",
@@ -273,10 +200,7 @@ fn values_are_checked_against_each_other() {
             "[topic]\nmemory = '2GiB'",
             "psa.toml:2: topic.memory of 2GiB (psa.toml:2) has no room in limit.topic_memory",
         ),
-        (
-            "[topic]\nmemory = '1MiB'\nsegment = '2MiB'",
-            "psa.toml:3: topic.segment of 2MiB",
-        ),
+        ("[topic]\nmemory = '1MiB'\nsegment = '2MiB'", "psa.toml:3: topic.segment of 2MiB"),
     ] {
         let error = line(with_file(text).unwrap_err());
         assert!(error.starts_with(expected), "{error}");
@@ -286,20 +210,11 @@ fn values_are_checked_against_each_other() {
 
 #[test]
 fn a_public_address_needs_a_token() {
-    for public in [
-        "0.0.0.0:9853",
-        "[::]:9853",
-        "10.1.2.3:1",
-        "[::ffff:10.1.2.3]:1",
-    ] {
+    for public in ["0.0.0.0:9853", "[::]:9853", "10.1.2.3:1", "[::ffff:10.1.2.3]:1"] {
         let error = line(with_env(&[("PSA_LISTEN", public)]).unwrap_err());
         assert!(error.contains("no token is set; set PSA_TOKEN"), "{error}");
         with_env(&[("PSA_LISTEN", public), ("PSA_TOKEN", "x")]).unwrap();
-        with_env(&[
-            ("PSA_LISTEN", public),
-            ("PSA_ALLOW_PUBLIC_WITHOUT_TOKEN", "true"),
-        ])
-        .unwrap();
+        with_env(&[("PSA_LISTEN", public), ("PSA_ALLOW_PUBLIC_WITHOUT_TOKEN", "true")]).unwrap();
     }
     for local in ["127.8.9.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
         with_env(&[("PSA_LISTEN", local)]).unwrap();
@@ -309,19 +224,12 @@ fn a_public_address_needs_a_token() {
 #[test]
 fn one_layer_has_one_token_and_a_later_layer_replaces_it() {
     let error = line(with_file("token = 'a'\ntoken_file = 'b'").unwrap_err());
-    assert_eq!(
-        error,
-        "psa.toml:2: psa.toml:1 already sets the token; give one of the two"
-    );
+    assert_eq!(error, "psa.toml:2: psa.toml:1 already sets the token; give one of the two");
     let flags = [(Key::TokenFile, "f".to_string())];
     let environment = [("PSA_TOKEN".to_string(), "secret".to_string())];
-    let config = resolve(Sources {
-        environment: &environment,
-        flags: &flags,
-        strict: true,
-        file: None,
-    })
-    .unwrap();
+    let config =
+        resolve(Sources { environment: &environment, flags: &flags, strict: true, file: None })
+            .unwrap();
     assert_eq!(config.value(Key::Token), &Value::Unset);
     assert_eq!(config.text(Key::TokenFile), "f");
 }
@@ -335,12 +243,7 @@ fn printed_toml_is_a_file_that_means_the_same() {
     let text = show::toml(&config);
     let again = with_file(&text).unwrap_or_else(|error| panic!("{error:?}\n{text}"));
     for setting in SETTINGS {
-        assert_eq!(
-            config.value(setting.key),
-            again.value(setting.key),
-            "{}",
-            setting.name
-        );
+        assert_eq!(config.value(setting.key), again.value(setting.key), "{}", setting.name);
     }
     assert!(text.contains("# psa.toml:1"), "{text}");
 }
@@ -371,10 +274,7 @@ fn every_setting_is_documented() {
             setting.kind.range(),
             setting.help
         );
-        assert!(
-            document.contains(&row),
-            "docs/configuration.md lacks this row:\n{row}"
-        );
+        assert!(document.contains(&row), "docs/configuration.md lacks this row:\n{row}");
     }
 }
 

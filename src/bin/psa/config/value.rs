@@ -18,17 +18,9 @@ pub(crate) enum Kind {
     /// A plain number.
     Count { min: u64, max: u64 },
     /// A number of bytes; `none` is the word for no value, empty where there must be one.
-    Size {
-        min: u64,
-        max: u64,
-        none: &'static str,
-    },
+    Size { min: u64, max: u64, none: &'static str },
     /// A duration; `none` likewise.
-    Wait {
-        min: Duration,
-        max: Duration,
-        none: &'static str,
-    },
+    Wait { min: Duration, max: Duration, none: &'static str },
     /// One of a few words.
     Choice(&'static [&'static str]),
     /// What a topic keeps, see [`Retention`].
@@ -86,15 +78,8 @@ impl std::str::FromStr for Retention {
         }
         let forms =
             "write nothing, everything, `1000 records`, a size such as 64MiB or an age such as 1h";
-        if let Some(count) = text
-            .strip_suffix("records")
-            .or_else(|| text.strip_suffix("record"))
-        {
-            return count
-                .trim()
-                .parse()
-                .map(Retention::Records)
-                .map_err(|_| forms.to_string());
+        if let Some(count) = text.strip_suffix("records").or_else(|| text.strip_suffix("record")) {
+            return count.trim().parse().map(Retention::Records).map_err(|_| forms.to_string());
         }
         if text.is_empty() || text.bytes().all(|b| b.is_ascii_digit()) {
             return Err(forms.into());
@@ -136,11 +121,7 @@ impl Kind {
             Kind::Switch => Value::Switch(parse_switch(text)?),
             Kind::Count { .. } => {
                 let digits = text.trim().replace('_', "");
-                Value::Count(
-                    digits
-                        .parse()
-                        .map_err(|_| "expected a whole number".to_string())?,
-                )
+                Value::Count(digits.parse().map_err(|_| "expected a whole number".to_string())?)
             }
             Kind::Size { none, .. } | Kind::Wait { none, .. }
                 if !none.is_empty() && text == none =>
@@ -169,9 +150,9 @@ impl Kind {
         match self {
             Kind::Count { .. } => self.check(Value::Count(number)),
             Kind::Size { .. } => self.check(Value::Size(number)),
-            Kind::Wait { .. } => Err(format!(
-                "a duration needs a unit: write \"{number}s\" or \"{number}ms\""
-            )),
+            Kind::Wait { .. } => {
+                Err(format!("a duration needs a unit: write \"{number}s\" or \"{number}ms\""))
+            }
             _ => Err(format!("expected {}, not a number", self.noun())),
         }
     }
@@ -220,11 +201,7 @@ impl Kind {
     #[cfg(test)]
     pub(crate) fn range(self) -> String {
         let or = |none: &str| {
-            if none.is_empty() {
-                String::new()
-            } else {
-                format!(", or `{none}`")
-            }
+            if none.is_empty() { String::new() } else { format!(", or `{none}`") }
         };
         match self {
             Kind::Count { min, max } => format!("{min} to {max}"),
@@ -232,12 +209,7 @@ impl Kind {
                 format!("{} to {}{}", format_size(min), format_size(max), or(none))
             }
             Kind::Wait { min, max, none } => {
-                format!(
-                    "{} to {}{}",
-                    format_duration(min),
-                    format_duration(max),
-                    or(none)
-                )
+                format!("{} to {}{}", format_duration(min), format_duration(max), or(none))
             }
             Kind::Choice(words) => words.join(", "),
             other => other.noun().to_string(),
@@ -324,14 +296,7 @@ mod tests {
 
     #[test]
     fn retentions_read_back() {
-        for text in [
-            "nothing",
-            "everything",
-            "1 record",
-            "1000 records",
-            "64MiB",
-            "1h30m",
-        ] {
+        for text in ["nothing", "everything", "1 record", "1000 records", "64MiB", "1h30m"] {
             let retention: Retention = text.parse().unwrap();
             assert_eq!(retention.to_string(), text);
         }
@@ -347,15 +312,7 @@ mod tests {
         for good in ["127.0.0.1:9853", "[::1]:0", "localhost:1", "*:9853"] {
             assert!(check_address(good).is_ok(), "{good}");
         }
-        for bad in [
-            "",
-            "localhost",
-            "::1:9853",
-            ":9853",
-            "localhost:65536",
-            "a b:1",
-            "x:+1",
-        ] {
+        for bad in ["", "localhost", "::1:9853", ":9853", "localhost:65536", "a b:1", "x:+1"] {
             assert!(check_address(bad).is_err(), "{bad}");
         }
     }

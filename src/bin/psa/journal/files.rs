@@ -30,35 +30,21 @@ impl Files {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(Error::file(state.display(), &error)),
         };
-        Ok(Files {
-            state_path: state.to_path_buf(),
-            state: state_file,
-            output,
-            sync,
-        })
+        Ok(Files { state_path: state.to_path_buf(), state: state_file, output, sync })
     }
 
     fn state(&self) -> io::Result<&File> {
-        self.state
-            .as_ref()
-            .ok_or_else(|| io::Error::other("the state file does not exist yet"))
+        self.state.as_ref().ok_or_else(|| io::Error::other("the state file does not exist yet"))
     }
 
     fn output(&self) -> io::Result<&File> {
-        self.output
-            .as_ref()
-            .ok_or_else(|| io::Error::other("the output is a stream"))
+        self.output.as_ref().ok_or_else(|| io::Error::other("the output is a stream"))
     }
 }
 
 fn open_output(path: &Path) -> Result<File> {
     let fail = |error: io::Error| Error::file(path.display(), &error);
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path);
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
     let file = file.map_err(fail)?;
     if !file.metadata().map_err(fail)?.is_file() {
         return Err(Error::usage(
@@ -94,24 +80,16 @@ impl Storage for Files {
         let Some(file) = &self.state else {
             return Ok(None);
         };
-        let mut contents = vec![
-            0;
-            usize::try_from(file.metadata()?.len())
-                .unwrap_or(usize::MAX)
-                .min(1 << 16)
-        ];
+        let mut contents =
+            vec![0; usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX).min(1 << 16)];
         file.read_exact_at(&mut contents, 0)?;
         Ok(Some(contents))
     }
 
     fn create_state(&mut self, contents: &[u8]) -> io::Result<()> {
         let new = beside(&self.state_path);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&new)?;
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&new)?;
         // Locked under its temporary name: nobody can open the final one before it is ours.
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         file.write_all_at(contents, 0)?;
@@ -170,11 +148,7 @@ impl Storage for Files {
     }
 
     fn sync_state(&mut self) -> io::Result<()> {
-        if self.sync {
-            self.state()?.sync_data()
-        } else {
-            Ok(())
-        }
+        if self.sync { self.state()?.sync_data() } else { Ok(()) }
     }
 }
 
@@ -193,9 +167,7 @@ mod tests {
             let begin = journal.position().map_or(0, |position| position.next);
             journal.stand_at(1, begin).unwrap();
             for next in begin + 1..begin + 4 {
-                journal
-                    .step(format!("{next}\n").as_bytes(), 1, next)
-                    .unwrap();
+                journal.step(format!("{next}\n").as_bytes(), 1, next).unwrap();
             }
             drop(journal);
             // What a crash between the two writes leaves.
@@ -215,9 +187,7 @@ mod tests {
         let (state, output) = (folder.path().join("state"), folder.path().join("out"));
         let mut first =
             Journal::open(Files::open(&state, Some(&output), false).unwrap(), "t").unwrap();
-        let error = Files::open(&state, Some(&output), false)
-            .unwrap_err()
-            .to_string();
+        let error = Files::open(&state, Some(&output), false).unwrap_err().to_string();
         assert!(error.contains("another process uses it"), "{error}");
         first.stand_at(1, 0).unwrap();
         let error = Files::open(&state, None, false).unwrap_err().to_string();
@@ -229,12 +199,8 @@ mod tests {
     #[test]
     fn an_output_that_is_no_file_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let error = Files::open(
-            &folder.path().join("s"),
-            Some(Path::new("/dev/null")),
-            false,
-        )
-        .unwrap_err();
+        let error =
+            Files::open(&folder.path().join("s"), Some(Path::new("/dev/null")), false).unwrap_err();
         assert!(error.to_string().contains("not a regular file"), "{error}");
     }
 }

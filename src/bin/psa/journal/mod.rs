@@ -129,13 +129,7 @@ impl<S: Storage> Journal<S> {
             Some(contents) => Image::parse(&contents, topic)?,
             None => Image::new(topic),
         };
-        let mut journal = Journal {
-            storage,
-            image,
-            tail: Vec::new(),
-            created,
-            len: 0,
-        };
+        let mut journal = Journal { storage, image, tail: Vec::new(), created, len: 0 };
         if journal.storage.has_output() {
             journal.adopt_output()?;
         }
@@ -147,27 +141,19 @@ impl<S: Storage> Journal<S> {
         let recorded = self.image.position.and_then(|position| position.output);
         let Some(recorded) = recorded else {
             // No state, or one that wrote to a stream so far: the file begins here.
-            return if actual == 0 {
-                Ok(())
-            } else {
-                Err(JournalError::UnknownOutput)
-            };
+            return if actual == 0 { Ok(()) } else { Err(JournalError::UnknownOutput) };
         };
         if actual < recorded {
             return Err(JournalError::OtherOutput("it is shorter"));
         }
         let size = recorded.min(TAIL as u64);
         self.tail.resize(size as usize, 0);
-        self.storage
-            .read_output(recorded - size, &mut self.tail)
-            .map_err(JournalError::Output)?;
+        self.storage.read_output(recorded - size, &mut self.tail).map_err(JournalError::Output)?;
         if checksum(&self.tail) != self.image.tail {
             return Err(JournalError::OtherOutput("its bytes differ"));
         }
         if actual > recorded {
-            self.storage
-                .cut_output(recorded)
-                .map_err(JournalError::Output)?;
+            self.storage.cut_output(recorded).map_err(JournalError::Output)?;
         }
         self.len = recorded;
         Ok(())
@@ -191,31 +177,18 @@ impl<S: Storage> Journal<S> {
             "the first position comes before the first byte"
         );
         if !bytes.is_empty() {
-            self.storage
-                .append_output(self.len, bytes)
-                .map_err(JournalError::Output)?;
+            self.storage.append_output(self.len, bytes).map_err(JournalError::Output)?;
             self.len += bytes.len() as u64;
             self.remember(bytes);
             self.storage.sync_output().map_err(JournalError::Output)?;
         }
         let output = self.storage.has_output().then_some(self.len);
-        let (at, slot) = self.image.advance(
-            Position {
-                epoch,
-                next,
-                output,
-            },
-            checksum(&self.tail),
-        );
+        let (at, slot) = self.image.advance(Position { epoch, next, output }, checksum(&self.tail));
         if self.created {
-            self.storage
-                .write_state(at, &slot)
-                .map_err(JournalError::State)?;
+            self.storage.write_state(at, &slot).map_err(JournalError::State)?;
             self.storage.sync_state().map_err(JournalError::State)
         } else {
-            self.storage
-                .create_state(&self.image.contents())
-                .map_err(JournalError::State)?;
+            self.storage.create_state(&self.image.contents()).map_err(JournalError::State)?;
             self.created = true;
             Ok(())
         }

@@ -34,12 +34,7 @@ pub(super) struct Image {
 impl Image {
     /// A state without a position.
     pub(super) fn new(topic: &str) -> Image {
-        Image {
-            topic: topic.to_string(),
-            position: None,
-            tail: checksum(b""),
-            sequence: 0,
-        }
+        Image { topic: topic.to_string(), position: None, tail: checksum(b""), sequence: 0 }
     }
 
     /// Reads a state file.
@@ -48,10 +43,7 @@ impl Image {
             return Err(JournalError::Damaged);
         }
         let header = std::str::from_utf8(&contents[..HEADER]).map_err(|_| JournalError::Damaged)?;
-        let found = header
-            .strip_prefix(MAGIC)
-            .map(str::trim_end)
-            .ok_or(JournalError::Damaged)?;
+        let found = header.strip_prefix(MAGIC).map(str::trim_end).ok_or(JournalError::Damaged)?;
         let found: String = serde_json::from_str(found).map_err(|_| JournalError::Damaged)?;
         if found != topic {
             return Err(JournalError::OtherTopic(found));
@@ -64,17 +56,10 @@ impl Image {
             };
             // A slot in the wrong place was not written by us.
             if slot.sequence % 2 == index && slot.sequence > image.sequence {
-                image = Image {
-                    topic: image.topic,
-                    ..slot
-                };
+                image = Image { topic: image.topic, ..slot };
             }
         }
-        if image.position.is_some() {
-            Ok(image)
-        } else {
-            Err(JournalError::Damaged)
-        }
+        if image.position.is_some() { Ok(image) } else { Err(JournalError::Damaged) }
     }
 
     /// Moves to a new position. Returns what to write, and where: the slot of the position before the
@@ -108,12 +93,7 @@ impl Image {
     fn slot(&self) -> [u8; SLOT] {
         let mut slot = [b' '; SLOT];
         slot[SLOT - 1] = b'\n';
-        if let Some(Position {
-            epoch,
-            next,
-            output,
-        }) = self.position
-        {
+        if let Some(Position { epoch, next, output }) = self.position {
             let output = output.map_or("stream".to_string(), |len| len.to_string());
             let text = format!(
                 "seq={} epoch={} next={next} output={output} tail={:016x} check=",
@@ -146,17 +126,8 @@ fn parse_slot(slot: &[u8]) -> Option<Image> {
         len => Some(len.parse().ok()?),
     };
     let tail = u64::from_str_radix(field("tail")?, 16).ok()?;
-    let position = Some(Position {
-        epoch,
-        next,
-        output,
-    });
-    Some(Image {
-        topic: String::new(),
-        position,
-        tail,
-        sequence,
-    })
+    let position = Some(Position { epoch, next, output });
+    Some(Image { topic: String::new(), position, tail, sequence })
 }
 
 /// FNV-1a, 64 bits: against torn writes and mistaken files, not against an adversary.
@@ -172,14 +143,7 @@ mod tests {
 
     fn image(next: u64) -> Image {
         let mut image = Image::new("a \"topic\" é");
-        image.advance(
-            Position {
-                epoch: 7,
-                next,
-                output: Some(100),
-            },
-            1,
-        );
+        image.advance(Position { epoch: 7, next, output: Some(100) }, 1);
         image
     }
 
@@ -190,10 +154,7 @@ mod tests {
         assert_eq!(contents.len(), FILE);
         assert!(std::str::from_utf8(&contents).is_ok());
         let again = Image::parse(&contents, "a \"topic\" é").unwrap();
-        assert_eq!(
-            (again.position, again.tail, again.sequence),
-            (image.position, 1, 1)
-        );
+        assert_eq!((again.position, again.tail, again.sequence), (image.position, 1, 1));
     }
 
     #[test]
@@ -201,11 +162,7 @@ mod tests {
         let topic = "\"".repeat(255);
         let mut image = Image::new(&topic);
         image.advance(
-            Position {
-                epoch: u64::MAX,
-                next: u64::MAX,
-                output: Some(u64::MAX),
-            },
+            Position { epoch: u64::MAX, next: u64::MAX, output: Some(u64::MAX) },
             u64::MAX,
         );
         assert!(Image::parse(&image.contents(), &topic).is_ok());
@@ -215,24 +172,10 @@ mod tests {
     fn every_single_changed_byte_of_the_current_slot_is_noticed() {
         let mut image = image(1);
         let mut contents = image.contents();
-        let (at, slot) = image.advance(
-            Position {
-                epoch: 7,
-                next: 2,
-                output: Some(200),
-            },
-            2,
-        );
+        let (at, slot) = image.advance(Position { epoch: 7, next: 2, output: Some(200) }, 2);
         let at = at as usize;
         contents[at..at + SLOT].copy_from_slice(&slot);
-        assert_eq!(
-            Image::parse(&contents, &image.topic)
-                .unwrap()
-                .position
-                .unwrap()
-                .next,
-            2
-        );
+        assert_eq!(Image::parse(&contents, &image.topic).unwrap().position.unwrap().next, 2);
         let used = slot.iter().position(|byte| *byte == b' ').unwrap_or(SLOT);
         for changed in 0..used {
             let mut contents = contents.clone();
@@ -250,16 +193,10 @@ mod tests {
             Err(JournalError::OtherTopic(topic)) if topic == "a \"topic\" é"
         ));
         for wrong in [&b""[..], &contents[1..], &[0; FILE], &[b' '; FILE]] {
-            assert!(matches!(
-                Image::parse(wrong, "other"),
-                Err(JournalError::Damaged)
-            ));
+            assert!(matches!(Image::parse(wrong, "other"), Err(JournalError::Damaged)));
         }
         let mut both_torn = contents;
         both_torn[HEADER..].fill(b'x');
-        assert!(matches!(
-            Image::parse(&both_torn, "a \"topic\" é"),
-            Err(JournalError::Damaged)
-        ));
+        assert!(matches!(Image::parse(&both_torn, "a \"topic\" é"), Err(JournalError::Damaged)));
     }
 }

@@ -28,14 +28,7 @@ impl Mortal {
         let paid = want.min(self.left);
         self.left -= paid;
         *self.spent.borrow_mut() += paid;
-        (
-            paid,
-            if paid == want {
-                Ok(())
-            } else {
-                Err(io::Error::other("killed"))
-            },
-        )
+        (paid, if paid == want { Ok(()) } else { Err(io::Error::other("killed")) })
     }
 }
 
@@ -82,11 +75,7 @@ impl Storage for Mortal {
     fn append_output(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
         let (paid, result) = self.pay(bytes.len());
         let output = &mut self.disk.borrow_mut().output;
-        assert_eq!(
-            output.len() as u64,
-            at,
-            "the output is only ever appended to"
-        );
+        assert_eq!(output.len() as u64, at, "the output is only ever appended to");
         output.extend_from_slice(&bytes[..paid]);
         result
     }
@@ -111,11 +100,7 @@ fn record(offset: u64) -> String {
 /// Returns whether it came to the end, and what it spent.
 fn run(disk: &Rc<RefCell<Disk>>, left: usize, chunk: u64) -> (bool, usize) {
     let spent = Rc::new(RefCell::new(0));
-    let storage = Mortal {
-        disk: disk.clone(),
-        left,
-        spent: spent.clone(),
-    };
+    let storage = Mortal { disk: disk.clone(), left, spent: spent.clone() };
     let result = (|| {
         let mut journal = Journal::open(storage, "t")?;
         let mut next = match journal.position() {
@@ -191,22 +176,12 @@ fn a_finished_run_adds_nothing_when_run_again() {
 
 fn open(disk: &Rc<RefCell<Disk>>, topic: &str) -> Result<Journal<Mortal>, JournalError> {
     let spent = Rc::default();
-    Journal::open(
-        Mortal {
-            disk: disk.clone(),
-            left: usize::MAX,
-            spent,
-        },
-        topic,
-    )
+    Journal::open(Mortal { disk: disk.clone(), left: usize::MAX, spent }, topic)
 }
 
 #[test]
 fn files_that_do_not_belong_together_are_refused_and_untouched() {
-    let disk = Rc::new(RefCell::new(Disk {
-        state: None,
-        output: b"precious".to_vec(),
-    }));
+    let disk = Rc::new(RefCell::new(Disk { state: None, output: b"precious".to_vec() }));
     assert!(matches!(open(&disk, "t"), Err(JournalError::UnknownOutput)));
     assert_eq!(disk.borrow().output, b"precious");
 
@@ -215,19 +190,9 @@ fn files_that_do_not_belong_together_are_refused_and_untouched() {
     assert!(matches!(open(&disk, "u"), Err(JournalError::OtherTopic(topic)) if topic == "t"));
     let whole = disk.borrow().output.clone();
     disk.borrow_mut().output.pop();
-    assert!(matches!(
-        open(&disk, "t"),
-        Err(JournalError::OtherOutput("it is shorter"))
-    ));
+    assert!(matches!(open(&disk, "t"), Err(JournalError::OtherOutput("it is shorter"))));
     let other = vec![b'z'; whole.len() + 100];
     disk.borrow_mut().output = other.clone();
-    assert!(matches!(
-        open(&disk, "t"),
-        Err(JournalError::OtherOutput("its bytes differ"))
-    ));
-    assert_eq!(
-        disk.borrow().output,
-        other,
-        "a file that is not ours is not cut"
-    );
+    assert!(matches!(open(&disk, "t"), Err(JournalError::OtherOutput("its bytes differ"))));
+    assert_eq!(disk.borrow().output, other, "a file that is not ours is not cut");
 }
