@@ -48,11 +48,6 @@ impl Exit {
             Exit::Signal(number) => 128 + number,
         }
     }
-
-    /// Whether the process ends without a message.
-    pub(crate) fn is_quiet(self) -> bool {
-        matches!(self, Exit::OutputClosed | Exit::Signal(_))
-    }
 }
 
 /// A failure of the command: one line and an exit code.
@@ -65,7 +60,7 @@ pub(crate) struct Error {
 }
 
 /// What every command returns.
-pub(crate) type Result<T = ()> = std::result::Result<T, Error>;
+pub(crate) type Result<T = (), E = Error> = std::result::Result<T, E>;
 
 impl Error {
     /// A failure with its exit code, what failed and why.
@@ -116,6 +111,22 @@ impl Error {
     /// The same failure, with something to say before its reason (how far a publisher got).
     pub(crate) fn and(mut self, more: impl fmt::Display) -> Error {
         self.why = format!("{}; {more}", self.why);
+        self
+    }
+
+    /// Whether the process ends without a message.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.what.is_empty() && self.why.is_empty()
+    }
+
+    /// Whether it is not known yet what failed.
+    pub(crate) fn is_unnamed(&self) -> bool {
+        self.what.is_empty()
+    }
+
+    /// The same failure, of this.
+    pub(crate) fn named(mut self, what: impl fmt::Display) -> Error {
+        self.what = what.to_string();
         self
     }
 
@@ -187,7 +198,7 @@ mod tests {
     #[test]
     fn a_gone_reader_is_quiet_success() {
         let error = Error::stdout(&io::Error::from(io::ErrorKind::BrokenPipe));
-        assert!(error.exit().is_quiet());
+        assert!(error.is_quiet());
         assert_eq!(error.exit().code(), 0);
         assert_eq!(Error::stdout(&io::Error::other("x")).exit().code(), 1);
     }

@@ -8,7 +8,9 @@ mod args;
 mod config;
 mod error;
 mod format;
+mod input;
 mod journal;
+mod progress;
 mod signals;
 mod snapshot;
 mod split;
@@ -17,6 +19,7 @@ mod table;
 mod time;
 mod units;
 mod watch;
+mod writer;
 
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
@@ -33,7 +36,7 @@ fn main() -> ExitCode {
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            if !error.exit().is_quiet() {
+            if !error.is_quiet() {
                 // Nobody may be there to read it; there is nothing left to do about that.
                 let _ = writeln!(io::stderr(), "psa: {error}");
             }
