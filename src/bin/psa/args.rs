@@ -150,6 +150,9 @@ pub(crate) struct SubArgs {
     /// Force output and state to the disk after each chunk: exactly once even across a power cut
     #[arg(long, requires = "state")]
     pub(crate) sync: bool,
+    /// After a connection broke, how long to try to make a new one; 0s does not try
+    #[arg(long, value_name = "DURATION", value_parser = crate::units::parse_duration, default_value = "1m")]
+    pub(crate) reconnect: Duration,
     /// Say how it begins and ends, on standard error
     #[arg(short, long)]
     pub(crate) verbose: bool,

@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::config::settings::Key;
-use crate::error::{Error, Exit, Result};
+use crate::error::{Error, Exit, Result, describe_io};
 use psa::client::{Client, ClientBuilder, ClientError};
 use psa::protocol::Code;
 use std::fmt;
@@ -29,12 +29,19 @@ pub(crate) fn builder(config: &Config, name: &str) -> Result<ClientBuilder> {
 
 /// Connects once, so that a server that is not there is noticed before anything else happens.
 pub(crate) async fn connect(config: &Config, name: &str) -> Result<Client> {
-    builder(config, name)?.connect().await.map_err(|error| failure(config.text(Key::Server), &error))
+    builder(config, name)?
+        .connect()
+        .await
+        .map_err(|error| failure(config.text(Key::Server), &error))
 }
 
 /// Our error for one of the client's: `what` is what the user asked for.
 pub(crate) fn failure(what: impl fmt::Display, error: &ClientError) -> Error {
     let exit = exit_of(error);
+    if let ClientError::Connect { address, source } = error {
+        return Error::new(exit, format!("cannot connect to {address}"), describe_io(source))
+            .hint("start a server with `psa serve`, or name one with --server");
+    }
     match error.code() {
         Some(code) => {
             let refused = Error::new(exit, what, format!("{error} [{}]", code.word()));
@@ -55,7 +62,11 @@ fn exit_of(error: &ClientError) -> Exit {
         // The server went away on purpose, or cut us off for being slow: no answer to a request.
         _ => match error.code() {
             Some(
-                Code::ShuttingDown | Code::HandshakeTimeout | Code::IdleTimeout | Code::WriteStalled | Code::BadVersion,
+                Code::ShuttingDown
+                | Code::HandshakeTimeout
+                | Code::IdleTimeout
+                | Code::WriteStalled
+                | Code::BadVersion,
             )
             | None => Exit::Unreachable,
             Some(_) => Exit::Refused,

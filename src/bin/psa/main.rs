@@ -6,17 +6,24 @@
 
 mod args;
 mod config;
+mod connect;
 mod error;
 mod format;
 mod input;
+mod intake;
 mod journal;
 mod progress;
+mod publish;
+mod serve;
 mod signals;
 mod snapshot;
 mod split;
 mod start;
+mod stats;
+mod subscribe;
 mod table;
 mod time;
+mod topics;
 mod units;
 mod watch;
 mod writer;
@@ -63,8 +70,21 @@ fn run(cli: Cli) -> Result {
             clap_complete::generate(args.shell, &mut Cli::command(), "psa", &mut script);
             print(&script)
         }
-        _ => Err(Error::failed("this command", "not built yet")),
+        Command::Serve(args) => {
+            let flags = global_flags(&global).chain(args.settings.0).collect::<Vec<_>>();
+            serve::run(&config::load(global.config.as_deref(), &flags, true)?)
+        }
+        Command::Pub(args) => publish::run(&client_config(&global)?, args),
+        Command::Sub(args) => subscribe::run(&client_config(&global)?, args),
+        Command::Topics(args) => topics::run(&client_config(&global)?, args),
+        Command::Stats(args) => stats::run(&client_config(&global)?, args),
     }
+}
+
+/// The configuration as far as a client needs it.
+fn client_config(global: &args::Global) -> Result<config::Config> {
+    let flags = global_flags(global).collect::<Vec<_>>();
+    config::load(global.config.as_deref(), &flags, false)
 }
 
 /// The global flags as settings.
@@ -79,7 +99,7 @@ fn global_flags(global: &args::Global) -> impl Iterator<Item = (Key, String)> {
 }
 
 /// Writes to standard output, all of it.
-fn print(bytes: &[u8]) -> Result {
+pub(crate) fn print(bytes: &[u8]) -> Result {
     let mut out = io::stdout().lock();
     out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| Error::stdout(&error))
 }

@@ -105,14 +105,17 @@ impl Tally {
             format!(", the last at offset {offset} of epoch {}", crate::format::epoch(self.epoch))
         });
         let seconds = took.as_secs_f64();
-        let _ = writeln!(io::stderr(), "psa: {topic}: {count} records {verb} in {seconds:.2} s{last}");
+        let _ =
+            writeln!(io::stderr(), "psa: {topic}: {count} records {verb} in {seconds:.2} s{last}");
     }
 
     fn how_far(&self) -> String {
         let mut text = match (self.acknowledged, self.last) {
             (0, _) | (_, None) => "no record was acknowledged".to_string(),
             (1, Some(last)) => format!("1 record was acknowledged, at offset {last}"),
-            (count, Some(last)) => format!("{count} records were acknowledged, the last at offset {last}"),
+            (count, Some(last)) => {
+                format!("{count} records were acknowledged, the last at offset {last}")
+            }
         };
         let first = self.refused.unwrap_or(self.acknowledged + 1);
         if self.sent >= first {
@@ -185,7 +188,8 @@ impl Run {
     async fn send(&mut self, piece: &Piece) -> Result<(), ClientError> {
         let Piece { batch, read } = piece;
         let count = batch.len() as u64;
-        let records = Records::new(0, &batch.ends, &batch.payload).expect("the splitter packs whole records");
+        let records =
+            Records::new(0, &batch.ends, &batch.payload).expect("the splitter packs whole records");
         let first = self.tally.sent + 1;
         if self.ack {
             let ticket = self.publisher.send_records(records).await?;
@@ -251,7 +255,13 @@ mod tests {
 
     #[test]
     fn how_far_counts_what_is_in_the_topic() {
-        let tally = |acknowledged, last, sent, refused| Tally { sent, acknowledged, last, epoch: 0, refused };
+        let tally = |acknowledged, last, sent, refused| Tally {
+            sent,
+            acknowledged,
+            last,
+            epoch: 0,
+            refused,
+        };
         assert_eq!(tally(0, None, 0, None).how_far(), "no record was acknowledged");
         assert_eq!(
             tally(3, Some(12), 3, None).how_far(),

@@ -69,7 +69,11 @@ fn say_hello(config: &Config, address: SocketAddr) {
         });
     }
     let flag = if default { String::new() } else { format!(" --server {reach}") };
-    let token = if config.has_token() { "\nBoth need the token: set PSA_TOKEN or use --token-file." } else { "" };
+    let token = if config.has_token() {
+        "\nBoth need the token: set PSA_TOKEN or use --token-file."
+    } else {
+        ""
+    };
     let hello = format!(
         "psa {} listens on {address}\n\
          Subscribe in another terminal:  psa sub greetings{flag}\n\
@@ -81,7 +85,10 @@ fn say_hello(config: &Config, address: SocketAddr) {
 }
 
 fn bind_error(config: &Config, error: &BindError) -> Error {
-    Error::failed(format!("listen on {} ({})", config.text(Key::Listen), config.origin(Key::Listen)), error)
+    Error::failed(
+        format!("listen on {} ({})", config.text(Key::Listen), config.origin(Key::Listen)),
+        error,
+    )
 }
 
 /// The server's own configuration from ours.
@@ -97,7 +104,8 @@ fn server_config(config: &Config) -> Result<ServerConfig> {
         max_connections: count(Key::LimitConnections),
         max_frame: small(Key::LimitFrame),
         max_record: small(Key::LimitRecord),
-        max_topics_per_connection: u32::try_from(config.count(Key::LimitConnectionTopics)).unwrap_or(u32::MAX),
+        max_topics_per_connection: u32::try_from(config.count(Key::LimitConnectionTopics))
+            .unwrap_or(u32::MAX),
         max_subscriptions_per_connection: count(Key::LimitConnectionSubscriptions),
         max_subscriptions: count(Key::LimitSubscriptions),
         max_leases_per_connection: count(Key::LimitConnectionLeases),
@@ -155,7 +163,8 @@ fn retention(words: RetentionWords) -> Retention {
 fn resolve(config: &Config) -> Result<SocketAddr> {
     let text = config.text(Key::Listen);
     let fail = |why: String| Error::usage(config.origin(Key::Listen), format!("{text}: {why}"));
-    let mut addresses = text.to_socket_addrs().map_err(|error| fail(crate::error::describe_io(&error)))?;
+    let mut addresses =
+        text.to_socket_addrs().map_err(|error| fail(crate::error::describe_io(&error)))?;
     addresses.next().ok_or_else(|| fail("the name has no address".into()))
 }
 

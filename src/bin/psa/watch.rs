@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 /// How many rates the little diagram remembers.
 const HISTORY: usize = 240;
 
+/// Looks that are nearer to one another are not used for rates.
+const MIN_ELAPSED: Duration = Duration::from_millis(40);
+
 /// One look at the server.
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
@@ -74,6 +77,11 @@ impl View {
         self.topics.get(self.selected).map(|line| line.topic.name.as_str())
     }
 
+    /// Whether a topic is selected whose detail is not here.
+    pub(crate) fn wants_detail(&self) -> bool {
+        self.selected().is_some() && self.detail.is_none()
+    }
+
     /// Moves the selection.
     pub(crate) fn select(&mut self, by: isize) {
         let last = self.topics.len().saturating_sub(1);
@@ -87,23 +95,33 @@ impl View {
     pub(crate) fn update(&mut self, snapshot: Snapshot) {
         let Snapshot { at, topics, detail } = snapshot;
         let selected = self.selected().map(str::to_string);
-        let now: HashMap<_, _> =
-            topics.iter().map(|t| (t.name.clone(), (t.epoch, t.next))).collect();
-        let mut total = 0;
+        let elapsed = self.last.as_ref().map(|(last, _)| at.saturating_duration_since(*last));
+        // Two looks right after one another say nothing about a rate.
+        let measured = elapsed.is_none_or(|elapsed| elapsed >= MIN_ELAPSED);
         let lines: Vec<Entry> = topics
             .into_iter()
             .map(|topic| {
-                let rate = self.rate(&topic, at);
-                total += rate;
+                let rate = if measured {
+                    self.rate(&topic, elapsed)
+                } else {
+                    self.topics
+                        .iter()
+                        .find(|entry| entry.topic.name == topic.name)
+                        .map_or(0, |e| e.rate)
+                };
                 Entry { topic, rate }
             })
             .collect();
-        if self.last.is_some() {
-            self.history.insert(0, total);
-            self.history.truncate(HISTORY);
+        if measured {
+            if elapsed.is_some() {
+                self.history.insert(0, lines.iter().map(|entry| entry.rate).sum());
+                self.history.truncate(HISTORY);
+            }
+            let offsets =
+                lines.iter().map(|e| (e.topic.name.clone(), (e.topic.epoch, e.topic.next)));
+            self.last = Some((at, offsets.collect()));
         }
         self.topics = lines;
-        self.last = Some((at, now));
         self.trouble = None;
         // The selection stays on its topic, although others come and go.
         if let Some(at) =
@@ -118,9 +136,8 @@ impl View {
     }
 
     /// Records a second since the last look. A topic that is new, or was made anew, counts from 0.
-    fn rate(&self, topic: &Summary, at: Instant) -> u64 {
-        let Some((before, offsets)) = &self.last else { return 0 };
-        let elapsed = at.saturating_duration_since(*before).max(Duration::from_millis(1));
+    fn rate(&self, topic: &Summary, elapsed: Option<Duration>) -> u64 {
+        let (Some((_, offsets)), Some(elapsed)) = (&self.last, elapsed) else { return 0 };
         let from = match offsets.get(&topic.name) {
             Some((epoch, next)) if *epoch == topic.epoch => *next,
             _ => 0,
