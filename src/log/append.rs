@@ -11,9 +11,10 @@ use super::retention::Overflow;
 use super::wait::Waiter;
 use crate::sync::Arc;
 
-/// Whether a full log makes its publishers wait.
+/// Whether a full log makes its publishers wait. A log that evicts is full only while readers' guards
+/// hold on to all that was evicted: until they return from their closures.
 pub(super) fn waits<R: Record + ?Sized>(chain: &Chain<R>) -> bool {
-    chain.config.overflow == Overflow::Block
+    chain.config.overflow != Overflow::Reject
 }
 
 /// Appends one value by `put`, and gives it back on failure.
@@ -113,6 +114,9 @@ async fn put_async<R: Record + ?Sized>(chain: &Chain<R>, source: &mut impl Sourc
 ///
 /// Every form is lock-free, from any number of threads and tasks, and returns the offsets. The
 /// records are visible to cursors when it returns, as soon as the appends before them have finished.
+///
+/// Do not append to a log with a memory limit from inside a closure that reads it: at the limit the
+/// append may wait for memory that this very closure holds on to.
 impl<T: Send + Sync + 'static> Log<T> {
     /// Appends a value and returns its offset.
     ///

@@ -173,9 +173,9 @@ impl<R: Record + ?Sized> Builder<R> {
             let bytes = self.segment_bytes.unwrap_or(SEGMENT_BYTES);
             (bytes, self.segment_records.unwrap_or((bytes / BYTES_PER_RECORD).max(1)))
         };
+        check("segment_records", records, 1, Layout::MAX_RECORDS)?;
         check("segment_bytes", slots.saturating_mul(slot.max(1)), 1, isize::MAX as usize)?;
         check("segment_bytes", slots, 1, Layout::MAX_SLOTS)?;
-        check("segment_records", records, 1, Layout::MAX_RECORDS)?;
         if !self.stamp_every.is_power_of_two() || self.stamp_every > 1 << 30 {
             return Err(BuildError::Setting {
                 setting: "stamp_every",

@@ -138,8 +138,8 @@ pub(super) struct Chain<R: Record + ?Sized> {
     head: Padded<Head<R>>,
     /// Readers that wait for records.
     pub(super) readers: Padded<WaitSet>,
-    /// Publishers that wait for memory.
-    pub(super) room: Padded<WaitSet>,
+    /// Publishers that wait for memory; shared with all logs of the same budget.
+    pub(super) room: Arc<WaitSet>,
 
     pub(super) config: Config,
     pub(super) epoch: u64,
@@ -164,6 +164,8 @@ impl<R: Record + ?Sized> Chain<R> {
     /// A chain of one empty segment; `None` if the budget has no room for it.
     pub(super) fn new(config: Config) -> Option<Arc<Self>> {
         let pool = Pool::new(config.pool_segments);
+        let own_room = || Arc::new(WaitSet::new());
+        let room = config.budget.as_ref().map_or_else(own_room, |budget| budget.room.clone());
         let chain = Arc::new(Chain {
             tail: Padded(AtomicPtr::default()),
             head: Padded(Head {
@@ -172,7 +174,7 @@ impl<R: Record + ?Sized> Chain<R> {
                 first: AtomicU64::new(0),
             }),
             readers: Padded(WaitSet::new()),
-            room: Padded(WaitSet::new()),
+            room,
             config,
             epoch: fastrand::u64(..),
             clock: Clock::new(),
@@ -337,6 +339,7 @@ impl<R: Record + ?Sized> Chain<R> {
         mut fresh: Box<Segment<R>>,
         guard: &ReadGuard<'_>,
     ) -> Result<(), AppendError> {
+        debug_assert!(fresh.is_untouched(), "a segment was touched after it was reclaimed");
         let word = tail.seal();
         fresh.number = tail.number + 1;
         fresh.base = tail.base + u64::from(word.records());
@@ -437,10 +440,12 @@ impl<R: Record + ?Sized> Chain<R> {
     }
 
     fn free(&self, segment: Box<Segment<R>>) {
-        if let Some(budget) = &self.config.budget {
-            budget.give_back(segment.memory);
-        }
+        let memory = segment.memory;
         drop(segment);
+        if let Some(budget) = &self.config.budget {
+            budget.give_back(memory);
+            self.room.notify();
+        }
     }
 
     /// Keeps a cleared segment for later, or frees it.
@@ -538,10 +543,13 @@ impl<R: Record + ?Sized> Chain<R> {
     fn evict(&self, guard: &ReadGuard<'_>) -> bool {
         let head = self.head(guard);
         let After::Segment(next) = self.after(head) else { return false };
-        // None: somebody else is unlinking it at this moment, which serves as well.
-        if let Some(pins) = head.close_by_force() {
-            self.evictions.fetch_add(u64::from(pins), Ordering::Relaxed);
-            self.unlink(head, next, guard);
+        match head.close_by_force() {
+            Some(pins) => {
+                self.evictions.fetch_add(u64::from(pins), Ordering::Relaxed);
+                self.unlink(head, next, guard);
+            }
+            // Somebody else is unlinking it at this moment, which serves as well.
+            None => thread::yield_now(),
         }
         true
     }
@@ -589,8 +597,9 @@ impl<R: Record + ?Sized> Chain<R> {
         }
         let mut books = Books(self, segment.memory, false);
         segment.clear();
-        let pooled = segment.layout == self.config.layout && self.pool.put(segment).is_ok();
-        books.2 = pooled;
+        let tight = self.config.budget.as_ref().is_some_and(|budget| budget.is_tight());
+        let keep = segment.layout == self.config.layout && !tight;
+        books.2 = keep && self.pool.put(segment).is_ok();
     }
 
     fn pooled_memory(&self) -> u64 {

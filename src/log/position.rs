@@ -9,6 +9,7 @@
 //! - *Evict*: each look begins a guard and compares the segment's number with the head's. If it is
 //!   lower, the segment is gone (it may not even be touched), and the position goes on from the head.
 
+use std::convert::Infallible;
 use std::ptr;
 
 use super::batch::{Batch, Limit};
@@ -70,14 +71,7 @@ impl<R: Record + ?Sized> Position<R> {
                 // The last offset of all has no successor; saturated, it lies in the future too.
                 Self::at(chain, offset.saturating_add(1), &guard)
             }
-            Start::Last(records) => loop {
-                let next = chain.last(&guard).end_offset();
-                let offset = next.saturating_sub(records).max(chain.first_offset());
-                // Collected in between: the next round starts later.
-                if let Ok(position) = Self::at(chain, offset, &guard) {
-                    return Ok(position);
-                }
-            },
+            Start::Last(records) => Ok(Self::last(chain, records, &guard)),
             Start::Since(time) => Ok(Self::since(chain, time, &guard)),
         }
     }
@@ -93,18 +87,23 @@ impl<R: Record + ?Sized> Position<R> {
     }
 
     fn at_head(chain: &Chain<R>, guard: &ReadGuard<'_>) -> Self {
-        loop {
-            let head = chain.head(guard);
-            // A closed head is being unlinked by somebody: the next one is about to be the head.
-            if head.pin() {
-                return Self::standing(head, head.base);
+        let mut segment = chain.head(guard);
+        // A closed head is being unlinked by somebody. There is no need to wait for that: what
+        // follows is the head as good as already, and the last segment is never closed.
+        while !segment.pin() {
+            match chain.after(segment) {
+                After::Segment(next) => segment = next,
+                // It was the last one when it was not closed yet: look again from the front.
+                After::Open | After::End => segment = chain.head(guard),
             }
         }
+        Self::standing(segment, segment.base)
     }
 
     fn at_end(chain: &Chain<R>, guard: &ReadGuard<'_>) -> Self {
         loop {
             let last = chain.last(guard);
+            // Refused only if it is the last one no more.
             if last.pin() {
                 // Read after the pin: every append that begins after this call lies behind it.
                 return Self::standing(last, last.end_offset());
@@ -113,43 +112,72 @@ impl<R: Record + ?Sized> Position<R> {
     }
 
     fn at(chain: &Chain<R>, offset: u64, guard: &ReadGuard<'_>) -> Result<Self, SubscribeError> {
-        loop {
-            let mut segment = chain.head(guard);
-            if offset < segment.base {
-                let (first, epoch) = (segment.base, chain.epoch);
-                return Err(SubscribeError::Collected { asked: offset, first, epoch });
+        Self::find(chain, guard, |head| {
+            let epoch = chain.epoch;
+            if offset < head.base {
+                return Err(SubscribeError::Collected { asked: offset, first: head.base, epoch });
             }
-            while let After::Segment(next) = chain.after(segment)
-                && offset >= next.base
-            {
-                segment = next;
-            }
+            let segment = Self::walk(chain, head, |next| offset >= next.base);
             let next = segment.end_offset();
             if offset > next {
-                let epoch = chain.epoch;
                 return Err(SubscribeError::Future { asked: offset, next, epoch });
             }
-            // Closed in between: look again, the offset may be collected now.
-            if segment.pin() {
-                return Ok(Self::standing(segment, offset));
-            }
-        }
+            Ok((segment, offset))
+        })
+    }
+
+    fn last(chain: &Chain<R>, records: u64, guard: &ReadGuard<'_>) -> Self {
+        let found = Self::find(chain, guard, |head| {
+            let end = chain.last(guard).end_offset();
+            let offset = end.saturating_sub(records).max(head.base);
+            Ok((Self::walk(chain, head, |next| offset >= next.base), offset))
+        });
+        found.unwrap_or_else(|never: Infallible| match never {})
     }
 
     fn since(chain: &Chain<R>, time: SystemTime, guard: &ReadGuard<'_>) -> Self {
         let time = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        loop {
-            let mut segment = chain.head(guard);
+        let found = Self::find(chain, guard, |head| {
             // What lies before a segment was appended before it was linked.
-            while let After::Segment(next) = chain.after(segment)
-                && next.linked_at < time
-            {
-                segment = next;
-            }
-            if segment.pin() {
-                let first = segment.first_since(time, segment.word().records());
-                return Self::standing(segment, segment.base + u64::from(first));
+            let segment = Self::walk(chain, head, |next| next.linked_at < time);
+            let first = segment.first_since(time, segment.word().records());
+            Ok((segment, segment.base + u64::from(first)))
+        });
+        found.unwrap_or_else(|never: Infallible| match never {})
+    }
+
+    /// The last segment from `from` on that is reached over segments that are `wanted`.
+    fn walk<'g>(
+        chain: &Chain<R>,
+        from: &'g Segment<R>,
+        wanted: impl Fn(&Segment<R>) -> bool,
+    ) -> &'g Segment<R> {
+        let mut segment = from;
+        while let After::Segment(next) = chain.after(segment)
+            && wanted(next)
+        {
+            segment = next;
+        }
+        segment
+    }
+
+    /// A position where `search` says, given the head. While it searches, the head is pinned, so
+    /// nothing behind it can go, but by eviction: then it searches again.
+    fn find<'g, E>(
+        chain: &'g Chain<R>,
+        guard: &'g ReadGuard<'_>,
+        mut search: impl FnMut(&'g Segment<R>) -> Result<(&'g Segment<R>, u64), E>,
+    ) -> Result<Self, E> {
+        loop {
+            let head = Self::at_head(chain, guard);
+            // SAFETY: found under this guard.
+            let found = search(unsafe { &*head.segment });
+            let position = found
+                .map(|(segment, offset)| segment.pin().then(|| Self::standing(segment, offset)));
+            head.leave(chain, Some(guard));
+            if let Some(position) = position.transpose() {
+                return position;
             }
         }
     }

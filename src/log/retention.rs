@@ -1,7 +1,8 @@
 //! What is kept although every cursor has passed it, and what happens at the memory limit.
 
+use super::wait::WaitSet;
 use crate::sync::time::Duration;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{Arc, AtomicU64, Ordering};
 
 /// What a log keeps although every cursor and lease has passed it, for subscribers that come later.
 ///
@@ -38,6 +39,9 @@ pub enum Overflow {
     Reject,
     /// The oldest segment goes, whoever stands in it. The cursors that did are told exactly which
     /// records they missed.
+    ///
+    /// Memory that a reader is just looking at cannot go before its closure returns: only while all
+    /// of the limit is in such hands does an append wait.
     Evict,
 }
 
@@ -56,16 +60,17 @@ pub enum Overflow {
 /// drop((a, b));
 /// assert_eq!(budget.used(), 0);
 /// ```
-#[derive(Debug)]
 pub struct Budget {
     limit: u64,
     used: AtomicU64,
+    /// Publishers of all logs that share this budget, while they wait for memory.
+    pub(super) room: Arc<WaitSet>,
 }
 
 impl Budget {
     /// A budget of `limit` bytes.
     pub fn new(limit: u64) -> Self {
-        Budget { limit, used: AtomicU64::new(0) }
+        Budget { limit, used: AtomicU64::new(0), room: Arc::new(WaitSet::new()) }
     }
 
     /// The limit in bytes.
@@ -87,7 +92,21 @@ impl Budget {
             .is_ok()
     }
 
+    /// The caller notifies `room` afterwards.
     pub(super) fn give_back(&self, bytes: u64) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether so much is in use that a log should rather free a segment than keep it for reuse,
+    /// where no other log can have it.
+    pub(super) fn is_tight(&self) -> bool {
+        self.used() > self.limit / 2
+    }
+}
+
+impl std::fmt::Debug for Budget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Budget { limit, .. } = self;
+        f.debug_struct("Budget").field("limit", limit).field("used", &self.used()).finish()
     }
 }

@@ -477,6 +477,12 @@ impl<R: Record + ?Sized> Segment<R> {
         self.pins.load(Ordering::Relaxed) & !Self::CLOSED
     }
 
+    /// Whether nothing of an earlier use is left. A pin, a seal or a record in a segment that nobody
+    /// could reach would mean that somebody touched it after it was reclaimed.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.word() == Word(0) && self.pins.load(Ordering::Relaxed) == 0
+    }
+
     /// Drops the records and makes the segment as fresh as a new one. A panic in a record's `Drop`
     /// goes on to the caller after all records are dropped; the segment is empty all the same.
     pub(super) fn clear(&mut self) {

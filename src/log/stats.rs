@@ -48,7 +48,8 @@ pub struct Stats {
     pub evictions: u64,
     /// How often a reader had to wait for a record.
     pub reader_waits: u64,
-    /// How often a publisher had to wait for memory.
+    /// How often a publisher had to wait for memory; with a [`Budget`](super::Budget), a publisher
+    /// of any of its logs.
     pub publisher_waits: u64,
     /// Whether the log is closed.
     pub closed: bool,

@@ -193,35 +193,51 @@ impl WaitSet {
         }
     }
 
-    /// Takes all chains, wakes up to `most` waiters and puts the others back. Nodes that need no
-    /// waking are dropped on the way; it stops early for them only when somebody was woken, who
-    /// then goes on: what is put back must have a waiter that comes for it.
+    /// Wakes up to `most` waiters, at least one if there is one.
+    ///
+    /// Takes all chains, cuts a few nodes off, and puts the rest back *before* it touches those few:
+    /// a waiter may notice that its node was taken before its waker is called, finish, and go. When
+    /// it hands the wake-up on, the rest has to be there.
     fn wake_some(&self, most: usize) {
-        let mut chain = self.waking.swap(std::ptr::null_mut(), Ordering::SeqCst);
         let mut wakers: [Option<Waker>; WOKEN_BY_WAITER] = [const { None }; WOKEN_BY_WAITER];
-        let (mut woken, mut looks) = (0, 0);
-        while !chain.is_null() {
+        let mut woken = 0;
+        // Nodes that need no waking do not count: what was put back must have somebody who will
+        // come for it.
+        while woken == 0 {
+            let mut chain = self.waking.swap(std::ptr::null_mut(), Ordering::SeqCst);
+            if chain.is_null() {
+                break;
+            }
             // SAFETY: taken from the stack above: nobody else has these chains now.
-            let next_chain = unsafe { (*chain).next_chain.load(Ordering::Relaxed) };
-            let mut node = chain;
-            while !node.is_null() && woken < most && (looks < 4 * most || woken == 0) {
-                // SAFETY: as above; the stack's reference is ours until `unlink` releases it.
-                let next = unsafe { (*node).next.load(Ordering::Relaxed) };
-                // SAFETY: the reference was leaked when the node was pushed.
-                let owned = unsafe { Arc::from_raw(node.cast_const()) };
-                if let Some(waker) = unlink(&owned) {
+            let mut other = unsafe { (*chain).next_chain.load(Ordering::Relaxed) };
+            while !other.is_null() {
+                // SAFETY: as above.
+                let next = unsafe { (*other).next_chain.load(Ordering::Relaxed) };
+                self.give(other);
+                other = next;
+            }
+            let mut few = [std::ptr::null_mut(); WOKEN_BY_WAITER];
+            for node in few.iter_mut().take(most) {
+                *node = chain;
+                if !chain.is_null() {
+                    // SAFETY: as above.
+                    chain = unsafe { (*chain).next.load(Ordering::Relaxed) };
+                }
+            }
+            if !chain.is_null() {
+                self.give(chain);
+            }
+            for node in few.into_iter().filter(|node| !node.is_null()) {
+                // SAFETY: the reference was leaked when the node was pushed, and came to us with
+                // the chain.
+                let node = unsafe { Arc::from_raw(node.cast_const()) };
+                if let Some(waker) = unlink(&node) {
                     wakers[woken] = Some(waker);
                     woken += 1;
                 }
-                looks += 1;
-                node = next;
             }
-            if !node.is_null() {
-                self.give(node);
-            }
-            chain = next_chain;
         }
-        // Wakers run other people's code: last, when no chain is in our hands.
+        // Wakers run other people's code: last, when nothing is in our hands.
         wakers.into_iter().flatten().for_each(Waker::wake);
     }
 

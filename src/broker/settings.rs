@@ -1,0 +1,182 @@
+//! What a broker and a topic are set to, and how the two meet.
+
+use std::time::Duration;
+
+use super::BrokerError;
+use crate::log::{Overflow, Retention};
+
+/// A broker's limits, and what a topic gets that is made without settings of its own.
+///
+/// Every field has a default that is safe for a machine with a few gigabytes.
+///
+/// ```
+/// use psa::broker::BrokerConfig;
+///
+/// let config = BrokerConfig { max_topics: 16, ..BrokerConfig::default() };
+/// assert!(config.create_on_publish);
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct BrokerConfig {
+    /// Whether publishing to a topic that does not exist makes it. Default: true.
+    pub create_on_publish: bool,
+    /// Whether subscribing to a topic that does not exist makes it. Default: true.
+    pub create_on_subscribe: bool,
+    /// The most topics. Default: 10,000.
+    pub max_topics: usize,
+    /// The most leases in one topic, held and detached. Default: 1,024.
+    pub max_leases_per_topic: usize,
+    /// The most leases in all topics together. Default: 10,000.
+    pub max_leases: usize,
+    /// The longest time that a lease may outlive its holder; a longer wish is cut to it.
+    /// Default: 24 hours.
+    pub max_lease_ttl: Duration,
+    /// The memory that all topics may use together, in bytes. Default: 1 GiB.
+    pub max_bytes: u64,
+    /// The largest memory limit that a topic may be created with, in bytes. Default: 1 GiB.
+    pub max_topic_bytes: u64,
+    /// The memory limit of a topic that does not ask for one, in bytes. Default: 64 MiB.
+    pub topic_bytes: u64,
+    /// The segment size of a topic that does not ask for one, in bytes. Smaller segments free
+    /// memory in smaller steps; larger ones make longer runs. Default: 256 KiB.
+    pub segment_bytes: usize,
+    /// What is kept although everyone has read it. Default: the last 16 MiB.
+    pub retention: Retention,
+    /// What happens at a topic's memory limit. Default: the publisher waits.
+    pub overflow: Overflow,
+}
+
+impl Default for BrokerConfig {
+    fn default() -> Self {
+        Self {
+            create_on_publish: true,
+            create_on_subscribe: true,
+            max_topics: 10_000,
+            max_leases_per_topic: 1_024,
+            max_leases: 10_000,
+            max_lease_ttl: Duration::from_secs(24 * 60 * 60),
+            max_bytes: 1 << 30,
+            max_topic_bytes: 1 << 30,
+            topic_bytes: 64 << 20,
+            segment_bytes: 256 << 10,
+            retention: Retention::Bytes(16 << 20),
+            overflow: Overflow::Block,
+        }
+    }
+}
+
+impl BrokerConfig {
+    /// Whether the values make sense together. [`Broker::new`](super::Broker::new) asks this.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] names the first that does not.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let bad = |what: &str| Err(ConfigError { what: what.into() });
+        if self.max_topics == 0 {
+            return bad("max_topics is 0, so that no topic could exist; give at least 1");
+        }
+        if self.max_bytes == 0 {
+            return bad("max_bytes is 0, so that nothing could be kept; give a few MiB");
+        }
+        if self.topic_bytes > self.max_topic_bytes {
+            return bad("topic_bytes is above max_topic_bytes; lower the one or raise the other");
+        }
+        if let Err(error) = TopicSettings::default().resolve(self) {
+            return bad(&format!("a topic with the default settings: {error}"));
+        }
+        Ok(())
+    }
+}
+
+/// A configuration value makes no sense.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("bad configuration: {what}")]
+pub struct ConfigError {
+    /// Which value, why, and what would be right.
+    pub what: String,
+}
+
+/// What a creator asks of a topic. `None` takes the broker's default.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TopicSettings {
+    /// Arena of one segment in bytes.
+    pub segment_bytes: Option<usize>,
+    /// What is kept although everyone has read it.
+    pub retention: Option<Retention>,
+    /// What happens at the memory limit.
+    pub overflow: Option<Overflow>,
+    /// The topic's memory limit in bytes.
+    pub memory_limit: Option<u64>,
+}
+
+/// What a topic is set to, with the defaults filled in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ResolvedSettings {
+    /// Arena of one segment in bytes.
+    pub segment_bytes: usize,
+    /// What is kept although everyone has read it.
+    pub retention: Retention,
+    /// What happens at the memory limit.
+    pub overflow: Overflow,
+    /// The topic's memory limit in bytes.
+    pub memory_limit: u64,
+}
+
+/// The smallest segment: below it, a segment's own bookkeeping outweighs its records.
+const MIN_SEGMENT: usize = 4 << 10;
+/// The largest segment, so that positions in it fit the index.
+const MAX_SEGMENT: usize = 1 << 30;
+
+impl TopicSettings {
+    /// Fills in the defaults and checks the result against the broker's limits.
+    pub(super) fn resolve(&self, config: &BrokerConfig) -> Result<ResolvedSettings, BrokerError> {
+        let bad = |what: String| Err(BrokerError::BadSettings { what });
+        let memory_limit = self.memory_limit.unwrap_or(config.topic_bytes);
+        if memory_limit > config.max_topic_bytes {
+            return bad(format!(
+                "a memory limit of {memory_limit} bytes is above max_topic_bytes, {}; ask for less",
+                config.max_topic_bytes
+            ));
+        }
+        // Who asks for little memory and says nothing about segments gets segments that fit.
+        let segment_bytes = self.segment_bytes.unwrap_or_else(|| {
+            let quarter = usize::try_from(memory_limit / 4).unwrap_or(usize::MAX);
+            config.segment_bytes.min(quarter.max(MIN_SEGMENT))
+        });
+        if !(MIN_SEGMENT..=MAX_SEGMENT).contains(&segment_bytes) {
+            return bad(format!(
+                "a segment of {segment_bytes} bytes; give {MIN_SEGMENT} to {MAX_SEGMENT}"
+            ));
+        }
+        // Likewise for the default retention: it gives way to a small limit. One that was asked
+        // for and cannot be is an error.
+        let retention = match (self.retention, config.retention) {
+            (Some(retention), _) => retention,
+            (None, Retention::Bytes(bytes)) => Retention::Bytes(bytes.min(memory_limit / 4)),
+            (None, retention) => retention,
+        };
+        if let Retention::Bytes(bytes) = retention
+            && bytes > memory_limit
+        {
+            return bad(format!(
+                "retention of {bytes} bytes is above the memory limit of {memory_limit}; lower the one or raise the other"
+            ));
+        }
+        Ok(ResolvedSettings {
+            segment_bytes,
+            retention,
+            overflow: self.overflow.unwrap_or(config.overflow),
+            memory_limit,
+        })
+    }
+}
+
+impl ResolvedSettings {
+    /// How often a topic must be looked at although nobody asks: once per retention age.
+    pub(super) fn look_every(&self) -> Option<Duration> {
+        match self.retention {
+            Retention::Age(age) => Some(age),
+            _ => None,
+        }
+    }
+}

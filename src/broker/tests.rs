@@ -1,0 +1,293 @@
+//! The broker by itself.
+
+use std::time::Duration;
+
+use super::*;
+use crate::log::{LeaseError, LeaseOptions, Limit, Overflow, ReadError, Retention, Start};
+
+fn broker(change: impl FnOnce(&mut BrokerConfig)) -> Broker {
+    let mut config = BrokerConfig::default();
+    change(&mut config);
+    Broker::new(config).unwrap()
+}
+
+fn lease(ttl: Duration) -> LeaseOptions {
+    LeaseOptions { ttl, start: Start::Earliest, take_over: false }
+}
+
+/// Waits for what housekeeping does at a time of its own; fails loudly if it never does.
+async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let began = std::time::Instant::now();
+    while !done() {
+        assert!(began.elapsed() < Duration::from_secs(20), "never: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+#[test]
+fn a_name_is_made_once_and_found_again() {
+    let broker = broker(|_| {});
+    let made = broker.create("a", &TopicSettings::default()).unwrap();
+    let found = broker.open("a", Purpose::Publish).unwrap();
+    assert_eq!(made.log().epoch(), found.log().epoch());
+    assert_eq!(
+        broker.create("a", &TopicSettings::default()).unwrap_err(),
+        BrokerError::TopicExists { name: "a".into() }
+    );
+    let (_, made) = broker.create_or_get("a", &TopicSettings::default()).unwrap();
+    assert!(!made);
+}
+
+#[test]
+fn a_missing_topic_is_made_only_where_that_is_allowed() {
+    let broker = broker(|c| c.create_on_subscribe = false);
+    let error = broker.open("a", Purpose::Subscribe).unwrap_err();
+    assert_eq!(error, BrokerError::UnknownTopic { name: "a".into() });
+    broker.open("a", Purpose::Publish).unwrap();
+    broker.open("a", Purpose::Subscribe).unwrap();
+}
+
+#[test]
+fn bad_names_are_refused_for_topics_and_leases() {
+    let broker = broker(|_| {});
+    let long = "x".repeat(256);
+    for name in ["", "a\nb", "a\u{7f}", long.as_str()] {
+        let error = broker.open(name, Purpose::Publish).unwrap_err();
+        assert!(matches!(error, BrokerError::BadName { .. }), "{name:?}");
+    }
+    let topic = broker.open(&long[1..], Purpose::Publish).unwrap();
+    let refused = topic.lease("a\tb", LeaseOptions::default()).unwrap_err();
+    assert!(matches!(refused, LeaseOpenError::Name(BrokerError::BadName { .. })));
+}
+
+#[test]
+fn the_number_of_topics_is_limited_and_a_deleted_one_makes_room() {
+    let broker = broker(|c| c.max_topics = 2);
+    broker.open("a", Purpose::Publish).unwrap();
+    broker.open("b", Purpose::Publish).unwrap();
+    let error = broker.open("c", Purpose::Publish).unwrap_err();
+    assert_eq!(error, BrokerError::TooManyTopics { max: 2 });
+    broker.delete("a").unwrap();
+    broker.open("c", Purpose::Publish).unwrap();
+    assert_eq!(broker.delete("a").unwrap_err(), BrokerError::UnknownTopic { name: "a".into() });
+}
+
+#[test]
+fn settings_are_checked_against_the_limits_and_one_another() {
+    let broker = broker(|c| {
+        c.topic_bytes = 1 << 20;
+        c.max_topic_bytes = 2 << 20;
+    });
+    let refused = |settings: TopicSettings| match broker.create("a", &settings).unwrap_err() {
+        BrokerError::BadSettings { what } => what,
+        other => panic!("{other}"),
+    };
+    let none = TopicSettings::default();
+    assert!(
+        refused(TopicSettings { memory_limit: Some(3 << 20), ..none }).contains("max_topic_bytes")
+    );
+    assert!(refused(TopicSettings { segment_bytes: Some(1), ..none }).contains("segment"));
+    let keep = Some(Retention::Bytes(2 << 20));
+    assert!(refused(TopicSettings { retention: keep, ..none }).contains("retention"));
+    let forever = TopicSettings {
+        retention: Some(Retention::Everything),
+        overflow: Some(Overflow::Block),
+        ..none
+    };
+    refused(forever);
+    assert_eq!(broker.topics(), 0);
+    // A small limit alone is no contradiction: the defaults give way to it.
+    let small = TopicSettings { memory_limit: Some(64 << 10), ..none };
+    let topic = broker.create("a", &small).unwrap();
+    assert!(topic.settings().segment_bytes <= 16 << 10);
+    assert_eq!(topic.log().stats().memory_limit, Some(64 << 10));
+}
+
+#[test]
+fn a_bad_configuration_is_refused() {
+    for (change, word) in [
+        ((|c| c.max_topics = 0) as fn(&mut BrokerConfig), "max_topics"),
+        (|c| c.max_bytes = 0, "max_bytes"),
+        (|c| c.topic_bytes = c.max_topic_bytes + 1, "topic_bytes"),
+        (|c| c.segment_bytes = 1, "segment"),
+    ] {
+        let mut config = BrokerConfig::default();
+        change(&mut config);
+        let error = Broker::new(config).unwrap_err();
+        assert!(error.to_string().contains(word), "{error}");
+    }
+}
+
+#[test]
+fn topics_share_one_budget_and_give_it_back() {
+    let broker = broker(|c| {
+        c.max_bytes = 1 << 20;
+        c.topic_bytes = 1 << 20;
+        c.segment_bytes = 64 << 10;
+        c.retention = Retention::Everything;
+        c.overflow = Overflow::Reject;
+    });
+    let a = broker.open("a", Purpose::Publish).unwrap();
+    let record = [7; 1 << 10];
+    let mut appended = 0;
+    while a.log().try_append(&record).is_ok() {
+        appended += 1;
+    }
+    assert!(appended > 500, "{appended}");
+    assert!(broker.budget().used() <= 1 << 20);
+    // The other one has room of its own, but not in the budget.
+    match broker.open("b", Purpose::Publish) {
+        Ok(b) => while b.log().try_append(&record).is_ok() {},
+        Err(error) => assert_eq!(error, BrokerError::BudgetExhausted { limit: 1 << 20 }),
+    }
+    assert!(broker.budget().used() <= 1 << 20);
+    let _ = broker.delete("b");
+    broker.delete("a").unwrap();
+    drop(a);
+    assert_eq!(broker.budget().used(), 0);
+}
+
+#[test]
+fn a_deleted_topic_wakes_and_ends_who_follows_it() {
+    let broker = broker(|_| {});
+    let topic = broker.open("a", Purpose::Publish).unwrap();
+    let mut cursor = topic.log().subscribe(Start::Next).unwrap();
+    let waiting = std::thread::spawn(move || cursor.next_blocking(|_| ()).unwrap_err());
+    broker.delete("a").unwrap();
+    assert_eq!(waiting.join().unwrap(), ReadError::Closed);
+    assert!(topic.is_deleted());
+    let again = broker.open("a", Purpose::Publish).unwrap();
+    assert_ne!(again.log().epoch(), topic.log().epoch());
+}
+
+#[test]
+fn a_closed_topic_keeps_its_name_and_drains() {
+    let broker = broker(|_| {});
+    let topic = broker.open("a", Purpose::Publish).unwrap();
+    topic.log().append(b"x").unwrap();
+    broker.close("a").unwrap();
+    broker.close("a").unwrap();
+    let found = broker.open("a", Purpose::Publish).unwrap();
+    assert!(found.log().append(b"y").is_err());
+    let mut cursor = found.log().subscribe(Start::Earliest).unwrap();
+    assert_eq!(cursor.try_next(|batch| batch.payload().to_vec()), Ok(Some(b"x".to_vec())));
+    assert_eq!(cursor.try_next(|_| ()), Err(ReadError::Closed));
+}
+
+#[test]
+fn a_shut_broker_makes_nothing_and_takes_nothing() {
+    let broker = broker(|_| {});
+    let topic = broker.open("a", Purpose::Publish).unwrap();
+    broker.shut();
+    broker.shut();
+    assert!(topic.log().append(b"x").is_err());
+    assert_eq!(broker.open("b", Purpose::Publish).unwrap_err(), BrokerError::Shut);
+}
+
+#[test]
+fn a_list_goes_on_where_it_stopped() {
+    let broker = broker(|_| {});
+    for name in ["b/1", "a/2", "a/1", "a/3", "c"] {
+        broker.open(name, Purpose::Publish).unwrap();
+    }
+    let names = |prefix: &str, after: Option<&str>, max| {
+        let found = broker.list(prefix, after, max);
+        found.iter().map(|t| t.name.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(names("", None, 10), ["a/1", "a/2", "a/3", "b/1", "c"]);
+    assert_eq!(names("a/", None, 2), ["a/1", "a/2"]);
+    assert_eq!(names("a/", Some("a/2"), 2), ["a/3"]);
+    assert_eq!(names("b", Some("a/2"), 2), ["b/1"]);
+    assert_eq!(names("d", None, 2), [""; 0]);
+}
+
+#[test]
+fn leases_are_limited_by_topic_and_in_total() {
+    let broker = broker(|c| {
+        c.max_leases_per_topic = 2;
+        c.max_leases = 3;
+    });
+    let ttl = Duration::from_secs(600);
+    let a = broker.open("a", Purpose::Publish).unwrap();
+    let b = broker.open("b", Purpose::Publish).unwrap();
+    let one = a.lease("1", lease(ttl)).unwrap();
+    let _two = a.lease("2", lease(ttl)).unwrap();
+    let setting = |error| match error {
+        LeaseOpenError::TooMany { setting, .. } => setting,
+        other => panic!("{other}"),
+    };
+    assert_eq!(setting(a.lease("3", lease(ttl)).unwrap_err()), "max_leases_per_topic");
+    let _three = b.lease("1", lease(ttl)).unwrap();
+    assert_eq!(setting(b.lease("2", lease(ttl)).unwrap_err()), "max_leases");
+    // A detached one still counts, and can be taken up again at the limit.
+    drop(one);
+    assert_eq!(broker.leases(), 3);
+    let one = a.lease("1", lease(ttl)).unwrap();
+    let held = a.lease("1", lease(ttl)).unwrap_err();
+    assert!(matches!(held, LeaseOpenError::Log(LeaseError::Held { .. })));
+    one.release();
+    assert_eq!(broker.leases(), 2);
+    b.lease("2", lease(ttl)).unwrap();
+    broker.delete("a").unwrap();
+    assert_eq!(broker.leases(), 2);
+}
+
+#[test]
+fn a_lease_lives_no_longer_than_the_broker_allows() {
+    let broker = broker(|c| c.max_lease_ttl = Duration::from_secs(1));
+    let topic = broker.open("a", Purpose::Publish).unwrap();
+    drop(topic.lease("1", lease(Duration::from_secs(3600))).unwrap());
+    let left = topic.describe().1[0].expires_in.unwrap();
+    assert!(left <= Duration::from_secs(1), "{left:?}");
+}
+
+#[tokio::test]
+async fn a_detached_lease_expires_at_its_time_and_frees_what_it_held() {
+    let broker = broker(|c| {
+        c.segment_bytes = 4 << 10;
+        c.retention = Retention::Nothing;
+    });
+    let keeping = broker.clone();
+    let keeping = tokio::spawn(async move { keeping.housekeeping().await });
+    let topic = broker.open("a", Purpose::Publish).unwrap();
+    let mut held = topic.lease("1", lease(Duration::from_millis(80))).unwrap();
+    for _ in 0..100 {
+        topic.log().append(&[1; 1 << 10]).unwrap();
+    }
+    // Read, not committed: still held.
+    while held
+        .peek(Limit { records: usize::MAX, bytes: usize::MAX }, |batch| batch.len())
+        .unwrap()
+        .map(|seen| held.advance(seen))
+        .is_some()
+    {}
+    let before = topic.log().stats();
+    assert!(before.live_segments > 20, "{before:?}");
+    let detached = std::time::Instant::now();
+    drop(held);
+    until("the lease expires", || topic.log().stats().leases == 0).await;
+    assert!(detached.elapsed() >= Duration::from_millis(80));
+    until("its memory is free", || topic.log().stats().live_segments == 1).await;
+    assert_eq!(broker.leases(), 0);
+    keeping.abort();
+}
+
+#[tokio::test]
+async fn records_pass_their_age_without_any_traffic() {
+    let age = Duration::from_millis(60);
+    let broker = broker(|c| {
+        c.segment_bytes = 4 << 10;
+        c.retention = Retention::Age(age);
+    });
+    let keeping = broker.clone();
+    let keeping = tokio::spawn(async move { keeping.housekeeping().await });
+    let topic = broker.open("a", Purpose::Publish).unwrap();
+    // Idle at first, for longer than the age: housekeeping must not forget it.
+    tokio::time::sleep(3 * age).await;
+    for _ in 0..100 {
+        topic.log().append(&[1; 1 << 10]).unwrap();
+    }
+    assert!(topic.log().stats().live_segments > 20);
+    until("the records pass their age", || topic.log().stats().live_segments <= 2).await;
+    keeping.abort();
+}

@@ -1,0 +1,200 @@
+//! How a connection's task is woken, and by whom.
+//!
+//! A connection may have a thousand subscriptions, of which a wake-up usually concerns one. So each
+//! subscription gives its log a waker of its own, a [`SubBell`], which notes *which* one has
+//! something to read and then wakes the task. The task takes the notes and looks at those alone:
+//! its work is in proportion to what happened, not to what it follows.
+//!
+//! The [`Registry`] knows the bells of all connections, for what concerns everyone: the tick at
+//! which a deadline has passed, a drain, a deleted topic.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    task::{Wake, Waker},
+};
+
+/// Wakes one connection's task.
+#[derive(Debug, Default)]
+pub(super) struct Bell {
+    inner: Mutex<Inner>,
+    /// The tick at which to wake the task although nothing happened; 0 for never.
+    deadline: AtomicU32,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    task: Option<Waker>,
+    /// Slots of the subscriptions whose bells rang. None is in it twice.
+    rung: Vec<u32>,
+}
+
+impl Bell {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes the task.
+    pub(super) fn ring(&self) {
+        // Cloned out: a waker is foreign code, and must not run under the lock.
+        let task = self.lock().task.clone();
+        if let Some(task) = task {
+            task.wake();
+        }
+    }
+
+    /// Notes whom to wake, and moves the slots that rang since the last time into `into`. Called
+    /// first in each poll of the task, so that what rings later wakes it again.
+    pub(super) fn listen(&self, task: &Waker, into: &mut Vec<u32>) {
+        let mut inner = self.lock();
+        match &mut inner.task {
+            Some(known) if known.will_wake(task) => {}
+            known => *known = Some(task.clone()),
+        }
+        into.append(&mut inner.rung);
+    }
+
+    /// Sets when the ticker wakes the task.
+    pub(super) fn set_deadline(&self, tick: u32) {
+        // Relaxed: the ticker looks again at the next tick, and carries no data with it.
+        self.deadline.store(tick, Ordering::Relaxed);
+    }
+}
+
+/// The waker of one subscription.
+#[derive(Debug)]
+pub(super) struct SubBell {
+    bell: Arc<Bell>,
+    slot: u32,
+    /// Whether the slot is noted already.
+    rung: AtomicBool,
+}
+
+impl SubBell {
+    pub(super) fn new(bell: Arc<Bell>, slot: u32) -> Arc<Self> {
+        Arc::new(Self { bell, slot, rung: AtomicBool::new(false) })
+    }
+
+    /// Makes the bell ring anew. Call it before looking at what the bell is about.
+    pub(super) fn reset(&self) {
+        // SeqCst with the swap below: a ring that comes before this reset is about something that
+        // the look after it will see; one that comes behind it is noted.
+        self.rung.store(false, Ordering::SeqCst);
+    }
+}
+
+impl Wake for SubBell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.rung.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let task = {
+            let mut inner = self.bell.lock();
+            inner.rung.push(self.slot);
+            inner.task.clone()
+        };
+        if let Some(task) = task {
+            task.wake();
+        }
+    }
+}
+
+/// The bells of all connections.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    bells: Mutex<HashMap<u64, Arc<Bell>>>,
+}
+
+impl Registry {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Bell>>> {
+        self.bells.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn add(&self, connection: u64, bell: Arc<Bell>) {
+        self.lock().insert(connection, bell);
+    }
+
+    pub(super) fn remove(&self, connection: u64) {
+        self.lock().remove(&connection);
+    }
+
+    /// Wakes every connection.
+    pub(super) fn ring_all(&self) {
+        // Waking a task puts it in a queue and runs nothing, so it may be done under this lock.
+        for bell in self.lock().values() {
+            bell.ring();
+        }
+    }
+
+    /// Wakes the connections whose deadline is at or before `now`.
+    pub(super) fn ring_due(&self, now: u32) {
+        for bell in self.lock().values() {
+            let deadline = bell.deadline.load(Ordering::Relaxed);
+            if deadline != 0 && deadline <= now {
+                bell.ring();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_bell_says_which_subscription_and_only_once() {
+        let count = Arc::new(Count::default());
+        let task = Waker::from(count.clone());
+        let bell = Arc::new(Bell::default());
+        let mut rung = Vec::new();
+        bell.listen(&task, &mut rung);
+        let (a, b) = (SubBell::new(bell.clone(), 3), SubBell::new(bell.clone(), 7));
+        let wakers = [Waker::from(a.clone()), Waker::from(b)];
+        wakers[0].wake_by_ref();
+        wakers[0].wake_by_ref();
+        wakers[1].wake_by_ref();
+        bell.listen(&task, &mut rung);
+        assert_eq!((rung.as_slice(), count.0.load(Ordering::Relaxed)), (&[3, 7][..], 2));
+        rung.clear();
+        a.reset();
+        wakers[0].wake_by_ref();
+        bell.listen(&task, &mut rung);
+        assert_eq!(rung, [3]);
+    }
+
+    #[test]
+    fn only_deadlines_that_passed_ring() {
+        let counts: [Arc<Count>; 3] = std::array::from_fn(|_| Arc::default());
+        let registry = Registry::default();
+        for (i, (count, deadline)) in counts.iter().zip([0, 5, 6]).enumerate() {
+            let bell = Arc::new(Bell::default());
+            bell.listen(&Waker::from(count.clone()), &mut Vec::new());
+            bell.set_deadline(deadline);
+            registry.add(i as u64, bell);
+        }
+        let told = || counts.each_ref().map(|count| count.0.load(Ordering::Relaxed));
+        registry.ring_due(5);
+        assert_eq!(told(), [0, 1, 0]);
+        registry.ring_all();
+        assert_eq!(told(), [1, 2, 1]);
+        registry.remove(0);
+        registry.ring_all();
+        assert_eq!(told(), [1, 3, 2]);
+    }
+}

@@ -1,0 +1,253 @@
+//! What a server is set to: plain values with safe defaults.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use subtle::ConstantTimeEq;
+
+use crate::{broker::BrokerConfig, protocol};
+
+/// Everything that a server can be told.
+///
+/// ```
+/// use psa::server::{ServerConfig, Token};
+///
+/// let config = ServerConfig {
+///     listen: "127.0.0.1:0".parse()?,
+///     token: Some(Token::new("s3cret")),
+///     ..ServerConfig::default()
+/// };
+/// assert!(!format!("{config:?}").contains("s3cret"));
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// The address to listen on; port 0 takes a free one. Default: 127.0.0.1:9853.
+    pub listen: SocketAddr,
+    /// What a client must present in its HELLO. Default: none, everyone who can connect may.
+    pub token: Option<Token>,
+    /// Whether to listen on an address that other machines can reach although there is no token.
+    /// Default: false, such a server is refused.
+    pub allow_public_without_token: bool,
+    /// What the server calls itself in its WELCOME, for people. Default: `psa/` and the version.
+    pub name: String,
+    /// What a server holds its clients to.
+    pub limits: Limits,
+    /// Topics, leases and their memory.
+    pub broker: BrokerConfig,
+    /// The kernel's send buffer for each connection in bytes. Default: `None`, the system's
+    /// choice, which grows with the connection's speed. A small one makes a slow reader show early.
+    pub send_buffer: Option<u32>,
+    /// The kernel's receive buffer for each connection in bytes. Default: `None`, the system's.
+    pub receive_buffer: Option<u32>,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, protocol::DEFAULT_PORT)),
+            token: None,
+            allow_public_without_token: false,
+            name: concat!("psa/", env!("CARGO_PKG_VERSION")).into(),
+            limits: Limits::default(),
+            broker: BrokerConfig::default(),
+            send_buffer: None,
+            receive_buffer: None,
+        }
+    }
+}
+
+/// What a server holds its clients to. Each limit says what happens at it; none ever ends more
+/// than the connection that met it.
+///
+/// A timeout of zero is never.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The most connections. One more is told GOODBYE `too-many-connections`. Default: 20,000.
+    pub max_connections: usize,
+    /// The largest frame in bytes, header included. A larger one: GOODBYE `frame-too-large`,
+    /// known from its header. Default: 8 MiB.
+    pub max_frame: u32,
+    /// The largest record in bytes. A larger one: ERROR `record-too-large`, and nothing of its
+    /// batch is appended. Default: 1 MiB.
+    pub max_record: u32,
+    /// The most topics that one connection may make. One more: ERROR `too-many-topics`.
+    /// Default: 1,024.
+    pub max_topics_per_connection: u32,
+    /// The most subscriptions of one connection. One more: ERROR `too-many-subscriptions`.
+    /// Default: 1,024.
+    pub max_subscriptions_per_connection: usize,
+    /// The most subscriptions of all connections together. One more: ERROR
+    /// `too-many-subscriptions`. Default: 100,000.
+    pub max_subscriptions: usize,
+    /// The most leases that one connection may hold. One more: ERROR `too-many-leases`.
+    /// Default: 256.
+    pub max_leases_per_connection: usize,
+    /// Memory for frames that have arrived in part or wait for room in their topic, in bytes, all
+    /// connections together. When it is used up, connections with large frames wait for their
+    /// turn: they are not read from. What was read before that was known comes on top, up to as much
+    /// again. At least `max_frame`. Default: 32 MiB.
+    pub input_bytes: usize,
+    /// Replies that wait for one connection to take them, in bytes (deliveries are no replies:
+    /// they are never queued). When there are more, the connection is not read from until it
+    /// reads. Default: 64 KiB.
+    pub reply_bytes: usize,
+    /// The most payload in one delivery chunk, in bytes; a single larger record still makes a
+    /// chunk. Default: 256 KiB.
+    pub chunk_bytes: usize,
+    /// The most records in one delivery chunk. Default: 65,536.
+    pub chunk_records: usize,
+    /// The time from connecting to a whole HELLO. Then GOODBYE `handshake-timeout`.
+    /// Default: 10 s.
+    pub handshake_timeout: Duration,
+    /// The time that a frame may take from its first byte to its last. Then GOODBYE
+    /// `idle-timeout`. Time in which the server itself does not read is not counted.
+    /// Default: 60 s.
+    pub frame_timeout: Duration,
+    /// The time that a connection without a subscription may send no frame. Then GOODBYE
+    /// `idle-timeout`. Subscribers may be silent for ever: TCP keep-alive finds the dead ones.
+    /// Default: 10 min.
+    pub idle_timeout: Duration,
+    /// The time that a peer may take nothing of what is to be sent. Then the connection is reset
+    /// (`write-stalled` in the log; it would not read a GOODBYE). Default: 60 s.
+    pub stall_timeout: Duration,
+    /// The time that a drain may take. Then what is still connected is cut off. Default: 10 s.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 20_000,
+            max_frame: protocol::DEFAULT_MAX_FRAME,
+            max_record: protocol::DEFAULT_MAX_RECORD,
+            max_topics_per_connection: 1_024,
+            max_subscriptions_per_connection: 1_024,
+            max_subscriptions: 100_000,
+            max_leases_per_connection: 256,
+            input_bytes: 32 << 20,
+            reply_bytes: 64 << 10,
+            chunk_bytes: 256 << 10,
+            chunk_records: 65_536,
+            handshake_timeout: Duration::from_secs(10),
+            frame_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(600),
+            stall_timeout: Duration::from_secs(60),
+            drain_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Room in a frame for everything that is not payload, around one record. The protocol promises it.
+const FRAME_OVERHEAD: u32 = 4 << 10;
+
+impl Limits {
+    /// What is wrong with the values taken together, if anything.
+    pub(super) fn fault(&self) -> Option<String> {
+        let zero = [
+            ("max_connections", self.max_connections),
+            ("max_record", self.max_record as usize),
+            ("reply_bytes", self.reply_bytes),
+            ("chunk_bytes", self.chunk_bytes),
+            ("chunk_records", self.chunk_records),
+        ];
+        if let Some((name, _)) = zero.iter().find(|(_, value)| *value == 0) {
+            return Some(format!("{name} is 0; give at least 1"));
+        }
+        // A chunk carries at least one record, so a record and what surrounds it must fit a frame.
+        if self.max_frame < self.max_record.saturating_add(FRAME_OVERHEAD) {
+            return Some(format!(
+                "max_frame is {}, too small for a record of max_record, {}; raise it to {}",
+                self.max_frame,
+                self.max_record,
+                self.max_record.saturating_add(FRAME_OVERHEAD)
+            ));
+        }
+        let largest_chunk = self.chunk_bytes as u64 + 4 * self.chunk_records as u64 + 64;
+        if largest_chunk > u64::from(self.max_frame) {
+            return Some(format!(
+                "a chunk of chunk_bytes and chunk_records may have {largest_chunk} bytes, more than max_frame, {}; lower them or raise it",
+                self.max_frame
+            ));
+        }
+        if self.input_bytes < self.max_frame as usize {
+            return Some(format!(
+                "input_bytes is {}, less than one frame of max_frame, {}; raise it",
+                self.input_bytes, self.max_frame
+            ));
+        }
+        None
+    }
+
+    /// The shortest timeout that is set, which decides how finely the server counts time.
+    pub(super) fn shortest_timeout(&self) -> Duration {
+        [self.handshake_timeout, self.frame_timeout, self.idle_timeout, self.stall_timeout]
+            .into_iter()
+            .filter(|timeout| !timeout.is_zero())
+            .min()
+            .unwrap_or(Duration::from_secs(60))
+    }
+}
+
+/// A shared secret. It is not shown by `{:?}`, and compared in a time that depends on its length
+/// alone.
+#[derive(Clone)]
+pub struct Token(String);
+
+impl Token {
+    /// Takes the secret. An empty one is a mistake that [`Server::bind`](super::Server::bind)
+    /// refuses; one of more than 1,024 bytes fits no HELLO and is refused likewise.
+    pub fn new(secret: impl Into<String>) -> Self {
+        Self(secret.into())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether `presented` is the secret. The time tells at most whether the lengths agree.
+    #[must_use]
+    pub fn matches(&self, presented: &str) -> bool {
+        self.0.as_bytes().ct_eq(presented.as_bytes()).into()
+    }
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token(hidden)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_agree_with_one_another() {
+        assert_eq!(Limits::default().fault(), None);
+    }
+
+    #[test]
+    fn contradictions_are_named() {
+        let faulty = |change: fn(&mut Limits)| {
+            let mut limits = Limits::default();
+            change(&mut limits);
+            limits.fault().expect("a fault")
+        };
+        assert!(faulty(|l| l.max_record = 8 << 20).contains("max_record"));
+        assert!(faulty(|l| l.chunk_bytes = 8 << 20).contains("chunk_bytes"));
+        assert!(faulty(|l| l.input_bytes = 1).contains("input_bytes"));
+        assert!(faulty(|l| l.max_connections = 0).contains("max_connections"));
+    }
+
+    #[test]
+    fn a_token_matches_itself_alone() {
+        let token = Token::new("abc");
+        assert!(token.matches("abc"));
+        for wrong in ["", "ab", "abd", "abcd", "ABC"] {
+            assert!(!token.matches(wrong), "{wrong}");
+        }
+    }
+}

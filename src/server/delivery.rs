@@ -1,0 +1,518 @@
+//! From the segments to the socket.
+//!
+//! # One write
+//!
+//! A chunk is a header of 40 bytes, the records' end positions and their payload. The last two lie in
+//! the segment as they go over the wire, so a chunk is written with one vectored write whose slices
+//! point into the segment, inside the closure that [`Cursor::peek`] runs under its guard. Nothing is
+//! copied for a subscriber and nothing waits in a queue: what a slow peer has not taken stays in the
+//! log, held by the cursor that stands there. Replies that wait go out in front, in the same write.
+//!
+//! # When a write takes only part
+//!
+//! Then the chunk is *in flight*: its header, how many records it has and how many of its bytes are
+//! gone. The cursor still stands on its first record, so the next write finds the same records again
+//! and goes on in their middle. Only when the last byte is gone does the cursor advance. Until then
+//! no other frame can be sent.
+//!
+//! A chunk in flight cannot be taken back. If its cursor is evicted, the only honest end is to cut the
+//! connection: the peer drops the partial chunk and resumes behind the last whole one. If its
+//! subscription ends for another reason (deleted topic, unsubscribed), the rest is copied, at most one
+//! chunk, so that the segment can go at once.
+//!
+//! # Turns
+//!
+//! Subscriptions that have something to read stand in a queue and get one chunk each per turn.
+
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::UNIX_EPOCH,
+};
+
+use tokio::io::AsyncWrite;
+
+use super::{
+    bell::{Bell, SubBell},
+    outbox::Outbox,
+    session::End,
+};
+use crate::{
+    broker::{Topic, TopicLease},
+    log::{Batch, CommitError, Cursor, Limit, ReadError},
+    protocol::{self, CloseReason, GapReason, Reply},
+};
+
+/// The bytes of a chunk's header.
+const HEADER: usize = 40;
+
+/// What a subscription reads through.
+pub(super) enum Reader {
+    /// Ends with the subscription.
+    Cursor(Cursor<[u8]>),
+    /// Outlives it for a while.
+    Lease(TopicLease),
+}
+
+impl Reader {
+    pub(super) fn offset(&self) -> u64 {
+        match self {
+            Self::Cursor(cursor) => cursor.offset(),
+            Self::Lease(lease) => lease.offset(),
+        }
+    }
+
+    fn peek<U>(
+        &mut self,
+        limit: Limit,
+        look: impl FnOnce(&Batch<'_, [u8]>) -> U,
+    ) -> Result<Option<U>, ReadError> {
+        match self {
+            Self::Cursor(cursor) => cursor.peek(limit, look),
+            Self::Lease(lease) => lease.peek(limit, look),
+        }
+    }
+
+    fn advance(&mut self, records: usize) {
+        match self {
+            Self::Cursor(cursor) => cursor.advance(records),
+            Self::Lease(lease) => lease.advance(records),
+        }
+    }
+
+    fn is_ready(&mut self, waker: &Waker) -> bool {
+        let cx = &mut Context::from_waker(waker);
+        match self {
+            Self::Cursor(cursor) => cursor.poll_ready(cx).is_ready(),
+            Self::Lease(lease) => lease.poll_ready(cx).is_ready(),
+        }
+    }
+}
+
+struct Sub {
+    /// The client's number for it.
+    id: u32,
+    topic: Arc<Topic>,
+    reader: Reader,
+    bell: Arc<SubBell>,
+    /// Whether it stands in the queue of those that have something to read.
+    queued: bool,
+    /// Whether CAUGHT_UP frames are wanted.
+    caught_up: bool,
+    /// Whether the next time that there is nothing to read is worth a CAUGHT_UP.
+    behind: bool,
+}
+
+/// A chunk of which some bytes are gone.
+struct InFlight {
+    slot: u32,
+    records: usize,
+    header: [u8; HEADER],
+    written: usize,
+}
+
+/// A subscription to be added.
+pub(super) struct NewSub {
+    pub(super) id: u32,
+    pub(super) topic: Arc<Topic>,
+    pub(super) reader: Reader,
+    pub(super) caught_up: bool,
+}
+
+/// How much a chunk may carry.
+#[derive(Clone, Copy)]
+pub(super) struct ChunkLimit {
+    pub(super) records: usize,
+    pub(super) bytes: usize,
+    /// The largest frame, which no chunk may be larger than.
+    pub(super) frame: usize,
+}
+
+/// The subscriptions of one connection.
+#[derive(Default)]
+pub(super) struct Subscriptions {
+    /// Boxed: a connection has one or none as a rule, and a vector makes room for four.
+    slots: Vec<Option<Box<Sub>>>,
+    /// The client's number and the slot, in the numbers' order.
+    ids: Vec<(u32, u32)>,
+    queue: VecDeque<u32>,
+    in_flight: Option<Box<InFlight>>,
+    leases: usize,
+}
+
+impl Subscriptions {
+    pub(super) fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// How many of them hold a lease.
+    pub(super) fn leases(&self) -> usize {
+        self.leases
+    }
+
+    fn find(&self, id: u32) -> Result<usize, usize> {
+        self.ids.binary_search_by_key(&id, |(known, _)| *known)
+    }
+
+    pub(super) fn contains(&self, id: u32) -> bool {
+        self.find(id).is_ok()
+    }
+
+    fn slot_of(&self, id: u32) -> Option<u32> {
+        self.find(id).ok().map(|at| self.ids[at].1)
+    }
+
+    /// Adds a subscription whose number is free. It is not looked at yet: send what goes before its
+    /// first delivery, then [`look`](Self::look).
+    pub(super) fn add(&mut self, new: NewSub, bell: &Arc<Bell>) -> u32 {
+        let free = self.slots.iter().position(Option::is_none);
+        let slot = free.unwrap_or_else(|| {
+            self.slots.reserve_exact(usize::from(self.slots.is_empty()));
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        let number = u32::try_from(slot).expect("fewer than 2^32 subscriptions");
+        let Err(at) = self.find(new.id) else {
+            unreachable!("the caller checked that the number is free");
+        };
+        self.ids.reserve_exact(usize::from(self.ids.is_empty()));
+        self.ids.insert(at, (new.id, number));
+        self.leases += usize::from(matches!(new.reader, Reader::Lease(_)));
+        self.slots[slot] = Some(Box::new(Sub {
+            id: new.id,
+            topic: new.topic,
+            reader: new.reader,
+            bell: SubBell::new(bell.clone(), number),
+            queued: false,
+            caught_up: new.caught_up,
+            behind: true,
+        }));
+        number
+    }
+
+    fn take(&mut self, slot: u32) -> Option<Box<Sub>> {
+        let sub = self.slots.get_mut(slot as usize)?.take()?;
+        if let Ok(at) = self.find(sub.id) {
+            self.ids.remove(at);
+        }
+        self.queue.retain(|queued| *queued != slot);
+        self.leases -= usize::from(matches!(sub.reader, Reader::Lease(_)));
+        Some(sub)
+    }
+
+    /// Looks whether a subscription has something to read: if so it gets in the queue, if not it
+    /// rings when it has. `slot` may be one that is gone.
+    pub(super) fn look(&mut self, slot: u32, out: &mut Outbox) {
+        let Some(Some(sub)) = self.slots.get_mut(slot as usize) else {
+            return;
+        };
+        sub.bell.reset();
+        if sub.queued {
+            return;
+        }
+        if sub.reader.is_ready(&Waker::from(sub.bell.clone())) {
+            sub.queued = true;
+            self.queue.push_back(slot);
+        } else if std::mem::take(&mut sub.behind) && sub.caught_up {
+            out.push(&Reply::CaughtUp { sub: sub.id, next: sub.reader.offset() });
+        }
+    }
+
+    /// Ends the subscriptions whose topic was deleted.
+    pub(super) fn drop_deleted(&mut self, out: &mut Outbox) -> Result<usize, End> {
+        let mut ended = 0;
+        for slot in 0..self.slots.len() as u32 {
+            let deleted = matches!(&self.slots[slot as usize], Some(sub) if sub.topic.is_deleted());
+            if deleted {
+                self.close(slot, CloseReason::TopicDeleted, out)?;
+                ended += 1;
+            }
+        }
+        Ok(ended)
+    }
+
+    /// Ends a subscription and says so.
+    fn close(&mut self, slot: u32, reason: CloseReason, out: &mut Outbox) -> Result<(), End> {
+        if self.in_flight.as_ref().is_some_and(|chunk| chunk.slot == slot) {
+            self.settle(out)?;
+        }
+        if let Some(sub) = self.take(slot) {
+            out.push(&Reply::Closed { sub: sub.id, reason, next: sub.reader.offset() });
+        }
+        Ok(())
+    }
+
+    /// Ends the subscription `id` because its client wants that; with `release` its lease ends too.
+    /// `Ok(false)` if there is none.
+    pub(super) fn unsubscribe(
+        &mut self,
+        id: u32,
+        release: bool,
+        out: &mut Outbox,
+    ) -> Result<bool, End> {
+        let Some(slot) = self.slot_of(id) else {
+            return Ok(false);
+        };
+        if self.in_flight.as_ref().is_some_and(|chunk| chunk.slot == slot) {
+            self.settle(out)?;
+        }
+        if let Some(sub) = self.take(slot) {
+            out.push(&Reply::Closed {
+                sub: id,
+                reason: CloseReason::Unsubscribed,
+                next: sub.reader.offset(),
+            });
+            if let (true, Reader::Lease(lease)) = (release, sub.reader) {
+                lease.release();
+            }
+        }
+        Ok(true)
+    }
+
+    /// Moves the lease of subscription `id` behind `offset`. `None` if there is no such
+    /// subscription, `Some(None)` if it has no lease.
+    pub(super) fn commit(
+        &mut self,
+        id: u32,
+        offset: u64,
+    ) -> Option<Option<Result<(), CommitError>>> {
+        let slot = self.slot_of(id)?;
+        let sub = self.slots[slot as usize].as_mut()?;
+        Some(match &mut sub.reader {
+            Reader::Cursor(_) => None,
+            Reader::Lease(lease) => Some(lease.commit(offset)),
+        })
+    }
+
+    /// Ends everything, with the rest of a chunk in flight in front of `out`.
+    pub(super) fn clear(&mut self, out: &mut Outbox) -> Result<(), End> {
+        let settled = self.settle(out);
+        *self = Self::default();
+        settled
+    }
+
+    /// Copies what is left of the chunk in flight to the front of `out`, so that its subscription
+    /// can go.
+    fn settle(&mut self, out: &mut Outbox) -> Result<(), End> {
+        let Some(chunk) = self.in_flight.take() else {
+            return Ok(());
+        };
+        let Some(Some(sub)) = self.slots.get_mut(chunk.slot as usize) else {
+            return Ok(());
+        };
+        let rest = sub.reader.peek(chunk.limit(), |batch| {
+            let mut slices = chunk.slices(batch);
+            let mut slices = &mut slices[..];
+            IoSlice::advance_slices(&mut slices, chunk.written);
+            slices.concat_bytes()
+        });
+        let Ok(Some(rest)) = rest else {
+            return Err(End::Evicted);
+        };
+        sub.reader.advance(chunk.records);
+        sub.behind = true;
+        out.push_front(rest);
+        Ok(())
+    }
+
+    /// Writes one thing: what is left of the chunk in flight, or the next chunk behind what `out`
+    /// holds. `Ready(Ok(None))` if there is no chunk. The number is that of bytes written.
+    pub(super) fn poll_write<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut W,
+        out: &mut Outbox,
+        limit: ChunkLimit,
+        draining: bool,
+    ) -> Poll<Result<Option<usize>, End>> {
+        if self.in_flight.is_some() {
+            return self.poll_rest(cx, io, out).map_ok(Some);
+        }
+        let Some(slot) = self.queue.pop_front() else {
+            return Poll::Ready(Ok(None));
+        };
+        let Some(Some(sub)) = self.slots.get_mut(slot as usize) else {
+            return Poll::Ready(Ok(Some(0)));
+        };
+        sub.queued = false;
+        if sub.topic.is_deleted() {
+            self.close(slot, CloseReason::TopicDeleted, out)?;
+            return Poll::Ready(Ok(Some(0)));
+        }
+        let id = sub.id;
+        let (records, bytes) = (limit.records, limit.bytes);
+        let wrote = sub.reader.peek(Limit { records, bytes }, |batch| {
+            let chunk =
+                InFlight { slot, records: batch.len(), header: header(id, batch), written: 0 };
+            let [head, ends, payload] = chunk.slices(batch);
+            let size = head.len() + ends.len() + payload.len();
+            if size > limit.frame {
+                return (Err(End::RecordBeyondFrame), chunk, size);
+            }
+            let slices = [IoSlice::new(out.pending()), head, ends, payload];
+            let wrote = Pin::new(io).poll_write_vectored(cx, &slices);
+            (Ok(wrote), chunk, size)
+        });
+        let (wrote, mut chunk, size) = match wrote {
+            Ok(Some(done)) => done,
+            Ok(None) => {
+                self.look(slot, out);
+                return Poll::Ready(Ok(Some(0)));
+            }
+            Err(error) => {
+                self.end_or_gap(slot, error, out, draining);
+                return Poll::Ready(Ok(Some(0)));
+            }
+        };
+        let wrote = match wrote? {
+            Poll::Ready(wrote) => nonzero(wrote)?,
+            Poll::Pending => 0,
+        };
+        let of_chunk = out.sent(wrote);
+        if of_chunk == size {
+            self.finish(slot, chunk.records, out);
+        } else if of_chunk > 0 {
+            chunk.written = of_chunk;
+            self.in_flight = Some(Box::new(chunk));
+        } else {
+            // Nothing of it is gone: it can still be another chunk, or another one's turn.
+            sub.queued = true;
+            self.queue.push_front(slot);
+        }
+        if wrote == 0 {
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(Some(wrote)))
+    }
+
+    fn poll_rest<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut W,
+        out: &mut Outbox,
+    ) -> Poll<Result<usize, End>> {
+        let Some(chunk) = &mut self.in_flight else {
+            return Poll::Ready(Ok(0));
+        };
+        let (slot, records) = (chunk.slot, chunk.records);
+        let Some(Some(sub)) = self.slots.get_mut(slot as usize) else {
+            unreachable!("a subscription is settled before it goes");
+        };
+        let wrote = sub.reader.peek(chunk.limit(), |batch| {
+            debug_assert_eq!(batch.len(), records);
+            let mut slices = chunk.slices(batch);
+            let size: usize = slices.iter().map(|slice| slice.len()).sum();
+            let mut slices = &mut slices[..];
+            IoSlice::advance_slices(&mut slices, chunk.written);
+            (Pin::new(io).poll_write_vectored(cx, slices), size)
+        });
+        match wrote {
+            Ok(Some((Poll::Ready(wrote), size))) => {
+                let wrote = nonzero(wrote)?;
+                chunk.written += wrote;
+                if chunk.written == size {
+                    self.in_flight = None;
+                    self.finish(slot, records, out);
+                }
+                Poll::Ready(Ok(wrote))
+            }
+            Ok(Some((Poll::Pending, _))) => Poll::Pending,
+            // Evicted, or the lease was taken over: either way the rest is out of reach.
+            Ok(None) | Err(_) => Poll::Ready(Err(End::Evicted)),
+        }
+    }
+
+    /// The whole chunk is gone: go on behind it.
+    fn finish(&mut self, slot: u32, records: usize, out: &mut Outbox) {
+        if let Some(Some(sub)) = self.slots.get_mut(slot as usize) {
+            sub.reader.advance(records);
+            sub.behind = true;
+        }
+        self.look(slot, out);
+    }
+
+    /// A read brought no records but news.
+    fn end_or_gap(&mut self, slot: u32, error: ReadError, out: &mut Outbox, draining: bool) {
+        let Some(Some(sub)) = self.slots.get_mut(slot as usize) else {
+            return;
+        };
+        let reason = match error {
+            ReadError::Lagged(lagged) => {
+                tracing::info!(
+                    topic = sub.topic.name(),
+                    sub = sub.id,
+                    first_missed = lagged.first_missed,
+                    missed = lagged.missed,
+                    "subscriber evicted"
+                );
+                sub.behind = true;
+                out.push(&Reply::Gap {
+                    sub: sub.id,
+                    reason: GapReason::Evicted,
+                    epoch: sub.topic.log().epoch(),
+                    first_missed: lagged.first_missed,
+                    next: lagged.first_missed + lagged.missed,
+                });
+                return self.look(slot, out);
+            }
+            ReadError::TakenOver => CloseReason::LeaseTakenOver,
+            _ => CloseReason::TopicClosed,
+        };
+        // In a drain every log is closed, which says nothing about the topic: the GOODBYE does.
+        let closed_by_drain = draining && reason == CloseReason::TopicClosed;
+        if let Some(sub) = self.take(slot)
+            && !closed_by_drain
+        {
+            out.push(&Reply::Closed { sub: sub.id, reason, next: sub.reader.offset() });
+        }
+    }
+}
+
+impl InFlight {
+    /// What brings the same records again.
+    fn limit(&self) -> Limit {
+        Limit { records: self.records, bytes: usize::MAX }
+    }
+
+    /// The chunk as it goes over the wire.
+    fn slices<'a>(&'a self, batch: &Batch<'a, [u8]>) -> [IoSlice<'a>; 3] {
+        [IoSlice::new(&self.header), IoSlice::new(batch.ends()), IoSlice::new(batch.payload())]
+    }
+}
+
+fn header(sub: u32, batch: &Batch<'_, [u8]>) -> [u8; HEADER] {
+    let time = batch.append_time().duration_since(UNIX_EPOCH);
+    // A clock before 1970 or behind 2554 is wrong either way.
+    let time = time.map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+    // A segment, and so a run in it, has less than 4 GiB.
+    let (records, bytes) = (batch.len() as u32, batch.payload().len() as u32);
+    protocol::deliver_header(sub, records, batch.first_offset(), time, batch.start(), bytes)
+}
+
+fn nonzero(wrote: io::Result<usize>) -> Result<usize, End> {
+    match wrote {
+        Ok(0) => Err(End::Io(io::ErrorKind::WriteZero.into())),
+        Ok(wrote) => Ok(wrote),
+        Err(error) => Err(End::Io(error)),
+    }
+}
+
+/// Several slices as one copy.
+trait ConcatBytes {
+    fn concat_bytes(&self) -> Vec<u8>;
+}
+
+impl ConcatBytes for [IoSlice<'_>] {
+    fn concat_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.iter().map(|slice| slice.len()).sum());
+        self.iter().for_each(|slice| bytes.extend_from_slice(slice));
+        bytes
+    }
+}

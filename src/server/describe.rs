@@ -1,0 +1,162 @@
+//! Topics, settings and statistics between the broker's types and the protocol's.
+
+use std::time::Duration;
+
+use super::outbox::Outbox;
+use crate::{
+    broker::{Topic, TopicSettings, TopicSummary},
+    log::{self, Stats},
+    protocol::{self, Description, LeaseInfo, Reply, Settings, TopicName, TopicStats},
+};
+
+/// The most bytes that a topic takes in a TOPICS frame.
+const SUMMARY: usize = 256 + 40;
+/// The most bytes that a lease takes in a DESCRIPTION frame.
+const LEASE: usize = 256 + 17;
+/// Room for all else in either.
+const FRAME: usize = 1 << 10;
+/// Topics in one frame at most: a list is told in pieces of a few kilobytes.
+const TOPICS: usize = 64;
+
+/// How many topics one TOPICS frame may tell.
+pub(super) fn topics_per_frame(max_frame: u32) -> usize {
+    ((max_frame as usize).saturating_sub(FRAME) / SUMMARY).clamp(1, TOPICS)
+}
+
+/// Tells topics in one frame.
+pub(super) fn topics(request: u32, found: &[TopicSummary], more: bool, out: &mut Outbox) {
+    let topics = found
+        .iter()
+        // Names were checked by the same rule when the topics were made.
+        .filter_map(|topic| {
+            Some(protocol::TopicSummary {
+                name: TopicName::new(&topic.name).ok()?,
+                epoch: topic.epoch,
+                first: topic.first_offset,
+                next: topic.next_offset,
+                cursors: u32::try_from(topic.cursors).unwrap_or(u32::MAX),
+                leases: u32::try_from(topic.leases).unwrap_or(u32::MAX),
+                bytes: topic.bytes,
+            })
+        })
+        .collect();
+    out.push(&Reply::Topics { request, more, topics });
+}
+
+/// Tells everything about one topic; of its leases as many as the frame has room for.
+pub(super) fn describe(
+    request: u32,
+    name: TopicName<'_>,
+    topic: &Topic,
+    max_frame: u32,
+    out: &mut Outbox,
+) {
+    let (stats, leases) = topic.describe();
+    let room = (max_frame as usize).saturating_sub(FRAME) / LEASE;
+    let leases = leases
+        .iter()
+        .take(room)
+        .filter_map(|lease| {
+            Some(LeaseInfo {
+                name: TopicName::new(&lease.name).ok()?,
+                committed: lease.committed,
+                held: lease.held,
+                expires_in_ms: lease.expires_in.map_or(0, millis),
+            })
+        })
+        .collect();
+    let settings = topic.settings();
+    out.push(&Reply::Description(Box::new(Description {
+        request,
+        topic: name,
+        settings: Settings {
+            segment_bytes: u32::try_from(settings.segment_bytes).unwrap_or(u32::MAX),
+            overflow: Some(overflow_out(settings.overflow)),
+            retention: Some(retention_out(settings.retention)),
+            memory_limit: settings.memory_limit,
+        },
+        stats: stats_out(&stats),
+        leases,
+    })));
+}
+
+/// What a CREATE asks for.
+pub(super) fn settings_in(settings: &Settings) -> TopicSettings {
+    TopicSettings {
+        segment_bytes: (settings.segment_bytes != 0).then_some(settings.segment_bytes as usize),
+        retention: settings.retention.and_then(retention_in),
+        overflow: settings.overflow.and_then(overflow_in),
+        memory_limit: (settings.memory_limit != 0).then_some(settings.memory_limit),
+    }
+}
+
+fn overflow_in(overflow: protocol::Overflow) -> Option<log::Overflow> {
+    Some(match overflow {
+        protocol::Overflow::Block => log::Overflow::Block,
+        protocol::Overflow::Reject => log::Overflow::Reject,
+        protocol::Overflow::Evict => log::Overflow::Evict,
+    })
+}
+
+fn overflow_out(overflow: log::Overflow) -> protocol::Overflow {
+    match overflow {
+        log::Overflow::Block => protocol::Overflow::Block,
+        log::Overflow::Reject => protocol::Overflow::Reject,
+        log::Overflow::Evict => protocol::Overflow::Evict,
+    }
+}
+
+fn retention_in(retention: protocol::Retention) -> Option<log::Retention> {
+    Some(match retention {
+        protocol::Retention::Nothing => log::Retention::Nothing,
+        protocol::Retention::Records(records) => log::Retention::Records(records),
+        protocol::Retention::Bytes(bytes) => log::Retention::Bytes(bytes),
+        protocol::Retention::AgeMs(ms) => log::Retention::Age(Duration::from_millis(ms)),
+        protocol::Retention::Everything => log::Retention::Everything,
+    })
+}
+
+fn retention_out(retention: log::Retention) -> protocol::Retention {
+    match retention {
+        log::Retention::Nothing => protocol::Retention::Nothing,
+        log::Retention::Records(records) => protocol::Retention::Records(records),
+        log::Retention::Bytes(bytes) => protocol::Retention::Bytes(bytes),
+        log::Retention::Age(age) => protocol::Retention::AgeMs(millis(age)),
+        log::Retention::Everything => protocol::Retention::Everything,
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn stats_out(stats: &Stats) -> TopicStats {
+    TopicStats {
+        closed: stats.closed,
+        epoch: stats.epoch,
+        first: stats.first_offset,
+        next: stats.next_offset,
+        live_segments: stats.live_segments,
+        pooled_segments: stats.pooled_segments,
+        unlinked_segments: stats.unlinked_segments,
+        live_bytes: stats.live_bytes,
+        pooled_bytes: stats.pooled_bytes,
+        unlinked_bytes: stats.unlinked_bytes,
+        memory_limit: stats.memory_limit,
+        cursors: stats.cursors as u64,
+        leases: stats.leases as u64,
+        evictions: stats.evictions,
+        reader_waits: stats.reader_waits,
+        publisher_waits: stats.publisher_waits,
+        appended_records: stats.next_offset,
+        appended_bytes: stats.appended_bytes,
+        slowest: stats.slowest.as_ref().map(|slowest| protocol::Slowest {
+            first: slowest.first_offset,
+            next: slowest.next_offset,
+            cursors: slowest.cursors.into(),
+            segments: slowest.segments,
+            bytes: slowest.bytes,
+            records: slowest.records,
+        }),
+    }
+}

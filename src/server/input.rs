@@ -1,0 +1,198 @@
+//! A session's input: from bytes to requests.
+//!
+//! Bytes are read into a scratch buffer of the thread and decoded where they lie. What is left of a frame
+//! that came in part is kept until the rest comes, and so is everything behind a request that waits.
+
+use std::{
+    cell::RefCell,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::io::{AsyncRead, ReadBuf};
+
+use super::{
+    limits::{InputShare, SMALL},
+    requests::Held,
+    session::{End, Phase, Session, Step},
+};
+use crate::protocol::{DecodeLimits, Decoded, decode_request};
+
+/// Bytes that one read takes at most. A buffer of this size belongs to each thread.
+pub(super) const SCRATCH: usize = 128 << 10;
+/// The largest frame before the HELLO is answered: room for the HELLO alone.
+const HANDSHAKE_FRAME: u32 = 4 << 10;
+
+thread_local! {
+    static READ_SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs `f` with the thread's read buffer of [`SCRATCH`] bytes. `f` must not poll another session.
+pub(super) fn with_scratch<T>(f: impl FnOnce(&mut [u8]) -> T) -> T {
+    READ_SCRATCH.with_borrow_mut(|scratch| {
+        // Filled once in a thread's life, and not at all in threads that never read.
+        scratch.resize(SCRATCH, 0);
+        f(scratch)
+    })
+}
+
+/// Kept input: one frame in part, or everything from a frame on that waits.
+#[derive(Debug, Default)]
+pub(super) struct Input {
+    pub(super) bytes: Vec<u8>,
+    /// How many bytes the first frame needs to be decoded.
+    need: usize,
+    pub(super) share: InputShare,
+    /// Whether there is no memory for the frame.
+    pub(super) starved: bool,
+}
+
+impl Session {
+    /// Goes on with what waited, if it need not wait any more.
+    pub(super) fn go_on(&mut self, cx: &mut Context<'_>) {
+        if self.input.starved {
+            self.settle_input(cx);
+        }
+        self.tell_list();
+        let whole = !self.input.bytes.is_empty() && self.input.bytes.len() >= self.input.need;
+        if whole && !self.is_stopped() {
+            self.carry_out_kept(cx);
+        }
+    }
+
+    /// The publish that waited for room tries again: its frame is the first that is kept.
+    pub(super) fn retry_publish(&mut self, cx: &mut Context<'_>) {
+        if let Some(Held::Publish(publish)) = self.held.take() {
+            self.resumed = Some(publish);
+            self.carry_out_kept(cx);
+        }
+    }
+
+    /// Carries out the frames that are kept whole.
+    pub(super) fn carry_out_kept(&mut self, cx: &mut Context<'_>) {
+        let kept = std::mem::take(&mut self.input.bytes);
+        let done = self.carry_out(&kept);
+        if self.is_over() {
+            return;
+        }
+        self.input.bytes = kept;
+        self.input.bytes.drain(..done);
+        self.settle_input(cx);
+    }
+
+    pub(super) fn poll_read<S: AsyncRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut S,
+    ) -> Result<usize, End> {
+        let most = if self.shared.input.is_tight() {
+            // What is read may have to be kept: no more than the free allowance, or than what the
+            // frame that memory was set aside for still lacks.
+            SMALL.max(self.input.need).saturating_sub(self.input.bytes.len()).clamp(1, SCRATCH)
+        } else {
+            SCRATCH
+        };
+        with_scratch(|scratch| {
+            let mut buffer = ReadBuf::new(&mut scratch[..most]);
+            match Pin::new(io).poll_read(cx, &mut buffer) {
+                Poll::Pending => Ok(0),
+                Poll::Ready(Err(error)) => Err(End::Io(error)),
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
+                    self.peer_left()?;
+                    Ok(0)
+                }
+                Poll::Ready(Ok(())) => {
+                    self.take_in(cx, buffer.filled());
+                    Ok(buffer.filled().len())
+                }
+            }
+        })
+    }
+
+    /// The bytes in. Call it only while input is wanted.
+    pub(super) fn take_in(&mut self, cx: &mut Context<'_>, mut bytes: &[u8]) {
+        // First the frame that is kept in part, with no more bytes than it needs ...
+        while !self.input.bytes.is_empty() && !bytes.is_empty() && !self.is_stopped() {
+            let lacks = self.input.need.saturating_sub(self.input.bytes.len()).max(1);
+            let (taken, rest) = bytes.split_at(lacks.min(bytes.len()));
+            self.input.bytes.extend_from_slice(taken);
+            bytes = rest;
+            if self.input.bytes.len() >= self.input.need {
+                self.carry_out_kept(cx);
+            }
+        }
+        // ... then the others where they lie.
+        if self.input.bytes.is_empty() && !self.is_stopped() {
+            let done = self.carry_out(bytes);
+            bytes = &bytes[done..];
+        }
+        if !self.is_over() {
+            self.input.bytes.extend_from_slice(bytes);
+            self.settle_input(cx);
+        }
+    }
+
+    /// Carries out whole frames at the front of `bytes` until input stops, and returns their length.
+    pub(super) fn carry_out(&mut self, bytes: &[u8]) -> usize {
+        let mut done = 0;
+        // Unless said otherwise below, what is left begins with a whole frame.
+        self.input.need = 0;
+        while !self.is_stopped() {
+            let limits = &self.shared.config.limits;
+            let max_frame = match self.phase {
+                Phase::Handshake => limits.max_frame.min(HANDSHAKE_FRAME),
+                _ => limits.max_frame,
+            };
+            let limits = DecodeLimits { max_frame, max_record: limits.max_record };
+            match decode_request(&bytes[done..], &limits) {
+                Ok(Decoded::NeedMore { at_least }) => {
+                    self.input.need = at_least;
+                    break;
+                }
+                Ok(Decoded::Frame { value, consumed }) => match self.request(&value) {
+                    Ok(Step::Done) => {
+                        done += consumed;
+                        self.frames += 1;
+                    }
+                    Ok(Step::Hold) => {
+                        // Decodable as it is, when its time comes.
+                        self.input.need = consumed;
+                        break;
+                    }
+                    Err(end) => {
+                        self.cut(end);
+                        break;
+                    }
+                },
+                Err(error) => match error.refused() {
+                    Some((request, consumed)) => {
+                        self.refuse(request, error.code(), &error.to_string());
+                        done += consumed;
+                        self.frames += 1;
+                    }
+                    None => {
+                        if let Err(end) = self.goodbye(error.code(), &error.to_string()) {
+                            self.cut(end);
+                        }
+                        break;
+                    }
+                },
+            }
+        }
+        done
+    }
+
+    /// Accounts for the kept input, and gives its memory back when there is none.
+    pub(super) fn settle_input(&mut self, cx: &mut Context<'_>) {
+        let input = &mut self.input;
+        if input.bytes.is_empty() {
+            input.bytes = Vec::new();
+            input.need = 0;
+            input.starved = false;
+            input.share.clear(&self.shared.input);
+            return;
+        }
+        let (kept, wanted) = (input.bytes.len(), input.need);
+        input.starved = !input.share.settle(&self.shared.input, kept, wanted, cx.waker());
+    }
+}

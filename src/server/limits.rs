@@ -1,0 +1,278 @@
+//! What all connections share: counts with a ceiling, memory for input, and coarse time.
+//!
+//! # Input memory
+//!
+//! Bytes are read into a buffer that belongs to the thread and decoded there. A connection keeps
+//! bytes of its own only when a frame is there in part, or when its publish waits for room. The
+//! [`InputPool`] bounds the sum of those. A connection asks for the *whole* frame before it reads
+//! on, so that two that hold half a frame each never wait for one another. What it had read before it
+//! knew is *overdrawn*: it is counted apart, so that it stands in nobody's way, and while the pool is
+//! tight everyone reads in small pieces, so that it does not grow. The first [`SMALL`] bytes of each
+//! connection are free: everyone can always say something short. So the memory for input is at most
+//! twice the limit and `SMALL` for each connection.
+//!
+//! # Time
+//!
+//! Deadlines of seconds need no timer of their own for each connection. One [`Clock`] ticks for
+//! all; each connection publishes the tick at which it wants to be woken (0: never), and the ticker
+//! looks at all of them. An idle subscriber has none and costs one load a tick.
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
+    },
+    task::Waker,
+    time::{Duration, Instant},
+};
+
+/// Input that a connection may keep without asking the pool, in bytes.
+pub(super) const SMALL: usize = 4 << 10;
+
+/// A count that does not go above a limit.
+#[derive(Debug)]
+pub(super) struct Ceiling {
+    limit: usize,
+    used: AtomicUsize,
+}
+
+impl Ceiling {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, used: AtomicUsize::new(0) }
+    }
+
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    pub(super) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Takes `amount` if that much is left.
+    ///
+    /// SeqCst for the pool's sake (see `wait` there); as a count alone, Relaxed would do.
+    pub(super) fn take(&self, amount: usize) -> bool {
+        self.used
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |used| {
+                used.checked_add(amount).filter(|used| *used <= self.limit)
+            })
+            .is_ok()
+    }
+
+    pub(super) fn give_back(&self, amount: usize) {
+        self.used.fetch_sub(amount, Ordering::Relaxed);
+    }
+}
+
+/// Memory for input that is kept, shared by all connections.
+#[derive(Debug)]
+pub(super) struct InputPool {
+    granted: Ceiling,
+    overdrawn: AtomicUsize,
+    /// Connections that wait for memory. Rarely any, so that `anyone` spares the lock.
+    waiting: Mutex<Vec<Waker>>,
+    anyone: AtomicBool,
+}
+
+impl InputPool {
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            granted: Ceiling::new(limit),
+            overdrawn: AtomicUsize::new(0),
+            waiting: Mutex::default(),
+            anyone: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether connections should read in small pieces, because what they read may have to be kept.
+    pub(super) fn is_tight(&self) -> bool {
+        self.granted.used() + self.overdrawn.load(Ordering::Relaxed) >= self.granted.limit()
+    }
+
+    fn wait(&self, waker: &Waker) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.push(waker.clone());
+        // SeqCst here, in `give_back`, and in both counts: one side says "I wait" and then looks
+        // for memory, the other gives memory and then looks who waits. At least one sees the other.
+        self.anyone.store(true, Ordering::SeqCst);
+    }
+
+    fn give_back(&self, amount: usize) {
+        self.granted.used.fetch_sub(amount, Ordering::SeqCst);
+        if self.anyone.load(Ordering::SeqCst) {
+            let waiting = {
+                let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                self.anyone.store(false, Ordering::SeqCst);
+                std::mem::take(&mut *waiting)
+            };
+            waiting.into_iter().for_each(Waker::wake);
+        }
+    }
+}
+
+/// One connection's part of the [`InputPool`]. Give it back with [`settle`](Self::settle) before
+/// dropping it.
+#[derive(Debug, Default)]
+pub(super) struct InputShare {
+    granted: usize,
+    overdrawn: usize,
+}
+
+impl InputShare {
+    /// Accounts for `kept` bytes that are there, and asks for room for `wanted` in all. Says
+    /// whether there is room; if not, `waker` is woken when there may be.
+    pub(super) fn settle(
+        &mut self,
+        pool: &InputPool,
+        kept: usize,
+        wanted: usize,
+        waker: &Waker,
+    ) -> bool {
+        let beyond = |bytes: usize| if bytes > SMALL { bytes } else { 0 };
+        let (kept, wanted) = (beyond(kept), beyond(wanted.max(kept)));
+        if wanted < self.granted {
+            let surplus = self.granted - wanted;
+            self.granted = wanted;
+            pool.give_back(surplus);
+        }
+        let missing = wanted - self.granted;
+        let enough = missing == 0 || pool.granted.take(missing) || {
+            pool.wait(waker);
+            // Again: memory that came back just before the wait was noted has woken nobody.
+            pool.granted.take(missing)
+        };
+        if enough {
+            self.granted = wanted;
+        }
+        self.overdraw(pool, kept.saturating_sub(self.granted));
+        enough
+    }
+
+    fn overdraw(&mut self, pool: &InputPool, bytes: usize) {
+        // Relaxed: it only tells readers to be modest.
+        pool.overdrawn.fetch_add(bytes, Ordering::Relaxed);
+        pool.overdrawn.fetch_sub(std::mem::replace(&mut self.overdrawn, bytes), Ordering::Relaxed);
+    }
+
+    /// Gives everything back.
+    pub(super) fn clear(&mut self, pool: &InputPool) {
+        self.overdraw(pool, 0);
+        if self.granted > 0 {
+            pool.give_back(std::mem::take(&mut self.granted));
+        }
+    }
+}
+
+/// Time in ticks since the server began; tick 0 is "never" in a deadline.
+#[derive(Debug)]
+pub(super) struct Clock {
+    began: Instant,
+    period: Duration,
+    now: AtomicU32,
+}
+
+impl Clock {
+    /// A clock that is fine enough for `shortest`, the shortest timeout.
+    pub(super) fn new(shortest: Duration) -> Self {
+        let period = (shortest / 8).clamp(Duration::from_millis(5), Duration::from_millis(500));
+        Self { began: Instant::now(), period, now: AtomicU32::new(1) }
+    }
+
+    pub(super) fn period(&self) -> Duration {
+        self.period
+    }
+
+    /// The current tick, as of the last [`tick`](Self::tick). A plain load.
+    pub(super) fn now(&self) -> u32 {
+        self.now.load(Ordering::Relaxed)
+    }
+
+    /// Brings the clock up to date. From the time that has passed, not by counting calls: a ticker
+    /// that was held up does not make the clock late.
+    pub(super) fn tick(&self) -> u32 {
+        let ticks = self.began.elapsed().as_nanos() / self.period.as_nanos() + 1;
+        let now = u32::try_from(ticks).unwrap_or(u32::MAX);
+        self.now.store(now, Ordering::Relaxed);
+        now
+    }
+
+    /// The tick at which `timeout` has certainly passed; 0, never, for a timeout of zero.
+    pub(super) fn after(&self, timeout: Duration) -> u32 {
+        if timeout.is_zero() {
+            return 0;
+        }
+        let ticks = timeout.as_nanos().div_ceil(self.period.as_nanos()) + 1;
+        let ticks = u32::try_from(ticks).unwrap_or(u32::MAX);
+        self.now().saturating_add(ticks)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ceiling_holds_exactly() {
+        let ceiling = Ceiling::new(3);
+        assert!(ceiling.take(2) && ceiling.take(1) && !ceiling.take(1));
+        ceiling.give_back(1);
+        assert!(ceiling.take(1));
+    }
+
+    #[test]
+    fn small_input_is_free_and_large_waits_for_its_turn() {
+        let pool = InputPool::new(10_000);
+        let waker = Waker::noop();
+        let (mut a, mut b) = (InputShare::default(), InputShare::default());
+        assert!(a.settle(&pool, 10, SMALL, waker));
+        let counts = || (pool.granted.used(), pool.overdrawn.load(Ordering::Relaxed));
+        assert_eq!(counts(), (0, 0));
+        assert!(a.settle(&pool, 10, 9_000, waker));
+        assert!(!b.settle(&pool, 10, 5_000, waker));
+        assert!(!pool.is_tight());
+        // What is there is accounted even above the limit.
+        assert!(!b.settle(&pool, 4_500, 10_000, waker));
+        assert_eq!(counts(), (9_000, 4_500));
+        assert!(pool.is_tight());
+        a.settle(&pool, 0, 0, waker);
+        // And stands in nobody's way, its own least of all.
+        assert!(b.settle(&pool, 4_500, 10_000, waker));
+        assert_eq!(counts(), (10_000, 0));
+        b.clear(&pool);
+        assert_eq!(counts(), (0, 0));
+    }
+
+    #[test]
+    fn whoever_waits_for_memory_is_woken() {
+        use std::sync::{Arc, atomic::AtomicUsize};
+        struct Count(AtomicUsize);
+        impl std::task::Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let waker = Waker::from(count.clone());
+        let pool = InputPool::new(10_000);
+        let (mut a, mut b) = (InputShare::default(), InputShare::default());
+        assert!(a.settle(&pool, 0, 10_000, &waker));
+        assert!(!b.settle(&pool, 0, 10_000, &waker));
+        assert_eq!(count.0.load(Ordering::Relaxed), 0);
+        a.clear(&pool);
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        assert!(b.settle(&pool, 0, 10_000, &waker));
+    }
+
+    #[test]
+    fn the_clock_never_is_early() {
+        let clock = Clock::new(Duration::from_millis(80));
+        assert_eq!(clock.after(Duration::ZERO), 0);
+        let asked = Duration::from_millis(25);
+        let (began, due) = (Instant::now(), clock.after(asked));
+        while clock.tick() < due {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(began.elapsed() >= asked);
+    }
+}

@@ -1,0 +1,140 @@
+//! From the library's errors to the protocol's codes and facts.
+
+use crate::{
+    broker::{BrokerError, LeaseOpenError, Topic},
+    log::{AppendError, CommitError, LeaseError, SubscribeError},
+    protocol::{Code, ErrorReply},
+};
+
+/// Why a request fails: an ERROR that does not know its request yet.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) code: Code,
+    pub(super) message: String,
+    epoch: u64,
+    asked: u64,
+    first: u64,
+    next: u64,
+}
+
+impl Refusal {
+    pub(super) fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), epoch: 0, asked: 0, first: 0, next: 0 }
+    }
+
+    /// A limit of `max` was met.
+    pub(super) fn limit(code: Code, max: usize, what: &str) -> Self {
+        Self {
+            next: max as u64,
+            ..Self::new(
+                code,
+                format!(
+                    "{max} {what} are the most that are allowed; end some, or raise the server's limit"
+                ),
+            )
+        }
+    }
+
+    pub(super) fn shutting_down() -> Self {
+        Self::new(Code::ShuttingDown, "the server shuts down; connect again later")
+    }
+
+    pub(super) fn reply(&self, request: u32) -> ErrorReply<'_> {
+        ErrorReply {
+            epoch: self.epoch,
+            asked: self.asked,
+            first: self.first,
+            next: self.next,
+            ..ErrorReply::new(request, self.code, &self.message)
+        }
+    }
+
+    /// An append of `bytes` to `topic` failed.
+    pub(super) fn append(error: &AppendError, topic: &Topic, bytes: usize) -> Self {
+        let mut refusal = Self::new(Code::Internal, error.to_string());
+        refusal.epoch = topic.log().epoch();
+        match *error {
+            AppendError::Closed => refusal.code = Code::TopicClosed,
+            AppendError::TooLarge { size, max } => {
+                refusal.code = Code::RecordTooLarge;
+                (refusal.asked, refusal.next) = (size, max);
+            }
+            AppendError::Full { .. } => {
+                let settings = topic.settings();
+                let stats = topic.log().stats();
+                let used = stats.live_bytes + stats.unlinked_bytes + stats.pooled_bytes;
+                // Another segment, or a larger one for a large record; each with its index.
+                let segment = settings.segment_bytes.max(bytes) as u64;
+                if used + segment + segment / 4 > settings.memory_limit {
+                    (refusal.code, refusal.next) = (Code::Full, settings.memory_limit);
+                } else {
+                    // Its own limit has room, so it is the memory that all topics share.
+                    refusal.code = Code::BudgetExhausted;
+                }
+            }
+        }
+        refusal
+    }
+
+    pub(super) fn commit(error: &CommitError) -> Self {
+        let mut refusal = Self::new(Code::Internal, error.to_string());
+        match *error {
+            CommitError::TakenOver => refusal.code = Code::LeaseUnknown,
+            CommitError::NotRead { asked, next } => {
+                refusal.code = Code::BadCommit;
+                (refusal.asked, refusal.next) = (asked, next);
+            }
+        }
+        refusal
+    }
+}
+
+impl From<BrokerError> for Refusal {
+    fn from(error: BrokerError) -> Self {
+        let code = match error {
+            BrokerError::UnknownTopic { .. } => Code::UnknownTopic,
+            BrokerError::TopicExists { .. } => Code::TopicExists,
+            BrokerError::TooManyTopics { .. } => Code::TooManyTopics,
+            BrokerError::BadName { .. } => Code::BadName,
+            BrokerError::BadSettings { .. } => Code::BadSettings,
+            BrokerError::BudgetExhausted { .. } => Code::BudgetExhausted,
+            BrokerError::Shut => Code::ShuttingDown,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<SubscribeError> for Refusal {
+    fn from(error: SubscribeError) -> Self {
+        let mut refusal = Self::new(Code::Internal, error.to_string());
+        match error {
+            SubscribeError::Collected { asked, first, epoch } => {
+                refusal.code = Code::Collected;
+                (refusal.asked, refusal.first, refusal.epoch) = (asked, first, epoch);
+            }
+            SubscribeError::Future { asked, next, epoch } => {
+                refusal.code = Code::Future;
+                (refusal.asked, refusal.next, refusal.epoch) = (asked, next, epoch);
+            }
+            SubscribeError::WrongEpoch { asked, epoch, first, next } => {
+                refusal.code = Code::WrongEpoch;
+                (refusal.asked, refusal.epoch) = (asked, epoch);
+                (refusal.first, refusal.next) = (first, next);
+            }
+        }
+        refusal
+    }
+}
+
+impl From<LeaseOpenError> for Refusal {
+    fn from(error: LeaseOpenError) -> Self {
+        let message = error.to_string();
+        match error {
+            LeaseOpenError::TooMany { .. } => Self::new(Code::TooManyLeases, message),
+            LeaseOpenError::Deleted => Self::new(Code::UnknownTopic, message),
+            LeaseOpenError::Name(error) => error.into(),
+            LeaseOpenError::Log(LeaseError::Held { .. }) => Self::new(Code::LeaseHeld, message),
+            LeaseOpenError::Log(LeaseError::Subscribe(error)) => error.into(),
+        }
+    }
+}

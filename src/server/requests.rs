@@ -1,0 +1,445 @@
+//! What each request does.
+//!
+//! Requests of one connection are carried out and answered in their order. A request that fails is
+//! answered with an ERROR and has changed nothing; only a broken protocol ends the connection.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::{Duration, UNIX_EPOCH},
+};
+
+use super::{
+    bell::SubBell,
+    delivery::{NewSub, Reader},
+    describe,
+    refusal::Refusal,
+    session::{End, Phase, Session, Step},
+};
+use crate::{
+    broker::{LeaseOpenError, Purpose, Topic},
+    log::{
+        AppendError, Appender, LeaseError, LeaseOptions, Overflow, Packed, Start, SubscribeError,
+    },
+    protocol::{
+        self, Code, GapReason, Hello, OnGap, Publish, Reply, Request, Subscribe, TopicName, Welcome,
+    },
+};
+
+/// The slot under which a waiting publish rings: no subscription has it.
+pub(super) const PUBLISH_SLOT: u32 = u32::MAX;
+
+/// A request that holds back those behind it.
+pub(super) enum Held {
+    /// A publish waits for room in its topic.
+    Publish(Box<WaitingPublish>),
+    /// A list is told in pieces.
+    List(Box<List>),
+}
+
+/// A publish that waits for room.
+pub(super) struct WaitingPublish {
+    /// The topic that it found: if the name is deleted and made anew meanwhile, it still waits here
+    /// and is told that this one is closed.
+    topic: Arc<Topic>,
+    appender: Appender,
+    bell: Arc<SubBell>,
+}
+
+/// A list of topics that is told as fast as the peer takes it.
+pub(super) struct List {
+    request: u32,
+    prefix: String,
+    /// The last name that was told.
+    after: Option<Arc<str>>,
+}
+
+impl Session {
+    /// Carries out one request.
+    pub(super) fn request(&mut self, request: &Request<'_>) -> Result<Step, End> {
+        match (self.phase, request) {
+            (Phase::Handshake, Request::Hello(hello)) => self.hello(hello)?,
+            (Phase::Handshake, _) => {
+                self.goodbye(Code::BadFrame, "the first frame is no HELLO; send one")?;
+            }
+            (_, Request::Hello(_)) => {
+                self.goodbye(Code::BadFrame, "a second HELLO; send one, as the first frame")?;
+            }
+            (_, Request::Publish(publish)) => return Ok(self.publish(publish)),
+            (_, Request::Subscribe(subscribe)) => {
+                let made = self.subscribe(subscribe);
+                self.answer(subscribe.request, made);
+            }
+            (_, &Request::Unsubscribe { request, sub, release }) => {
+                if self.subs.unsubscribe(sub, release, &mut self.out)? {
+                    self.shared.subscriptions.give_back(1);
+                    self.done(request);
+                } else {
+                    self.unknown_subscription(request);
+                }
+            }
+            (_, &Request::Commit { request, sub, offset, ack }) => {
+                match self.subs.commit(sub, offset) {
+                    None => self.unknown_subscription(request),
+                    Some(None) => {
+                        let message = "the subscription has no lease; subscribe with one to commit";
+                        self.refuse(request, Code::BadCommit, message);
+                    }
+                    Some(Some(Err(error))) => {
+                        self.answer(request, Err(Refusal::commit(&error)));
+                    }
+                    Some(Some(Ok(()))) if ack => self.done(request),
+                    Some(Some(Ok(()))) => {}
+                }
+            }
+            (_, Request::Create { request, topic, settings, exist_ok }) => {
+                let made = self.create(*topic, settings, *exist_ok);
+                self.answer_done(*request, made);
+            }
+            (_, Request::Delete { request, topic }) => {
+                let deleted = self.delete(*topic);
+                self.answer_done(*request, deleted);
+            }
+            (_, Request::Close { request, topic }) => {
+                let closed = self.shared.broker.close(topic.as_str());
+                self.answer_done(*request, closed.map_err(Refusal::from));
+            }
+            (_, Request::List { request, prefix }) => {
+                self.held = Some(Held::List(Box::new(List {
+                    request: *request,
+                    prefix: prefix.map_or("", TopicName::as_str).into(),
+                    after: None,
+                })));
+                self.tell_list();
+            }
+            (_, Request::Describe { request, topic }) => {
+                let max_frame = self.shared.config.limits.max_frame;
+                match self.shared.broker.topic(topic.as_str()) {
+                    Some(found) => {
+                        describe::describe(*request, *topic, &found, max_frame, &mut self.out);
+                    }
+                    None => {
+                        let message = format!("no topic is named {topic:?}; check the name");
+                        self.refuse(*request, Code::UnknownTopic, &message);
+                    }
+                }
+            }
+            (_, &Request::Ping { token }) => self.out.push(&Reply::Pong { token }),
+        }
+        Ok(Step::Done)
+    }
+
+    // ---- answers ----
+
+    pub(super) fn refuse(&mut self, request: u32, code: Code, message: &str) {
+        self.answer(request, Err(Refusal::new(code, message)));
+    }
+
+    fn answer(&mut self, request: u32, result: Result<(), Refusal>) {
+        if let Err(refusal) = result {
+            tracing::debug!(
+                connection = self.id,
+                request,
+                code = %refusal.code,
+                message = refusal.message,
+                "request refused"
+            );
+            self.out.push(&Reply::Error(refusal.reply(request)));
+        }
+    }
+
+    fn answer_done(&mut self, request: u32, result: Result<(), Refusal>) {
+        match result {
+            Ok(()) => self.done(request),
+            Err(refusal) => self.answer(request, Err(refusal)),
+        }
+    }
+
+    fn done(&mut self, request: u32) {
+        self.out.push(&Reply::Done { request });
+    }
+
+    fn unknown_subscription(&mut self, request: u32) {
+        let message = "no subscription of this connection has that number; check it";
+        self.refuse(request, Code::UnknownSubscription, message);
+    }
+
+    // ---- the requests ----
+
+    fn hello(&mut self, hello: &Hello<'_>) -> Result<(), End> {
+        let Some(version) = protocol::negotiate(hello.version_min, hello.version_max) else {
+            let message = format!(
+                "versions {} to {} are spoken here, {} to {} there; update the older side",
+                protocol::VERSION_MIN,
+                protocol::VERSION_MAX,
+                hello.version_min,
+                hello.version_max
+            );
+            return self.goodbye(Code::BadVersion, &message);
+        };
+        let config = &self.shared.config;
+        if let Some(token) = &config.token
+            && !token.matches(hello.token)
+        {
+            tracing::warn!(connection = self.id, client = hello.client, "wrong token");
+            return self
+                .goodbye(Code::Unauthorized, "the token is missing or wrong; give the server's");
+        }
+        tracing::debug!(connection = self.id, client = hello.client, version, "welcome");
+        self.out.push(&Reply::Welcome(Welcome {
+            version,
+            max_frame: config.limits.max_frame,
+            max_record: config.limits.max_record,
+            server: &config.name,
+        }));
+        self.phase = Phase::Open;
+        Ok(())
+    }
+
+    /// The topic for `purpose`, made if it may be.
+    fn open(&mut self, name: TopicName<'_>, purpose: Purpose) -> Result<Arc<Topic>, Refusal> {
+        if let Some(topic) = self.shared.broker.topic(name.as_str()) {
+            return Ok(topic);
+        }
+        self.may_make_topic()?;
+        let topic = self.shared.broker.open(name.as_str(), purpose)?;
+        self.topics_made += 1;
+        Ok(topic)
+    }
+
+    fn may_make_topic(&self) -> Result<(), Refusal> {
+        if self.is_draining() {
+            return Err(Refusal::shutting_down());
+        }
+        let max = self.shared.config.limits.max_topics_per_connection;
+        if self.topics_made >= max {
+            let what = "topics made by one connection";
+            return Err(Refusal::limit(Code::TooManyTopics, max as usize, what));
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, publish: &Publish<'_>) -> Step {
+        let resumed = self.resumed.take();
+        match self.try_publish(publish, resumed) {
+            Poll::Pending => Step::Hold,
+            Poll::Ready(Ok((epoch, first))) => {
+                if publish.ack {
+                    self.out.push(&Reply::Ack {
+                        request: publish.request,
+                        epoch,
+                        first,
+                        count: publish.records.count(),
+                    });
+                }
+                Step::Done
+            }
+            Poll::Ready(Err(refusal)) => {
+                self.answer(publish.request, Err(refusal));
+                Step::Done
+            }
+        }
+    }
+
+    /// Epoch and first offset. Pending: `held` knows the rest.
+    fn try_publish(
+        &mut self,
+        publish: &Publish<'_>,
+        resumed: Option<Box<WaitingPublish>>,
+    ) -> Poll<Result<(u64, u64), Refusal>> {
+        let topic = match &resumed {
+            Some(waiting) => waiting.topic.clone(),
+            None => self.open(publish.topic, Purpose::Publish)?,
+        };
+        // The codec has checked what this checks; its error type just does not say so.
+        let packed = Packed::new(publish.records.ends(), publish.records.payload())
+            .map_err(|error| Refusal::new(Code::BadFrame, error.to_string()))?;
+        let log = topic.log();
+        let appended = match resumed {
+            None => log.try_append_packed(packed),
+            Some(_) => Err(AppendError::Full { limit: 0 }),
+        };
+        let appended = match appended {
+            Err(AppendError::Full { .. }) if topic.settings().overflow == Overflow::Block => {
+                let mut waiting = resumed.unwrap_or_else(|| {
+                    Box::new(WaitingPublish {
+                        topic: topic.clone(),
+                        appender: log.appender(),
+                        bell: SubBell::new(self.bell.clone(), PUBLISH_SLOT),
+                    })
+                });
+                waiting.bell.reset();
+                let waker = Waker::from(waiting.bell.clone());
+                let cx = &mut Context::from_waker(&waker);
+                match waiting.appender.poll_append_packed(cx, packed) {
+                    Poll::Ready(appended) => appended,
+                    Poll::Pending => {
+                        self.held = Some(Held::Publish(waiting));
+                        return Poll::Pending;
+                    }
+                }
+            }
+            appended => appended,
+        };
+        Poll::Ready(match appended {
+            Ok(offsets) => Ok((log.epoch(), offsets.start)),
+            Err(AppendError::Closed) if self.is_draining() => Err(Refusal::shutting_down()),
+            Err(error) => Err(Refusal::append(&error, &topic, publish.records.payload().len())),
+        })
+    }
+
+    fn subscribe(&mut self, ask: &Subscribe<'_>) -> Result<(), Refusal> {
+        if self.is_draining() {
+            return Err(Refusal::shutting_down());
+        }
+        if self.subs.contains(ask.sub) {
+            let message = "a subscription of this connection has that number; choose another";
+            return Err(Refusal::new(Code::DuplicateSubscription, message));
+        }
+        let limits = &self.shared.config.limits;
+        let per_connection = limits.max_subscriptions_per_connection;
+        if self.subs.len() >= per_connection {
+            let what = "subscriptions of one connection";
+            return Err(Refusal::limit(Code::TooManySubscriptions, per_connection, what));
+        }
+        let leases = limits.max_leases_per_connection;
+        if ask.lease.is_some() && self.subs.leases() >= leases {
+            let what = "leases of one connection";
+            return Err(Refusal::limit(Code::TooManyLeases, leases, what));
+        }
+        let topic = self.open(ask.topic, Purpose::Subscribe)?;
+        if !self.shared.subscriptions.take(1) {
+            let max = self.shared.subscriptions.limit();
+            let what = "subscriptions of all connections";
+            return Err(Refusal::limit(Code::TooManySubscriptions, max, what));
+        }
+        let (reader, gap) = match open_reader(&topic, ask) {
+            Ok(opened) => opened,
+            Err(refusal) => {
+                self.shared.subscriptions.give_back(1);
+                return Err(refusal);
+            }
+        };
+        let (epoch, next) = (topic.log().epoch(), reader.offset());
+        self.out.push(&Reply::Subscribed {
+            request: ask.request,
+            sub: ask.sub,
+            epoch,
+            next,
+            tail: topic.log().next_offset(),
+        });
+        if let Some((reason, first_missed)) = gap {
+            self.out.push(&Reply::Gap { sub: ask.sub, reason, epoch, first_missed, next });
+        }
+        let new = NewSub { id: ask.sub, topic, reader, caught_up: ask.caught_up };
+        let slot = self.subs.add(new, &self.bell);
+        self.subs.look(slot, &mut self.out);
+        Ok(())
+    }
+
+    fn create(
+        &mut self,
+        name: TopicName<'_>,
+        settings: &protocol::Settings,
+        exist_ok: bool,
+    ) -> Result<(), Refusal> {
+        let broker = self.shared.broker.clone();
+        if exist_ok && broker.topic(name.as_str()).is_some() {
+            return Ok(());
+        }
+        self.may_make_topic()?;
+        let settings = describe::settings_in(settings);
+        if exist_ok {
+            let (_, made) = broker.create_or_get(name.as_str(), &settings)?;
+            self.topics_made += u32::from(made);
+        } else {
+            broker.create(name.as_str(), &settings)?;
+            self.topics_made += 1;
+        }
+        Ok(())
+    }
+
+    fn delete(&mut self, name: TopicName<'_>) -> Result<(), Refusal> {
+        self.shared.broker.delete(name.as_str())?;
+        self.shared.topic_deleted();
+        Ok(())
+    }
+
+    /// Goes on telling the list that is being told, as far as there is room for replies.
+    pub(super) fn tell_list(&mut self) {
+        let limits = &self.shared.config.limits;
+        while self.out.len() < limits.reply_bytes
+            && let Some(Held::List(list)) = &mut self.held
+        {
+            let most = describe::topics_per_frame(limits.max_frame);
+            // One more than is told: whether there is more must be known now.
+            let after = list.after.as_deref();
+            let mut found = self.shared.broker.list(&list.prefix, after, most + 1);
+            let more = found.len() > most;
+            found.truncate(most);
+            describe::topics(list.request, &found, more, &mut self.out);
+            if more {
+                list.after = found.last().map(|topic| topic.name.clone());
+            } else {
+                self.held = None;
+            }
+        }
+    }
+}
+
+/// Opens what the subscription reads through. With it the gap, if it could not start where it was
+/// asked to: why, and the first offset that is missed.
+fn open_reader(
+    topic: &Arc<Topic>,
+    ask: &Subscribe<'_>,
+) -> Result<(Reader, Option<(GapReason, u64)>), Refusal> {
+    let open = |start: Start| -> Result<Reader, LeaseOpenError> {
+        match &ask.lease {
+            None => topic
+                .log()
+                .subscribe(start)
+                .map(Reader::Cursor)
+                .map_err(|error| LeaseOpenError::Log(LeaseError::Subscribe(error))),
+            Some(lease) => {
+                let options = LeaseOptions {
+                    ttl: Duration::from_millis(lease.ttl_ms.into()),
+                    start,
+                    take_over: lease.takeover,
+                };
+                topic.lease(lease.name.as_str(), options).map(Reader::Lease)
+            }
+        }
+    };
+    let error = match open(start_in(ask.start)) {
+        Ok(reader) => return Ok((reader, None)),
+        Err(error) => error,
+    };
+    let gap = match (&error, ask.on_gap) {
+        (LeaseOpenError::Log(LeaseError::Subscribe(error)), OnGap::Continue) => match *error {
+            SubscribeError::Collected { asked, .. } => Some((GapReason::Collected, asked)),
+            SubscribeError::WrongEpoch { .. } => match ask.start {
+                protocol::Start::After { offset, .. } => {
+                    Some((GapReason::OtherEpoch, offset.saturating_add(1)))
+                }
+                _ => None,
+            },
+            _ => None,
+        },
+        _ => None,
+    };
+    match gap {
+        Some(gap) => Ok((open(Start::Earliest)?, Some(gap))),
+        None => Err(error.into()),
+    }
+}
+
+fn start_in(start: protocol::Start) -> Start {
+    match start {
+        protocol::Start::Next => Start::Next,
+        protocol::Start::At(offset) => Start::At(offset),
+        protocol::Start::After { epoch, offset } => Start::After { epoch, offset },
+        protocol::Start::Last(records) => Start::Last(records),
+        protocol::Start::Since(nanos) => Start::Since(UNIX_EPOCH + Duration::from_nanos(nanos)),
+        protocol::Start::Earliest => Start::Earliest,
+    }
+}

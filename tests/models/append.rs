@@ -1,0 +1,75 @@
+//! Append against append, across a seal.
+
+use shuttle::thread;
+
+use crate::explore::{Canary, assert_all_collected, explore, read_available, tiny};
+use crate::log::{Log, Start};
+
+/// Three publishers, two records a segment: every offset is dealt out once, the log holds each
+/// record at its offset, and each publisher's records stand in its order.
+#[test]
+fn appends_across_seals_agree_on_one_order() {
+    explore(|| {
+        let log: Log<Canary> = tiny().build().unwrap();
+        let mut reader = log.subscribe(Start::Earliest).unwrap();
+        let publishers: Vec<_> = (0..3)
+            .map(|p| {
+                let log = log.clone();
+                thread::spawn(move || {
+                    [0, 1].map(|n| (log.append(Canary::new(p * 10 + n)).unwrap(), p * 10 + n))
+                })
+            })
+            .collect();
+        let mut appended = Vec::new();
+        for publisher in publishers {
+            let [first, second] = publisher.join().unwrap();
+            assert!(first.0 < second.0);
+            appended.extend([first, second]);
+        }
+        appended.sort_unstable();
+        let read: Vec<_> = (0..).zip(read_available(&mut reader)).collect();
+        assert_eq!(read, appended);
+        assert_all_collected(&log);
+    });
+}
+
+/// Batches race with single records: a batch stands in one piece.
+#[test]
+fn batches_stay_in_one_piece() {
+    explore(|| {
+        let log: Log<Canary> = tiny().build().unwrap();
+        let mut reader = log.subscribe(Start::Earliest).unwrap();
+        let batches = thread::spawn({
+            let log = log.clone();
+            move || {
+                let pair = log.append_batch([10, 11].map(Canary::new)).unwrap();
+                let triple = log.append_batch([20, 21, 22].map(Canary::new)).unwrap();
+                (pair, triple)
+            }
+        });
+        let one = log.append(Canary::new(1)).unwrap() as usize;
+        let (pair, triple) = batches.join().unwrap();
+        let read = read_available(&mut reader);
+        assert_eq!(read.len(), 6);
+        assert_eq!(read[one], 1);
+        assert_eq!(read[pair.start as usize..pair.end as usize], [10, 11]);
+        assert_eq!(read[triple.start as usize..triple.end as usize], [20, 21, 22]);
+        assert_all_collected(&log);
+    });
+}
+
+/// An exclusive publisher against a reader that follows it.
+#[test]
+fn an_exclusive_publisher_is_followed_across_segments() {
+    explore(|| {
+        let (mut publisher, log) = tiny::<Canary>().build_exclusive().unwrap();
+        let cursor = log.subscribe(Start::Earliest).unwrap();
+        let reader = thread::spawn(move || crate::explore::read_to_end(cursor));
+        for n in 0..5 {
+            assert_eq!(publisher.append(Canary::new(n)).unwrap(), n);
+        }
+        drop(publisher);
+        assert_eq!(reader.join().unwrap(), [0, 1, 2, 3, 4]);
+        assert_eq!(log.stats().live_segments, 1);
+    });
+}

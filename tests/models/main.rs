@@ -1,0 +1,26 @@
+//! Models of the log's races, explored by shuttle over the very source that ships: `log` below is
+//! `src/log`, included with a `sync` of this crate (`sync.rs` here).
+//!
+//! Each model runs under a random scheduler and under PCT. The seed is printed; a failure prints the
+//! schedule, and how to replay it. More schedules:
+//!
+//! ```text
+//! PSA_MODEL_SCHEDULES=1000000 PSA_MODEL_SEED=1 cargo test --test models
+//! ```
+//!
+//! What a run cannot see: reorderings that weak memory allows (shuttle is sequentially consistent),
+//! and races inside `seize`, whose own atomics are the real ones.
+
+#[expect(dead_code, unreachable_pub, unused_imports, reason = "models use a part of the log")]
+#[path = "../../src/log/mod.rs"]
+mod log;
+mod sync;
+
+mod explore;
+
+mod append;
+mod attach;
+mod close;
+mod collect;
+mod evict;
+mod wait;

@@ -1,0 +1,50 @@
+//! The stand-in for `src/sync`: the same door, behind which a model checker sits.
+//!
+//! Every atomic, lock and thread operation of the log is a point at which shuttle may switch to
+//! another thread. Shuttle's memory is sequentially consistent, so barriers have nothing to do here,
+//! and nothing is said about orderings.
+
+pub(crate) use shuttle::sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+};
+pub(crate) use shuttle::sync::{Arc, Mutex, MutexGuard};
+
+/// A waiting thread parks at once: spinning would only lengthen the schedules.
+pub(crate) const SPINS: u32 = 0;
+
+pub(crate) mod thread {
+    pub(crate) use shuttle::hint::spin_loop;
+    pub(crate) use shuttle::thread::{Thread, current, park, park_timeout, yield_now};
+}
+
+pub(crate) mod time {
+    pub(crate) use std::time::{Duration, Instant, SystemTime};
+}
+
+pub(crate) mod barrier {
+    pub(crate) fn init() {}
+
+    pub(crate) fn light() {}
+
+    pub(crate) fn heavy() {}
+}
+
+/// The real `seize`, with owned guards: shuttle runs all its threads on one thread of the operating
+/// system, whose local guards would share a reservation and protect each other.
+pub(crate) mod reclaim {
+    pub(crate) use seize::{Collector, Guard};
+
+    pub(crate) type ReadGuard<'a> = seize::OwnedGuard<'a>;
+
+    pub(crate) fn enter(collector: &Collector) -> ReadGuard<'_> {
+        collector.enter_owned()
+    }
+}
+
+pub(crate) fn zeroed_u32s(len: usize) -> Box<[AtomicU32]> {
+    (0..len).map(|_| AtomicU32::new(0)).collect()
+}
+
+pub(crate) fn zeroed_u64s(len: usize) -> Box<[AtomicU64]> {
+    (0..len).map(|_| AtomicU64::new(0)).collect()
+}

@@ -1,0 +1,187 @@
+//! Named subscribers that die and come back, or do not.
+
+use std::time::Duration;
+
+use psa::{
+    Retention,
+    protocol::{CloseReason, Code, LeaseRequest, Request, Start, Subscribe},
+};
+
+use crate::support::*;
+
+fn nothing_kept() -> Running {
+    serve(|c| {
+        c.broker.retention = Retention::Nothing;
+        c.broker.segment_bytes = 4 << 10;
+    })
+}
+
+fn leased(sub: u32, topic: &str, ttl_ms: u32) -> Subscribe<'_> {
+    let lease = LeaseRequest { name: name("worker"), ttl_ms, takeover: false };
+    Subscribe { lease: Some(lease), ..subscribe(sub, topic, Start::Earliest) }
+}
+
+async fn publish_kilobytes(client: &mut Client, records: u64) {
+    for _ in 0..records {
+        client.publish("a", &[&[1; 1000]]).await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_not_committed_comes_again_after_a_crash() {
+    let server = nothing_kept();
+    let mut worker = Client::new(&server).await;
+    worker.send(&Request::Subscribe(leased(1, "a", 60_000))).await;
+    worker.subscribed(1).await;
+    let mut other = Client::new(&server).await;
+    publish_kilobytes(&mut other, 100).await;
+    worker.records(1, 0, 100).await;
+    worker.send(&Request::Commit { request: 2, sub: 1, offset: 29, ack: true }).await;
+    worker.expect_done(2).await;
+    // A commit that lies before it changes nothing; one without acknowledgement is silent.
+    worker.send(&Request::Commit { request: 3, sub: 1, offset: 10, ack: false }).await;
+    worker.send(&Request::Commit { request: 4, sub: 1, offset: 39, ack: false }).await;
+    worker.send(&Request::Ping { token: 1 }).await;
+    assert_eq!(worker.next().await, Got::Pong { token: 1 });
+    drop(worker);
+    other.stats_until("a", "the connection is gone", |s| s.cursors == 0).await;
+    let (_, leases) = other.describe("a").await;
+    assert_eq!(leases, [("worker".to_string(), 40, false)]);
+    let mut worker = Client::new(&server).await;
+    worker.send(&Request::Subscribe(leased(7, "a", 60_000))).await;
+    let (_, next, tail) = worker.subscribed(7).await;
+    assert_eq!((next, tail), (40, 100));
+    worker.records(7, 40, 60).await;
+}
+
+#[tokio::test]
+async fn commits_let_memory_go_and_only_they_do() {
+    let server = nothing_kept();
+    let mut worker = Client::new(&server).await;
+    worker.send(&Request::Subscribe(leased(1, "a", 60_000))).await;
+    worker.subscribed(1).await;
+    let mut other = Client::new(&server).await;
+    publish_kilobytes(&mut other, 100).await;
+    worker.records(1, 0, 100).await;
+    let held = other.stats("a").await;
+    assert_eq!(held.first, 0);
+    assert!(held.live_segments > 20, "{held:?}");
+    worker.send(&Request::Commit { request: 2, sub: 1, offset: 99, ack: true }).await;
+    worker.expect_done(2).await;
+    let free = other.stats("a").await;
+    assert!(free.live_segments <= 2, "{free:?}");
+}
+
+#[tokio::test]
+async fn a_commit_must_be_of_what_was_delivered_under_a_lease() {
+    let server = nothing_kept();
+    let mut worker = Client::new(&server).await;
+    worker.send(&Request::Subscribe(leased(1, "a", 60_000))).await;
+    worker.subscribed(1).await;
+    worker.send(&Request::Commit { request: 2, sub: 1, offset: 0, ack: false }).await;
+    assert_eq!(worker.expect_error(2).await, Code::BadCommit);
+    worker.subscribe(5, "a", Start::Earliest).await;
+    worker.send(&Request::Commit { request: 3, sub: 5, offset: 0, ack: true }).await;
+    assert_eq!(worker.expect_error(3).await, Code::BadCommit);
+    worker.send(&Request::Commit { request: 4, sub: 6, offset: 0, ack: true }).await;
+    assert_eq!(worker.expect_error(4).await, Code::UnknownSubscription);
+}
+
+#[tokio::test]
+async fn an_expired_lease_frees_what_it_held_at_its_time() {
+    let server = nothing_kept();
+    let mut worker = Client::new(&server).await;
+    worker.send(&Request::Subscribe(leased(1, "a", 150))).await;
+    worker.subscribed(1).await;
+    let mut other = Client::new(&server).await;
+    publish_kilobytes(&mut other, 100).await;
+    worker.records(1, 0, 100).await;
+    let died = std::time::Instant::now();
+    drop(worker);
+    let held = other.stats_until("a", "the connection is gone", |s| s.cursors == 0).await;
+    assert!(held.live_segments > 20, "{held:?}");
+    let free = other.stats_until("a", "the lease expires", |s| s.leases == 0).await;
+    assert!(died.elapsed() >= Duration::from_millis(150));
+    assert!(free.live_segments <= 2, "{free:?}");
+}
+
+#[tokio::test]
+async fn a_second_holder_is_refused_or_takes_over() {
+    let server = nothing_kept();
+    let mut first = Client::new(&server).await;
+    first.send(&Request::Subscribe(leased(1, "a", 60_000))).await;
+    first.subscribed(1).await;
+    let mut second = Client::new(&server).await;
+    second.send(&Request::Subscribe(leased(1, "a", 60_000))).await;
+    assert_eq!(second.expect_error(1001).await, Code::LeaseHeld);
+    second.publish("a", &[b"x"]).await;
+    first.records(1, 0, 1).await;
+    let mut ask = leased(1, "a", 60_000);
+    ask.lease.as_mut().unwrap().takeover = true;
+    second.send(&Request::Subscribe(ask)).await;
+    let (_, next, _) = second.subscribed(1).await;
+    assert_eq!(next, 0);
+    let closed = Got::Closed { sub: 1, reason: CloseReason::LeaseTakenOver, next: 1 };
+    assert_eq!(first.next().await, closed);
+    second.records(1, 0, 1).await;
+    // The one that lost it is otherwise well, and its number is free.
+    first.send(&Request::Commit { request: 9, sub: 1, offset: 0, ack: true }).await;
+    assert_eq!(first.expect_error(9).await, Code::UnknownSubscription);
+    second.send(&Request::Commit { request: 9, sub: 1, offset: 0, ack: true }).await;
+    second.expect_done(9).await;
+}
+
+#[tokio::test]
+async fn a_released_lease_is_gone_at_once() {
+    let server = nothing_kept();
+    let mut worker = Client::new(&server).await;
+    worker.send(&Request::Subscribe(leased(1, "a", 60_000))).await;
+    worker.subscribed(1).await;
+    publish_kilobytes(&mut Client::new(&server).await, 50).await;
+    worker.records(1, 0, 50).await;
+    worker.send(&Request::Unsubscribe { request: 2, sub: 1, release: true }).await;
+    assert!(matches!(worker.next().await, Got::Closed { sub: 1, next: 50, .. }));
+    worker.expect_done(2).await;
+    let stats = worker.stats("a").await;
+    assert_eq!(stats.leases, 0);
+    assert!(stats.live_segments <= 2, "{stats:?}");
+    // Without release it stays.
+    worker.send(&Request::Subscribe(leased(1, "a", 60_000))).await;
+    let _ = worker.next().await;
+    worker.send(&Request::Unsubscribe { request: 3, sub: 1, release: false }).await;
+    while worker.next().await != (Got::Done { request: 3 }) {}
+    assert_eq!(worker.stats("a").await.leases, 1);
+}
+
+#[tokio::test]
+async fn leases_are_limited_by_connection_by_topic_and_in_total() {
+    let server = serve(|c| {
+        c.limits.max_leases_per_connection = 2;
+        c.broker.max_leases_per_topic = 3;
+        c.broker.max_leases = 4;
+    });
+    let ask = |sub: u32, topic: &'static str, lease: &'static str| {
+        let lease = LeaseRequest { name: name(lease), ttl_ms: 60_000, takeover: false };
+        Request::Subscribe(Subscribe { lease: Some(lease), ..subscribe(sub, topic, Start::Next) })
+    };
+    let mut clients =
+        [Client::new(&server).await, Client::new(&server).await, Client::new(&server).await];
+    for (client, sub, topic, lease, expected) in [
+        (0, 1, "a", "1", None),
+        (0, 2, "a", "2", None),
+        (0, 3, "b", "3", Some(Code::TooManyLeases)),
+        (1, 1, "a", "3", None),
+        (1, 2, "a", "4", Some(Code::TooManyLeases)),
+        (1, 2, "b", "1", None),
+        (2, 1, "b", "2", Some(Code::TooManyLeases)),
+    ] {
+        let client: &mut Client = &mut clients[client];
+        client.send(&ask(sub, topic, lease)).await;
+        match expected {
+            None => drop(client.subscribed(sub).await),
+            Some(code) => {
+                assert_eq!(client.expect_error(1000 + sub).await, code, "{topic} {lease}")
+            }
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The server over real sockets: a client that is nothing but a socket and the codec.
+
+mod deliver;
+mod drain;
+mod handshake;
+mod leases;
+mod limits;
+mod overflow;
+mod publish;
+mod support;
+mod topics;
