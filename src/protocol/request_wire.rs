@@ -86,11 +86,7 @@ impl<'a> Body<'a> {
     }
 
     fn refuse(&self, request: u32, refusal: impl Into<Refusal>) -> DecodeError {
-        DecodeError::Refused {
-            request,
-            consumed: self.consumed,
-            refusal: refusal.into(),
-        }
+        DecodeError::Refused { request, consumed: self.consumed, refusal: refusal.into() }
     }
 
     fn decode(mut self, kind: u8) -> Result<Request<'a>, DecodeError> {
@@ -109,9 +105,7 @@ impl<'a> Body<'a> {
                 offset: self.reader.u64()?,
                 ack: self.flag(ACK),
             },
-            kind::PING => Request::Ping {
-                token: self.reader.u64()?,
-            },
+            kind::PING => Request::Ping { token: self.reader.u64()? },
             _ => return self.named(kind),
         };
         self.reader.finish()?;
@@ -132,12 +126,7 @@ impl<'a> Body<'a> {
         if token.len() > MAX_TOKEN || client.len() > MAX_TEXT {
             return Err(reader.malformed("its token or its client text is too long"));
         }
-        Ok(Hello {
-            version_min,
-            version_max,
-            token,
-            client,
-        })
+        Ok(Hello { version_min, version_max, token, client })
     }
 
     fn publish(&mut self) -> Result<Publish<'a>, DecodeError> {
@@ -153,12 +142,7 @@ impl<'a> Body<'a> {
         if size > max {
             return Err(self.refuse(request, Refusal::RecordTooLarge { size, max }));
         }
-        Ok(Publish {
-            request,
-            topic,
-            ack: self.flag(ACK),
-            records,
-        })
+        Ok(Publish { request, topic, ack: self.flag(ACK), records })
     }
 
     fn subscribe(&mut self) -> Result<Subscribe<'a>, DecodeError> {
@@ -175,9 +159,7 @@ impl<'a> Body<'a> {
         let ttl_ms = self.reader.u32()?;
         let takeover = self.flag(TAKEOVER);
         if lease.is_empty() && (ttl_ms != 0 || takeover) {
-            return Err(self
-                .reader
-                .malformed("a lease's time or takeover without its name"));
+            return Err(self.reader.malformed("a lease's time or takeover without its name"));
         }
         let topic = TopicName::from_bytes(topic).map_err(|error| self.refuse(request, error))?;
         let lease = wire::optional_name(lease).map_err(|error| self.refuse(request, error))?;
@@ -188,11 +170,7 @@ impl<'a> Body<'a> {
             start,
             on_gap,
             caught_up: self.flag(CAUGHT_UP),
-            lease: lease.map(|name| LeaseRequest {
-                name,
-                ttl_ms,
-                takeover,
-            }),
+            lease: lease.map(|name| LeaseRequest { name, ttl_ms, takeover }),
         })
     }
 
@@ -221,11 +199,7 @@ impl<'a> Body<'a> {
         };
         let (flags, consumed) = (self.flags, self.consumed);
         self.reader.finish()?;
-        let refuse = |refusal: Refusal| DecodeError::Refused {
-            request,
-            consumed,
-            refusal,
-        };
+        let refuse = |refusal: Refusal| DecodeError::Refused { request, consumed, refusal };
         let prefix = wire::optional_name(name).map_err(|error| refuse(error.into()))?;
         if kind == kind::LIST {
             return Ok(Request::List { request, prefix });
@@ -268,34 +242,20 @@ impl Request<'_> {
                 return;
             }
             Self::Subscribe(subscribe) => put_subscribe(out, &subscribe),
-            Self::Unsubscribe {
-                request,
-                sub,
-                release,
-            } => {
+            Self::Unsubscribe { request, sub, release } => {
                 let at = frame::begin(out, kind::UNSUBSCRIBE, u8::from(release) * RELEASE);
                 put_u32(out, request);
                 put_u32(out, sub);
                 at
             }
-            Self::Commit {
-                request,
-                sub,
-                offset,
-                ack,
-            } => {
+            Self::Commit { request, sub, offset, ack } => {
                 let at = frame::begin(out, kind::COMMIT, u8::from(ack) * ACK);
                 put_u32(out, request);
                 put_u32(out, sub);
                 put_u64(out, offset);
                 at
             }
-            Self::Create {
-                request,
-                topic,
-                settings,
-                exist_ok,
-            } => {
+            Self::Create { request, topic, settings, exist_ok } => {
                 let flags = u8::from(exist_ok) * EXIST_OK;
                 let at = put_named(out, kind::CREATE, flags, request, Some(topic));
                 settings.encode(out);
