@@ -6,6 +6,7 @@
 //! Random moments come from a seed that every test prints; `PSA_E2E_SEED=N` sets it.
 #![cfg(all(unix, feature = "cli"))]
 
+mod again;
 mod feed;
 mod follow;
 mod follower;
