@@ -28,6 +28,8 @@ use crate::{
 
 /// The slot under which a waiting publish rings: no subscription has it.
 pub(super) const PUBLISH_SLOT: u32 = u32::MAX;
+/// The slot under which memory for input rings.
+pub(super) const INPUT_SLOT: u32 = u32::MAX - 1;
 
 /// A request that holds back those behind it.
 pub(super) enum Held {
@@ -72,7 +74,7 @@ impl Session {
             }
             (_, &Request::Unsubscribe { request, sub, release }) => {
                 if self.subs.unsubscribe(sub, release, &mut self.out)? {
-                    self.shared.subscriptions.give_back(1);
+                    self.recount();
                     self.done(request);
                 } else {
                     self.unknown_subscription(request);
@@ -320,6 +322,7 @@ impl Session {
                 return Err(refusal);
             }
         };
+        self.counted += 1;
         let (epoch, next) = (topic.log().epoch(), reader.offset());
         self.out.push(&Reply::Subscribed {
             request: ask.request,
