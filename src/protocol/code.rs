@@ -149,19 +149,9 @@ mod tests {
             assert_eq!(Code::from(number).number(), number);
         }
         for (i, code) in Code::ALL.iter().enumerate() {
-            assert_eq!(
-                usize::from(code.number()),
-                i + 1,
-                "numbers are dense from 1"
-            );
+            assert_eq!(usize::from(code.number()), i + 1, "numbers are dense from 1");
             assert!(!matches!(Code::from(code.number()), Code::Other(_)));
-            assert_eq!(
-                1,
-                Code::ALL
-                    .iter()
-                    .filter(|other| other.word() == code.word())
-                    .count()
-            );
+            assert_eq!(1, Code::ALL.iter().filter(|other| other.word() == code.word()).count());
         }
     }
 }

@@ -104,9 +104,7 @@ impl DecodeError {
     #[must_use]
     pub const fn refused(&self) -> Option<(u32, usize)> {
         match self {
-            Self::Refused {
-                request, consumed, ..
-            } => Some((*request, *consumed)),
+            Self::Refused { request, consumed, .. } => Some((*request, *consumed)),
             _ => None,
         }
     }

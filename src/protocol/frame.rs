@@ -55,10 +55,7 @@ pub struct DecodeLimits {
 
 impl Default for DecodeLimits {
     fn default() -> Self {
-        Self {
-            max_frame: DEFAULT_MAX_FRAME,
-            max_record: DEFAULT_MAX_RECORD,
-        }
+        Self { max_frame: DEFAULT_MAX_FRAME, max_record: DEFAULT_MAX_RECORD }
     }
 }
 
@@ -126,12 +123,7 @@ pub(super) fn split<'a>(
     // At most `max_frame`, a u32: fits.
     let consumed = size as usize;
     Ok(match rest.get(..length as usize) {
-        Some(body) => Ok(Raw {
-            kind,
-            flags,
-            body,
-            consumed,
-        }),
+        Some(body) => Ok(Raw { kind, flags, body, consumed }),
         None => Err(consumed),
     })
 }

@@ -55,9 +55,7 @@ impl<'a> TopicName<'a> {
         }
         match std::str::from_utf8(name) {
             Ok(name) => Self::new(name),
-            Err(error) => Err(NameError::NotUtf8 {
-                at: error.valid_up_to(),
-            }),
+            Err(error) => Err(NameError::NotUtf8 { at: error.valid_up_to() }),
         }
     }
 
@@ -138,10 +136,7 @@ mod tests {
         let longest = "x".repeat(255);
         assert_eq!(TopicName::new(&longest).unwrap().as_str(), longest);
         let over = "x".repeat(256);
-        assert_eq!(
-            TopicName::new(&over),
-            Err(NameError::TooLong { bytes: 256 })
-        );
+        assert_eq!(TopicName::new(&over), Err(NameError::TooLong { bytes: 256 }));
         assert_eq!(TopicName::new(""), Err(NameError::Empty));
         assert_eq!(TopicName::from_bytes(b""), Err(NameError::Empty));
     }
@@ -160,9 +155,6 @@ mod tests {
 
     #[test]
     fn bytes_that_are_not_utf8_say_where() {
-        assert_eq!(
-            TopicName::from_bytes(b"ab\xff"),
-            Err(NameError::NotUtf8 { at: 2 })
-        );
+        assert_eq!(TopicName::from_bytes(b"ab\xff"), Err(NameError::NotUtf8 { at: 2 }));
     }
 }

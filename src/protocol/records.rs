@@ -83,12 +83,9 @@ impl<'a> Records<'a> {
         }
         let (first, last) = (u32::from_le_bytes(*first), u32::from_le_bytes(*last));
         // Without an early exit, so that it compiles to vector instructions.
-        let descends = each
-            .iter()
-            .zip(&each[1..])
-            .fold(first < start, |bad, (a, b)| {
-                bad | (u32::from_le_bytes(*b) < u32::from_le_bytes(*a))
-            });
+        let descends = each.iter().zip(&each[1..]).fold(first < start, |bad, (a, b)| {
+            bad | (u32::from_le_bytes(*b) < u32::from_le_bytes(*a))
+        });
         if descends {
             return Err(RecordsError::Descending);
         }
@@ -96,10 +93,49 @@ impl<'a> Records<'a> {
         if (last - start) as usize != payload.len() {
             return Err(RecordsError::WrongPayload);
         }
-        Ok(Self {
+        Ok(Self { start, ends, payload })
+    }
+
+    /// Slices that were checked before, as `new` would.
+    #[cfg(feature = "client")]
+    pub(crate) const fn checked(start: u32, ends: &'a [u8], payload: &'a [u8]) -> Self {
+        Self {
             start,
             ends,
             payload,
+        }
+    }
+
+    /// The same batch without its first `count` records, or `None` if nothing is left. Constant
+    /// time.
+    ///
+    /// ```
+    /// use psa::protocol::Records;
+    ///
+    /// let ends = [1_u32.to_le_bytes(), 3_u32.to_le_bytes()].concat();
+    /// let records = Records::new(0, &ends, b"abc")?;
+    /// let rest = records.skip_first(1).unwrap();
+    /// assert_eq!((rest.start(), rest.payload()), (1, b"bc".as_slice()));
+    /// assert_eq!(records.skip_first(2), None);
+    /// # Ok::<(), psa::protocol::RecordsError>(())
+    /// ```
+    #[must_use]
+    pub fn skip_first(&self, count: usize) -> Option<Self> {
+        let Some(before) = count.checked_sub(1) else {
+            return Some(*self);
+        };
+        let (each, _) = self.ends.as_chunks::<4>();
+        let start = u32::from_le_bytes(*each.get(before)?);
+        let (_, rest) = each.split_at_checked(count)?;
+        if rest.is_empty() {
+            return None;
+        }
+        Some(Self {
+            start,
+            ends: rest.as_flattened(),
+            payload: self
+                .payload
+                .get(start.wrapping_sub(self.start) as usize..)?,
         })
     }
 
@@ -132,14 +168,10 @@ impl<'a> Records<'a> {
     #[must_use]
     pub fn largest(&self) -> u32 {
         let (each, _) = self.ends.as_chunks::<4>();
-        let first = each
-            .first()
-            .map_or(0, |end| u32::from_le_bytes(*end) - self.start);
-        each.iter()
-            .zip(each.get(1..).unwrap_or_default())
-            .fold(first, |most, (a, b)| {
-                most.max(u32::from_le_bytes(*b).wrapping_sub(u32::from_le_bytes(*a)))
-            })
+        let first = each.first().map_or(0, |end| u32::from_le_bytes(*end) - self.start);
+        each.iter().zip(each.get(1..).unwrap_or_default()).fold(first, |most, (a, b)| {
+            most.max(u32::from_le_bytes(*b).wrapping_sub(u32::from_le_bytes(*a)))
+        })
     }
 
     /// Record `index`, counted from 0, or `None` behind the last one. Constant time.
@@ -200,9 +232,7 @@ impl<'a> Iterator for RecordsIter<'a> {
     fn next(&mut self) -> Option<&'a [u8]> {
         let end = u32::from_le_bytes(*self.ends.next()?);
         // The ends were checked, so the split cannot fail; `None` would end the iteration.
-        let (record, rest) = self
-            .rest
-            .split_at_checked(end.wrapping_sub(self.at) as usize)?;
+        let (record, rest) = self.rest.split_at_checked(end.wrapping_sub(self.at) as usize)?;
         self.at = end;
         self.rest = rest;
         Some(record)
@@ -229,10 +259,7 @@ mod tests {
         let start = u32::MAX - 3;
         let ends = column(&[start, start + 2, u32::MAX]);
         let records = Records::new(start, &ends, b"abc").unwrap();
-        assert_eq!(
-            records.iter().collect::<Vec<_>>(),
-            [b"".as_slice(), b"ab", b"c"]
-        );
+        assert_eq!(records.iter().collect::<Vec<_>>(), [b"".as_slice(), b"ab", b"c"]);
         assert_eq!((records.count(), records.largest()), (3, 2));
         for (i, record) in records.iter().enumerate() {
             assert_eq!(records.get(i), Some(record));

@@ -167,15 +167,7 @@ impl<'a> ErrorReply<'a> {
     /// An error without facts.
     #[must_use]
     pub const fn new(request: u32, code: Code, message: &'a str) -> Self {
-        Self {
-            request,
-            code,
-            epoch: 0,
-            asked: 0,
-            first: 0,
-            next: 0,
-            message,
-        }
+        Self { request, code, epoch: 0, asked: 0, first: 0, next: 0, message }
     }
 }
 

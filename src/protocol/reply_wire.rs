@@ -52,10 +52,7 @@ pub fn decode_reply<'a>(
     let mut reader = Reader::new(raw.kind, raw.body);
     let value = decode_body(raw.kind, raw.flags, &mut reader)?;
     reader.finish()?;
-    Ok(Decoded::Frame {
-        value,
-        consumed: raw.consumed,
-    })
+    Ok(Decoded::Frame { value, consumed: raw.consumed })
 }
 
 fn decode_body<'a>(kind: u8, flags: u8, reader: &mut Reader<'a>) -> Result<Reply<'a>, DecodeError> {
@@ -78,12 +75,7 @@ fn decode_body<'a>(kind: u8, flags: u8, reader: &mut Reader<'a>) -> Result<Reply
             if count == 0 || first.checked_add(count.into()).is_none() {
                 return Err(reader.malformed("it acknowledges impossible offsets"));
             }
-            Reply::Ack {
-                request,
-                epoch,
-                first,
-                count,
-            }
+            Reply::Ack { request, epoch, first, count }
         }
         kind::DELIVER => Reply::Deliver(decode_chunk(reader)?),
         kind::SUBSCRIBED => Reply::Subscribed {
@@ -150,12 +142,8 @@ fn decode_body<'a>(kind: u8, flags: u8, reader: &mut Reader<'a>) -> Result<Reply
             let message = reader.text()?;
             Reply::Goodbye { code, message }
         }
-        kind::PONG => Reply::Pong {
-            token: reader.u64()?,
-        },
-        kind::DONE => Reply::Done {
-            request: reader.u32()?,
-        },
+        kind::PONG => Reply::Pong { token: reader.u64()? },
+        kind::DONE => Reply::Done { request: reader.u32()? },
         kind::TOPICS => Reply::Topics {
             request: reader.u32()?,
             more: flags & MORE != 0,
@@ -194,12 +182,7 @@ fn decode_chunk<'a>(reader: &mut Reader<'a>) -> Result<Chunk<'a>, DecodeError> {
     if first.checked_add(count.into()).is_none() {
         return Err(reader.malformed("its offsets go beyond 64 bits"));
     }
-    Ok(Chunk {
-        sub,
-        first,
-        time,
-        records,
-    })
+    Ok(Chunk { sub, first, time, records })
 }
 
 /// A counted list whose items take at least `min` bytes each: the count is checked against the
@@ -239,12 +222,7 @@ impl Reply<'_> {
                 put_text(out, welcome.server, MAX_TEXT);
                 at
             }
-            Self::Ack {
-                request,
-                epoch,
-                first,
-                count,
-            } => {
+            Self::Ack { request, epoch, first, count } => {
                 let at = frame::begin(out, kind::ACK, 0);
                 put_u32(out, request);
                 put_u64(out, epoch);
@@ -268,13 +246,7 @@ impl Reply<'_> {
                 out.extend_from_slice(records.payload());
                 return;
             }
-            Self::Subscribed {
-                request,
-                sub,
-                epoch,
-                next,
-                tail,
-            } => {
+            Self::Subscribed { request, sub, epoch, next, tail } => {
                 let at = frame::begin(out, kind::SUBSCRIBED, 0);
                 put_u32(out, request);
                 put_u32(out, sub);
@@ -283,13 +255,7 @@ impl Reply<'_> {
                 put_u64(out, tail);
                 at
             }
-            Self::Gap {
-                sub,
-                reason,
-                epoch,
-                first_missed,
-                next,
-            } => {
+            Self::Gap { sub, reason, epoch, first_missed, next } => {
                 let at = frame::begin(out, kind::GAP, 0);
                 put_u32(out, sub);
                 out.extend_from_slice(&[reason as u8, 0, 0, 0]);
@@ -341,11 +307,7 @@ impl Reply<'_> {
                 put_u32(out, request);
                 at
             }
-            Self::Topics {
-                request,
-                more,
-                ref topics,
-            } => {
+            Self::Topics { request, more, ref topics } => {
                 let at = frame::begin(out, kind::TOPICS, u8::from(more) * MORE);
                 put_u32(out, request);
                 put_u32(out, topics.len() as u32);
@@ -359,10 +321,7 @@ impl Reply<'_> {
                 description.settings.encode(out);
                 description.stats.encode(out);
                 put_u32(out, description.leases.len() as u32);
-                description
-                    .leases
-                    .iter()
-                    .for_each(|lease| lease.encode(out));
+                description.leases.iter().for_each(|lease| lease.encode(out));
                 at
             }
         };

@@ -3,7 +3,7 @@
 use super::error::{DecodeError, Refusal};
 use super::frame::{self, DecodeLimits, Decoded, Shape, kind};
 use super::name::{MAX_NAME, TopicName};
-use super::records::Records;
+use super::records::{MAX_RECORDS_BYTES, Records, RecordsError};
 use super::request::{Hello, LeaseRequest, MAGIC, OnGap, Publish, Request, Start, Subscribe};
 use super::settings::Settings;
 use super::wire::{
@@ -86,11 +86,7 @@ impl<'a> Body<'a> {
     }
 
     fn refuse(&self, request: u32, refusal: impl Into<Refusal>) -> DecodeError {
-        DecodeError::Refused {
-            request,
-            consumed: self.consumed,
-            refusal: refusal.into(),
-        }
+        DecodeError::Refused { request, consumed: self.consumed, refusal: refusal.into() }
     }
 
     fn decode(mut self, kind: u8) -> Result<Request<'a>, DecodeError> {
@@ -109,9 +105,7 @@ impl<'a> Body<'a> {
                 offset: self.reader.u64()?,
                 ack: self.flag(ACK),
             },
-            kind::PING => Request::Ping {
-                token: self.reader.u64()?,
-            },
+            kind::PING => Request::Ping { token: self.reader.u64()? },
             _ => return self.named(kind),
         };
         self.reader.finish()?;
@@ -132,12 +126,7 @@ impl<'a> Body<'a> {
         if token.len() > MAX_TOKEN || client.len() > MAX_TEXT {
             return Err(reader.malformed("its token or its client text is too long"));
         }
-        Ok(Hello {
-            version_min,
-            version_max,
-            token,
-            client,
-        })
+        Ok(Hello { version_min, version_max, token, client })
     }
 
     fn publish(&mut self) -> Result<Publish<'a>, DecodeError> {
@@ -153,12 +142,7 @@ impl<'a> Body<'a> {
         if size > max {
             return Err(self.refuse(request, Refusal::RecordTooLarge { size, max }));
         }
-        Ok(Publish {
-            request,
-            topic,
-            ack: self.flag(ACK),
-            records,
-        })
+        Ok(Publish { request, topic, ack: self.flag(ACK), records })
     }
 
     fn subscribe(&mut self) -> Result<Subscribe<'a>, DecodeError> {
@@ -175,9 +159,7 @@ impl<'a> Body<'a> {
         let ttl_ms = self.reader.u32()?;
         let takeover = self.flag(TAKEOVER);
         if lease.is_empty() && (ttl_ms != 0 || takeover) {
-            return Err(self
-                .reader
-                .malformed("a lease's time or takeover without its name"));
+            return Err(self.reader.malformed("a lease's time or takeover without its name"));
         }
         let topic = TopicName::from_bytes(topic).map_err(|error| self.refuse(request, error))?;
         let lease = wire::optional_name(lease).map_err(|error| self.refuse(request, error))?;
@@ -188,11 +170,7 @@ impl<'a> Body<'a> {
             start,
             on_gap,
             caught_up: self.flag(CAUGHT_UP),
-            lease: lease.map(|name| LeaseRequest {
-                name,
-                ttl_ms,
-                takeover,
-            }),
+            lease: lease.map(|name| LeaseRequest { name, ttl_ms, takeover }),
         })
     }
 
@@ -221,11 +199,7 @@ impl<'a> Body<'a> {
         };
         let (flags, consumed) = (self.flags, self.consumed);
         self.reader.finish()?;
-        let refuse = |refusal: Refusal| DecodeError::Refused {
-            request,
-            consumed,
-            refusal,
-        };
+        let refuse = |refusal: Refusal| DecodeError::Refused { request, consumed, refusal };
         let prefix = wire::optional_name(name).map_err(|error| refuse(error.into()))?;
         if kind == kind::LIST {
             return Ok(Request::List { request, prefix });
@@ -268,34 +242,20 @@ impl Request<'_> {
                 return;
             }
             Self::Subscribe(subscribe) => put_subscribe(out, &subscribe),
-            Self::Unsubscribe {
-                request,
-                sub,
-                release,
-            } => {
+            Self::Unsubscribe { request, sub, release } => {
                 let at = frame::begin(out, kind::UNSUBSCRIBE, u8::from(release) * RELEASE);
                 put_u32(out, request);
                 put_u32(out, sub);
                 at
             }
-            Self::Commit {
-                request,
-                sub,
-                offset,
-                ack,
-            } => {
+            Self::Commit { request, sub, offset, ack } => {
                 let at = frame::begin(out, kind::COMMIT, u8::from(ack) * ACK);
                 put_u32(out, request);
                 put_u32(out, sub);
                 put_u64(out, offset);
                 at
             }
-            Self::Create {
-                request,
-                topic,
-                settings,
-                exist_ok,
-            } => {
+            Self::Create { request, topic, settings, exist_ok } => {
                 let flags = u8::from(exist_ok) * EXIST_OK;
                 let at = put_named(out, kind::CREATE, flags, request, Some(topic));
                 settings.encode(out);
@@ -330,6 +290,52 @@ pub fn publish_header(out: &mut Vec<u8>, publish: &Publish<'_>) {
     let body = out.len() - at - frame::HEADER + records.ends().len() + records.payload().len();
     // `Records` is limited so that this fits.
     out[at..at + 4].copy_from_slice(&(body as u32).to_le_bytes());
+}
+
+/// Appends a PUBLISH of records that lie apart from each other; they are copied once, into `out`.
+///
+/// # Errors
+///
+/// [`RecordsError::Empty`] and [`RecordsError::TooLarge`]; `out` is then as it was.
+///
+/// ```
+/// use psa::protocol::{TopicName, encode_publish};
+///
+/// let mut out = Vec::new();
+/// let topic = TopicName::new("news")?;
+/// encode_publish(&mut out, 7, topic, true, [b"one".as_slice(), b"two"].into_iter())?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn encode_publish<'r>(
+    out: &mut Vec<u8>,
+    request: u32,
+    topic: TopicName<'_>,
+    ack: bool,
+    records: impl Iterator<Item = &'r [u8]> + Clone,
+) -> Result<(), RecordsError> {
+    let (mut count, mut bytes) = (0_usize, 0_usize);
+    for record in records.clone() {
+        count += 1;
+        bytes = bytes.saturating_add(record.len());
+    }
+    if count == 0 {
+        return Err(RecordsError::Empty);
+    }
+    if count.saturating_mul(4).saturating_add(bytes) > MAX_RECORDS_BYTES {
+        return Err(RecordsError::TooLarge);
+    }
+    let at = frame::begin(out, kind::PUBLISH, u8::from(ack) * ACK);
+    put_u32(out, request);
+    put_name(out, Some(topic));
+    put_u32(out, count as u32);
+    let mut end = 0;
+    for record in records.clone() {
+        end += record.len() as u32;
+        put_u32(out, end);
+    }
+    records.for_each(|record| out.extend_from_slice(record));
+    frame::finish(out, at);
+    Ok(())
 }
 
 fn put_named(

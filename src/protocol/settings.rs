@@ -100,11 +100,6 @@ impl Settings {
             }
             _ => return refuse("retention is 0 to 4 or 255 default"),
         };
-        Ok(Ok(Self {
-            segment_bytes,
-            overflow,
-            retention,
-            memory_limit,
-        }))
+        Ok(Ok(Self { segment_bytes, overflow, retention, memory_limit }))
     }
 }

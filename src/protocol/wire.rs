@@ -27,10 +27,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) const fn malformed(&self, what: &'static str) -> DecodeError {
-        DecodeError::Malformed {
-            kind: self.kind,
-            what,
-        }
+        DecodeError::Malformed { kind: self.kind, what }
     }
 
     pub(super) const fn remaining(&self) -> usize {
@@ -47,10 +44,7 @@ impl<'a> Reader<'a> {
 
     /// `count` items of `size` bytes each, where the product may overflow.
     pub(super) fn items(&mut self, count: u32, size: usize) -> Result<&'a [u8], DecodeError> {
-        match usize::try_from(count)
-            .ok()
-            .and_then(|n| n.checked_mul(size))
-        {
+        match usize::try_from(count).ok().and_then(|n| n.checked_mul(size)) {
             Some(bytes) => self.bytes(bytes),
             None => Err(self.malformed(SHORT)),
         }
@@ -124,11 +118,7 @@ impl<'a> Reader<'a> {
 
 /// An empty name means none.
 pub(super) fn optional_name(bytes: &[u8]) -> Result<Option<TopicName<'_>>, NameError> {
-    if bytes.is_empty() {
-        Ok(None)
-    } else {
-        TopicName::from_bytes(bytes).map(Some)
-    }
+    if bytes.is_empty() { Ok(None) } else { TopicName::from_bytes(bytes).map(Some) }
 }
 
 pub(super) fn put_u16(out: &mut Vec<u8>, value: u16) {

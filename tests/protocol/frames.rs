@@ -155,11 +155,7 @@ pub(crate) fn with_request<T>(p: &Parts, then: impl FnOnce(Request<'_>) -> T) ->
             sub: p.b,
             topic,
             start: p.start,
-            on_gap: if p.flag {
-                OnGap::Error
-            } else {
-                OnGap::Continue
-            },
+            on_gap: if p.flag { OnGap::Error } else { OnGap::Continue },
             caught_up: p.flag2,
             lease: (p.x.is_multiple_of(2)).then(|| LeaseRequest {
                 name: TopicName::new(&p.name2).unwrap(),
@@ -167,29 +163,12 @@ pub(crate) fn with_request<T>(p: &Parts, then: impl FnOnce(Request<'_>) -> T) ->
                 takeover: p.z.is_multiple_of(2),
             }),
         }),
-        3 => Request::Unsubscribe {
-            request,
-            sub: p.b,
-            release: p.flag,
-        },
-        4 => Request::Commit {
-            request,
-            sub: p.b,
-            offset: p.x,
-            ack: p.flag,
-        },
-        5 => Request::Create {
-            request,
-            topic,
-            settings: p.settings,
-            exist_ok: p.flag,
-        },
+        3 => Request::Unsubscribe { request, sub: p.b, release: p.flag },
+        4 => Request::Commit { request, sub: p.b, offset: p.x, ack: p.flag },
+        5 => Request::Create { request, topic, settings: p.settings, exist_ok: p.flag },
         6 => Request::Delete { request, topic },
         7 => Request::Close { request, topic },
-        8 => Request::List {
-            request,
-            prefix: p.flag.then_some(topic),
-        },
+        8 => Request::List { request, prefix: p.flag.then_some(topic) },
         9 => Request::Describe { request, topic },
         _ => Request::Ping { token: p.x },
     })
@@ -210,32 +189,18 @@ pub(crate) fn with_reply<T>(p: &Parts, then: impl FnOnce(Reply<'_>) -> T) -> T {
             max_record: p.x as u32,
             server: &p.text,
         }),
-        1 => Reply::Ack {
-            request,
-            epoch: p.x,
-            first: p.y / 2,
-            count: p.b.max(1),
-        },
+        1 => Reply::Ack { request, epoch: p.x, first: p.y / 2, count: p.b.max(1) },
         2 => Reply::Deliver(Chunk {
             sub,
             first: p.x / 2,
             time: p.y,
             records: Records::new(start, &ends, &payload).unwrap(),
         }),
-        3 => Reply::Subscribed {
-            request,
-            sub: p.b,
-            epoch: p.x,
-            next: p.y,
-            tail: p.z,
-        },
+        3 => Reply::Subscribed { request, sub: p.b, epoch: p.x, next: p.y, tail: p.z },
         4 => Reply::Gap {
             sub,
-            reason: [
-                GapReason::Collected,
-                GapReason::Evicted,
-                GapReason::OtherEpoch,
-            ][p.b as usize % 3],
+            reason: [GapReason::Collected, GapReason::Evicted, GapReason::OtherEpoch]
+                [p.b as usize % 3],
             epoch: p.x,
             first_missed: p.y,
             next: p.z,
@@ -261,10 +226,7 @@ pub(crate) fn with_reply<T>(p: &Parts, then: impl FnOnce(Reply<'_>) -> T) -> T {
             next: s[0],
             message: &p.text,
         }),
-        8 => Reply::Goodbye {
-            code: Code::from(p.b as u16 % 40),
-            message: &p.text,
-        },
+        8 => Reply::Goodbye { code: Code::from(p.b as u16 % 40), message: &p.text },
         9 => Reply::Pong { token: p.x },
         10 => Reply::Done { request },
         11 => Reply::Topics {

@@ -9,10 +9,7 @@ use psa::protocol::*;
 
 /// Limits that let a record of any size through, so that mutations reach every check.
 fn wide() -> DecodeLimits {
-    DecodeLimits {
-        max_frame: 1 << 20,
-        max_record: u32::MAX,
-    }
+    DecodeLimits { max_frame: 1 << 20, max_record: u32::MAX }
 }
 
 /// Whatever decodes must encode to the very same bytes: there is one form for each frame.
@@ -73,6 +70,32 @@ proptest! {
         });
         check_cuts(&bytes[..size], |cut| wanted(decode_reply(cut, &wide())));
         prop_assert!(decode_request(&bytes, &wide()).is_err());
+    }
+
+    #[test]
+    fn scattered_records_encode_like_packed_ones(parts in parts(), ack in any::<bool>()) {
+        let (ends, payload) = columns(&parts.records, 0);
+        let topic = TopicName::new(&parts.name).unwrap();
+        let records = Records::new(0, &ends, &payload).unwrap();
+        let mut packed = Vec::new();
+        Request::Publish(Publish { request: 7, topic, ack, records }).encode(&mut packed);
+        let mut scattered = Vec::new();
+        let each = parts.records.iter().map(Vec::as_slice);
+        encode_publish(&mut scattered, 7, topic, ack, each).unwrap();
+        prop_assert_eq!(scattered, packed);
+    }
+
+    #[test]
+    fn skipping_is_what_iterating_further_is(all in records(), start in any::<u32>(), skip in 0..25_usize) {
+        let total = all.iter().map(Vec::len).sum::<usize>() as u32;
+        let (ends, payload) = columns(&all, start.min(u32::MAX - total));
+        let records = Records::new(start.min(u32::MAX - total), &ends, &payload).unwrap();
+        let rest: Vec<&[u8]> = records.skip_first(skip).into_iter().flatten().collect();
+        let expected: Vec<&[u8]> = records.iter().skip(skip).collect();
+        prop_assert_eq!(rest, expected);
+        if let Some(rest) = records.skip_first(skip) {
+            prop_assert_eq!(Records::new(rest.start(), rest.ends(), rest.payload()), Ok(rest));
+        }
     }
 
     #[test]
@@ -177,10 +200,8 @@ fn left_over_and_missing_bytes_are_errors_for_every_kind() {
             wrong[..4].copy_from_slice(&((size - HEADER) as u32).to_le_bytes());
             let error = error_of(&wrong, &wide());
             // Kinds of one fixed size know from the header that the frame is too large.
-            let expected = matches!(
-                error,
-                DecodeError::Malformed { .. } | DecodeError::FrameTooLarge { .. }
-            );
+            let expected =
+                matches!(error, DecodeError::Malformed { .. } | DecodeError::FrameTooLarge { .. });
             assert!(expected, "{error}");
         }
     }
@@ -199,24 +220,15 @@ fn the_size_is_judged_from_the_header_alone() {
         );
         assert_eq!(error.code(), Code::FrameTooLarge);
         // Exactly the limit passes, one byte less does not.
-        let exact = DecodeLimits {
-            max_frame: bytes.len() as u32,
-            max_record: u32::MAX,
-        };
+        let exact = DecodeLimits { max_frame: bytes.len() as u32, max_record: u32::MAX };
         let ok = if bytes[4] & 0x80 == 0 {
             decode_request(&bytes, &exact).is_ok()
         } else {
             decode_reply(&bytes, &exact).is_ok()
         };
         assert!(ok);
-        let tight = DecodeLimits {
-            max_frame: bytes.len() as u32 - 1,
-            ..exact
-        };
-        assert!(matches!(
-            error_of(&bytes[..HEADER], &tight),
-            DecodeError::FrameTooLarge { .. }
-        ));
+        let tight = DecodeLimits { max_frame: bytes.len() as u32 - 1, ..exact };
+        assert!(matches!(error_of(&bytes[..HEADER], &tight), DecodeError::FrameTooLarge { .. }));
     }
 }
 
@@ -247,10 +259,7 @@ fn a_bad_name_refuses_the_request_and_leaves_the_connection() {
         assert_eq!(error.refused(), Some((7, bytes.len())), "{error}");
         assert_eq!(error.code(), Code::BadName);
         bytes[at] = 0xff;
-        assert_eq!(
-            decode_request(&bytes, &wide()).unwrap_err().code(),
-            Code::BadName
-        );
+        assert_eq!(decode_request(&bytes, &wide()).unwrap_err().code(), Code::BadName);
     }
     let mut bytes = encode_request(&example(2));
     let at = bytes.windows(5).position(|w| w == b"lease").unwrap();
@@ -262,17 +271,11 @@ fn a_bad_name_refuses_the_request_and_leaves_the_connection() {
 #[test]
 fn an_oversized_record_refuses_the_batch_alone() {
     let bytes = encode_request(&example(1));
-    let limits = |max_record| DecodeLimits {
-        max_frame: 1 << 20,
-        max_record,
-    };
+    let limits = |max_record| DecodeLimits { max_frame: 1 << 20, max_record };
     assert!(decode_request(&bytes, &limits(5)).is_ok());
     let error = decode_request(&bytes, &limits(4)).unwrap_err();
     assert_eq!(error.refused(), Some((7, bytes.len())));
-    assert_eq!(
-        error.to_string(),
-        "a record has 5 bytes, 4 are allowed; send smaller records"
-    );
+    assert_eq!(error.to_string(), "a record has 5 bytes, 4 are allowed; send smaller records");
 }
 
 #[test]
@@ -307,12 +310,8 @@ fn counts_beyond_the_frame_are_errors() {
 
 #[test]
 fn the_token_never_shows_in_debug_output() {
-    let hello = Request::Hello(Hello {
-        version_min: 1,
-        version_max: 1,
-        token: "secret",
-        client: "me",
-    });
+    let hello =
+        Request::Hello(Hello { version_min: 1, version_max: 1, token: "secret", client: "me" });
     assert!(!format!("{hello:?}").contains("secret"));
 }
 
@@ -326,9 +325,8 @@ fn a_deliver_header_is_the_front_of_a_deliver() {
 /// The annotated bytes of a block "```hex NAME" of the document.
 fn documented(name: &str) -> Vec<u8> {
     let document = include_str!("../../docs/protocol.md");
-    let (_, block) = document
-        .split_once(&format!("```hex {name}\n"))
-        .expect("the block is in the document");
+    let (_, block) =
+        document.split_once(&format!("```hex {name}\n")).expect("the block is in the document");
     let (block, _) = block.split_once("```").unwrap();
     block
         .lines()
@@ -352,13 +350,7 @@ fn the_document_is_right_to_the_byte() {
     assert_eq!(bytes, documented("publish"));
 
     bytes.clear();
-    Reply::Ack {
-        request: 7,
-        epoch: 0x0123_4567_89ab_cdef,
-        first: 41,
-        count: 3,
-    }
-    .encode(&mut bytes);
+    Reply::Ack { request: 7, epoch: 0x0123_4567_89ab_cdef, first: 41, count: 3 }.encode(&mut bytes);
     assert_eq!(bytes, documented("ack"));
 
     let (ends, payload) = columns(&texts, 4096);

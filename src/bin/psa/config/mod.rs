@@ -1,0 +1,427 @@
+//! Configuration: defaults, overridden by a TOML file, overridden by the environment, overridden by
+//! flags; and for every value the answer to "where does that come from?".
+//!
+//! # How it is put together
+//!
+//! [`settings`] is the table of what there is. [`resolve`] takes the three sources as plain text and
+//! lays them over the defaults; it opens nothing and reads no environment, so that it can be tested
+//! and fuzzed with strings alone. What needs the world outside (the file's text, the token's file, the
+//! process's variables) is fetched by [`load`], the only function here that does I/O.
+//!
+//! # Errors
+//!
+//! The first problem is reported, on one line that names its place as the user sees it: `psa.toml:3`,
+//! `PSA_LIMIT_MEMORY` or `--limit-memory`. A name that does not exist is an error, with the nearest
+//! one that does: a typo in a limit must not leave the default standing in silence.
+//!
+//! For the environment this holds for `psa serve` and `psa config`; the client commands take only
+//! their three variables and let others be. Variables that container platforms set for a service that
+//! happens to be called `psa` (`PSA_PORT`, `PSA_SERVICE_HOST` …) are nobody's typo and are let be.
+//!
+//! # Secrets
+//!
+//! A token is never printed, not even in an error: [`show`] says whether it is set.
+
+pub(crate) mod file;
+pub(crate) mod flags;
+pub(crate) mod nearest;
+pub(crate) mod settings;
+pub(crate) mod show;
+pub(crate) mod value;
+
+#[cfg(test)]
+mod tests;
+
+use self::settings::{Key, SETTINGS};
+use self::value::{Kind, Retention, Value};
+use crate::error::Error;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Nobody set it.
+    Default,
+    /// A line of the configuration file.
+    File {
+        /// The file, as the user calls it.
+        path: Arc<str>,
+        /// 1-based.
+        line: usize,
+    },
+    /// An environment variable.
+    Env(String),
+    /// A flag, without its dashes.
+    Flag(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::File { path, line } => write!(f, "{path}:{line}"),
+            Origin::Env(name) => f.write_str(name),
+            Origin::Flag(name) => write!(f, "--{name}"),
+        }
+    }
+}
+
+/// A problem with the configuration: its place, the reason, and perhaps advice.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct ConfigError {
+    place: String,
+    why: String,
+    hint: Option<String>,
+}
+
+impl ConfigError {
+    fn new(place: impl fmt::Display, why: impl fmt::Display) -> ConfigError {
+        ConfigError { place: place.to_string(), why: why.to_string(), hint: None }
+    }
+
+    fn hint(mut self, hint: impl fmt::Display) -> ConfigError {
+        self.hint = Some(hint.to_string());
+        self
+    }
+}
+
+impl From<ConfigError> for Error {
+    fn from(error: ConfigError) -> Error {
+        let failure = Error::usage(error.place, error.why);
+        match error.hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}
+
+/// The three sources, as text. All pure.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sources<'a> {
+    /// The configuration file: what the user calls it, and its text.
+    pub(crate) file: Option<(&'a str, &'a str)>,
+    /// Environment variables whose names begin with `PSA_`.
+    pub(crate) environment: &'a [(String, String)],
+    /// Flags: setting and value.
+    pub(crate) flags: &'a [(Key, String)],
+    /// Whether an unknown `PSA_` variable is an error.
+    pub(crate) strict: bool,
+}
+
+/// Every setting with its value and origin.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    // In the order of `SETTINGS`, which is the order of `Key`.
+    entries: Vec<(Value, Origin)>,
+}
+
+/// Variables that are read elsewhere (`PSA_CONFIG`), that tests use, or that container platforms set
+/// for a service with our name.
+fn is_foreign(variable: &str) -> bool {
+    variable == "PSA_CONFIG"
+        || variable == "PSA_PORT"
+        || ["PSA_PORT_", "PSA_SERVICE_", "PSA_TEST_"]
+            .iter()
+            .any(|prefix| variable.starts_with(prefix))
+}
+
+/// Lays the sources over the defaults and checks the result.
+pub(crate) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
+    let mut config = Config::defaults();
+    if let Some((path, text)) = sources.file {
+        for (key, value, origin) in file::read(path, text)? {
+            config.set(key, value, origin);
+        }
+        config.one_token(|origin| matches!(origin, Origin::File { .. }))?;
+    }
+    for (variable, text) in sources.environment {
+        let Some(setting) = SETTINGS.iter().find(|setting| setting.variable() == *variable) else {
+            if sources.strict && !is_foreign(variable) {
+                return Err(unknown_variable(variable));
+            }
+            continue;
+        };
+        // An empty variable is how many tools spell "not set".
+        if text.is_empty() {
+            continue;
+        }
+        let value = setting.kind.parse(text).map_err(|why| ConfigError::new(variable, why))?;
+        config.set(setting.key, value, Origin::Env(variable.clone()));
+    }
+    config.one_token(|origin| matches!(origin, Origin::Env(_)))?;
+    for (key, text) in sources.flags {
+        let setting = &SETTINGS[*key as usize];
+        let flag = setting.flag();
+        let value =
+            setting.kind.parse(text).map_err(|why| ConfigError::new(format!("--{flag}"), why))?;
+        config.set(*key, value, Origin::Flag(flag));
+    }
+    config.one_token(|origin| matches!(origin, Origin::Flag(_)))?;
+    config.check()?;
+    Ok(config)
+}
+
+fn unknown_variable(variable: &str) -> ConfigError {
+    let names: Vec<String> = SETTINGS.iter().map(settings::Setting::variable).collect();
+    let error = ConfigError::new(variable, "no setting has this variable");
+    match nearest::nearest(variable, names.iter().map(String::as_str)) {
+        Some(near) => error.hint(format!("did you mean {near}?")),
+        None => error
+            .hint("`psa config` lists the settings; unset it, or call it PSA_TEST_… to keep it"),
+    }
+}
+
+impl Config {
+    fn defaults() -> Config {
+        let entries = SETTINGS
+            .iter()
+            .map(|setting| {
+                let value = match setting.default {
+                    "" => Value::Unset,
+                    text => setting.kind.parse(text).expect("the defaults are tested"),
+                };
+                (value, Origin::Default)
+            })
+            .collect();
+        Config { entries }
+    }
+
+    fn set(&mut self, key: Key, value: Value, origin: Origin) {
+        // A later layer's token replaces an earlier layer's token file, and the other way round.
+        let rival = match key {
+            Key::Token => Some(Key::TokenFile),
+            Key::TokenFile => Some(Key::Token),
+            _ => None,
+        };
+        if let Some(rival) = rival
+            && std::mem::discriminant(self.origin(rival)) != std::mem::discriminant(&origin)
+        {
+            self.entries[rival as usize] = (Value::Unset, Origin::Default);
+        }
+        self.entries[key as usize] = (value, origin);
+    }
+
+    fn one_token(&self, layer: impl Fn(&Origin) -> bool) -> Result<(), ConfigError> {
+        if layer(self.origin(Key::Token)) && layer(self.origin(Key::TokenFile)) {
+            return Err(ConfigError::new(
+                self.origin(Key::TokenFile),
+                format!("{} already sets the token", self.origin(Key::Token)),
+            )
+            .hint("give one of the two"));
+        }
+        Ok(())
+    }
+
+    /// What no single value can be checked for.
+    fn check(&self) -> Result<(), ConfigError> {
+        let frame = self.size(Key::LimitFrame).unwrap_or(u64::MAX);
+        let record = self.size(Key::LimitRecord).unwrap_or(0);
+        if record.saturating_add(FRAME_ROOM) > frame {
+            return Err(self.clash(Key::LimitRecord, Key::LimitFrame));
+        }
+        let ends = self.count(Key::LimitChunkRecords).saturating_mul(4).saturating_add(64);
+        if ends > frame {
+            return Err(self.clash(Key::LimitChunkRecords, Key::LimitFrame));
+        }
+        if self.size(Key::LimitChunk).unwrap_or(0).saturating_add(ends) > frame {
+            return Err(self.clash(Key::LimitChunk, Key::LimitFrame));
+        }
+        if frame > self.size(Key::LimitInput).unwrap_or(u64::MAX) {
+            return Err(self.clash(Key::LimitFrame, Key::LimitInput));
+        }
+        let memory = self.size(Key::TopicMemory).unwrap_or(0);
+        if memory > self.size(Key::LimitTopicMemory).unwrap_or(u64::MAX) {
+            return Err(self.clash(Key::TopicMemory, Key::LimitTopicMemory));
+        }
+        // The default segment gives way to a small memory limit; one that was asked for does not.
+        if *self.origin(Key::TopicSegment) != Origin::Default
+            && self.size(Key::TopicSegment).unwrap_or(0) > memory
+        {
+            return Err(self.clash(Key::TopicSegment, Key::TopicMemory));
+        }
+        self.check_public()
+    }
+
+    /// Two values that do not fit together; the place is that of the one that somebody set.
+    fn clash(&self, small: Key, large: Key) -> ConfigError {
+        let place = match self.origin(small) {
+            Origin::Default => self.origin(large),
+            set => set,
+        };
+        let name = |key: Key| SETTINGS[key as usize].name;
+        ConfigError::new(
+            place,
+            format!(
+                "{} of {} ({}) has no room in {} of {} ({})",
+                name(small),
+                self.text(small),
+                self.origin(small),
+                name(large),
+                self.text(large),
+                self.origin(large)
+            ),
+        )
+        .hint("lower the one or raise the other")
+    }
+
+    /// An address that others can reach needs a token, unless the user says otherwise. A host name is
+    /// checked by the server, which resolves it.
+    fn check_public(&self) -> Result<(), ConfigError> {
+        let public = match self.text(Key::Listen).parse::<SocketAddr>() {
+            Ok(address) => !is_loopback(address.ip()),
+            Err(_) => false,
+        };
+        if public && !self.has_token() && !self.switch(Key::AllowPublic) {
+            return Err(ConfigError::new(
+                self.origin(Key::Listen),
+                format!(
+                    "{} can be reached from other machines and no token is set",
+                    self.text(Key::Listen)
+                ),
+            )
+            .hint("set PSA_TOKEN or --token-file, or say --allow-public-without-token"));
+        }
+        Ok(())
+    }
+
+    /// Where a value came from.
+    pub(crate) fn origin(&self, key: Key) -> &Origin {
+        &self.entries[key as usize].1
+    }
+
+    /// The value itself.
+    pub(crate) fn value(&self, key: Key) -> &Value {
+        &self.entries[key as usize].0
+    }
+
+    /// The value as a user would write it; empty if unset.
+    pub(crate) fn text(&self, key: Key) -> String {
+        self.value(key).text().unwrap_or_default()
+    }
+
+    /// A switch.
+    pub(crate) fn switch(&self, key: Key) -> bool {
+        matches!(self.value(key), Value::Switch(true))
+    }
+
+    /// A plain number.
+    pub(crate) fn count(&self, key: Key) -> u64 {
+        match self.value(key) {
+            Value::Count(count) => *count,
+            _ => unreachable!("{key:?} is not a count"),
+        }
+    }
+
+    /// A number of bytes, `None` for `off` or `system`.
+    pub(crate) fn size(&self, key: Key) -> Option<u64> {
+        match self.value(key) {
+            Value::Size(bytes) => Some(*bytes),
+            Value::Without(_) => None,
+            _ => unreachable!("{key:?} is not a size"),
+        }
+    }
+
+    /// A duration, `None` for `off` or `system`.
+    pub(crate) fn wait(&self, key: Key) -> Option<Duration> {
+        match self.value(key) {
+            Value::Wait(wait) => Some(*wait),
+            Value::Without(_) => None,
+            _ => unreachable!("{key:?} is not a duration"),
+        }
+    }
+
+    /// What a topic keeps.
+    pub(crate) fn retention(&self) -> Retention {
+        match self.value(Key::TopicRetention) {
+            Value::Retention(retention) => *retention,
+            _ => unreachable!("the retention is not a retention"),
+        }
+    }
+
+    /// Whether a token or a token file is set.
+    pub(crate) fn has_token(&self) -> bool {
+        *self.value(Key::Token) != Value::Unset || *self.value(Key::TokenFile) != Value::Unset
+    }
+
+    /// The token, from its file if there is one.
+    pub(crate) fn token(&self) -> Result<Option<String>, Error> {
+        if let Value::Text(token) = self.value(Key::Token) {
+            return Ok(Some(token.clone()));
+        }
+        let Value::Text(path) = self.value(Key::TokenFile) else {
+            return Ok(None);
+        };
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            Error::usage(path, crate::error::describe_io(&e)).hint("it should hold the token")
+        })?;
+        let line = text.lines().next().unwrap_or_default().trim_end();
+        value::check_secret(line).map(Some).map_err(|why| Error::usage(path, why))
+    }
+}
+
+/// What the protocol reserves in a frame for everything around one record.
+const FRAME_ROOM: u64 = 4 << 10;
+
+fn is_loopback(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(v6.is_loopback(), |v4| v4.is_loopback()),
+        IpAddr::V4(v4) => v4.is_loopback(),
+    }
+}
+
+/// Fetches the sources from the world and resolves them.
+///
+/// `path` is `--config`, or else `PSA_CONFIG` is used if it is set.
+pub(crate) fn load(
+    path: Option<&str>,
+    flags: &[(Key, String)],
+    strict: bool,
+) -> Result<Config, Error> {
+    let from_env;
+    let path = match path {
+        Some(path) => Some(path),
+        None => {
+            from_env = std::env::var("PSA_CONFIG").ok().filter(|path| !path.is_empty());
+            from_env.as_deref()
+        }
+    };
+    let text = match path {
+        Some(path) => Some(std::fs::read_to_string(path).map_err(|error| {
+            Error::usage(path, crate::error::describe_io(&error))
+                .hint("--config names the configuration file")
+        })?),
+        None => None,
+    };
+    let environment = environment(strict)?;
+    let sources =
+        Sources { file: path.zip(text.as_deref()), environment: &environment, flags, strict };
+    Ok(resolve(sources)?)
+}
+
+fn environment(strict: bool) -> Result<Vec<(String, String)>, Error> {
+    let mut variables = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let Some(name) = name.to_str().filter(|name| name.starts_with("PSA_")) else {
+            continue;
+        };
+        let known = SETTINGS.iter().any(|setting| setting.variable() == name);
+        match value.into_string() {
+            Ok(value) => variables.push((name.to_string(), value)),
+            Err(_) if known || (strict && !is_foreign(name)) => {
+                return Err(Error::usage(name, "the value is not UTF-8"));
+            }
+            Err(_) => {}
+        }
+    }
+    // The environment has no order: the first problem is the same on every run.
+    variables.sort();
+    Ok(variables)
+}
+
+/// Whether the kind is a secret, which is neither printed nor listed.
+pub(crate) fn is_secret(kind: Kind) -> bool {
+    matches!(kind, Kind::Secret)
+}

@@ -1,0 +1,340 @@
+//! What a setting's value can be, and how each kind is read and written.
+
+use crate::units::{format_duration, format_size, parse_duration, parse_size};
+use std::fmt;
+use std::time::Duration;
+
+/// The kind of a setting's values, with its bounds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind {
+    /// `HOST:PORT`, an IPv6 host in brackets.
+    Address,
+    /// A file name.
+    Path,
+    /// A text that is never shown.
+    Secret,
+    /// true or false.
+    Switch,
+    /// A plain number.
+    Count { min: u64, max: u64 },
+    /// A number of bytes; `none` is the word for no value, empty where there must be one.
+    Size { min: u64, max: u64, none: &'static str },
+    /// A duration; `none` likewise.
+    Wait { min: Duration, max: Duration, none: &'static str },
+    /// One of a few words.
+    Choice(&'static [&'static str]),
+    /// What a topic keeps, see [`Retention`].
+    Retention,
+    /// Levels of the log, checked where the log is set up.
+    Filter,
+}
+
+/// A value that was read and checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Value {
+    /// No value: an optional setting that nobody set.
+    Unset,
+    /// An address, path, choice, filter or secret.
+    Text(String),
+    /// A switch.
+    Switch(bool),
+    /// A plain number.
+    Count(u64),
+    /// A number of bytes.
+    Size(u64),
+    /// A duration.
+    Wait(Duration),
+    /// No size or duration, on purpose; the word for it (`off`, `system`).
+    Without(&'static str),
+    /// What a topic keeps.
+    Retention(Retention),
+}
+
+/// What a topic keeps although every subscriber has passed it, as users write it: `nothing`,
+/// `everything`, `1000 records`, `64MiB`, `1h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Retention {
+    /// Nothing: a record goes when its last subscriber has passed it.
+    Nothing,
+    /// At least this many of the newest records.
+    Records(u64),
+    /// At least this many bytes of the newest records.
+    Bytes(u64),
+    /// Records younger than this.
+    Age(Duration),
+    /// Everything, up to the memory limit.
+    Everything,
+}
+
+impl std::str::FromStr for Retention {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Retention, String> {
+        let text = text.trim();
+        match text {
+            "nothing" => return Ok(Retention::Nothing),
+            "everything" => return Ok(Retention::Everything),
+            _ => {}
+        }
+        let forms =
+            "write nothing, everything, `1000 records`, a size such as 64MiB or an age such as 1h";
+        if let Some(count) = text.strip_suffix("records").or_else(|| text.strip_suffix("record")) {
+            return count.trim().parse().map(Retention::Records).map_err(|_| forms.to_string());
+        }
+        if text.is_empty() || text.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(forms.into());
+        }
+        if let Ok(bytes) = parse_size(text) {
+            return Ok(Retention::Bytes(bytes));
+        }
+        match parse_duration(text) {
+            Ok(age) if age < Duration::from_millis(1) => Err("an age is at least 1ms".into()),
+            Ok(age) => Ok(Retention::Age(age)),
+            Err(_) => Err(forms.into()),
+        }
+    }
+}
+
+impl fmt::Display for Retention {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Retention::Nothing => f.write_str("nothing"),
+            Retention::Everything => f.write_str("everything"),
+            Retention::Records(1) => f.write_str("1 record"),
+            Retention::Records(count) => write!(f, "{count} records"),
+            Retention::Bytes(bytes) => f.write_str(&format_size(*bytes)),
+            Retention::Age(age) => f.write_str(&format_duration(*age)),
+        }
+    }
+}
+
+impl Kind {
+    /// Reads a value from text, as it stands in a variable, a flag or a string of the file.
+    ///
+    /// The error is the reason alone; the caller knows where the text came from.
+    pub(crate) fn parse(self, text: &str) -> Result<Value, String> {
+        let value = match self {
+            Kind::Address => Value::Text(check_address(text)?),
+            Kind::Path if text.is_empty() => return Err("the file name is empty".into()),
+            Kind::Path => Value::Text(text.into()),
+            Kind::Secret => Value::Text(check_secret(text)?),
+            Kind::Switch => Value::Switch(parse_switch(text)?),
+            Kind::Count { .. } => {
+                let digits = text.trim().replace('_', "");
+                Value::Count(digits.parse().map_err(|_| "expected a whole number".to_string())?)
+            }
+            Kind::Size { none, .. } | Kind::Wait { none, .. }
+                if !none.is_empty() && text == none =>
+            {
+                return Ok(Value::Without(none));
+            }
+            Kind::Size { .. } => Value::Size(parse_size(text)?),
+            Kind::Wait { .. } => Value::Wait(parse_duration(text)?),
+            Kind::Choice(words) if words.contains(&text) => Value::Text(text.into()),
+            Kind::Choice(words) => {
+                let hint = super::nearest::nearest(text, words.iter().copied())
+                    .map_or(String::new(), |word| format!("; did you mean {word}?"));
+                return Err(format!("expected {}{hint}", words.join(" or ")));
+            }
+            Kind::Retention => Value::Retention(text.parse()?),
+            Kind::Filter if text.trim().is_empty() => {
+                return Err("expected a level such as info".into());
+            }
+            Kind::Filter => Value::Text(text.into()),
+        };
+        self.check(value)
+    }
+
+    /// Reads a value from a plain number of the file.
+    pub(crate) fn number(self, number: u64) -> Result<Value, String> {
+        match self {
+            Kind::Count { .. } => self.check(Value::Count(number)),
+            Kind::Size { .. } => self.check(Value::Size(number)),
+            Kind::Wait { .. } => {
+                Err(format!("a duration needs a unit: write \"{number}s\" or \"{number}ms\""))
+            }
+            _ => Err(format!("expected {}, not a number", self.noun())),
+        }
+    }
+
+    /// Reads a value from a boolean of the file.
+    pub(crate) fn boolean(self, value: bool) -> Result<Value, String> {
+        match self {
+            Kind::Switch => Ok(Value::Switch(value)),
+            _ => Err(format!("expected {}, not {value}", self.noun())),
+        }
+    }
+
+    /// What a value is called, for messages and documentation.
+    pub(crate) fn noun(self) -> &'static str {
+        match self {
+            Kind::Address => "an address such as 127.0.0.1:9853",
+            Kind::Path => "a file name",
+            Kind::Secret => "a text",
+            Kind::Switch => "true or false",
+            Kind::Count { .. } => "a whole number",
+            Kind::Size { .. } => "a size such as 64MiB",
+            Kind::Wait { .. } => "a duration such as 5s",
+            Kind::Choice(_) => "one of a few words",
+            Kind::Retention => "a retention such as 1h",
+            Kind::Filter => "a level such as info",
+        }
+    }
+
+    /// The placeholder of the value in help texts.
+    pub(crate) fn placeholder(self) -> &'static str {
+        match self {
+            Kind::Address => "HOST:PORT",
+            Kind::Path => "FILE",
+            Kind::Secret => "TOKEN",
+            Kind::Switch => "BOOL",
+            Kind::Count { .. } => "COUNT",
+            Kind::Size { .. } => "SIZE",
+            Kind::Wait { .. } => "DURATION",
+            Kind::Choice(_) => "WORD",
+            Kind::Retention => "RETENTION",
+            Kind::Filter => "LEVEL",
+        }
+    }
+
+    /// The values that are allowed, as `docs/configuration.md` states them.
+    #[cfg(test)]
+    pub(crate) fn range(self) -> String {
+        let or = |none: &str| {
+            if none.is_empty() { String::new() } else { format!(", or `{none}`") }
+        };
+        match self {
+            Kind::Count { min, max } => format!("{min} to {max}"),
+            Kind::Size { min, max, none } => {
+                format!("{} to {}{}", format_size(min), format_size(max), or(none))
+            }
+            Kind::Wait { min, max, none } => {
+                format!("{} to {}{}", format_duration(min), format_duration(max), or(none))
+            }
+            Kind::Choice(words) => words.join(", "),
+            other => other.noun().to_string(),
+        }
+    }
+
+    fn check(self, value: Value) -> Result<Value, String> {
+        let outside =
+            |low: String, high: String| Err(format!("the value lies outside {low} to {high}"));
+        match (self, &value) {
+            (Kind::Count { min, max }, Value::Count(n)) if *n < min || *n > max => {
+                outside(min.to_string(), max.to_string())
+            }
+            (Kind::Size { min, max, .. }, Value::Size(n)) if *n < min || *n > max => {
+                outside(format_size(min), format_size(max))
+            }
+            (Kind::Wait { min, max, .. }, Value::Wait(d)) if *d < min || *d > max => {
+                outside(format_duration(min), format_duration(max))
+            }
+            _ => Ok(value),
+        }
+    }
+}
+
+impl Value {
+    /// The value as a user would write it, `None` if it is unset.
+    pub(crate) fn text(&self) -> Option<String> {
+        Some(match self {
+            Value::Unset => return None,
+            Value::Text(text) => text.clone(),
+            Value::Switch(on) => on.to_string(),
+            Value::Count(count) => count.to_string(),
+            Value::Size(bytes) => format_size(*bytes),
+            Value::Wait(wait) => format_duration(*wait),
+            Value::Without(word) => word.to_string(),
+            Value::Retention(retention) => retention.to_string(),
+        })
+    }
+}
+
+/// Checks `HOST:PORT` without resolving the host.
+pub(crate) fn check_address(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    let wrong = || "expected HOST:PORT, for example 127.0.0.1:9853 or [::1]:9853".to_string();
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let bracketed = host.starts_with('[') && host.ends_with(']');
+    if host.is_empty()
+        || (host.contains(':') && !bracketed)
+        || text.chars().any(char::is_whitespace)
+    {
+        return Err(wrong());
+    }
+    if port.parse::<u16>().is_err() || port.starts_with('+') {
+        return Err("the port is a number from 0 to 65535".into());
+    }
+    Ok(text.to_string())
+}
+
+/// Checks a token: what a line of a file can hold, and what fits into the hello.
+pub(crate) fn check_secret(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        Err("the token is empty".into())
+    } else if text.len() > 1024 {
+        Err("the token is longer than 1024 bytes".into())
+    } else if text.chars().any(char::is_control) {
+        Err("the token contains a control character".into())
+    } else {
+        Ok(text.to_string())
+    }
+}
+
+fn parse_switch(text: &str) -> Result<bool, String> {
+    match text.trim() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err("expected true or false".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn retentions_read_back() {
+        for text in ["nothing", "everything", "1 record", "1000 records", "64MiB", "1h30m"] {
+            let retention: Retention = text.parse().unwrap();
+            assert_eq!(retention.to_string(), text);
+        }
+        assert_eq!("64MiB".parse(), Ok(Retention::Bytes(64 << 20)));
+        assert_eq!("1m".parse(), Ok(Retention::Age(Duration::from_secs(60))));
+        for text in ["", "1000", "some records", "0s", "1us", "64M"] {
+            assert!(text.parse::<Retention>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses() {
+        for good in ["127.0.0.1:9853", "[::1]:0", "localhost:1", "example.org:9853"] {
+            assert!(check_address(good).is_ok(), "{good}");
+        }
+        for bad in ["", "localhost", "::1:9853", ":9853", "localhost:65536", "a b:1", "x:+1"] {
+            assert!(check_address(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_one_printable_line() {
+        assert!(check_secret("hunter2").is_ok());
+        for bad in ["", "a\nb", &"x".repeat(1025)] {
+            assert!(check_secret(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_answered(text: String) {
+            for setting in super::super::settings::SETTINGS {
+                if let Ok(value) = setting.kind.parse(&text) {
+                    // What was accepted prints as something that reads back as the same value.
+                    let printed = value.text().unwrap();
+                    prop_assert_eq!(setting.kind.parse(&printed), Ok(value));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! From the configuration to a client, and from the client's errors to ours.
+
+use crate::config::Config;
+use crate::config::settings::Key;
+use crate::error::{Error, Exit, Result, describe_io};
+use psa::client::{Client, ClientBuilder, ClientError};
+use psa::protocol::Code;
+use std::fmt;
+use std::future::Future;
+
+/// Runs a client command. One thread is enough: a command waits for one connection.
+pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Error::failed("runtime", error))?;
+    let outcome = runtime.block_on(work);
+    // A thread that still reads standard input must not hold the process back.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// How to reach the server, before anything is sent.
+pub(crate) fn builder(config: &Config, name: &str) -> Result<ClientBuilder> {
+    let mut builder = Client::builder(config.text(Key::Server)).name(format!("psa {name}"));
+    if let Some(token) = config.token()? {
+        builder = builder.token(token);
+    }
+    Ok(builder)
+}
+
+/// Connects once, so that a server that is not there is noticed before anything else happens.
+pub(crate) async fn connect(config: &Config, name: &str) -> Result<Client> {
+    builder(config, name)?
+        .connect()
+        .await
+        .map_err(|error| failure(config.text(Key::Server), &error))
+}
+
+/// Our error for one of the client's: `what` is what the user asked for.
+pub(crate) fn failure(what: impl fmt::Display, error: &ClientError) -> Error {
+    let exit = exit_of(error);
+    if let ClientError::Connect { address, source } = error {
+        return Error::new(exit, format!("cannot connect to {address}"), describe_io(source))
+            .hint("start a server with `psa serve`, or name one with --server");
+    }
+    match error.code() {
+        Some(code) => {
+            let refused = Error::new(exit, what, format!("{error} [{}]", code.word()));
+            if code == Code::Unauthorized {
+                refused.hint("set PSA_TOKEN, or use --token-file")
+            } else {
+                refused
+            }
+        }
+        None => Error::new(exit, what, error),
+    }
+}
+
+fn exit_of(error: &ClientError) -> Exit {
+    match error {
+        ClientError::Config { .. } | ClientError::Name(_) => Exit::Usage,
+        ClientError::RecordTooLarge { .. } | ClientError::BatchTooLarge { .. } => Exit::Refused,
+        // The server went away on purpose, or cut us off for being slow: no answer to a request.
+        _ => match error.code() {
+            Some(
+                Code::ShuttingDown
+                | Code::HandshakeTimeout
+                | Code::IdleTimeout
+                | Code::WriteStalled
+                | Code::BadVersion,
+            )
+            | None => Exit::Unreachable,
+            Some(_) => Exit::Refused,
+        },
+    }
+}

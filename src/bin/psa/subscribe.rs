@@ -1,0 +1,269 @@
+//! `psa sub`: a topic's records onto standard output or into a file.
+//!
+//! Three things happen at once: records are received and formatted, the piece before them is written
+//! by the [writing thread](crate::writer), and signals are waited for. A piece that was written is
+//! recorded in the state (by the thread) and then committed to the lease (here), in this order, so that
+//! at every instant: committed <= recorded <= written. Dying between two of them repeats records to the
+//! next run, which knows them by their offsets; it never loses one.
+
+use crate::args::{OnGap, SubArgs};
+use crate::config::Config;
+use crate::connect::{self, failure};
+use crate::error::{Error, Exit, Result, one_line};
+use crate::format::Formatter;
+use crate::intake::{Expected, Intake};
+use crate::signals::Signals;
+use crate::start::StartArg;
+use crate::time::nanos_of;
+use crate::units::human_count;
+use crate::writer::{Sink, Work, Writer};
+use psa::client::{BatchEvent, ClientError, LeaseOptions, SubscribeOptions, Subscription};
+use psa::protocol::{CloseReason, GapReason, Start};
+use std::io::{self, Write};
+use std::time::Duration;
+
+/// While the writer is busy, receiving goes on up to this many bytes.
+const AHEAD: usize = 1 << 20;
+
+/// After a signal, how long the writer and the last commit may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Follows a topic until it ends, enough came, or a signal ends it.
+pub(crate) fn run(config: &Config, args: SubArgs) -> Result {
+    connect::block_on(subscribe(config, args))
+}
+
+async fn subscribe(config: &Config, args: SubArgs) -> Result {
+    let mut signals = Signals::listen()?;
+    let sink = Sink::open(args.state.as_deref(), args.output.as_deref(), args.sync, &args.topic)?;
+    let recorded =
+        sink.position().map(|position| Expected { epoch: position.epoch, next: position.next });
+    let topic = format!("subscribe to `{}`", one_line(&args.topic));
+    let client =
+        connect::builder(config, "sub")?.build().map_err(|error| failure(&topic, &error))?;
+    let subscription = tokio::select! {
+        made = client.subscribe(&args.topic, options(&args, recorded)) => made,
+        exit = signals.next() => return Err(Error::quiet(exit)),
+    };
+    let subscription = subscription.map_err(|error| failure(&topic, &error))?;
+    let place = Expected { epoch: subscription.place().epoch, next: subscription.place().next };
+    if args.verbose {
+        say(&format!(
+            "{}: begins at offset {} of epoch {}",
+            one_line(&args.topic),
+            recorded.unwrap_or(place).next,
+            crate::format::epoch(place.epoch)
+        ));
+    }
+    let formatter = Formatter::new(args.format, &args.topic);
+    let mut follow = Follow {
+        intake: Intake::new(&args.topic, formatter, recorded.unwrap_or(place), args.count),
+        subscription,
+        writer: Writer::spawn(sink),
+        spare: Vec::new(),
+        args,
+        what: topic,
+    };
+    let outcome = follow.all(&mut signals).await;
+    let taken = follow.intake.taken();
+    let verbose = follow.args.verbose;
+    let ended = follow.finish(outcome).await;
+    if verbose {
+        say(&format!("{} records", human_count(taken)));
+    }
+    ended
+}
+
+/// Where to begin and how: the state wins over the flags.
+fn options(args: &SubArgs, recorded: Option<Expected>) -> SubscribeOptions {
+    let start = match recorded {
+        Some(Expected { epoch, next }) => match next.checked_sub(1) {
+            Some(offset) => Start::After { epoch, offset },
+            // Nothing comes before offset 0; whether the epoch is the same is seen afterwards.
+            None => Start::At(0),
+        },
+        None => match (args.after, args.last, args.from) {
+            (Some((epoch, offset)), _, _) => Start::After { epoch, offset },
+            (None, Some(count), _) => Start::Last(count),
+            (None, None, StartArg::Earliest) => Start::Earliest,
+            (None, None, StartArg::Next) => Start::Next,
+            (None, None, StartArg::Offset(offset)) => Start::At(offset),
+            (None, None, StartArg::Since(nanos)) => Start::Since(nanos),
+        },
+    };
+    let mut options =
+        SubscribeOptions::new(start).caught_up(args.exit_at_end).give_up_after(args.reconnect);
+    if let Some(name) = &args.lease {
+        options = options.lease(LeaseOptions::new(name, args.lease_ttl).takeover(args.take_over));
+    }
+    options
+}
+
+/// Why following ends.
+#[derive(Debug)]
+enum End {
+    /// The topic was closed and everything is here, or everything that was wanted is.
+    Done,
+    /// It failed, or a signal came; what is here is still written.
+    Because(Error),
+    /// Nothing can be written any more.
+    Unwritable(Error),
+}
+
+struct Follow {
+    subscription: Subscription,
+    intake: Intake,
+    writer: Writer,
+    /// The memory of a piece that was written.
+    spare: Vec<u8>,
+    args: SubArgs,
+    what: String,
+}
+
+impl Follow {
+    async fn all(&mut self, signals: &mut Signals) -> End {
+        loop {
+            self.feed_writer();
+            let receive = self.intake.pending() < AHEAD;
+            tokio::select! {
+                biased;
+                exit = signals.next() => return End::Because(Error::quiet(exit)),
+                written = self.writer.done() => match written {
+                    Ok(work) => self.written(work),
+                    Err(error) => return End::Unwritable(error),
+                },
+                event = self.subscription.next_batch(), if receive => {
+                    let taken = take(&mut self.intake, &self.args, &self.what, event);
+                    match taken {
+                        Ok(false) if !self.intake.is_complete() => {}
+                        Ok(_) => return End::Done,
+                        Err(error) => return End::Because(error),
+                    }
+                }
+            }
+        }
+    }
+
+    fn feed_writer(&mut self) {
+        if !self.writer.is_busy()
+            && let Some(work) = self.intake.work(std::mem::take(&mut self.spare))
+        {
+            self.writer.give(work);
+        }
+    }
+
+    /// A piece is written and recorded: what the lease kept for it can go.
+    fn written(&mut self, work: Work) {
+        if self.args.lease.is_some()
+            && work.epoch == self.subscription.place().epoch
+            && let Some(last) = work.next.checked_sub(1)
+            && work.next > self.subscription.committed()
+        {
+            // It fails only for a record that was not taken, which this one was.
+            let _ = self.subscription.commit_later(last);
+        }
+        self.spare = work.bytes;
+    }
+
+    /// Writes what is here, commits it, and says goodbye.
+    async fn finish(mut self, end: End) -> Result {
+        let mut failed = match end {
+            End::Done => None,
+            End::Because(error) => Some(error),
+            End::Unwritable(error) => return Err(error),
+        };
+        let hurry = failed.is_some();
+        let rest = async {
+            while self.writer.is_busy() || self.intake.is_dirty() {
+                self.feed_writer();
+                let work = self.writer.done().await?;
+                self.written(work);
+            }
+            Ok(())
+        };
+        let written = if hurry {
+            // Somebody wants us gone: a pipe that nobody reads must not keep us. What is not written
+            // is not recorded either.
+            tokio::time::timeout(PATIENCE, rest).await.unwrap_or(Ok(()))
+        } else {
+            rest.await
+        };
+        if let Err(error) = written {
+            return Err(failed.unwrap_or(error));
+        }
+        if self.args.lease.is_some() {
+            let goodbye = tokio::time::timeout(PATIENCE, self.subscription.end(false));
+            if let Ok(Err(error)) = goodbye.await
+                && failed.is_none()
+                && !matches!(error, ClientError::Ended)
+            {
+                failed = Some(failure(&self.what, &error).hint("the last commit may be missing"));
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+/// Takes one event in. `Ok(true)` is the end.
+fn take(
+    intake: &mut Intake,
+    args: &SubArgs,
+    what: &str,
+    event: Option<Result<BatchEvent<'_>, ClientError>>,
+) -> Result<bool> {
+    match event {
+        None => Ok(true),
+        Some(Err(error)) => Err(failure(what, &error)),
+        Some(Ok(BatchEvent::Records(batch))) => {
+            let place = Expected { epoch: batch.epoch(), next: batch.first() };
+            stand_at(intake, args, place, None)?;
+            intake.records(batch.first(), nanos_of(batch.time()), batch.records());
+            Ok(false)
+        }
+        Some(Ok(BatchEvent::Gap(gap))) => {
+            let place = Expected { epoch: gap.epoch, next: gap.next };
+            stand_at(intake, args, place, Some(gap.reason))?;
+            Ok(false)
+        }
+        Some(Ok(BatchEvent::CaughtUp { .. })) => Ok(args.exit_at_end),
+        Some(Ok(BatchEvent::Closed { reason, .. })) => closed(what, reason),
+        // An event that a later version adds.
+        Some(Ok(_)) => Ok(false),
+    }
+}
+
+/// The subscription stands at `place`: what is missing before it is told, and fails if it must.
+fn stand_at(
+    intake: &mut Intake,
+    args: &SubArgs,
+    place: Expected,
+    reason: Option<GapReason>,
+) -> Result {
+    let Some(missing) = intake.missing_before(place, reason) else { return Ok(()) };
+    let what = format!("gap in `{}`", intake.topic());
+    if args.on_gap == OnGap::Fail {
+        return Err(Error::new(Exit::Gap, what, missing).hint("--on-gap report goes on behind it"));
+    }
+    say(&format!("{what}: {missing}"));
+    intake.skip_to(place);
+    Ok(())
+}
+
+fn closed(what: &str, reason: CloseReason) -> Result<bool> {
+    let (why, hint) = match reason {
+        CloseReason::TopicClosed | CloseReason::Unsubscribed => return Ok(true),
+        CloseReason::TopicDeleted => {
+            ("the topic was deleted", "its last records may not have come")
+        }
+        CloseReason::LeaseTakenOver => {
+            ("another subscriber took the lease over", "only one can hold it")
+        }
+        CloseReason::LeaseExpired => ("the lease ended", "use a longer --lease-ttl"),
+        _ => ("the server ended the subscription", "subscribe again"),
+    };
+    Err(Error::new(Exit::Refused, what, why).hint(hint))
+}
+
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "psa: {}", one_line(line));
+}

@@ -1,0 +1,52 @@
+//! Plain tables for people: aligned columns, no lines, no colours. For programs there is `--json`.
+
+/// How a column is aligned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Align {
+    /// Names.
+    Left,
+    /// Numbers.
+    Right,
+}
+
+/// Lays out rows under their headings, two spaces between columns. A row has as many cells as there
+/// are headings.
+pub(crate) fn table(headings: &[(&str, Align)], rows: &[Vec<String>]) -> String {
+    let mut widths: Vec<usize> = headings.iter().map(|(name, _)| name.chars().count()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut out = String::new();
+    let names: Vec<String> = headings.iter().map(|(name, _)| name.to_string()).collect();
+    for row in std::iter::once(&names).chain(rows) {
+        let mut line = String::new();
+        for ((cell, width), (_, align)) in row.iter().zip(&widths).zip(headings) {
+            let pad = " ".repeat(width - cell.chars().count());
+            let (before, after) = if *align == Align::Right { (&*pad, "") } else { ("", &*pad) };
+            line.push_str(&format!("{before}{cell}{after}  "));
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+/// Lays out `name: value` lines with the values under one another.
+pub(crate) fn list(entries: &[(&str, String)]) -> String {
+    let width = entries.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    entries.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned() {
+        let rows = [vec!["a".into(), "1".into()], vec!["éé".into(), "1000".into()]];
+        let text = table(&[("T", Align::Left), ("N", Align::Right)], &rows);
+        assert_eq!(text, "T      N\na      1\néé  1000\n");
+    }
+}

@@ -1,0 +1,424 @@
+//! `psa stats --watch`: what the server holds, live.
+//!
+//! Drawing is a pure function of a [`View`], tested on a terminal in memory; what comes in (snapshots,
+//! keys) only changes the view.
+
+use crate::error::one_line;
+use crate::snapshot::{Detail, Summary, lease_text, memory, overflow_text, retention_text};
+use crate::units::{human_count, human_size};
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Block, Gauge, Paragraph, Row, Sparkline, Table, TableState};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// How many rates the little diagram remembers.
+const HISTORY: usize = 240;
+
+/// Looks that are nearer to one another are not used for rates.
+const MIN_ELAPSED: Duration = Duration::from_millis(40);
+
+/// One look at the server.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    /// When the answer came.
+    pub(crate) at: Instant,
+    /// All topics, by name.
+    pub(crate) topics: Vec<Summary>,
+    /// The selected topic.
+    pub(crate) detail: Option<Detail>,
+}
+
+/// What is on the screen.
+#[derive(Debug, Default)]
+pub(crate) struct View {
+    server: String,
+    topics: Vec<Entry>,
+    detail: Option<Detail>,
+    /// Records a second of all topics, newest first.
+    history: Vec<u64>,
+    /// Offset and epoch of each topic at the last look, for the rates.
+    last: Option<(Instant, HashMap<String, (u64, u64)>)>,
+    selected: usize,
+    /// What went wrong at the last look, if anything.
+    trouble: Option<String>,
+}
+
+/// One line of the table.
+#[derive(Clone, Debug)]
+struct Entry {
+    topic: Summary,
+    /// Records a second.
+    rate: u64,
+}
+
+/// What a key asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Input {
+    /// End.
+    Quit,
+    /// Move the selection by this many lines.
+    Move(isize),
+    /// Look again at once.
+    Refresh,
+    /// The terminal has another size.
+    Redraw,
+}
+
+impl View {
+    pub(crate) fn new(server: &str) -> View {
+        View { server: one_line(server), ..View::default() }
+    }
+
+    /// The topic that the detail pane shows.
+    pub(crate) fn selected(&self) -> Option<&str> {
+        self.topics.get(self.selected).map(|line| line.topic.name.as_str())
+    }
+
+    /// Whether a topic is selected whose detail is not here.
+    pub(crate) fn wants_detail(&self) -> bool {
+        self.selected().is_some() && self.detail.is_none()
+    }
+
+    /// Moves the selection.
+    pub(crate) fn select(&mut self, by: isize) {
+        let last = self.topics.len().saturating_sub(1);
+        self.selected = self.selected.saturating_add_signed(by).min(last);
+        if self.detail.as_ref().map(|detail| detail.name.as_str()) != self.selected() {
+            self.detail = None;
+        }
+    }
+
+    /// Takes in a new look at the server.
+    pub(crate) fn update(&mut self, snapshot: Snapshot) {
+        let Snapshot { at, topics, detail } = snapshot;
+        let selected = self.selected().map(str::to_string);
+        let elapsed = self.last.as_ref().map(|(last, _)| at.saturating_duration_since(*last));
+        // Two looks right after one another say nothing about a rate.
+        let measured = elapsed.is_none_or(|elapsed| elapsed >= MIN_ELAPSED);
+        let lines: Vec<Entry> = topics
+            .into_iter()
+            .map(|topic| {
+                let rate = if measured {
+                    self.rate(&topic, elapsed)
+                } else {
+                    self.topics
+                        .iter()
+                        .find(|entry| entry.topic.name == topic.name)
+                        .map_or(0, |e| e.rate)
+                };
+                Entry { topic, rate }
+            })
+            .collect();
+        if measured {
+            if elapsed.is_some() {
+                self.history.insert(0, lines.iter().map(|entry| entry.rate).sum());
+                self.history.truncate(HISTORY);
+            }
+            let offsets =
+                lines.iter().map(|e| (e.topic.name.clone(), (e.topic.epoch, e.topic.next)));
+            self.last = Some((at, offsets.collect()));
+        }
+        self.topics = lines;
+        self.trouble = None;
+        // The selection stays on its topic, although others come and go.
+        if let Some(at) =
+            self.topics.iter().position(|line| Some(&line.topic.name) == selected.as_ref())
+        {
+            self.selected = at;
+        }
+        self.select(0);
+        if detail.as_ref().map(|detail| detail.name.as_str()) == self.selected() {
+            self.detail = detail;
+        }
+    }
+
+    /// Records a second since the last look. A topic that is new, or was made anew, counts from 0.
+    fn rate(&self, topic: &Summary, elapsed: Option<Duration>) -> u64 {
+        let (Some((_, offsets)), Some(elapsed)) = (&self.last, elapsed) else { return 0 };
+        let from = match offsets.get(&topic.name) {
+            Some((epoch, next)) if *epoch == topic.epoch => *next,
+            _ => 0,
+        };
+        (topic.next.saturating_sub(from) as f64 / elapsed.as_secs_f64()).round() as u64
+    }
+
+    /// Keeps what is shown and says why it is old.
+    pub(crate) fn fail(&mut self, why: String) {
+        self.trouble = Some(one_line(&why));
+    }
+
+    /// Draws everything into the frame, whatever its size.
+    pub(crate) fn draw(&self, frame: &mut Frame<'_>) {
+        let tall = frame.area().height >= 20;
+        let [head, table, detail, foot] = Layout::vertical([
+            Constraint::Length(3),
+            Constraint::Min(4),
+            Constraint::Length(if tall { 11 } else { 0 }),
+            Constraint::Length(1),
+        ])
+        .areas(frame.area());
+        self.draw_head(frame, head);
+        self.draw_table(frame, table);
+        if tall {
+            self.draw_detail(frame, detail);
+        }
+        let foot_text = match &self.trouble {
+            Some(why) => Line::styled(format!(" {why}; trying again"), Style::new().fg(Color::Red)),
+            None => {
+                Line::styled(" q quit   ↑ ↓ select   r refresh", Style::new().fg(Color::DarkGray))
+            }
+        };
+        frame.render_widget(foot_text, foot);
+    }
+
+    fn draw_head(&self, frame: &mut Frame<'_>, area: Rect) {
+        let [text, diagram] =
+            Layout::horizontal([Constraint::Min(20), Constraint::Percentage(40)]).areas(area);
+        let bytes: u64 = self.topics.iter().map(|line| line.topic.bytes).sum();
+        let cursors: u64 = self.topics.iter().map(|line| u64::from(line.topic.cursors)).sum();
+        let lines = vec![
+            Line::styled(
+                format!(" psa {}", self.server),
+                Style::new().add_modifier(Modifier::BOLD),
+            ),
+            Line::from(format!(
+                " {} topics   {} cursors   {} live",
+                human_count(self.topics.len() as u64),
+                human_count(cursors),
+                human_size(bytes)
+            )),
+            Line::from(format!(
+                " {} records/s",
+                human_count(self.history.first().copied().unwrap_or(0))
+            )),
+        ];
+        frame.render_widget(Paragraph::new(lines), text);
+        let newest_last: Vec<u64> =
+            self.history.iter().take(diagram.width.into()).rev().copied().collect();
+        frame.render_widget(
+            Sparkline::default().data(newest_last).style(Style::new().fg(Color::Cyan)),
+            diagram,
+        );
+    }
+
+    fn draw_table(&self, frame: &mut Frame<'_>, area: Rect) {
+        let header = Row::new(["TOPIC", "RECORDS/S", "NEXT", "KEPT", "LIVE", "CURSORS", "LEASES"])
+            .style(Style::new().add_modifier(Modifier::BOLD));
+        let rows = self.topics.iter().map(|Entry { topic, rate }| {
+            Row::new([
+                one_line(&topic.name),
+                human_count(*rate),
+                human_count(topic.next),
+                human_count(topic.next.saturating_sub(topic.first)),
+                human_size(topic.bytes),
+                human_count(topic.cursors.into()),
+                human_count(topic.leases.into()),
+            ])
+        });
+        let widths = [
+            Constraint::Min(12),
+            Constraint::Length(12),
+            Constraint::Length(14),
+            Constraint::Length(12),
+            Constraint::Length(10),
+            Constraint::Length(8),
+            Constraint::Length(7),
+        ];
+        let table = Table::new(rows, widths)
+            .header(header)
+            .block(Block::bordered())
+            .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED));
+        let mut state =
+            TableState::default().with_selected((!self.topics.is_empty()).then_some(self.selected));
+        frame.render_stateful_widget(table, area, &mut state);
+        if self.topics.is_empty() && self.last.is_some() {
+            let inside = Block::bordered().inner(area);
+            let hint = Line::from(" no topics yet: `echo hello | psa pub greetings` makes one");
+            frame.render_widget(Paragraph::new(vec![Line::default(), hint]), inside);
+        }
+    }
+
+    fn draw_detail(&self, frame: &mut Frame<'_>, area: Rect) {
+        let title = self.selected().map_or(String::new(), |name| format!(" {} ", one_line(name)));
+        let block = Block::bordered().title(title);
+        let inside = block.inner(area);
+        frame.render_widget(block, area);
+        let Some(Detail { settings, stats, leases, .. }) = &self.detail else { return };
+        let [gauge, segments, rest] =
+            Layout::vertical([Constraint::Length(1), Constraint::Length(1), Constraint::Min(0)])
+                .areas(inside);
+        let used = memory(stats);
+        let (ratio, of) = match stats.memory_limit {
+            Some(limit) if limit > 0 => {
+                ((used as f64 / limit as f64).clamp(0.0, 1.0), human_size(limit))
+            }
+            _ => (0.0, "no limit".into()),
+        };
+        let colour = if ratio < 0.8 { Color::Green } else { Color::Yellow };
+        let label = format!("memory {} of {of}", human_size(used));
+        frame.render_widget(
+            Gauge::default().ratio(ratio).label(label).gauge_style(Style::new().fg(colour)),
+            gauge,
+        );
+        frame.render_widget(segment_line(stats, inside.width), segments);
+
+        let mut lines = vec![Line::from(format!(
+            "{}, retention {}, overflow {}, {} evictions, waits: {} readers, {} publishers",
+            if stats.closed { "closed" } else { "open" },
+            retention_text(settings.retention),
+            overflow_text(settings.overflow),
+            human_count(stats.evictions),
+            human_count(stats.reader_waits),
+            human_count(stats.publisher_waits)
+        ))];
+        lines.push(Line::from(match stats.slowest {
+            Some(slowest) => format!(
+                "slowest: {} of {} cursors, {} records behind, holds back {} segments ({})",
+                human_count(slowest.cursors),
+                human_count(stats.cursors),
+                human_count(slowest.records),
+                human_count(slowest.segments),
+                human_size(slowest.bytes)
+            ),
+            None => "no cursors: only the retention keeps records".into(),
+        }));
+        lines.extend(leases.iter().map(|lease| Line::from(format!("lease {}", lease_text(lease)))));
+        frame.render_widget(Paragraph::new(lines), rest);
+    }
+}
+
+/// The segments as a row of blocks: live, pooled, unlinked; cut where the line ends.
+fn segment_line(stats: &psa::protocol::TopicStats, width: u16) -> Line<'static> {
+    let kinds = [
+        ("live", stats.live_segments, "■", Color::Green),
+        ("pooled", stats.pooled_segments, "□", Color::DarkGray),
+        ("unlinked", stats.unlinked_segments, "▣", Color::Yellow),
+    ];
+    let each = u64::from(width / 3).saturating_sub(16);
+    let mut spans = vec![Span::raw("segments ")];
+    for (name, count, sign, colour) in kinds {
+        let blocks = sign.repeat(count.min(each) as usize);
+        let more = if count > each { "…" } else { "" };
+        spans.push(Span::styled(format!("{blocks}{more}"), Style::new().fg(colour)));
+        spans.push(Span::raw(format!(" {} {name}  ", human_count(count))));
+    }
+    Line::from(spans)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use psa::protocol::{Slowest, TopicStats};
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+
+    fn summary(name: &str, next: u64) -> Summary {
+        Summary {
+            name: name.into(),
+            epoch: 1,
+            next,
+            bytes: 1 << 20,
+            cursors: 2,
+            ..Summary::default()
+        }
+    }
+
+    fn screen(view: &View, width: u16, height: u16) -> String {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        terminal.draw(|frame| view.draw(frame)).unwrap();
+        let buffer = terminal.backend().buffer().clone();
+        let cells: Vec<&str> = buffer.content().iter().map(|cell| cell.symbol()).collect();
+        cells.chunks(width.into()).map(|row| row.concat() + "\n").collect()
+    }
+
+    fn view() -> View {
+        let mut view = View::new("127.0.0.1:9853");
+        let at = Instant::now();
+        view.update(Snapshot {
+            at,
+            topics: vec![summary("a", 0), summary("b", 100)],
+            detail: None,
+        });
+        let detail = Detail {
+            name: "a".into(),
+            stats: TopicStats {
+                live_segments: 3,
+                live_bytes: 3 << 20,
+                memory_limit: Some(4 << 20),
+                slowest: Some(Slowest { cursors: 1, records: 4321, ..Slowest::default() }),
+                ..TopicStats::default()
+            },
+            ..Detail::default()
+        };
+        view.update(Snapshot {
+            at: at + Duration::from_secs(2),
+            topics: vec![summary("a", 4000), summary("b", 100)],
+            detail: Some(detail),
+        });
+        view
+    }
+
+    #[test]
+    fn it_shows_rates_memory_and_who_holds_back() {
+        let text = screen(&view(), 120, 30);
+        for part in [
+            "127.0.0.1:9853",
+            "2,000 records/s",
+            "3.0 MiB of 4.0 MiB",
+            "■■■ 3 live",
+            "4,321 records behind",
+        ] {
+            assert!(text.contains(part), "{part} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn any_size_of_terminal_is_drawn() {
+        let view = view();
+        for (width, height) in [(1, 1), (5, 3), (20, 8), (80, 19), (80, 24), (300, 100)] {
+            screen(&view, width, height);
+        }
+        screen(&View::new("x"), 40, 10);
+    }
+
+    #[test]
+    fn the_selection_follows_its_topic_and_stays_in_range() {
+        let mut view = view();
+        view.select(1);
+        assert_eq!(view.selected(), Some("b"));
+        assert!(view.detail.is_none(), "another topic's detail is not shown under this name");
+        let topics = ["0", "a", "b"].map(|name| summary(name, 1)).to_vec();
+        view.update(Snapshot { at: Instant::now(), topics, detail: None });
+        assert_eq!(view.selected(), Some("b"));
+        view.select(100);
+        assert_eq!(view.selected(), Some("b"));
+        view.update(Snapshot { at: Instant::now(), topics: vec![], detail: None });
+        assert_eq!(view.selected(), None);
+        view.select(-5);
+    }
+
+    #[test]
+    fn a_topic_that_was_made_anew_has_no_negative_rate() {
+        let mut view = view();
+        let mut again = summary("a", 10);
+        again.epoch = 2;
+        view.update(Snapshot {
+            at: Instant::now() + Duration::from_secs(12),
+            topics: vec![again],
+            detail: None,
+        });
+        assert!(view.topics[0].rate <= 10);
+    }
+
+    #[test]
+    fn trouble_is_shown_and_forgotten() {
+        let mut view = view();
+        view.fail("cannot connect\nat all".into());
+        assert!(screen(&view, 100, 30).contains("cannot connect"));
+        view.update(Snapshot { at: Instant::now(), topics: vec![], detail: None });
+        assert!(!screen(&view, 100, 30).contains("cannot connect"));
+    }
+}
