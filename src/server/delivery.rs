@@ -230,12 +230,16 @@ impl Subscriptions {
         }
     }
 
-    /// Ends the subscriptions whose topic was deleted.
-    pub(super) fn drop_deleted(&mut self, out: &mut Outbox) -> Result<(), End> {
+    /// Ends the subscriptions whose topic was deleted or whose lease is another's now.
+    pub(super) fn drop_revoked(&mut self, out: &mut Outbox) -> Result<(), End> {
         for slot in 0..self.slots.len() as u32 {
-            if matches!(&self.slots[slot as usize], Some(sub) if sub.topic.is_deleted()) {
-                self.close(slot, CloseReason::TopicDeleted, out)?;
-            }
+            let Some(sub) = &self.slots[slot as usize] else { continue };
+            let reason = match &sub.reader {
+                _ if sub.topic.is_deleted() => CloseReason::TopicDeleted,
+                Reader::Lease(lease) if lease.committed().is_none() => CloseReason::LeaseTakenOver,
+                _ => continue,
+            };
+            self.close(slot, reason, out)?;
         }
         Ok(())
     }

@@ -323,6 +323,9 @@ impl Session {
             }
         };
         self.counted += 1;
+        if matches!(&reader, Reader::Lease(lease) if lease.took_over()) {
+            self.shared.revoked();
+        }
         let (epoch, next) = (topic.log().epoch(), reader.offset());
         self.out.push(&Reply::Subscribed {
             request: ask.request,
@@ -364,7 +367,7 @@ impl Session {
 
     fn delete(&mut self, name: TopicName<'_>) -> Result<(), Refusal> {
         self.shared.broker.delete(name.as_str())?;
-        self.shared.topic_deleted();
+        self.shared.revoked();
         Ok(())
     }
 

@@ -140,7 +140,7 @@ pub(super) struct Session {
     pub(super) input: Input,
     rung: Vec<u32>,
     pub(super) deadlines: Deadlines,
-    seen_deletions: u64,
+    seen_revocations: u64,
     /// Frames carried out in this poll.
     pub(super) frames: u32,
     /// Bytes written in this poll.
@@ -156,7 +156,7 @@ impl Session {
             ..Deadlines::default()
         };
         Self {
-            seen_deletions: shared.deletions(),
+            seen_revocations: shared.revocations(),
             shared,
             bell,
             id,
@@ -249,15 +249,15 @@ impl Session {
         self.shared.subscriptions.give_back(ended);
     }
 
-    /// Does what concerns every connection: the server's stage, deadlines, deleted topics.
+    /// Does what concerns every connection: the server's stage, deadlines, what was revoked.
     fn obey(&mut self) -> Result<(), End> {
         if self.shared.stage() == Stage::Aborting {
             return Err(End::Aborted);
         }
-        let deletions = self.shared.deletions();
-        if deletions != self.seen_deletions {
-            self.seen_deletions = deletions;
-            self.subs.drop_deleted(&mut self.out)?;
+        let revocations = self.shared.revocations();
+        if revocations != self.seen_revocations {
+            self.seen_revocations = revocations;
+            self.subs.drop_revoked(&mut self.out)?;
         }
         let now = self.shared.clock.now();
         let passed = |tick: u32| tick != 0 && tick <= now;

@@ -201,6 +201,10 @@ async fn a_take_over_in_the_middle_of_a_chunk_cuts_the_holder_and_loses_nothing(
     other.send(&Request::Subscribe(ask)).await;
     let (_, next, _) = other.subscribed(1).await;
     assert_eq!(next, 0);
+    // The old holder is not waited for: nothing that it has not read is held back by it.
+    until("the old holder has let go", || server.handle.subscriptions() == 1).await;
+    let topic = server.handle.broker().topic("a").unwrap();
+    assert_eq!(topic.log().stats().cursors, 1);
     other.records(1, 0, 100).await;
     // The old holder got whole chunks without a gap, and then the end: in band, or, since a chunk that
     // was begun cannot be taken back, of its connection.
