@@ -135,7 +135,7 @@ impl Topic {
         // The count and the making are one step: two that meet at the limit cannot both pass.
         let mut total = broker.lock_leases();
         self.recount(&mut total);
-        let before = self.log.leases().into_iter().find(|lease| lease.name == name);
+        let before = self.log.lease_info(name);
         if before.is_none() {
             let config = &broker.config;
             let here = self.leases.load(Ordering::Relaxed);

@@ -257,12 +257,14 @@ impl Session {
         let packed = Packed::new(publish.records.ends(), publish.records.payload())
             .map_err(|error| Refusal::new(Code::BadFrame, error.to_string()))?;
         let log = topic.log();
-        let appended = match resumed {
-            None => log.try_append_packed(packed),
-            Some(_) => Err(AppendError::Full { limit: 0 }),
-        };
-        let appended = match appended {
-            Err(AppendError::Full { .. }) if topic.settings().overflow == Overflow::Block => {
+        // The first try is without an appender, which only those need that wait. A log that evicts
+        // makes them wait too, as long as readers look at all that was evicted.
+        let first_try = resumed.is_none().then(|| log.try_append_packed(packed));
+        let may_wait = topic.settings().overflow != Overflow::Reject;
+        let appended = match first_try {
+            Some(Ok(offsets)) => Ok(offsets),
+            Some(Err(error)) if !(error.is_full() && may_wait) => Err(error),
+            _ => {
                 let mut waiting = resumed.unwrap_or_else(|| {
                     Box::new(WaitingPublish {
                         topic: topic.clone(),
@@ -281,12 +283,11 @@ impl Session {
                     }
                 }
             }
-            appended => appended,
         };
         Poll::Ready(match appended {
             Ok(offsets) => Ok((log.epoch(), offsets.start)),
             Err(AppendError::Closed) if self.is_draining() => Err(Refusal::shutting_down()),
-            Err(error) => Err(Refusal::append(&error, &topic, publish.records.payload().len())),
+            Err(error) => Err(Refusal::append(&error, &topic)),
         })
     }
 
