@@ -1,1 +1,368 @@
-//! client
+//! An asynchronous client that resumes by itself.
+//!
+//! # Parts
+//!
+//! * [`Client`] is a handle that is cheap to clone. It has one connection for its publishes and one
+//!   for everything else, both made when they are first needed and again after they broke.
+//! * [`Publisher`] has a connection of its own and many publishes in flight.
+//! * [`Subscription`] has a connection of its own too, connects again by itself after it broke, and
+//!   resumes behind what it has received. It has no task: reading happens in `next`, so a
+//!   subscriber that does not ask receives nothing, and the server sees a slow subscriber.
+//!
+//! They are separate because a server carries a connection's requests out in order: a publish that
+//! waits for room must not hold back the commits that make it.
+//!
+//! # What is never silent
+//!
+//! * *Nothing is sent twice* by itself. A request that was cut off says whether it certainly was not
+//!   carried out or may have been ([`Outcome`]).
+//! * *Nothing is skipped.* A subscription yields each record once, in order; whatever is missing
+//!   comes as an [`Event::Gap`] with its reason and exact range.
+//!
+//! # Cancel safety
+//!
+//! Every `async fn` may be dropped at any point. Those of [`Subscription`] lose no event. A request
+//! that is dropped while it waits for its answer is still carried out; a [`Publisher::send`] that
+//! is dropped while it waits for room is not.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use psa::client::{Client, Event, SubscribeOptions};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), psa::client::ClientError> {
+//! let client = Client::builder("127.0.0.1:9853").connect().await?;
+//! client.create_topic("news", Default::default(), true).await?;
+//! let published = client.publish("news", b"hello").await?;
+//! println!("at offset {} of epoch {:x}", published.first, published.epoch);
+//!
+//! let mut news = client.subscribe("news", SubscribeOptions::earliest()).await?;
+//! while let Some(event) = news.next().await {
+//!     match event? {
+//!         Event::Record(record) => println!("{}: {:?}", record.offset(), record.data()),
+//!         Event::Gap(gap) => eprintln!("missed records: {gap}"),
+//!         _ => {}
+//!     }
+//! }
+//! # Ok(()) }
+//! ```
+
+mod accept;
+mod backoff;
+mod config;
+mod conn;
+mod dial;
+mod error;
+mod event;
+mod follow;
+mod inbox;
+mod link;
+mod link_io;
+mod options;
+mod publisher;
+mod subscription;
+mod topics;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
+
+pub use config::ClientBuilder;
+pub use error::{ClientError, Outcome, ServerError};
+pub use event::{Batch, BatchEvent, Event, Gap, Record};
+pub use link::Unacknowledged;
+pub use options::{LeaseOptions, SubscribeOptions};
+pub use publisher::{Published, Publisher, PublisherOptions, Ticket};
+pub use subscription::{Place, Subscription};
+pub use topics::{LeaseDetails, TopicDetails, TopicInfo};
+
+pub use crate::protocol::{
+    CloseReason, Code, GapReason, OnGap, Overflow, Retention, Settings, Start, TopicStats,
+};
+
+use crate::protocol::{Request, TopicName};
+use config::Config;
+use link::{Answer, Asked, Link, LinkOptions};
+use publisher::{check_batch, encode_batch, wait};
+
+/// A handle on a server. Clones share its connections.
+///
+/// Needs a tokio runtime with I/O and time when it is used, not when it is made.
+#[derive(Clone, Debug)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    config: Arc<Config>,
+    publishing: Slot,
+    managing: Slot,
+}
+
+/// A connection that is made when it is needed and broke or never was.
+type Slot = tokio::sync::Mutex<Option<Arc<Link>>>;
+
+impl Client {
+    /// Starts to make a client for the server at `address`: `HOST` or `HOST:PORT`, port 9853
+    /// unless given.
+    pub fn builder(address: impl Into<String>) -> ClientBuilder {
+        ClientBuilder::new(address.into())
+    }
+
+    fn new(config: Arc<Config>) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                config,
+                publishing: Slot::default(),
+                managing: Slot::default(),
+            }),
+        }
+    }
+
+    /// Publishes one record and waits for its acknowledgement.
+    ///
+    /// For many records use [`publish_batch`](Self::publish_batch) or a [`Publisher`]. Concurrent
+    /// calls share a connection and are not ordered among each other.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the server answers; [`ClientError::not_carried_out`] tells whether repeating it is
+    /// safe. Dropped while it waits for the answer, it may be carried out.
+    pub async fn publish(&self, topic: &str, record: &[u8]) -> Result<Published, ClientError> {
+        self.publish_batch(topic, &[record]).await
+    }
+
+    /// Publishes records together: all or none, with dense offsets.
+    ///
+    /// # Errors
+    ///
+    /// As [`publish`](Self::publish), and if there is no record or the batch does not fit a frame.
+    pub async fn publish_batch<R: AsRef<[u8]>>(
+        &self,
+        topic: &str,
+        records: &[R],
+    ) -> Result<Published, ClientError> {
+        let topic = TopicName::new(topic)?;
+        let slot = &self.shared.publishing;
+        let answer = self
+            .request(slot, |link, request, out| {
+                check_batch(records, true, link.max_record())?;
+                encode_batch(out, request, topic, true, records)
+            })
+            .await?;
+        Published::from_answer(answer)
+    }
+
+    /// Makes a publisher for many records, with a connection of its own.
+    ///
+    /// # Errors
+    ///
+    /// Whatever goes wrong while connecting. Whether the topic exists shows with the first publish.
+    pub async fn publisher(
+        &self,
+        topic: &str,
+        options: PublisherOptions,
+    ) -> Result<Publisher, ClientError> {
+        Publisher::open(Arc::clone(&self.shared.config), topic, options).await
+    }
+
+    /// Subscribes to a topic, with a connection of its own.
+    ///
+    /// This first time nothing is tried again, so that a mistake shows at once; afterwards the
+    /// subscription connects again by itself.
+    ///
+    /// # Errors
+    ///
+    /// Whatever goes wrong while connecting; [`Code::UnknownTopic`], [`Code::LeaseHeld`];
+    /// [`Code::Collected`] and [`Code::WrongEpoch`] with [`OnGap::Error`]; [`Code::Future`].
+    pub async fn subscribe(
+        &self,
+        topic: &str,
+        options: SubscribeOptions,
+    ) -> Result<Subscription, ClientError> {
+        Subscription::open(Arc::clone(&self.shared.config), topic, options).await
+    }
+
+    /// Makes a topic. With `exist_ok` an existing one is fine and stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::TopicExists`], [`Code::BadSettings`], [`Code::TooManyTopics`].
+    pub async fn create_topic(
+        &self,
+        topic: &str,
+        settings: Settings,
+        exist_ok: bool,
+    ) -> Result<(), ClientError> {
+        let topic = TopicName::new(topic)?;
+        self.done(|request| Request::Create {
+            request,
+            topic,
+            settings,
+            exist_ok,
+        })
+        .await
+    }
+
+    /// Removes a topic with its records, at once; its subscribers see the end.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::UnknownTopic`].
+    pub async fn delete_topic(&self, topic: &str) -> Result<(), ClientError> {
+        let topic = TopicName::new(topic)?;
+        self.done(|request| Request::Delete { request, topic })
+            .await
+    }
+
+    /// Closes a topic for publishing; its subscribers get what is there and then see the end.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::UnknownTopic`].
+    pub async fn close_topic(&self, topic: &str) -> Result<(), ClientError> {
+        let topic = TopicName::new(topic)?;
+        self.done(|request| Request::Close { request, topic }).await
+    }
+
+    /// The topics whose names begin with `prefix` (empty: all), in the order of their names.
+    ///
+    /// # Errors
+    ///
+    /// Whatever goes wrong with the connection.
+    pub async fn topics(&self, prefix: &str) -> Result<Vec<TopicInfo>, ClientError> {
+        let prefix = match prefix {
+            "" => None,
+            prefix => Some(TopicName::new(prefix)?),
+        };
+        match self
+            .manage(|request| Request::List { request, prefix })
+            .await?
+        {
+            Answer::Topics(topics) => Ok(topics),
+            _ => Err(odd_answer()),
+        }
+    }
+
+    /// Everything about one topic.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::UnknownTopic`].
+    pub async fn describe(&self, topic: &str) -> Result<TopicDetails, ClientError> {
+        let topic = TopicName::new(topic)?;
+        match self
+            .manage(|request| Request::Describe { request, topic })
+            .await?
+        {
+            Answer::Details(details) => Ok(*details),
+            _ => Err(odd_answer()),
+        }
+    }
+
+    /// Asks the server for a sign of life; returns how long it took. The first time, connecting is
+    /// part of it.
+    ///
+    /// # Errors
+    ///
+    /// Whatever goes wrong with the connection.
+    pub async fn ping(&self) -> Result<Duration, ClientError> {
+        let asked = Instant::now();
+        let ping = |request: u32| Request::Ping {
+            token: request.into(),
+        };
+        match self.manage(ping).await? {
+            Answer::Pong => Ok(asked.elapsed()),
+            _ => Err(odd_answer()),
+        }
+    }
+
+    async fn done<'a>(&self, make: impl Fn(u32) -> Request<'a>) -> Result<(), ClientError> {
+        match self.manage(make).await? {
+            Answer::Done => Ok(()),
+            _ => Err(odd_answer()),
+        }
+    }
+
+    async fn manage<'a>(&self, make: impl Fn(u32) -> Request<'a>) -> Result<Answer, ClientError> {
+        self.request(&self.shared.managing, |_, request, out| {
+            make(request).encode(out);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Makes a request and waits for its answer. Tried a second time only on a connection that had
+    /// been idle and that the server closed before it carried the request out.
+    async fn request(
+        &self,
+        slot: &Slot,
+        encode: impl Fn(&Link, u32, &mut Vec<u8>) -> Result<(), ClientError>,
+    ) -> Result<Answer, ClientError> {
+        let Config {
+            connect_timeout,
+            request_timeout: limit,
+            ..
+        } = *self.shared.config;
+        let mut first = true;
+        loop {
+            // Callers that queue up behind a failing attempt wait no longer than for their own.
+            let connecting = timeout(connect_timeout, self.link(slot)).await;
+            let (link, fresh) = connecting.unwrap_or_else(|_| {
+                Err(ClientError::ConnectTimeout {
+                    address: self.shared.config.address.clone(),
+                    after: connect_timeout,
+                })
+            })?;
+            let asked = Asked {
+                records: None,
+                answered: true,
+            };
+            let exchange = async {
+                let encode = |request, out: &mut Vec<u8>| encode(&link, request, out);
+                let (_, answered) = link.append(asked, encode).await?;
+                wait(answered.expect("an answer was asked for")).await
+            };
+            let answer = match timeout(limit, exchange).await {
+                Ok(answer) => answer,
+                Err(_) => Err(ClientError::Timeout { after: limit }),
+            };
+            match answer {
+                Err(ClientError::Lost {
+                    outcome: Outcome::NotCarriedOut,
+                    ..
+                }) if first && !fresh => first = false,
+                answer => return answer,
+            }
+        }
+    }
+
+    /// The slot's connection, and whether it was made just now.
+    async fn link(&self, slot: &Slot) -> Result<(Arc<Link>, bool), ClientError> {
+        // Held while connecting: callers that come together make one connection.
+        let mut slot = slot.lock().await;
+        if let Some(link) = slot.as_ref().filter(|link| !link.is_lost()) {
+            return Ok((Arc::clone(link), false));
+        }
+        let config = &self.shared.config;
+        let options = LinkOptions {
+            max_in_flight: 1 << 16,
+            max_in_flight_bytes: 64 << 20,
+            answer_timeout: Some(config.request_timeout),
+            keep: false,
+            first_number: 1,
+        };
+        let link = Arc::new(Link::open(config, options).await?);
+        *slot = Some(Arc::clone(&link));
+        Ok((link, true))
+    }
+}
+
+fn odd_answer() -> ClientError {
+    ClientError::Violation {
+        what: "it answered a request with something else",
+    }
+}

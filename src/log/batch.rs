@@ -66,7 +66,7 @@ impl<'a, R: Record + ?Sized> Batch<'a, R> {
 
     /// How many records; at least one.
     #[inline]
-    #[expect(clippy::len_without_is_empty, reason = "a batch is never empty")]
+    #[allow(clippy::len_without_is_empty, reason = "a batch is never empty")]
     pub fn len(&self) -> usize {
         self.run.records as usize
     }

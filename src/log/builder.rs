@@ -2,7 +2,8 @@
 
 use std::marker::PhantomData;
 
-use super::chain::{Chain, Config};
+use super::chain::Chain;
+use super::config::Config;
 use super::error::BuildError;
 use super::publisher::Publisher;
 use super::record::Record;

@@ -1,18 +1,21 @@
 //! The log: appending, subscribing, collecting. No runtime, no I/O, and all of the crate's unsafe
 //! code (with the barrier in `sync`).
 //!
-//! From the bottom up: [`segment`] is one arena of records; [`chain`] links segments, and collects
-//! them; [`position`] is a pinned place in the chain; [`wait`] puts readers and publishers to sleep
-//! and wakes them; [`cursor`], [`lease`] and [`publisher`] are what users hold. `docs/collection.md`
-//! tells how a segment lives and dies.
+//! From the bottom up: `segment` is one arena of records; `chain` links segments, `memory` is where
+//! they come from and `collect` where they go; `position` is a pinned place in the chain; `wait` puts
+//! readers and publishers to sleep and wakes them; `cursor`, `lease` and `publisher` are what users
+//! hold. `docs/collection.md` tells how a segment lives and dies.
 
 mod append;
 mod batch;
 mod builder;
 mod chain;
+mod collect;
+mod config;
 mod cursor;
 mod error;
 mod lease;
+mod memory;
 mod pool;
 mod position;
 mod publisher;

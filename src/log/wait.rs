@@ -6,8 +6,8 @@
 //!   no system call.
 //! - With ten thousand waiting, it wakes [`WOKEN_BY_NOTIFIER`] of them. Each woken waiter wakes
 //!   [`WOKEN_BY_WAITER`] more before it does anything else ([`WaitSet::cascade`]), so the bill is
-//!   paid by those who were waiting. A later notification helps along too, so the cascade does not
-//!   hang on one waiter that is slow to be scheduled.
+//!   paid by those who were waiting. Every [`HELP_EVERY`]th notification that passes by helps, so
+//!   the cascade does not hang on waiters that are slow to be run.
 //! - No lost wake-up: a waiter that registered, then looked for its condition and did not find it,
 //!   is woken by the next notification.
 //! - It is lock-free: nobody ever waits for a lock that a descheduled thread could hold.
@@ -52,6 +52,10 @@ pub(super) const WOKEN_BY_NOTIFIER: usize = 2;
 /// How many more each woken waiter wakes.
 pub(super) const WOKEN_BY_WAITER: usize = 4;
 
+/// Of so many notifications that find a cascade under way, one helps it along: it must not hang on a
+/// woken waiter that nobody runs.
+const HELP_EVERY: u32 = 64;
+
 /// Nodes of dropped waiters are swept out of the stack when there are this many, and more of them
 /// than of others.
 const SWEEP_AT: usize = 64;
@@ -66,6 +70,8 @@ pub(super) struct WaitSet {
     linked: AtomicUsize,
     /// How many of them belong to dropped waiters, roughly.
     abandoned: AtomicUsize,
+    /// Notifications that found a cascade under way; see [`HELP_EVERY`].
+    passed_by: AtomicU32,
     /// How often somebody had to wait.
     waits: AtomicU64,
 }
@@ -128,6 +134,7 @@ impl WaitSet {
             waking: AtomicPtr::default(),
             linked: AtomicUsize::new(0),
             abandoned: AtomicUsize::new(0),
+            passed_by: AtomicU32::new(0),
             waits: AtomicU64::new(0),
         }
     }
@@ -143,10 +150,21 @@ impl WaitSet {
     pub(super) fn notify(&self) {
         barrier::light();
         // Relaxed: the barrier above pairs with the heavy one in `push`; the slow path orders.
-        if !self.parked.load(Ordering::Relaxed).is_null()
-            || !self.waking.load(Ordering::Relaxed).is_null()
-        {
+        if !self.parked.load(Ordering::Relaxed).is_null() {
             self.notify_slow();
+        } else if !self.waking.load(Ordering::Relaxed).is_null() {
+            self.help();
+        }
+    }
+
+    /// A cascade is under way. It is the waiters' own affair, unless they are slow.
+    fn help(&self) {
+        // Not a `fetch_add`: a count that is lost to a race delays the help, and a locked
+        // instruction would be what this module avoids.
+        let passed_by = self.passed_by.load(Ordering::Relaxed).wrapping_add(1);
+        self.passed_by.store(passed_by, Ordering::Relaxed);
+        if passed_by.is_multiple_of(HELP_EVERY) {
+            self.wake_some(WOKEN_BY_NOTIFIER);
         }
     }
 

@@ -75,7 +75,7 @@ pub use records::{MAX_RECORDS_BYTES, Records, RecordsError, RecordsIter};
 pub use reply::{Chunk, CloseReason, Description, ErrorReply, GapReason, Reply, Welcome};
 pub use reply_wire::{decode_reply, deliver_header};
 pub use request::{Hello, LeaseRequest, MAGIC, OnGap, Publish, Request, Start, Subscribe};
-pub use request_wire::{decode_request, publish_header};
+pub use request_wire::{decode_request, encode_publish, publish_header};
 pub use settings::{Overflow, Retention, Settings};
 pub use stats::{LeaseInfo, Slowest, TopicStats, TopicSummary};
 pub use wire::{MAX_TEXT, MAX_TOKEN};

@@ -96,6 +96,49 @@ impl<'a> Records<'a> {
         Ok(Self { start, ends, payload })
     }
 
+    /// Slices that were checked before, as `new` would.
+    #[cfg(feature = "client")]
+    pub(crate) const fn checked(start: u32, ends: &'a [u8], payload: &'a [u8]) -> Self {
+        Self {
+            start,
+            ends,
+            payload,
+        }
+    }
+
+    /// The same batch without its first `count` records, or `None` if nothing is left. Constant
+    /// time.
+    ///
+    /// ```
+    /// use psa::protocol::Records;
+    ///
+    /// let ends = [1_u32.to_le_bytes(), 3_u32.to_le_bytes()].concat();
+    /// let records = Records::new(0, &ends, b"abc")?;
+    /// let rest = records.skip_first(1).unwrap();
+    /// assert_eq!((rest.start(), rest.payload()), (1, b"bc".as_slice()));
+    /// assert_eq!(records.skip_first(2), None);
+    /// # Ok::<(), psa::protocol::RecordsError>(())
+    /// ```
+    #[must_use]
+    pub fn skip_first(&self, count: usize) -> Option<Self> {
+        let Some(before) = count.checked_sub(1) else {
+            return Some(*self);
+        };
+        let (each, _) = self.ends.as_chunks::<4>();
+        let start = u32::from_le_bytes(*each.get(before)?);
+        let (_, rest) = each.split_at_checked(count)?;
+        if rest.is_empty() {
+            return None;
+        }
+        Some(Self {
+            start,
+            ends: rest.as_flattened(),
+            payload: self
+                .payload
+                .get(start.wrapping_sub(self.start) as usize..)?,
+        })
+    }
+
     /// How many records there are; never 0.
     #[must_use]
     pub const fn count(&self) -> u32 {

@@ -3,7 +3,7 @@
 use super::error::{DecodeError, Refusal};
 use super::frame::{self, DecodeLimits, Decoded, Shape, kind};
 use super::name::{MAX_NAME, TopicName};
-use super::records::Records;
+use super::records::{MAX_RECORDS_BYTES, Records, RecordsError};
 use super::request::{Hello, LeaseRequest, MAGIC, OnGap, Publish, Request, Start, Subscribe};
 use super::settings::Settings;
 use super::wire::{
@@ -290,6 +290,52 @@ pub fn publish_header(out: &mut Vec<u8>, publish: &Publish<'_>) {
     let body = out.len() - at - frame::HEADER + records.ends().len() + records.payload().len();
     // `Records` is limited so that this fits.
     out[at..at + 4].copy_from_slice(&(body as u32).to_le_bytes());
+}
+
+/// Appends a PUBLISH of records that lie apart from each other; they are copied once, into `out`.
+///
+/// # Errors
+///
+/// [`RecordsError::Empty`] and [`RecordsError::TooLarge`]; `out` is then as it was.
+///
+/// ```
+/// use psa::protocol::{TopicName, encode_publish};
+///
+/// let mut out = Vec::new();
+/// let topic = TopicName::new("news")?;
+/// encode_publish(&mut out, 7, topic, true, [b"one".as_slice(), b"two"].into_iter())?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn encode_publish<'r>(
+    out: &mut Vec<u8>,
+    request: u32,
+    topic: TopicName<'_>,
+    ack: bool,
+    records: impl Iterator<Item = &'r [u8]> + Clone,
+) -> Result<(), RecordsError> {
+    let (mut count, mut bytes) = (0_usize, 0_usize);
+    for record in records.clone() {
+        count += 1;
+        bytes = bytes.saturating_add(record.len());
+    }
+    if count == 0 {
+        return Err(RecordsError::Empty);
+    }
+    if count.saturating_mul(4).saturating_add(bytes) > MAX_RECORDS_BYTES {
+        return Err(RecordsError::TooLarge);
+    }
+    let at = frame::begin(out, kind::PUBLISH, u8::from(ack) * ACK);
+    put_u32(out, request);
+    put_name(out, Some(topic));
+    put_u32(out, count as u32);
+    let mut end = 0;
+    for record in records.clone() {
+        end += record.len() as u32;
+        put_u32(out, end);
+    }
+    records.for_each(|record| out.extend_from_slice(record));
+    frame::finish(out, at);
+    Ok(())
 }
 
 fn put_named(

@@ -98,6 +98,8 @@ struct Sub {
     topic: Arc<Topic>,
     reader: Reader,
     bell: Arc<SubBell>,
+    /// The same bell as the log knows it.
+    waker: Waker,
     /// Whether it stands in the queue of those that have something to read.
     queued: bool,
     /// Whether CAUGHT_UP frames are wanted.
@@ -185,11 +187,13 @@ impl Subscriptions {
         self.ids.reserve_exact(usize::from(self.ids.is_empty()));
         self.ids.insert(at, (new.id, number));
         self.leases += usize::from(matches!(new.reader, Reader::Lease(_)));
+        let sub_bell = SubBell::new(bell.clone(), number);
         self.slots[slot] = Some(Box::new(Sub {
             id: new.id,
             topic: new.topic,
             reader: new.reader,
-            bell: SubBell::new(bell.clone(), number),
+            waker: Waker::from(sub_bell.clone()),
+            bell: sub_bell,
             queued: false,
             caught_up: new.caught_up,
             behind: true,
@@ -217,7 +221,7 @@ impl Subscriptions {
         if sub.queued {
             return;
         }
-        if sub.reader.is_ready(&Waker::from(sub.bell.clone())) {
+        if sub.reader.is_ready(&sub.waker) {
             sub.queued = true;
             self.queue.push_back(slot);
         } else if std::mem::take(&mut sub.behind) && sub.caught_up {

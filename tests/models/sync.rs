@@ -9,8 +9,8 @@ pub(crate) use shuttle::sync::atomic::{
 };
 pub(crate) use shuttle::sync::{Arc, Mutex, MutexGuard};
 
-/// A waiting thread parks at once: spinning would only lengthen the schedules.
-pub(crate) const SPINS: u32 = 0;
+/// A waiting thread parks after one look: spinning would only lengthen the schedules.
+pub(crate) const SPINS: u32 = 1;
 
 pub(crate) mod thread {
     pub(crate) use shuttle::hint::spin_loop;

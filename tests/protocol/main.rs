@@ -73,6 +73,32 @@ proptest! {
     }
 
     #[test]
+    fn scattered_records_encode_like_packed_ones(parts in parts(), ack in any::<bool>()) {
+        let (ends, payload) = columns(&parts.records, 0);
+        let topic = TopicName::new(&parts.name).unwrap();
+        let records = Records::new(0, &ends, &payload).unwrap();
+        let mut packed = Vec::new();
+        Request::Publish(Publish { request: 7, topic, ack, records }).encode(&mut packed);
+        let mut scattered = Vec::new();
+        let each = parts.records.iter().map(Vec::as_slice);
+        encode_publish(&mut scattered, 7, topic, ack, each).unwrap();
+        prop_assert_eq!(scattered, packed);
+    }
+
+    #[test]
+    fn skipping_is_what_iterating_further_is(all in records(), start in any::<u32>(), skip in 0..25_usize) {
+        let total = all.iter().map(Vec::len).sum::<usize>() as u32;
+        let (ends, payload) = columns(&all, start.min(u32::MAX - total));
+        let records = Records::new(start.min(u32::MAX - total), &ends, &payload).unwrap();
+        let rest: Vec<&[u8]> = records.skip_first(skip).into_iter().flatten().collect();
+        let expected: Vec<&[u8]> = records.iter().skip(skip).collect();
+        prop_assert_eq!(rest, expected);
+        if let Some(rest) = records.skip_first(skip) {
+            prop_assert_eq!(Records::new(rest.start(), rest.ends(), rest.payload()), Ok(rest));
+        }
+    }
+
+    #[test]
     fn random_bytes_are_harmless(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         check_any(&bytes);
     }

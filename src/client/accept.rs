@@ -1,0 +1,206 @@
+//! What each frame means for a subscription.
+
+use super::dial::SUB;
+use super::error::{ClientError, ServerError};
+use super::event::{Gap, Layout};
+use super::follow::{COMMIT_REQUEST, Follower, Step, UNSUBSCRIBE_REQUEST};
+use super::subscription::Place;
+use crate::protocol::{Chunk, CloseReason, GapReason, HEADER, Reply};
+
+/// A DELIVER's bytes before its ends.
+const DELIVER_FRONT: usize = HEADER + 32;
+
+impl Follower {
+    /// Judges what a frame said.
+    pub(super) fn accept(&mut self, taken: Taken, consumed: usize) -> Result<Option<Step>, Fault> {
+        let violation = |what| Err(Fault::Ends(ClientError::Violation { what }));
+        let step = match taken {
+            Taken::Chunk(mut layout, count) => {
+                self.received = self.received.max(layout.first + u64::from(count));
+                layout.epoch = self.expected.epoch;
+                let Some(known) = self.expected.next.checked_sub(layout.first) else {
+                    return violation("it left records out without telling so");
+                };
+                if known >= count.into() {
+                    None
+                } else {
+                    self.expected.next = layout.first + u64::from(count);
+                    // The caller consumes it.
+                    let layout = self.trimmed(layout, known as usize);
+                    return Ok(Some(Step::Chunk { layout, consumed }));
+                }
+            }
+            Taken::Gap(gap) => self.accept_gap(gap)?.map(Step::Gap),
+            Taken::CaughtUp(next) => match next == self.expected.next {
+                true => Some(Step::CaughtUp { next }),
+                // It is behind what was received before the connection broke.
+                false if next < self.expected.next => None,
+                false => return violation("it left records out without telling so"),
+            },
+            Taken::Closed(reason, next) => {
+                self.consume(consumed);
+                if reason != CloseReason::Unsubscribed {
+                    self.finish();
+                    return Ok(Some(Step::Closed { reason, next }));
+                }
+                return Ok(None);
+            }
+            Taken::Done(COMMIT_REQUEST) => match self.committing.take() {
+                Some(next) => {
+                    self.committed = self.committed.max(next);
+                    Some(Step::Confirmed)
+                }
+                None => return violation("it confirmed a commit that nobody made"),
+            },
+            Taken::Done(UNSUBSCRIBE_REQUEST) => Some(Step::Unsubscribed),
+            Taken::Refused(COMMIT_REQUEST, error) => {
+                self.consume(consumed);
+                self.committing = None;
+                self.wanted = self.committed;
+                return Err(Fault::Refused(error));
+            }
+            Taken::Refused(UNSUBSCRIBE_REQUEST, error) => {
+                self.consume(consumed);
+                return Err(Fault::Refused(error));
+            }
+            Taken::Ends(error) => return Err(Fault::Ends(error)),
+            Taken::Nothing => None,
+            Taken::Done(_) | Taken::Refused(..) | Taken::Odd => {
+                return violation("it answered a request that nobody made");
+            }
+        };
+        self.consume(consumed);
+        Ok(step)
+    }
+
+    /// Without the first `known` records, which were received before.
+    fn trimmed(&self, layout: Layout, known: usize) -> Layout {
+        if known == 0 {
+            return layout;
+        }
+        let batch = layout.batch(self.received_bytes());
+        let start = match batch.records.skip_first(known) {
+            Some(rest) => rest.start(),
+            None => layout.start,
+        };
+        Layout {
+            first: layout.first + known as u64,
+            start,
+            ends: layout.ends.start + 4 * known..layout.ends.end,
+            payload: layout.payload.start + (start - layout.start) as usize..layout.payload.end,
+            ..layout
+        }
+    }
+
+    fn accept_gap(&mut self, gap: Gap) -> Result<Option<Gap>, Fault> {
+        self.received = self.received.max(gap.next);
+        if gap.reason == GapReason::OtherEpoch {
+            if self.epoch_gap_made {
+                self.epoch_gap_made = false;
+                return Ok(None);
+            }
+            if gap.epoch != self.expected.epoch {
+                (self.committed, self.wanted) = (gap.next, gap.next);
+            }
+            self.expected = Place {
+                epoch: gap.epoch,
+                next: gap.next,
+            };
+            return Ok(Some(gap));
+        }
+        if gap.first_missed > self.expected.next {
+            let what = "it left records out without telling so";
+            return Err(Fault::Ends(ClientError::Violation { what }));
+        }
+        if gap.next < self.expected.next {
+            // Everything in it was received before.
+            return Ok(None);
+        }
+        // At the start, SUBSCRIBED has said already where it goes on: then the gap is whole.
+        // Later, what was received before is not missed.
+        let first_missed = match gap.next == self.expected.next {
+            true if self.reconnections == 0 => gap.first_missed,
+            true => return Ok(None),
+            false => self.expected.next,
+        };
+        self.expected.next = gap.next;
+        Ok(Some(Gap {
+            first_missed,
+            ..gap
+        }))
+    }
+}
+
+/// What went wrong in a step.
+pub(super) enum Fault {
+    /// The connection is over.
+    Ends(ClientError),
+    /// A request failed; the subscription goes on.
+    Refused(ClientError),
+}
+
+impl Fault {
+    pub(super) fn io(error: std::io::Error) -> Self {
+        Self::Ends(ClientError::io(error))
+    }
+}
+
+/// A frame without its borrow.
+pub(super) enum Taken {
+    Chunk(Layout, u32),
+    Gap(Gap),
+    CaughtUp(u64),
+    Closed(CloseReason, u64),
+    Done(u32),
+    Refused(u32, ClientError),
+    Ends(ClientError),
+    Nothing,
+    Odd,
+}
+
+/// Takes out of a frame what matters, so that its borrow ends.
+pub(super) fn take(reply: Reply<'_>, consumed: usize) -> Taken {
+    match reply {
+        Reply::Deliver(chunk) if chunk.sub == SUB => {
+            Taken::Chunk(layout(&chunk, consumed), chunk.records.count())
+        }
+        Reply::Gap {
+            sub: SUB,
+            reason,
+            epoch,
+            first_missed,
+            next,
+        } => Taken::Gap(Gap {
+            reason,
+            epoch,
+            first_missed,
+            next,
+        }),
+        Reply::CaughtUp { sub: SUB, next } => Taken::CaughtUp(next),
+        Reply::Closed {
+            sub: SUB,
+            reason,
+            next,
+        } => Taken::Closed(reason, next),
+        Reply::Done { request } => Taken::Done(request),
+        Reply::Error(error) => {
+            let request = error.request;
+            Taken::Refused(request, ClientError::Server(ServerError::from(error)))
+        }
+        Reply::Goodbye { code, message } => Taken::Ends(ClientError::goodbye(code, message)),
+        Reply::Pong { .. } => Taken::Nothing,
+        _ => Taken::Odd,
+    }
+}
+
+fn layout(chunk: &Chunk<'_>, consumed: usize) -> Layout {
+    let payload = DELIVER_FRONT + chunk.records.ends().len();
+    Layout {
+        epoch: 0,
+        first: chunk.first,
+        time: chunk.time,
+        start: chunk.records.start(),
+        ends: DELIVER_FRONT..payload,
+        payload: payload..consumed,
+    }
+}

@@ -1,0 +1,237 @@
+//! What a client is told before it connects.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Client, ClientError};
+use crate::protocol::{DEFAULT_PORT, MAX_TOKEN};
+
+/// How to reach a server, and how long to wait for it. Made by [`Client::builder`].
+///
+/// ```
+/// use std::time::Duration;
+/// use psa::client::Client;
+///
+/// # fn main() -> Result<(), psa::client::ClientError> {
+/// let client = Client::builder("127.0.0.1")
+///     .token("secret")
+///     .name("billing")
+///     .connect_timeout(Duration::from_secs(2))
+///     .build()?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until `build` or `connect`"]
+pub struct ClientBuilder {
+    config: Config,
+}
+
+/// The same, checked and shared.
+#[derive(Clone)]
+pub(super) struct Config {
+    pub(super) address: String,
+    pub(super) token: String,
+    pub(super) name: String,
+    pub(super) connect_timeout: Duration,
+    pub(super) request_timeout: Duration,
+    pub(super) backoff_min: Duration,
+    pub(super) backoff_max: Duration,
+    pub(super) keepalive: Duration,
+    pub(super) max_frame: u32,
+}
+
+// The token is a secret: it must not reach a log through `{:?}`.
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config")
+            .field("address", &self.address)
+            .field("name", &self.name)
+            .field("has_token", &!self.token.is_empty())
+            .finish_non_exhaustive()
+    }
+}
+
+impl ClientBuilder {
+    pub(super) fn new(address: String) -> Self {
+        Self {
+            config: Config {
+                address,
+                token: String::new(),
+                name: format!("psa {}", env!("CARGO_PKG_VERSION")),
+                connect_timeout: Duration::from_secs(5),
+                request_timeout: Duration::from_secs(10),
+                backoff_min: Duration::from_millis(50),
+                backoff_max: Duration::from_secs(5),
+                keepalive: Duration::from_secs(15),
+                max_frame: 64 << 20,
+            },
+        }
+    }
+
+    /// The server's secret, at most [`MAX_TOKEN`] bytes. None by default.
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.config.token = token.into();
+        self
+    }
+
+    /// Who this is, for the server's log. The library's name and version by default.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.config.name = name.into();
+        self
+    }
+
+    /// How long one attempt to connect may take, from the look-up of the name to the server's
+    /// WELCOME. 5 s by default.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.config.connect_timeout = timeout;
+        self
+    }
+
+    /// How long to wait for the answer to a request. 10 s by default. A publish to a topic that
+    /// blocks at its limit is such a request: allow for the longest wait that is acceptable. Does
+    /// not hold for [`Publisher`](super::Publisher), which has a time of its own.
+    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.config.request_timeout = timeout;
+        self
+    }
+
+    /// How long a subscription waits before it connects again: `min` at first, doubled each time
+    /// up to `max`, each time a random part between half and the whole of it. 50 ms and 5 s by
+    /// default.
+    pub fn backoff(mut self, min: Duration, max: Duration) -> Self {
+        self.config.backoff_min = min;
+        self.config.backoff_max = max;
+        self
+    }
+
+    /// A subscription that heard nothing for so long asks the server for a sign of life, and takes
+    /// the connection for lost if none comes within the same time again. 15 s by default.
+    pub fn keepalive(mut self, interval: Duration) -> Self {
+        self.config.keepalive = interval;
+        self
+    }
+
+    /// The largest frame to take, in bytes: what a connection may come to need for its buffer.
+    /// 64 MiB by default. A server that may send larger ones is refused when connecting.
+    pub fn max_frame(mut self, bytes: u32) -> Self {
+        self.config.max_frame = bytes;
+        self
+    }
+
+    /// Makes the client, without connecting: the first request does that.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Config`] if a value makes no sense.
+    pub fn build(self) -> Result<Client, ClientError> {
+        let mut config = self.config;
+        config.address = with_port(&config.address)?;
+        if config.token.len() > MAX_TOKEN {
+            let what = "the token has more than 1024 bytes; give the server's token";
+            return Err(ClientError::Config { what });
+        }
+        let times = [
+            config.connect_timeout,
+            config.request_timeout,
+            config.backoff_min,
+            config.backoff_max,
+            config.keepalive,
+        ];
+        if times.iter().any(Duration::is_zero) {
+            let what = "a timeout, backoff or keepalive is 0; give a positive time";
+            return Err(ClientError::Config { what });
+        }
+        if config.backoff_min > config.backoff_max {
+            let what = "the backoff's minimum is above its maximum; exchange them";
+            return Err(ClientError::Config { what });
+        }
+        if config.max_frame < 8192 {
+            let what =
+                "max_frame is below 8192 bytes, too small for the server's answers; raise it";
+            return Err(ClientError::Config { what });
+        }
+        Ok(Client::new(Arc::new(config)))
+    }
+
+    /// Makes the client and connects once, to learn at once whether the server is there, speaks
+    /// this protocol and takes the token.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build), and whatever goes wrong while connecting.
+    pub async fn connect(self) -> Result<Client, ClientError> {
+        let client = self.build()?;
+        client.ping().await?;
+        Ok(client)
+    }
+}
+
+/// Adds the default port to an address without one: `host`, `host:port`, `[v6]`, `[v6]:port`, `v6`.
+fn with_port(address: &str) -> Result<String, ClientError> {
+    let what = "the address is not HOST or HOST:PORT; give such as 127.0.0.1:9853";
+    let bad = ClientError::Config { what };
+    let (host, port) = if let Some(rest) = address.strip_prefix('[') {
+        let (host, rest) = rest.split_once(']').ok_or(bad.clone())?;
+        let port = match rest {
+            "" => None,
+            rest => Some(rest.strip_prefix(':').ok_or(bad.clone())?),
+        };
+        (format!("[{host}]"), port)
+    } else if address.matches(':').count() > 1 {
+        (format!("[{address}]"), None)
+    } else {
+        match address.split_once(':') {
+            Some((host, port)) => (host.to_owned(), Some(port)),
+            None => (address.to_owned(), None),
+        }
+    };
+    if matches!(host.as_str(), "" | "[]") || host.chars().any(char::is_whitespace) {
+        return Err(bad);
+    }
+    let port = match port {
+        Some(port) => port.parse::<u16>().map_err(|_| bad)?,
+        None => DEFAULT_PORT,
+    };
+    Ok(format!("{host}:{port}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_get_the_default_port() {
+        for (given, expected) in [
+            ("localhost", "localhost:9853"),
+            ("localhost:1", "localhost:1"),
+            ("10.0.0.1:65535", "10.0.0.1:65535"),
+            ("[::1]", "[::1]:9853"),
+            ("[::1]:7", "[::1]:7"),
+            ("::1", "[::1]:9853"),
+        ] {
+            assert_eq!(with_port(given).unwrap(), expected);
+        }
+        for bad in [
+            "", ":1", "a:", "a:65536", "a:b", "[::1", "[::1]7", "a b", "[]",
+        ] {
+            assert!(with_port(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn senseless_values_are_refused() {
+        let builder = || ClientBuilder::new("localhost".into());
+        assert!(builder().build().is_ok());
+        assert!(builder().token("x".repeat(1025)).build().is_err());
+        assert!(builder().connect_timeout(Duration::ZERO).build().is_err());
+        assert!(builder().max_frame(100).build().is_err());
+        let second = Duration::from_secs(1);
+        assert!(builder().backoff(second * 2, second).build().is_err());
+    }
+
+    #[test]
+    fn the_token_never_shows_in_debug_output() {
+        let client = ClientBuilder::new("localhost".into()).token("secret");
+        assert!(!format!("{client:?}").contains("secret"));
+    }
+}

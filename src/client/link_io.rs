@@ -1,0 +1,194 @@
+//! The task that moves the bytes of a [`Link`](super::link::Link).
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::{sleep, timeout};
+
+use super::conn::Conn;
+use super::error::{ClientError, ServerError};
+use super::inbox::Inbox;
+use super::link::{Answer, Shared};
+use super::topics::{TopicDetails, TopicInfo};
+use crate::protocol::{DecodeLimits, Decoded, Reply, decode_reply};
+
+/// How long to look for the server's GOODBYE after a write has failed.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// How often an answer that is due is looked for, at least.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Runs the connection to its end.
+pub(super) async fn run(shared: Arc<Shared>, conn: Conn, linger: Duration) {
+    let Conn {
+        io, inbox, limits, ..
+    } = conn;
+    let cause = carry(&shared, io, inbox, limits, linger).await;
+    tracing::debug!(%cause, "request connection ended");
+    shared.lose(cause);
+}
+
+async fn carry(
+    shared: &Shared,
+    io: TcpStream,
+    inbox: Inbox,
+    limits: DecodeLimits,
+    linger: Duration,
+) -> ClientError {
+    let (read_half, write_half) = io.into_split();
+    let reading = read(shared, read_half, inbox, limits);
+    tokio::pin!(reading);
+    // Once the handle is gone, nobody is left who could end a connection that hangs.
+    let lingering = async {
+        shared.gone.notified().await;
+        sleep(linger).await;
+    };
+    tokio::pin!(lingering);
+    let written = tokio::select! {
+        cause = &mut reading => return cause,
+        cause = watch(shared) => return cause,
+        () = &mut lingering => return ClientError::Timeout { after: linger },
+        written = write(shared, write_half) => written,
+    };
+    match written {
+        // The handle is gone and everything was written. The last answers may still come; the
+        // server ends the connection when it has seen the end of ours.
+        Ok(_open) => tokio::select! {
+            cause = reading => cause,
+            () = lingering => ClientError::Timeout { after: linger },
+        },
+        // The server may have said why before it closed.
+        Err(error) => match timeout(LAST_WORDS, reading).await {
+            Ok(cause @ ClientError::Goodbye { .. }) => cause,
+            _ => ClientError::io(error),
+        },
+    }
+}
+
+/// Writes whatever callers append, until the handle is gone. The half comes back, so that its end
+/// is not the connection's before the last answers are in.
+async fn write(shared: &Shared, mut half: OwnedWriteHalf) -> io::Result<OwnedWriteHalf> {
+    loop {
+        let taken = match shared.take_out() {
+            Ok(taken) => taken,
+            Err(true) => {
+                half.shutdown().await?;
+                return Ok(half);
+            }
+            Err(false) => {
+                shared.work.notified().await;
+                continue;
+            }
+        };
+        let mut rest = taken.as_slice();
+        while !rest.is_empty() {
+            let count = half.write(rest).await?;
+            if count == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            shared.handed(count);
+            rest = &rest[count..];
+        }
+        shared.give_back(taken);
+    }
+}
+
+/// Ends when an answer is due and nothing was heard for too long.
+async fn watch(shared: &Shared) -> ClientError {
+    let Some(limit) = shared.options.answer_timeout else {
+        return std::future::pending().await;
+    };
+    loop {
+        let pause = match shared.patience() {
+            Some(Duration::ZERO) => return ClientError::Timeout { after: limit },
+            Some(left) => left,
+            // Nothing is due now; something may be from the next moment on.
+            None => limit,
+        };
+        sleep(pause.min(limit).max(LOOK.min(limit))).await;
+    }
+}
+
+/// Matches answers with requests, until the connection ends.
+async fn read(
+    shared: &Shared,
+    mut half: OwnedReadHalf,
+    mut inbox: Inbox,
+    limits: DecodeLimits,
+) -> ClientError {
+    loop {
+        let next = match decode_reply(inbox.received(), &limits) {
+            Ok(Decoded::Frame { value, consumed }) => match take(shared, &value) {
+                Ok(()) => Ok(consumed),
+                Err(cause) => return cause,
+            },
+            Ok(Decoded::NeedMore { at_least }) => Err(at_least),
+            Err(error) => return error.into(),
+        };
+        match next {
+            Ok(consumed) => inbox.consume(consumed),
+            Err(at_least) => {
+                let filled = std::future::poll_fn(|cx| inbox.poll_fill(cx, &mut half, at_least));
+                match filled.await {
+                    Ok(0) => return ClientError::cut(),
+                    Ok(_) => shared.heard(),
+                    Err(error) => return ClientError::io(error),
+                }
+            }
+        }
+    }
+}
+
+fn take(shared: &Shared, reply: &Reply<'_>) -> Result<(), ClientError> {
+    let known = match reply {
+        Reply::Ack {
+            request,
+            epoch,
+            first,
+            count,
+        } => shared.answer(
+            *request,
+            Ok(Answer::Published {
+                epoch: *epoch,
+                first: *first,
+                count: *count,
+            }),
+        ),
+        Reply::Done { request } => shared.answer(*request, Ok(Answer::Done)),
+        Reply::Pong { token } => shared.answer(*token as u32, Ok(Answer::Pong)),
+        Reply::Topics {
+            request,
+            more,
+            topics,
+        } => shared.answer_of_topics(
+            *request,
+            *more,
+            topics.iter().map(TopicInfo::from).collect(),
+        ),
+        Reply::Description(description) => shared.answer(
+            description.request,
+            Ok(Answer::Details(Box::new(TopicDetails::from(
+                &**description,
+            )))),
+        ),
+        Reply::Error(error) => {
+            let failed = ClientError::Server(ServerError::from(*error));
+            shared.answer(error.request, Err(failed))
+        }
+        Reply::Goodbye { code, message } => return Err(ClientError::goodbye(*code, message)),
+        _ => {
+            let what = "it delivered on a connection without subscriptions";
+            return Err(ClientError::Violation { what });
+        }
+    };
+    if known {
+        Ok(())
+    } else {
+        let what = "it answered a request that nobody made";
+        Err(ClientError::Violation { what })
+    }
+}

@@ -1,0 +1,87 @@
+//! What the server tells about topics, owned.
+
+use crate::protocol::{Description, LeaseInfo, Settings, TopicStats, TopicSummary};
+
+/// One topic of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TopicInfo {
+    /// The topic's name.
+    pub name: String,
+    /// The topic's epoch.
+    pub epoch: u64,
+    /// The first offset that is kept.
+    pub first: u64,
+    /// The offset that the next record gets.
+    pub next: u64,
+    /// Cursors on the topic.
+    pub cursors: u32,
+    /// Leases on the topic.
+    pub leases: u32,
+    /// Bytes of memory that its live segments take.
+    pub bytes: u64,
+}
+
+impl From<&TopicSummary<'_>> for TopicInfo {
+    fn from(topic: &TopicSummary<'_>) -> Self {
+        Self {
+            name: topic.name.as_str().to_owned(),
+            epoch: topic.epoch,
+            first: topic.first,
+            next: topic.next,
+            cursors: topic.cursors,
+            leases: topic.leases,
+            bytes: topic.bytes,
+        }
+    }
+}
+
+/// Everything about one topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TopicDetails {
+    /// The topic's name.
+    pub name: String,
+    /// The settings in force.
+    pub settings: Settings,
+    /// The counters.
+    pub stats: TopicStats,
+    /// The leases, in the order of their names.
+    pub leases: Vec<LeaseDetails>,
+}
+
+/// One lease of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LeaseDetails {
+    /// The lease's name.
+    pub name: String,
+    /// The first offset that is not committed: from there on, records are kept for it.
+    pub committed: u64,
+    /// Whether a connection holds it now.
+    pub held: bool,
+    /// Milliseconds until it ends, if nobody takes it up. While it is held: its time to live.
+    pub expires_in_ms: u64,
+}
+
+impl From<&LeaseInfo<'_>> for LeaseDetails {
+    fn from(lease: &LeaseInfo<'_>) -> Self {
+        Self {
+            name: lease.name.as_str().to_owned(),
+            committed: lease.committed,
+            held: lease.held,
+            expires_in_ms: lease.expires_in_ms,
+        }
+    }
+}
+
+impl From<&Description<'_>> for TopicDetails {
+    fn from(description: &Description<'_>) -> Self {
+        Self {
+            name: description.topic.as_str().to_owned(),
+            settings: description.settings,
+            stats: description.stats,
+            leases: description.leases.iter().map(LeaseDetails::from).collect(),
+        }
+    }
+}

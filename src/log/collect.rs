@@ -1,0 +1,168 @@
+//! Collecting: closing the head, unlinking it, and giving its memory back.
+//!
+//! # Promptly freed
+//!
+//! `seize` keeps retired objects in a batch of the retiring thread until the batch is large enough
+//! for one entry per active guard. A segment must not wait for others to be retired, so each
+//! retirement fills its batch up with entries that do nothing, to [`BATCH`]. A segment's memory is
+//! therefore back when the last guard that could see it ends, as long as at most [`BATCH`] threads
+//! hold guards in this log at the instant it is retired. Beyond that it is back when the same thread
+//! retires the next one, or when the log is dropped.
+
+use std::ptr;
+
+use super::chain::{After, Chain};
+use super::error::AppendError;
+use super::record::Record;
+use super::retention::{Overflow, Retention};
+use super::segment::Segment;
+use crate::sync::reclaim::{Collector, Guard, ReadGuard};
+use crate::sync::time::{Duration, Instant};
+use crate::sync::{Ordering, thread};
+
+/// Entries in a batch of retirements: one segment, and padding for the guards that may be active.
+/// A segment's retirement costs 0.6 us with 64.
+pub(super) const BATCH: usize = 64;
+
+/// How often a publisher that evicts looks whether readers let go of memory that is unlinked
+/// already, before it evicts one segment more.
+const YIELDS_BEFORE_EVICTING: usize = 64;
+impl<R: Record + ?Sized> Chain<R> {
+    /// Collects from the head on while the head is passed.
+    ///
+    /// Called by whoever may have been the last to hold something back: a cursor that took a pin
+    /// count to zero, a publisher that linked a segment, housekeeping.
+    ///
+    /// # No segment is forgotten
+    ///
+    /// A cursor unpins a segment and then loads `head`; a collector stores `head` and then looks at
+    /// the new head's pins. If the cursor saw the old head, its unpin is before the collector's look
+    /// in the single order of sequentially consistent operations, and the collector sees it. The
+    /// same for a publisher, which links and then looks at the pins, against a cursor that unpins
+    /// and then looks at `next`. All of these are SeqCst for that reason alone; with Acquire and
+    /// Release, each could miss the other and the segment would stay until the next event.
+    pub(super) fn collect(&self, guard: &ReadGuard<'_>) {
+        loop {
+            let head = self.head(guard);
+            let After::Segment(next) = self.after(head) else { return };
+            if !self.is_past_retention(next, guard) || !head.close_if_unpinned() {
+                return;
+            }
+            self.unlink(head, next, guard);
+        }
+    }
+
+    /// Whether retention lets go of the segment before `next`.
+    fn is_past_retention(&self, next: &Segment<R>, guard: &ReadGuard<'_>) -> bool {
+        match self.config.retention {
+            Retention::Nothing => true,
+            Retention::Everything => false,
+            Retention::Records(keep) => self.tail(guard).base.saturating_sub(next.base) >= keep,
+            Retention::Bytes(keep) => {
+                let slots = self.tail(guard).slots_before.saturating_sub(next.slots_before);
+                slots.saturating_mul(size_of::<R::Slot>() as u64) >= keep
+            }
+            Retention::Age(keep) => {
+                self.clock.now().saturating_sub(next.linked_at) as u128 >= keep.as_nanos()
+            }
+        }
+    }
+
+    /// Until when the head segment is held by its age, if by nothing else.
+    pub(super) fn next_expiry_by_age(&self) -> Option<Duration> {
+        let Retention::Age(keep) = self.config.retention else { return None };
+        let guard = self.enter();
+        let After::Segment(next) = self.after(self.head(&guard)) else { return None };
+        let due = next.linked_at.saturating_add(u64::try_from(keep.as_nanos()).unwrap_or(u64::MAX));
+        Some(Duration::from_nanos(due.saturating_sub(self.clock.now())))
+    }
+
+    /// Evicts the head segment, whoever stands in it. False if it is the open one.
+    fn evict(&self, guard: &ReadGuard<'_>) -> bool {
+        let head = self.head(guard);
+        let After::Segment(next) = self.after(head) else { return false };
+        match head.close_by_force() {
+            Some(pins) => {
+                self.evictions.fetch_add(u64::from(pins), Ordering::Relaxed);
+                self.unlink(head, next, guard);
+            }
+            // Somebody else is unlinking it at this moment, which serves as well.
+            None => thread::yield_now(),
+        }
+        true
+    }
+
+    /// Takes a closed head off the chain and retires it. Only for the thread that closed it.
+    fn unlink(&self, head: &Segment<R>, next: &Segment<R>, guard: &ReadGuard<'_>) {
+        // Nobody may find the segment through the tail from now on.
+        self.swing_tail(head, next);
+        // Before the head moves: the one who closes the next segment continues from these values.
+        self.head.number.store(next.number, Ordering::SeqCst);
+        self.head.first.store(next.base, Ordering::SeqCst);
+        // SeqCst: see `collect`.
+        self.head.segment.store(ptr::from_ref(next).cast_mut(), Ordering::SeqCst);
+        self.live.fetch_sub(1, Ordering::Relaxed);
+        self.unlinked_memory.fetch_add(head.memory, Ordering::Relaxed);
+        self.unlinked.fetch_add(1, Ordering::Relaxed);
+        let head = ptr::from_ref(head).cast_mut();
+        // SAFETY: neither head, tail nor a `next` leads to it any more, so whoever enters later
+        // cannot see it; it was closed by this thread alone, so it is retired once. The padding is
+        // never dereferenced.
+        unsafe {
+            for _ in 1..BATCH {
+                guard.defer_retire(ptr::dangling_mut::<u8>(), nothing);
+            }
+            guard.defer_retire(head, reclaim::<R>);
+        }
+    }
+    /// The log is full: lets go of something, or says that nothing can go. `Ok` means that another
+    /// try is worth it.
+    pub(super) fn make_room(&self, guard: &mut ReadGuard<'_>) -> Result<(), AppendError> {
+        if self.expire_leases(Instant::now()) > 0 {
+            self.collect(guard);
+            guard.refresh();
+            return Ok(());
+        }
+        if self.config.overflow == Overflow::Evict {
+            // What is unlinked already, by us or by others, may only be waiting for guards that are
+            // about to end, ours among them.
+            let before = self.released.load(Ordering::Acquire);
+            for _ in 0..YIELDS_BEFORE_EVICTING {
+                if self.unlinked.load(Ordering::Relaxed) == 0 {
+                    break;
+                }
+                guard.refresh();
+                if self.released.load(Ordering::Acquire) != before {
+                    return Ok(());
+                }
+                thread::yield_now();
+            }
+            if self.evict(guard) {
+                guard.refresh();
+                return Ok(());
+            }
+        }
+        Err(AppendError::Full { limit: self.config.limit().unwrap_or(u64::MAX) })
+    }
+}
+
+/// Reclaims a segment when no guard can see it any more.
+///
+/// # Safety
+///
+/// `segment` came from a box, and is owned by the caller.
+unsafe fn reclaim<R: Record + ?Sized>(segment: *mut Segment<R>, _: &Collector) {
+    // SAFETY: the collector calls this once, when nobody can reach the segment. Its chain is alive:
+    // guards borrow it, and its own drop reclaims everything before its fields go.
+    unsafe {
+        let segment = Box::from_raw(segment);
+        (*segment.chain).take_back(segment);
+    }
+}
+
+/// Padding for a batch.
+///
+/// # Safety
+///
+/// None needed: it touches nothing.
+unsafe fn nothing(_: *mut u8, _: &Collector) {}

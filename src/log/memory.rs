@@ -1,0 +1,121 @@
+//! A log's memory: where segments come from, where they go, and the limit in between.
+//!
+//! The books are kept by the chain itself: each segment knows the memory of all segments before it,
+//! so what is in use follows from the last segment and one counter of what was ever given back.
+//! Appenders that race for the same link compute the same figures and cannot spoil each other's.
+
+use super::chain::Chain;
+use super::record::Record;
+use super::segment::{Layout, Segment};
+use crate::sync::Ordering;
+
+impl<R: Record + ?Sized> Chain<R> {
+    /// Memory of live and of unlinked segments, if `last` is the last one.
+    fn in_use(&self, last: &Segment<R>) -> u64 {
+        // Acquire: see `take_back`.
+        last.memory_before + last.memory - self.released.load(Ordering::Acquire)
+    }
+
+    /// A segment to be linked behind `last`, within the limits.
+    ///
+    /// Memory in use is computed from the chain itself, so appenders that race for the same link do
+    /// not count each other's candidates, and whoever wins has kept the limit. Each loser holds one
+    /// segment too many for the moment until it has put it by.
+    pub(super) fn obtain(&self, last: &Segment<R>, layout: Layout) -> Option<Box<Segment<R>>> {
+        if layout == self.config.layout
+            && let Some(pooled) = self.pool.take()
+        {
+            return Some(pooled);
+        }
+        loop {
+            if self.has_room(last, layout.bytes::<R>())
+                && let Some(fresh) = self.allocate(layout)
+            {
+                return Some(fresh);
+            }
+            self.free(self.pool.take()?);
+        }
+    }
+
+    fn has_room(&self, last: &Segment<R>, more: u64) -> bool {
+        self.config.memory_limit.is_none_or(|limit| {
+            // In this order: see `take_back`.
+            let used = self.in_use(last);
+            used + self.pooled_memory() + more <= limit
+        })
+    }
+
+    pub(super) fn allocate(&self, layout: Layout) -> Option<Box<Segment<R>>> {
+        if let Some(budget) = &self.config.budget
+            && !budget.take(layout.bytes::<R>())
+        {
+            return None;
+        }
+        Some(Segment::allocate(layout, self))
+    }
+
+    pub(super) fn free(&self, segment: Box<Segment<R>>) {
+        let memory = segment.memory;
+        drop(segment);
+        if let Some(budget) = &self.config.budget {
+            budget.give_back(memory);
+            self.room.notify();
+        }
+    }
+
+    /// Keeps a cleared segment for later, or frees it.
+    pub(super) fn put_by(&self, segment: Box<Segment<R>>) {
+        if segment.layout != self.config.layout {
+            return self.free(segment);
+        }
+        if let Err(segment) = self.pool.put(segment) {
+            self.free(segment);
+        }
+    }
+    /// Takes a reclaimed segment back: drops its records, and keeps or frees its memory.
+    pub(super) fn take_back(&self, mut segment: Box<Segment<R>>) {
+        /// Keeps the books even if a record's `Drop` panics.
+        struct Books<'a, R: Record + ?Sized>(&'a Chain<R>, u64, bool);
+        impl<R: Record + ?Sized> Drop for Books<'_, R> {
+            fn drop(&mut self) {
+                let Books(chain, memory, kept) = *self;
+                if !kept && let Some(budget) = &chain.config.budget {
+                    budget.give_back(memory);
+                }
+                chain.unlinked.fetch_sub(1, Ordering::Relaxed);
+                chain.unlinked_memory.fetch_sub(memory, Ordering::Relaxed);
+                // Release, and after the pool has it: who sees the memory released sees it pooled.
+                chain.released.fetch_add(memory, Ordering::Release);
+                chain.room.notify();
+            }
+        }
+        let mut books = Books(self, segment.memory, false);
+        segment.clear();
+        let tight = self.config.budget.as_ref().is_some_and(|budget| budget.is_tight());
+        let keep = segment.layout == self.config.layout && !tight;
+        books.2 = keep && self.pool.put(segment).is_ok();
+    }
+    fn pooled_memory(&self) -> u64 {
+        self.pool.len() * self.config.layout.bytes::<R>()
+    }
+
+    /// Counted segments and bytes.
+    pub(super) fn memory(&self) -> Memory {
+        Memory {
+            live_segments: self.live.load(Ordering::Relaxed),
+            pooled_segments: self.pool.len(),
+            pooled_bytes: self.pooled_memory(),
+            unlinked_segments: self.unlinked.load(Ordering::Relaxed),
+            unlinked_bytes: self.unlinked_memory.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Numbers for [`Stats`](super::Stats).
+pub(super) struct Memory {
+    pub(super) live_segments: u64,
+    pub(super) pooled_segments: u64,
+    pub(super) pooled_bytes: u64,
+    pub(super) unlinked_segments: u64,
+    pub(super) unlinked_bytes: u64,
+}

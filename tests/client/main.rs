@@ -1,0 +1,255 @@
+//! The client against a server that does what each test says, over real sockets.
+#![cfg(feature = "client")]
+
+mod fake;
+mod following;
+mod leases;
+mod publishing;
+mod resuming;
+
+use std::time::Duration;
+
+use fake::*;
+use psa::client::*;
+use psa::protocol::{Reply, Request};
+use tokio::net::TcpListener;
+
+#[tokio::test]
+async fn the_hello_says_who_comes_and_with_which_token() {
+    let (listener, builder) = listen().await;
+    let server = play(async move {
+        let mut peer = Peer::accept(&listener).await;
+        peer.take(|request| {
+            let Request::Hello(hello) = request else {
+                panic!("{request:?}")
+            };
+            assert_eq!((hello.token, hello.client), ("secret", "tester"));
+            assert_eq!((hello.version_min, hello.version_max), (1, 1));
+        })
+        .await;
+        peer.send(&welcome()).await;
+        let token = peer
+            .take(|request| match request {
+                Request::Ping { token } => token,
+                other => panic!("{other:?}"),
+            })
+            .await;
+        peer.send(&Reply::Pong { token }).await;
+        peer.wait_for_end().await;
+    });
+    let client = builder
+        .token("secret")
+        .name("tester")
+        .connect()
+        .await
+        .unwrap();
+    drop(client);
+    finish(server).await;
+}
+
+#[tokio::test]
+async fn a_refused_hello_tells_why() {
+    for code in [Code::Unauthorized, Code::BadVersion] {
+        let (listener, builder) = listen().await;
+        let server = play(async move {
+            let mut peer = Peer::accept(&listener).await;
+            peer.take(|_| ()).await;
+            peer.goodbye(code).await;
+        });
+        let error = builder.connect().await.unwrap_err();
+        assert_eq!(error.code(), Some(code));
+        assert!(error.not_carried_out() || code == Code::Unauthorized || code == Code::BadVersion);
+        assert!(error.to_string().contains("because"), "{error}");
+        finish(server).await;
+    }
+}
+
+#[tokio::test]
+async fn strange_servers_are_refused() {
+    let strange = [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(),
+        bytes(&Reply::Done { request: 1 }),
+        bytes(&Reply::Welcome(psa::protocol::Welcome {
+            version: 9,
+            max_frame: 1 << 20,
+            max_record: 1 << 16,
+            server: "",
+        })),
+        bytes(&Reply::Welcome(psa::protocol::Welcome {
+            version: 1,
+            max_frame: u32::MAX,
+            max_record: 1 << 16,
+            server: "",
+        })),
+    ];
+    let mut told = Vec::new();
+    for words in strange {
+        let (listener, builder) = listen().await;
+        let server = play(async move {
+            let mut peer = Peer::accept(&listener).await;
+            peer.send_bytes(&words).await;
+            peer.wait_for_end().await;
+        });
+        told.push(builder.connect().await.unwrap_err());
+        finish(server).await;
+    }
+    assert!(matches!(told[0], ClientError::Decode(_)), "{:?}", told[0]);
+    assert!(matches!(told[1], ClientError::Violation { .. }));
+    assert!(matches!(told[2], ClientError::Violation { .. }));
+    assert!(matches!(told[3], ClientError::MaxFrame { .. }));
+}
+
+#[tokio::test]
+async fn nobody_listens() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let error = client_of(address).connect().await.unwrap_err();
+    assert!(matches!(error, ClientError::Connect { .. }), "{error:?}");
+    assert!(error.to_string().contains(&address.to_string()));
+    assert!(error.not_carried_out());
+}
+
+#[tokio::test]
+async fn a_server_that_never_answers_is_not_waited_for() {
+    let ms = Duration::from_millis;
+    // Not even a WELCOME: the listener's queue takes the connection, nobody serves it.
+    let (listener, builder) = listen().await;
+    let error = builder.connect_timeout(ms(50)).connect().await.unwrap_err();
+    assert!(
+        matches!(error, ClientError::ConnectTimeout { .. }),
+        "{error:?}"
+    );
+    drop(listener);
+
+    // A WELCOME and then silence, for each kind of request.
+    let (listener, builder) = listen().await;
+    let server = play(async move {
+        let mut silent = Vec::new();
+        for _ in 0..3 {
+            silent.push(Peer::welcome(&listener).await);
+        }
+        for mut peer in silent {
+            peer.wait_for_end().await;
+        }
+    });
+    let client = builder.request_timeout(ms(60)).build().unwrap();
+    let publish = client.publish("topic", b"x").await.unwrap_err();
+    let describe = client.describe("topic").await.unwrap_err();
+    let subscribe = client
+        .subscribe("topic", SubscribeOptions::earliest())
+        .await
+        .unwrap_err();
+    for error in [publish, describe, subscribe] {
+        let timed_out = match &error {
+            ClientError::Timeout { .. } => true,
+            ClientError::Lost { cause, outcome } => {
+                *outcome == Outcome::Unknown && matches!(**cause, ClientError::Timeout { .. })
+            }
+            _ => false,
+        };
+        assert!(timed_out, "{error:?}");
+        assert!(!error.not_carried_out());
+    }
+    // The silent connections are given up, not kept for the next request.
+    finish(server).await;
+}
+
+#[tokio::test]
+async fn topics_are_managed() {
+    let (listener, builder) = listen().await;
+    let settings = Settings {
+        overflow: Some(Overflow::Evict),
+        ..Settings::default()
+    };
+    let server = play(async move {
+        let mut peer = Peer::welcome(&listener).await;
+        let request = peer
+            .take(|request| match request {
+                Request::Create {
+                    request,
+                    topic,
+                    settings,
+                    exist_ok: true,
+                } => {
+                    assert_eq!(topic.as_str(), "news");
+                    assert_eq!(settings.overflow, Some(Overflow::Evict));
+                    request
+                }
+                other => panic!("{other:?}"),
+            })
+            .await;
+        peer.send(&Reply::Done { request }).await;
+        let request = peer
+            .take(|request| match request {
+                Request::List { request, prefix } => {
+                    assert_eq!(prefix.map(|prefix| prefix.as_str()), Some("n"));
+                    request
+                }
+                other => panic!("{other:?}"),
+            })
+            .await;
+        // In two parts.
+        for (name, more) in [("na", true), ("nb", false)] {
+            let topics = vec![psa::protocol::TopicSummary {
+                name: psa::protocol::TopicName::new(name).unwrap(),
+                epoch: EPOCH,
+                first: 1,
+                next: 5,
+                cursors: 2,
+                leases: 1,
+                bytes: 99,
+            }];
+            peer.send(&Reply::Topics {
+                request,
+                more,
+                topics,
+            })
+            .await;
+        }
+        let request = peer
+            .take(|request| match request {
+                Request::Delete { request, .. } => request,
+                other => panic!("{other:?}"),
+            })
+            .await;
+        peer.fail(request, Code::UnknownTopic).await;
+        peer.wait_for_end().await;
+    });
+    let client = builder.build().unwrap();
+    client.create_topic("news", settings, true).await.unwrap();
+    let topics = client.topics("n").await.unwrap();
+    let names: Vec<&str> = topics.iter().map(|topic| topic.name.as_str()).collect();
+    assert_eq!(names, ["na", "nb"]);
+    assert_eq!((topics[1].next, topics[1].bytes), (5, 99));
+    let error = client.delete_topic("gone").await.unwrap_err();
+    assert_eq!(error.code(), Some(Code::UnknownTopic));
+    assert_eq!(
+        error.to_string(),
+        "unknown-topic; create the topic, or check its name"
+    );
+    // A bad name does not reach the server.
+    let error = client.close_topic("a\nb").await.unwrap_err();
+    assert!(matches!(error, ClientError::Name(_)));
+    drop(client);
+    finish(server).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_asked_for_ends_the_connection() {
+    let (listener, builder) = listen().await;
+    let server = play(async move {
+        let mut peer = Peer::welcome(&listener).await;
+        peer.take(|_| ()).await;
+        peer.ack(999, 0, 1).await;
+        peer.wait_for_end().await;
+    });
+    let client = builder.build().unwrap();
+    let error = client.publish("topic", b"x").await.unwrap_err();
+    let ClientError::Lost { cause, outcome } = error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(outcome, Outcome::Unknown);
+    assert!(matches!(*cause, ClientError::Violation { .. }));
+    finish(server).await;
+}
