@@ -142,3 +142,46 @@ fn a_server_that_is_something_else_is_code_3() {
     command.args(["--server", &address]);
     run(command).failed(3, "protocol");
 }
+
+#[test]
+fn an_interrupted_publisher_says_how_far_it_got() {
+    use std::io::Write;
+    for stop in [rustix::process::Signal::INT, rustix::process::Signal::TERM] {
+        let server = Server::start(&[]);
+        let mut command = server.psa(&["pub", "t"]);
+        command.stdin(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // Kept open: its end would finish the last line.
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(b"a\nb\nunfinished").unwrap();
+        eventually("two lines are there", || {
+            let list = run(server.psa(&["topics", "--json"])).ok();
+            String::from_utf8(list).unwrap().contains("\"next_offset\":2")
+        });
+        signal(&child, stop);
+        let ended: Ended = child.wait_with_output().unwrap().into();
+        let code = if stop == rustix::process::Signal::INT { 130 } else { 143 };
+        ended.failed(code, "interrupted; 2 records were acknowledged, the last at offset 1");
+        assert_eq!(records(&server, "t"), [b"a", b"b"]);
+    }
+}
+
+#[test]
+fn a_server_that_dies_is_code_3() {
+    use std::io::Write;
+    let mut server = Server::start(&[]);
+    let mut command = server.psa(&["pub", "t"]);
+    command.stdin(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.as_mut().unwrap().write_all(b"a\n").unwrap();
+    eventually("the line is there", || {
+        let list = run(server.psa(&["topics", "--json"])).ok();
+        String::from_utf8(list).unwrap().contains("\"next_offset\":1")
+    });
+    server.child.kill().unwrap();
+    server.child.wait().unwrap();
+    // The next line finds nobody.
+    let _ = child.stdin.as_mut().unwrap().write_all(b"b\n");
+    let ended: Ended = child.wait_with_output().unwrap().into();
+    ended.failed(3, "1 record was acknowledged, at offset 0");
+}
