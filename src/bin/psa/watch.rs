@@ -279,9 +279,8 @@ impl View {
         ))];
         lines.push(Line::from(match stats.slowest {
             Some(slowest) => format!(
-                "slowest: {} of {} cursors, {} records behind, holds back {} segments ({})",
+                "slowest ({}): {} records behind, holds back {} segments, {}",
                 human_count(slowest.cursors),
-                human_count(stats.cursors),
                 human_count(slowest.records),
                 human_count(slowest.segments),
                 human_size(slowest.bytes)
