@@ -112,8 +112,9 @@ impl<R: Record + ?Sized> Entry<R> {
 
 impl<R: Record + ?Sized> Chain<R> {
     fn lock_leases(&self) -> MutexGuard<'_, Leases<R>> {
-        // No user code runs under the lock, and each change to the table is one step: a panic
-        // elsewhere leaves it whole.
+        // Each change to the table is one step: a panic elsewhere leaves it whole. No user code runs
+        // under the lock: records are dropped when a guard ends, so whoever moves positions under the
+        // lock begins a guard in front of it.
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -124,6 +125,7 @@ impl<R: Record + ?Sized> Chain<R> {
     ) -> Result<Lease<R>, LeaseError> {
         self.expire_leases(Instant::now());
         let revoked = Arc::new(AtomicBool::new(false));
+        let _guard = self.enter();
         let mut leases = self.lock_leases();
         leases.next_holder += 1;
         let holder = leases.next_holder;
@@ -238,6 +240,7 @@ impl<R: Record + ?Sized> Lease<R> {
         if offset >= self.cursor.offset() {
             return Err(CommitError::NotRead { asked: offset, next: self.cursor.offset() });
         }
+        let _guard = chain.enter();
         let mut leases = chain.lock_leases();
         let entry = leases.by_name.get_mut(&self.name).filter(|e| e.is_held_by(self.holder));
         let Some(entry) = entry else { return Err(CommitError::TakenOver) };
