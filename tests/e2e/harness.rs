@@ -323,14 +323,22 @@ impl Server {
         Process::start(self.folder.path(), command).wait()
     }
 
-    /// What the server says about a topic.
-    #[track_caller]
-    pub(crate) fn describe(&self, topic: &str) -> serde_json::Value {
-        let run = self.run(&["topics", "describe", "--json", "--", topic]).expect(exit::DONE);
-        serde_json::from_str(run.text()).expect("it is JSON")
+    /// What the server says about a topic; or why it does not.
+    pub(crate) fn look_at(&self, topic: &str) -> Result<serde_json::Value, String> {
+        let run = self.run(&["topics", "describe", "--json", "--", topic]);
+        if run.code != exit::DONE {
+            return Err(run.stderr);
+        }
+        Ok(serde_json::from_str(run.text()).expect("it is JSON"))
     }
 
-    /// Asks about a topic until `judge` agrees with what it says.
+    /// What the server says about a topic that is there.
+    #[track_caller]
+    pub(crate) fn describe(&self, topic: &str) -> serde_json::Value {
+        self.look_at(topic).unwrap_or_else(|line| panic!("{line}"))
+    }
+
+    /// Asks about a topic, which may not be there yet, until `judge` agrees with what is said.
     #[track_caller]
     pub(crate) fn describe_until(
         &self,
@@ -339,7 +347,7 @@ impl Server {
         judge: impl Fn(&serde_json::Value) -> bool,
     ) -> serde_json::Value {
         eventually(what, || {
-            let stats = self.describe(topic);
+            let stats = self.look_at(topic)?;
             if judge(&stats) { Ok(stats) } else { Err(stats.to_string()) }
         })
     }

@@ -12,3 +12,4 @@ mod follow;
 mod follower;
 mod harness;
 mod input;
+mod leases;
