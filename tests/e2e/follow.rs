@@ -73,7 +73,7 @@ impl KeptBy {
         if killed && self == KeptBy::Leases {
             flags.extend(["--lease", &name, "--lease-ttl", "10m"]);
             // With or without, the one that was killed must not be in the way of its next life.
-            flags.extend((number % 10 == 0).then_some("--take-over"));
+            flags.extend((number.is_multiple_of(10)).then_some("--take-over"));
         }
         Follower::new(server, &name, &input.name, keep, &flags)
     }

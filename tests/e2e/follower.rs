@@ -100,6 +100,22 @@ impl Follower {
         self.output.as_deref().map_or_else(|| self.last_stdout.clone(), read)
     }
 
+    /// What it has written so far, while it runs.
+    pub(crate) fn written_now(&mut self) -> Vec<u8> {
+        match &self.output {
+            Some(path) => read(path),
+            None => self.process().stdout(),
+        }
+    }
+
+    /// Ends it with SIGTERM and checks its code.
+    #[track_caller]
+    pub(crate) fn stop(&mut self, code: i32) {
+        self.process().signal(rustix::process::Signal::TERM);
+        let run = self.wait().expect(code);
+        self.said.push_str(&run.stderr);
+    }
+
     /// How much it has written so far, in its file.
     pub(crate) fn length(&self) -> usize {
         let path = self.output.as_deref().expect("it has a file");

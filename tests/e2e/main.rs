@@ -13,3 +13,5 @@ mod follower;
 mod harness;
 mod input;
 mod leases;
+mod restart;
+mod stop;
