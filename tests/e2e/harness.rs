@@ -248,6 +248,8 @@ pub(crate) fn length(path: &Path) -> u64 {
 /// A server process on a free port, and a folder for the test's files.
 pub(crate) struct Server {
     process: Option<Process>,
+    /// What its clients must know.
+    token: Option<&'static str>,
     pub(crate) address: SocketAddr,
     pub(crate) folder: tempfile::TempDir,
 }
@@ -263,7 +265,15 @@ impl Server {
     pub(crate) fn start_on(listen: &str, flags: &[&str]) -> Server {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (process, address) = serve(folder.path(), listen, flags);
-        Server { process: Some(process), address, folder }
+        Server { process: Some(process), token: None, address, folder }
+    }
+
+    /// Starts one that asks for a token. Its commands have it.
+    #[track_caller]
+    pub(crate) fn start_with_token(token: &'static str, flags: &[&str]) -> Server {
+        let mut server = Server::start(&[&["--token", token], flags].concat());
+        server.token = Some(token);
+        server
     }
 
     /// Kills it with SIGKILL and starts it again on the same address.
@@ -299,6 +309,9 @@ impl Server {
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = psa(args);
         command.env("PSA_SERVER", self.address.to_string());
+        if let Some(token) = self.token {
+            command.env("PSA_TOKEN", token);
+        }
         command
     }
 
