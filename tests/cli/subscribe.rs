@@ -27,6 +27,10 @@ fn it_begins_where_it_is_told() {
     assert_eq!(raw(&["--last", "2"]), "34");
     assert_eq!(raw(&["--last", "2", "--count", "1"]), "3");
     assert_eq!(raw(&["--count", "0"]), "");
+    // A number that is reached needs no --exit-at-end.
+    for count in ["0", "5"] {
+        run(server.psa(&["sub", "t", "--count", count])).ok();
+    }
 
     let json = sub(&server, &["--format", "json", "--count", "2"]).ok();
     let line = json.split(|byte| *byte == b'\n').nth(1).unwrap();

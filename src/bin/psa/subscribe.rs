@@ -44,10 +44,9 @@ async fn subscribe(config: &Config, args: SubArgs) -> Result {
     let topic = format!("subscribe to `{}`", one_line(&args.topic));
     let client =
         connect::builder(config, "sub")?.build().map_err(|error| failure(&topic, &error))?;
-    let subscription = tokio::select! {
-        made = open(&client, &args, recorded) => made.map_err(|error| failure(&topic, &error))?,
-        exit = signals.next() => return Err(Error::quiet(exit)),
-    };
+    let open =
+        async { open(&client, &args, recorded).await.map_err(|error| failure(&topic, &error)) };
+    let subscription = signals.unless(open).await?;
     let place = Expected { epoch: subscription.place().epoch, next: subscription.place().next };
     let begin = recorded.unwrap_or_else(|| first_place(&args, place));
     if args.verbose {
@@ -157,6 +156,9 @@ impl Follow {
     async fn all(&mut self, signals: &mut Signals) -> End {
         loop {
             self.feed_writer();
+            if self.intake.is_complete() {
+                return End::Done;
+            }
             let receive = self.intake.pending() < AHEAD;
             tokio::select! {
                 biased;
@@ -168,8 +170,8 @@ impl Follow {
                 event = self.subscription.next_batch(), if receive => {
                     let taken = take(&mut self.intake, &self.args, &self.what, event);
                     match taken {
-                        Ok(false) if !self.intake.is_complete() => {}
-                        Ok(_) => return End::Done,
+                        Ok(false) => {}
+                        Ok(true) => return End::Done,
                         Err(error) => return End::Because(error),
                     }
                 }
