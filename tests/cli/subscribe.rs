@@ -130,6 +130,20 @@ fn signals_end_it_even_when_nobody_reads_its_output() {
 }
 
 #[test]
+fn a_signal_ends_it_although_its_last_piece_is_not_taken() {
+    let server = Server::start(&[]);
+    server.publish("t", &b"0123456789abcde\n".repeat(1 << 14));
+    // It has everything, and more than a pipe holds is left to write.
+    let mut command = server.psa(&["sub", "t", "--exit-at-end"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    read_some(&mut child, 1000);
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert!(child.try_wait().unwrap().is_none(), "it waits for its reader");
+    signal(&child, Signal::TERM);
+    assert_eq!(wait(&mut child), Some(143));
+}
+
+#[test]
 fn a_deleted_topic_ends_its_subscribers() {
     let server = Server::start(&[]);
     server.publish("t", b"a\n");
