@@ -102,10 +102,7 @@ impl Follower {
             if gap.epoch != self.expected.epoch {
                 (self.committed, self.wanted) = (gap.next, gap.next);
             }
-            self.expected = Place {
-                epoch: gap.epoch,
-                next: gap.next,
-            };
+            self.expected = Place { epoch: gap.epoch, next: gap.next };
             return Ok(Some(gap));
         }
         if gap.first_missed > self.expected.next {
@@ -124,10 +121,7 @@ impl Follower {
             false => self.expected.next,
         };
         self.expected.next = gap.next;
-        Ok(Some(Gap {
-            first_missed,
-            ..gap
-        }))
+        Ok(Some(Gap { first_missed, ..gap }))
     }
 }
 
@@ -164,24 +158,11 @@ pub(super) fn take(reply: Reply<'_>, consumed: usize) -> Taken {
         Reply::Deliver(chunk) if chunk.sub == SUB => {
             Taken::Chunk(layout(&chunk, consumed), chunk.records.count())
         }
-        Reply::Gap {
-            sub: SUB,
-            reason,
-            epoch,
-            first_missed,
-            next,
-        } => Taken::Gap(Gap {
-            reason,
-            epoch,
-            first_missed,
-            next,
-        }),
+        Reply::Gap { sub: SUB, reason, epoch, first_missed, next } => {
+            Taken::Gap(Gap { reason, epoch, first_missed, next })
+        }
         Reply::CaughtUp { sub: SUB, next } => Taken::CaughtUp(next),
-        Reply::Closed {
-            sub: SUB,
-            reason,
-            next,
-        } => Taken::Closed(reason, next),
+        Reply::Closed { sub: SUB, reason, next } => Taken::Closed(reason, next),
         Reply::Done { request } => Taken::Done(request),
         Reply::Error(error) => {
             let request = error.request;

@@ -119,10 +119,7 @@ impl Follower {
         options: SubscribeOptions,
         dialed: Dialed,
     ) -> Self {
-        let place = Place {
-            epoch: dialed.epoch,
-            next: dialed.next,
-        };
+        let place = Place { epoch: dialed.epoch, next: dialed.next };
         let mut this = Self {
             backoff: Backoff::new(config.backoff_min, config.backoff_max),
             config,
@@ -204,12 +201,8 @@ impl Follower {
     /// Sends an UNSUBSCRIBE if there is a connection.
     pub(super) fn unsubscribe(&mut self, release: bool) {
         if let State::Up(up) = &mut self.state {
-            Request::Unsubscribe {
-                request: UNSUBSCRIBE_REQUEST,
-                sub: SUB,
-                release,
-            }
-            .encode(&mut up.out);
+            Request::Unsubscribe { request: UNSUBSCRIBE_REQUEST, sub: SUB, release }
+                .encode(&mut up.out);
         }
     }
 
@@ -268,18 +261,11 @@ impl Follower {
             self.expected.next
         };
         let start = match next.checked_sub(1) {
-            Some(offset) => Start::After {
-                epoch: self.expected.epoch,
-                offset,
-            },
+            Some(offset) => Start::After { epoch: self.expected.epoch, offset },
             // Nothing comes before offset 0. If the epoch is another, `arrive` sees it.
             None => Start::At(0),
         };
-        SubscribeOptions {
-            start,
-            on_gap: OnGap::Continue,
-            ..self.options.clone()
-        }
+        SubscribeOptions { start, on_gap: OnGap::Continue, ..self.options.clone() }
     }
 
     fn arrive(&mut self, dialed: Dialed) {
@@ -315,9 +301,7 @@ impl Follower {
         let since = *self.lost_since.get_or_insert(now);
         let delay = self.backoff.delay();
         let late = match self.options.give_up_after {
-            Some(limit) => since
-                .checked_add(limit)
-                .is_some_and(|end| now + delay > end),
+            Some(limit) => since.checked_add(limit).is_some_and(|end| now + delay > end),
             None => false,
         };
         if !error.passes() {
@@ -326,10 +310,7 @@ impl Follower {
         }
         if late {
             self.state = State::Ended;
-            return Err(ClientError::GaveUp {
-                after: now - since,
-                cause: Arc::new(error),
-            });
+            return Err(ClientError::GaveUp { after: now - since, cause: Arc::new(error) });
         }
         tracing::debug!(topic = &*self.topic, %error, ?delay, "subscription connects again");
         self.state = State::Down(Box::pin(sleep(delay)));

@@ -19,9 +19,7 @@ async fn the_lease_is_asked_for_as_told() {
     let server = play(async move {
         let mut peer = Peer::welcome(&listener).await;
         peer.take(|request| {
-            let Request::Subscribe(subscribe) = request else {
-                panic!("{request:?}")
-            };
+            let Request::Subscribe(subscribe) = request else { panic!("{request:?}") };
             let lease = subscribe.lease.unwrap();
             assert_eq!((lease.name.as_str(), lease.ttl_ms), ("desk", 30_000));
             assert!(lease.takeover);
@@ -164,12 +162,7 @@ async fn a_refused_commit_is_told_and_the_subscription_goes_on() {
         peer.fail(request, Code::BadCommit).await;
         peer.send_bytes(&deliver(EPOCH, 2..3)).await;
         let (reason, next) = (CloseReason::LeaseTakenOver, 3);
-        peer.send(&Reply::Closed {
-            sub: 1,
-            reason,
-            next,
-        })
-        .await;
+        peer.send(&Reply::Closed { sub: 1, reason, next }).await;
         peer.wait_for_end().await;
     });
     let client = builder.build().unwrap();
@@ -200,11 +193,7 @@ async fn ending_commits_what_is_wanted_first() {
         peer.send(&Reply::Done { request }).await;
         let request = peer
             .take(|request| match request {
-                Request::Unsubscribe {
-                    request,
-                    release: false,
-                    ..
-                } => request,
+                Request::Unsubscribe { request, release: false, .. } => request,
                 other => panic!("{other:?}"),
             })
             .await;
@@ -230,10 +219,7 @@ async fn commits_need_a_lease() {
         peer.wait_for_end().await;
     });
     let client = builder.build().unwrap();
-    let mut subscription = client
-        .subscribe("topic", SubscribeOptions::earliest())
-        .await
-        .unwrap();
+    let mut subscription = client.subscribe("topic", SubscribeOptions::earliest()).await.unwrap();
     assert_eq!(line(&mut subscription).await, "record 0");
     let error = subscription.commit(0).await.unwrap_err();
     assert!(error.to_string().contains("no lease"), "{error}");

@@ -72,6 +72,8 @@ pub(crate) struct Intake {
     bytes: Vec<u8>,
     /// Whether there is something to write: bytes, or a new place.
     dirty: bool,
+    /// Whether nothing was recorded before this run, and nothing came yet.
+    fresh: bool,
     /// Records written in this run.
     taken: u64,
 }
@@ -82,6 +84,7 @@ impl Intake {
         formatter: Formatter,
         expected: Expected,
         count: Option<u64>,
+        fresh: bool,
     ) -> Intake {
         Intake {
             topic: one_line(topic),
@@ -90,6 +93,7 @@ impl Intake {
             left: count,
             bytes: Vec::new(),
             dirty: true,
+            fresh,
             taken: 0,
         }
     }
@@ -125,10 +129,33 @@ impl Intake {
         (!behind).then_some(Missing { reason, expected: self.expected, goes_on: place })
     }
 
+    /// What is missing when the server tells of a gap: nothing, if all of it is here already.
+    ///
+    /// Before anything is recorded, a lease decides where we begin, and the gap before that is the
+    /// server's to tell; `asked` is the epoch that the user named.
+    pub(crate) fn missing_in(
+        &self,
+        reason: GapReason,
+        first_missed: u64,
+        place: Expected,
+        asked: Option<u64>,
+    ) -> Option<Missing> {
+        let told = || {
+            let epoch = match reason {
+                GapReason::OtherEpoch => asked.unwrap_or_default(),
+                _ => place.epoch,
+            };
+            let expected = Expected { epoch, next: first_missed };
+            Missing { reason: Some(reason), expected, goes_on: place }
+        };
+        self.missing_before(place, Some(reason)).or_else(|| self.fresh.then(told))
+    }
+
     /// Gives up what is missing.
     pub(crate) fn skip_to(&mut self, place: Expected) {
         self.expected = place;
         self.dirty = true;
+        self.fresh = false;
     }
 
     /// Takes consecutive records, the first of which has the offset `first` in the expected epoch.
@@ -148,6 +175,7 @@ impl Intake {
             self.left = self.left.map(|left| left - 1);
             self.dirty = true;
         }
+        self.fresh = false;
     }
 
     /// What is to be written, if anything; `empty` is the memory of an earlier piece.
@@ -172,7 +200,13 @@ mod tests {
     use crate::args::Format;
 
     fn intake(next: u64, count: Option<u64>) -> Intake {
-        Intake::new("t", Formatter::new(Format::Text, "t"), Expected { epoch: 1, next }, count)
+        Intake::new(
+            "t",
+            Formatter::new(Format::Text, "t"),
+            Expected { epoch: 1, next },
+            count,
+            false,
+        )
     }
 
     /// Records `first..end`, each its own offset.
@@ -241,5 +275,20 @@ mod tests {
         intake.skip_to(at(1, 15));
         feed(&mut intake, 15, 16);
         assert_eq!(text(&mut intake), ("15\n".into(), 16));
+    }
+
+    #[test]
+    fn the_first_gap_of_a_lease_is_the_servers_to_tell() {
+        let missing = |fresh: bool, next: u64| {
+            let formatter = Formatter::new(Format::Text, "t");
+            let intake = Intake::new("t", formatter, Expected { epoch: 1, next: 10 }, None, fresh);
+            intake.missing_in(GapReason::Collected, 5, Expected { epoch: 1, next }, None)
+        };
+        let told = missing(true, 10).unwrap().to_string();
+        assert!(told.starts_with("5 records from offset 5 to 9"), "{told}");
+        // With a state that is ahead of the lease, all of it is here.
+        assert_eq!(missing(false, 10), None);
+        let told = missing(false, 12).unwrap().to_string();
+        assert!(told.starts_with("2 records from offset 10 to 11"), "{told}");
     }
 }

@@ -191,7 +191,9 @@ pub(crate) fn detail_text(topic: &Detail) -> String {
 
 /// One lease on one line.
 pub(crate) fn lease_text(lease: &LeaseLine) -> String {
-    let time = format_duration(Duration::from_millis(lease.expires_in_ms));
+    // Above a minute, nobody wants to read milliseconds.
+    let unit = if lease.expires_in_ms >= 60_000 { 1000 } else { 1 };
+    let time = format_duration(Duration::from_millis(lease.expires_in_ms / unit * unit));
     let state = if lease.held {
         format!("held, outlives its holder by {time}")
     } else {

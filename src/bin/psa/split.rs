@@ -42,12 +42,6 @@ impl Batch {
         self.ends.is_empty()
     }
 
-    /// Takes every record out and keeps the memory.
-    pub(crate) fn clear(&mut self) {
-        self.ends.clear();
-        self.payload.clear();
-    }
-
     /// Adds one record that comes in two pieces.
     fn push(&mut self, first: &[u8], second: &[u8]) {
         self.payload.extend_from_slice(first);
@@ -232,7 +226,7 @@ mod tests {
                 records.push(batch.payload[start..end].to_vec());
                 start = end;
             }
-            batch.clear();
+            *batch = Batch::default();
             Ok(())
         };
         let mut splitter = Splitter::new(mode, bounds);

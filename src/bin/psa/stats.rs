@@ -11,8 +11,11 @@ use crate::snapshot;
 use crate::topics::{describe, describe_all, detail, print_lines, summary};
 use crate::watch::{Input, Snapshot, View};
 use psa::client::{Client, ClientError};
+use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use ratatui::crossterm::execute;
 use std::io::{self, IsTerminal};
+use std::mem::ManuallyDrop;
 use std::thread;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
@@ -64,8 +67,9 @@ async fn live(config: &Config, client: Client, args: StatsArgs) -> Result {
 
     let fail = |error: io::Error| Error::file("terminal", &error);
     let mut view = View::new(&config.text(Key::Server));
-    // This also restores the terminal when something panics.
-    let mut terminal = ratatui::try_init().map_err(fail)?;
+    // This also restores the terminal when something panics. Its own drop complains on standard error,
+    // which panics when that is a terminal that was closed; so the guard alone gives it back.
+    let mut terminal = ManuallyDrop::new(ratatui::try_init().map_err(fail)?);
     let _restored = Restore;
     loop {
         if let Err(error) = terminal.draw(|frame| view.draw(frame)) {
@@ -75,7 +79,7 @@ async fn live(config: &Config, client: Client, args: StatsArgs) -> Result {
             exit = signals.next() => return Err(Error::quiet(exit)),
             look = looks.recv() => match look {
                 Some(Ok(snapshot)) => view.update(snapshot),
-                Some(Err(error)) => view.fail(error.to_string()),
+                Some(Err(error)) => view.fail(failure("statistics", &error).to_string()),
                 None => return Ok(()),
             },
             input = inputs.recv() => match input {
@@ -102,7 +106,9 @@ struct Restore;
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        ratatui::restore();
+        // A terminal that was closed cannot be restored, and needs not be.
+        let _ = ratatui::try_restore();
+        let _ = execute!(io::stdout(), Show);
     }
 }
 

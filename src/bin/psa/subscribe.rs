@@ -11,22 +11,25 @@ use crate::config::Config;
 use crate::connect::{self, failure};
 use crate::error::{Error, Exit, Result, one_line};
 use crate::format::Formatter;
-use crate::intake::{Expected, Intake};
+use crate::intake::{Expected, Intake, Missing};
 use crate::signals::Signals;
 use crate::start::StartArg;
 use crate::time::nanos_of;
 use crate::units::human_count;
 use crate::writer::{Sink, Work, Writer};
-use psa::client::{BatchEvent, ClientError, LeaseOptions, SubscribeOptions, Subscription};
-use psa::protocol::{CloseReason, GapReason, Start};
+use psa::client::{BatchEvent, Client, ClientError, LeaseOptions, SubscribeOptions, Subscription};
+use psa::protocol::{CloseReason, Code, Start};
 use std::io::{self, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// While the writer is busy, receiving goes on up to this many bytes.
 const AHEAD: usize = 1 << 20;
 
 /// After a signal, how long the writer and the last commit may take.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a lease's former holder may take to be noticed as gone.
+const FORMER_LIFE: Duration = Duration::from_secs(1);
 
 /// Follows a topic until it ends, enough came, or a signal ends it.
 pub(crate) fn run(config: &Config, args: SubArgs) -> Result {
@@ -42,22 +45,22 @@ async fn subscribe(config: &Config, args: SubArgs) -> Result {
     let client =
         connect::builder(config, "sub")?.build().map_err(|error| failure(&topic, &error))?;
     let subscription = tokio::select! {
-        made = client.subscribe(&args.topic, options(&args, recorded)) => made,
+        made = open(&client, &args, recorded) => made.map_err(|error| failure(&topic, &error))?,
         exit = signals.next() => return Err(Error::quiet(exit)),
     };
-    let subscription = subscription.map_err(|error| failure(&topic, &error))?;
     let place = Expected { epoch: subscription.place().epoch, next: subscription.place().next };
+    let begin = recorded.unwrap_or_else(|| first_place(&args, place));
     if args.verbose {
         say(&format!(
             "{}: begins at offset {} of epoch {}",
             one_line(&args.topic),
-            recorded.unwrap_or(place).next,
-            crate::format::epoch(place.epoch)
+            begin.next,
+            crate::format::epoch(begin.epoch)
         ));
     }
     let formatter = Formatter::new(args.format, &args.topic);
     let mut follow = Follow {
-        intake: Intake::new(&args.topic, formatter, recorded.unwrap_or(place), args.count),
+        intake: Intake::new(&args.topic, formatter, begin, args.count, recorded.is_none()),
         subscription,
         writer: Writer::spawn(sink),
         spare: Vec::new(),
@@ -72,6 +75,24 @@ async fn subscribe(config: &Config, args: SubArgs) -> Result {
         say(&format!("{} records", human_count(taken)));
     }
     ended
+}
+
+/// Subscribes. A lease that is held may be our own, from a life that ended a moment ago and whose
+/// connection the server has not given up yet: that is waited for, a little.
+async fn open(
+    client: &Client,
+    args: &SubArgs,
+    recorded: Option<Expected>,
+) -> Result<Subscription, ClientError> {
+    let until = Instant::now() + FORMER_LIFE;
+    loop {
+        match client.subscribe(&args.topic, options(args, recorded)).await {
+            Err(error) if error.code() == Some(Code::LeaseHeld) && Instant::now() < until => {
+                tokio::time::sleep(FORMER_LIFE / 20).await;
+            }
+            made => return made,
+        }
+    }
 }
 
 /// Where to begin and how: the state wins over the flags.
@@ -97,6 +118,18 @@ fn options(args: &SubArgs, recorded: Option<Expected>) -> SubscribeOptions {
         options = options.lease(LeaseOptions::new(name, args.lease_ttl).takeover(args.take_over));
     }
     options
+}
+
+/// The first place that the user wants, when no state says it. What lies between it and `place`, where
+/// the server begins, is a gap.
+fn first_place(args: &SubArgs, place: Expected) -> Expected {
+    match (args.after, args.last, args.from) {
+        // A lease that exists begins where it stands, whatever was asked for.
+        _ if args.lease.is_some() => place,
+        (Some((epoch, offset)), _, _) => Expected { epoch, next: offset.saturating_add(1) },
+        (None, None, StartArg::Offset(offset)) => Expected { epoch: place.epoch, next: offset },
+        _ => place,
+    }
 }
 
 /// Why following ends.
@@ -216,13 +249,18 @@ fn take(
         Some(Err(error)) => Err(failure(what, &error)),
         Some(Ok(BatchEvent::Records(batch))) => {
             let place = Expected { epoch: batch.epoch(), next: batch.first() };
-            stand_at(intake, args, place, None)?;
+            if let Some(missing) = intake.missing_before(place, None) {
+                tell(intake, args, &missing, place)?;
+            }
             intake.records(batch.first(), nanos_of(batch.time()), batch.records());
             Ok(false)
         }
         Some(Ok(BatchEvent::Gap(gap))) => {
             let place = Expected { epoch: gap.epoch, next: gap.next };
-            stand_at(intake, args, place, Some(gap.reason))?;
+            let asked = args.after.map(|(epoch, _)| epoch);
+            if let Some(missing) = intake.missing_in(gap.reason, gap.first_missed, place, asked) {
+                tell(intake, args, &missing, place)?;
+            }
             Ok(false)
         }
         Some(Ok(BatchEvent::CaughtUp { .. })) => Ok(args.exit_at_end),
@@ -232,14 +270,8 @@ fn take(
     }
 }
 
-/// The subscription stands at `place`: what is missing before it is told, and fails if it must.
-fn stand_at(
-    intake: &mut Intake,
-    args: &SubArgs,
-    place: Expected,
-    reason: Option<GapReason>,
-) -> Result {
-    let Some(missing) = intake.missing_before(place, reason) else { return Ok(()) };
+/// Something is missing: it is told, and passed over, unless the user wants to fail.
+fn tell(intake: &mut Intake, args: &SubArgs, missing: &Missing, place: Expected) -> Result {
     let what = format!("gap in `{}`", intake.topic());
     if args.on_gap == OnGap::Fail {
         return Err(Error::new(Exit::Gap, what, missing).hint("--on-gap report goes on behind it"));

@@ -31,6 +31,9 @@ pub(crate) struct Snapshot {
     pub(crate) detail: Option<Detail>,
 }
 
+/// Epoch and next offset of each topic.
+type Offsets = HashMap<String, (u64, u64)>;
+
 /// What is on the screen.
 #[derive(Debug, Default)]
 pub(crate) struct View {
@@ -40,7 +43,7 @@ pub(crate) struct View {
     /// Records a second of all topics, newest first.
     history: Vec<u64>,
     /// Offset and epoch of each topic at the last look, for the rates.
-    last: Option<(Instant, HashMap<String, (u64, u64)>)>,
+    last: Option<(Instant, Offsets)>,
     selected: usize,
     /// What went wrong at the last look, if anything.
     trouble: Option<String>,
@@ -276,9 +279,8 @@ impl View {
         ))];
         lines.push(Line::from(match stats.slowest {
             Some(slowest) => format!(
-                "slowest: {} of {} cursors, {} records behind, holds back {} segments ({})",
+                "slowest ({}): {} records behind, holds back {} segments, {}",
                 human_count(slowest.cursors),
-                human_count(stats.cursors),
                 human_count(slowest.records),
                 human_count(slowest.segments),
                 human_size(slowest.bytes)

@@ -165,7 +165,7 @@ mod tests {
             let files = Files::open(&state, Some(&output), sync).unwrap();
             let mut journal = Journal::open(files, "t").unwrap();
             let begin = journal.position().map_or(0, |position| position.next);
-            journal.stand_at(1, begin).unwrap();
+            journal.step(&[], 1, begin).unwrap();
             for next in begin + 1..begin + 4 {
                 journal.step(format!("{next}\n").as_bytes(), 1, next).unwrap();
             }
@@ -189,7 +189,7 @@ mod tests {
             Journal::open(Files::open(&state, Some(&output), false).unwrap(), "t").unwrap();
         let error = Files::open(&state, Some(&output), false).unwrap_err().to_string();
         assert!(error.contains("another process uses it"), "{error}");
-        first.stand_at(1, 0).unwrap();
+        first.step(&[], 1, 0).unwrap();
         let error = Files::open(&state, None, false).unwrap_err().to_string();
         assert!(error.contains("another process uses it"), "{error}");
         drop(first);

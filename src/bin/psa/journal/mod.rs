@@ -164,13 +164,8 @@ impl<S: Storage> Journal<S> {
         self.image.position
     }
 
-    /// Records where the subscription stands without writing output: at its beginning, and behind a
-    /// gap.
-    pub(crate) fn stand_at(&mut self, epoch: u64, next: u64) -> Result<(), JournalError> {
-        self.step(&[], epoch, next)
-    }
-
     /// Appends `bytes`, the records before `next` that are not there yet, and records the position.
+    /// Without bytes it records the position alone: at the beginning, and behind a gap.
     pub(crate) fn step(&mut self, bytes: &[u8], epoch: u64, next: u64) -> Result<(), JournalError> {
         debug_assert!(
             self.created || bytes.is_empty(),

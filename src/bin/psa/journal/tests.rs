@@ -106,7 +106,7 @@ fn run(disk: &Rc<RefCell<Disk>>, left: usize, chunk: u64) -> (bool, usize) {
         let mut next = match journal.position() {
             Some(position) => position.next,
             None => {
-                journal.stand_at(9, 0)?;
+                journal.step(&[], 9, 0)?;
                 0
             }
         };

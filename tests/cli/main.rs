@@ -1,0 +1,13 @@
+//! The real `psa` binary, from outside: what it prints, what it writes, how it ends.
+//!
+//! Each test starts servers of its own on free ports. Random moments come from a seed that a failing
+//! test prints; `PSA_TEST_SEED` replays it.
+#![cfg(feature = "cli")]
+
+mod config;
+mod exactly_once;
+mod harness;
+mod publish;
+mod serve;
+mod subscribe;
+mod topics;
