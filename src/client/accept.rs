@@ -19,7 +19,7 @@ impl Follower {
                 self.received = self.received.max(layout.first + u64::from(count));
                 layout.epoch = self.expected.epoch;
                 let Some(known) = self.expected.next.checked_sub(layout.first) else {
-                    return violation("it left records out without telling so");
+                    return self.hole();
                 };
                 if known >= count.into() {
                     None
@@ -35,7 +35,7 @@ impl Follower {
                 true => Some(Step::CaughtUp { next }),
                 // It is behind what was received before the connection broke.
                 false if next < self.expected.next => None,
-                false => return violation("it left records out without telling so"),
+                false => return self.hole(),
             },
             Taken::Closed(reason, next) => {
                 self.consume(consumed);
@@ -73,6 +73,17 @@ impl Follower {
         Ok(step)
     }
 
+    /// Something came from behind what is expected, without a GAP.
+    fn hole(&mut self) -> Result<Option<Step>, Fault> {
+        if self.lease_moved {
+            self.finish();
+            let (reason, next) = (CloseReason::LeaseTakenOver, self.expected.next);
+            return Ok(Some(Step::Closed { reason, next }));
+        }
+        let what = "it left records out without telling so";
+        Err(Fault::Ends(ClientError::Violation { what }))
+    }
+
     /// Without the first `known` records, which were received before.
     fn trimmed(&self, layout: Layout, known: usize) -> Layout {
         if known == 0 {
@@ -102,10 +113,7 @@ impl Follower {
             if gap.epoch != self.expected.epoch {
                 (self.committed, self.wanted) = (gap.next, gap.next);
             }
-            self.expected = Place {
-                epoch: gap.epoch,
-                next: gap.next,
-            };
+            self.expected = Place { epoch: gap.epoch, next: gap.next };
             return Ok(Some(gap));
         }
         if gap.first_missed > self.expected.next {
@@ -124,10 +132,7 @@ impl Follower {
             false => self.expected.next,
         };
         self.expected.next = gap.next;
-        Ok(Some(Gap {
-            first_missed,
-            ..gap
-        }))
+        Ok(Some(Gap { first_missed, ..gap }))
     }
 }
 
@@ -164,24 +169,11 @@ pub(super) fn take(reply: Reply<'_>, consumed: usize) -> Taken {
         Reply::Deliver(chunk) if chunk.sub == SUB => {
             Taken::Chunk(layout(&chunk, consumed), chunk.records.count())
         }
-        Reply::Gap {
-            sub: SUB,
-            reason,
-            epoch,
-            first_missed,
-            next,
-        } => Taken::Gap(Gap {
-            reason,
-            epoch,
-            first_missed,
-            next,
-        }),
+        Reply::Gap { sub: SUB, reason, epoch, first_missed, next } => {
+            Taken::Gap(Gap { reason, epoch, first_missed, next })
+        }
         Reply::CaughtUp { sub: SUB, next } => Taken::CaughtUp(next),
-        Reply::Closed {
-            sub: SUB,
-            reason,
-            next,
-        } => Taken::Closed(reason, next),
+        Reply::Closed { sub: SUB, reason, next } => Taken::Closed(reason, next),
         Reply::Done { request } => Taken::Done(request),
         Reply::Error(error) => {
             let request = error.request;

@@ -13,11 +13,7 @@ pub(super) struct Backoff {
 
 impl Backoff {
     pub(super) const fn new(min: Duration, max: Duration) -> Self {
-        Self {
-            min,
-            max,
-            next: min,
-        }
+        Self { min, max, next: min }
     }
 
     /// After a success: the next delay is the shortest again.

@@ -211,9 +211,7 @@ mod tests {
         ] {
             assert_eq!(with_port(given).unwrap(), expected);
         }
-        for bad in [
-            "", ":1", "a:", "a:65536", "a:b", "[::1", "[::1]7", "a b", "[]",
-        ] {
+        for bad in ["", ":1", "a:", "a:65536", "a:b", "[::1", "[::1]7", "a b", "[]"] {
             assert!(with_port(bad).is_err(), "{bad:?}");
         }
     }

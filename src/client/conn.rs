@@ -51,10 +51,7 @@ impl Conn {
         let mut conn = Self {
             io,
             inbox: Inbox::default(),
-            limits: DecodeLimits {
-                max_frame: config.max_frame,
-                max_record: u32::MAX,
-            },
+            limits: DecodeLimits { max_frame: config.max_frame, max_record: u32::MAX },
             max_frame: 0,
             max_record: 0,
         };
@@ -103,10 +100,7 @@ impl Conn {
             }
         };
         if conn.max_frame > config.max_frame {
-            return Err(ClientError::MaxFrame {
-                server: conn.max_frame,
-                client: config.max_frame,
-            });
+            return Err(ClientError::MaxFrame { server: conn.max_frame, client: config.max_frame });
         }
         sent.map_err(ClientError::io)?;
         conn.inbox.consume(consumed);

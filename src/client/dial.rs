@@ -71,17 +71,9 @@ pub(super) async fn dial(
 
 fn subscribed(reply: Reply<'_>) -> Result<(u64, u64), ClientError> {
     match reply {
-        Reply::Subscribed {
-            request: 1,
-            sub: SUB,
-            epoch,
-            next,
-            ..
-        } => Ok((epoch, next)),
+        Reply::Subscribed { request: 1, sub: SUB, epoch, next, .. } => Ok((epoch, next)),
         Reply::Error(error) if error.request == 1 => Err(ClientError::Server(error.into())),
         Reply::Goodbye { code, message } => Err(ClientError::goodbye(code, message)),
-        _ => Err(ClientError::Violation {
-            what: "it answered a SUBSCRIBE with something else",
-        }),
+        _ => Err(ClientError::Violation { what: "it answered a SUBSCRIBE with something else" }),
     }
 }

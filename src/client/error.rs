@@ -257,9 +257,7 @@ impl ClientError {
     }
 
     pub(super) fn io(source: io::Error) -> Self {
-        Self::Io {
-            source: Arc::new(source),
-        }
+        Self::Io { source: Arc::new(source) }
     }
 
     /// The server closed the connection without a word.
@@ -271,20 +269,14 @@ impl ClientError {
     }
 
     pub(super) fn goodbye(code: Code, message: &str) -> Self {
-        Self::Goodbye {
-            code,
-            message: printable(message),
-        }
+        Self::Goodbye { code, message: printable(message) }
     }
 }
 
 /// Whether requests without an answer were certainly not carried out when the server ends the
 /// connection for this reason (docs/protocol.md, "What may be sent when").
 pub(super) const fn says_not_carried_out(code: Code) -> bool {
-    matches!(
-        code,
-        Code::BadFrame | Code::FrameTooLarge | Code::IdleTimeout | Code::ShuttingDown
-    )
+    matches!(code, Code::BadFrame | Code::FrameTooLarge | Code::IdleTimeout | Code::ShuttingDown)
 }
 
 /// A text from outside for a terminal or a log: without control characters.

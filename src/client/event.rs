@@ -230,10 +230,7 @@ impl Layout {
         let mut layout = self.clone();
         layout.ends = self.ends.start - from..self.ends.end - from;
         layout.payload = self.payload.start - from..self.payload.end - from;
-        OwnedChunk {
-            bytes: Arc::from(&bytes[from..self.payload.end]),
-            layout,
-        }
+        OwnedChunk { bytes: Arc::from(&bytes[from..self.payload.end]), layout }
     }
 }
 
@@ -261,14 +258,7 @@ impl OwnedChunk {
 
     /// Takes the first record, if one is left.
     pub(super) fn take(&mut self) -> Option<Record> {
-        let Layout {
-            epoch,
-            first,
-            time,
-            start,
-            ends,
-            payload,
-        } = &mut self.layout;
+        let Layout { epoch, first, time, start, ends, payload } = &mut self.layout;
         let end = self.bytes[ends.clone()].first_chunk::<4>()?;
         let end = u32::from_le_bytes(*end);
         let from = payload.start;

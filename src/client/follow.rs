@@ -21,7 +21,11 @@
 //!
 //! A commit is idempotent, so it is simply wanted until it is confirmed: after a reconnection it is
 //! sent again, but not before the record that it names was received again, since a server accepts
-//! commits of what it has delivered. One COMMIT is under way at a time; later ones join.
+//! commits of what it has delivered. One COMMIT is under way at a time; later ones join. Where
+//! SUBSCRIBED says that the lease stands confirms as much as a DONE does.
+//!
+//! If the lease stands further than this subscription has come, and no GAP says why, then somebody
+//! else has held it in the meantime and has committed: the subscription ends as taken over.
 
 use std::future::Future;
 use std::io;
@@ -88,6 +92,8 @@ pub(super) struct Follower {
     pub(super) wanted: u64,
     /// The commit under way on this connection.
     pub(super) committing: Option<u64>,
+    /// The lease stands further than this subscription has come.
+    pub(super) lease_moved: bool,
     /// How often it connected again.
     pub(super) reconnections: u64,
 }
@@ -119,10 +125,7 @@ impl Follower {
         options: SubscribeOptions,
         dialed: Dialed,
     ) -> Self {
-        let place = Place {
-            epoch: dialed.epoch,
-            next: dialed.next,
-        };
+        let place = Place { epoch: dialed.epoch, next: dialed.next };
         let mut this = Self {
             backoff: Backoff::new(config.backoff_min, config.backoff_max),
             config,
@@ -137,6 +140,7 @@ impl Follower {
             committed: place.next,
             wanted: place.next,
             committing: None,
+            lease_moved: false,
             reconnections: 0,
         };
         this.arrive(dialed);
@@ -204,12 +208,8 @@ impl Follower {
     /// Sends an UNSUBSCRIBE if there is a connection.
     pub(super) fn unsubscribe(&mut self, release: bool) {
         if let State::Up(up) = &mut self.state {
-            Request::Unsubscribe {
-                request: UNSUBSCRIBE_REQUEST,
-                sub: SUB,
-                release,
-            }
-            .encode(&mut up.out);
+            Request::Unsubscribe { request: UNSUBSCRIBE_REQUEST, sub: SUB, release }
+                .encode(&mut up.out);
         }
     }
 
@@ -268,18 +268,11 @@ impl Follower {
             self.expected.next
         };
         let start = match next.checked_sub(1) {
-            Some(offset) => Start::After {
-                epoch: self.expected.epoch,
-                offset,
-            },
+            Some(offset) => Start::After { epoch: self.expected.epoch, offset },
             // Nothing comes before offset 0. If the epoch is another, `arrive` sees it.
             None => Start::At(0),
         };
-        SubscribeOptions {
-            start,
-            on_gap: OnGap::Continue,
-            ..self.options.clone()
-        }
+        SubscribeOptions { start, on_gap: OnGap::Continue, ..self.options.clone() }
     }
 
     fn arrive(&mut self, dialed: Dialed) {
@@ -294,7 +287,12 @@ impl Follower {
             });
             self.expected = Place { epoch, next };
             (self.committed, self.wanted) = (next, next);
+        } else if self.has_lease() {
+            // Where a lease stands is what was committed: that confirms commits whose DONE was
+            // lost with the connection.
+            self.committed = self.committed.max(next);
         }
+        self.lease_moved = self.has_lease() && next > self.expected.next;
         self.received = next;
         self.committing = None;
         self.lost_since = None;
@@ -315,9 +313,7 @@ impl Follower {
         let since = *self.lost_since.get_or_insert(now);
         let delay = self.backoff.delay();
         let late = match self.options.give_up_after {
-            Some(limit) => since
-                .checked_add(limit)
-                .is_some_and(|end| now + delay > end),
+            Some(limit) => since.checked_add(limit).is_some_and(|end| now + delay > end),
             None => false,
         };
         if !error.passes() {
@@ -326,10 +322,7 @@ impl Follower {
         }
         if late {
             self.state = State::Ended;
-            return Err(ClientError::GaveUp {
-                after: now - since,
-                cause: Arc::new(error),
-            });
+            return Err(ClientError::GaveUp { after: now - since, cause: Arc::new(error) });
         }
         tracing::debug!(topic = &*self.topic, %error, ?delay, "subscription connects again");
         self.state = State::Down(Box::pin(sleep(delay)));

@@ -166,11 +166,7 @@ impl Link {
             max_frame: conn.max_frame,
             max_record: conn.max_record,
         });
-        tokio::spawn(super::link_io::run(
-            Arc::clone(&shared),
-            conn,
-            config.request_timeout,
-        ));
+        tokio::spawn(super::link_io::run(Arc::clone(&shared), conn, config.request_timeout));
         Ok(Self { shared })
     }
 
@@ -271,10 +267,7 @@ impl State {
         }
         if size > max_frame as usize {
             self.out.truncate(before);
-            return Err(ClientError::BatchTooLarge {
-                size,
-                max: max_frame,
-            });
+            return Err(ClientError::BatchTooLarge { size, max: max_frame });
         }
         let start = self.appended;
         self.appended += size as u64;
@@ -448,10 +441,7 @@ impl Shared {
                     frame,
                 });
             }
-            let error = ClientError::Lost {
-                outcome,
-                cause: Arc::clone(&shared_cause),
-            };
+            let error = ClientError::Lost { outcome, cause: Arc::clone(&shared_cause) };
             let _ = pending.answer.send(Err(error));
         }
         state.kept.clear();

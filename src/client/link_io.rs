@@ -24,9 +24,7 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// Runs the connection to its end.
 pub(super) async fn run(shared: Arc<Shared>, conn: Conn, linger: Duration) {
-    let Conn {
-        io, inbox, limits, ..
-    } = conn;
+    let Conn { io, inbox, limits, .. } = conn;
     let cause = carry(&shared, io, inbox, limits, linger).await;
     tracing::debug!(%cause, "request connection ended");
     shared.lose(cause);
@@ -145,35 +143,18 @@ async fn read(
 
 fn take(shared: &Shared, reply: &Reply<'_>) -> Result<(), ClientError> {
     let known = match reply {
-        Reply::Ack {
-            request,
-            epoch,
-            first,
-            count,
-        } => shared.answer(
+        Reply::Ack { request, epoch, first, count } => shared.answer(
             *request,
-            Ok(Answer::Published {
-                epoch: *epoch,
-                first: *first,
-                count: *count,
-            }),
+            Ok(Answer::Published { epoch: *epoch, first: *first, count: *count }),
         ),
         Reply::Done { request } => shared.answer(*request, Ok(Answer::Done)),
         Reply::Pong { token } => shared.answer(*token as u32, Ok(Answer::Pong)),
-        Reply::Topics {
-            request,
-            more,
-            topics,
-        } => shared.answer_of_topics(
-            *request,
-            *more,
-            topics.iter().map(TopicInfo::from).collect(),
-        ),
+        Reply::Topics { request, more, topics } => {
+            shared.answer_of_topics(*request, *more, topics.iter().map(TopicInfo::from).collect())
+        }
         Reply::Description(description) => shared.answer(
             description.request,
-            Ok(Answer::Details(Box::new(TopicDetails::from(
-                &**description,
-            )))),
+            Ok(Answer::Details(Box::new(TopicDetails::from(&**description)))),
         ),
         Reply::Error(error) => {
             let failed = ClientError::Server(ServerError::from(*error));

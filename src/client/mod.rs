@@ -198,13 +198,7 @@ impl Client {
         exist_ok: bool,
     ) -> Result<(), ClientError> {
         let topic = TopicName::new(topic)?;
-        self.done(|request| Request::Create {
-            request,
-            topic,
-            settings,
-            exist_ok,
-        })
-        .await
+        self.done(|request| Request::Create { request, topic, settings, exist_ok }).await
     }
 
     /// Removes a topic with its records, at once; its subscribers see the end.
@@ -214,8 +208,7 @@ impl Client {
     /// [`Code::UnknownTopic`].
     pub async fn delete_topic(&self, topic: &str) -> Result<(), ClientError> {
         let topic = TopicName::new(topic)?;
-        self.done(|request| Request::Delete { request, topic })
-            .await
+        self.done(|request| Request::Delete { request, topic }).await
     }
 
     /// Closes a topic for publishing; its subscribers get what is there and then see the end.
@@ -238,10 +231,7 @@ impl Client {
             "" => None,
             prefix => Some(TopicName::new(prefix)?),
         };
-        match self
-            .manage(|request| Request::List { request, prefix })
-            .await?
-        {
+        match self.manage(|request| Request::List { request, prefix }).await? {
             Answer::Topics(topics) => Ok(topics),
             _ => Err(odd_answer()),
         }
@@ -254,10 +244,7 @@ impl Client {
     /// [`Code::UnknownTopic`].
     pub async fn describe(&self, topic: &str) -> Result<TopicDetails, ClientError> {
         let topic = TopicName::new(topic)?;
-        match self
-            .manage(|request| Request::Describe { request, topic })
-            .await?
-        {
+        match self.manage(|request| Request::Describe { request, topic }).await? {
             Answer::Details(details) => Ok(*details),
             _ => Err(odd_answer()),
         }
@@ -271,9 +258,7 @@ impl Client {
     /// Whatever goes wrong with the connection.
     pub async fn ping(&self) -> Result<Duration, ClientError> {
         let asked = Instant::now();
-        let ping = |request: u32| Request::Ping {
-            token: request.into(),
-        };
+        let ping = |request: u32| Request::Ping { token: request.into() };
         match self.manage(ping).await? {
             Answer::Pong => Ok(asked.elapsed()),
             _ => Err(odd_answer()),
@@ -302,11 +287,7 @@ impl Client {
         slot: &Slot,
         encode: impl Fn(&Link, u32, &mut Vec<u8>) -> Result<(), ClientError>,
     ) -> Result<Answer, ClientError> {
-        let Config {
-            connect_timeout,
-            request_timeout: limit,
-            ..
-        } = *self.shared.config;
+        let Config { connect_timeout, request_timeout: limit, .. } = *self.shared.config;
         let mut first = true;
         loop {
             // Callers that queue up behind a failing attempt wait no longer than for their own.
@@ -317,10 +298,7 @@ impl Client {
                     after: connect_timeout,
                 })
             })?;
-            let asked = Asked {
-                records: None,
-                answered: true,
-            };
+            let asked = Asked { records: None, answered: true };
             let exchange = async {
                 let encode = |request, out: &mut Vec<u8>| encode(&link, request, out);
                 let (_, answered) = link.append(asked, encode).await?;
@@ -331,10 +309,11 @@ impl Client {
                 Err(_) => Err(ClientError::Timeout { after: limit }),
             };
             match answer {
-                Err(ClientError::Lost {
-                    outcome: Outcome::NotCarriedOut,
-                    ..
-                }) if first && !fresh => first = false,
+                Err(ClientError::Lost { outcome: Outcome::NotCarriedOut, .. })
+                    if first && !fresh =>
+                {
+                    first = false
+                }
                 answer => return answer,
             }
         }
@@ -362,7 +341,5 @@ impl Client {
 }
 
 fn odd_answer() -> ClientError {
-    ClientError::Violation {
-        what: "it answered a request with something else",
-    }
+    ClientError::Violation { what: "it answered a request with something else" }
 }

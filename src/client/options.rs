@@ -29,13 +29,7 @@ pub struct SubscribeOptions {
 impl SubscribeOptions {
     /// Starts at `start`.
     pub const fn new(start: Start) -> Self {
-        Self {
-            start,
-            on_gap: OnGap::Continue,
-            caught_up: false,
-            lease: None,
-            give_up_after: None,
-        }
+        Self { start, on_gap: OnGap::Continue, caught_up: false, lease: None, give_up_after: None }
     }
 
     /// Starts at the first record that is kept.
@@ -99,11 +93,7 @@ pub struct LeaseOptions {
 impl LeaseOptions {
     /// A lease that outlives its connection for `ttl` (whole milliseconds, at most 49 days).
     pub fn new(name: impl Into<String>, ttl: Duration) -> Self {
-        Self {
-            name: name.into(),
-            ttl,
-            takeover: false,
-        }
+        Self { name: name.into(), ttl, takeover: false }
     }
 
     /// Whether to take it from another holder, who then sees

@@ -34,18 +34,8 @@ impl Published {
 
     pub(super) fn from_answer(answer: Answer) -> Result<Self, ClientError> {
         match answer {
-            Answer::Published {
-                epoch,
-                first,
-                count,
-            } => Ok(Self {
-                epoch,
-                first,
-                count,
-            }),
-            _ => Err(ClientError::Violation {
-                what: "it answered a publish with something else",
-            }),
+            Answer::Published { epoch, first, count } => Ok(Self { epoch, first, count }),
+            _ => Err(ClientError::Violation { what: "it answered a publish with something else" }),
         }
     }
 }
@@ -66,11 +56,7 @@ pub struct PublisherOptions {
 
 impl Default for PublisherOptions {
     fn default() -> Self {
-        Self {
-            max_in_flight: 1024,
-            max_in_flight_bytes: 8 << 20,
-            answer_timeout: None,
-        }
+        Self { max_in_flight: 1024, max_in_flight_bytes: 8 << 20, answer_timeout: None }
     }
 }
 
@@ -200,10 +186,7 @@ impl Publisher {
     /// connection is lost. Nothing was published then.
     pub async fn send_batch<R: AsRef<[u8]>>(&self, records: &[R]) -> Result<Ticket, ClientError> {
         let (number, answered) = self.append(records, true).await?;
-        Ok(Ticket {
-            number,
-            answered: answered.expect("an acknowledgement was asked for"),
-        })
+        Ok(Ticket { number, answered: answered.expect("an acknowledgement was asked for") })
     }
 
     /// Publishes records that are in columns already: all or none. One copy.
@@ -220,25 +203,13 @@ impl Publisher {
         }
         check_record(records.largest() as usize, self.link.max_record())?;
         let topic = self.name();
-        let asked = Asked {
-            records: Some(records.count()),
-            answered: true,
-        };
+        let asked = Asked { records: Some(records.count()), answered: true };
         let encode = |request, out: &mut Vec<u8>| {
-            Request::Publish(Publish {
-                request,
-                topic,
-                ack: true,
-                records,
-            })
-            .encode(out);
+            Request::Publish(Publish { request, topic, ack: true, records }).encode(out);
             Ok(())
         };
         let (number, answered) = self.link.append(asked, encode).await?;
-        Ok(Ticket {
-            number,
-            answered: answered.expect("an acknowledgement was asked for"),
-        })
+        Ok(Ticket { number, answered: answered.expect("an acknowledgement was asked for") })
     }
 
     /// Publishes records without asking for an acknowledgement: the least traffic. Waits only
@@ -265,9 +236,7 @@ impl Publisher {
         let topic = self.name();
         let asked = check_batch(records, ack, self.link.max_record())?;
         self.link
-            .append(asked, |request, out| {
-                encode_batch(out, request, topic, ack, records)
-            })
+            .append(asked, |request, out| encode_batch(out, request, topic, ack, records))
             .await
     }
 
@@ -282,10 +251,7 @@ impl Publisher {
     /// ticket has told it already; [`ClientError::Lost`] if the connection broke: then see
     /// [`take_unacknowledged`](Self::take_unacknowledged).
     pub async fn flush(&self) -> Result<(), ClientError> {
-        let asked = Asked {
-            records: None,
-            answered: true,
-        };
+        let asked = Asked { records: None, answered: true };
         let ping = |request: u32, out: &mut Vec<u8>| {
             let token = request.into();
             Request::Ping { token }.encode(out);
@@ -296,11 +262,9 @@ impl Publisher {
         let failures = self.link.take_failures();
         match failures.first {
             None => Ok(()),
-            Some((first, cause)) => Err(ClientError::Failed {
-                failed: failures.count,
-                first,
-                cause: Arc::new(cause),
-            }),
+            Some((first, cause)) => {
+                Err(ClientError::Failed { failed: failures.count, first, cause: Arc::new(cause) })
+            }
         }
     }
 
@@ -318,10 +282,7 @@ impl Publisher {
         if !self.link.is_lost() {
             return Ok(());
         }
-        let options = LinkOptions {
-            first_number: self.link.next_number(),
-            ..self.options
-        };
+        let options = LinkOptions { first_number: self.link.next_number(), ..self.options };
         let link = Link::open(&self.config, options).await?;
         let kept = self.link.take_unacknowledged();
         self.kept().extend(kept);
@@ -339,9 +300,7 @@ impl Publisher {
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, Vec<Unacknowledged>> {
-        self.unacknowledged
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.unacknowledged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Publishes again what was not acknowledged. If its outcome was unknown, it may then be in
@@ -379,15 +338,9 @@ impl Unacknowledged {
     /// Its records.
     #[must_use]
     pub fn records(&self) -> Records<'_> {
-        let any = DecodeLimits {
-            max_frame: u32::MAX,
-            max_record: u32::MAX,
-        };
+        let any = DecodeLimits { max_frame: u32::MAX, max_record: u32::MAX };
         match decode_request(&self.frame, &any) {
-            Ok(Decoded::Frame {
-                value: Request::Publish(publish),
-                ..
-            }) => publish.records,
+            Ok(Decoded::Frame { value: Request::Publish(publish), .. }) => publish.records,
             _ => unreachable!("the frame is a publish that this library encoded"),
         }
     }
@@ -433,9 +386,7 @@ fn flatten(
         // The connection's task was dropped: its runtime has ended.
         Err(ClientError::Lost {
             outcome: Outcome::Unknown,
-            cause: Arc::new(ClientError::io(std::io::Error::other(
-                "the runtime was shut down",
-            ))),
+            cause: Arc::new(ClientError::io(std::io::Error::other("the runtime was shut down"))),
         })
     })
 }
@@ -455,10 +406,7 @@ pub(super) fn check_batch<R: AsRef<[u8]>>(
     for record in records {
         check_record(record.as_ref().len(), max)?;
     }
-    Ok(Asked {
-        records: Some(records.len() as u32),
-        answered,
-    })
+    Ok(Asked { records: Some(records.len() as u32), answered })
 }
 
 pub(super) fn encode_batch<R: AsRef<[u8]>>(
@@ -471,9 +419,6 @@ pub(super) fn encode_batch<R: AsRef<[u8]>>(
     let each = records.iter().map(AsRef::as_ref);
     encode_publish(out, request, topic, ack, each).map_err(|error| match error {
         RecordsError::Empty => ClientError::EmptyBatch,
-        _ => ClientError::BatchTooLarge {
-            size: usize::MAX,
-            max: u32::MAX,
-        },
+        _ => ClientError::BatchTooLarge { size: usize::MAX, max: u32::MAX },
     })
 }

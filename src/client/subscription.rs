@@ -225,10 +225,7 @@ impl Subscription {
                 self.current.as_ref()?.batch()
             }
         };
-        self.taken = Place {
-            epoch: batch.epoch,
-            next: batch.next(),
-        };
+        self.taken = Place { epoch: batch.epoch, next: batch.next() };
         Some(Ok(BatchEvent::Records(batch)))
     }
 
@@ -348,10 +345,7 @@ impl Subscription {
                 }
                 Found::Current => match self.current.as_mut().and_then(OwnedChunk::take) {
                     Some(record) => {
-                        self.taken = Place {
-                            epoch: record.epoch(),
-                            next: record.offset() + 1,
-                        };
+                        self.taken = Place { epoch: record.epoch(), next: record.offset() + 1 };
                         Event::Record(record)
                     }
                     None => continue,
@@ -453,10 +447,7 @@ impl Subscription {
 
     /// A gap that the caller takes: its place is behind it.
     fn pass(&mut self, gap: Gap) -> Gap {
-        self.taken = Place {
-            epoch: gap.epoch,
-            next: gap.next,
-        };
+        self.taken = Place { epoch: gap.epoch, next: gap.next };
         gap
     }
 }

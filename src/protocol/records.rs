@@ -99,11 +99,7 @@ impl<'a> Records<'a> {
     /// Slices that were checked before, as `new` would.
     #[cfg(feature = "client")]
     pub(crate) const fn checked(start: u32, ends: &'a [u8], payload: &'a [u8]) -> Self {
-        Self {
-            start,
-            ends,
-            payload,
-        }
+        Self { start, ends, payload }
     }
 
     /// The same batch without its first `count` records, or `None` if nothing is left. Constant
@@ -133,9 +129,7 @@ impl<'a> Records<'a> {
         Some(Self {
             start,
             ends: rest.as_flattened(),
-            payload: self
-                .payload
-                .get(start.wrapping_sub(self.start) as usize..)?,
+            payload: self.payload.get(start.wrapping_sub(self.start) as usize..)?,
         })
     }
 

@@ -31,9 +31,7 @@ pub(crate) fn play(server: impl Future<Output = ()> + Send + 'static) -> JoinHan
 pub(crate) async fn finish(server: JoinHandle<()>) {
     let limit = Duration::from_secs(20);
     let ended = tokio::time::timeout(limit, server).await;
-    ended
-        .expect("the server's side ends")
-        .expect("it does not panic");
+    ended.expect("the server's side ends").expect("it does not panic");
 }
 
 /// One connection, seen from the server.
@@ -47,17 +45,13 @@ impl Peer {
     pub(crate) async fn accept(listener: &TcpListener) -> Self {
         let (io, _) = listener.accept().await.unwrap();
         io.set_nodelay(true).unwrap();
-        Self {
-            io,
-            received: Vec::new(),
-        }
+        Self { io, received: Vec::new() }
     }
 
     /// Accepts a connection and shakes hands.
     pub(crate) async fn welcome(listener: &TcpListener) -> Self {
         let mut peer = Self::accept(listener).await;
-        peer.take(|request| assert!(matches!(request, Request::Hello(_)), "{request:?}"))
-            .await;
+        peer.take(|request| assert!(matches!(request, Request::Hello(_)), "{request:?}")).await;
         peer.send(&welcome()).await;
         peer
     }
@@ -111,12 +105,7 @@ impl Peer {
     /// Receives a COMMIT: its request's number and the offset.
     pub(crate) async fn committed(&mut self) -> (u32, u64) {
         self.take(|request| match request {
-            Request::Commit {
-                request,
-                sub: 1,
-                offset,
-                ack: true,
-            } => (request, offset),
+            Request::Commit { request, sub: 1, offset, ack: true } => (request, offset),
             other => panic!("{other:?} instead of a COMMIT"),
         })
         .await
@@ -132,18 +121,11 @@ impl Peer {
     }
 
     pub(crate) async fn ack(&mut self, request: u32, first: u64, count: u32) {
-        self.send(&Reply::Ack {
-            request,
-            epoch: EPOCH,
-            first,
-            count,
-        })
-        .await;
+        self.send(&Reply::Ack { request, epoch: EPOCH, first, count }).await;
     }
 
     pub(crate) async fn fail(&mut self, request: u32, code: Code) {
-        self.send(&Reply::Error(ErrorReply::new(request, code, "")))
-            .await;
+        self.send(&Reply::Error(ErrorReply::new(request, code, ""))).await;
     }
 
     pub(crate) async fn goodbye(&mut self, code: Code) {
@@ -176,23 +158,11 @@ pub(crate) fn bytes(reply: &Reply<'_>) -> Vec<u8> {
 }
 
 pub(crate) fn subscribed(epoch: u64, next: u64, tail: u64) -> Reply<'static> {
-    Reply::Subscribed {
-        request: 1,
-        sub: 1,
-        epoch,
-        next,
-        tail,
-    }
+    Reply::Subscribed { request: 1, sub: 1, epoch, next, tail }
 }
 
 pub(crate) fn gap(reason: GapReason, epoch: u64, first_missed: u64, next: u64) -> Reply<'static> {
-    Reply::Gap {
-        sub: 1,
-        reason,
-        epoch,
-        first_missed,
-        next,
-    }
+    Reply::Gap { sub: 1, reason, epoch, first_missed, next }
 }
 
 /// The record at an offset of an epoch: any other place has another text.

@@ -22,11 +22,7 @@ pub(crate) async fn line(subscription: &mut Subscription) -> String {
         },
         Some(Ok(Event::Record(record))) => {
             let text = String::from_utf8_lossy(record.data()).into_owned();
-            assert_eq!(
-                record.data(),
-                fake_record(record.epoch(), record.offset()),
-                "{text}"
-            );
+            assert_eq!(record.data(), fake_record(record.epoch(), record.offset()), "{text}");
             format!("record {}", record.offset())
         }
         Some(Ok(Event::Gap(gap))) => {
@@ -57,12 +53,7 @@ async fn every_kind_of_event_comes_in_order() {
         peer.send(&gap(GapReason::Evicted, EPOCH, 8, 20)).await;
         peer.send_bytes(&deliver(EPOCH, 20..21)).await;
         let (reason, next) = (CloseReason::TopicClosed, 21);
-        peer.send(&Reply::Closed {
-            sub: 1,
-            reason,
-            next,
-        })
-        .await;
+        peer.send(&Reply::Closed { sub: 1, reason, next }).await;
         peer.wait_for_end().await;
     });
     let client = builder.build().unwrap();
@@ -82,10 +73,7 @@ async fn every_kind_of_event_comes_in_order() {
     ] {
         assert_eq!(line(&mut subscription).await, expected);
     }
-    let place = Place {
-        epoch: EPOCH,
-        next: 21,
-    };
+    let place = Place { epoch: EPOCH, next: 21 };
     assert_eq!(subscription.place(), place);
     finish(server).await;
 }
@@ -103,10 +91,7 @@ async fn records_and_batches_can_be_mixed() {
         peer.wait_for_end().await;
     });
     let client = builder.build().unwrap();
-    let mut subscription = client
-        .subscribe("topic", SubscribeOptions::earliest())
-        .await
-        .unwrap();
+    let mut subscription = client.subscribe("topic", SubscribeOptions::earliest()).await.unwrap();
     for offset in 0..3 {
         assert_eq!(line(&mut subscription).await, format!("record {offset}"));
     }
@@ -117,10 +102,7 @@ async fn records_and_batches_can_be_mixed() {
             panic!()
         };
         assert_eq!(batch.first()..batch.next(), expected);
-        assert_eq!(
-            batch.records().count() as u64,
-            expected.end - expected.start
-        );
+        assert_eq!(batch.records().count() as u64, expected.end - expected.start);
         for (offset, data) in batch.iter() {
             assert_eq!(data, crate::fake::record(EPOCH, offset));
         }
@@ -132,9 +114,7 @@ async fn records_and_batches_can_be_mixed() {
     // As a stream.
     for offset in 20..30 {
         let event = poll_fn(|cx| Pin::new(&mut subscription).poll_next(cx)).await;
-        let Some(Ok(Event::Record(record))) = event else {
-            panic!()
-        };
+        let Some(Ok(Event::Record(record))) = event else { panic!() };
         assert_eq!(record.offset(), offset);
     }
     drop(subscription);
@@ -159,10 +139,8 @@ async fn a_silent_hole_ends_the_subscription() {
             peer.wait_for_end().await;
         });
         let client = builder.build().unwrap();
-        let mut subscription = client
-            .subscribe("topic", SubscribeOptions::earliest())
-            .await
-            .unwrap();
+        let mut subscription =
+            client.subscribe("topic", SubscribeOptions::earliest()).await.unwrap();
         assert_eq!(line(&mut subscription).await, "record 9");
         let told = line(&mut subscription).await;
         assert!(told.contains("left records out"), "{told}");
@@ -192,9 +170,7 @@ async fn refusals_come_with_their_facts() {
     let client = builder.build().unwrap();
     let options = SubscribeOptions::new(Start::At(3)).on_gap(OnGap::Error);
     let error = client.subscribe("topic", options).await.unwrap_err();
-    let ClientError::Server(facts) = &error else {
-        panic!("{error:?}")
-    };
+    let ClientError::Server(facts) = &error else { panic!("{error:?}") };
     assert_eq!((facts.code, facts.asked), (Code::Collected, 3));
     assert_eq!((facts.epoch, facts.first, facts.next), (EPOCH, 10, 20));
     assert!(error.to_string().starts_with("offset 3 was collected"));
@@ -218,10 +194,7 @@ async fn dropping_next_at_any_moment_loses_nothing() {
         peer.wait_for_end().await;
     });
     let client = builder.build().unwrap();
-    let mut subscription = client
-        .subscribe("topic", SubscribeOptions::earliest())
-        .await
-        .unwrap();
+    let mut subscription = client.subscribe("topic", SubscribeOptions::earliest()).await.unwrap();
     let (mut expected, mut dropped) = (0, 0);
     while expected < 40 {
         let short = Duration::from_micros(100);
@@ -252,32 +225,20 @@ async fn unsubscribing_waits_for_the_confirmation() {
         peer.send_bytes(&deliver(EPOCH, 0..4)).await;
         let request = peer
             .take(|request| match request {
-                psa::protocol::Request::Unsubscribe {
-                    request,
-                    sub: 1,
-                    release: true,
-                } => request,
+                psa::protocol::Request::Unsubscribe { request, sub: 1, release: true } => request,
                 other => panic!("{other:?}"),
             })
             .await;
         // Deliveries may still be on their way.
         peer.send_bytes(&deliver(EPOCH, 4..8)).await;
         let (reason, next) = (CloseReason::Unsubscribed, 8);
-        peer.send(&Reply::Closed {
-            sub: 1,
-            reason,
-            next,
-        })
-        .await;
+        peer.send(&Reply::Closed { sub: 1, reason, next }).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
         peer.send(&Reply::Done { request }).await;
         peer.wait_for_end().await;
     });
     let client = builder.build().unwrap();
-    let subscription = client
-        .subscribe("topic", SubscribeOptions::earliest())
-        .await
-        .unwrap();
+    let subscription = client.subscribe("topic", SubscribeOptions::earliest()).await.unwrap();
     subscription.end(true).await.unwrap();
     finish(server).await;
 }

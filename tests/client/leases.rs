@@ -19,9 +19,7 @@ async fn the_lease_is_asked_for_as_told() {
     let server = play(async move {
         let mut peer = Peer::welcome(&listener).await;
         peer.take(|request| {
-            let Request::Subscribe(subscribe) = request else {
-                panic!("{request:?}")
-            };
+            let Request::Subscribe(subscribe) = request else { panic!("{request:?}") };
             let lease = subscribe.lease.unwrap();
             assert_eq!((lease.name.as_str(), lease.ttl_ms), ("desk", 30_000));
             assert!(lease.takeover);
@@ -164,12 +162,7 @@ async fn a_refused_commit_is_told_and_the_subscription_goes_on() {
         peer.fail(request, Code::BadCommit).await;
         peer.send_bytes(&deliver(EPOCH, 2..3)).await;
         let (reason, next) = (CloseReason::LeaseTakenOver, 3);
-        peer.send(&Reply::Closed {
-            sub: 1,
-            reason,
-            next,
-        })
-        .await;
+        peer.send(&Reply::Closed { sub: 1, reason, next }).await;
         peer.wait_for_end().await;
     });
     let client = builder.build().unwrap();
@@ -200,11 +193,7 @@ async fn ending_commits_what_is_wanted_first() {
         peer.send(&Reply::Done { request }).await;
         let request = peer
             .take(|request| match request {
-                Request::Unsubscribe {
-                    request,
-                    release: false,
-                    ..
-                } => request,
+                Request::Unsubscribe { request, release: false, .. } => request,
                 other => panic!("{other:?}"),
             })
             .await;
@@ -230,13 +219,60 @@ async fn commits_need_a_lease() {
         peer.wait_for_end().await;
     });
     let client = builder.build().unwrap();
-    let mut subscription = client
-        .subscribe("topic", SubscribeOptions::earliest())
-        .await
-        .unwrap();
+    let mut subscription = client.subscribe("topic", SubscribeOptions::earliest()).await.unwrap();
     assert_eq!(line(&mut subscription).await, "record 0");
     let error = subscription.commit(0).await.unwrap_err();
     assert!(error.to_string().contains("no lease"), "{error}");
+    drop(subscription);
+    finish(server).await;
+}
+
+/// Somebody else has held the lease while this one had no connection, and has committed.
+#[tokio::test]
+async fn a_lease_that_has_moved_on_was_taken_over() {
+    let (listener, builder) = listen().await;
+    let server = play(async move {
+        let mut peer = Peer::welcome(&listener).await;
+        peer.subscribed().await;
+        peer.send(&subscribed(EPOCH, 0, 10)).await;
+        peer.send_bytes(&deliver(EPOCH, 0..2)).await;
+        drop(peer);
+        let mut peer = Peer::welcome(&listener).await;
+        peer.subscribed().await;
+        peer.send(&subscribed(EPOCH, 5, 10)).await;
+        peer.send_bytes(&deliver(EPOCH, 5..6)).await;
+        peer.wait_for_end().await;
+    });
+    let client = builder.build().unwrap();
+    let mut subscription = client.subscribe("topic", leased()).await.unwrap();
+    for expected in ["record 0", "record 1", "LeaseTakenOver 2", "end"] {
+        assert_eq!(line(&mut subscription).await, expected);
+    }
+    finish(server).await;
+}
+
+/// A lease that had to be made anew, with a gap: it is told, and the lease goes on.
+#[tokio::test]
+async fn a_lease_that_expired_meanwhile_goes_on_behind_a_gap() {
+    let (listener, builder) = listen().await;
+    let server = play(async move {
+        let mut peer = Peer::welcome(&listener).await;
+        peer.subscribed().await;
+        peer.send(&subscribed(EPOCH, 0, 10)).await;
+        peer.send_bytes(&deliver(EPOCH, 0..2)).await;
+        drop(peer);
+        let mut peer = Peer::welcome(&listener).await;
+        assert_eq!(peer.subscribed().await, Start::At(0));
+        peer.send(&subscribed(EPOCH, 5, 10)).await;
+        peer.send(&gap(GapReason::Collected, EPOCH, 0, 5)).await;
+        peer.send_bytes(&deliver(EPOCH, 5..6)).await;
+        peer.wait_for_end().await;
+    });
+    let client = builder.build().unwrap();
+    let mut subscription = client.subscribe("topic", leased()).await.unwrap();
+    for expected in ["record 0", "record 1", "Collected e0 2..5", "record 5"] {
+        assert_eq!(line(&mut subscription).await, expected);
+    }
     drop(subscription);
     finish(server).await;
 }

@@ -5,6 +5,7 @@ mod fake;
 mod following;
 mod leases;
 mod publishing;
+mod real;
 mod resuming;
 
 use std::time::Duration;
@@ -20,9 +21,7 @@ async fn the_hello_says_who_comes_and_with_which_token() {
     let server = play(async move {
         let mut peer = Peer::accept(&listener).await;
         peer.take(|request| {
-            let Request::Hello(hello) = request else {
-                panic!("{request:?}")
-            };
+            let Request::Hello(hello) = request else { panic!("{request:?}") };
             assert_eq!((hello.token, hello.client), ("secret", "tester"));
             assert_eq!((hello.version_min, hello.version_max), (1, 1));
         })
@@ -37,12 +36,7 @@ async fn the_hello_says_who_comes_and_with_which_token() {
         peer.send(&Reply::Pong { token }).await;
         peer.wait_for_end().await;
     });
-    let client = builder
-        .token("secret")
-        .name("tester")
-        .connect()
-        .await
-        .unwrap();
+    let client = builder.token("secret").name("tester").connect().await.unwrap();
     drop(client);
     finish(server).await;
 }
@@ -116,10 +110,7 @@ async fn a_server_that_never_answers_is_not_waited_for() {
     // Not even a WELCOME: the listener's queue takes the connection, nobody serves it.
     let (listener, builder) = listen().await;
     let error = builder.connect_timeout(ms(50)).connect().await.unwrap_err();
-    assert!(
-        matches!(error, ClientError::ConnectTimeout { .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, ClientError::ConnectTimeout { .. }), "{error:?}");
     drop(listener);
 
     // A WELCOME and then silence, for each kind of request.
@@ -136,10 +127,7 @@ async fn a_server_that_never_answers_is_not_waited_for() {
     let client = builder.request_timeout(ms(60)).build().unwrap();
     let publish = client.publish("topic", b"x").await.unwrap_err();
     let describe = client.describe("topic").await.unwrap_err();
-    let subscribe = client
-        .subscribe("topic", SubscribeOptions::earliest())
-        .await
-        .unwrap_err();
+    let subscribe = client.subscribe("topic", SubscribeOptions::earliest()).await.unwrap_err();
     for error in [publish, describe, subscribe] {
         let timed_out = match &error {
             ClientError::Timeout { .. } => true,
@@ -158,20 +146,12 @@ async fn a_server_that_never_answers_is_not_waited_for() {
 #[tokio::test]
 async fn topics_are_managed() {
     let (listener, builder) = listen().await;
-    let settings = Settings {
-        overflow: Some(Overflow::Evict),
-        ..Settings::default()
-    };
+    let settings = Settings { overflow: Some(Overflow::Evict), ..Settings::default() };
     let server = play(async move {
         let mut peer = Peer::welcome(&listener).await;
         let request = peer
             .take(|request| match request {
-                Request::Create {
-                    request,
-                    topic,
-                    settings,
-                    exist_ok: true,
-                } => {
+                Request::Create { request, topic, settings, exist_ok: true } => {
                     assert_eq!(topic.as_str(), "news");
                     assert_eq!(settings.overflow, Some(Overflow::Evict));
                     request
@@ -200,12 +180,7 @@ async fn topics_are_managed() {
                 leases: 1,
                 bytes: 99,
             }];
-            peer.send(&Reply::Topics {
-                request,
-                more,
-                topics,
-            })
-            .await;
+            peer.send(&Reply::Topics { request, more, topics }).await;
         }
         let request = peer
             .take(|request| match request {
@@ -224,10 +199,7 @@ async fn topics_are_managed() {
     assert_eq!((topics[1].next, topics[1].bytes), (5, 99));
     let error = client.delete_topic("gone").await.unwrap_err();
     assert_eq!(error.code(), Some(Code::UnknownTopic));
-    assert_eq!(
-        error.to_string(),
-        "unknown-topic; create the topic, or check its name"
-    );
+    assert_eq!(error.to_string(), "unknown-topic; create the topic, or check its name");
     // A bad name does not reach the server.
     let error = client.close_topic("a\nb").await.unwrap_err();
     assert!(matches!(error, ClientError::Name(_)));
@@ -246,9 +218,7 @@ async fn an_answer_that_nobody_asked_for_ends_the_connection() {
     });
     let client = builder.build().unwrap();
     let error = client.publish("topic", b"x").await.unwrap_err();
-    let ClientError::Lost { cause, outcome } = error else {
-        panic!("{error:?}")
-    };
+    let ClientError::Lost { cause, outcome } = error else { panic!("{error:?}") };
     assert_eq!(outcome, Outcome::Unknown);
     assert!(matches!(*cause, ClientError::Violation { .. }));
     finish(server).await;

@@ -82,10 +82,7 @@ async fn no_more_than_the_limit_is_in_flight() {
         peer.wait_for_end().await;
     });
     let client = builder.build().unwrap();
-    let options = PublisherOptions {
-        max_in_flight: 4,
-        ..PublisherOptions::default()
-    };
+    let options = PublisherOptions { max_in_flight: 4, ..PublisherOptions::default() };
     let publisher = client.publisher("topic", options).await.unwrap();
     let mut tickets = Vec::new();
     for _ in 0..4 {
@@ -115,23 +112,14 @@ async fn what_is_too_large_never_leaves() {
         peer.wait_for_end().await;
     });
     let client = builder.build().unwrap();
-    let publisher = client
-        .publisher("topic", PublisherOptions::default())
-        .await
-        .unwrap();
+    let publisher = client.publisher("topic", PublisherOptions::default()).await.unwrap();
     assert_eq!(publisher.max_record(), 1 << 16);
     let large = vec![0; (1 << 16) + 1];
     let error = publisher.send(&large).await.unwrap_err();
-    assert!(
-        matches!(error, ClientError::RecordTooLarge { .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, ClientError::RecordTooLarge { .. }), "{error:?}");
     let records = vec![&large[..1 << 16]; 16];
     let error = publisher.send_batch(&records).await.unwrap_err();
-    assert!(
-        matches!(error, ClientError::BatchTooLarge { .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, ClientError::BatchTooLarge { .. }), "{error:?}");
     let none: [&[u8]; 0] = [];
     let error = publisher.send_batch(&none).await.unwrap_err();
     assert!(matches!(error, ClientError::EmptyBatch), "{error:?}");
@@ -150,10 +138,7 @@ async fn the_largest_batch_that_is_promised_fits() {
         peer.wait_for_end().await;
     });
     let client = builder.build().unwrap();
-    let publisher = client
-        .publisher("topic", PublisherOptions::default())
-        .await
-        .unwrap();
+    let publisher = client.publisher("topic", PublisherOptions::default()).await.unwrap();
     let mut left = publisher.max_batch();
     let mut records = Vec::new();
     while left > 4 {
@@ -166,10 +151,7 @@ async fn the_largest_batch_that_is_promised_fits() {
     assert_eq!(published.count, count);
     records.last_mut().unwrap().push(7);
     let over = publisher.send_batch(&records).await.unwrap_err();
-    assert!(matches!(
-        over,
-        ClientError::BatchTooLarge { .. } | ClientError::RecordTooLarge { .. }
-    ));
+    assert!(matches!(over, ClientError::BatchTooLarge { .. } | ClientError::RecordTooLarge { .. }));
     drop(publisher);
     finish(server).await;
 }
@@ -194,22 +176,12 @@ async fn flush_waits_for_all_and_tells_of_failures() {
         peer.wait_for_end().await;
     });
     let client = builder.build().unwrap();
-    let publisher = client
-        .publisher("topic", PublisherOptions::default())
-        .await
-        .unwrap();
+    let publisher = client.publisher("topic", PublisherOptions::default()).await.unwrap();
     assert_eq!(publisher.post_batch(&["a"]).await.unwrap(), 1);
     assert_eq!(publisher.post_batch(&["b"]).await.unwrap(), 2);
     drop(publisher.send(b"c").await.unwrap());
     let error = publisher.flush().await.unwrap_err();
-    let ClientError::Failed {
-        failed,
-        first,
-        ref cause,
-    } = error
-    else {
-        panic!("{error:?}")
-    };
+    let ClientError::Failed { failed, first, ref cause } = error else { panic!("{error:?}") };
     assert_eq!((failed, first), (1, 2));
     assert_eq!(cause.code(), Some(Code::TopicClosed));
     publisher.flush().await.unwrap();
@@ -247,26 +219,14 @@ async fn a_broken_connection_says_what_is_unknown_and_sends_nothing_again() {
         assert!(peer.try_take(|_| ()).await.is_none());
     });
     let client = builder.build().unwrap();
-    let mut publisher = client
-        .publisher("topic", PublisherOptions::default())
-        .await
-        .unwrap();
+    let mut publisher = client.publisher("topic", PublisherOptions::default()).await.unwrap();
     let one = publisher.send(b"one").await.unwrap();
     let two = publisher.send(b"two").await.unwrap();
     let three = publisher.send_batch(&["three", "3"]).await.unwrap();
     assert_eq!(one.await.unwrap().first, 7);
     for ticket in [two, three] {
         let error = ticket.await.unwrap_err();
-        assert!(
-            matches!(
-                error,
-                ClientError::Lost {
-                    outcome: Outcome::Unknown,
-                    ..
-                }
-            ),
-            "{error:?}"
-        );
+        assert!(matches!(error, ClientError::Lost { outcome: Outcome::Unknown, .. }), "{error:?}");
     }
     assert!(publisher.is_lost());
     let error = publisher.send(b"not now").await.unwrap_err();
@@ -277,10 +237,7 @@ async fn a_broken_connection_says_what_is_unknown_and_sends_nothing_again() {
     let numbers: Vec<u64> = lost.iter().map(Unacknowledged::number).collect();
     assert_eq!(numbers, [2, 3]);
     assert!(lost.iter().all(|lost| lost.outcome() == Outcome::Unknown));
-    assert!(
-        publisher.take_unacknowledged().is_empty(),
-        "each is told once"
-    );
+    assert!(publisher.take_unacknowledged().is_empty(), "each is told once");
     let again = publisher.resend(&lost[1]).await.unwrap();
     assert_eq!(again.await.unwrap().offsets(), 20..22);
     publisher.send(b"four").await.unwrap().await.unwrap();
@@ -299,10 +256,7 @@ async fn what_the_server_never_took_was_certainly_not_carried_out() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     });
     let client = builder.build().unwrap();
-    let options = PublisherOptions {
-        max_in_flight_bytes: 64 << 20,
-        ..PublisherOptions::default()
-    };
+    let options = PublisherOptions { max_in_flight_bytes: 64 << 20, ..PublisherOptions::default() };
     let publisher = client.publisher("topic", options).await.unwrap();
     let mut tickets = Vec::new();
     for i in 0..1000_u64 {
@@ -319,25 +273,15 @@ async fn what_the_server_never_took_was_certainly_not_carried_out() {
         }
     }
     // First those that may have arrived, then those that did not leave: never mixed.
-    let unknown = outcomes
-        .iter()
-        .take_while(|o| **o == Outcome::Unknown)
-        .count();
+    let unknown = outcomes.iter().take_while(|o| **o == Outcome::Unknown).count();
     assert!((1..1000).contains(&unknown), "{unknown}");
-    assert!(
-        outcomes[unknown..]
-            .iter()
-            .all(|o| *o == Outcome::NotCarriedOut)
-    );
+    assert!(outcomes[unknown..].iter().all(|o| *o == Outcome::NotCarriedOut));
     // Whichever they are, the very bytes are given back, in order.
     let lost = publisher.take_unacknowledged();
     assert_eq!(lost.len(), 1000);
     for (i, lost) in lost.iter().enumerate() {
         let record = lost.records().get(0).unwrap();
-        assert_eq!(
-            (record.len(), &record[..8]),
-            (1 << 15, &(i as u64).to_le_bytes()[..])
-        );
+        assert_eq!((record.len(), &record[..8]), (1 << 15, &(i as u64).to_le_bytes()[..]));
         assert_eq!((lost.number(), lost.outcome()), (i as u64 + 1, outcomes[i]));
     }
 }
@@ -351,10 +295,7 @@ async fn a_server_that_shuts_down_says_that_it_did_not_carry_out() {
         peer.goodbye(Code::ShuttingDown).await;
     });
     let client = builder.build().unwrap();
-    let publisher = client
-        .publisher("topic", PublisherOptions::default())
-        .await
-        .unwrap();
+    let publisher = client.publisher("topic", PublisherOptions::default()).await.unwrap();
     let error = publisher.send(b"x").await.unwrap().await.unwrap_err();
     assert!(error.not_carried_out());
     assert_eq!(error.code(), Some(Code::ShuttingDown));
@@ -409,10 +350,7 @@ async fn a_dropped_publisher_still_delivers_what_was_sent() {
         assert!(peer.try_take(|_| ()).await.is_none(), "then it closes");
     });
     let client = builder.build().unwrap();
-    let publisher = client
-        .publisher("topic", PublisherOptions::default())
-        .await
-        .unwrap();
+    let publisher = client.publisher("topic", PublisherOptions::default()).await.unwrap();
     let mut tickets = Vec::new();
     for i in 0..500_u32 {
         tickets.push(publisher.send(&i.to_le_bytes()).await.unwrap());

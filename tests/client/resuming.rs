@@ -22,10 +22,7 @@ fn deliveries(next: u64, tail: u64, step: u64) -> Vec<u8> {
 fn next_of(start: Start) -> u64 {
     match start {
         Start::Earliest | Start::At(0) => 0,
-        Start::After {
-            epoch: EPOCH,
-            offset,
-        } => offset + 1,
+        Start::After { epoch: EPOCH, offset } => offset + 1,
         other => panic!("{other:?}"),
     }
 }
@@ -79,12 +76,8 @@ async fn a_cut_at_every_byte_is_resumed_exactly() {
                 if cut < whole {
                     let start = serve_cut(&listener, TAIL, 5, usize::MAX).await;
                     // It asks for what comes behind the last chunk that was whole.
-                    let received = (0..TAIL)
-                        .rev()
-                        .step_by(1)
-                        .map(|last| last + 1)
-                        .chain([0])
-                        .find(|next| {
+                    let received =
+                        (0..TAIL).rev().step_by(1).map(|last| last + 1).chain([0]).find(|next| {
                             let ends_chunk = *next == TAIL || next % 5 == 0;
                             ends_chunk && deliveries(0, *next, 5).len() <= cut
                         });
@@ -92,10 +85,8 @@ async fn a_cut_at_every_byte_is_resumed_exactly() {
                 }
             });
             let client = builder.build().unwrap();
-            let mut subscription = client
-                .subscribe("topic", SubscribeOptions::earliest())
-                .await
-                .unwrap();
+            let mut subscription =
+                client.subscribe("topic", SubscribeOptions::earliest()).await.unwrap();
             take_all(&mut subscription, 0..TAIL, batches).await;
             assert_eq!(subscription.reconnections(), u64::from(cut < whole));
             drop(subscription);
@@ -121,10 +112,7 @@ async fn a_cut_in_the_handshake_is_an_error_first_and_tried_again_later() {
     });
     let client = builder.build().unwrap();
     let options = SubscribeOptions::earliest();
-    let error = client
-        .subscribe("topic", options.clone())
-        .await
-        .unwrap_err();
+    let error = client.subscribe("topic", options.clone()).await.unwrap_err();
     assert!(matches!(error, ClientError::Io { .. }), "{error:?}");
     let mut subscription = client.subscribe("topic", options).await.unwrap();
     take_all(&mut subscription, 0..4, false).await;
@@ -143,11 +131,7 @@ async fn random_cuts_are_resumed_exactly() {
         let mut random = fastrand::Rng::with_seed(seed);
         loop {
             let whole = random.u8(..20) == 0;
-            let cut = if whole {
-                usize::MAX
-            } else {
-                random.usize(..6000)
-            };
+            let cut = if whole { usize::MAX } else { random.usize(..6000) };
             let step = random.u64(1..60);
             let mut peer = Peer::welcome(&listener).await;
             let next = next_of(peer.subscribed().await);
@@ -163,10 +147,7 @@ async fn random_cuts_are_resumed_exactly() {
     let client = builder.build().unwrap();
     // The first connection may be cut in the handshake, which is an error.
     let mut subscription = loop {
-        match client
-            .subscribe("topic", SubscribeOptions::earliest())
-            .await
-        {
+        match client.subscribe("topic", SubscribeOptions::earliest()).await {
             Ok(subscription) => break subscription,
             Err(error) => assert!(matches!(error, ClientError::Io { .. }), "{error:?}"),
         }
@@ -212,13 +193,7 @@ async fn another_epoch_is_a_gap_and_goes_on_from_its_earliest() {
             let start = peer.subscribed().await;
             match taken {
                 0 => assert_eq!(start, Start::At(0)),
-                taken => assert_eq!(
-                    start,
-                    Start::After {
-                        epoch: EPOCH,
-                        offset: taken - 1
-                    }
-                ),
+                taken => assert_eq!(start, Start::After { epoch: EPOCH, offset: taken - 1 }),
             }
             peer.send(&subscribed(0xf0, 2, 9)).await;
             if told {
@@ -235,10 +210,8 @@ async fn another_epoch_is_a_gap_and_goes_on_from_its_earliest() {
             peer.wait_for_end().await;
         });
         let client = builder.build().unwrap();
-        let mut subscription = client
-            .subscribe("topic", SubscribeOptions::earliest())
-            .await
-            .unwrap();
+        let mut subscription =
+            client.subscribe("topic", SubscribeOptions::earliest()).await.unwrap();
         take_all(&mut subscription, 0..taken, false).await;
         let gap = line(&mut subscription).await;
         assert_eq!(gap, format!("OtherEpoch f0 {taken}..2"));
@@ -265,10 +238,7 @@ async fn records_that_were_collected_meanwhile_are_a_gap() {
         peer.wait_for_end().await;
     });
     let client = builder.build().unwrap();
-    let mut subscription = client
-        .subscribe("topic", SubscribeOptions::earliest())
-        .await
-        .unwrap();
+    let mut subscription = client.subscribe("topic", SubscribeOptions::earliest()).await.unwrap();
     assert_eq!(line(&mut subscription).await, "Collected e0 0..30");
     assert_eq!(line(&mut subscription).await, "record 30");
     drop(subscription);
@@ -298,10 +268,7 @@ async fn passing_goodbyes_are_survived_and_others_end_it() {
         }
     });
     let client = builder.build().unwrap();
-    let mut subscription = client
-        .subscribe("topic", SubscribeOptions::earliest())
-        .await
-        .unwrap();
+    let mut subscription = client.subscribe("topic", SubscribeOptions::earliest()).await.unwrap();
     take_all(&mut subscription, 0..5, false).await;
     assert_eq!(line(&mut subscription).await, "error unauthorized");
     assert_eq!(line(&mut subscription).await, "end");
@@ -330,14 +297,8 @@ async fn a_silent_server_is_asked_for_a_sign_of_life_and_left() {
         let start = serve_cut(&listener, 1, 1, usize::MAX).await;
         assert_eq!(start, Start::At(0));
     });
-    let client = builder
-        .keepalive(Duration::from_millis(30))
-        .build()
-        .unwrap();
-    let mut subscription = client
-        .subscribe("topic", SubscribeOptions::earliest())
-        .await
-        .unwrap();
+    let client = builder.keepalive(Duration::from_millis(30)).build().unwrap();
+    let mut subscription = client.subscribe("topic", SubscribeOptions::earliest()).await.unwrap();
     assert_eq!(line(&mut subscription).await, "record 0");
     assert_eq!(subscription.reconnections(), 1);
     drop(subscription);
