@@ -71,3 +71,8 @@ pub use log::{
     PackedError, Publisher, ReadError, Record, Records, Refused, Retention, Shared, Slowest, Start,
     Stats, SubscribeError,
 };
+
+/// The README's examples compile and run with the other documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

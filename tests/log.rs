@@ -502,6 +502,8 @@ fn a_budget_bounds_several_logs_together() {
     let keep = (a.subscribe(Start::Earliest).unwrap(), b.subscribe(Start::Earliest).unwrap());
     while a.append(0).is_ok() {}
     while b.append(0).is_ok() {}
+    let exhausted = AppendError::BudgetExhausted { limit: 4 * segment };
+    assert_eq!(a.append(0).unwrap_err().reason, exhausted);
     assert_eq!(budget.used(), 4 * segment);
     assert_eq!((a.next_offset(), b.next_offset()), (12, 4));
     assert!(matches!(build().unwrap_err(), BuildError::BudgetExhausted { .. }));
@@ -557,6 +559,31 @@ fn an_exclusive_publisher_is_read_like_any_other() {
     drop(publisher);
     assert_eq!(cursor.try_next(|_| ()), Err(ReadError::Closed));
     assert!(log.is_closed());
+}
+
+#[test]
+fn an_exclusive_publisher_waits_or_is_refused_at_the_limit() {
+    let segment = small::<u64>().build_exclusive().unwrap().1.stats().live_bytes;
+    let (mut publisher, log) = small::<u64>().memory_limit(2 * segment).build_exclusive().unwrap();
+    let mut cursor = log.subscribe(Start::Earliest).unwrap();
+    publisher.append_batch(0..8).unwrap_err();
+    publisher.append_batch(0..4).unwrap();
+    publisher.try_append_batch(4..8).unwrap();
+    let refused = publisher.try_append_batch([8, 9]).unwrap_err();
+    assert_eq!((refused.value, publisher.next_offset()), (vec![8, 9], 8));
+    assert_eq!(publisher.try_append(8).unwrap_err().value, 8);
+    let waiting = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let offsets = runtime.block_on(publisher.append_batch_async([8, 9]));
+        (offsets.unwrap(), publisher.append(10).unwrap(), publisher)
+    });
+    while log.stats().publisher_waits < 1 {
+        std::thread::yield_now();
+    }
+    cursor.try_next(|_| ()).unwrap();
+    let (offsets, last, _publisher) = waiting.join().unwrap();
+    assert_eq!((offsets, last), (8..10, 10));
+    assert_eq!(drain(&mut cursor), (4..11).collect::<Vec<_>>());
 }
 
 #[test]

@@ -110,10 +110,22 @@ impl<R: Record + ?Sized> Entry<R> {
     }
 }
 
+impl<R: Record + ?Sized> Entry<R> {
+    fn info(&self, name: &str, now: Instant) -> LeaseInfo {
+        let expires_in = match self.hold {
+            Hold::Nobody { until } => Some(until.saturating_duration_since(now)),
+            Hold::By { .. } => None,
+        };
+        let committed = self.committed.offset;
+        LeaseInfo { name: name.to_owned(), committed, held: expires_in.is_none(), expires_in }
+    }
+}
+
 impl<R: Record + ?Sized> Chain<R> {
     fn lock_leases(&self) -> MutexGuard<'_, Leases<R>> {
-        // No user code runs under the lock, and each change to the table is one step: a panic
-        // elsewhere leaves it whole.
+        // Each change to the table is one step: a panic elsewhere leaves it whole. No user code runs
+        // under the lock: records are dropped when a guard ends, so whoever moves positions under the
+        // lock begins a guard in front of it.
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -124,6 +136,7 @@ impl<R: Record + ?Sized> Chain<R> {
     ) -> Result<Lease<R>, LeaseError> {
         self.expire_leases(Instant::now());
         let revoked = Arc::new(AtomicBool::new(false));
+        let _guard = self.enter();
         let mut leases = self.lock_leases();
         leases.next_holder += 1;
         let holder = leases.next_holder;
@@ -185,24 +198,14 @@ impl<R: Record + ?Sized> Chain<R> {
     pub(super) fn lease_infos(&self) -> Vec<LeaseInfo> {
         let now = Instant::now();
         let leases = self.lock_leases();
-        let mut infos: Vec<_> = leases
-            .by_name
-            .iter()
-            .map(|(name, entry)| {
-                let expires_in = match entry.hold {
-                    Hold::Nobody { until } => Some(until.saturating_duration_since(now)),
-                    Hold::By { .. } => None,
-                };
-                LeaseInfo {
-                    name: name.to_string(),
-                    committed: entry.committed.offset,
-                    held: expires_in.is_none(),
-                    expires_in,
-                }
-            })
-            .collect();
+        let mut infos: Vec<_> =
+            leases.by_name.iter().map(|(name, entry)| entry.info(name, now)).collect();
         infos.sort_by(|a, b| a.name.cmp(&b.name));
         infos
+    }
+
+    pub(super) fn lease_info(&self, name: &str) -> Option<LeaseInfo> {
+        self.lock_leases().by_name.get(name).map(|entry| entry.info(name, Instant::now()))
     }
 
     pub(super) fn lease_count(&self) -> usize {
@@ -238,6 +241,7 @@ impl<R: Record + ?Sized> Lease<R> {
         if offset >= self.cursor.offset() {
             return Err(CommitError::NotRead { asked: offset, next: self.cursor.offset() });
         }
+        let _guard = chain.enter();
         let mut leases = chain.lock_leases();
         let entry = leases.by_name.get_mut(&self.name).filter(|e| e.is_held_by(self.holder));
         let Some(entry) = entry else { return Err(CommitError::TakenOver) };

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::append::{self, RoomWait};
 use super::chain::{After, Chain};
 use super::error::{AppendError, Refused};
-use super::record::{Copied, One, Packed, Record, Slices, Source};
+use super::record::{Copied, One, Packed, Record, Slices, Source, Values};
 use super::segment::{Segment, Word};
 use crate::sync::{Arc, Ordering};
 
@@ -103,7 +103,7 @@ impl<R: Record + ?Sized> Publisher<R> {
     #[inline]
     fn put_blocking(&mut self, source: &mut impl Source<R>) -> Result<Range<u64>, AppendError> {
         match self.put(source) {
-            Err(AppendError::Full { .. }) if append::waits(&self.chain) => {
+            Err(error) if error.is_full() && append::waits(&self.chain) => {
                 let chain = self.chain.clone();
                 RoomWait::new(&chain).block(|| self.put(source))
             }
@@ -113,7 +113,7 @@ impl<R: Record + ?Sized> Publisher<R> {
 
     async fn put_async(&mut self, source: &mut impl Source<R>) -> Result<Range<u64>, AppendError> {
         match self.put(source) {
-            Err(AppendError::Full { .. }) if append::waits(&self.chain) => {
+            Err(error) if error.is_full() && append::waits(&self.chain) => {
                 let chain = self.chain.clone();
                 let mut wait = RoomWait::new(&chain);
                 std::future::poll_fn(|cx| wait.poll(cx, || self.put(source))).await
@@ -165,6 +165,34 @@ impl<T: Send + Sync + 'static> Publisher<T> {
         values: impl IntoIterator<Item = T>,
     ) -> Result<Range<u64>, Refused<Vec<T>>> {
         append::many(values, |values| self.put_blocking(values))
+    }
+
+    /// As [`append_batch`](Self::append_batch), but never waits.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`], with the values.
+    pub fn try_append_batch(
+        &mut self,
+        values: impl IntoIterator<Item = T>,
+    ) -> Result<Range<u64>, Refused<Vec<T>>> {
+        append::many(values, |values| self.put(values))
+    }
+
+    /// As [`append_batch`](Self::append_batch), but waits as a task does. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`], with the values.
+    pub async fn append_batch_async(
+        &mut self,
+        values: impl IntoIterator<Item = T>,
+    ) -> Result<Range<u64>, Refused<Vec<T>>> {
+        let mut values: Vec<T> = values.into_iter().collect();
+        match self.put_async(&mut Values::new(&mut values)).await {
+            Ok(offsets) => Ok(offsets),
+            Err(reason) => Err(Refused { reason, value: values }),
+        }
     }
 
     /// Appends copies of all values, or of none, with consecutive offsets.
@@ -219,6 +247,27 @@ impl Publisher<[u8]> {
     /// [`AppendError`].
     pub fn append_batch(&mut self, records: &[&[u8]]) -> Result<Range<u64>, AppendError> {
         self.put_blocking(&mut Slices::new(records))
+    }
+
+    /// As [`append_batch`](Self::append_batch), but never waits.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`].
+    pub fn try_append_batch(&mut self, records: &[&[u8]]) -> Result<Range<u64>, AppendError> {
+        self.put(&mut Slices::new(records))
+    }
+
+    /// As [`append_batch`](Self::append_batch), but waits as a task does. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`].
+    pub async fn append_batch_async(
+        &mut self,
+        records: &[&[u8]],
+    ) -> Result<Range<u64>, AppendError> {
+        self.put_async(&mut Slices::new(records)).await
     }
 
     /// Appends a packed batch, all or none, with consecutive offsets.
