@@ -502,6 +502,8 @@ fn a_budget_bounds_several_logs_together() {
     let keep = (a.subscribe(Start::Earliest).unwrap(), b.subscribe(Start::Earliest).unwrap());
     while a.append(0).is_ok() {}
     while b.append(0).is_ok() {}
+    let exhausted = AppendError::BudgetExhausted { limit: 4 * segment };
+    assert_eq!(a.append(0).unwrap_err().reason, exhausted);
     assert_eq!(budget.used(), 4 * segment);
     assert_eq!((a.next_offset(), b.next_offset()), (12, 4));
     assert!(matches!(build().unwrap_err(), BuildError::BudgetExhausted { .. }));

@@ -1,5 +1,7 @@
 //! What an idle subscriber costs.
 
+#![cfg(feature = "server")]
+
 use std::{
     io::{Read, Write},
     net::TcpStream,

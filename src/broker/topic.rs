@@ -135,7 +135,8 @@ impl Topic {
         // The count and the making are one step: two that meet at the limit cannot both pass.
         let mut total = broker.lock_leases();
         self.recount(&mut total);
-        if !self.log.leases().iter().any(|lease| &*lease.name == name) {
+        let before = self.log.lease_info(name);
+        if before.is_none() {
             let config = &broker.config;
             let here = self.leases.load(Ordering::Relaxed);
             if here >= config.max_leases_per_topic {
@@ -155,7 +156,8 @@ impl Topic {
         }
         let lease = self.log.lease(name, options)?;
         self.recount(&mut total);
-        Ok(TopicLease { lease: Some(lease), topic: self.clone(), ttl })
+        let took_over = before.is_some_and(|lease| lease.held);
+        Ok(TopicLease { lease: Some(lease), topic: self.clone(), ttl, took_over })
     }
 
     /// Collects and expires what is due; says when to come again.
@@ -210,9 +212,17 @@ pub struct TopicLease {
     lease: Option<Lease<[u8]>>,
     topic: Arc<Topic>,
     ttl: Duration,
+    took_over: bool,
 }
 
 impl TopicLease {
+    /// Whether it was taken from another holder, who reads
+    /// [`ReadError::TakenOver`](crate::log::ReadError::TakenOver) from now on.
+    #[must_use]
+    pub fn took_over(&self) -> bool {
+        self.took_over
+    }
+
     /// The topic that it reads.
     #[must_use]
     pub fn topic(&self) -> &Arc<Topic> {

@@ -64,7 +64,7 @@ type Put = Result<Range<u64>, AppendError>;
 
 /// What an attempt says to a publisher that waits: nothing, while the log is full.
 fn attempt(put: Put) -> Option<Put> {
-    (!matches!(put, Err(AppendError::Full { .. }))).then_some(put)
+    (!put.as_ref().is_err_and(AppendError::is_full)).then_some(put)
 }
 
 impl<'a, R: Record + ?Sized> RoomWait<'a, R> {
@@ -93,7 +93,7 @@ impl<R: Record + ?Sized> Drop for RoomWait<'_, R> {
 #[inline]
 fn put_blocking<R: Record + ?Sized>(chain: &Chain<R>, source: &mut impl Source<R>) -> Put {
     match chain.append(source) {
-        Err(AppendError::Full { .. }) if waits(chain) => {
+        Err(error) if error.is_full() && waits(chain) => {
             RoomWait::new(chain).block(|| chain.append(source))
         }
         done => done,
@@ -102,7 +102,7 @@ fn put_blocking<R: Record + ?Sized>(chain: &Chain<R>, source: &mut impl Source<R
 
 async fn put_async<R: Record + ?Sized>(chain: &Chain<R>, source: &mut impl Source<R>) -> Put {
     match chain.append(source) {
-        Err(AppendError::Full { .. }) if waits(chain) => {
+        Err(error) if error.is_full() && waits(chain) => {
             let mut wait = RoomWait::new(chain);
             std::future::poll_fn(|cx| wait.poll(cx, || chain.append(source))).await
         }
@@ -348,7 +348,7 @@ impl Appender {
     ) -> Poll<Result<Range<u64>, AppendError>> {
         let Appender { chain, waiter } = self;
         match chain.append(&mut records) {
-            Err(AppendError::Full { .. }) if waits(chain) => {
+            Err(error) if error.is_full() && waits(chain) => {
                 let put = || attempt(chain.append(&mut records));
                 waiter.poll_until(&chain.room, cx.waker(), put)
             }

@@ -104,7 +104,7 @@ impl<R: Record + ?Sized> Chain<R> {
             publishers: AtomicUsize::new(0),
             leases: Mutex::new(Leases::default()),
         });
-        let mut first = chain.allocate(chain.config.layout)?;
+        let mut first = chain.allocate(chain.config.layout).ok()?;
         first.linked_at = chain.clock.now();
         let first = Box::into_raw(first);
         chain.head.segment.store(first, Ordering::SeqCst);
@@ -219,10 +219,10 @@ impl<R: Record + ?Sized> Chain<R> {
         }
         let layout = self.config.layout_for::<R>(records, slots)?;
         match self.obtain(tail, layout) {
-            Some(fresh) => self.link(tail, fresh, guard),
+            Ok(fresh) => self.link(tail, fresh, guard),
             // While we looked, another publisher may have found room.
-            None if self.follow(tail)? => Ok(()),
-            None => self.make_room(guard),
+            Err(_) if self.follow(tail)? => Ok(()),
+            Err(full) => self.make_room(full, guard),
         }
     }
 

@@ -115,9 +115,13 @@ impl<R: Record + ?Sized> Chain<R> {
             guard.defer_retire(head, reclaim::<R>);
         }
     }
-    /// The log is full: lets go of something, or says that nothing can go. `Ok` means that another
+    /// The log is full: lets go of something, or says what `full` says if nothing can go. `Ok` means that another
     /// try is worth it.
-    pub(super) fn make_room(&self, guard: &mut ReadGuard<'_>) -> Result<(), AppendError> {
+    pub(super) fn make_room(
+        &self,
+        full: AppendError,
+        guard: &mut ReadGuard<'_>,
+    ) -> Result<(), AppendError> {
         if self.expire_leases(Instant::now()) > 0 {
             self.collect(guard);
             guard.refresh();
@@ -142,7 +146,7 @@ impl<R: Record + ?Sized> Chain<R> {
                 return Ok(());
             }
         }
-        Err(AppendError::Full { limit: self.config.limit().unwrap_or(u64::MAX) })
+        Err(full)
     }
 }
 

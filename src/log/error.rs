@@ -12,7 +12,17 @@ pub enum AppendError {
          retry when the slowest cursors have gone on, or choose Overflow::Evict"
     )]
     Full {
-        /// The log's memory limit in bytes, or its budget's.
+        /// The log's memory limit in bytes.
+        limit: u64,
+    },
+    /// The budget that the log shares with others is used up, and the policy (or the form of
+    /// append) does not wait.
+    #[error(
+        "the memory budget of {limit} bytes is used up by all logs that share it; \
+         retry when some of them have given memory back, or raise the budget"
+    )]
+    BudgetExhausted {
+        /// The budget in bytes.
         limit: u64,
     },
     /// The log is closed.
@@ -26,6 +36,13 @@ pub enum AppendError {
         /// The most that is possible.
         max: u64,
     },
+}
+
+impl AppendError {
+    /// Whether the same append can succeed later, when memory has been given back.
+    pub fn is_full(&self) -> bool {
+        matches!(self, AppendError::Full { .. } | AppendError::BudgetExhausted { .. })
+    }
 }
 
 /// An append that was refused, with the value that was to be appended.

@@ -110,6 +110,17 @@ impl<R: Record + ?Sized> Entry<R> {
     }
 }
 
+impl<R: Record + ?Sized> Entry<R> {
+    fn info(&self, name: &str, now: Instant) -> LeaseInfo {
+        let expires_in = match self.hold {
+            Hold::Nobody { until } => Some(until.saturating_duration_since(now)),
+            Hold::By { .. } => None,
+        };
+        let committed = self.committed.offset;
+        LeaseInfo { name: name.to_owned(), committed, held: expires_in.is_none(), expires_in }
+    }
+}
+
 impl<R: Record + ?Sized> Chain<R> {
     fn lock_leases(&self) -> MutexGuard<'_, Leases<R>> {
         // Each change to the table is one step: a panic elsewhere leaves it whole. No user code runs
@@ -187,24 +198,14 @@ impl<R: Record + ?Sized> Chain<R> {
     pub(super) fn lease_infos(&self) -> Vec<LeaseInfo> {
         let now = Instant::now();
         let leases = self.lock_leases();
-        let mut infos: Vec<_> = leases
-            .by_name
-            .iter()
-            .map(|(name, entry)| {
-                let expires_in = match entry.hold {
-                    Hold::Nobody { until } => Some(until.saturating_duration_since(now)),
-                    Hold::By { .. } => None,
-                };
-                LeaseInfo {
-                    name: name.to_string(),
-                    committed: entry.committed.offset,
-                    held: expires_in.is_none(),
-                    expires_in,
-                }
-            })
-            .collect();
+        let mut infos: Vec<_> =
+            leases.by_name.iter().map(|(name, entry)| entry.info(name, now)).collect();
         infos.sort_by(|a, b| a.name.cmp(&b.name));
         infos
+    }
+
+    pub(super) fn lease_info(&self, name: &str) -> Option<LeaseInfo> {
+        self.lock_leases().by_name.get(name).map(|entry| entry.info(name, Instant::now()))
     }
 
     pub(super) fn lease_count(&self) -> usize {

@@ -5,6 +5,7 @@
 //! Appenders that race for the same link compute the same figures and cannot spoil each other's.
 
 use super::chain::Chain;
+use super::error::AppendError;
 use super::record::Record;
 use super::segment::{Layout, Segment};
 use crate::sync::Ordering;
@@ -21,37 +22,45 @@ impl<R: Record + ?Sized> Chain<R> {
     /// Memory in use is computed from the chain itself, so appenders that race for the same link do
     /// not count each other's candidates, and whoever wins has kept the limit. Each loser holds one
     /// segment too many for the moment until it has put it by.
-    pub(super) fn obtain(&self, last: &Segment<R>, layout: Layout) -> Option<Box<Segment<R>>> {
+    pub(super) fn obtain(
+        &self,
+        last: &Segment<R>,
+        layout: Layout,
+    ) -> Result<Box<Segment<R>>, AppendError> {
         if layout == self.config.layout
             && let Some(pooled) = self.pool.take()
         {
-            return Some(pooled);
+            return Ok(pooled);
         }
         loop {
-            if self.has_room(last, layout.bytes::<R>())
-                && let Some(fresh) = self.allocate(layout)
-            {
-                return Some(fresh);
-            }
-            self.free(self.pool.take()?);
+            let full = match self.check_limit(last, layout.bytes::<R>()) {
+                Ok(()) => match self.allocate(layout) {
+                    Ok(fresh) => return Ok(fresh),
+                    Err(full) => full,
+                },
+                Err(full) => full,
+            };
+            // What is pooled has the wrong size, or came back just now: it makes room either way.
+            let Some(pooled) = self.pool.take() else { return Err(full) };
+            self.free(pooled);
         }
     }
 
-    fn has_room(&self, last: &Segment<R>, more: u64) -> bool {
-        self.config.memory_limit.is_none_or(|limit| {
-            // In this order: see `take_back`.
-            let used = self.in_use(last);
-            used + self.pooled_memory() + more <= limit
-        })
+    fn check_limit(&self, last: &Segment<R>, more: u64) -> Result<(), AppendError> {
+        let Some(limit) = self.config.memory_limit else { return Ok(()) };
+        // In this order: see `take_back`.
+        let used = self.in_use(last);
+        let all = used + self.pooled_memory() + more;
+        if all <= limit { Ok(()) } else { Err(AppendError::Full { limit }) }
     }
 
-    pub(super) fn allocate(&self, layout: Layout) -> Option<Box<Segment<R>>> {
+    pub(super) fn allocate(&self, layout: Layout) -> Result<Box<Segment<R>>, AppendError> {
         if let Some(budget) = &self.config.budget
             && !budget.take(layout.bytes::<R>())
         {
-            return None;
+            return Err(AppendError::BudgetExhausted { limit: budget.limit() });
         }
-        Some(Segment::allocate(layout, self))
+        Ok(Segment::allocate(layout, self))
     }
 
     pub(super) fn free(&self, segment: Box<Segment<R>>) {

@@ -7,6 +7,7 @@
 //! hold. `docs/collection.md` tells how a segment lives and dies.
 
 mod append;
+mod arena;
 mod batch;
 mod builder;
 mod chain;
@@ -145,6 +146,11 @@ impl<R: Record + ?Sized, P> Log<R, P> {
     /// All leases, by name.
     pub fn leases(&self) -> Vec<LeaseInfo> {
         self.chain.lease_infos()
+    }
+
+    /// The lease of this name, if there is one.
+    pub fn lease_info(&self, name: &str) -> Option<LeaseInfo> {
+        self.chain.lease_info(name)
     }
 
     /// The log's epoch: drawn at random when it was built. An offset means something only together

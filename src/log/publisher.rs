@@ -103,7 +103,7 @@ impl<R: Record + ?Sized> Publisher<R> {
     #[inline]
     fn put_blocking(&mut self, source: &mut impl Source<R>) -> Result<Range<u64>, AppendError> {
         match self.put(source) {
-            Err(AppendError::Full { .. }) if append::waits(&self.chain) => {
+            Err(error) if error.is_full() && append::waits(&self.chain) => {
                 let chain = self.chain.clone();
                 RoomWait::new(&chain).block(|| self.put(source))
             }
@@ -113,7 +113,7 @@ impl<R: Record + ?Sized> Publisher<R> {
 
     async fn put_async(&mut self, source: &mut impl Source<R>) -> Result<Range<u64>, AppendError> {
         match self.put(source) {
-            Err(AppendError::Full { .. }) if append::waits(&self.chain) => {
+            Err(error) if error.is_full() && append::waits(&self.chain) => {
                 let chain = self.chain.clone();
                 let mut wait = RoomWait::new(&chain);
                 std::future::poll_fn(|cx| wait.poll(cx, || self.put(source))).await

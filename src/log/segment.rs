@@ -28,9 +28,7 @@
 //! it was reclaimed. In between it is shared, and everything in it is atomic but the arena, where
 //! the protocol above gives each slot one writer first and then only readers.
 
-use std::cell::UnsafeCell;
-use std::mem::MaybeUninit;
-
+use super::arena::Arena;
 use super::chain::Chain;
 use super::record::{Record, Source};
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, zeroed_u32s, zeroed_u64s};
@@ -169,7 +167,7 @@ pub(super) struct Segment<R: Record + ?Sized> {
 
     index: Box<[AtomicU32]>,
     stamps: Box<[AtomicU64]>,
-    arena: Box<[UnsafeCell<MaybeUninit<R::Slot>>]>,
+    arena: Arena<R::Slot>,
 }
 
 impl<R: Record + ?Sized> Segment<R> {
@@ -183,10 +181,6 @@ impl<R: Record + ?Sized> Segment<R> {
 
     /// A fresh, empty segment, owned by the caller.
     pub(super) fn allocate(layout: Layout, chain: *const Chain<R>) -> Box<Self> {
-        let mut arena = Vec::with_capacity(layout.slots as usize);
-        // SAFETY: the elements are `MaybeUninit`, so any bytes are valid for them, and the capacity
-        // is what was just reserved.
-        unsafe { arena.set_len(layout.slots as usize) };
         Box::new(Segment {
             word: Padded(AtomicU64::new(0)),
             pins: Padded(AtomicU32::new(0)),
@@ -201,7 +195,7 @@ impl<R: Record + ?Sized> Segment<R> {
             chain,
             index: zeroed_u32s(layout.index_len()),
             stamps: zeroed_u64s(layout.stamps_len()),
-            arena: arena.into_boxed_slice(),
+            arena: Arena::new(layout.slots as usize),
         })
     }
 
@@ -308,15 +302,14 @@ impl<R: Record + ?Sized> Segment<R> {
     #[inline]
     fn slot(&self, slot: u32) -> *mut R::Slot {
         debug_assert!(slot as usize <= self.arena.len());
-        // SAFETY: a position is at most the arena's length. The pointer is derived from the whole
-        // arena, so that it may reach all slots behind it.
-        unsafe { self.arena.as_ptr().add(slot as usize).cast::<R::Slot>().cast_mut() }
+        // SAFETY: a position is at most the arena's length.
+        unsafe { self.arena.as_ptr().add(slot as usize) }
     }
 
     /// The arena's first slot, for reading committed records.
     #[inline]
     pub(super) fn arena(&self) -> *const R::Slot {
-        self.arena.as_ptr().cast()
+        self.arena.as_ptr()
     }
 
     /// Where record `i` ends. Only for records that are committed.

@@ -16,7 +16,8 @@
 //! no other frame can be sent.
 //!
 //! A chunk in flight cannot be taken back. If its cursor is evicted, the only honest end is to cut the
-//! connection: the peer drops the partial chunk and resumes behind the last whole one. If its
+//! connection: the peer drops the partial chunk and resumes behind the last whole one; likewise if its
+//! lease was taken over, since its records belong to the new holder. If its
 //! subscription ends for another reason (deleted topic, unsubscribed), the rest is copied, at most one
 //! chunk, so that the segment can go at once.
 //!
@@ -229,17 +230,18 @@ impl Subscriptions {
         }
     }
 
-    /// Ends the subscriptions whose topic was deleted.
-    pub(super) fn drop_deleted(&mut self, out: &mut Outbox) -> Result<usize, End> {
-        let mut ended = 0;
+    /// Ends the subscriptions whose topic was deleted or whose lease is another's now.
+    pub(super) fn drop_revoked(&mut self, out: &mut Outbox) -> Result<(), End> {
         for slot in 0..self.slots.len() as u32 {
-            let deleted = matches!(&self.slots[slot as usize], Some(sub) if sub.topic.is_deleted());
-            if deleted {
-                self.close(slot, CloseReason::TopicDeleted, out)?;
-                ended += 1;
-            }
+            let Some(sub) = &self.slots[slot as usize] else { continue };
+            let reason = match &sub.reader {
+                _ if sub.topic.is_deleted() => CloseReason::TopicDeleted,
+                Reader::Lease(lease) if lease.committed().is_none() => CloseReason::LeaseTakenOver,
+                _ => continue,
+            };
+            self.close(slot, reason, out)?;
         }
-        Ok(ended)
+        Ok(())
     }
 
     /// Ends a subscription and says so.

@@ -14,6 +14,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
+    delivery::Subscriptions,
     input::with_scratch,
     outbox::Outbox,
     session::{Deadlines, End, Phase, Session},
@@ -47,8 +48,7 @@ impl Session {
     }
 
     pub(super) fn let_go(&mut self) -> Result<(), End> {
-        self.held = None;
-        self.shared.subscriptions.give_back(self.subs.len());
+        (self.held, self.resumed) = (None, None);
         let settled = self.subs.clear(&mut self.out);
         self.input.bytes = Vec::new();
         self.input.share.clear(&self.shared.input);
@@ -58,10 +58,11 @@ impl Session {
 
     /// Ends the connection without a word, from where no error can be returned.
     pub(super) fn cut(&mut self, end: End) {
-        tracing::debug!(connection = self.id, ?end, "cut while carrying out a request");
-        // Nothing can be sent behind half a chunk, so nothing is; the next poll ends it.
+        // Nothing can be sent behind half a chunk, so nothing is.
         self.out = Outbox::default();
-        self.phase = Phase::Flushing(Some(Code::Evicted));
+        self.subs = Subscriptions::default();
+        self.cut = Some(end);
+        self.phase = Phase::Flushing(None);
     }
 
     /// In a drain, says GOODBYE when nothing is left to deliver.

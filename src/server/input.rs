@@ -6,17 +6,18 @@
 use std::{
     cell::RefCell,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{
+    bell::SubBell,
     limits::{InputShare, SMALL},
-    requests::Held,
+    requests::{Held, INPUT_SLOT},
     session::{End, Phase, Session, Step},
 };
-use crate::protocol::{DecodeLimits, Decoded, decode_request};
+use crate::protocol::{Code, DecodeLimits, Decoded, decode_request};
 
 /// Bytes that one read takes at most. A buffer of this size belongs to each thread.
 pub(super) const SCRATCH: usize = 128 << 10;
@@ -49,27 +50,28 @@ pub(super) struct Input {
 
 impl Session {
     /// Goes on with what waited, if it need not wait any more.
-    pub(super) fn go_on(&mut self, cx: &mut Context<'_>) {
-        if self.input.starved {
-            self.settle_input(cx);
-        }
+    pub(super) fn go_on(&mut self) {
         self.tell_list();
         let whole = !self.input.bytes.is_empty() && self.input.bytes.len() >= self.input.need;
         if whole && !self.is_stopped() {
-            self.carry_out_kept(cx);
+            self.carry_out_kept();
         }
     }
 
     /// The publish that waited for room tries again: its frame is the first that is kept.
-    pub(super) fn retry_publish(&mut self, cx: &mut Context<'_>) {
-        if let Some(Held::Publish(publish)) = self.held.take() {
-            self.resumed = Some(publish);
-            self.carry_out_kept(cx);
+    pub(super) fn retry_publish(&mut self) {
+        match self.held.take() {
+            Some(Held::Publish(publish)) => {
+                self.resumed = Some(publish);
+                self.carry_out_kept();
+            }
+            // It rang for one that is gone.
+            other => self.held = other,
         }
     }
 
     /// Carries out the frames that are kept whole.
-    pub(super) fn carry_out_kept(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn carry_out_kept(&mut self) {
         let kept = std::mem::take(&mut self.input.bytes);
         let done = self.carry_out(&kept);
         if self.is_over() {
@@ -77,7 +79,7 @@ impl Session {
         }
         self.input.bytes = kept;
         self.input.bytes.drain(..done);
-        self.settle_input(cx);
+        self.settle_input();
     }
 
     pub(super) fn poll_read<S: AsyncRead + Unpin>(
@@ -102,7 +104,7 @@ impl Session {
                     Ok(0)
                 }
                 Poll::Ready(Ok(())) => {
-                    self.take_in(cx, buffer.filled());
+                    self.take_in(buffer.filled());
                     Ok(buffer.filled().len())
                 }
             }
@@ -110,7 +112,7 @@ impl Session {
     }
 
     /// The bytes in. Call it only while input is wanted.
-    pub(super) fn take_in(&mut self, cx: &mut Context<'_>, mut bytes: &[u8]) {
+    pub(super) fn take_in(&mut self, mut bytes: &[u8]) {
         // First the frame that is kept in part, with no more bytes than it needs ...
         while !self.input.bytes.is_empty() && !bytes.is_empty() && !self.is_stopped() {
             let lacks = self.input.need.saturating_sub(self.input.bytes.len()).max(1);
@@ -118,7 +120,7 @@ impl Session {
             self.input.bytes.extend_from_slice(taken);
             bytes = rest;
             if self.input.bytes.len() >= self.input.need {
-                self.carry_out_kept(cx);
+                self.carry_out_kept();
             }
         }
         // ... then the others where they lie.
@@ -128,7 +130,12 @@ impl Session {
         }
         if !self.is_over() {
             self.input.bytes.extend_from_slice(bytes);
-            self.settle_input(cx);
+            self.settle_input();
+            if !self.input.starved {
+                // The frame's memory is granted: take it in one piece, and no more of it.
+                let lacks = self.input.need.saturating_sub(self.input.bytes.len());
+                self.input.bytes.reserve_exact(lacks);
+            }
         }
     }
 
@@ -137,7 +144,9 @@ impl Session {
         let mut done = 0;
         // Unless said otherwise below, what is left begins with a whole frame.
         self.input.need = 0;
-        while !self.is_stopped() {
+        // A publish that was woken tries at once, also when replies wait: the log wakes its waiters in a
+        // chain, and each must pass the call on.
+        while self.resumed.is_some() || !self.is_stopped() {
             let limits = &self.shared.config.limits;
             let max_frame = match self.phase {
                 Phase::Handshake => limits.max_frame.min(HANDSHAKE_FRAME),
@@ -165,13 +174,15 @@ impl Session {
                     }
                 },
                 Err(error) => match error.refused() {
-                    Some((request, consumed)) => {
+                    // Before the HELLO there is no request to refuse.
+                    Some((request, consumed)) if self.phase == Phase::Open => {
                         self.refuse(request, error.code(), &error.to_string());
                         done += consumed;
                         self.frames += 1;
                     }
-                    None => {
-                        if let Err(end) = self.goodbye(error.code(), &error.to_string()) {
+                    refused => {
+                        let code = if refused.is_some() { Code::BadFrame } else { error.code() };
+                        if let Err(end) = self.goodbye(code, &error.to_string()) {
                             self.cut(end);
                         }
                         break;
@@ -183,7 +194,7 @@ impl Session {
     }
 
     /// Accounts for the kept input, and gives its memory back when there is none.
-    pub(super) fn settle_input(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn settle_input(&mut self) {
         let input = &mut self.input;
         if input.bytes.is_empty() {
             input.bytes = Vec::new();
@@ -193,6 +204,12 @@ impl Session {
             return;
         }
         let (kept, wanted) = (input.bytes.len(), input.need);
-        input.starved = !input.share.settle(&self.shared.input, kept, wanted, cx.waker());
+        // What is left of a large frame's buffer goes when a small rest is all that it holds.
+        if input.bytes.capacity() / 4 > SMALL.max(kept).max(wanted) {
+            input.bytes.shrink_to(wanted);
+        }
+        let bell = &self.bell;
+        let waker = || Waker::from(SubBell::new(bell.clone(), INPUT_SLOT));
+        input.starved = !input.share.settle(&self.shared.input, kept, wanted, waker);
     }
 }

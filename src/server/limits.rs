@@ -90,9 +90,9 @@ impl InputPool {
         self.granted.used() + self.overdrawn.load(Ordering::Relaxed) >= self.granted.limit()
     }
 
-    fn wait(&self, waker: &Waker) {
+    fn wait(&self, waker: Waker) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.push(waker.clone());
+        waiting.push(waker);
         // SeqCst here, in `give_back`, and in both counts: one side says "I wait" and then looks
         // for memory, the other gives memory and then looks who waits. At least one sees the other.
         self.anyone.store(true, Ordering::SeqCst);
@@ -111,42 +111,51 @@ impl InputPool {
     }
 }
 
-/// One connection's part of the [`InputPool`]. Give it back with [`settle`](Self::settle) before
-/// dropping it.
+/// One connection's part of the [`InputPool`]. [`clear`](Self::clear) it before dropping it.
 #[derive(Debug, Default)]
 pub(super) struct InputShare {
     granted: usize,
     overdrawn: usize,
+    /// Whether the pool has a waker of this connection, which it uses once.
+    waits: bool,
 }
 
 impl InputShare {
     /// Accounts for `kept` bytes that are there, and asks for room for `wanted` in all. Says
-    /// whether there is room; if not, `waker` is woken when there may be.
+    /// whether there is room; if not, the waker is woken once when there may be: call
+    /// [`woken`](Self::woken) then, and this again.
     pub(super) fn settle(
         &mut self,
         pool: &InputPool,
         kept: usize,
         wanted: usize,
-        waker: &Waker,
+        waker: impl FnOnce() -> Waker,
     ) -> bool {
         let beyond = |bytes: usize| if bytes > SMALL { bytes } else { 0 };
         let (kept, wanted) = (beyond(kept), beyond(wanted.max(kept)));
-        if wanted < self.granted {
-            let surplus = self.granted - wanted;
-            self.granted = wanted;
-            pool.give_back(surplus);
-        }
-        let missing = wanted - self.granted;
-        let enough = missing == 0 || pool.granted.take(missing) || {
-            pool.wait(waker);
-            // Again: memory that came back just before the wait was noted has woken nobody.
-            pool.granted.take(missing)
+        let enough = wanted == self.granted || {
+            // All of it anew, or none: who waits with a part in hand may be who others wait for.
+            if self.granted > 0 {
+                pool.give_back(std::mem::take(&mut self.granted));
+            }
+            pool.granted.take(wanted) || {
+                if !std::mem::replace(&mut self.waits, true) {
+                    pool.wait(waker());
+                }
+                // Again: memory that came back just before the wait was noted has woken nobody.
+                pool.granted.take(wanted)
+            }
         };
         if enough {
             self.granted = wanted;
         }
         self.overdraw(pool, kept.saturating_sub(self.granted));
         enough
+    }
+
+    /// The waker that the pool had was used.
+    pub(super) fn woken(&mut self) {
+        self.waits = false;
     }
 
     fn overdraw(&mut self, pool: &InputPool, bytes: usize) {
@@ -223,7 +232,7 @@ mod tests {
     #[test]
     fn small_input_is_free_and_large_waits_for_its_turn() {
         let pool = InputPool::new(10_000);
-        let waker = Waker::noop();
+        let waker = || Waker::noop().clone();
         let (mut a, mut b) = (InputShare::default(), InputShare::default());
         assert!(a.settle(&pool, 10, SMALL, waker));
         let counts = || (pool.granted.used(), pool.overdrawn.load(Ordering::Relaxed));
@@ -253,15 +262,17 @@ mod tests {
             }
         }
         let count = Arc::new(Count(AtomicUsize::new(0)));
-        let waker = Waker::from(count.clone());
+        let waker = || Waker::from(count.clone());
         let pool = InputPool::new(10_000);
         let (mut a, mut b) = (InputShare::default(), InputShare::default());
-        assert!(a.settle(&pool, 0, 10_000, &waker));
-        assert!(!b.settle(&pool, 0, 10_000, &waker));
+        assert!(a.settle(&pool, 0, 10_000, waker));
+        assert!(!b.settle(&pool, 0, 10_000, waker));
+        assert!(!b.settle(&pool, 0, 10_000, waker));
         assert_eq!(count.0.load(Ordering::Relaxed), 0);
         a.clear(&pool);
-        assert_eq!(count.0.load(Ordering::Relaxed), 1);
-        assert!(b.settle(&pool, 0, 10_000, &waker));
+        assert_eq!(count.0.load(Ordering::Relaxed), 1, "once, however often it asked");
+        b.woken();
+        assert!(b.settle(&pool, 0, 10_000, waker));
     }
 
     #[test]

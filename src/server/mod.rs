@@ -48,6 +48,8 @@ mod refusal;
 mod requests;
 mod session;
 mod shutdown;
+#[cfg(test)]
+mod tests;
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc};
 

@@ -49,8 +49,8 @@ impl Refusal {
         }
     }
 
-    /// An append of `bytes` to `topic` failed.
-    pub(super) fn append(error: &AppendError, topic: &Topic, bytes: usize) -> Self {
+    /// An append to `topic` failed.
+    pub(super) fn append(error: &AppendError, topic: &Topic) -> Self {
         let mut refusal = Self::new(Code::Internal, error.to_string());
         refusal.epoch = topic.log().epoch();
         match *error {
@@ -59,18 +59,11 @@ impl Refusal {
                 refusal.code = Code::RecordTooLarge;
                 (refusal.asked, refusal.next) = (size, max);
             }
-            AppendError::Full { .. } => {
-                let settings = topic.settings();
-                let stats = topic.log().stats();
-                let used = stats.live_bytes + stats.unlinked_bytes + stats.pooled_bytes;
-                // Another segment, or a larger one for a large record; each with its index.
-                let segment = settings.segment_bytes.max(bytes) as u64;
-                if used + segment + segment / 4 > settings.memory_limit {
-                    (refusal.code, refusal.next) = (Code::Full, settings.memory_limit);
-                } else {
-                    // Its own limit has room, so it is the memory that all topics share.
-                    refusal.code = Code::BudgetExhausted;
-                }
+            AppendError::Full { limit } => {
+                (refusal.code, refusal.next) = (Code::Full, limit);
+            }
+            AppendError::BudgetExhausted { limit } => {
+                (refusal.code, refusal.next) = (Code::BudgetExhausted, limit);
             }
         }
         refusal

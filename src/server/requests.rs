@@ -28,6 +28,8 @@ use crate::{
 
 /// The slot under which a waiting publish rings: no subscription has it.
 pub(super) const PUBLISH_SLOT: u32 = u32::MAX;
+/// The slot under which memory for input rings.
+pub(super) const INPUT_SLOT: u32 = u32::MAX - 1;
 
 /// A request that holds back those behind it.
 pub(super) enum Held {
@@ -72,7 +74,7 @@ impl Session {
             }
             (_, &Request::Unsubscribe { request, sub, release }) => {
                 if self.subs.unsubscribe(sub, release, &mut self.out)? {
-                    self.shared.subscriptions.give_back(1);
+                    self.recount();
                     self.done(request);
                 } else {
                     self.unknown_subscription(request);
@@ -255,12 +257,14 @@ impl Session {
         let packed = Packed::new(publish.records.ends(), publish.records.payload())
             .map_err(|error| Refusal::new(Code::BadFrame, error.to_string()))?;
         let log = topic.log();
-        let appended = match resumed {
-            None => log.try_append_packed(packed),
-            Some(_) => Err(AppendError::Full { limit: 0 }),
-        };
-        let appended = match appended {
-            Err(AppendError::Full { .. }) if topic.settings().overflow == Overflow::Block => {
+        // The first try is without an appender, which only those need that wait. A log that evicts
+        // makes them wait too, as long as readers look at all that was evicted.
+        let first_try = resumed.is_none().then(|| log.try_append_packed(packed));
+        let may_wait = topic.settings().overflow != Overflow::Reject;
+        let appended = match first_try {
+            Some(Ok(offsets)) => Ok(offsets),
+            Some(Err(error)) if !(error.is_full() && may_wait) => Err(error),
+            _ => {
                 let mut waiting = resumed.unwrap_or_else(|| {
                     Box::new(WaitingPublish {
                         topic: topic.clone(),
@@ -279,12 +283,11 @@ impl Session {
                     }
                 }
             }
-            appended => appended,
         };
         Poll::Ready(match appended {
             Ok(offsets) => Ok((log.epoch(), offsets.start)),
             Err(AppendError::Closed) if self.is_draining() => Err(Refusal::shutting_down()),
-            Err(error) => Err(Refusal::append(&error, &topic, publish.records.payload().len())),
+            Err(error) => Err(Refusal::append(&error, &topic)),
         })
     }
 
@@ -320,6 +323,10 @@ impl Session {
                 return Err(refusal);
             }
         };
+        self.counted += 1;
+        if matches!(&reader, Reader::Lease(lease) if lease.took_over()) {
+            self.shared.revoked();
+        }
         let (epoch, next) = (topic.log().epoch(), reader.offset());
         self.out.push(&Reply::Subscribed {
             request: ask.request,
@@ -361,7 +368,7 @@ impl Session {
 
     fn delete(&mut self, name: TopicName<'_>) -> Result<(), Refusal> {
         self.shared.broker.delete(name.as_str())?;
-        self.shared.topic_deleted();
+        self.shared.revoked();
         Ok(())
     }
 

@@ -32,7 +32,7 @@ use super::{
     delivery::{ChunkLimit, Subscriptions},
     input::Input,
     outbox::Outbox,
-    requests::{Held, PUBLISH_SLOT, WaitingPublish},
+    requests::{Held, INPUT_SLOT, PUBLISH_SLOT, WaitingPublish},
     shutdown::{Shared, Stage},
 };
 use crate::protocol::Code;
@@ -128,15 +128,19 @@ pub(super) struct Session {
     pub(super) phase: Phase,
     pub(super) out: Outbox,
     pub(super) subs: Subscriptions,
+    /// Subscriptions that the server's total counts for this session.
+    pub(super) counted: usize,
     /// The request that holds back those behind it.
     pub(super) held: Option<Held>,
     /// A publish that waited and whose frame is about to be carried out again.
     pub(super) resumed: Option<Box<WaitingPublish>>,
     pub(super) topics_made: u32,
+    /// Why the connection must end before anything else is written.
+    pub(super) cut: Option<End>,
     pub(super) input: Input,
     rung: Vec<u32>,
     pub(super) deadlines: Deadlines,
-    seen_deletions: u64,
+    seen_revocations: u64,
     /// Frames carried out in this poll.
     pub(super) frames: u32,
     /// Bytes written in this poll.
@@ -152,16 +156,18 @@ impl Session {
             ..Deadlines::default()
         };
         Self {
-            seen_deletions: shared.deletions(),
+            seen_revocations: shared.revocations(),
             shared,
             bell,
             id,
             phase: Phase::Handshake,
             out: Outbox::default(),
             subs: Subscriptions::default(),
+            counted: 0,
             held: None,
             resumed: None,
             topics_made: 0,
+            cut: None,
             input: Input::default(),
             rung: Vec::new(),
             deadlines,
@@ -178,6 +184,7 @@ impl Session {
     ) -> Poll<End> {
         (self.frames, self.written) = (0, 0);
         let worked = self.poll_inner(cx, io);
+        self.recount();
         if let Err(end) = worked {
             return Poll::Ready(end);
         }
@@ -195,21 +202,30 @@ impl Session {
         // Every bell that rang is looked at in every poll, also when its records cannot be sent
         // yet: a log wakes its readers in a chain, and each must pass the call on.
         for slot in rung.drain(..) {
-            if slot == PUBLISH_SLOT {
-                self.retry_publish(cx);
-            } else {
-                self.subs.look(slot, &mut self.out);
+            match slot {
+                PUBLISH_SLOT => self.retry_publish(),
+                INPUT_SLOT => {
+                    self.input.share.woken();
+                    self.settle_input();
+                }
+                slot => self.subs.look(slot, &mut self.out),
             }
         }
         self.rung = rung;
+        if let Some(end) = self.cut.take() {
+            return Err(end);
+        }
         self.obey()?;
 
         let mut read = 0;
         let blocked = loop {
-            self.go_on(cx);
+            self.go_on();
             let before = (read, self.written, self.frames, self.subs.len());
             if self.wants_input() && read < TURN {
                 read += self.poll_read(cx, io)?;
+            }
+            if let Some(end) = self.cut.take() {
+                return Err(end);
             }
             self.end_if_drained();
             let blocked = self.poll_write(cx, io)?;
@@ -226,16 +242,22 @@ impl Session {
         Ok(())
     }
 
-    /// Does what concerns every connection: the server's stage, deadlines, deleted topics.
+    /// Gives back what was counted for subscriptions that have ended.
+    pub(super) fn recount(&mut self) {
+        let ended = self.counted - self.subs.len();
+        self.counted -= ended;
+        self.shared.subscriptions.give_back(ended);
+    }
+
+    /// Does what concerns every connection: the server's stage, deadlines, what was revoked.
     fn obey(&mut self) -> Result<(), End> {
         if self.shared.stage() == Stage::Aborting {
             return Err(End::Aborted);
         }
-        let deletions = self.shared.deletions();
-        if deletions != self.seen_deletions {
-            self.seen_deletions = deletions;
-            let ended = self.subs.drop_deleted(&mut self.out)?;
-            self.shared.subscriptions.give_back(ended);
+        let revocations = self.shared.revocations();
+        if revocations != self.seen_revocations {
+            self.seen_revocations = revocations;
+            self.subs.drop_revoked(&mut self.out)?;
         }
         let now = self.shared.clock.now();
         let passed = |tick: u32| tick != 0 && tick <= now;
@@ -301,10 +323,7 @@ impl Session {
         };
         let draining = self.is_draining();
         while self.written < TURN {
-            let before = self.subs.len();
-            let wrote = self.subs.poll_write(cx, io, &mut self.out, chunk, draining);
-            self.shared.subscriptions.give_back(before - self.subs.len());
-            match wrote {
+            match self.subs.poll_write(cx, io, &mut self.out, chunk, draining) {
                 Poll::Pending => return Ok(true),
                 Poll::Ready(Ok(Some(wrote))) => self.written += wrote,
                 Poll::Ready(Ok(None)) if self.out.is_empty() => return Ok(false),
@@ -377,7 +396,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.shared.subscriptions.give_back(self.subs.len());
+        self.shared.subscriptions.give_back(self.counted);
         self.input.share.clear(&self.shared.input);
         self.shared.leave(self.id);
     }

@@ -45,8 +45,9 @@ pub(super) struct Shared {
     pub(super) connections: Ceiling,
     pub(super) subscriptions: Ceiling,
     stage: AtomicU8,
-    /// How many topics were deleted: a session that sees it move looks at its topics.
-    deletions: AtomicU64,
+    /// How often topics or leases were taken from those who read them: a session that sees it move
+    /// looks at its subscriptions.
+    revocations: AtomicU64,
     next_connection: AtomicU64,
     /// Told when the stage moves.
     pub(super) staged: Notify,
@@ -64,7 +65,7 @@ impl Shared {
             connections: Ceiling::new(limits.max_connections),
             subscriptions: Ceiling::new(limits.max_subscriptions),
             stage: AtomicU8::new(Stage::Serving as u8),
-            deletions: AtomicU64::new(0),
+            revocations: AtomicU64::new(0),
             next_connection: AtomicU64::new(1),
             staged: Notify::new(),
             ended: Notify::new(),
@@ -93,15 +94,15 @@ impl Shared {
         self.staged.notify_one();
     }
 
-    /// How many topics were deleted so far.
-    pub(super) fn deletions(&self) -> u64 {
-        self.deletions.load(Ordering::Acquire)
+    /// How often something was revoked so far.
+    pub(super) fn revocations(&self) -> u64 {
+        self.revocations.load(Ordering::Acquire)
     }
 
-    /// Tells all sessions that a topic was deleted, also those that do not wait for it because
-    /// their peer does not read: they let go of its memory.
-    pub(super) fn topic_deleted(&self) {
-        self.deletions.fetch_add(1, Ordering::Release);
+    /// Tells all sessions that a topic was deleted or a lease taken over, also those that do not wait
+    /// for it because their peer does not read: they let go of what their place holds back.
+    pub(super) fn revoked(&self) {
+        self.revocations.fetch_add(1, Ordering::Release);
         self.registry.ring_all();
     }
 

@@ -243,7 +243,7 @@ async fn one_connection_follows_many_topics_fairly() {
                 of_first += records.len() as u64;
             }
             Got::Records { sub, first: 0, records, .. } => {
-                assert_eq!(records, [sub.to_le_bytes()]);
+                assert_eq!(*records, [sub.to_le_bytes()]);
                 rest -= 1;
             }
             other => panic!("{other:?}"),

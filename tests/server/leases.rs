@@ -185,3 +185,44 @@ async fn leases_are_limited_by_connection_by_topic_and_in_total() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_take_over_in_the_middle_of_a_chunk_cuts_the_holder_and_loses_nothing() {
+    let server = serve(|c| c.send_buffer = Some(4 << 10));
+    let mut stuck = Client::narrow(&server).await;
+    stuck.send(&Request::Subscribe(leased(1, "a", 60_000))).await;
+    stuck.subscribed(1).await;
+    let mut other = Client::new(&server).await;
+    for _ in 0..100 {
+        other.publish("a", &[&[8; 20_000]]).await;
+    }
+    let mut ask = leased(1, "a", 60_000);
+    ask.lease.as_mut().unwrap().takeover = true;
+    other.send(&Request::Subscribe(ask)).await;
+    let (_, next, _) = other.subscribed(1).await;
+    assert_eq!(next, 0);
+    // The old holder is not waited for: nothing that it has not read is held back by it.
+    until("the old holder has let go", || server.handle.subscriptions() == 1).await;
+    let topic = server.handle.broker().topic("a").unwrap();
+    assert_eq!(topic.log().stats().cursors, 1);
+    other.records(1, 0, 100).await;
+    // The old holder got whole chunks without a gap, and then the end: in band, or, since a chunk that
+    // was begun cannot be taken back, of its connection.
+    let mut next = 0;
+    while let Some(got) = stuck.try_next().await {
+        match got {
+            Got::Records { first, records, .. } => {
+                assert_eq!(first, next);
+                next += records.len() as u64;
+            }
+            Got::Closed { reason: CloseReason::LeaseTakenOver, next: told, .. } => {
+                assert_eq!(told, next);
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(next < 100);
+    other.send(&Request::Commit { request: 5, sub: 1, offset: 99, ack: true }).await;
+    other.expect_done(5).await;
+}

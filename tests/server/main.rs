@@ -1,5 +1,7 @@
 //! The server over real sockets: a client that is nothing but a socket and the codec.
 
+#![cfg(feature = "server")]
+
 mod deliver;
 mod drain;
 mod handshake;

@@ -45,6 +45,25 @@ pub(crate) fn serve(change: impl FnOnce(&mut ServerConfig)) -> Running {
     Running { address, handle, task }
 }
 
+/// Records; a failing test shows how many, not what is in them.
+#[derive(Clone, PartialEq)]
+pub(crate) struct Batch(pub(crate) Vec<Vec<u8>>);
+
+impl std::ops::Deref for Batch {
+    type Target = Vec<Vec<u8>>;
+
+    fn deref(&self) -> &Vec<Vec<u8>> {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Batch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let bytes: usize = self.0.iter().map(Vec::len).sum();
+        write!(f, "({} records of {bytes} bytes)", self.0.len())
+    }
+}
+
 /// A reply that owns what it says.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Got {
@@ -62,7 +81,7 @@ pub(crate) enum Got {
         sub: u32,
         first: u64,
         time: u64,
-        records: Vec<Vec<u8>>,
+        records: Batch,
     },
     Subscribed {
         request: u32,
@@ -129,7 +148,7 @@ impl From<Reply<'_>> for Got {
                 sub: chunk.sub,
                 first: chunk.first,
                 time: chunk.time,
-                records: chunk.records.iter().map(<[u8]>::to_vec).collect(),
+                records: Batch(chunk.records.iter().map(<[u8]>::to_vec).collect()),
             },
             Reply::Subscribed { request, sub, epoch, next, tail } => {
                 Self::Subscribed { request, sub, epoch, next, tail }
@@ -323,7 +342,7 @@ impl Client {
                 Got::Records { sub, first: at, records, time } if sub == expected => {
                     assert_eq!(at, first + all.len() as u64);
                     assert!(time > 0);
-                    all.extend(records);
+                    all.extend(records.0);
                 }
                 Got::CaughtUp { .. } => {}
                 other => panic!("{other:?} after {} records", all.len()),
