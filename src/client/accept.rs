@@ -19,7 +19,7 @@ impl Follower {
                 self.received = self.received.max(layout.first + u64::from(count));
                 layout.epoch = self.expected.epoch;
                 let Some(known) = self.expected.next.checked_sub(layout.first) else {
-                    return violation("it left records out without telling so");
+                    return self.hole();
                 };
                 if known >= count.into() {
                     None
@@ -35,7 +35,7 @@ impl Follower {
                 true => Some(Step::CaughtUp { next }),
                 // It is behind what was received before the connection broke.
                 false if next < self.expected.next => None,
-                false => return violation("it left records out without telling so"),
+                false => return self.hole(),
             },
             Taken::Closed(reason, next) => {
                 self.consume(consumed);
@@ -71,6 +71,17 @@ impl Follower {
         };
         self.consume(consumed);
         Ok(step)
+    }
+
+    /// Something came from behind what is expected, without a GAP.
+    fn hole(&mut self) -> Result<Option<Step>, Fault> {
+        if self.lease_moved {
+            self.finish();
+            let (reason, next) = (CloseReason::LeaseTakenOver, self.expected.next);
+            return Ok(Some(Step::Closed { reason, next }));
+        }
+        let what = "it left records out without telling so";
+        Err(Fault::Ends(ClientError::Violation { what }))
     }
 
     /// Without the first `known` records, which were received before.

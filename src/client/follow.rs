@@ -21,7 +21,11 @@
 //!
 //! A commit is idempotent, so it is simply wanted until it is confirmed: after a reconnection it is
 //! sent again, but not before the record that it names was received again, since a server accepts
-//! commits of what it has delivered. One COMMIT is under way at a time; later ones join.
+//! commits of what it has delivered. One COMMIT is under way at a time; later ones join. Where
+//! SUBSCRIBED says that the lease stands confirms as much as a DONE does.
+//!
+//! If the lease stands further than this subscription has come, and no GAP says why, then somebody
+//! else has held it in the meantime and has committed: the subscription ends as taken over.
 
 use std::future::Future;
 use std::io;
@@ -88,6 +92,8 @@ pub(super) struct Follower {
     pub(super) wanted: u64,
     /// The commit under way on this connection.
     pub(super) committing: Option<u64>,
+    /// The lease stands further than this subscription has come.
+    pub(super) lease_moved: bool,
     /// How often it connected again.
     pub(super) reconnections: u64,
 }
@@ -134,6 +140,7 @@ impl Follower {
             committed: place.next,
             wanted: place.next,
             committing: None,
+            lease_moved: false,
             reconnections: 0,
         };
         this.arrive(dialed);
@@ -280,7 +287,12 @@ impl Follower {
             });
             self.expected = Place { epoch, next };
             (self.committed, self.wanted) = (next, next);
+        } else if self.has_lease() {
+            // Where a lease stands is what was committed: that confirms commits whose DONE was
+            // lost with the connection.
+            self.committed = self.committed.max(next);
         }
+        self.lease_moved = self.has_lease() && next > self.expected.next;
         self.received = next;
         self.committing = None;
         self.lost_since = None;

@@ -226,3 +226,53 @@ async fn commits_need_a_lease() {
     drop(subscription);
     finish(server).await;
 }
+
+/// Somebody else has held the lease while this one had no connection, and has committed.
+#[tokio::test]
+async fn a_lease_that_has_moved_on_was_taken_over() {
+    let (listener, builder) = listen().await;
+    let server = play(async move {
+        let mut peer = Peer::welcome(&listener).await;
+        peer.subscribed().await;
+        peer.send(&subscribed(EPOCH, 0, 10)).await;
+        peer.send_bytes(&deliver(EPOCH, 0..2)).await;
+        drop(peer);
+        let mut peer = Peer::welcome(&listener).await;
+        peer.subscribed().await;
+        peer.send(&subscribed(EPOCH, 5, 10)).await;
+        peer.send_bytes(&deliver(EPOCH, 5..6)).await;
+        peer.wait_for_end().await;
+    });
+    let client = builder.build().unwrap();
+    let mut subscription = client.subscribe("topic", leased()).await.unwrap();
+    for expected in ["record 0", "record 1", "LeaseTakenOver 2", "end"] {
+        assert_eq!(line(&mut subscription).await, expected);
+    }
+    finish(server).await;
+}
+
+/// A lease that had to be made anew, with a gap: it is told, and the lease goes on.
+#[tokio::test]
+async fn a_lease_that_expired_meanwhile_goes_on_behind_a_gap() {
+    let (listener, builder) = listen().await;
+    let server = play(async move {
+        let mut peer = Peer::welcome(&listener).await;
+        peer.subscribed().await;
+        peer.send(&subscribed(EPOCH, 0, 10)).await;
+        peer.send_bytes(&deliver(EPOCH, 0..2)).await;
+        drop(peer);
+        let mut peer = Peer::welcome(&listener).await;
+        assert_eq!(peer.subscribed().await, Start::At(0));
+        peer.send(&subscribed(EPOCH, 5, 10)).await;
+        peer.send(&gap(GapReason::Collected, EPOCH, 0, 5)).await;
+        peer.send_bytes(&deliver(EPOCH, 5..6)).await;
+        peer.wait_for_end().await;
+    });
+    let client = builder.build().unwrap();
+    let mut subscription = client.subscribe("topic", leased()).await.unwrap();
+    for expected in ["record 0", "record 1", "Collected e0 2..5", "record 5"] {
+        assert_eq!(line(&mut subscription).await, expected);
+    }
+    drop(subscription);
+    finish(server).await;
+}

@@ -5,6 +5,7 @@ mod fake;
 mod following;
 mod leases;
 mod publishing;
+mod real;
 mod resuming;
 
 use std::time::Duration;

@@ -44,10 +44,13 @@ pub(crate) fn run(config: &Config, args: PubArgs) -> Result {
 async fn publish(config: &Config, args: PubArgs, mode: Mode) -> Result {
     let total = input::check(&args.files)?;
     let mut signals = Signals::listen()?;
-    let client = connect::connect(config, "pub").await?;
-    let publisher = client.publisher(&args.topic, PublisherOptions::default()).await;
     let what = format!("publish to `{}`", crate::error::one_line(&args.topic));
-    let publisher = publisher.map_err(|error| connect::failure(&what, &error))?;
+    let open = async {
+        let client = connect::connect(config, "pub").await?;
+        let publisher = client.publisher(&args.topic, PublisherOptions::default()).await;
+        publisher.map_err(|error| connect::failure(&what, &error))
+    };
+    let publisher = signals.unless(open).await?;
     let bounds = Bounds {
         record: usize::try_from(publisher.max_record()).unwrap_or(usize::MAX),
         batch: BATCH.min(publisher.max_batch()),
