@@ -14,7 +14,7 @@ mod harness;
 //mod commands;
 mod cut;
 mod healthy;
-//mod limits;
+mod limits;
 mod names;
 //mod output;
 mod raw;
