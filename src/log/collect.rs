@@ -24,9 +24,9 @@ use crate::sync::{Ordering, thread};
 /// A segment's retirement costs 0.6 us with 64.
 pub(super) const BATCH: usize = 64;
 
-/// How often a publisher that evicts looks whether readers let go of memory that is unlinked
-/// already, before it evicts one segment more.
-const YIELDS_BEFORE_EVICTING: usize = 64;
+/// How often a publisher at the memory limit looks whether readers let go of memory that is unlinked
+/// already, before it lets go of one segment more.
+const YIELDS_BEFORE_LETTING_GO: usize = 64;
 impl<R: Record + ?Sized> Chain<R> {
     /// Collects from the head on while the head is passed.
     ///
@@ -45,11 +45,30 @@ impl<R: Record + ?Sized> Chain<R> {
         loop {
             let head = self.head(guard);
             let After::Segment(next) = self.after(head) else { return };
-            if !self.is_past_retention(next, guard) || !head.close_if_unpinned() {
+            if !self.is_past_retention(next, guard) {
+                // Nobody stands in the way any more of a publisher that waits: at the limit it takes
+                // what only retention keeps.
+                if self.config.overflow == Overflow::Block {
+                    self.room.notify();
+                }
+                return;
+            }
+            if !head.close_if_unpinned() {
                 return;
             }
             self.unlink(head, next, guard);
         }
+    }
+
+    /// Collects the head although retention keeps it, if nobody stands in it.
+    fn let_go_of_retained(&self, guard: &ReadGuard<'_>) -> bool {
+        let head = self.head(guard);
+        let After::Segment(next) = self.after(head) else { return false };
+        if !head.close_if_unpinned() {
+            return false;
+        }
+        self.unlink(head, next, guard);
+        true
     }
 
     /// Whether retention lets go of the segment before `next`.
@@ -127,24 +146,29 @@ impl<R: Record + ?Sized> Chain<R> {
             guard.refresh();
             return Ok(());
         }
-        if self.config.overflow == Overflow::Evict {
-            // What is unlinked already, by us or by others, may only be waiting for guards that are
-            // about to end, ours among them.
-            let before = self.released.load(Ordering::Acquire);
-            for _ in 0..YIELDS_BEFORE_EVICTING {
-                if self.unlinked.load(Ordering::Relaxed) == 0 {
-                    break;
-                }
-                guard.refresh();
-                if self.released.load(Ordering::Acquire) != before {
-                    return Ok(());
-                }
-                thread::yield_now();
+        if self.config.overflow == Overflow::Reject {
+            return Err(full);
+        }
+        // What is unlinked already, by us or by others, may only be waiting for guards that are about
+        // to end, ours among them.
+        let before = self.released.load(Ordering::Acquire);
+        for _ in 0..YIELDS_BEFORE_LETTING_GO {
+            if self.unlinked.load(Ordering::Relaxed) == 0 {
+                break;
             }
-            if self.evict(guard) {
-                guard.refresh();
+            guard.refresh();
+            if self.released.load(Ordering::Acquire) != before {
                 return Ok(());
             }
+            thread::yield_now();
+        }
+        let let_go = match self.config.overflow {
+            Overflow::Evict => self.evict(guard),
+            Overflow::Block | Overflow::Reject => self.let_go_of_retained(guard),
+        };
+        if let_go {
+            guard.refresh();
+            return Ok(());
         }
         Err(full)
     }

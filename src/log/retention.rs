@@ -7,7 +7,9 @@ use crate::sync::{Arc, AtomicU64, Ordering};
 /// What a log keeps although every cursor and lease has passed it, for subscribers that come later.
 ///
 /// Retention works in whole segments, and looks only at sealed ones: the records in the open
-/// segment come on top. A memory limit with [`Overflow::Evict`] goes before retention.
+/// segment come on top. At the memory limit, [`Overflow::Block`] and [`Overflow::Evict`] go before
+/// retention: publishers wait for subscribers, not for what nobody may ever read. With
+/// [`Overflow::Reject`], what is retained stays, and new records are refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Retention {

@@ -50,6 +50,8 @@ pub(crate) enum Command {
     Topics(TopicsArgs),
     /// Show what topics hold, who holds it, and how fast it moves
     Stats(StatsArgs),
+    /// Measure a server, and the machine it runs on
+    Bench(crate::bench::args::BenchArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }

@@ -10,12 +10,17 @@ use std::future::Future;
 
 /// Runs a client command. One thread is enough: a command waits for one connection.
 pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Error::failed("runtime", error))?;
+    let runtime = runtime()?;
     let outcome = runtime.block_on(work);
     // A thread that still reads standard input must not hold the process back.
     runtime.shutdown_background();
     outcome
+}
+
+/// A runtime of one thread.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Error::failed("runtime", error))
 }
 
 /// How to reach the server, before anything is sent.

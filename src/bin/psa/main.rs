@@ -5,6 +5,7 @@
 //! went away: nothing here panics on a broken pipe.
 
 mod args;
+mod bench;
 mod config;
 mod connect;
 mod error;
@@ -78,6 +79,7 @@ fn run(cli: Cli) -> Result {
         Command::Sub(args) => subscribe::run(&client_config(&global)?, args),
         Command::Topics(args) => topics::run(&client_config(&global)?, args),
         Command::Stats(args) => stats::run(&client_config(&global)?, args),
+        Command::Bench(args) => bench::run(&client_config(&global)?, args, global.server.is_some()),
     }
 }
 

@@ -171,7 +171,7 @@ fn resolve(config: &Config) -> Result<SocketAddr> {
 
 /// Each connection is a descriptor, and the usual soft limit of 1,024 is for programs that use
 /// `select`. Failing to raise it is not fatal: the server waits when it has none left.
-fn raise_descriptor_limit() {
+pub(crate) fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     if limit.current == limit.maximum {
         return;

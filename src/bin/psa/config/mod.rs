@@ -242,17 +242,6 @@ impl Config {
         {
             return Err(self.clash(Key::TopicSegment, Key::TopicMemory));
         }
-        // The log refuses this for each topic; here it is known for all of them, before anyone connects.
-        if self.retention() == Retention::Everything && self.text(Key::TopicOverflow) == "block" {
-            return Err(ConfigError::new(
-                self.origin(Key::TopicRetention),
-                format!(
-                    "topic.retention of everything and topic.overflow of block ({}) would stop every publisher for good at the memory limit",
-                    self.origin(Key::TopicOverflow)
-                ),
-            )
-            .hint("set topic.overflow to reject or evict, or keep less"));
-        }
         self.check_public()
     }
 

@@ -200,10 +200,6 @@ fn values_are_checked_against_each_other() {
             "[topic]\nmemory = '2GiB'",
             "psa.toml:2: topic.memory of 2GiB (psa.toml:2) has no room in limit.topic_memory",
         ),
-        (
-            "[topic]\nretention = 'everything'",
-            "psa.toml:2: topic.retention of everything and topic.overflow of block (default)",
-        ),
         ("[topic]\nmemory = '1MiB'\nsegment = '2MiB'", "psa.toml:3: topic.segment of 2MiB"),
     ] {
         let error = line(with_file(text).unwrap_err());

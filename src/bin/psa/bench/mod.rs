@@ -1,0 +1,53 @@
+//! `psa bench`: a load generator that checks every record it gets.
+//!
+//! # What is measured, and against what
+//!
+//! The server is a child process of the same program (or one that is named), so that its memory and its
+//! processor time are its own. Figures of speed mean little by themselves: what a machine can push
+//! through its loopback sockets at all is measured in the same run ([`ceiling`]), with the same readers
+//! and the same bytes in the same chunks, and the *ratio* of the two is what a release is held to.
+//!
+//! # Being no bottleneck
+//!
+//! Subscribers are sockets and not clients: a few threads read them in large pieces and check the pieces
+//! where they lie ([`readers`], [`verify`]). The publisher sends the same frame again and again with new
+//! numbers in it ([`source`]).
+//!
+//! # Nothing is assumed
+//!
+//! Every record that is delivered carries its number and is checked; `lost` and `duplicated` are counted.
+//! If either is not 0, the command fails.
+
+pub(crate) mod args;
+mod ceiling;
+pub(crate) mod facts;
+mod fanout;
+mod publish;
+mod readers;
+mod report;
+mod rig;
+mod run;
+pub(crate) mod server;
+mod source;
+mod verify;
+mod wire;
+
+use crate::config::Config;
+use crate::error::Result;
+use args::{BenchArgs, Mode};
+
+/// Runs one benchmark. `named` says whether the user named a server.
+pub(crate) fn run(config: &Config, args: BenchArgs, named: bool) -> Result {
+    crate::serve::raise_descriptor_limit();
+    match args.mode {
+        Mode::Fanout(mut args) => {
+            args.common.named = named;
+            fanout::fanout(config, &args)
+        }
+        Mode::Ceiling(args) => fanout::ceiling(&args),
+        Mode::Publish(mut args) => {
+            args.common.named = named;
+            publish::publish(config, &args)
+        }
+    }
+}
