@@ -133,11 +133,11 @@ impl Session {
 
     // ---- answers ----
 
-    pub(super) fn refuse(&mut self, request: u32, code: Code, message: &str) {
+    fn refuse(&mut self, request: u32, code: Code, message: &str) {
         self.answer(request, Err(Refusal::new(code, message)));
     }
 
-    fn answer(&mut self, request: u32, result: Result<(), Refusal>) {
+    pub(super) fn answer(&mut self, request: u32, result: Result<(), Refusal>) {
         if let Err(refusal) = result {
             tracing::debug!(
                 connection = self.id,
