@@ -323,10 +323,18 @@ impl<R: Record + ?Sized> Segment<R> {
         }
     }
 
-    /// Where record `i` starts; the records before it have to be committed.
+    /// Where record `i` starts; the record before it has to be committed.
     #[inline]
     pub(super) fn start_of(&self, i: u32) -> u32 {
         if i == 0 { 0 } else { self.end_of(i - 1) }
+    }
+
+    /// Where record `i` starts, or, as long as that is not known, where the latest record before it
+    /// does of which it is known.
+    pub(super) fn start_at_least(&self, i: u32, exclusive: bool) -> u32 {
+        let all = R::ONE_SLOT || exclusive;
+        let is_known = |i: &u32| all || *i == 0 || self.committed(*i - 1).is_some();
+        self.start_of((0..=i).rev().find(is_known).unwrap_or(0))
     }
 
     /// The consecutive committed records from number `i` on: at most `max_records`, and no more
@@ -341,6 +349,11 @@ impl<R: Record + ?Sized> Segment<R> {
         let Some(first) = self.committed(i).filter(|_| i < stop) else {
             return Run { records: 0, start: 0, end: 0 };
         };
+        // A cursor can be attached behind a record that is still under way. Where that one ends is
+        // not known before its commit; until then there is nothing to show.
+        if !R::ONE_SLOT && i > 0 && self.committed(i - 1).is_none() {
+            return Run { records: 0, start: 0, end: 0 };
+        }
         let start = self.start_of(i);
         let limit = start.saturating_add(max_slots);
         let (mut end, mut next) = (first, i + 1);
