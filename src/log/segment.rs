@@ -31,7 +31,7 @@
 use super::arena::Arena;
 use super::chain::Chain;
 use super::record::{Record, Source};
-use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, zeroed_u32s, zeroed_u64s};
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, contain, zeroed_u32s, zeroed_u64s};
 
 /// A cache line of its own, and the one that the prefetcher brings along.
 #[repr(align(128))]
@@ -490,7 +490,7 @@ impl<R: Record + ?Sized> Segment<R> {
     }
 
     /// Drops the records and makes the segment as fresh as a new one. A panic in a record's `Drop`
-    /// goes on to the caller after all records are dropped; the segment is empty all the same.
+    /// goes no further: see [`contain`].
     pub(super) fn clear(&mut self) {
         let word = Word(*self.word.0.get_mut());
         let records = word.records() as usize;
@@ -508,7 +508,7 @@ impl<R: Record + ?Sized> Segment<R> {
             // SAFETY: every reserved record was committed: reserving and committing happen within
             // one call, and nothing is in a call any more that could reach a segment that we own.
             // The word was cleared above, so nothing is dropped twice even if one of them panics.
-            unsafe { std::ptr::drop_in_place(values) };
+            contain(|| unsafe { std::ptr::drop_in_place(values) });
         }
     }
 }
