@@ -72,9 +72,10 @@ impl<R: Record + ?Sized> Chain<R> {
         }
     }
 
-    /// Keeps a cleared segment for later, or frees it.
+    /// Keeps a segment that was not linked for later, or frees it. Under a limit it is freed: whoever
+    /// was linked in its place has taken the room that this one was granted.
     pub(super) fn put_by(&self, segment: Box<Segment<R>>) {
-        if segment.layout != self.config.layout {
+        if segment.layout != self.config.layout || self.config.limit().is_some() {
             return self.free(segment);
         }
         if let Err(segment) = self.pool.put(segment) {
