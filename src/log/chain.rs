@@ -272,6 +272,10 @@ impl<R: Record + ?Sized> Chain<R> {
         self.live.fetch_add(1, Ordering::Relaxed);
         // SAFETY: linked, and not retired before our guard ends.
         self.swing_tail(tail, unsafe { &*fresh });
+        if self.config.budget.is_some() {
+            // Whoever was refused because our candidate had the last of the budget goes on in it.
+            self.room.notify();
+        }
         self.collect(guard);
         Ok(())
     }

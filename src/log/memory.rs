@@ -72,9 +72,10 @@ impl<R: Record + ?Sized> Chain<R> {
         }
     }
 
-    /// Keeps a cleared segment for later, or frees it.
+    /// Keeps a segment that was not linked for later, or frees it. Under a limit it is freed: whoever
+    /// was linked in its place has taken the room that this one was granted.
     pub(super) fn put_by(&self, segment: Box<Segment<R>>) {
-        if segment.layout != self.config.layout {
+        if segment.layout != self.config.layout || self.config.limit().is_some() {
             return self.free(segment);
         }
         if let Err(segment) = self.pool.put(segment) {
@@ -83,26 +84,23 @@ impl<R: Record + ?Sized> Chain<R> {
     }
     /// Takes a reclaimed segment back: drops its records, and keeps or frees its memory.
     pub(super) fn take_back(&self, mut segment: Box<Segment<R>>) {
-        /// Keeps the books even if a record's `Drop` panics.
-        struct Books<'a, R: Record + ?Sized>(&'a Chain<R>, u64, bool);
-        impl<R: Record + ?Sized> Drop for Books<'_, R> {
-            fn drop(&mut self) {
-                let Books(chain, memory, kept) = *self;
-                if !kept && let Some(budget) = &chain.config.budget {
-                    budget.give_back(memory);
-                }
-                chain.unlinked.fetch_sub(1, Ordering::Relaxed);
-                chain.unlinked_memory.fetch_sub(memory, Ordering::Relaxed);
-                // Release, and after the pool has it: who sees the memory released sees it pooled.
-                chain.released.fetch_add(memory, Ordering::Release);
-                chain.room.notify();
-            }
-        }
-        let mut books = Books(self, segment.memory, false);
+        let memory = segment.memory;
         segment.clear();
         let tight = self.config.budget.as_ref().is_some_and(|budget| budget.is_tight());
         let keep = segment.layout == self.config.layout && !tight;
-        books.2 = keep && self.pool.put(segment).is_ok();
+        let left = if keep { self.pool.put(segment).err() } else { Some(segment) };
+        if let Some(segment) = left {
+            // Freed before the books say so.
+            drop(segment);
+            if let Some(budget) = &self.config.budget {
+                budget.give_back(memory);
+            }
+        }
+        self.unlinked.fetch_sub(1, Ordering::Relaxed);
+        self.unlinked_memory.fetch_sub(memory, Ordering::Relaxed);
+        // Release, and after the pool has it: who sees the memory released sees it pooled.
+        self.released.fetch_add(memory, Ordering::Release);
+        self.room.notify();
     }
     fn pooled_memory(&self) -> u64 {
         self.pool.len() * self.config.layout.bytes::<R>()

@@ -316,7 +316,8 @@ impl<R: Record + ?Sized> Position<R> {
             // SAFETY: as in `look`.
             let segment = unsafe { &*self.segment };
             let i = self.offset.saturating_sub(self.base) as u32;
-            segment.slots_before + u64::from(segment.start_of(i))
+            let start = segment.start_at_least(i, chain.config.exclusive);
+            segment.slots_before + u64::from(start)
         };
         (records, end.saturating_sub(here))
     }

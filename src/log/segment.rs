@@ -31,7 +31,7 @@
 use super::arena::Arena;
 use super::chain::Chain;
 use super::record::{Record, Source};
-use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, zeroed_u32s, zeroed_u64s};
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, contain, zeroed_u32s, zeroed_u64s};
 
 /// A cache line of its own, and the one that the prefetcher brings along.
 #[repr(align(128))]
@@ -323,10 +323,18 @@ impl<R: Record + ?Sized> Segment<R> {
         }
     }
 
-    /// Where record `i` starts; the records before it have to be committed.
+    /// Where record `i` starts; the record before it has to be committed.
     #[inline]
     pub(super) fn start_of(&self, i: u32) -> u32 {
         if i == 0 { 0 } else { self.end_of(i - 1) }
+    }
+
+    /// Where record `i` starts, or, as long as that is not known, where the latest record before it
+    /// does of which it is known.
+    pub(super) fn start_at_least(&self, i: u32, exclusive: bool) -> u32 {
+        let all = R::ONE_SLOT || exclusive;
+        let is_known = |i: &u32| all || *i == 0 || self.committed(*i - 1).is_some();
+        self.start_of((0..=i).rev().find(is_known).unwrap_or(0))
     }
 
     /// The consecutive committed records from number `i` on: at most `max_records`, and no more
@@ -341,6 +349,11 @@ impl<R: Record + ?Sized> Segment<R> {
         let Some(first) = self.committed(i).filter(|_| i < stop) else {
             return Run { records: 0, start: 0, end: 0 };
         };
+        // A cursor can be attached behind a record that is still under way. Where that one ends is
+        // not known before its commit; until then there is nothing to show.
+        if !R::ONE_SLOT && i > 0 && self.committed(i - 1).is_none() {
+            return Run { records: 0, start: 0, end: 0 };
+        }
         let start = self.start_of(i);
         let limit = start.saturating_add(max_slots);
         let (mut end, mut next) = (first, i + 1);
@@ -477,7 +490,7 @@ impl<R: Record + ?Sized> Segment<R> {
     }
 
     /// Drops the records and makes the segment as fresh as a new one. A panic in a record's `Drop`
-    /// goes on to the caller after all records are dropped; the segment is empty all the same.
+    /// goes no further: see [`contain`].
     pub(super) fn clear(&mut self) {
         let word = Word(*self.word.0.get_mut());
         let records = word.records() as usize;
@@ -495,7 +508,7 @@ impl<R: Record + ?Sized> Segment<R> {
             // SAFETY: every reserved record was committed: reserving and committing happen within
             // one call, and nothing is in a call any more that could reach a segment that we own.
             // The word was cleared above, so nothing is dropped twice even if one of them panics.
-            unsafe { std::ptr::drop_in_place(values) };
+            contain(|| unsafe { std::ptr::drop_in_place(values) });
         }
     }
 }

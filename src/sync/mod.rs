@@ -43,6 +43,15 @@ pub(crate) mod reclaim {
     }
 }
 
+/// Runs a user's destructors. A panic in them ends here, after the panic hook has reported it: they
+/// run in whoever ends the last guard, in the middle of anything, and beneath `seize`, which would
+/// strand what else it is about to reclaim.
+pub(crate) fn contain(destructors: impl FnOnce()) {
+    let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(destructors));
+    // Its payload is user code too.
+    run.unwrap_or_else(std::mem::forget);
+}
+
 /// `len` atomics, all zero, from an allocation that is zeroed by the operating system where that
 /// is cheaper: pages that are never touched cost no memory.
 pub(crate) fn zeroed_u32s(len: usize) -> Box<[AtomicU32]> {

@@ -65,11 +65,11 @@ pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Result<T, Stri
 
 /// Random numbers for the test `name`, from the seed that is printed.
 pub(crate) fn random(name: &str) -> fastrand::Rng {
-    let seed = match std::env::var("PSA_E2E_SEED") {
-        Ok(text) => text.parse().expect("PSA_E2E_SEED is a number"),
+    let seed = match std::env::var("PSA_TEST_SEED") {
+        Ok(text) => text.parse().expect("PSA_TEST_SEED is a number"),
         Err(_) => fastrand::u64(..),
     };
-    eprintln!("{name}: PSA_E2E_SEED={seed}");
+    eprintln!("{name}: PSA_TEST_SEED={seed}");
     let mut hasher = DefaultHasher::new();
     (seed, name).hash(&mut hasher);
     fastrand::Rng::with_seed(hasher.finish())

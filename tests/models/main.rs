@@ -23,4 +23,5 @@ mod attach;
 mod close;
 mod collect;
 mod evict;
+mod limit;
 mod wait;

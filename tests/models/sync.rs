@@ -41,6 +41,11 @@ pub(crate) mod reclaim {
     }
 }
 
+/// A panic in a model's destructor is a finding, and has to come out.
+pub(crate) fn contain(destructors: impl FnOnce()) {
+    destructors();
+}
+
 pub(crate) fn zeroed_u32s(len: usize) -> Box<[AtomicU32]> {
     (0..len).map(|_| AtomicU32::new(0)).collect()
 }
