@@ -330,13 +330,16 @@ impl Subscriptions {
 
     /// Writes one thing: what is left of the chunk in flight, or the next chunk behind what `out`
     /// holds. `Ready(Ok(None))` if there is no chunk. The number is that of bytes written.
+    ///
+    /// `draining` is asked when a log turns out to be closed, and not before: the drain may begin while
+    /// this writes, and a log that it has closed must not be taken for one that a client has closed.
     pub(super) fn poll_write<W: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
         io: &mut W,
         out: &mut Outbox,
         limit: ChunkLimit,
-        draining: bool,
+        draining: impl Fn() -> bool,
     ) -> Poll<Result<Option<usize>, End>> {
         if self.in_flight.is_some() {
             return self.poll_rest(cx, io, out).map_ok(Some);
@@ -373,7 +376,7 @@ impl Subscriptions {
                 return Poll::Ready(Ok(Some(0)));
             }
             Err(error) => {
-                self.end_or_gap(slot, error, out, draining);
+                self.end_or_gap(slot, error, out, draining());
                 return Poll::Ready(Ok(Some(0)));
             }
         };

@@ -321,8 +321,8 @@ impl Session {
             bytes: limits.chunk_bytes,
             frame: limits.max_frame as usize,
         };
-        let draining = self.is_draining();
         while self.written < TURN {
+            let draining = || self.shared.stage() != Stage::Serving;
             match self.subs.poll_write(cx, io, &mut self.out, chunk, draining) {
                 Poll::Pending => return Ok(true),
                 Poll::Ready(Ok(Some(wrote))) => self.written += wrote,
