@@ -518,6 +518,36 @@ fn evicted_cursors_are_told_exactly_what_they_missed_once() {
 }
 
 #[test]
+fn memory_is_prompt_again_after_more_guards_than_a_batch_serves() {
+    let log = limited(4, Overflow::Evict);
+    log.append(0).unwrap();
+    let looking = Arc::new(std::sync::Barrier::new(71));
+    let threads: Vec<_> = (0..70)
+        .map(|_| {
+            let mut cursor = log.subscribe(Start::Earliest).unwrap();
+            let looking = looking.clone();
+            std::thread::spawn(move || {
+                cursor.try_next(|_| {
+                    looking.wait();
+                    looking.wait();
+                })
+            })
+        })
+        .collect();
+    looking.wait();
+    while log.try_append(0).is_ok() {}
+    looking.wait();
+    for thread in threads {
+        thread.join().unwrap().unwrap();
+    }
+    log.append_batch(0..4).unwrap();
+    for n in 0..40 {
+        log.append(n).unwrap();
+        live(&log);
+    }
+}
+
+#[test]
 fn waiting_for_records_does_not_swallow_a_loss() {
     let log = limited(2, Overflow::Evict);
     let mut cursor = log.subscribe(Start::Earliest).unwrap();
