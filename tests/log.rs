@@ -556,6 +556,10 @@ fn waiting_for_records_does_not_swallow_a_loss() {
         log.append(n).unwrap();
     }
     let first = log.first_offset();
+    // Whoever stops here and resumes behind `offset` has been told of everything in front of it.
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(cursor.poll_ready(&mut cx).is_ready());
+    assert_eq!(cursor.offset(), 0);
     let soon = Instant::now() + Duration::from_secs(5);
     let missed = ReadError::Lagged(Lagged { first_missed: 0, missed: first });
     assert_eq!(cursor.next_deadline(soon, |_| ()), Err(missed));
