@@ -415,6 +415,22 @@ fn retention_by_age_is_collected_by_maintenance() {
     assert_eq!(live(&log), 1);
 }
 
+#[test]
+fn a_full_log_lets_go_of_what_has_become_too_old() {
+    let age = Duration::from_millis(20);
+    let segment = small::<u64>().build().unwrap().stats().live_bytes;
+    let log = small::<u64>()
+        .retention(Retention::Age(age))
+        .memory_limit(2 * segment)
+        .overflow(Overflow::Reject)
+        .build()
+        .unwrap();
+    log.append_batch(0..4).unwrap();
+    log.append_batch(4..8).unwrap();
+    std::thread::sleep(age);
+    assert_eq!(log.append(8), Ok(8));
+}
+
 // ---- overflow ----
 
 /// A limit of about `segments` segments of four values.

@@ -125,8 +125,11 @@ impl<R: Record + ?Sized> Chain<R> {
         full: AppendError,
         guard: &mut ReadGuard<'_>,
     ) -> Result<(), AppendError> {
-        if self.expire_leases(Instant::now()) > 0 {
-            self.collect(guard);
+        // What time alone lets go of: leases, and retention by age.
+        let head = self.head_number();
+        let expired = self.expire_leases(Instant::now());
+        self.collect(guard);
+        if expired > 0 || self.head_number() != head {
             guard.refresh();
             return Ok(());
         }
