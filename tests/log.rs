@@ -371,6 +371,29 @@ fn a_panic_in_the_reader_does_not_move_it() {
     assert_eq!(drain(&mut cursor), [1]);
 }
 
+#[test]
+fn a_panic_in_a_clone_duplicates_nothing() {
+    use futures_core::Stream;
+    struct Once(u64, AtomicUsize);
+    impl Clone for Once {
+        fn clone(&self) -> Self {
+            assert!(self.1.fetch_sub(1, Ordering::SeqCst) != 1, "the first clone");
+            Once(self.0, AtomicUsize::new(0))
+        }
+    }
+    let log = Log::<Once>::builder().build().unwrap();
+    for n in 0..4 {
+        assert!(log.append(Once(n, AtomicUsize::new((n == 2) as usize))).is_ok());
+    }
+    let mut records = log.subscribe(Start::Earliest).unwrap().into_stream();
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut poll = || std::pin::Pin::new(&mut records).poll_next(&mut cx);
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| poll().is_ready())).is_err());
+    for n in 0..4 {
+        assert!(matches!(poll(), std::task::Poll::Ready(Some(Ok((offset, _)))) if offset == n));
+    }
+}
+
 // ---- retention ----
 
 #[test]
