@@ -424,7 +424,9 @@ impl<R: Record + ?Sized> Segment<R> {
     pub(super) fn first_since(&self, time: u64, committed: u32) -> u32 {
         let shift = self.layout.stamp_shift;
         let stamps = &self.stamps[..(committed as usize).div_ceil(1 << shift)];
-        let later = stamps.iter().position(|s| s.load(Ordering::Relaxed) >= time);
+        // Zero: reserved, but not stamped yet. That may be as late as now.
+        let is_later = |stamp: u64| stamp == 0 || stamp >= time;
+        let later = stamps.iter().position(|s| is_later(s.load(Ordering::Relaxed)));
         let later = later.unwrap_or(stamps.len());
         // Between two stamps lie records that are newer than the first of them.
         if shift == 0 { later as u32 } else { (later.saturating_sub(1) as u32) << shift }
