@@ -463,9 +463,18 @@ impl<R: Record + ?Sized> Segment<R> {
 
     /// Counts one cursor less. Returns whether it was the last one of an unclosed segment, and the
     /// caller therefore has to collect.
-    pub(super) fn unpin(&self) -> bool {
+    ///
+    /// Takes a pointer: with the pin gone, another thread may free the segment before this returns,
+    /// which a reference in an argument forbids.
+    ///
+    /// # Safety
+    ///
+    /// The caller's pin or guard keeps the segment up to this very operation.
+    pub(super) unsafe fn unpin(this: *const Self) -> bool {
+        // SAFETY: the caller's promise. An atomic in an argument may go meanwhile, as in `Arc`.
+        let pins = unsafe { &(*this).pins.0 };
         // SeqCst: see `Chain::collect`.
-        self.pins.fetch_sub(1, Ordering::SeqCst) == 1
+        pins.fetch_sub(1, Ordering::SeqCst) == 1
     }
 
     /// Closes the segment if nobody stands here. True for exactly one caller, who collects it.
