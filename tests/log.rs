@@ -647,6 +647,29 @@ fn a_publisher_that_waits_for_the_budget_is_woken_by_another_log() {
 }
 
 #[test]
+fn what_an_idle_log_has_pooled_is_for_others() {
+    let segment = small::<u64>().build().unwrap().stats().live_bytes;
+    let budget = Arc::new(Budget::new(6 * segment));
+    let build = || small::<u64>().budget(budget.clone()).build().unwrap();
+    let idle = build();
+    let cursor = idle.subscribe(Start::Earliest).unwrap();
+    for n in 0..9 {
+        idle.append(n).unwrap();
+    }
+    drop(cursor);
+    assert_eq!((idle.stats().live_segments, idle.stats().pooled_segments), (1, 2));
+    let others = [build(), build(), build()];
+    assert_eq!(budget.used(), budget.limit());
+    for log in &others {
+        assert_eq!(log.try_append_batch(0..4), Ok(0..4));
+        assert_eq!(log.try_append(4), Ok(4));
+    }
+    assert_eq!(idle.stats().pooled_segments, 0);
+    drop((idle, others));
+    assert_eq!(budget.used(), 0);
+}
+
+#[test]
 fn an_append_larger_than_half_the_limit_is_too_large() {
     let log = limited(4, Overflow::Reject);
     let refused = log.append_batch(0..1000).unwrap_err();
