@@ -249,10 +249,6 @@ impl<R: Record + ?Sized> Cursor<R> {
     fn is_revoked(&self) -> bool {
         is_set(&self.revoked)
     }
-
-    pub(super) fn chain(&self) -> &Arc<Chain<R>> {
-        &self.chain
-    }
 }
 
 fn is_set(flag: &Option<Arc<AtomicBool>>) -> bool {

@@ -23,8 +23,8 @@ pub enum Retention {
     /// At least the last `n` payload bytes of the sealed segments (for values: `n / size_of::<T>()`
     /// records), and less than a segment more.
     Bytes(u64),
-    /// Every segment whose last record is younger than this. An idle log has no event to collect
-    /// on: call [`Log::maintain`](super::Log::maintain) from time to time.
+    /// Every sealed segment until this long after the next one was begun, which is no sooner than
+    /// this long after its last record. An idle log has no event to collect on: call [`Log::maintain`](super::Log::maintain) from time to time.
     Age(Duration),
     /// Everything, until the memory limit.
     Everything,
