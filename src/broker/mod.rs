@@ -229,6 +229,24 @@ impl Broker {
         Ok(())
     }
 
+    /// Takes back a topic that was made for a request which then failed, unless somebody has it already:
+    /// then it stays. Says whether it is gone.
+    pub(crate) fn unmake(&self, topic: &Arc<Topic>) -> bool {
+        let mut topics = self.inner.topics.write().unwrap_or_else(PoisonError::into_inner);
+        let listed =
+            topics.by_name.get(topic.name()).is_some_and(|found| Arc::ptr_eq(found, topic));
+        // The map's and the caller's. New ones come from the map alone, whose lock is held (housekeeping
+        // borrows one for a moment, and then the topic stays: that is allowed).
+        let unused = listed && Arc::strong_count(topic) == 2;
+        if unused {
+            topics.by_name.remove(topic.name());
+            drop(topics);
+            topic.delete();
+            tracing::debug!(topic = topic.name(), "topic taken back");
+        }
+        unused
+    }
+
     /// Closes the topic for publishing: subscribers read what is there and then see the end.
     /// Closing twice is no error.
     ///

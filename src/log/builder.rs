@@ -149,13 +149,8 @@ impl<R: Record + ?Sized> Builder<R> {
             pool_segments: self.pool_segments,
             exclusive,
         };
-        if let Some(limit) = config.limit() {
-            if limit / 2 < segment {
-                return Err(BuildError::LimitTooSmall { limit, segment });
-            }
-            if (config.retention, config.overflow) == (Retention::Everything, Overflow::Block) {
-                return Err(BuildError::WouldBlockForever);
-            }
+        if let Some(limit) = config.limit().filter(|limit| limit / 2 < segment) {
+            return Err(BuildError::LimitTooSmall { limit, segment });
         }
         let limit = config.limit().unwrap_or(u64::MAX);
         Chain::new(config).ok_or(BuildError::BudgetExhausted { limit, segment })

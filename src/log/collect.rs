@@ -24,9 +24,9 @@ use crate::sync::{Ordering, thread};
 /// A segment's retirement costs 0.6 us with 64.
 pub(super) const BATCH: usize = 64;
 
-/// How often a publisher that evicts looks whether readers let go of memory that is unlinked
-/// already, before it evicts one segment more.
-const YIELDS_BEFORE_EVICTING: usize = 64;
+/// How often a publisher at the memory limit looks whether readers let go of memory that is unlinked
+/// already, before it lets go of one segment more.
+const YIELDS_BEFORE_LETTING_GO: usize = 64;
 impl<R: Record + ?Sized> Chain<R> {
     /// Collects from the head on while the head is passed.
     ///
@@ -45,11 +45,30 @@ impl<R: Record + ?Sized> Chain<R> {
         loop {
             let head = self.head(guard);
             let After::Segment(next) = self.after(head) else { return };
-            if !self.is_past_retention(next, guard) || !head.close_if_unpinned() {
+            if !self.is_past_retention(next, guard) {
+                // Nobody stands in the way any more of a publisher that waits: at the limit it takes
+                // what only retention keeps.
+                if self.config.overflow == Overflow::Block {
+                    self.room.notify();
+                }
+                return;
+            }
+            if !head.close_if_unpinned() {
                 return;
             }
             self.unlink(head, next, guard);
         }
+    }
+
+    /// Collects the head although retention keeps it, if nobody stands in it.
+    fn let_go_of_retained(&self, guard: &ReadGuard<'_>) -> bool {
+        let head = self.head(guard);
+        let After::Segment(next) = self.after(head) else { return false };
+        if !head.close_if_unpinned() {
+            return false;
+        }
+        self.unlink(head, next, guard);
+        true
     }
 
     /// Whether retention lets go of the segment before `next`.
@@ -108,11 +127,14 @@ impl<R: Record + ?Sized> Chain<R> {
         // SAFETY: neither head, tail nor a `next` leads to it any more, so whoever enters later
         // cannot see it; it was closed by this thread alone, so it is retired once. The padding is
         // never dereferenced.
+        //
+        // The segment first: entries may be left in the batch from a retirement that found too many
+        // guards, and then the batch goes in the middle of the padding, without what comes later.
         unsafe {
+            guard.defer_retire(head, reclaim::<R>);
             for _ in 1..BATCH {
                 guard.defer_retire(ptr::dangling_mut::<u8>(), nothing);
             }
-            guard.defer_retire(head, reclaim::<R>);
         }
     }
     /// The log is full: lets go of something, or says what `full` says if nothing can go. `Ok` means that another
@@ -122,29 +144,37 @@ impl<R: Record + ?Sized> Chain<R> {
         full: AppendError,
         guard: &mut ReadGuard<'_>,
     ) -> Result<(), AppendError> {
-        if self.expire_leases(Instant::now()) > 0 {
-            self.collect(guard);
+        // What time alone lets go of: leases, and retention by age.
+        let head = self.head_number();
+        let expired = self.expire_leases(Instant::now());
+        self.collect(guard);
+        if expired > 0 || self.head_number() != head {
             guard.refresh();
             return Ok(());
         }
-        if self.config.overflow == Overflow::Evict {
-            // What is unlinked already, by us or by others, may only be waiting for guards that are
-            // about to end, ours among them.
-            let before = self.released.load(Ordering::Acquire);
-            for _ in 0..YIELDS_BEFORE_EVICTING {
-                if self.unlinked.load(Ordering::Relaxed) == 0 {
-                    break;
-                }
-                guard.refresh();
-                if self.released.load(Ordering::Acquire) != before {
-                    return Ok(());
-                }
-                thread::yield_now();
+        if self.config.overflow == Overflow::Reject {
+            return Err(full);
+        }
+        // What is unlinked already, by us or by others, may only be waiting for guards that are about
+        // to end, ours among them.
+        let before = self.released.load(Ordering::Acquire);
+        for _ in 0..YIELDS_BEFORE_LETTING_GO {
+            if self.unlinked.load(Ordering::Relaxed) == 0 {
+                break;
             }
-            if self.evict(guard) {
-                guard.refresh();
+            guard.refresh();
+            if self.released.load(Ordering::Acquire) != before {
                 return Ok(());
             }
+            thread::yield_now();
+        }
+        let let_go = match self.config.overflow {
+            Overflow::Evict => self.evict(guard),
+            Overflow::Block | Overflow::Reject => self.let_go_of_retained(guard),
+        };
+        if let_go {
+            guard.refresh();
+            return Ok(());
         }
         Err(full)
     }

@@ -79,7 +79,7 @@ impl<V> std::error::Error for Refused<V> {
 pub enum SubscribeError {
     /// The record asked for was collected.
     #[error(
-        "offset {asked} was collected: the first one available is {first} (epoch {epoch:016x}); \
+        "offset {asked} was collected: the first one available is {first} (epoch {epoch:#018x}); \
          start there to go on with a gap of {} records", first - asked
     )]
     Collected {
@@ -92,7 +92,7 @@ pub enum SubscribeError {
     },
     /// The offset lies beyond the next record.
     #[error(
-        "offset {asked} lies in the future: the next record will be {next} (epoch {epoch:016x}); \
+        "offset {asked} lies in the future: the next record will be {next} (epoch {epoch:#018x}); \
          start at most there"
     )]
     Future {
@@ -105,7 +105,7 @@ pub enum SubscribeError {
     },
     /// The offset belongs to another log.
     #[error(
-        "epoch {asked:016x} is another log's: this one has epoch {epoch:016x} and offsets \
+        "epoch {asked:#018x} is another log's: this one has epoch {epoch:#018x} and offsets \
          {first}..{next}; start from its earliest record"
     )]
     WrongEpoch {
@@ -206,12 +206,6 @@ pub enum BuildError {
         /// The memory of one segment in bytes.
         segment: u64,
     },
-    /// With these settings a full log would block its publishers for ever.
-    #[error(
-        "Retention::Everything with Overflow::Block would block the publishers for ever at the \
-         limit: choose Reject or Evict, or another retention"
-    )]
-    WouldBlockForever,
     /// The shared budget has no room for the first segment.
     #[error(
         "the memory budget of {limit} bytes is used up: no room for a segment of {segment} bytes"

@@ -7,6 +7,7 @@
 use super::chain::Chain;
 use super::error::AppendError;
 use super::record::Record;
+use super::retention::Sharer;
 use super::segment::{Layout, Segment};
 use crate::sync::Ordering;
 
@@ -28,7 +29,7 @@ impl<R: Record + ?Sized> Chain<R> {
         layout: Layout,
     ) -> Result<Box<Segment<R>>, AppendError> {
         if layout == self.config.layout
-            && let Some(pooled) = self.pool.take()
+            && let Some(pooled) = self.take_pooled()
         {
             return Ok(pooled);
         }
@@ -41,7 +42,7 @@ impl<R: Record + ?Sized> Chain<R> {
                 Err(full) => full,
             };
             // What is pooled has the wrong size, or came back just now: it makes room either way.
-            let Some(pooled) = self.pool.take() else { return Err(full) };
+            let Some(pooled) = self.take_pooled() else { return Err(full) };
             self.free(pooled);
         }
     }
@@ -55,12 +56,32 @@ impl<R: Record + ?Sized> Chain<R> {
     }
 
     pub(super) fn allocate(&self, layout: Layout) -> Result<Box<Segment<R>>, AppendError> {
-        if let Some(budget) = &self.config.budget
-            && !budget.take(layout.bytes::<R>())
-        {
-            return Err(AppendError::BudgetExhausted { limit: budget.limit() });
+        if let Some(budget) = &self.config.budget {
+            while !budget.take(layout.bytes::<R>()) {
+                if !budget.empty_pools() {
+                    return Err(AppendError::BudgetExhausted { limit: budget.limit() });
+                }
+            }
         }
         Ok(Segment::allocate(layout, self))
+    }
+
+    /// A segment out of the pool.
+    pub(super) fn take_pooled(&self) -> Option<Box<Segment<R>>> {
+        let pooled = self.pool.take()?;
+        if let Some(budget) = &self.config.budget {
+            budget.pooled.fetch_sub(1, Ordering::Relaxed);
+        }
+        Some(pooled)
+    }
+
+    /// Puts a cleared segment into the pool, or gives it back.
+    fn pool(&self, segment: Box<Segment<R>>) -> Result<(), Box<Segment<R>>> {
+        let Some(budget) = &self.config.budget else { return self.pool.put(segment) };
+        budget.pooled.fetch_add(1, Ordering::Relaxed);
+        self.pool.put(segment).inspect_err(|_| {
+            budget.pooled.fetch_sub(1, Ordering::Relaxed);
+        })
     }
 
     pub(super) fn free(&self, segment: Box<Segment<R>>) {
@@ -72,9 +93,10 @@ impl<R: Record + ?Sized> Chain<R> {
         }
     }
 
-    /// Keeps a cleared segment for later, or frees it.
+    /// Keeps a segment that was not linked for later, or frees it. Under a limit it is freed: whoever
+    /// was linked in its place has taken the room that this one was granted.
     pub(super) fn put_by(&self, segment: Box<Segment<R>>) {
-        if segment.layout != self.config.layout {
+        if segment.layout != self.config.layout || self.config.limit().is_some() {
             return self.free(segment);
         }
         if let Err(segment) = self.pool.put(segment) {
@@ -83,26 +105,23 @@ impl<R: Record + ?Sized> Chain<R> {
     }
     /// Takes a reclaimed segment back: drops its records, and keeps or frees its memory.
     pub(super) fn take_back(&self, mut segment: Box<Segment<R>>) {
-        /// Keeps the books even if a record's `Drop` panics.
-        struct Books<'a, R: Record + ?Sized>(&'a Chain<R>, u64, bool);
-        impl<R: Record + ?Sized> Drop for Books<'_, R> {
-            fn drop(&mut self) {
-                let Books(chain, memory, kept) = *self;
-                if !kept && let Some(budget) = &chain.config.budget {
-                    budget.give_back(memory);
-                }
-                chain.unlinked.fetch_sub(1, Ordering::Relaxed);
-                chain.unlinked_memory.fetch_sub(memory, Ordering::Relaxed);
-                // Release, and after the pool has it: who sees the memory released sees it pooled.
-                chain.released.fetch_add(memory, Ordering::Release);
-                chain.room.notify();
-            }
-        }
-        let mut books = Books(self, segment.memory, false);
+        let memory = segment.memory;
         segment.clear();
         let tight = self.config.budget.as_ref().is_some_and(|budget| budget.is_tight());
         let keep = segment.layout == self.config.layout && !tight;
-        books.2 = keep && self.pool.put(segment).is_ok();
+        let left = if keep { self.pool(segment).err() } else { Some(segment) };
+        if let Some(segment) = left {
+            // Freed before the books say so.
+            drop(segment);
+            if let Some(budget) = &self.config.budget {
+                budget.give_back(memory);
+            }
+        }
+        self.unlinked.fetch_sub(1, Ordering::Relaxed);
+        self.unlinked_memory.fetch_sub(memory, Ordering::Relaxed);
+        // Release, and after the pool has it: who sees the memory released sees it pooled.
+        self.released.fetch_add(memory, Ordering::Release);
+        self.room.notify();
     }
     fn pooled_memory(&self) -> u64 {
         self.pool.len() * self.config.layout.bytes::<R>()
@@ -117,6 +136,13 @@ impl<R: Record + ?Sized> Chain<R> {
             unlinked_segments: self.unlinked.load(Ordering::Relaxed),
             unlinked_bytes: self.unlinked_memory.load(Ordering::Relaxed),
         }
+    }
+}
+
+impl<R: Record + ?Sized> Sharer for Chain<R> {
+    fn empty_pool(&self) -> bool {
+        let pooled = std::iter::from_fn(|| self.take_pooled());
+        pooled.map(|segment| self.free(segment)).count() > 0
     }
 }
 

@@ -75,6 +75,10 @@ pub enum Exclusive {}
 /// rule have passed it: not at some later event. A log without any cursor keeps the open segment.
 /// [`Stats`] shows what there is and who holds it back, `docs/collection.md` states the bound.
 ///
+/// Records are dropped by whoever lets go of them last, which may be a publisher, a reader, or a
+/// call for the statistics. A panic in a record's `Drop` is reported by the panic hook and goes no
+/// further.
+///
 /// # Durability
 ///
 /// None: the log is in memory, and is gone with its process.

@@ -31,7 +31,7 @@
 use super::arena::Arena;
 use super::chain::Chain;
 use super::record::{Record, Source};
-use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, zeroed_u32s, zeroed_u64s};
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, contain, zeroed_u32s, zeroed_u64s};
 
 /// A cache line of its own, and the one that the prefetcher brings along.
 #[repr(align(128))]
@@ -323,10 +323,18 @@ impl<R: Record + ?Sized> Segment<R> {
         }
     }
 
-    /// Where record `i` starts; the records before it have to be committed.
+    /// Where record `i` starts; the record before it has to be committed.
     #[inline]
     pub(super) fn start_of(&self, i: u32) -> u32 {
         if i == 0 { 0 } else { self.end_of(i - 1) }
+    }
+
+    /// Where record `i` starts, or, as long as that is not known, where the latest record before it
+    /// does of which it is known.
+    pub(super) fn start_at_least(&self, i: u32, exclusive: bool) -> u32 {
+        let all = R::ONE_SLOT || exclusive;
+        let is_known = |i: &u32| all || *i == 0 || self.committed(*i - 1).is_some();
+        self.start_of((0..=i).rev().find(is_known).unwrap_or(0))
     }
 
     /// The consecutive committed records from number `i` on: at most `max_records`, and no more
@@ -341,6 +349,11 @@ impl<R: Record + ?Sized> Segment<R> {
         let Some(first) = self.committed(i).filter(|_| i < stop) else {
             return Run { records: 0, start: 0, end: 0 };
         };
+        // A cursor can be attached behind a record that is still under way. Where that one ends is
+        // not known before its commit; until then there is nothing to show.
+        if !R::ONE_SLOT && i > 0 && self.committed(i - 1).is_none() {
+            return Run { records: 0, start: 0, end: 0 };
+        }
         let start = self.start_of(i);
         let limit = start.saturating_add(max_slots);
         let (mut end, mut next) = (first, i + 1);
@@ -411,7 +424,9 @@ impl<R: Record + ?Sized> Segment<R> {
     pub(super) fn first_since(&self, time: u64, committed: u32) -> u32 {
         let shift = self.layout.stamp_shift;
         let stamps = &self.stamps[..(committed as usize).div_ceil(1 << shift)];
-        let later = stamps.iter().position(|s| s.load(Ordering::Relaxed) >= time);
+        // Zero: reserved, but not stamped yet. That may be as late as now.
+        let is_later = |stamp: u64| stamp == 0 || stamp >= time;
+        let later = stamps.iter().position(|s| is_later(s.load(Ordering::Relaxed)));
         let later = later.unwrap_or(stamps.len());
         // Between two stamps lie records that are newer than the first of them.
         if shift == 0 { later as u32 } else { (later.saturating_sub(1) as u32) << shift }
@@ -448,9 +463,18 @@ impl<R: Record + ?Sized> Segment<R> {
 
     /// Counts one cursor less. Returns whether it was the last one of an unclosed segment, and the
     /// caller therefore has to collect.
-    pub(super) fn unpin(&self) -> bool {
+    ///
+    /// Takes a pointer: with the pin gone, another thread may free the segment before this returns,
+    /// which a reference in an argument forbids.
+    ///
+    /// # Safety
+    ///
+    /// The caller's pin or guard keeps the segment up to this very operation.
+    pub(super) unsafe fn unpin(this: *const Self) -> bool {
+        // SAFETY: the caller's promise. An atomic in an argument may go meanwhile, as in `Arc`.
+        let pins = unsafe { &(*this).pins.0 };
         // SeqCst: see `Chain::collect`.
-        self.pins.fetch_sub(1, Ordering::SeqCst) == 1
+        pins.fetch_sub(1, Ordering::SeqCst) == 1
     }
 
     /// Closes the segment if nobody stands here. True for exactly one caller, who collects it.
@@ -477,7 +501,7 @@ impl<R: Record + ?Sized> Segment<R> {
     }
 
     /// Drops the records and makes the segment as fresh as a new one. A panic in a record's `Drop`
-    /// goes on to the caller after all records are dropped; the segment is empty all the same.
+    /// goes no further: see [`contain`].
     pub(super) fn clear(&mut self) {
         let word = Word(*self.word.0.get_mut());
         let records = word.records() as usize;
@@ -495,7 +519,7 @@ impl<R: Record + ?Sized> Segment<R> {
             // SAFETY: every reserved record was committed: reserving and committing happen within
             // one call, and nothing is in a call any more that could reach a segment that we own.
             // The word was cleared above, so nothing is dropped twice even if one of them panics.
-            unsafe { std::ptr::drop_in_place(values) };
+            contain(|| unsafe { std::ptr::drop_in_place(values) });
         }
     }
 }

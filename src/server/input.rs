@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::{
     bell::SubBell,
     limits::{InputShare, SMALL},
+    refusal::Refusal,
     requests::{Held, INPUT_SLOT},
     session::{End, Phase, Session, Step},
 };
@@ -176,7 +177,7 @@ impl Session {
                 Err(error) => match error.refused() {
                     // Before the HELLO there is no request to refuse.
                     Some((request, consumed)) if self.phase == Phase::Open => {
-                        self.refuse(request, error.code(), &error.to_string());
+                        self.answer(request, Err(Refusal::decode(&error)));
                         done += consumed;
                         self.frames += 1;
                     }

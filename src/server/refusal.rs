@@ -3,7 +3,7 @@
 use crate::{
     broker::{BrokerError, LeaseOpenError, Topic},
     log::{AppendError, CommitError, LeaseError, SubscribeError},
-    protocol::{Code, ErrorReply},
+    protocol::{self, Code, DecodeError, ErrorReply},
 };
 
 /// Why a request fails: an ERROR that does not know its request yet.
@@ -33,6 +33,19 @@ impl Refusal {
                 ),
             )
         }
+    }
+
+    /// A request was framed well, but asks for what cannot be.
+    pub(super) fn decode(error: &DecodeError) -> Self {
+        let mut refused = Self::new(error.code(), error.to_string());
+        if let DecodeError::Refused {
+            refusal: protocol::Refusal::RecordTooLarge { size, max },
+            ..
+        } = *error
+        {
+            (refused.asked, refused.next) = (size.into(), max.into());
+        }
+        refused
     }
 
     pub(super) fn shutting_down() -> Self {

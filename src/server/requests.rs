@@ -133,11 +133,11 @@ impl Session {
 
     // ---- answers ----
 
-    pub(super) fn refuse(&mut self, request: u32, code: Code, message: &str) {
+    fn refuse(&mut self, request: u32, code: Code, message: &str) {
         self.answer(request, Err(Refusal::new(code, message)));
     }
 
-    fn answer(&mut self, request: u32, result: Result<(), Refusal>) {
+    pub(super) fn answer(&mut self, request: u32, result: Result<(), Refusal>) {
         if let Err(refusal) = result {
             tracing::debug!(
                 connection = self.id,
@@ -310,16 +310,15 @@ impl Session {
             let what = "leases of one connection";
             return Err(Refusal::limit(Code::TooManyLeases, leases, what));
         }
+        let made_before = self.topics_made;
         let topic = self.open(ask.topic, Purpose::Subscribe)?;
-        if !self.shared.subscriptions.take(1) {
-            let max = self.shared.subscriptions.limit();
-            let what = "subscriptions of all connections";
-            return Err(Refusal::limit(Code::TooManySubscriptions, max, what));
-        }
-        let (reader, gap) = match open_reader(&topic, ask) {
+        let (reader, gap) = match self.begin_reading(&topic, ask) {
             Ok(opened) => opened,
             Err(refusal) => {
-                self.shared.subscriptions.give_back(1);
+                // What fails has made nothing: neither has it made a topic.
+                if self.topics_made > made_before && self.shared.broker.unmake(&topic) {
+                    self.topics_made = made_before;
+                }
                 return Err(refusal);
             }
         };
@@ -342,6 +341,20 @@ impl Session {
         let slot = self.subs.add(new, &self.bell);
         self.subs.look(slot, &mut self.out);
         Ok(())
+    }
+
+    /// Counts the subscription and opens what it reads through.
+    fn begin_reading(
+        &self,
+        topic: &Arc<Topic>,
+        ask: &Subscribe<'_>,
+    ) -> Result<(Reader, Option<(GapReason, u64)>), Refusal> {
+        let subscriptions = &self.shared.subscriptions;
+        if !subscriptions.take(1) {
+            let what = "subscriptions of all connections";
+            return Err(Refusal::limit(Code::TooManySubscriptions, subscriptions.limit(), what));
+        }
+        open_reader(topic, ask).inspect_err(|_| subscriptions.give_back(1))
     }
 
     fn create(

@@ -1,6 +1,6 @@
 //! Sessions without sockets: random requests over a stream that gives and takes random pieces.
 //!
-//! Every test runs many rounds, each from a seed that it prints when it fails. `PSA_SEED` replays one.
+//! Every test runs many rounds, each from a seed that it prints when it fails. `PSA_TEST_SEED` replays one.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -32,11 +32,11 @@ fn rounds(many: u64, round: impl Fn(&mut fastrand::Rng)) {
     impl Drop for Tell {
         fn drop(&mut self) {
             if std::thread::panicking() {
-                eprintln!("replay with PSA_SEED={}", self.0);
+                eprintln!("replay with PSA_TEST_SEED={}", self.0);
             }
         }
     }
-    let asked = std::env::var("PSA_SEED").ok().map(|seed| seed.parse().unwrap());
+    let asked = std::env::var("PSA_TEST_SEED").ok().map(|seed| seed.parse().unwrap());
     let first = fastrand::u64(..1 << 48);
     for seed in asked.map_or(first..first + many, |seed| seed..seed + 1) {
         let _tell = Tell(seed);
@@ -389,7 +389,7 @@ fn an_evicted_reader_learns_exactly_what_it_missed_or_is_cut() {
         }
         told_in_band.set(told_in_band.get() + told.gaps);
     });
-    if std::env::var("PSA_SEED").is_err() {
+    if std::env::var("PSA_TEST_SEED").is_err() {
         assert!(told_in_band.get() > 0 && cut.get() > 0, "{told_in_band:?} {cut:?}");
     }
 }

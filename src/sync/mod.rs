@@ -12,7 +12,7 @@ pub(crate) mod barrier;
 pub(crate) use std::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };
-pub(crate) use std::sync::{Arc, Mutex, MutexGuard};
+pub(crate) use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 /// How often a reader that waits with its thread looks again before it parks. A record that
 /// arrives within about a microsecond is taken without a system call.
@@ -41,6 +41,15 @@ pub(crate) mod reclaim {
     pub(crate) fn enter(collector: &Collector) -> ReadGuard<'_> {
         collector.enter()
     }
+}
+
+/// Runs a user's destructors. A panic in them ends here, after the panic hook has reported it: they
+/// run in whoever ends the last guard, in the middle of anything, and beneath `seize`, which would
+/// strand what else it is about to reclaim.
+pub(crate) fn contain(destructors: impl FnOnce()) {
+    let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(destructors));
+    // Its payload is user code too.
+    run.unwrap_or_else(std::mem::forget);
 }
 
 /// `len` atomics, all zero, from an allocation that is zeroed by the operating system where that

@@ -27,6 +27,10 @@ fn it_begins_where_it_is_told() {
     assert_eq!(raw(&["--last", "2"]), "34");
     assert_eq!(raw(&["--last", "2", "--count", "1"]), "3");
     assert_eq!(raw(&["--count", "0"]), "");
+    // A number that is reached needs no --exit-at-end.
+    for count in ["0", "5"] {
+        run(server.psa(&["sub", "t", "--count", count])).ok();
+    }
 
     let json = sub(&server, &["--format", "json", "--count", "2"]).ok();
     let line = json.split(|byte| *byte == b'\n').nth(1).unwrap();
@@ -123,6 +127,20 @@ fn signals_end_it_even_when_nobody_reads_its_output() {
         std::io::Read::read_to_string(child.stderr.as_mut().unwrap(), &mut err).unwrap();
         assert_eq!(err, "", "quiet");
     }
+}
+
+#[test]
+fn a_signal_ends_it_although_its_last_piece_is_not_taken() {
+    let server = Server::start(&[]);
+    server.publish("t", &b"0123456789abcde\n".repeat(1 << 14));
+    // It has everything, and more than a pipe holds is left to write.
+    let mut command = server.psa(&["sub", "t", "--exit-at-end"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    read_some(&mut child, 1000);
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert!(child.try_wait().unwrap().is_none(), "it waits for its reader");
+    signal(&child, Signal::TERM);
+    assert_eq!(wait(&mut child), Some(143));
 }
 
 #[test]

@@ -223,3 +223,29 @@ async fn an_answer_that_nobody_asked_for_ends_the_connection() {
     assert!(matches!(*cause, ClientError::Violation { .. }));
     finish(server).await;
 }
+
+/// What may go to another thread, and what may be used from several at once.
+#[test]
+fn handles_and_futures_can_be_sent() {
+    static_assertions::assert_impl_all!(Client: Clone, Send, Sync);
+    static_assertions::assert_impl_all!(Publisher: Send, Sync);
+    static_assertions::assert_impl_all!(Ticket: Send, Sync, Unpin);
+    static_assertions::assert_impl_all!(Subscription: Send, Unpin);
+    static_assertions::assert_impl_all!(Record: Clone, Send, Sync);
+    static_assertions::assert_impl_all!(ClientError: Clone, Send, Sync, std::error::Error);
+    fn sent<T: Send>(_: impl FnOnce() -> T) {}
+    async fn each(client: Client, mut publisher: Publisher, mut subscription: Subscription) {
+        sent(|| client.publish("topic", b"x"));
+        sent(|| client.describe("topic"));
+        sent(|| publisher.send(b"x"));
+        sent(|| publisher.flush());
+        sent(|| client.subscribe("topic", SubscribeOptions::earliest()));
+        let _ = publisher.reconnect().await;
+        let _ = subscription.next_batch().await.is_none();
+        let _ = subscription.commit(1).await;
+    }
+    fn whole(client: Client, publisher: Publisher, subscription: Subscription) -> impl Send {
+        each(client, publisher, subscription)
+    }
+    let _ = whole;
+}

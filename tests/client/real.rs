@@ -51,8 +51,9 @@ fn anywhere() -> SocketAddr {
 }
 
 fn seed() -> u64 {
-    let seed = std::env::var("PSA_SEED").map_or_else(|_| fastrand::u64(..), |s| s.parse().unwrap());
-    println!("PSA_SEED={seed}");
+    let seed =
+        std::env::var("PSA_TEST_SEED").map_or_else(|_| fastrand::u64(..), |s| s.parse().unwrap());
+    println!("PSA_TEST_SEED={seed}");
     seed
 }
 

@@ -123,8 +123,9 @@ async fn a_cut_in_the_handshake_is_an_error_first_and_tried_again_later() {
 /// Many random cuts, chunk sizes and ways of reading. The seed is printed when it fails.
 #[tokio::test]
 async fn random_cuts_are_resumed_exactly() {
-    let seed = std::env::var("PSA_SEED").map_or_else(|_| fastrand::u64(..), |s| s.parse().unwrap());
-    println!("PSA_SEED={seed}");
+    let seed =
+        std::env::var("PSA_TEST_SEED").map_or_else(|_| fastrand::u64(..), |s| s.parse().unwrap());
+    println!("PSA_TEST_SEED={seed}");
     const TAIL: u64 = 3000;
     let (listener, builder) = listen().await;
     let server = play(async move {

@@ -4,7 +4,6 @@
 //! 50 subscriber processes follow; 20 of them are killed with SIGKILL at random moments and started
 //! again. In the end each one's output is the input, byte for byte.
 
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -30,49 +29,97 @@ enum Phase {
 
 #[test]
 fn real_files_arrive_whole_at_subscribers_that_are_killed() {
-    everything_arrives("real files", input::found());
+    everything_arrives("real files", input::found(), KeptBy::Retention);
 }
 
 #[test]
 fn the_repository_itself_arrives_whole_at_subscribers_that_are_killed() {
-    everything_arrives("own files", input::own(Path::new(input::repository())));
+    everything_arrives("own files", input::own(input::repository()), KeptBy::Retention);
 }
 
-fn everything_arrives(name: &str, inputs: Vec<Input>) {
+#[test]
+fn real_files_arrive_whole_through_leases_although_nothing_else_keeps_them() {
+    everything_arrives("leases", input::found(), KeptBy::Leases);
+}
+
+/// Why the records are there when a subscriber that was killed comes back.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum KeptBy {
+    /// The topic keeps more than an input, as by default.
+    Retention,
+    /// The topic keeps nothing that everyone has passed, in segments of a few lines; but each
+    /// subscriber that is killed has a lease.
+    Leases,
+}
+
+impl KeptBy {
+    fn server(self) -> Server {
+        match self {
+            KeptBy::Retention => Server::start(&[]),
+            KeptBy::Leases => {
+                Server::start(&["--topic-retention", "nothing", "--topic-segment", "4KiB"])
+            }
+        }
+    }
+
+    fn follower(self, server: &Server, number: usize, input: &Input, killed: bool) -> Follower {
+        let name = format!("subscriber-{number}");
+        let keep = match (killed, number % 2) {
+            (true, _) => Keep::State,
+            (false, 0) => Keep::Output,
+            (false, _) => Keep::Standard,
+        };
+        let mut flags = Vec::new();
+        if killed && self == KeptBy::Leases {
+            flags.extend(["--lease", &name, "--lease-ttl", "10m"]);
+            // With or without, the one that was killed must not be in the way of its next life.
+            flags.extend((number.is_multiple_of(10)).then_some("--take-over"));
+        }
+        Follower::new(server, &name, &input.name, keep, &flags)
+    }
+}
+
+fn everything_arrives(name: &str, inputs: Vec<Input>, kept_by: KeptBy) {
     let mut random = random(name);
-    // By default, a topic keeps far more than an input: who starts again finds its records.
-    let server = Server::start(&[]);
+    let server = kept_by.server();
     let topics: Vec<(Input, Arc<Progress>)> =
         inputs.into_iter().map(|input| (input, Arc::default())).collect();
+    let (mut steady, mut restless) = (Vec::new(), Vec::new());
+    for number in 0..SUBSCRIBERS {
+        let (input, progress) = &topics[number % topics.len()];
+        // The killed ones spread over the topics as the others do.
+        let plan = (number % 5 < 2).then(|| plan(number, &mut random));
+        let mut follower = kept_by.follower(&server, number, input, plan.is_some());
+        follower.start();
+        let Some(plan) = plan else {
+            steady.push((follower, input));
+            continue;
+        };
+        // Before anything is fed, so that nothing can be too late.
+        let ends = input.line_ends();
+        let plan: Vec<_> = plan.into_iter().map(|phase| step(phase, &ends, progress)).collect();
+        restless.push((follower, input, plan));
+    }
+    assert_eq!(restless.len(), KILLED);
+    if kept_by == KeptBy::Leases {
+        // A lease keeps nothing before it is made.
+        for (number, (input, _)) in topics.iter().enumerate() {
+            let here = (number..SUBSCRIBERS).step_by(topics.len()).count();
+            server.describe_until(&input.name, "the topic's subscribers to be there", |stats| {
+                stats["cursors"] == here
+            });
+        }
+    }
     let killed = Mutex::new(Vec::new());
     thread::scope(|scope| {
-        let (mut steady, mut restless) = (Vec::new(), Vec::new());
-        for number in 0..SUBSCRIBERS {
-            let (input, progress) = &topics[number % topics.len()];
-            // The killed ones spread over the topics as the others do.
-            let plan = (number % 5 < 2).then(|| plan(number, &mut random));
-            let keep = match (&plan, number % 2) {
-                (Some(_), _) => Keep::State,
-                (None, 0) => Keep::Output,
-                (None, _) => Keep::Standard,
-            };
-            let name = format!("subscriber-{number}");
-            let mut follower = Follower::new(&server, &name, &input.name, keep, &[]);
-            follower.start();
-            let Some(plan) = plan else {
-                steady.push((follower, input));
-                continue;
-            };
-            // Before anything is fed, so that nothing can be too late.
-            let ends = input.line_ends();
-            let plan = plan.into_iter().map(|phase| step(phase, &ends, progress)).collect();
+        let mut restarting = Vec::new();
+        for (mut follower, input, plan) in restless {
             let (random, killed) = (random.fork(), &killed);
-            restless.push(scope.spawn(move || {
+            restarting.push(scope.spawn(move || {
                 disturb(&mut follower, plan, input, random, killed);
                 (follower, input)
             }));
         }
-        assert_eq!(restless.len(), KILLED);
         let publishers: Vec<_> = topics
             .iter()
             .map(|(input, progress)| feed::publish(&server, input, progress.clone(), random.fork()))
@@ -83,16 +130,24 @@ fn everything_arrives(name: &str, inputs: Vec<Input>) {
             let stats = server.describe(&input.name);
             assert_eq!(stats["next_offset"], input.line_ends().len(), "{}: {stats}", input.name);
         }
-        for follower in restless {
+        for follower in restarting {
             steady.push(follower.join().expect("it says why"));
         }
-        for (input, _) in &topics {
-            server.run(&["topics", "close", "--", &input.name]).expect(exit::DONE);
-        }
-        for (follower, input) in steady {
-            follower.expect(input);
-        }
     });
+    if kept_by == KeptBy::Leases {
+        // Everyone has passed everything and has committed it: nothing is kept any more.
+        for (input, _) in &topics {
+            server.describe_until(&input.name, "what everyone passed to be freed", |stats| {
+                stats["live_segments"] == 1 && stats["unlinked_segments"] == 0
+            });
+        }
+    }
+    for (input, _) in &topics {
+        server.run(&["topics", "close", "--", &input.name]).expect(exit::DONE);
+    }
+    for (follower, input) in steady {
+        follower.expect(input);
+    }
     check_kills(&killed.into_inner().unwrap());
 }
 

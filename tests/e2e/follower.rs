@@ -26,8 +26,9 @@ pub(crate) struct Follower {
     /// Where the records are, unless they are on standard output.
     output: Option<PathBuf>,
     process: Option<Process>,
-    /// What the runs that are over said on standard error.
+    /// What the runs that are over said on standard error, and the last one on standard output.
     said: String,
+    last_stdout: Vec<u8>,
 }
 
 impl Follower {
@@ -61,6 +62,7 @@ impl Follower {
             output,
             process: None,
             said: String::new(),
+            last_stdout: Vec::new(),
         }
     }
 
@@ -80,6 +82,7 @@ impl Follower {
         let run = process.kill();
         assert_eq!(run.code, exit::KILLED, "{} ended by itself: {}", self.name, run.stderr);
         self.said.push_str(&run.stderr);
+        self.last_stdout = run.stdout;
     }
 
     /// Waits until it ends by itself.
@@ -90,6 +93,27 @@ impl Follower {
 
     pub(crate) fn process(&mut self) -> &mut Process {
         self.process.as_mut().expect("it runs")
+    }
+
+    /// What it has written: all of its file, or what the run that was killed last wrote.
+    pub(crate) fn written(&self) -> Vec<u8> {
+        self.output.as_deref().map_or_else(|| self.last_stdout.clone(), read)
+    }
+
+    /// What it has written so far, while it runs.
+    pub(crate) fn written_now(&mut self) -> Vec<u8> {
+        match &self.output {
+            Some(path) => read(path),
+            None => self.process().stdout(),
+        }
+    }
+
+    /// Ends it with SIGTERM and checks its code.
+    #[track_caller]
+    pub(crate) fn stop(&mut self, code: i32) {
+        self.process().signal(rustix::process::Signal::TERM);
+        let run = self.wait().expect(code);
+        self.said.push_str(&run.stderr);
     }
 
     /// How much it has written so far, in its file.

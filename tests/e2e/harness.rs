@@ -65,11 +65,11 @@ pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Result<T, Stri
 
 /// Random numbers for the test `name`, from the seed that is printed.
 pub(crate) fn random(name: &str) -> fastrand::Rng {
-    let seed = match std::env::var("PSA_E2E_SEED") {
-        Ok(text) => text.parse().expect("PSA_E2E_SEED is a number"),
+    let seed = match std::env::var("PSA_TEST_SEED") {
+        Ok(text) => text.parse().expect("PSA_TEST_SEED is a number"),
         Err(_) => fastrand::u64(..),
     };
-    eprintln!("{name}: PSA_E2E_SEED={seed}");
+    eprintln!("{name}: PSA_TEST_SEED={seed}");
     let mut hasher = DefaultHasher::new();
     (seed, name).hash(&mut hasher);
     fastrand::Rng::with_seed(hasher.finish())
@@ -248,6 +248,8 @@ pub(crate) fn length(path: &Path) -> u64 {
 /// A server process on a free port, and a folder for the test's files.
 pub(crate) struct Server {
     process: Option<Process>,
+    /// What its clients must know.
+    token: Option<&'static str>,
     pub(crate) address: SocketAddr,
     pub(crate) folder: tempfile::TempDir,
 }
@@ -263,7 +265,15 @@ impl Server {
     pub(crate) fn start_on(listen: &str, flags: &[&str]) -> Server {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (process, address) = serve(folder.path(), listen, flags);
-        Server { process: Some(process), address, folder }
+        Server { process: Some(process), token: None, address, folder }
+    }
+
+    /// Starts one that asks for a token. Its commands have it.
+    #[track_caller]
+    pub(crate) fn start_with_token(token: &'static str, flags: &[&str]) -> Server {
+        let mut server = Server::start(&[&["--token", token], flags].concat());
+        server.token = Some(token);
+        server
     }
 
     /// Kills it with SIGKILL and starts it again on the same address.
@@ -299,6 +309,9 @@ impl Server {
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = psa(args);
         command.env("PSA_SERVER", self.address.to_string());
+        if let Some(token) = self.token {
+            command.env("PSA_TOKEN", token);
+        }
         command
     }
 
@@ -323,14 +336,22 @@ impl Server {
         Process::start(self.folder.path(), command).wait()
     }
 
-    /// What the server says about a topic.
-    #[track_caller]
-    pub(crate) fn describe(&self, topic: &str) -> serde_json::Value {
-        let run = self.run(&["topics", "describe", "--json", "--", topic]).expect(exit::DONE);
-        serde_json::from_str(run.text()).expect("it is JSON")
+    /// What the server says about a topic; or why it does not.
+    pub(crate) fn look_at(&self, topic: &str) -> Result<serde_json::Value, String> {
+        let run = self.run(&["topics", "describe", "--json", "--", topic]);
+        if run.code != exit::DONE {
+            return Err(run.stderr);
+        }
+        Ok(serde_json::from_str(run.text()).expect("it is JSON"))
     }
 
-    /// Asks about a topic until `judge` agrees with what it says.
+    /// What the server says about a topic that is there.
+    #[track_caller]
+    pub(crate) fn describe(&self, topic: &str) -> serde_json::Value {
+        self.look_at(topic).unwrap_or_else(|line| panic!("{line}"))
+    }
+
+    /// Asks about a topic, which may not be there yet, until `judge` agrees with what is said.
     #[track_caller]
     pub(crate) fn describe_until(
         &self,
@@ -339,7 +360,7 @@ impl Server {
         judge: impl Fn(&serde_json::Value) -> bool,
     ) -> serde_json::Value {
         eventually(what, || {
-            let stats = self.describe(topic);
+            let stats = self.look_at(topic)?;
             if judge(&stats) { Ok(stats) } else { Err(stats.to_string()) }
         })
     }

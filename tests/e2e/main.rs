@@ -3,7 +3,7 @@
 //! One file per scenario. `harness` has the servers, the commands and the waiting; `input` what is
 //! published, `feed` how fast, `follower` a subscriber process that is killed and started again.
 //!
-//! Random moments come from a seed that every test prints; `PSA_E2E_SEED=N` sets it.
+//! Random moments come from a seed that every test prints; `PSA_TEST_SEED=N` sets it.
 #![cfg(all(unix, feature = "cli"))]
 
 mod again;
@@ -12,3 +12,6 @@ mod follow;
 mod follower;
 mod harness;
 mod input;
+mod leases;
+mod restart;
+mod stop;

@@ -73,3 +73,34 @@ fn an_exclusive_publisher_is_followed_across_segments() {
         assert_eq!(log.stats().live_segments, 1);
     });
 }
+
+/// A cursor may start behind a record that is reserved but not written yet. It shows what comes after
+/// that one exactly, and only once it is there: where a record begins is where the one before ends.
+#[test]
+fn a_start_behind_an_unfinished_append_reads_exactly() {
+    explore(|| {
+        let log: Log<[u8]> = tiny().segment_bytes(64).build().unwrap();
+        let publishers = [&b"a"[..], b"bb"].map(|record| {
+            let log = log.clone();
+            thread::spawn(move || log.append(record).unwrap())
+        });
+        let mut cursor = log.subscribe(Start::Next).unwrap();
+        assert!(cursor.lag().bytes <= 3);
+        let mut next = cursor.offset();
+        let mut read = |cursor: &mut crate::log::Cursor<[u8]>| {
+            while let Ok(Some(())) = cursor.try_next(|batch| {
+                for (offset, record) in batch.iter() {
+                    assert_eq!(offset, next);
+                    assert!(record == b"a" || record == b"bb", "{record:?}");
+                    next += 1;
+                }
+            }) {}
+        };
+        read(&mut cursor);
+        for publisher in publishers {
+            publisher.join().unwrap();
+        }
+        read(&mut cursor);
+        assert_eq!(next, 2);
+    });
+}

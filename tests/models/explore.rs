@@ -7,7 +7,7 @@ use shuttle::{Config, Runner};
 
 use crate::log::{Builder, Cursor, Log, ReadError, Record};
 
-/// Schedules for each model, unless `PSA_MODEL_SCHEDULES` says otherwise.
+/// Schedules for each model, unless `PSA_TEST_SCHEDULES` says otherwise.
 const SCHEDULES: usize = 20_000;
 
 fn setting(name: &str) -> Option<u64> {
@@ -17,10 +17,10 @@ fn setting(name: &str) -> Option<u64> {
 
 /// Explores `model`: half of the schedules at random, half with PCT at two depths.
 pub(crate) fn explore(model: fn()) {
-    let schedules = setting("PSA_MODEL_SCHEDULES").map_or(SCHEDULES, |n| n as usize);
+    let schedules = setting("PSA_TEST_SCHEDULES").map_or(SCHEDULES, |n| n as usize);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let seed = setting("PSA_MODEL_SEED").unwrap_or(now.as_nanos() as u64);
-    println!("{schedules} schedules; again with PSA_MODEL_SEED={seed}");
+    let seed = setting("PSA_TEST_SEED").unwrap_or(now.as_nanos() as u64);
+    println!("{schedules} schedules; again with PSA_TEST_SEED={seed}");
     let config = Config::new();
     let random = RandomScheduler::new_from_seed(seed, schedules / 2);
     Runner::new(random, config.clone()).run(model);

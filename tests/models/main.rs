@@ -5,7 +5,7 @@
 //! schedule, and how to replay it. More schedules:
 //!
 //! ```text
-//! PSA_MODEL_SCHEDULES=1000000 PSA_MODEL_SEED=1 cargo test --test models
+//! PSA_TEST_SCHEDULES=1000000 PSA_TEST_SEED=1 cargo test --test models
 //! ```
 //!
 //! What a run cannot see: reorderings that weak memory allows (shuttle is sequentially consistent),
@@ -23,4 +23,5 @@ mod attach;
 mod close;
 mod collect;
 mod evict;
+mod limit;
 mod wait;

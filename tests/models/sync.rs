@@ -7,7 +7,7 @@
 pub(crate) use shuttle::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };
-pub(crate) use shuttle::sync::{Arc, Mutex, MutexGuard};
+pub(crate) use shuttle::sync::{Arc, Mutex, MutexGuard, Weak};
 
 /// A waiting thread parks after one look: spinning would only lengthen the schedules.
 pub(crate) const SPINS: u32 = 1;
@@ -39,6 +39,11 @@ pub(crate) mod reclaim {
     pub(crate) fn enter(collector: &Collector) -> ReadGuard<'_> {
         collector.enter_owned()
     }
+}
+
+/// A panic in a model's destructor is a finding, and has to come out.
+pub(crate) fn contain(destructors: impl FnOnce()) {
+    destructors();
 }
 
 pub(crate) fn zeroed_u32s(len: usize) -> Box<[AtomicU32]> {

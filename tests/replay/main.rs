@@ -85,7 +85,8 @@ fn retention() -> impl Strategy<Value = Retention> {
 
 /// A limit in segments, and what happens there.
 fn limit() -> impl Strategy<Value = Option<(u64, Overflow)>> {
-    let overflow = prop_oneof![Just(Overflow::Reject), Just(Overflow::Evict)];
+    let overflow =
+        prop_oneof![Just(Overflow::Reject), Just(Overflow::Evict), Just(Overflow::Block)];
     prop_oneof![Just(None), (2u64..6, overflow).prop_map(Some)]
 }
 

@@ -129,7 +129,12 @@ impl Model {
                 return false;
             }
             while self.bytes() + bytes > limit {
-                if overflow != Overflow::Evict || self.chain.len() == 1 {
+                let goes = match overflow {
+                    Overflow::Evict => true,
+                    Overflow::Block => self.chain[0].standing == 0,
+                    _ => false,
+                };
+                if !goes || self.chain.len() == 1 {
                     return false;
                 }
                 self.chain.pop_front();

@@ -5,13 +5,16 @@
 //! and memory stays at a few batches whatever the input's size.
 //!
 //! Each read that ends a record hands over what there is: a line typed into a terminal is published
-//! when it is typed, and a large file goes out in batches of [`Bounds::batch`].
+//! when it is typed, and a large file goes out in batches of [`Bounds::batch`], which may change while it
+//! is read ([`BatchBound`]).
 
 use crate::error::{Error, Exit, Result};
 use crate::split::{Batch, Bounds, Mode, SplitError, Splitter};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use tokio::sync::mpsc;
 
@@ -66,12 +69,33 @@ fn size_of_standard() -> Option<u64> {
     regular.then(|| u64::try_from(stat.st_size).unwrap_or(0))
 }
 
+/// How many bytes a batch has from now on, `Bounds::batch` at first: the publisher learns of the topic's
+/// limit when the first records are there.
+#[derive(Clone, Debug)]
+pub(crate) struct BatchBound(Arc<AtomicUsize>);
+
+impl BatchBound {
+    pub(crate) fn new(bytes: usize) -> BatchBound {
+        BatchBound(Arc::new(AtomicUsize::new(bytes)))
+    }
+
+    pub(crate) fn set(&self, bytes: usize) {
+        // Relaxed, here and below: whoever sees it late makes a batch of the former size.
+        self.0.store(bytes, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// Starts reading. The receiver gets batches in order, and at last perhaps an error; when it is
 /// dropped, reading ends at its next batch.
 pub(crate) fn spawn(
     mut files: Vec<PathBuf>,
     mode: Mode,
-    bounds: Bounds,
+    record: usize,
+    batch: BatchBound,
 ) -> mpsc::Receiver<Result<Piece>> {
     let (sender, receiver) = mpsc::channel(AHEAD);
     if files.is_empty() {
@@ -79,7 +103,8 @@ pub(crate) fn spawn(
     }
     // Not joined: it may be blocked in a read that never returns, and the process ends without it.
     thread::spawn(move || {
-        let mut reader = Reader { sender: &sender, batch: Batch::default(), read: 0 };
+        let bounds = Bounds { record, batch: batch.get() };
+        let mut reader = Reader { sender: &sender, bound: batch, batch: Batch::default(), read: 0 };
         if let Err(Stop::Failed(error)) = reader.files(&files, mode, bounds) {
             let _ = sender.blocking_send(Err(error));
         }
@@ -89,6 +114,7 @@ pub(crate) fn spawn(
 
 struct Reader<'a> {
     sender: &'a mpsc::Sender<Result<Piece>>,
+    bound: BatchBound,
     batch: Batch,
     read: u64,
 }
@@ -146,11 +172,12 @@ impl Reader<'_> {
                 }
             };
             self.read += count as u64;
-            let Reader { sender, batch, read } = self;
+            splitter.bound_batches(self.bound.get());
+            let Reader { sender, batch, read, .. } = self;
             splitter.push(&buffer[..count], batch, &mut |batch| send(sender, batch, *read))?;
             self.hand_over()?;
         }
-        let Reader { sender, batch, read } = self;
+        let Reader { sender, batch, read, .. } = self;
         splitter.finish(batch, &mut |batch| send(sender, batch, *read))?;
         self.hand_over()
     }
@@ -191,7 +218,7 @@ mod tests {
     const BOUNDS: Bounds = Bounds { record: 1000, batch: 4000 };
 
     fn read_all(files: Vec<PathBuf>, mode: Mode) -> (Vec<Vec<u8>>, Option<String>) {
-        let mut receiver = spawn(files, mode, BOUNDS);
+        let mut receiver = spawn(files, mode, BOUNDS.record, BatchBound::new(BOUNDS.batch));
         let mut records = Vec::new();
         while let Some(piece) = receiver.blocking_recv() {
             match piece {

@@ -24,7 +24,7 @@ impl Progress {
             let (bar, template) = match total {
                 Some(total) => (
                     ProgressBar::new(total),
-                    "{bytes:>10} of {total_bytes} [{bar:30}] {bytes_per_sec}, {eta} left, {msg}",
+                    "{bytes:>10} of {total_bytes} [{wide_bar}] {bytes_per_sec}, {eta} left, {msg}",
                 ),
                 None => (ProgressBar::no_length(), "{bytes:>10} {spinner} {bytes_per_sec}, {msg}"),
             };

@@ -4,17 +4,21 @@
 //! acknowledgements are counted as they come. When something fails midway, nothing more is sent, the
 //! answers to what is on its way are waited for, and the error says how many records are in the topic
 //! and which one of the input is the first that is not. Nothing is ever sent twice.
+//!
+//! A topic takes at most half of its memory limit in one append. How much that is is asked when the first
+//! records are there, since their publish may have made the topic; until then, batches are so small that
+//! every topic takes them.
 
 use crate::args::PubArgs;
 use crate::config::Config;
 use crate::connect;
 use crate::error::{Error, Exit, Result};
-use crate::input::{self, Piece};
+use crate::input::{self, BatchBound, Piece};
 use crate::progress::Progress;
 use crate::signals::Signals;
-use crate::split::{Bounds, Mode};
+use crate::split::Mode;
 use crate::units::human_count;
-use psa::client::{ClientError, Publisher, PublisherOptions, Ticket};
+use psa::client::{Client, ClientError, Publisher, PublisherOptions, Ticket};
 use psa::protocol::Records;
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Write};
@@ -23,6 +27,15 @@ use tokio::sync::mpsc;
 
 /// Bytes of a batch: large enough that its overhead is nothing, small enough to share a connection.
 const BATCH: usize = 256 << 10;
+
+/// Bytes of a batch for a topic with the smallest memory limit that can be configured.
+const SMALL_BATCH: usize = batch_for(64 << 10);
+
+/// The batch for a topic with this memory limit: with the segment's own bytes less than half of it.
+const fn batch_for(memory_limit: u64) -> usize {
+    let third = memory_limit / 3;
+    if third < BATCH as u64 { third as usize } else { BATCH }
+}
 
 /// How long to wait for outstanding answers after a failure or a signal.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -44,14 +57,15 @@ pub(crate) fn run(config: &Config, args: PubArgs) -> Result {
 async fn publish(config: &Config, args: PubArgs, mode: Mode) -> Result {
     let total = input::check(&args.files)?;
     let mut signals = Signals::listen()?;
-    let client = connect::connect(config, "pub").await?;
-    let publisher = client.publisher(&args.topic, PublisherOptions::default()).await;
     let what = format!("publish to `{}`", crate::error::one_line(&args.topic));
-    let publisher = publisher.map_err(|error| connect::failure(&what, &error))?;
-    let bounds = Bounds {
-        record: usize::try_from(publisher.max_record()).unwrap_or(usize::MAX),
-        batch: BATCH.min(publisher.max_batch()),
+    let open = async {
+        let client = connect::connect(config, "pub").await?;
+        let publisher = client.publisher(&args.topic, PublisherOptions::default()).await;
+        Ok((publisher.map_err(|error| connect::failure(&what, &error))?, client))
     };
+    let (publisher, client) = signals.unless(open).await?;
+    let record = usize::try_from(publisher.max_record()).unwrap_or(usize::MAX);
+    let bound = BatchBound::new(SMALL_BATCH.min(publisher.max_batch()));
     let typed = args.files.is_empty() && io::stdin().is_terminal();
     let mut run = Run {
         publisher,
@@ -59,9 +73,10 @@ async fn publish(config: &Config, args: PubArgs, mode: Mode) -> Result {
         tally: Tally::default(),
         open: VecDeque::new(),
         progress: Progress::new(total, typed),
+        unasked: Some(Unasked { client, topic: args.topic.clone(), bound: bound.clone() }),
     };
     let began = Instant::now();
-    let mut pieces = input::spawn(args.files, mode, bounds);
+    let mut pieces = input::spawn(args.files, mode, record, bound);
     let outcome = run.all(&mut pieces, &mut signals, &what).await;
     drop(pieces);
     run.progress.finish();
@@ -141,6 +156,24 @@ struct Run {
     tally: Tally,
     open: VecDeque<Open>,
     progress: Progress,
+    unasked: Option<Unasked>,
+}
+
+/// The topic's limit was not asked for yet.
+struct Unasked {
+    client: Client,
+    topic: String,
+    bound: BatchBound,
+}
+
+impl Unasked {
+    /// Asks, and lets batches grow. If there is no answer, they stay as they are: small.
+    async fn ask(self, max_batch: usize) {
+        if let Ok(details) = self.client.describe(&self.topic).await {
+            let limit = details.stats.memory_limit.unwrap_or(u64::MAX);
+            self.bound.set(batch_for(limit).min(max_batch));
+        }
+    }
 }
 
 impl Run {
@@ -162,6 +195,10 @@ impl Run {
                 exit = signals.next() => return Err(interrupted(exit)),
                 answer = answer(&mut self.open), if !self.open.is_empty() => {
                     self.take(answer).map_err(refused)?;
+                    tokio::select! {
+                        () = self.ask() => {}
+                        exit = signals.next() => return Err(interrupted(exit)),
+                    }
                 }
                 piece = pieces.recv(), if !ended => match piece {
                     None => ended = true,
@@ -198,9 +235,20 @@ impl Run {
             let records: Vec<&[u8]> = records.iter().collect();
             self.publisher.post_batch(&records).await?;
             self.progress.update(*read, first + count - 1);
+            if self.unasked.is_some() {
+                self.publisher.flush().await?;
+                self.ask().await;
+            }
         }
         self.tally.sent += count;
         Ok(())
+    }
+
+    /// Asks for the topic's limit, the first time; the topic is there now.
+    async fn ask(&mut self) {
+        if let Some(unasked) = self.unasked.take() {
+            unasked.ask(self.publisher.max_batch()).await;
+        }
     }
 
     /// Takes the answer to the oldest publish on its way.

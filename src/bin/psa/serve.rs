@@ -1,8 +1,8 @@
 //! `psa serve`: the configuration becomes a server, and signals end it.
 
-use crate::config::Config;
 use crate::config::settings::Key;
 use crate::config::value::Retention as RetentionWords;
+use crate::config::{Config, Origin};
 use crate::error::{Error, Result};
 use crate::signals::Signals;
 use psa::broker::BrokerConfig;
@@ -58,7 +58,7 @@ async fn serve(config: &Config, server_config: ServerConfig) -> Result {
 /// Says on standard output where it listens and what to type next. Nobody reading it is no reason to
 /// stop.
 fn say_hello(config: &Config, address: SocketAddr) {
-    let default = config.origin(Key::Server) == &crate::config::Origin::Default
+    let default = config.origin(Key::Server) == &Origin::Default
         && config.text(Key::Server) == address.to_string();
     // An unspecified address is where to listen, not where to connect.
     let mut reach = address;
@@ -85,10 +85,11 @@ fn say_hello(config: &Config, address: SocketAddr) {
 }
 
 fn bind_error(config: &Config, error: &BindError) -> Error {
-    Error::failed(
-        format!("listen on {} ({})", config.text(Key::Listen), config.origin(Key::Listen)),
-        error,
-    )
+    // The error names the address; we know where that was said.
+    match config.origin(Key::Listen) {
+        Origin::Default => Error::failed("serve", error),
+        origin => Error::failed(origin, error),
+    }
 }
 
 /// The server's own configuration from ours.

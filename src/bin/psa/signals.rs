@@ -1,6 +1,7 @@
 //! Being told to end: Ctrl-C, SIGTERM, a terminal that closed.
 
 use crate::error::{Error, Exit, Result};
+use std::future::Future;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The signals that ask the process to end. While this exists, they no longer end it by themselves.
@@ -30,5 +31,14 @@ impl Signals {
             _ = self.hangup.recv() => SignalKind::hangup(),
         };
         Exit::Signal(u8::try_from(kind.as_raw_value()).unwrap_or(0))
+    }
+
+    /// Does some work that may take long, unless a signal ends it.
+    pub(crate) async fn unless<T>(&mut self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            biased;
+            exit = self.next() => Err(Error::quiet(exit)),
+            outcome = work => outcome,
+        }
     }
 }

@@ -97,6 +97,11 @@ impl Splitter {
         Splitter { mode, bounds, partial: Vec::new(), done: 0 }
     }
 
+    /// From now on, batches are handed over at so many bytes.
+    pub(crate) fn bound_batches(&mut self, bytes: usize) {
+        self.bounds.batch = bytes;
+    }
+
     /// Takes a piece of input. Whenever `batch` is full, `full` is called with it, and must leave it
     /// empty; its error ends the call.
     pub(crate) fn push<E: From<SplitError>>(

@@ -19,6 +19,7 @@ use crate::units::human_count;
 use crate::writer::{Sink, Work, Writer};
 use psa::client::{BatchEvent, Client, ClientError, LeaseOptions, SubscribeOptions, Subscription};
 use psa::protocol::{CloseReason, Code, Start};
+use std::future::Future;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
@@ -26,7 +27,7 @@ use std::time::{Duration, Instant};
 const AHEAD: usize = 1 << 20;
 
 /// After a signal, how long the writer and the last commit may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a lease's former holder may take to be noticed as gone.
 const FORMER_LIFE: Duration = Duration::from_secs(1);
@@ -44,10 +45,9 @@ async fn subscribe(config: &Config, args: SubArgs) -> Result {
     let topic = format!("subscribe to `{}`", one_line(&args.topic));
     let client =
         connect::builder(config, "sub")?.build().map_err(|error| failure(&topic, &error))?;
-    let subscription = tokio::select! {
-        made = open(&client, &args, recorded) => made.map_err(|error| failure(&topic, &error))?,
-        exit = signals.next() => return Err(Error::quiet(exit)),
-    };
+    let open =
+        async { open(&client, &args, recorded).await.map_err(|error| failure(&topic, &error)) };
+    let subscription = signals.unless(open).await?;
     let place = Expected { epoch: subscription.place().epoch, next: subscription.place().next };
     let begin = recorded.unwrap_or_else(|| first_place(&args, place));
     if args.verbose {
@@ -70,7 +70,7 @@ async fn subscribe(config: &Config, args: SubArgs) -> Result {
     let outcome = follow.all(&mut signals).await;
     let taken = follow.intake.taken();
     let verbose = follow.args.verbose;
-    let ended = follow.finish(outcome).await;
+    let ended = follow.finish(outcome, &mut signals).await;
     if verbose {
         say(&format!("{} records", human_count(taken)));
     }
@@ -157,6 +157,9 @@ impl Follow {
     async fn all(&mut self, signals: &mut Signals) -> End {
         loop {
             self.feed_writer();
+            if self.intake.is_complete() {
+                return End::Done;
+            }
             let receive = self.intake.pending() < AHEAD;
             tokio::select! {
                 biased;
@@ -168,8 +171,8 @@ impl Follow {
                 event = self.subscription.next_batch(), if receive => {
                     let taken = take(&mut self.intake, &self.args, &self.what, event);
                     match taken {
-                        Ok(false) if !self.intake.is_complete() => {}
-                        Ok(_) => return End::Done,
+                        Ok(false) => {}
+                        Ok(true) => return End::Done,
                         Err(error) => return End::Because(error),
                     }
                 }
@@ -199,13 +202,18 @@ impl Follow {
     }
 
     /// Writes what is here, commits it, and says goodbye.
-    async fn finish(mut self, end: End) -> Result {
+    async fn finish(mut self, end: End, signals: &mut Signals) -> Result {
         let mut failed = match end {
             End::Done => None,
             End::Because(error) => Some(error),
             End::Unwritable(error) => return Err(error),
         };
-        let hurry = failed.is_some();
+        // Whoever sent a signal wants us gone: a pipe that nobody reads must not keep us, and a second
+        // signal ends everything at once. What is not written is not recorded either.
+        let limit = match &failed {
+            Some(error) if matches!(error.exit(), Exit::Signal(_)) => PATIENCE,
+            _ => Duration::MAX,
+        };
         let rest = async {
             while self.writer.is_busy() || self.intake.is_dirty() {
                 self.feed_writer();
@@ -214,19 +222,12 @@ impl Follow {
             }
             Ok(())
         };
-        let written = if hurry {
-            // Somebody wants us gone: a pipe that nobody reads must not keep us. What is not written
-            // is not recorded either.
-            tokio::time::timeout(PATIENCE, rest).await.unwrap_or(Ok(()))
-        } else {
-            rest.await
-        };
-        if let Err(error) = written {
+        if let Some(Err(error)) = signals.unless(within(limit, rest)).await? {
             return Err(failed.unwrap_or(error));
         }
         if self.args.lease.is_some() {
-            let goodbye = tokio::time::timeout(PATIENCE, self.subscription.end(false));
-            if let Ok(Err(error)) = goodbye.await
+            let goodbye = signals.unless(within(limit, self.subscription.end(false))).await?;
+            if let Some(Err(error)) = goodbye
                 && failed.is_none()
                 && !matches!(error, ClientError::Ended)
             {
@@ -235,6 +236,11 @@ impl Follow {
         }
         failed.map_or(Ok(()), Err)
     }
+}
+
+/// Does work for so long at most; `None` if that was too short.
+async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Result<Option<T>> {
+    Ok(tokio::time::timeout(limit, work).await.ok())
 }
 
 /// Takes one event in. `Ok(true)` is the end.

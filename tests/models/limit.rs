@@ -1,0 +1,51 @@
+//! Publishers against each other at the memory limit.
+
+use shuttle::thread;
+
+use crate::explore::{Canary, explore, tiny};
+use crate::log::{Budget, Log, Start};
+use crate::sync::Arc;
+
+fn segment() -> u64 {
+    tiny::<Canary>().build().unwrap().stats().live_bytes
+}
+
+/// Two publishers need the same next segment, and the budget has room for one candidate. The one
+/// that is refused goes on in the segment that the other one links, though no memory comes back.
+#[test]
+fn a_publisher_without_budget_goes_on_in_anothers_segment() {
+    explore(|| {
+        let budget = Arc::new(Budget::new(2 * segment()));
+        let log: Log<Canary> = tiny().budget(budget.clone()).build().unwrap();
+        let _stalled = log.subscribe(Start::Earliest).unwrap();
+        log.append_batch([0, 1].map(Canary::new)).unwrap();
+        let publishers = [2, 3].map(|n| {
+            let log = log.clone();
+            thread::spawn(move || log.append(Canary::new(n)).unwrap())
+        });
+        let mut offsets = publishers.map(|publisher| publisher.join().unwrap());
+        offsets.sort_unstable();
+        assert_eq!(offsets, [2, 3]);
+    });
+}
+
+/// As many candidates as publishers, of which one is linked: when all have returned, the log is
+/// within its limit.
+#[test]
+fn candidates_that_lost_are_not_kept_beyond_the_limit() {
+    explore(|| {
+        let log: Log<Canary> = tiny().memory_limit(2 * segment()).build().unwrap();
+        let _stalled = log.subscribe(Start::Earliest).unwrap();
+        log.append_batch([0, 1].map(Canary::new)).unwrap();
+        let publishers = [2, 3].map(|n| {
+            let log = log.clone();
+            thread::spawn(move || log.append(Canary::new(n)).unwrap())
+        });
+        for publisher in publishers {
+            publisher.join().unwrap();
+        }
+        let stats = log.stats();
+        let memory = stats.live_bytes + stats.pooled_bytes + stats.unlinked_bytes;
+        assert!(memory <= stats.memory_limit.unwrap(), "{stats:?}");
+    });
+}
