@@ -335,7 +335,9 @@ fn bytes_of_a_topic_that_evicts() {
         let parts =
             line.split_once(" from offset ").and_then(|(_, rest)| rest.split_once(" were "));
         let (range, why) = parts.unwrap_or_else(|| panic!("{line:?}"));
-        assert!(why.contains("evicted"), "{line:?}");
+        // Who is evicted in the middle of a delivery is cut off, and finds when it comes back that the
+        // records were collected.
+        assert!(why.contains("evicted") || why.contains("collected before"), "{line:?}");
         let (from, to) = range.split_once(" to ").expect("a range");
         (from.parse::<u64>().expect("a number"), to.parse::<u64>().expect("a number"))
     });

@@ -11,11 +11,11 @@
 #[path = "../e2e/harness.rs"]
 mod harness;
 
-//mod commands;
+mod commands;
 mod cut;
 mod healthy;
 mod limits;
 mod names;
-//mod output;
+mod output;
 mod raw;
 mod wire;

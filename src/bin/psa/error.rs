@@ -5,16 +5,17 @@
 //!
 //! | code | meaning |
 //! | --- | --- |
-//! | 0 | done; also when whoever read the output closed it (a broken pipe, a closed terminal) |
+//! | 0 | done; also when whoever read the output closed it (a broken pipe) |
 //! | 1 | failed: a file, a disk, something inside |
 //! | 2 | used wrongly: a flag, a variable, the configuration file |
 //! | 3 | no connection: nobody listens, the network, a wrong protocol, a connection that ended for good |
 //! | 4 | the server refused: the line carries its code, for example `RecordTooLarge` |
 //! | 5 | records were lost to a gap, and `--on-gap fail` was given |
-//! | 128+n | ended by signal n: 130 for Ctrl-C, 143 for SIGTERM, 129 for a hang-up |
+//! | 128+n | ended by signal n: 130 for Ctrl-C, 143 for SIGTERM, 129 for a terminal that closed |
 
 use std::fmt;
 use std::io;
+use std::os::fd::AsFd;
 
 /// What the process tells its parent. See the module's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,10 +94,13 @@ impl Error {
         }
     }
 
-    /// A write to standard output that failed. A reader that went away is not a failure.
+    /// A write to standard output that failed. A reader that went away is not a failure, and one that
+    /// closed the terminal is told nothing either.
     pub(crate) fn stdout(error: &io::Error) -> Error {
-        if is_gone(error) {
+        if error.kind() == io::ErrorKind::BrokenPipe {
             Error::quiet(Exit::OutputClosed)
+        } else if is_hang_up(error, io::stdout()) {
+            Error::quiet(HANG_UP)
         } else {
             Error::file("standard output", error)
         }
@@ -149,11 +153,19 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Whether an error of a write means that nobody reads any more: a closed pipe, or a terminal that
-/// was closed (its writes answer EIO, after the hang-up signal).
-pub(crate) fn is_gone(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::BrokenPipe
-        || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+/// The end of a process whose terminal was closed, as the hang-up signal has it. A read or a write that
+/// fails can be faster than the signal, and must mean the same.
+pub(crate) const HANG_UP: Exit = Exit::Signal(1);
+
+/// Whether a read or a write failed because the terminal behind it was closed: that answers EIO, which
+/// from a file means a broken disk.
+pub(crate) fn is_hang_up(error: &io::Error, stream: impl AsFd) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+        // Not `is_terminal`: a terminal that was closed denies that it is one.
+        && rustix::fs::fstat(stream).is_ok_and(|stat| {
+            let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
+            kind == rustix::fs::FileType::CharacterDevice
+        })
 }
 
 /// An I/O error without the `(os error 2)` that tells a user nothing, starting in lower case.

@@ -8,10 +8,11 @@
 //! when it is typed, and a large file goes out in batches of [`Bounds::batch`], which may change while it
 //! is read ([`BatchBound`]).
 
-use crate::error::{Error, Exit, Result};
+use crate::error::{Error, Exit, HANG_UP, Result, is_hang_up};
 use crate::split::{Batch, Bounds, Mode, SplitError, Splitter};
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -158,7 +159,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn one(&mut self, mut input: impl Read, mode: Mode, bounds: Bounds) -> Result<(), Stop> {
+    fn one(&mut self, mut input: impl Read + AsFd, mode: Mode, bounds: Bounds) -> Result<(), Stop> {
         let mut splitter = Splitter::new(mode, bounds);
         let mut buffer = vec![0; READ];
         loop {
@@ -168,7 +169,12 @@ impl Reader<'_> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {
                     self.hand_over()?;
-                    return Err(Stop::Failed(Error::file("", &error)));
+                    let failed = if is_hang_up(&error, &input) {
+                        Error::new(HANG_UP, "", "the terminal was closed")
+                    } else {
+                        Error::file("", &error)
+                    };
+                    return Err(Stop::Failed(failed));
                 }
             };
             self.read += count as u64;

@@ -47,7 +47,7 @@ impl std::fmt::Display for Missing {
             Some(GapReason::Evicted) => {
                 "evicted, because this subscriber was too slow at the memory limit"
             }
-            Some(_) => "collected before they were asked for",
+            Some(_) => "collected before they were received",
             None => "passed by the lease under another holder",
         };
         let count = goes_on.next.saturating_sub(expected.next);

@@ -1,4 +1,7 @@
 //! Being told to end: Ctrl-C, SIGTERM, a terminal that closed.
+//!
+//! A hang-up that was ignored when we were started stays ignored: that is how `nohup` and its kind say
+//! that we are to outlive the terminal.
 
 use crate::error::{Error, Exit, Result};
 use std::future::Future;
@@ -9,17 +12,19 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    hangup: Signal,
+    /// `None` if it is to be ignored.
+    hangup: Option<Signal>,
 }
 
 impl Signals {
     /// Takes the signals over. Must be called within a runtime.
     pub(crate) fn listen() -> Result<Signals> {
         let take = |kind| signal(kind).map_err(|error| Error::failed("signals", error));
+        let hangup = SignalKind::hangup();
         Ok(Signals {
             interrupt: take(SignalKind::interrupt())?,
             terminate: take(SignalKind::terminate())?,
-            hangup: take(SignalKind::hangup())?,
+            hangup: if is_ignored(hangup) { None } else { Some(take(hangup)?) },
         })
     }
 
@@ -28,7 +33,7 @@ impl Signals {
         let kind = tokio::select! {
             _ = self.interrupt.recv() => SignalKind::interrupt(),
             _ = self.terminate.recv() => SignalKind::terminate(),
-            _ = self.hangup.recv() => SignalKind::hangup(),
+            Some(_) = async { self.hangup.as_mut()?.recv().await } => SignalKind::hangup(),
         };
         Exit::Signal(u8::try_from(kind.as_raw_value()).unwrap_or(0))
     }
@@ -40,5 +45,28 @@ impl Signals {
             exit = self.next() => Err(Error::quiet(exit)),
             outcome = work => outcome,
         }
+    }
+}
+
+/// Whether the process ignores a signal. Only Linux tells without unsafe code; elsewhere the answer is no.
+fn is_ignored(kind: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    ignored_in(&status) >> (kind.as_raw_value() - 1) & 1 == 1
+}
+
+/// The set of ignored signals, signal 1 in the lowest bit, from the text of a `/proc/PID/status`.
+fn ignored_in(status: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    line.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ignored_signals_are_read() {
+        assert_eq!(ignored_in("Name:\tpsa\nSigIgn:\t0000000000001001\nSigCgt:\t02\n"), 0x1001);
+        assert_eq!(ignored_in(""), 0);
     }
 }
