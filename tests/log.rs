@@ -371,6 +371,29 @@ fn a_panic_in_the_reader_does_not_move_it() {
     assert_eq!(drain(&mut cursor), [1]);
 }
 
+#[test]
+fn a_panic_in_a_clone_duplicates_nothing() {
+    use futures_core::Stream;
+    struct Once(u64, AtomicUsize);
+    impl Clone for Once {
+        fn clone(&self) -> Self {
+            assert!(self.1.fetch_sub(1, Ordering::SeqCst) != 1, "the first clone");
+            Once(self.0, AtomicUsize::new(0))
+        }
+    }
+    let log = Log::<Once>::builder().build().unwrap();
+    for n in 0..4 {
+        assert!(log.append(Once(n, AtomicUsize::new((n == 2) as usize))).is_ok());
+    }
+    let mut records = log.subscribe(Start::Earliest).unwrap().into_stream();
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut poll = || std::pin::Pin::new(&mut records).poll_next(&mut cx);
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| poll().is_ready())).is_err());
+    for n in 0..4 {
+        assert!(matches!(poll(), std::task::Poll::Ready(Some(Ok((offset, _)))) if offset == n));
+    }
+}
+
 // ---- retention ----
 
 #[test]
@@ -413,6 +436,22 @@ fn retention_by_age_is_collected_by_maintenance() {
     std::thread::sleep(due);
     assert_eq!(log.maintain(), None);
     assert_eq!(live(&log), 1);
+}
+
+#[test]
+fn a_full_log_lets_go_of_what_has_become_too_old() {
+    let age = Duration::from_millis(20);
+    let segment = small::<u64>().build().unwrap().stats().live_bytes;
+    let log = small::<u64>()
+        .retention(Retention::Age(age))
+        .memory_limit(2 * segment)
+        .overflow(Overflow::Reject)
+        .build()
+        .unwrap();
+    log.append_batch(0..4).unwrap();
+    log.append_batch(4..8).unwrap();
+    std::thread::sleep(age);
+    assert_eq!(log.append(8), Ok(8));
 }
 
 // ---- overflow ----
@@ -545,6 +584,36 @@ fn evicted_cursors_are_told_exactly_what_they_missed_once() {
 }
 
 #[test]
+fn memory_is_prompt_again_after_more_guards_than_a_batch_serves() {
+    let log = limited(4, Overflow::Evict);
+    log.append(0).unwrap();
+    let looking = Arc::new(std::sync::Barrier::new(71));
+    let threads: Vec<_> = (0..70)
+        .map(|_| {
+            let mut cursor = log.subscribe(Start::Earliest).unwrap();
+            let looking = looking.clone();
+            std::thread::spawn(move || {
+                cursor.try_next(|_| {
+                    looking.wait();
+                    looking.wait();
+                })
+            })
+        })
+        .collect();
+    looking.wait();
+    while log.try_append(0).is_ok() {}
+    looking.wait();
+    for thread in threads {
+        thread.join().unwrap().unwrap();
+    }
+    log.append_batch(0..4).unwrap();
+    for n in 0..40 {
+        log.append(n).unwrap();
+        live(&log);
+    }
+}
+
+#[test]
 fn waiting_for_records_does_not_swallow_a_loss() {
     let log = limited(2, Overflow::Evict);
     let mut cursor = log.subscribe(Start::Earliest).unwrap();
@@ -553,6 +622,10 @@ fn waiting_for_records_does_not_swallow_a_loss() {
         log.append(n).unwrap();
     }
     let first = log.first_offset();
+    // Whoever stops here and resumes behind `offset` has been told of everything in front of it.
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(cursor.poll_ready(&mut cx).is_ready());
+    assert_eq!(cursor.offset(), 0);
     let soon = Instant::now() + Duration::from_secs(5);
     let missed = ReadError::Lagged(Lagged { first_missed: 0, missed: first });
     assert_eq!(cursor.next_deadline(soon, |_| ()), Err(missed));
@@ -598,6 +671,29 @@ fn a_publisher_that_waits_for_the_budget_is_woken_by_another_log() {
     }
     drop(hog);
     assert_eq!(blocked.join().unwrap(), Ok(4));
+}
+
+#[test]
+fn what_an_idle_log_has_pooled_is_for_others() {
+    let segment = small::<u64>().build().unwrap().stats().live_bytes;
+    let budget = Arc::new(Budget::new(6 * segment));
+    let build = || small::<u64>().budget(budget.clone()).build().unwrap();
+    let idle = build();
+    let cursor = idle.subscribe(Start::Earliest).unwrap();
+    for n in 0..9 {
+        idle.append(n).unwrap();
+    }
+    drop(cursor);
+    assert_eq!((idle.stats().live_segments, idle.stats().pooled_segments), (1, 2));
+    let others = [build(), build(), build()];
+    assert_eq!(budget.used(), budget.limit());
+    for log in &others {
+        assert_eq!(log.try_append_batch(0..4), Ok(0..4));
+        assert_eq!(log.try_append(4), Ok(4));
+    }
+    assert_eq!(idle.stats().pooled_segments, 0);
+    drop((idle, others));
+    assert_eq!(budget.used(), 0);
 }
 
 #[test]

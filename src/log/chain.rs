@@ -109,6 +109,10 @@ impl<R: Record + ?Sized> Chain<R> {
         let first = Box::into_raw(first);
         chain.head.segment.store(first, Ordering::SeqCst);
         chain.tail.store(first, Ordering::SeqCst);
+        if let Some(budget) = &chain.config.budget {
+            let weak = Arc::downgrade(&chain);
+            budget.share(weak);
+        }
         Some(chain)
     }
 
@@ -333,7 +337,7 @@ impl<R: Record + ?Sized> Drop for Chain<R> {
             segment = *owned.next.get_mut();
             self.free(owned);
         }
-        while let Some(pooled) = self.pool.take() {
+        while let Some(pooled) = self.take_pooled() {
             self.free(pooled);
         }
     }

@@ -127,11 +127,14 @@ impl<R: Record + ?Sized> Chain<R> {
         // SAFETY: neither head, tail nor a `next` leads to it any more, so whoever enters later
         // cannot see it; it was closed by this thread alone, so it is retired once. The padding is
         // never dereferenced.
+        //
+        // The segment first: entries may be left in the batch from a retirement that found too many
+        // guards, and then the batch goes in the middle of the padding, without what comes later.
         unsafe {
+            guard.defer_retire(head, reclaim::<R>);
             for _ in 1..BATCH {
                 guard.defer_retire(ptr::dangling_mut::<u8>(), nothing);
             }
-            guard.defer_retire(head, reclaim::<R>);
         }
     }
     /// The log is full: lets go of something, or says what `full` says if nothing can go. `Ok` means that another
@@ -141,8 +144,11 @@ impl<R: Record + ?Sized> Chain<R> {
         full: AppendError,
         guard: &mut ReadGuard<'_>,
     ) -> Result<(), AppendError> {
-        if self.expire_leases(Instant::now()) > 0 {
-            self.collect(guard);
+        // What time alone lets go of: leases, and retention by age.
+        let head = self.head_number();
+        let expired = self.expire_leases(Instant::now());
+        self.collect(guard);
+        if expired > 0 || self.head_number() != head {
             guard.refresh();
             return Ok(());
         }

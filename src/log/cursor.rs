@@ -81,10 +81,11 @@ impl<R: Record + ?Sized> Cursor<R> {
         Cursor { chain, position, shown: 0, waiter: Waiter::default(), revoked }
     }
 
-    /// The offset of the record that will be read next.
+    /// The offset of the record that will be read next; while there is a loss to report, the first
+    /// one that was missed.
     #[inline]
     pub fn offset(&self) -> u64 {
-        self.position.offset
+        self.position.missed.map_or(self.position.offset, |lagged| lagged.first_missed)
     }
 
     /// The log's epoch: with the last offset received, what [`Start::After`] asks for.
@@ -247,10 +248,6 @@ impl<R: Record + ?Sized> Cursor<R> {
 
     fn is_revoked(&self) -> bool {
         is_set(&self.revoked)
-    }
-
-    pub(super) fn chain(&self) -> &Arc<Chain<R>> {
-        &self.chain
     }
 }
 

@@ -59,6 +59,8 @@ impl Default for LeaseOptions {
 /// ```
 pub struct Lease<R: Record + ?Sized> {
     cursor: Cursor<R>,
+    /// The log that keeps the lease. Not asked of the cursor, which safe code can swap for another.
+    chain: Arc<Chain<R>>,
     name: Box<str>,
     holder: u64,
 }
@@ -169,7 +171,7 @@ impl<R: Record + ?Sized> Chain<R> {
             self.readers.notify_all();
         }
         let cursor = Cursor::new(self.clone(), reading, Some(revoked));
-        Ok(Lease { cursor, name: name.into(), holder })
+        Ok(Lease { cursor, chain: self.clone(), name: name.into(), holder })
     }
 
     /// Ends the leases whose time is over, and lets go of what they held back. Returns how many.
@@ -237,7 +239,7 @@ impl<R: Record + ?Sized> Lease<R> {
     ///
     /// [`CommitError`]: the lease has gone to somebody else, or the record was never read.
     pub fn commit(&mut self, offset: u64) -> Result<(), CommitError> {
-        let chain = self.cursor.chain();
+        let chain = &self.chain;
         if offset >= self.cursor.offset() {
             return Err(CommitError::NotRead { asked: offset, next: self.cursor.offset() });
         }
@@ -257,14 +259,14 @@ impl<R: Record + ?Sized> Lease<R> {
 
     /// The first offset that is not committed; `None` if the lease is not held here any more.
     pub fn committed(&self) -> Option<u64> {
-        let leases = self.cursor.chain().lock_leases();
+        let leases = self.chain.lock_leases();
         let entry = leases.by_name.get(&self.name)?;
         entry.is_held_by(self.holder).then_some(entry.committed.offset)
     }
 
     /// Ends the lease: what it held back goes at once. Does nothing if it has another holder.
     pub fn release(self) {
-        let chain = self.cursor.chain();
+        let chain = &self.chain;
         let mut leases = chain.lock_leases();
         let held = leases.by_name.get(&self.name).is_some_and(|e| e.is_held_by(self.holder));
         let entry = held.then(|| leases.by_name.remove(&self.name)).flatten();
@@ -291,7 +293,7 @@ impl<R: Record + ?Sized> DerefMut for Lease<R> {
 
 impl<R: Record + ?Sized> Drop for Lease<R> {
     fn drop(&mut self) {
-        let chain = self.cursor.chain();
+        let chain = &self.chain;
         let now = Instant::now();
         if let Some(entry) = chain.lock_leases().by_name.get_mut(&self.name)
             && entry.is_held_by(self.holder)

@@ -7,6 +7,7 @@
 use super::chain::Chain;
 use super::error::AppendError;
 use super::record::Record;
+use super::retention::Sharer;
 use super::segment::{Layout, Segment};
 use crate::sync::Ordering;
 
@@ -28,7 +29,7 @@ impl<R: Record + ?Sized> Chain<R> {
         layout: Layout,
     ) -> Result<Box<Segment<R>>, AppendError> {
         if layout == self.config.layout
-            && let Some(pooled) = self.pool.take()
+            && let Some(pooled) = self.take_pooled()
         {
             return Ok(pooled);
         }
@@ -41,7 +42,7 @@ impl<R: Record + ?Sized> Chain<R> {
                 Err(full) => full,
             };
             // What is pooled has the wrong size, or came back just now: it makes room either way.
-            let Some(pooled) = self.pool.take() else { return Err(full) };
+            let Some(pooled) = self.take_pooled() else { return Err(full) };
             self.free(pooled);
         }
     }
@@ -55,12 +56,32 @@ impl<R: Record + ?Sized> Chain<R> {
     }
 
     pub(super) fn allocate(&self, layout: Layout) -> Result<Box<Segment<R>>, AppendError> {
-        if let Some(budget) = &self.config.budget
-            && !budget.take(layout.bytes::<R>())
-        {
-            return Err(AppendError::BudgetExhausted { limit: budget.limit() });
+        if let Some(budget) = &self.config.budget {
+            while !budget.take(layout.bytes::<R>()) {
+                if !budget.empty_pools() {
+                    return Err(AppendError::BudgetExhausted { limit: budget.limit() });
+                }
+            }
         }
         Ok(Segment::allocate(layout, self))
+    }
+
+    /// A segment out of the pool.
+    pub(super) fn take_pooled(&self) -> Option<Box<Segment<R>>> {
+        let pooled = self.pool.take()?;
+        if let Some(budget) = &self.config.budget {
+            budget.pooled.fetch_sub(1, Ordering::Relaxed);
+        }
+        Some(pooled)
+    }
+
+    /// Puts a cleared segment into the pool, or gives it back.
+    fn pool(&self, segment: Box<Segment<R>>) -> Result<(), Box<Segment<R>>> {
+        let Some(budget) = &self.config.budget else { return self.pool.put(segment) };
+        budget.pooled.fetch_add(1, Ordering::Relaxed);
+        self.pool.put(segment).inspect_err(|_| {
+            budget.pooled.fetch_sub(1, Ordering::Relaxed);
+        })
     }
 
     pub(super) fn free(&self, segment: Box<Segment<R>>) {
@@ -88,7 +109,7 @@ impl<R: Record + ?Sized> Chain<R> {
         segment.clear();
         let tight = self.config.budget.as_ref().is_some_and(|budget| budget.is_tight());
         let keep = segment.layout == self.config.layout && !tight;
-        let left = if keep { self.pool.put(segment).err() } else { Some(segment) };
+        let left = if keep { self.pool(segment).err() } else { Some(segment) };
         if let Some(segment) = left {
             // Freed before the books say so.
             drop(segment);
@@ -115,6 +136,13 @@ impl<R: Record + ?Sized> Chain<R> {
             unlinked_segments: self.unlinked.load(Ordering::Relaxed),
             unlinked_bytes: self.unlinked_memory.load(Ordering::Relaxed),
         }
+    }
+}
+
+impl<R: Record + ?Sized> Sharer for Chain<R> {
+    fn empty_pool(&self) -> bool {
+        let pooled = std::iter::from_fn(|| self.take_pooled());
+        pooled.map(|segment| self.free(segment)).count() > 0
     }
 }
 

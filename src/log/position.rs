@@ -202,7 +202,7 @@ impl<R: Record + ?Sized> Position<R> {
             if run.records > 0 {
                 return Ok(f(&Batch::new(segment, i, run)));
             }
-            self.cross_if_read(chain, segment, guard.as_ref())?;
+            self.cross_if_read(chain, guard.as_ref())?;
         }
     }
 
@@ -214,19 +214,18 @@ impl<R: Record + ?Sized> Position<R> {
         if guard.is_some() && self.is_evicted(chain) {
             return;
         }
-        // SAFETY: as in `look`.
-        let segment = unsafe { &*self.segment };
-        let _ = self.cross_if_read(chain, segment, guard.as_ref());
+        let _ = self.cross_if_read(chain, guard.as_ref());
     }
 
     /// Crosses into the next segment if this one is read to its end, or says what there is to wait
-    /// for.
+    /// for. Not for a position that was evicted.
     fn cross_if_read(
         &mut self,
         chain: &Chain<R>,
-        segment: &Segment<R>,
         guard: Option<&ReadGuard<'_>>,
     ) -> Result<(), Nothing> {
+        // SAFETY: as in `look`. It is no argument, because it may be freed before we return.
+        let segment = unsafe { &*self.segment };
         // The successor first: once there is one, the number of records is final.
         match chain.after(segment) {
             After::Open => Err(Nothing::Yet),
@@ -336,7 +335,7 @@ impl<R: Record + ?Sized> Position<R> {
     /// Unpins the segment, which is known to be there, and collects if that was the last pin.
     fn leave(&self, chain: &Chain<R>, guard: Option<&ReadGuard<'_>>) {
         // SAFETY: our pin, or the caller's guard, keeps the segment up to this very operation.
-        let last = unsafe { &*self.segment }.unpin();
+        let last = unsafe { Segment::unpin(self.segment) };
         if last {
             match guard {
                 Some(guard) => chain.collect(guard),

@@ -1,8 +1,10 @@
 //! What is kept although every cursor has passed it, and what happens at the memory limit.
 
+use std::sync::PoisonError;
+
 use super::wait::WaitSet;
 use crate::sync::time::Duration;
-use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, Weak};
 
 /// What a log keeps although every cursor and lease has passed it, for subscribers that come later.
 ///
@@ -21,8 +23,8 @@ pub enum Retention {
     /// At least the last `n` payload bytes of the sealed segments (for values: `n / size_of::<T>()`
     /// records), and less than a segment more.
     Bytes(u64),
-    /// Every segment whose last record is younger than this. An idle log has no event to collect
-    /// on: call [`Log::maintain`](super::Log::maintain) from time to time.
+    /// Every sealed segment until this long after the next one was begun, which is no sooner than
+    /// this long after its last record. An idle log has no event to collect on: call [`Log::maintain`](super::Log::maintain) from time to time.
     Age(Duration),
     /// Everything, until the memory limit.
     Everything,
@@ -65,14 +67,31 @@ pub enum Overflow {
 pub struct Budget {
     limit: u64,
     used: AtomicU64,
+    /// Segments that the logs keep for reuse. Raised before one is put by, so never less than there
+    /// are.
+    pub(super) pooled: AtomicUsize,
+    /// All logs that share this budget.
+    sharers: Mutex<Vec<Weak<dyn Sharer>>>,
     /// Publishers of all logs that share this budget, while they wait for memory.
     pub(super) room: Arc<WaitSet>,
+}
+
+/// A log as others see it that share its budget.
+pub(super) trait Sharer: Send + Sync {
+    /// Frees what it keeps for reuse. False if there is nothing.
+    fn empty_pool(&self) -> bool;
 }
 
 impl Budget {
     /// A budget of `limit` bytes.
     pub fn new(limit: u64) -> Self {
-        Budget { limit, used: AtomicU64::new(0), room: Arc::new(WaitSet::new()) }
+        Budget {
+            limit,
+            used: AtomicU64::new(0),
+            pooled: AtomicUsize::new(0),
+            sharers: Mutex::new(Vec::new()),
+            room: Arc::new(WaitSet::new()),
+        }
     }
 
     /// The limit in bytes.
@@ -97,6 +116,24 @@ impl Budget {
     /// The caller notifies `room` afterwards.
     pub(super) fn give_back(&self, bytes: u64) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn share(&self, sharer: Weak<dyn Sharer>) {
+        let mut sharers = self.sharers.lock().unwrap_or_else(PoisonError::into_inner);
+        sharers.retain(|sharer| sharer.strong_count() > 0);
+        sharers.push(sharer);
+    }
+
+    /// Frees what any log keeps for reuse: an idle one has no occasion to do so itself. False if
+    /// there is nothing.
+    pub(super) fn empty_pools(&self) -> bool {
+        if self.pooled.load(Ordering::Relaxed) == 0 {
+            return false;
+        }
+        let sharers = self.sharers.lock().unwrap_or_else(PoisonError::into_inner);
+        // A log may end here, with its records' destructors: outside the lock.
+        let sharers: Vec<_> = { sharers }.iter().filter_map(Weak::upgrade).collect();
+        sharers.iter().fold(false, |any, sharer| sharer.empty_pool() | any)
     }
 
     /// Whether so much is in use that a log should rather free a segment than keep it for reuse,

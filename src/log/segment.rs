@@ -424,7 +424,9 @@ impl<R: Record + ?Sized> Segment<R> {
     pub(super) fn first_since(&self, time: u64, committed: u32) -> u32 {
         let shift = self.layout.stamp_shift;
         let stamps = &self.stamps[..(committed as usize).div_ceil(1 << shift)];
-        let later = stamps.iter().position(|s| s.load(Ordering::Relaxed) >= time);
+        // Zero: reserved, but not stamped yet. That may be as late as now.
+        let is_later = |stamp: u64| stamp == 0 || stamp >= time;
+        let later = stamps.iter().position(|s| is_later(s.load(Ordering::Relaxed)));
         let later = later.unwrap_or(stamps.len());
         // Between two stamps lie records that are newer than the first of them.
         if shift == 0 { later as u32 } else { (later.saturating_sub(1) as u32) << shift }
@@ -461,9 +463,18 @@ impl<R: Record + ?Sized> Segment<R> {
 
     /// Counts one cursor less. Returns whether it was the last one of an unclosed segment, and the
     /// caller therefore has to collect.
-    pub(super) fn unpin(&self) -> bool {
+    ///
+    /// Takes a pointer: with the pin gone, another thread may free the segment before this returns,
+    /// which a reference in an argument forbids.
+    ///
+    /// # Safety
+    ///
+    /// The caller's pin or guard keeps the segment up to this very operation.
+    pub(super) unsafe fn unpin(this: *const Self) -> bool {
+        // SAFETY: the caller's promise. An atomic in an argument may go meanwhile, as in `Arc`.
+        let pins = unsafe { &(*this).pins.0 };
         // SeqCst: see `Chain::collect`.
-        self.pins.fetch_sub(1, Ordering::SeqCst) == 1
+        pins.fetch_sub(1, Ordering::SeqCst) == 1
     }
 
     /// Closes the segment if nobody stands here. True for exactly one caller, who collects it.

@@ -21,7 +21,7 @@ pub enum Start {
     },
     /// With the last `n` records, or as many of them as are kept.
     Last(u64),
-    /// With the first record kept that was appended at this time or later. Never too late; too
+    /// With the first record kept whose append began at this time or later. Never too late; too
     /// early by up to the interval at which the log keeps append times (see
     /// [`Builder::stamp_every`](super::Builder::stamp_every)).
     Since(SystemTime),

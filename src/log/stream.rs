@@ -57,12 +57,17 @@ impl<R: Record + ToOwned + ?Sized> Stream for Records<R> {
             }
             ready!(cursor.poll_ready(cx));
             let limit = Limit { records: AHEAD, ..Limit::NONE };
+            // If a clone panics, those before it go with `clones`: the cursor shows them again.
+            let mut clones = std::mem::take(ahead);
             let seen = cursor.peek(limit, |batch| {
-                ahead.extend(batch.iter().map(|(offset, record)| (offset, record.to_owned())));
+                clones.extend(batch.iter().map(|(offset, record)| (offset, record.to_owned())));
                 batch.len()
             });
             match seen {
-                Ok(seen) => cursor.advance(seen.unwrap_or(0)),
+                Ok(seen) => {
+                    *ahead = clones;
+                    cursor.advance(seen.unwrap_or(0));
+                }
                 Err(ReadError::Lagged(lagged)) => return Poll::Ready(Some(Err(lagged))),
                 Err(ReadError::Closed | ReadError::TakenOver) => return Poll::Ready(None),
             }

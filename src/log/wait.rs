@@ -25,16 +25,17 @@
 //! The notifier stores its record, then loads `parked`; the waiter pushes itself, then looks for
 //! the record. Each writes one word and reads the other's, and the notifier has no fence in between
 //! (see [`crate::sync::barrier`]). The waiter that finds the stack empty, the *first* one, issues
-//! the heavy barrier; the others need none:
+//! the heavy barrier. The others need none of their own, but that one has to be over before they
+//! look:
 //!
 //! - If the notifier's load sees a node, its swap follows. Swaps and pushes are read-modify-writes
 //!   of one word: a push before the swap is taken and woken, a push after it sees the record,
 //!   which was stored before the swap.
 //! - If it sees an empty stack although a waiter had pushed, then that load was before the first
-//!   waiter's barrier, and so was the record's store, which the barrier makes visible. A waiter that
-//!   looked before that may have missed it. The first waiter, which looks after its barrier,
-//!   cannot: it finds its own condition met and notifies all the others
-//!   ([`Registered::First`] says that it must).
+//!   waiter's barrier, and so was the record's store, which the barrier makes visible to whoever
+//!   looks after it. `unsettled` counts the first waiters whose barrier is not over. A waiter that
+//!   pushes meanwhile issues one of its own. (It cannot leave that to the first one: what the two
+//!   wait for need not be the same, and the first may find nothing.)
 //!
 //! Shuttle models of this module run in `tests/models`.
 
@@ -66,6 +67,8 @@ pub(super) struct WaitSet {
     parked: AtomicPtr<Node>,
     /// Chains of waiters whose wake-up has been ordered but not carried out.
     waking: AtomicPtr<Node>,
+    /// First waiters on the way between their push and the end of their barrier, or about to be.
+    unsettled: AtomicUsize,
     /// Nodes in `parked`, roughly.
     linked: AtomicUsize,
     /// How many of them belong to dropped waiters, roughly.
@@ -111,8 +114,6 @@ const TAKEN: u32 = 4;
 enum Registered {
     /// Look for the condition once more, then sleep.
     Again,
-    /// As `Again`; but if the condition turns out to be met, notify everybody else.
-    First,
     /// A notification came in between: nothing is registered, look for the condition.
     Notified,
 }
@@ -132,6 +133,7 @@ impl WaitSet {
         WaitSet {
             parked: AtomicPtr::default(),
             waking: AtomicPtr::default(),
+            unsettled: AtomicUsize::new(0),
             linked: AtomicUsize::new(0),
             abandoned: AtomicUsize::new(0),
             passed_by: AtomicU32::new(0),
@@ -271,11 +273,17 @@ impl WaitSet {
         }
     }
 
-    /// Links a node. True if the stack was empty.
-    fn push(&self, node: Arc<Node>) -> bool {
+    /// Links a node. What a notifier stored that did not see it is visible afterwards.
+    fn push(&self, node: Arc<Node>) {
         let node = Arc::into_raw(node).cast_mut();
         let mut seen = self.parked.load(Ordering::Relaxed);
+        let mut announced = false;
         loop {
+            if seen.is_null() && !announced {
+                // Relaxed: published by the push below, to whoever pushes on top of it.
+                self.unsettled.fetch_add(1, Ordering::Relaxed);
+                announced = true;
+            }
             // SAFETY: the reference that we leak keeps the node alive; only its pusher writes
             // `next`, while it is unlinked.
             unsafe { (*node).next.store(seen, Ordering::Relaxed) };
@@ -287,11 +295,14 @@ impl WaitSet {
             }
         }
         self.linked.fetch_add(1, Ordering::Relaxed);
-        let first = seen.is_null();
-        if first {
+        // Acquire: pairs with the Release below. Zero means that everybody who announced itself
+        // before our push, the first one of this stack among them, is past its barrier.
+        if announced || self.unsettled.load(Ordering::Acquire) > 0 {
             barrier::heavy();
         }
-        first
+        if announced {
+            self.unsettled.fetch_sub(1, Ordering::Release);
+        }
     }
 
     /// A waiter has been dropped and its node is still linked.
@@ -349,9 +360,6 @@ impl Waiter {
             let registered = self.register(set, waker);
             if let Some(found) = look() {
                 self.cancel(set);
-                if registered == Registered::First {
-                    set.notify();
-                }
                 return Poll::Ready(found);
             }
             if registered != Registered::Notified {
@@ -417,8 +425,8 @@ impl Waiter {
                     unsafe { *node.waker.get() = Some(waker.clone()) };
                     node.state.store(WAITING, Ordering::Relaxed);
                     set.waits.fetch_add(1, Ordering::Relaxed);
-                    let first = set.push(node.clone());
-                    return if first { Registered::First } else { Registered::Again };
+                    set.push(node.clone());
+                    return Registered::Again;
                 }
                 TAKEN => {
                     // A notifier is about to let go of the node: leave it to it.

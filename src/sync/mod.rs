@@ -12,7 +12,7 @@ pub(crate) mod barrier;
 pub(crate) use std::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };
-pub(crate) use std::sync::{Arc, Mutex, MutexGuard};
+pub(crate) use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 /// How often a reader that waits with its thread looks again before it parks. A record that
 /// arrives within about a microsecond is taken without a system call.

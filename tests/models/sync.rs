@@ -7,7 +7,7 @@
 pub(crate) use shuttle::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };
-pub(crate) use shuttle::sync::{Arc, Mutex, MutexGuard};
+pub(crate) use shuttle::sync::{Arc, Mutex, MutexGuard, Weak};
 
 /// A waiting thread parks after one look: spinning would only lengthen the schedules.
 pub(crate) const SPINS: u32 = 1;

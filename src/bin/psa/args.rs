@@ -50,6 +50,8 @@ pub(crate) enum Command {
     Topics(TopicsArgs),
     /// Show what topics hold, who holds it, and how fast it moves
     Stats(StatsArgs),
+    /// Half a minute's tour in this terminal, on a server of its own
+    Demo(DemoArgs),
     /// Measure a server, and the machine it runs on
     Bench(crate::bench::args::BenchArgs),
     /// Print a completion script for a shell
@@ -263,6 +265,13 @@ pub(crate) struct StatsArgs {
     /// Print JSON, one object per topic and line
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// The same in a few seconds
+    #[arg(long)]
+    pub(crate) fast: bool,
 }
 
 #[derive(Debug, Args)]

@@ -8,6 +8,7 @@ mod args;
 mod bench;
 mod config;
 mod connect;
+mod demo;
 mod error;
 mod format;
 mod input;
@@ -79,6 +80,7 @@ fn run(cli: Cli) -> Result {
         Command::Sub(args) => subscribe::run(&client_config(&global)?, args),
         Command::Topics(args) => topics::run(&client_config(&global)?, args),
         Command::Stats(args) => stats::run(&client_config(&global)?, args),
+        Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&client_config(&global)?, args, global.server.is_some()),
     }
 }

@@ -24,6 +24,15 @@ pub(crate) enum Mode {
     Ceiling(CeilingArgs),
     /// Many bytes through a small memory, with subscribers that may stand still
     Publish(PublishArgs),
+    /// The time from a record's turn to each subscriber, at a fixed rate
+    Latency(LatencyArgs),
+    /// One subscriber catching up with stored records
+    Replay(ReplayArgs),
+    /// Subscribers that wait: what each costs, and how fast one record reaches all
+    Idle(IdleArgs),
+    /// The other half of `idle`
+    #[command(hide = true)]
+    IdleSubscribers(IdleSubscribersArgs),
 }
 
 /// What every mode takes.
@@ -41,15 +50,20 @@ pub(crate) struct Common {
     /// A flag for the server that is started, as `--serve=--workers=1`; may be repeated
     #[arg(long, value_name = "FLAG", allow_hyphen_values = true)]
     pub(crate) serve: Vec<String>,
-    /// Times to measure; the median counts
-    #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub(crate) runs: u32,
+    /// Times to measure; the median counts [default: 5; publish 1, latency 3, idle 10]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) runs: Option<u32>,
     /// Whether a server was named.
     #[arg(skip)]
     pub(crate) named: bool,
 }
 
 impl Common {
+    /// Times to measure, of a mode whose default is this.
+    pub(crate) fn runs(&self, default: u32) -> u32 {
+        self.runs.unwrap_or(default)
+    }
+
     /// Threads that read.
     pub(crate) fn threads(&self) -> usize {
         self.threads.unwrap_or_else(cores).max(1)
@@ -60,8 +74,8 @@ impl Common {
         self.writers.unwrap_or_else(cores).max(1)
     }
 
-    fn describe(&self) -> Value {
-        json!({ "runs": self.runs, "threads": self.threads(), "serve": self.serve, "named": self.named })
+    fn describe(&self, runs: u32) -> Value {
+        json!({ "runs": self.runs(runs), "threads": self.threads(), "serve": self.serve, "named": self.named })
     }
 }
 
@@ -87,6 +101,20 @@ fn parse_count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..=1_000_000) => Ok(count),
         _ => Err("give a number from 1 to 1000000".into()),
+    }
+}
+
+fn parse_stamped(text: &str) -> Result<usize, String> {
+    match parse_record(text)? {
+        size @ 16.. => Ok(size),
+        _ => Err("a record needs 16 bytes for its number and its time".into()),
+    }
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if (0.1..=10_000_000.0).contains(&rate) => Ok(rate),
+        _ => Err("give records a second, from 0.1 to 10000000".into()),
     }
 }
 
@@ -132,7 +160,7 @@ pub(crate) struct FanoutArgs {
 
 impl FanoutArgs {
     pub(crate) fn describe(&self, plan: &Plan, chunk: u32) -> Value {
-        let mut config = self.common.describe();
+        let mut config = self.common.describe(5);
         config["writers"] = self.common.writers().into();
         config["chunk_records"] = chunk.into();
         describe_plan(&mut config, plan);
@@ -163,7 +191,7 @@ pub(crate) struct CeilingArgs {
 
 impl CeilingArgs {
     pub(crate) fn describe(&self, ceiling: &Ceiling) -> Value {
-        let mut config = self.common.describe();
+        let mut config = self.common.describe(5);
         config["writers"] = self.common.writers().into();
         config["chunk_records"] = ceiling.chunk.into();
         config
@@ -205,7 +233,7 @@ pub(crate) struct PublishArgs {
 
 impl PublishArgs {
     pub(crate) fn describe(&self, plan: &Plan, limit: &str) -> Value {
-        let mut config = self.common.describe();
+        let mut config = self.common.describe(1);
         describe_plan(&mut config, plan);
         config["bytes"] = self.bytes.into();
         config["memory_limit"] = limit.parse::<u64>().ok().into();
@@ -213,6 +241,81 @@ impl PublishArgs {
         config["pause"] = json!(plan.pause.map(format_duration));
         config
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LatencyArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Records published a second
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = parse_rate)]
+    pub(crate) rate: f64,
+    /// Subscribers
+    #[arg(long, value_name = "N", default_value = "10", value_parser = parse_count)]
+    pub(crate) subs: usize,
+    /// Bytes of a record, at least 16
+    #[arg(long, value_name = "SIZE", default_value = "64", value_parser = parse_stamped)]
+    pub(crate) size: usize,
+    /// How long each run is
+    #[arg(long, value_name = "S", default_value = "5", value_parser = parse_seconds)]
+    pub(crate) seconds: f64,
+}
+
+impl LatencyArgs {
+    pub(crate) fn describe(&self, plan: &Plan) -> Value {
+        let mut config = self.common.describe(3);
+        describe_plan(&mut config, plan);
+        config["rate"] = self.rate.into();
+        config
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Records that are stored
+    #[arg(long, value_name = "M", default_value = "10000000", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub(crate) records: u64,
+    /// Bytes of a record
+    #[arg(long, value_name = "SIZE", default_value = "64", value_parser = parse_record)]
+    pub(crate) size: usize,
+    /// The topic's segment size [default: the server's]
+    #[arg(long, value_name = "SIZE", value_parser = parse_segment)]
+    pub(crate) segment: Option<u32>,
+}
+
+impl ReplayArgs {
+    pub(crate) fn describe(&self) -> Value {
+        let mut config = self.common.describe(5);
+        config["segment_bytes"] = self.segment.unwrap_or(0).into();
+        config
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IdleArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Subscribers
+    #[arg(long, value_name = "N", default_value = "10000", value_parser = parse_count)]
+    pub(crate) subs: usize,
+}
+
+impl IdleArgs {
+    pub(crate) fn describe(&self) -> Value {
+        self.common.describe(10)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IdleSubscribersArgs {
+    #[arg(long)]
+    pub(crate) topic: String,
+    #[arg(long, value_parser = parse_count)]
+    pub(crate) subs: usize,
+    #[arg(long, default_value = "2")]
+    pub(crate) threads: usize,
 }
 
 fn describe_plan(config: &mut Value, plan: &Plan) {

@@ -176,7 +176,7 @@ async fn write_chunks(
     Ok(chunks)
 }
 
-fn limit(finished: &[Finished<()>], sent: u64, began: Instant) -> Limit {
+fn limit(finished: &[Finished], sent: u64, began: Instant) -> Limit {
     let mut faults = 0;
     let mut deliveries = 0;
     for one in finished {

@@ -46,6 +46,7 @@ pub(crate) fn fanout(config: &Config, args: &FanoutArgs) -> Result {
         size: args.size,
         batch: args.batch.unwrap_or_else(|| usual_batch(args.size)),
         amount,
+        pace: None,
         one_by_one: false,
         threads: common.threads(),
     };
@@ -65,8 +66,8 @@ pub(crate) fn fanout(config: &Config, args: &FanoutArgs) -> Result {
     measure()?;
     let mut limits = vec![measure()?];
     let mut runs = Vec::new();
-    for i in 1..=common.runs {
-        let title = format!("run {i} of {}", common.runs);
+    for i in 1..=common.runs(5) {
+        let title = format!("run {i} of {}", common.runs(5));
         runs.push(plan.run(&mut rig, &title, || ())?);
         limits.push(measure()?);
     }
@@ -77,7 +78,7 @@ pub(crate) fn fanout(config: &Config, args: &FanoutArgs) -> Result {
     report.print(common.json)
 }
 
-fn summarise(report: &mut Report, runs: &[Run<()>], limits: &[Option<Limit>], size: usize) {
+fn summarise(report: &mut Report, runs: &[Run], limits: &[Option<Limit>], size: usize) {
     let (mut speed, mut ceiling, mut ratio) =
         (Spread::default(), Spread::default(), Spread::default());
     let (mut seconds, mut tally, mut each) = (Spread::default(), Tally::default(), Vec::new());
@@ -129,7 +130,7 @@ pub(crate) fn ceiling(args: &CeilingArgs) -> Result {
     ceiling.run()?;
     let (mut speed, mut seconds) = (Spread::default(), Spread::default());
     let (mut deliveries, mut faults) = (0, 0);
-    for _ in 0..common.runs {
+    for _ in 0..common.runs(5) {
         let limit = ceiling.run()?;
         speed.push(limit.per_second());
         seconds.push(limit.seconds);

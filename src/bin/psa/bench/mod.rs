@@ -22,8 +22,11 @@ pub(crate) mod args;
 mod ceiling;
 pub(crate) mod facts;
 mod fanout;
+mod idle;
+mod latency;
 mod publish;
 mod readers;
+mod replay;
 mod report;
 mod rig;
 mod run;
@@ -49,5 +52,18 @@ pub(crate) fn run(config: &Config, args: BenchArgs, named: bool) -> Result {
             args.common.named = named;
             publish::publish(config, &args)
         }
+        Mode::Latency(mut args) => {
+            args.common.named = named;
+            latency::latency(config, &args)
+        }
+        Mode::Replay(mut args) => {
+            args.common.named = named;
+            replay::replay(config, &args)
+        }
+        Mode::Idle(mut args) => {
+            args.common.named = named;
+            idle::idle(config, &args)
+        }
+        Mode::IdleSubscribers(args) => idle::subscribers(config, &args),
     }
 }

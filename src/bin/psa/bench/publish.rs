@@ -48,6 +48,7 @@ pub(crate) fn publish(config: &Config, args: &PublishArgs) -> Result {
         size: args.size,
         batch: args.batch.unwrap_or_else(|| usual_batch(args.size)),
         amount: Amount::Records(records),
+        pace: None,
         one_by_one: overflow == Overflow::Reject,
         threads: common.threads(),
     };
@@ -59,10 +60,10 @@ pub(crate) fn publish(config: &Config, args: &PublishArgs) -> Result {
     let (mut speed, mut published, mut seconds) =
         (Spread::default(), Spread::default(), Spread::default());
     let (mut runs, mut tally, mut each) = (Vec::new(), Tally::default(), Vec::new());
-    for i in 1..=common.runs {
+    for i in 1..=common.runs(1) {
         // A fresh server each time: its peak is this run's.
         let mut rig = Rig::new(config, common, &flags)?;
-        let run = plan.run(&mut rig, &format!("run {i} of {}", common.runs), || ())?;
+        let run = plan.run(&mut rig, &format!("run {i} of {}", common.runs(1)), || ())?;
         tally.add(&run.tally);
         speed.push(run.per_second());
         seconds.push(run.seconds);
@@ -86,7 +87,7 @@ pub(crate) fn publish(config: &Config, args: &PublishArgs) -> Result {
     report.spread("deliveries_per_s", "deliveries", &speed, rate);
     report.spread("seconds", "seconds a run", &seconds, |seconds| format!("{seconds:.2}"));
     report.tally(&tally);
-    let sum = |what: fn(&super::run::Run<()>) -> u64| runs.iter().map(what).sum::<u64>();
+    let sum = |what: fn(&super::run::Run) -> u64| runs.iter().map(what).sum::<u64>();
     let refused = sum(|run| run.published.refused);
     let waits = sum(|run| run.stats.publisher_waits);
     let evictions = sum(|run| run.stats.evictions);
@@ -99,7 +100,15 @@ pub(crate) fn publish(config: &Config, args: &PublishArgs) -> Result {
     if overflow == Overflow::Reject {
         report.row("refused", format!("{} frames, sent again", human_count(refused)));
     }
+    let mut still = Tally::default();
+    runs.iter().for_each(|run| still.add(&run.stalled));
+    report.set("stalled_gaps", still.gaps);
+    report.set("stalled_missed", still.missed);
     if overflow == Overflow::Evict {
+        report.row(
+            "of those, by the stalled",
+            format!("{}, of {} records", still.gaps, human_count(still.missed)),
+        );
         report.row("evicted", format!("{evictions} times; cut off and resumed {resumed} times"));
     }
     report.set("records", sum(|run| run.published.records));

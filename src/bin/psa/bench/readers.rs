@@ -11,12 +11,14 @@ use crate::error::{Error, Exit, Result};
 use psa::protocol::{Start, TopicName};
 use std::cell::RefCell;
 use std::io;
+use std::net::TcpStream as StdStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 /// Bytes that one read takes at most: near what stays in a core's own cache.
 const READ: usize = 256 << 10;
@@ -28,7 +30,7 @@ thread_local! {
 /// One subscriber, before it reads.
 #[derive(Debug)]
 pub(crate) struct Subscriber<S> {
-    pub(crate) stream: std::net::TcpStream,
+    pub(crate) stream: StdStream,
     /// What was read from the stream already.
     pub(crate) input: Vec<u8>,
     pub(crate) verifier: Verifier,
@@ -49,13 +51,12 @@ pub(crate) struct Resume {
 
 /// One subscriber, afterwards.
 #[derive(Debug)]
-pub(crate) struct Finished<S> {
-    pub(crate) sink: S,
+pub(crate) struct Finished {
     pub(crate) tally: Tally,
     /// The offset behind the last record.
     pub(crate) next: u64,
-    /// Whether the server said that the topic ended.
-    pub(crate) closed: bool,
+    /// Whether it stood still for a while.
+    pub(crate) held: bool,
     /// When the last bytes came.
     pub(crate) last: Option<Instant>,
     /// Times that it was cut off and went on.
@@ -64,14 +65,14 @@ pub(crate) struct Finished<S> {
 
 /// Subscribers that read, on threads of their own.
 #[derive(Debug)]
-pub(crate) struct Readers<S> {
-    threads: Vec<JoinHandle<Result<Vec<Finished<S>>>>>,
+pub(crate) struct Readers {
+    threads: Vec<JoinHandle<Result<Vec<Finished>>>>,
     delivered: Arc<AtomicU64>,
 }
 
-impl<S: Sink> Readers<S> {
+impl Readers {
     /// Lets them read, spread over so many threads.
-    pub(crate) fn start(subscribers: Vec<Subscriber<S>>, threads: usize) -> Readers<S> {
+    pub(crate) fn start<S: Sink>(subscribers: Vec<Subscriber<S>>, threads: usize) -> Readers {
         let threads = threads.clamp(1, subscribers.len().max(1));
         let delivered = Arc::new(AtomicU64::new(0));
         let mut shares: Vec<Vec<_>> = (0..threads).map(|_| Vec::new()).collect();
@@ -97,7 +98,7 @@ impl<S: Sink> Readers<S> {
     }
 
     /// Waits until all have come to their end.
-    pub(crate) fn join(self) -> Result<Vec<Finished<S>>> {
+    pub(crate) fn join(self) -> Result<Vec<Finished>> {
         let mut all = Vec::new();
         for thread in self.threads {
             let share = thread.join();
@@ -110,17 +111,20 @@ impl<S: Sink> Readers<S> {
 fn read_all<S: Sink>(
     share: Vec<Subscriber<S>>,
     delivered: &Arc<AtomicU64>,
-) -> Result<Vec<Finished<S>>> {
+) -> Result<Vec<Finished>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Error::failed("runtime", error))?;
     let unit = share.iter().map(|one| one.verifier.shape().longest_unit()).max().unwrap_or(0);
     BUFFER.with_borrow_mut(|buffer| buffer.resize(READ + unit, 0));
     runtime.block_on(async {
-        let read = |one: Subscriber<S>| tokio::spawn(one.read(delivered.clone()));
-        let tasks: Vec<_> = share.into_iter().map(read).collect();
-        let mut all = Vec::with_capacity(tasks.len());
-        for task in tasks {
-            all.push(task.await.map_err(|_| Error::failed("a reader", "it panicked"))??);
+        let mut all = Vec::with_capacity(share.len());
+        let mut tasks = JoinSet::new();
+        for one in share {
+            tasks.spawn(one.read(delivered.clone()));
+        }
+        // The first that fails ends them all.
+        while let Some(task) = tasks.join_next().await {
+            all.push(task.map_err(|_| Error::failed("a reader", "it panicked"))??);
         }
         Ok(all)
     })
@@ -134,41 +138,58 @@ enum Read {
 }
 
 impl<S: Sink> Subscriber<S> {
-    async fn read(mut self, delivered: Arc<AtomicU64>) -> Result<Finished<S>> {
-        if let Some(hold) = &mut self.hold {
+    async fn read(self, delivered: Arc<AtomicU64>) -> Result<Finished> {
+        let Subscriber { stream, input, verifier, sink, mut hold, resume } = self;
+        if let Some(hold) = &mut hold {
             // An error means that whoever holds us is gone: read on.
             let _ = hold.wait_for(|go| *go).await;
         }
-        let (mut stream, mut resumed, mut last) = (register(&self.stream)?, 0, None);
-        // What the handshake brought along.
-        let kept = std::mem::take(&mut self.input);
-        let done = self.verifier.feed(&kept, &mut self.sink).map_err(|error| bad(&error))?;
-        self.input = kept[done..].to_vec();
-        while !self.verifier.is_closed() {
-            let before = self.verifier.tally().records;
-            let read = match self.look(&stream) {
-                Err(error) if self.resume.is_some() && is_cut(&error) => {
-                    stream = self.reconnect()?;
+        let mut stream = register(stream)?;
+        let (held, mut resumed, mut last) = (hold.is_some(), 0, None);
+        let mut intake = Intake { input: Vec::new(), verifier, sink, resume };
+        intake.begin(&input)?;
+        while !intake.verifier.is_closed() {
+            let before = intake.verifier.tally().records;
+            let read = match intake.look(&stream) {
+                Err(error) if intake.resume.is_some() && is_cut(&error) => {
+                    stream = intake.reconnect()?;
                     resumed += 1;
                     continue;
                 }
                 read => read.map_err(|error| lost(&error))?,
             };
-            delivered.fetch_add(self.verifier.tally().records - before, Ordering::Relaxed);
+            delivered.fetch_add(intake.verifier.tally().records - before, Ordering::Relaxed);
             match read {
                 Read::Some => last = Some(Instant::now()),
                 Read::Nothing => stream.readable().await.map_err(|error| lost(&error))?,
-                Read::End if self.resume.is_some() => {
-                    stream = self.reconnect()?;
+                Read::End if intake.resume.is_some() => {
+                    stream = intake.reconnect()?;
                     resumed += 1;
                 }
-                Read::End if self.verifier.is_between() && self.input.is_empty() => break,
+                Read::End if intake.verifier.is_between() && intake.input.is_empty() => break,
                 Read::End => return Err(lost(&io::ErrorKind::UnexpectedEof.into())),
             }
         }
-        let Subscriber { verifier, sink, .. } = self;
-        let (tally, next, closed) = (verifier.tally(), verifier.next(), verifier.is_closed());
-        Ok(Finished { sink, tally, next, closed, last, resumed })
+        let (tally, next) = (intake.verifier.tally(), intake.verifier.next());
+        Ok(Finished { tally, next, held, last, resumed })
+    }
+}
+
+/// What is between a socket and the figures.
+struct Intake<S> {
+    /// The bytes of a unit that a read cut.
+    input: Vec<u8>,
+    verifier: Verifier,
+    sink: S,
+    resume: Option<Resume>,
+}
+
+impl<S: Sink> Intake<S> {
+    /// Takes in what the handshake brought along.
+    fn begin(&mut self, kept: &[u8]) -> Result {
+        let done = self.verifier.feed(kept, &mut self.sink).map_err(|error| bad(&error))?;
+        self.input = kept[done..].to_vec();
+        Ok(())
     }
 
     /// Reads once and checks what came.
@@ -205,22 +226,16 @@ impl<S: Sink> Subscriber<S> {
         let mut wire = Wire::connect(target)?;
         wire.subscribe(topic, start)?;
         self.verifier.reconnected();
-        let kept;
-        (self.stream, kept) = wire.into_parts()?;
-        let done = self.verifier.feed(&kept, &mut self.sink).map_err(|error| bad(&error))?;
-        self.input = kept[done..].to_vec();
-        register(&self.stream)
+        let (stream, kept) = wire.into_parts()?;
+        self.begin(&kept)?;
+        register(stream)
     }
 }
 
 /// Hands a blocking socket over to the runtime.
-fn register(stream: &std::net::TcpStream) -> Result<TcpStream> {
-    let open = || {
-        let stream = stream.try_clone()?;
-        stream.set_nonblocking(true)?;
-        TcpStream::from_std(stream)
-    };
-    open().map_err(|error| Error::failed("a subscriber", error))
+fn register(stream: StdStream) -> Result<TcpStream> {
+    let registered = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+    registered.map_err(|error| Error::failed("a subscriber", error))
 }
 
 fn is_cut(error: &io::Error) -> bool {

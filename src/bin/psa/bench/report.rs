@@ -1,9 +1,9 @@
 //! Figures: medians with their spread, one JSON object or a short table.
 
-use super::facts;
+use super::facts::{self, Usage};
 use super::run::Run;
 use super::verify::Tally;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::table;
 use serde_json::{Map, Value, json};
 
@@ -37,6 +37,8 @@ impl Spread {
 pub(crate) struct Report {
     figures: Map<String, Value>,
     rows: Vec<(String, String)>,
+    /// Records that did not arrive as they should.
+    faults: u64,
 }
 
 /// Keys that every mode has, so that a program need not know which it reads; null where it has none.
@@ -69,7 +71,7 @@ impl Report {
         figures.insert("config".into(), config);
         figures.insert("machine".into(), facts::machine());
         figures.extend(ALWAYS.map(|key| (key.to_owned(), Value::Null)));
-        Report { figures, rows: Vec::new() }
+        Report { figures, rows: Vec::new(), faults: 0 }
     }
 
     /// A figure for programs.
@@ -106,6 +108,7 @@ impl Report {
 
     /// What subscribers saw.
     pub(crate) fn tally(&mut self, tally: &Tally) {
+        self.faults += tally.lost + tally.duplicated + tally.corrupt;
         self.set("deliveries", tally.records);
         self.set("chunks", tally.chunks);
         for (key, value) in [
@@ -128,33 +131,53 @@ impl Report {
     }
 
     /// What the server and the generator used in all the runs together.
-    pub(crate) fn usage<S>(&mut self, runs: &[Run<S>]) {
+    pub(crate) fn usage(&mut self, runs: &[Run]) {
         let deliveries: u64 = runs.iter().map(|run| run.tally.records).sum();
         let client: f64 = runs.iter().map(|run| run.client_cpu).sum();
-        self.set("client_cpu_s", client);
-        let Some(peak) =
-            runs.iter().filter_map(|run| run.server).map(|server| server.peak_rss).max()
-        else {
-            return;
-        };
-        let cpu: f64 = runs.iter().filter_map(|run| run.server).map(|server| server.cpu).sum();
-        let each = 1e9 * cpu / deliveries.max(1) as f64;
-        self.set("peak_rss_bytes", peak);
-        self.set("server_cpu_s", cpu);
-        self.set("server_cpu_ns_per_delivery", each);
-        self.row("server's peak memory", crate::units::human_size(peak));
-        self.row("server's processor time", format!("{cpu:.2} s, {each:.1} ns for each delivery"));
-        self.row("load generator's processor time", format!("{client:.2} s"));
+        let mut server = None;
+        for used in runs.iter().filter_map(|run| run.server) {
+            let sum: &mut Usage = server.get_or_insert_default();
+            sum.cpu += used.cpu;
+            sum.peak_rss = sum.peak_rss.max(used.peak_rss);
+        }
+        self.used(server, client, deliveries);
+    }
+
+    /// What the server, if it is our own, and the generator used for so many deliveries.
+    pub(crate) fn used(&mut self, server: Option<Usage>, client_cpu: f64, deliveries: u64) {
+        self.set("client_cpu_s", client_cpu);
+        if let Some(Usage { peak_rss, cpu, .. }) = server {
+            let each = 1e9 * cpu / deliveries.max(1) as f64;
+            self.set("peak_rss_bytes", peak_rss);
+            self.set("server_cpu_s", cpu);
+            self.set("server_cpu_ns_per_delivery", each);
+            self.row("server's peak memory", crate::units::human_size(peak_rss));
+            self.row(
+                "server's processor time",
+                format!("{cpu:.2} s, {each:.1} ns for each delivery"),
+            );
+        }
+        self.row("load generator's processor time", format!("{client_cpu:.2} s"));
     }
 
     /// Writes it on standard output.
+    ///
+    /// # Errors
+    ///
+    /// Also if a record was lost, duplicated or corrupt: then there is nothing to be proud of.
     pub(crate) fn print(&self, json: bool) -> Result {
         if json {
-            return crate::print(format!("{}\n", Value::Object(self.figures.clone())).as_bytes());
+            crate::print(format!("{}\n", Value::Object(self.figures.clone())).as_bytes())?;
+        } else {
+            let rows: Vec<(&str, String)> =
+                self.rows.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+            crate::print(table::list(&rows).as_bytes())?;
         }
-        let rows: Vec<(&str, String)> =
-            self.rows.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
-        crate::print(table::list(&rows).as_bytes())
+        if self.faults == 0 {
+            return Ok(());
+        }
+        let why = format!("{} records were lost, duplicated or corrupt", self.faults);
+        Err(Error::failed("the benchmark failed", why))
     }
 }
 

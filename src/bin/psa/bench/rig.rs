@@ -88,14 +88,26 @@ impl Rig {
         resumes: bool,
     ) -> Result<Subscriber<S>> {
         let name = TopicName::new(topic).map_err(|error| failure("topic", &error.into()))?;
-        let mut wire = Wire::connect(&self.target)?;
-        let (epoch, next) = wire.subscribe(name, Start::At(0))?;
-        let (stream, input) = wire.into_parts()?;
-        let resume = resumes.then(|| {
-            let (target, topic) = (self.target.clone(), topic.to_owned());
-            Resume { target, topic, epoch }
-        });
-        let verifier = Verifier::new(shape, next);
-        Ok(Subscriber { stream, input, verifier, sink, hold, resume })
+        subscriber(&self.target, name, shape, sink, hold, resumes)
     }
+}
+
+/// Subscribes one to a topic's records from the first on; see [`Rig::subscribe`].
+pub(crate) fn subscriber<S: Sink>(
+    target: &Target,
+    topic: TopicName<'_>,
+    shape: Shape,
+    sink: S,
+    hold: Option<watch::Receiver<bool>>,
+    resumes: bool,
+) -> Result<Subscriber<S>> {
+    let mut wire = Wire::connect(target)?;
+    let (epoch, next) = wire.subscribe(topic, Start::At(0))?;
+    let (stream, input) = wire.into_parts()?;
+    let resume = resumes.then(|| {
+        let (target, topic) = (target.clone(), topic.as_str().to_owned());
+        Resume { target, topic, epoch }
+    });
+    let verifier = Verifier::new(shape, next);
+    Ok(Subscriber { stream, input, verifier, sink, hold, resume })
 }

@@ -1,9 +1,9 @@
 //! One run through a server: a publisher, subscribers that check, and what it took.
 
 use super::facts::{self, Usage};
-use super::readers::{Finished, Readers};
+use super::readers::Readers;
 use super::rig::Rig;
-use super::source::{Amount, Published, Source};
+use super::source::{Amount, Pace, Published, Source};
 use super::verify::{Shape, Sink, Tally};
 use crate::error::{Error, Exit, Result};
 use crate::units::human_count;
@@ -32,16 +32,20 @@ pub(crate) struct Plan {
     pub(crate) size: usize,
     pub(crate) batch: usize,
     pub(crate) amount: Amount,
+    /// At which rate; `None`: as fast as it goes.
+    pub(crate) pace: Option<Pace>,
     pub(crate) one_by_one: bool,
     pub(crate) threads: usize,
 }
 
 /// What came of it.
 #[derive(Debug)]
-pub(crate) struct Run<S> {
+pub(crate) struct Run {
     pub(crate) published: Published,
     /// All subscribers together.
     pub(crate) tally: Tally,
+    /// Those among them that stood still.
+    pub(crate) stalled: Tally,
     /// From the first publish to the last delivery.
     pub(crate) seconds: f64,
     /// Times that a subscriber was cut off and went on.
@@ -52,10 +56,9 @@ pub(crate) struct Run<S> {
     pub(crate) server: Option<Usage>,
     /// Processor time of the load generator.
     pub(crate) client_cpu: f64,
-    pub(crate) sinks: Vec<S>,
 }
 
-impl<S> Run<S> {
+impl Run {
     /// Records delivered to all subscribers together, a second.
     pub(crate) fn per_second(&self) -> f64 {
         self.tally.records as f64 / self.seconds
@@ -75,7 +78,7 @@ impl Plan {
         rig: &mut Rig,
         title: &str,
         sink: impl Fn() -> S,
-    ) -> Result<Run<S>> {
+    ) -> Result<Run> {
         let topic = rig.topic(self.settings)?;
         let evicts = self.settings.overflow == Some(Overflow::Evict);
         let (release, hold) = watch::channel(false);
@@ -95,6 +98,7 @@ impl Plan {
             size: self.size,
             batch: self.batch,
             amount: self.amount,
+            pace: self.pace.clone(),
             one_by_one: self.one_by_one,
         };
         let publishing = {
@@ -124,30 +128,24 @@ impl Plan {
         let server =
             used.zip(server).map(|(after, before)| Usage { cpu: after.cpu - before.cpu, ..after });
         let client_cpu = facts::own_cpu().zip(client).map_or(0.0, |(after, before)| after - before);
-        Ok(sum(finished, published, stats, server, client_cpu))
+        // The readers' order is not the subscribers' order; those that stood still know it.
+        let (mut tally, mut stalled) = (Tally::default(), Tally::default());
+        let (mut last, mut resumed) = (published.began, 0);
+        for one in &finished {
+            let mut own = one.tally;
+            // What is missing at the end is as lost as what is missing in the middle.
+            own.lost += published.records.saturating_sub(one.next);
+            own.duplicated += one.next.saturating_sub(published.records);
+            tally.add(&own);
+            if one.held {
+                stalled.add(&own);
+            }
+            last = last.max(one.last.unwrap_or(last));
+            resumed += one.resumed;
+        }
+        let seconds = (last - published.began).max(Duration::from_nanos(1)).as_secs_f64();
+        Ok(Run { published, tally, stalled, seconds, resumed, stats, server, client_cpu })
     }
-}
-
-fn sum<S>(
-    finished: Vec<Finished<S>>,
-    published: Published,
-    stats: TopicStats,
-    server: Option<Usage>,
-    client_cpu: f64,
-) -> Run<S> {
-    let mut tally = Tally::default();
-    let (mut last, mut resumed, mut sinks) = (published.began, 0, Vec::new());
-    for one in finished {
-        tally.add(&one.tally);
-        // What is missing at the end is as lost as what is missing in the middle.
-        tally.lost += published.records.saturating_sub(one.next);
-        tally.duplicated += one.next.saturating_sub(published.records);
-        last = last.max(one.last.unwrap_or(last));
-        resumed += one.resumed;
-        sinks.push(one.sink);
-    }
-    let seconds = (last - published.began).max(Duration::from_nanos(1)).as_secs_f64();
-    Run { published, tally, seconds, resumed, stats, server, client_cpu, sinks }
 }
 
 /// Shows how far it is, and notices when it does not go on.
@@ -171,7 +169,7 @@ impl Watch {
     }
 
     /// Waits a moment, and shows how far it is then.
-    fn look<S: Sink>(&mut self, readers: &Readers<S>, published: &AtomicU64) -> Result {
+    fn look(&mut self, readers: &Readers, published: &AtomicU64) -> Result {
         std::thread::sleep(if self.seen == 0 { LOOK / 20 } else { LOOK });
         let (published, delivered) = (published.load(Ordering::Relaxed), readers.delivered());
         if published + delivered != self.seen {

@@ -7,10 +7,11 @@
 //! stay their offsets.
 
 use super::verify::NUMBER;
-use super::wire::{Target, Wire};
+use super::wire::{Target, Wire, lost};
 use crate::error::{Error, Exit, Result};
 use psa::protocol::{Code, Reply, Request, TopicName, encode_publish};
 use std::io;
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -32,6 +33,8 @@ pub(crate) struct Source {
     pub(crate) batch: usize,
     /// How many, or until when.
     pub(crate) amount: Amount,
+    /// At which rate; `None`: as fast as it goes.
+    pub(crate) pace: Option<Pace>,
     /// Whether a frame is sent only when the one before it was taken.
     pub(crate) one_by_one: bool,
 }
@@ -43,6 +46,17 @@ pub(crate) enum Amount {
     Records(u64),
     /// So long.
     Time(Duration),
+}
+
+/// A fixed rate, kept whether or not anything arrives.
+#[derive(Clone, Debug)]
+pub(crate) struct Pace {
+    /// Records a second.
+    pub(crate) rate: f64,
+    /// What records' times count from.
+    pub(crate) base: Instant,
+    /// How late each record was sent.
+    pub(crate) late: super::latency::Times,
 }
 
 /// What was published.
@@ -144,33 +158,16 @@ impl Source {
 
     fn pipelined(&self, wire: Wire, published: &Arc<AtomicU64>) -> Result<Published> {
         let (mut stream, input) = wire.into_parts()?;
-        let acks = Wire::from_parts(stream.try_clone().map_err(|e| super::wire::lost(&e))?, input);
+        let acks = Wire::from_parts(stream.try_clone().map_err(|error| lost(&error))?, input);
         let sent = Arc::new(AtomicU64::new(0));
         let taking = {
             let (sent, acknowledged) = (sent.clone(), published.clone());
             std::thread::spawn(move || take_acks(acks, &sent, &acknowledged))
         };
         let began = Instant::now();
-        let (mut frame, mut count) = (None, 0);
-        let (mut first, mut request) = (0, 0_u32);
-        let written = loop {
-            let wanted = self.next(first, began);
-            if wanted == 0 {
-                break Ok(());
-            }
-            if frame.is_none() || count != wanted {
-                frame = Some(Frame::new(&self.topic, wanted, self.size)?);
-                count = wanted;
-            }
-            let Some(frame) = &mut frame else { break Ok(()) };
-            frame.number(first);
-            frame.set_request(request);
-            request = request.wrapping_add(1);
-            first += count as u64;
-            sent.store(first, Ordering::Release);
-            if let Err(error) = io::Write::write_all(&mut stream, frame.bytes()) {
-                break Err(super::wire::lost(&error));
-            }
+        let (written, first) = match &self.pace {
+            None => self.write(&mut stream, &sent, began),
+            Some(pace) => self.write_paced(pace, &mut stream, &sent, began),
         };
         // The end is told by a bit that no offset has.
         sent.fetch_or(LAST, Ordering::Release);
@@ -180,7 +177,8 @@ impl Source {
             // The taker may be waiting for an acknowledgement that has come: make one more.
             let mut ping = Vec::new();
             Request::Ping { token: 0 }.encode(&mut ping);
-            io::Write::write_all(&mut stream, &ping).map_err(|e| super::wire::lost(&e))?;
+            let pinged = io::Write::write_all(&mut stream, &ping);
+            pinged.map_err(|error| lost(&error))?;
         }
         let taken = taking.join().map_err(|_| Error::failed("the publisher", "it panicked"))?;
         // What the server said explains a connection that broke.
@@ -190,6 +188,73 @@ impl Source {
         };
         let took = last.saturating_duration_since(began);
         Ok(Published { records: first, began, took, longest_wait, refused: 0 })
+    }
+
+    /// Sends everything as fast as it goes; how many records were sent.
+    fn write(&self, stream: &mut TcpStream, sent: &AtomicU64, began: Instant) -> (Result, u64) {
+        let (mut frame, mut count) = (None, 0);
+        let (mut first, mut request) = (0, 0_u32);
+        loop {
+            let wanted = self.next(first, began);
+            if wanted == 0 {
+                return (Ok(()), first);
+            }
+            if frame.is_none() || count != wanted {
+                frame = match Frame::new(&self.topic, wanted, self.size) {
+                    Ok(frame) => Some(frame),
+                    Err(error) => return (Err(error), first),
+                };
+                count = wanted;
+            }
+            let Some(frame) = &mut frame else { continue };
+            frame.number(first);
+            frame.set_request(request);
+            request = request.wrapping_add(1);
+            first += count as u64;
+            sent.store(first, Ordering::Release);
+            if let Err(error) = io::Write::write_all(stream, frame.bytes()) {
+                return (Err(lost(&error)), first);
+            }
+        }
+    }
+
+    /// Sends each record when its turn is, in a frame of its own, and all that are due in one write.
+    fn write_paced(
+        &self,
+        pace: &Pace,
+        stream: &mut TcpStream,
+        sent: &AtomicU64,
+        began: Instant,
+    ) -> (Result, u64) {
+        let (all, mut first) = match self.amount {
+            Amount::Records(records) => (records, 0),
+            Amount::Time(time) => ((time.as_secs_f64() * pace.rate).ceil() as u64, 0),
+        };
+        let mut frame = match Frame::new(&self.topic, 1, self.size) {
+            Ok(frame) => frame,
+            Err(error) => return (Err(error), 0),
+        };
+        let turn = |number: u64| began + Duration::from_secs_f64(number as f64 / pace.rate);
+        let mut due = Vec::new();
+        while first < all {
+            let now = Instant::now();
+            std::thread::sleep(turn(first).saturating_duration_since(now));
+            let now = Instant::now();
+            due.clear();
+            while first < all && turn(first) <= now {
+                frame.number(first);
+                frame.set_request(first as u32);
+                frame.stamp((turn(first) - pace.base).as_nanos() as u64);
+                due.extend_from_slice(frame.bytes());
+                pace.late.note(now - turn(first));
+                first += 1;
+            }
+            sent.store(first, Ordering::Release);
+            if let Err(error) = io::Write::write_all(stream, &due) {
+                return (Err(lost(&error)), first);
+            }
+        }
+        (Ok(()), first)
     }
 
     fn one_by_one(&self, mut wire: Wire, published: &Arc<AtomicU64>) -> Result<Published> {
@@ -212,8 +277,8 @@ impl Source {
             loop {
                 wire.send(frame.bytes())?;
                 match wire.reply(answer)? {
-                    Answer::Taken { first: at, count } => {
-                        in_order(at, count, first)?;
+                    Answer::Taken { first: at, .. } => {
+                        in_order(at, first)?;
                         break;
                     }
                     Answer::Full => refused += 1,
@@ -249,7 +314,7 @@ fn take_acks(
         let waiting = due & !LAST > next;
         match wire.reply(answer)? {
             Answer::Taken { first, count } => {
-                in_order(first, count, next)?;
+                in_order(first, next)?;
                 next += u64::from(count);
                 acknowledged.store(next, Ordering::Relaxed);
                 let now = Instant::now();
@@ -269,7 +334,7 @@ fn take_acks(
     }
 }
 
-fn in_order(first: u64, _count: u32, expected: u64) -> Result {
+fn in_order(first: u64, expected: u64) -> Result {
     if first == expected {
         return Ok(());
     }
