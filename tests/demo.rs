@@ -23,7 +23,7 @@ fn the_demo_verifies_what_it_shows() {
         "cid is back",
         "dora is killed (SIGKILL)",
         "dora is started again",
-        "The topic is closed",
+        "Everybody has read to the end",
     ] {
         assert!(story.contains(part), "{part}: {story}");
     }
