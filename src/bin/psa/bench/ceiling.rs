@@ -5,6 +5,7 @@
 //! in the processor's cache, which a log's records need not. Each write hands over what is left of one
 //! chunk, as the server's do. Writing threads wait for nothing but their sockets.
 
+use super::facts;
 use super::readers::{Finished, Readers, Subscriber};
 use super::verify::{NUMBER, Shape, Verifier};
 use crate::error::{Error, Result, describe_io};
@@ -40,6 +41,8 @@ pub(crate) struct Limit {
     pub(crate) deliveries: u64,
     /// From the first write to the last read.
     pub(crate) seconds: f64,
+    /// Processor time of both sides in seconds.
+    pub(crate) cpu: f64,
     /// What did not arrive as it was sent.
     pub(crate) faults: u64,
 }
@@ -71,7 +74,7 @@ impl Ceiling {
         for (i, stream) in near.into_iter().enumerate() {
             shares[i % writers].push(stream);
         }
-        let began = Instant::now();
+        let (began, cpu) = (Instant::now(), facts::own_cpu());
         let write = |share| {
             let (buffer, all) = (buffer.clone(), *self);
             std::thread::spawn(move || all.write(share, &buffer, began))
@@ -83,7 +86,8 @@ impl Ceiling {
             sent += share.map_err(|error| fail(&error))?;
         }
         let finished = readers.join()?;
-        Ok(limit(&finished, sent, began))
+        let cpu = facts::own_cpu().zip(cpu).map_or(0.0, |(after, before)| after - before);
+        Ok(limit(&finished, sent, began, cpu))
     }
 
     /// As many pairs of connected sockets: those to write to, those to read from.
@@ -176,7 +180,7 @@ async fn write_chunks(
     Ok(chunks)
 }
 
-fn limit(finished: &[Finished], sent: u64, began: Instant) -> Limit {
+fn limit(finished: &[Finished], sent: u64, began: Instant, cpu: f64) -> Limit {
     let mut faults = 0;
     let mut deliveries = 0;
     for one in finished {
@@ -185,7 +189,7 @@ fn limit(finished: &[Finished], sent: u64, began: Instant) -> Limit {
     }
     let last = finished.iter().filter_map(|one| one.last).max().unwrap_or(began);
     let seconds = (last - began).max(Duration::from_nanos(1)).as_secs_f64();
-    Limit { deliveries, seconds, faults: faults + sent.abs_diff(deliveries) }
+    Limit { deliveries, seconds, cpu, faults: faults + sent.abs_diff(deliveries) }
 }
 
 fn fail(error: &io::Error) -> Error {

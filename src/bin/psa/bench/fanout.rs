@@ -104,11 +104,23 @@ fn summarise(report: &mut Report, runs: &[Run], limits: &[Option<Limit>], size: 
         }));
     }
     limits.iter().flatten().for_each(|limit| ceiling.push(limit.per_second()));
+    // Of both sides: a figure that says what is spent, also on a machine that is busy with others.
+    let (mut spent, mut least) = (Spread::default(), Spread::default());
+    for run in runs.iter().filter(|run| run.server.is_some()) {
+        let cpu = run.client_cpu + run.server.map_or(0.0, |server| server.cpu);
+        spent.push(1e9 * cpu / run.tally.records.max(1) as f64);
+    }
+    for limit in limits.iter().flatten() {
+        least.push(1e9 * limit.cpu / limit.deliveries.max(1) as f64);
+    }
     // A ceiling that broke its own bytes measures nothing.
     tally.corrupt += limits.iter().flatten().map(|limit| limit.faults).sum::<u64>();
     report.spread("deliveries_per_s", "deliveries", &speed, rate);
     report.spread("ceiling_per_s", "ceiling", &ceiling, rate);
     report.spread("ratio", "ratio", &ratio, |ratio| format!("{ratio:.3}"));
+    let nanos = |nanos: f64| format!("{nanos:.1} ns");
+    report.spread("cpu_ns_per_delivery", "processor time of a delivery", &spent, nanos);
+    report.spread("ceiling_cpu_ns_per_delivery", "the same at the ceiling", &least, nanos);
     report.spread("seconds", "seconds a run", &seconds, |seconds| format!("{seconds:.2}"));
     report.set("records", runs.iter().map(|run| run.published.records).sum::<u64>());
     report.set("record_bytes", size);
