@@ -55,7 +55,7 @@ pub(super) const WOKEN_BY_WAITER: usize = 4;
 
 /// Of so many notifications that find a cascade under way, one helps it along: it must not hang on a
 /// woken waiter that nobody runs.
-const HELP_EVERY: u32 = 64;
+const HELP_EVERY: u32 = 1024;
 
 /// Nodes of dropped waiters are swept out of the stack when there are this many, and more of them
 /// than of others.
