@@ -137,8 +137,9 @@ impl<R: Record + ?Sized> Chain<R> {
             }
         }
     }
-    /// The log is full: lets go of something, or says what `full` says if nothing can go. `Ok` means that another
-    /// try is worth it.
+
+    /// The log is full: lets go of something, or says what `full` says if nothing can go. `Ok` means
+    /// that another try is worth it.
     pub(super) fn make_room(
         &self,
         full: AppendError,

@@ -103,6 +103,7 @@ impl<R: Record + ?Sized> Chain<R> {
             self.free(segment);
         }
     }
+
     /// Takes a reclaimed segment back: drops its records, and keeps or frees its memory.
     pub(super) fn take_back(&self, mut segment: Box<Segment<R>>) {
         let memory = segment.memory;
@@ -112,10 +113,7 @@ impl<R: Record + ?Sized> Chain<R> {
         let left = if keep { self.pool(segment).err() } else { Some(segment) };
         if let Some(segment) = left {
             // Freed before the books say so.
-            drop(segment);
-            if let Some(budget) = &self.config.budget {
-                budget.give_back(memory);
-            }
+            self.free(segment);
         }
         self.unlinked.fetch_sub(1, Ordering::Relaxed);
         self.unlinked_memory.fetch_sub(memory, Ordering::Relaxed);
@@ -123,6 +121,7 @@ impl<R: Record + ?Sized> Chain<R> {
         self.released.fetch_add(memory, Ordering::Release);
         self.room.notify();
     }
+
     fn pooled_memory(&self) -> u64 {
         self.pool.len() * self.config.layout.bytes::<R>()
     }
