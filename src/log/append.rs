@@ -92,7 +92,17 @@ impl<R: Record + ?Sized> Drop for RoomWait<'_, R> {
 
 #[inline]
 fn put_blocking<R: Record + ?Sized>(chain: &Chain<R>, source: &mut impl Source<R>) -> Put {
-    match chain.append(source) {
+    match chain.append_to_tail(source) {
+        Some(offsets) => Ok(offsets),
+        None => put_behind_tail(chain, source),
+    }
+}
+
+/// What [`put_blocking`] does where the open segment has no room.
+#[cold]
+#[inline(never)]
+fn put_behind_tail<R: Record + ?Sized>(chain: &Chain<R>, source: &mut impl Source<R>) -> Put {
+    match chain.append_behind_tail(source) {
         Err(error) if error.is_full() && waits(chain) => {
             RoomWait::new(chain).block(|| chain.append(source))
         }

@@ -182,7 +182,7 @@ impl<R: Record + ?Sized> Builder<R> {
         Ok(Layout {
             records: records as u32,
             slots: slots as u32,
-            stamp_shift: self.stamp_every.trailing_zeros(),
+            stamp_every: self.stamp_every as u32,
             indexed: !(exclusive && R::ONE_SLOT),
         })
     }

@@ -185,24 +185,54 @@ impl<R: Record + ?Sized> Chain<R> {
     /// Appends all records of `source`, or none.
     #[inline]
     pub(super) fn append(&self, source: &mut impl Source<R>) -> Result<Range<u64>, AppendError> {
+        match self.append_to_tail(source) {
+            Some(offsets) => Ok(offsets),
+            None => self.append_behind_tail(source),
+        }
+    }
+
+    /// Appends to the open segment, if it has room: the way of nearly all appends, hence small
+    /// enough to become part of its callers.
+    #[inline(always)]
+    pub(super) fn append_to_tail(&self, source: &mut impl Source<R>) -> Option<Range<u64>> {
+        let (records, slots) = (source.records(), source.slots());
+        if records == 0 {
+            return None;
+        }
+        let guard = self.enter();
+        let tail = self.tail(&guard);
+        let at = tail.reserve(records, slots).ok()?;
+        tail.fill(at, source, || self.clock.now());
+        let first = tail.base + u64::from(at.record);
+        // Asked before the guard ends: loads that stand behind its locked instruction wait for it.
+        let awaited = self.readers.is_awaited();
+        drop(guard);
+        if awaited {
+            self.readers.wake();
+        }
+        Some(first..first + records as u64)
+    }
+
+    /// Appends what [`append_to_tail`](Self::append_to_tail) had no room for.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn append_behind_tail(
+        &self,
+        source: &mut impl Source<R>,
+    ) -> Result<Range<u64>, AppendError> {
         let (records, slots) = (source.records(), source.slots());
         if records == 0 {
             let next = self.next_offset();
             return Ok(next..next);
         }
-        let mut guard = self.enter();
-        let first = loop {
-            let tail = self.tail(&guard);
-            if let Ok(at) = tail.reserve(records, slots) {
-                tail.fill(at, source, || self.clock.now());
-                break tail.base + u64::from(at.record);
+        loop {
+            if let Some(offsets) = self.append_to_tail(source) {
+                return Ok(offsets);
             }
-            let tail: *const Segment<R> = tail;
+            let mut guard = self.enter();
+            let tail: *const Segment<R> = self.tail(&guard);
             self.extend(tail, records, slots, &mut guard)?;
-        };
-        drop(guard);
-        self.readers.notify();
-        Ok(first..first + records as u64)
+        }
     }
 
     /// Brings a segment into being behind `tail` that has room for an append of this size, or finds

@@ -72,22 +72,39 @@ impl<R: Record + ?Sized> Publisher<R> {
 
     #[inline]
     fn put(&mut self, source: &mut impl Source<R>) -> Result<Range<u64>, AppendError> {
-        let records = source.records();
+        match self.put_here(source) {
+            Some(offsets) => Ok(offsets),
+            None => self.put_beyond(source),
+        }
+    }
+
+    /// Appends to the segment that we stand in, if it has room: the way of nearly all appends,
+    /// hence small enough to become part of its callers.
+    #[inline(always)]
+    fn put_here(&mut self, source: &mut impl Source<R>) -> Option<Range<u64>> {
+        // SAFETY: see the field.
+        let segment = unsafe { &*self.segment };
+        let word = segment.fill_exclusive(self.word, source, || self.chain.clock.now()).ok()?;
+        let first = segment.base + u64::from(self.word.records());
+        self.word = word;
+        self.chain.readers.notify();
+        Some(first..first + source.records() as u64)
+    }
+
+    /// Appends what [`put_here`](Self::put_here) had no room for.
+    #[cold]
+    #[inline(never)]
+    fn put_beyond(&mut self, source: &mut impl Source<R>) -> Result<Range<u64>, AppendError> {
+        let (records, slots) = (source.records(), source.slots());
         loop {
-            // SAFETY: see the field.
-            let segment = unsafe { &*self.segment };
-            if let Ok(word) = segment.fill_exclusive(self.word, source, || self.chain.clock.now()) {
-                let first = segment.base + u64::from(self.word.records());
-                self.word = word;
-                self.chain.readers.notify();
-                return Ok(first..first + records as u64);
+            if let Some(offsets) = self.put_here(source) {
+                return Ok(offsets);
             }
-            self.roll(records, source.slots())?;
+            self.roll(records, slots)?;
         }
     }
 
     /// Goes on in a next segment.
-    #[cold]
     fn roll(&mut self, records: usize, slots: usize) -> Result<(), AppendError> {
         let mut guard = self.chain.enter();
         self.chain.extend(self.segment, records, slots, &mut guard)?;
@@ -102,7 +119,20 @@ impl<R: Record + ?Sized> Publisher<R> {
 
     #[inline]
     fn put_blocking(&mut self, source: &mut impl Source<R>) -> Result<Range<u64>, AppendError> {
-        match self.put(source) {
+        match self.put_here(source) {
+            Some(offsets) => Ok(offsets),
+            None => self.put_beyond_blocking(source),
+        }
+    }
+
+    /// What [`put_blocking`](Self::put_blocking) does where the segment has no room.
+    #[cold]
+    #[inline(never)]
+    fn put_beyond_blocking(
+        &mut self,
+        source: &mut impl Source<R>,
+    ) -> Result<Range<u64>, AppendError> {
+        match self.put_beyond(source) {
             Err(error) if error.is_full() && append::waits(&self.chain) => {
                 let chain = self.chain.clone();
                 RoomWait::new(&chain).block(|| self.put(source))

@@ -28,6 +28,8 @@
 //! it was reclaimed. In between it is shared, and everything in it is atomic but the arena, where
 //! the protocol above gives each slot one writer first and then only readers.
 
+use std::ops::Range;
+
 use super::arena::Arena;
 use super::chain::Chain;
 use super::record::{Record, Source};
@@ -57,6 +59,13 @@ impl Word {
         Word(u64::from(records) << 32 | u64::from(slots))
     }
 
+    /// The word after an append that [fits](Segment::fits): no carry, hence one addition, which
+    /// is all that stands between one append's word and the next one's.
+    #[inline]
+    fn after(self, records: usize, slots: usize) -> Self {
+        Word(self.0 + (records as u64 * (1 << 32) + slots as u64))
+    }
+
     #[inline]
     pub(super) fn sealed(self) -> bool {
         self.0 & Self::SEALED != 0
@@ -80,8 +89,8 @@ pub(super) struct Layout {
     pub(super) records: u32,
     /// Slots of payload that fit.
     pub(super) slots: u32,
-    /// The append time is kept for every record whose number is a multiple of `1 << stamp_shift`.
-    pub(super) stamp_shift: u32,
+    /// The append time is kept for every record whose number is a multiple of this power of two.
+    pub(super) stamp_every: u32,
     /// Whether there is a commit index (all but exclusive logs of values).
     pub(super) indexed: bool,
 }
@@ -97,7 +106,7 @@ impl Layout {
     }
 
     fn stamps_len(&self) -> usize {
-        (self.records as usize).div_ceil(1 << self.stamp_shift)
+        (self.records as usize).div_ceil(self.stamp_every as usize)
     }
 
     /// Bytes of memory that a segment of this layout takes, all in all.
@@ -214,7 +223,7 @@ impl<R: Record + ?Sized> Segment<R> {
             if !self.fits(word, records, slots) {
                 return Err(NoRoom::Full);
             }
-            let taken = Word::new(word.records() + records as u32, word.slots() + slots as u32);
+            let taken = word.after(records, slots);
             match self.word.compare_exchange_weak(
                 seen,
                 taken.0,
@@ -267,7 +276,7 @@ impl<R: Record + ?Sized> Segment<R> {
         if !self.fits(word, records, slots) {
             return Err(NoRoom::Full);
         }
-        let after = Word::new(word.records() + records as u32, word.slots() + slots as u32);
+        let after = word.after(records, slots);
         self.stamp(word.records(), records, now);
         // SAFETY: only the exclusive publisher writes slots, these were not handed out before, and
         // no reader touches them before the word below says so.
@@ -285,17 +294,27 @@ impl<R: Record + ?Sized> Segment<R> {
         Ok(after)
     }
 
+    /// Keeps the time of those records that keep one.
     #[inline]
     fn stamp(&self, first: u32, records: usize, now: impl FnOnce() -> u64) {
-        let shift = self.layout.stamp_shift;
-        let from = (first as usize).div_ceil(1 << shift);
-        let to = (first as usize + records).div_ceil(1 << shift);
-        if from < to {
-            let now = now();
-            for stamp in &self.stamps[from..to] {
-                // Relaxed: published with the record, by its commit.
-                stamp.store(now, Ordering::Relaxed);
-            }
+        // Two numbers differ above a power of two if a multiple of it lies behind the one and not
+        // behind the other. (What comes before record 0 differs from every record.)
+        let (before, last) = (first.wrapping_sub(1), first.wrapping_add(records as u32 - 1));
+        if (before ^ last) & self.layout.stamp_every.wrapping_neg() != 0 {
+            let every = self.layout.stamp_every as usize;
+            let (from, to) = (first as usize, first as usize + records);
+            self.stamp_all(from.div_ceil(every)..to.div_ceil(every), now);
+        }
+    }
+
+    /// Out of the way of the appends that keep no time.
+    #[cold]
+    #[inline(never)]
+    fn stamp_all(&self, stamps: Range<usize>, now: impl FnOnce() -> u64) {
+        let now = now();
+        for stamp in &self.stamps[stamps] {
+            // Relaxed: published with the record, by its commit.
+            stamp.store(now, Ordering::Relaxed);
         }
     }
 
@@ -413,7 +432,7 @@ impl<R: Record + ?Sized> Segment<R> {
     /// The latest known time at or before which record `i` was appended, in nanoseconds since the
     /// Unix epoch.
     pub(super) fn appended_at(&self, i: u32) -> u64 {
-        let at = self.stamps.get((i >> self.layout.stamp_shift) as usize);
+        let at = self.stamps.get((i / self.layout.stamp_every) as usize);
         // Relaxed: written before the record's commit, which the caller has seen; the record that
         // keeps the time may be an earlier one that is still under way, which reads as zero.
         at.map_or(0, |stamp| stamp.load(Ordering::Relaxed)).max(self.linked_at)
@@ -422,14 +441,14 @@ impl<R: Record + ?Sized> Segment<R> {
     /// The first record that may have been appended at `time` or later. Never one too late; up to
     /// one stamp's interval too early.
     pub(super) fn first_since(&self, time: u64, committed: u32) -> u32 {
-        let shift = self.layout.stamp_shift;
-        let stamps = &self.stamps[..(committed as usize).div_ceil(1 << shift)];
+        let every = self.layout.stamp_every;
+        let stamps = &self.stamps[..(committed as usize).div_ceil(every as usize)];
         // Zero: reserved, but not stamped yet. That may be as late as now.
         let is_later = |stamp: u64| stamp == 0 || stamp >= time;
         let later = stamps.iter().position(|s| is_later(s.load(Ordering::Relaxed)));
         let later = later.unwrap_or(stamps.len());
         // Between two stamps lie records that are newer than the first of them.
-        if shift == 0 { later as u32 } else { (later.saturating_sub(1) as u32) << shift }
+        if every == 1 { later as u32 } else { later.saturating_sub(1) as u32 * every }
     }
 
     /// The reservation word.
@@ -508,7 +527,7 @@ impl<R: Record + ?Sized> Segment<R> {
         for entry in &mut self.index[..records.min(self.layout.index_len())] {
             *entry.get_mut() = 0;
         }
-        for stamp in &mut self.stamps[..records.div_ceil(1 << self.layout.stamp_shift)] {
+        for stamp in &mut self.stamps[..records.div_ceil(self.layout.stamp_every as usize)] {
             *stamp.get_mut() = 0;
         }
         *self.word.0.get_mut() = 0;

@@ -150,12 +150,27 @@ impl WaitSet {
     /// before is visible to those that wake.
     #[inline]
     pub(super) fn notify(&self) {
+        if self.is_awaited() {
+            self.wake();
+        }
+    }
+
+    /// Whether what the caller did before has to be told by [`wake`](Self::wake).
+    #[inline]
+    pub(super) fn is_awaited(&self) -> bool {
         barrier::light();
         // Relaxed: the barrier above pairs with the heavy one in `push`; the slow path orders.
-        if !self.parked.load(Ordering::Relaxed).is_null() {
-            self.notify_slow();
-        } else if !self.waking.load(Ordering::Relaxed).is_null() {
+        !self.parked.load(Ordering::Relaxed).is_null()
+            || !self.waking.load(Ordering::Relaxed).is_null()
+    }
+
+    /// Wakes waiters, or helps along those who are being woken.
+    #[inline]
+    pub(super) fn wake(&self) {
+        if self.parked.load(Ordering::Relaxed).is_null() {
             self.help();
+        } else {
+            self.notify_slow();
         }
     }
 
