@@ -100,11 +100,13 @@ fn terminal() -> (OwnedFd, File) {
 }
 
 /// Starts a command in a terminal of its own, as a shell's window does; only standard error goes
-/// elsewhere.
+/// elsewhere. A hang-up means to it what it means by default, although these tests themselves may
+/// run under `nohup`, whose children inherit that it means nothing.
 fn in_terminal(server: &Server, command: &Command) -> (OwnedFd, Process) {
     let (own, other) = terminal();
     let mut wrapped = Command::new("setsid");
-    wrapped.arg("--ctty").arg(command.get_program()).args(command.get_args());
+    wrapped.args(["--ctty", "env", "--default-signal=HUP"]);
+    wrapped.arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
             Some(value) => wrapped.env(name, value),
