@@ -66,10 +66,10 @@ mod sync;
 
 #[doc(inline)]
 pub use log::{
-    AppendError, Appender, Batch, Budget, BuildError, Builder, CommitError, Cursor, Exclusive, Lag,
-    Lagged, Lease, LeaseError, LeaseInfo, LeaseOptions, Limit, Log, Next, Overflow, Packed,
-    PackedError, Publisher, ReadError, Record, Records, Refused, Retention, Shared, Slowest, Start,
-    Stats, SubscribeError,
+    AppendError, Appender, Batch, Budget, BuildError, Builder, CommitError, Cursor, Event,
+    Exclusive, Lag, Lagged, Lease, LeaseError, LeaseInfo, LeaseOptions, Limit, Log, Next, Observer,
+    Overflow, Packed, PackedError, Publisher, ReadError, Record, Records, Refused, Retention,
+    Shared, Slowest, Start, Stats, SubscribeError,
 };
 
 /// The README's examples compile and run with the other documentation.

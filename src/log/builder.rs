@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use super::chain::Chain;
 use super::config::Config;
 use super::error::BuildError;
+use super::observer::{Observed, Observer};
 use super::publisher::Publisher;
 use super::record::Record;
 use super::retention::{Budget, Overflow, Retention};
@@ -43,6 +44,7 @@ pub struct Builder<R: Record + ?Sized> {
     memory_limit: Option<u64>,
     budget: Option<Arc<Budget>>,
     pool_segments: usize,
+    observed: Observed,
     records: PhantomData<fn() -> Box<R>>,
 }
 
@@ -57,6 +59,7 @@ impl<R: Record + ?Sized> Builder<R> {
             memory_limit: None,
             budget: None,
             pool_segments: 2,
+            observed: Observed::default(),
             records: PhantomData,
         }
     }
@@ -116,6 +119,13 @@ impl<R: Record + ?Sized> Builder<R> {
         self
     }
 
+    /// Who is told what happens to the log's segments. Costs nothing for each record. Default:
+    /// nobody.
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observed = Observed(Some(observer));
+        self
+    }
+
     /// A log to which everybody who has it may append.
     ///
     /// # Errors
@@ -148,6 +158,7 @@ impl<R: Record + ?Sized> Builder<R> {
             budget: self.budget,
             pool_segments: self.pool_segments,
             exclusive,
+            observed: self.observed,
         };
         if let Some(limit) = config.limit().filter(|limit| limit / 2 < segment) {
             return Err(BuildError::LimitTooSmall { limit, segment });

@@ -27,15 +27,15 @@
 use std::ops::Range;
 use std::ptr;
 
-use super::collect::BATCH;
 use super::config::{Clock, Config};
 use super::error::AppendError;
 use super::lease::Leases;
+use super::observer::{Event, Observed};
 use super::pool::Pool;
 use super::record::{Record, Source};
 use super::segment::{Padded, Segment};
 use super::wait::WaitSet;
-use crate::sync::reclaim::{Collector, ReadGuard, enter};
+use crate::sync::reclaim::{self, Collector, ReadGuard, enter, protect};
 use crate::sync::{Arc, AtomicPtr, AtomicU64, AtomicUsize, Mutex, Ordering};
 
 /// The front of the chain.
@@ -93,7 +93,7 @@ impl<R: Record + ?Sized> Chain<R> {
             config,
             epoch: fastrand::u64(..),
             clock: Clock::new(),
-            collector: Collector::new().batch_size(BATCH),
+            collector: reclaim::collector(),
             pool,
             released: AtomicU64::new(0),
             live: AtomicU64::new(1),
@@ -106,6 +106,7 @@ impl<R: Record + ?Sized> Chain<R> {
         });
         let mut first = chain.allocate(chain.config.layout).ok()?;
         first.linked_at = chain.clock.now();
+        chain.observed().tell(first.linked());
         let first = Box::into_raw(first);
         chain.head.segment.store(first, Ordering::SeqCst);
         chain.tail.store(first, Ordering::SeqCst);
@@ -122,18 +123,25 @@ impl<R: Record + ?Sized> Chain<R> {
         enter(&self.collector)
     }
 
+    /// Who is told of segments.
+    #[inline]
+    pub(super) fn observed(&self) -> &Observed {
+        &self.config.observed
+    }
+
     /// The oldest segment.
     #[inline]
-    pub(super) fn head<'g>(&'g self, _guard: &'g ReadGuard<'_>) -> &'g Segment<R> {
-        // SAFETY: loaded under a guard, SeqCst as the collector asks; never null after `new`.
-        unsafe { &*self.head.segment.load(Ordering::SeqCst) }
+    pub(super) fn head<'g>(&'g self, guard: &'g ReadGuard<'_>) -> &'g Segment<R> {
+        // SAFETY: protected by the guard: `unlink` moves the head off a segment before it is
+        // retired. Never null after `new`.
+        unsafe { &*protect(&self.head.segment, guard) }
     }
 
     /// The last segment that has been made known as such; there may be later ones.
     #[inline]
-    pub(super) fn tail<'g>(&'g self, _guard: &'g ReadGuard<'_>) -> &'g Segment<R> {
-        // SAFETY: as in `head`; `unlink` moves the tail off a segment before it is retired.
-        unsafe { &*self.tail.load(Ordering::SeqCst) }
+    pub(super) fn tail<'g>(&'g self, guard: &'g ReadGuard<'_>) -> &'g Segment<R> {
+        // SAFETY: as in `head`; `unlink` moves the tail off a segment too before it is retired.
+        unsafe { &*protect(&self.tail, guard) }
     }
 
     /// The segment after `segment`, if there is one.
@@ -293,17 +301,20 @@ impl<R: Record + ?Sized> Chain<R> {
         fresh.slots_before = tail.slots_before + u64::from(word.slots());
         fresh.memory_before = tail.memory_before + tail.memory;
         fresh.linked_at = self.clock.now();
+        let (sealed, linked) = (tail.number, fresh.linked());
         let fresh = Box::into_raw(fresh);
         // SeqCst: publishes the fresh segment's fields; and it stands before the look at the pins
         // in `collect` (a cursor that leaves the segment writes the pins, then looks at `next`).
-        let linked =
+        let won =
             tail.next.compare_exchange(ptr::null_mut(), fresh, Ordering::SeqCst, Ordering::SeqCst);
-        if linked.is_err() {
+        if won.is_err() {
             // SAFETY: it was never linked, so it is still ours alone.
             self.put_by(unsafe { Box::from_raw(fresh) });
             return self.follow(tail).map(drop);
         }
         self.live.fetch_add(1, Ordering::Relaxed);
+        self.observed().tell(Event::Sealed { segment: sealed, records: word.records() });
+        self.observed().tell(linked);
         // SAFETY: linked, and not retired before our guard ends.
         self.swing_tail(tail, unsafe { &*fresh });
         if self.config.budget.is_some() {
@@ -319,7 +330,7 @@ impl<R: Record + ?Sized> Chain<R> {
         let guard = self.enter();
         loop {
             let last = self.last(&guard);
-            last.seal();
+            let word = last.seal();
             // SeqCst: in the order of this word, an append's link comes before (then its segment is
             // the last one, and we go on there) or after (then it finds the end).
             let ended = last.next.compare_exchange(
@@ -329,7 +340,11 @@ impl<R: Record + ?Sized> Chain<R> {
                 Ordering::SeqCst,
             );
             match ended {
-                Ok(_) => break,
+                Ok(_) => {
+                    let (segment, records) = (last.number, word.records());
+                    self.observed().tell(Event::Sealed { segment, records });
+                    break;
+                }
                 Err(next) if ptr::eq(next, Segment::terminal()) => break,
                 Err(_) => {}
             }
@@ -354,6 +369,7 @@ pub(super) enum After<'a, R: Record + ?Sized> {
     /// Another segment.
     Segment(&'a Segment<R>),
 }
+
 impl<R: Record + ?Sized> Drop for Chain<R> {
     fn drop(&mut self) {
         // SAFETY: all handles are gone, so no guard is active and nobody can retire any more. What
@@ -365,7 +381,9 @@ impl<R: Record + ?Sized> Drop for Chain<R> {
             // SAFETY: the chain owns its live segments, and each is reached once.
             let mut owned = unsafe { Box::from_raw(segment) };
             segment = *owned.next.get_mut();
+            let (number, bytes) = (owned.number, owned.memory);
             self.free(owned);
+            self.observed().tell(Event::Reclaimed { segment: number, bytes, pooled: false });
         }
         while let Some(pooled) = self.take_pooled() {
             self.free(pooled);

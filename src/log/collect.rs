@@ -1,32 +1,23 @@
 //! Collecting: closing the head, unlinking it, and giving its memory back.
 //!
-//! # Promptly freed
-//!
-//! `seize` keeps retired objects in a batch of the retiring thread until the batch is large enough
-//! for one entry per active guard. A segment must not wait for others to be retired, so each
-//! retirement fills its batch up with entries that do nothing, to [`BATCH`]. A segment's memory is
-//! therefore back when the last guard that could see it ends, as long as at most [`BATCH`] threads
-//! hold guards in this log at the instant it is retired. Beyond that it is back when the same thread
-//! retires the next one, or when the log is dropped.
+//! How soon a segment that was unlinked is given back is [`crate::sync::reclaim`]'s promise.
 
 use std::ptr;
 
 use super::chain::{After, Chain};
 use super::error::AppendError;
+use super::observer::Event;
 use super::record::Record;
 use super::retention::{Overflow, Retention};
 use super::segment::Segment;
-use crate::sync::reclaim::{Collector, Guard, ReadGuard};
+use crate::sync::reclaim::{Collector, Guard, ReadGuard, retire};
 use crate::sync::time::{Duration, Instant};
 use crate::sync::{Ordering, thread};
-
-/// Entries in a batch of retirements: one segment, and padding for the guards that may be active.
-/// A segment's retirement costs 0.6 us with 64.
-pub(super) const BATCH: usize = 64;
 
 /// How often a publisher at the memory limit looks whether readers let go of memory that is unlinked
 /// already, before it lets go of one segment more.
 const YIELDS_BEFORE_LETTING_GO: usize = 64;
+
 impl<R: Record + ?Sized> Chain<R> {
     /// Collects from the head on while the head is passed.
     ///
@@ -56,7 +47,7 @@ impl<R: Record + ?Sized> Chain<R> {
             if !head.close_if_unpinned() {
                 return;
             }
-            self.unlink(head, next, guard);
+            self.unlink(head, next, 0, guard);
         }
     }
 
@@ -67,7 +58,7 @@ impl<R: Record + ?Sized> Chain<R> {
         if !head.close_if_unpinned() {
             return false;
         }
-        self.unlink(head, next, guard);
+        self.unlink(head, next, 0, guard);
         true
     }
 
@@ -103,7 +94,7 @@ impl<R: Record + ?Sized> Chain<R> {
         match head.close_by_force() {
             Some(pins) => {
                 self.evictions.fetch_add(u64::from(pins), Ordering::Relaxed);
-                self.unlink(head, next, guard);
+                self.unlink(head, next, pins, guard);
             }
             // Somebody else is unlinking it at this moment, which serves as well.
             None => thread::yield_now(),
@@ -112,7 +103,9 @@ impl<R: Record + ?Sized> Chain<R> {
     }
 
     /// Takes a closed head off the chain and retires it. Only for the thread that closed it.
-    fn unlink(&self, head: &Segment<R>, next: &Segment<R>, guard: &ReadGuard<'_>) {
+    fn unlink(&self, head: &Segment<R>, next: &Segment<R>, evicted: u32, guard: &ReadGuard<'_>) {
+        let number = head.number;
+        self.observed().tell(Event::Closed { segment: number, evicted });
         // Nobody may find the segment through the tail from now on.
         self.swing_tail(head, next);
         // Before the head moves: the one who closes the next segment continues from these values.
@@ -123,19 +116,11 @@ impl<R: Record + ?Sized> Chain<R> {
         self.live.fetch_sub(1, Ordering::Relaxed);
         self.unlinked_memory.fetch_add(head.memory, Ordering::Relaxed);
         self.unlinked.fetch_add(1, Ordering::Relaxed);
+        self.observed().tell(Event::Unlinked { segment: number });
         let head = ptr::from_ref(head).cast_mut();
         // SAFETY: neither head, tail nor a `next` leads to it any more, so whoever enters later
-        // cannot see it; it was closed by this thread alone, so it is retired once. The padding is
-        // never dereferenced.
-        //
-        // The segment first: entries may be left in the batch from a retirement that found too many
-        // guards, and then the batch goes in the middle of the padding, without what comes later.
-        unsafe {
-            guard.defer_retire(head, reclaim::<R>);
-            for _ in 1..BATCH {
-                guard.defer_retire(ptr::dangling_mut::<u8>(), nothing);
-            }
-        }
+        // cannot see it; it was closed by this thread alone, so it is retired once.
+        unsafe { retire(guard, head, reclaim::<R>) };
     }
 
     /// The log is full: lets go of something, or says what `full` says if nothing can go. `Ok` means
@@ -194,10 +179,3 @@ unsafe fn reclaim<R: Record + ?Sized>(segment: *mut Segment<R>, _: &Collector) {
         (*segment.chain).take_back(segment);
     }
 }
-
-/// Padding for a batch.
-///
-/// # Safety
-///
-/// None needed: it touches nothing.
-unsafe fn nothing(_: *mut u8, _: &Collector) {}

@@ -1,6 +1,7 @@
 //! What a log was built with, and the clock that it goes by.
 
 use super::error::AppendError;
+use super::observer::Observed;
 use super::record::Record;
 use super::retention::{Budget, Overflow, Retention};
 use super::segment::Layout;
@@ -17,6 +18,7 @@ pub(super) struct Config {
     pub(super) pool_segments: usize,
     /// One publisher, whose word is the commit.
     pub(super) exclusive: bool,
+    pub(super) observed: Observed,
 }
 
 impl Config {

@@ -6,6 +6,7 @@
 
 use super::chain::Chain;
 use super::error::AppendError;
+use super::observer::Event;
 use super::record::Record;
 use super::retention::Sharer;
 use super::segment::{Layout, Segment};
@@ -68,7 +69,8 @@ impl<R: Record + ?Sized> Chain<R> {
 
     /// A segment out of the pool.
     pub(super) fn take_pooled(&self) -> Option<Box<Segment<R>>> {
-        let pooled = self.pool.take()?;
+        let mut pooled = self.pool.take()?;
+        pooled.reused = true;
         if let Some(budget) = &self.config.budget {
             budget.pooled.fetch_sub(1, Ordering::Relaxed);
         }
@@ -106,11 +108,12 @@ impl<R: Record + ?Sized> Chain<R> {
 
     /// Takes a reclaimed segment back: drops its records, and keeps or frees its memory.
     pub(super) fn take_back(&self, mut segment: Box<Segment<R>>) {
-        let memory = segment.memory;
+        let (number, memory) = (segment.number, segment.memory);
         segment.clear();
         let tight = self.config.budget.as_ref().is_some_and(|budget| budget.is_tight());
         let keep = segment.layout == self.config.layout && !tight;
         let left = if keep { self.pool(segment).err() } else { Some(segment) };
+        let pooled = left.is_none();
         if let Some(segment) = left {
             // Freed before the books say so.
             self.free(segment);
@@ -119,6 +122,7 @@ impl<R: Record + ?Sized> Chain<R> {
         self.unlinked_memory.fetch_sub(memory, Ordering::Relaxed);
         // Release, and after the pool has it: who sees the memory released sees it pooled.
         self.released.fetch_add(memory, Ordering::Release);
+        self.observed().tell(Event::Reclaimed { segment: number, bytes: memory, pooled });
         self.room.notify();
     }
 

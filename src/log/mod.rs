@@ -17,6 +17,7 @@ mod cursor;
 mod error;
 mod lease;
 mod memory;
+mod observer;
 mod pool;
 mod position;
 mod publisher;
@@ -38,6 +39,7 @@ pub use error::{
     AppendError, BuildError, CommitError, Lagged, LeaseError, ReadError, Refused, SubscribeError,
 };
 pub use lease::{Lease, LeaseInfo, LeaseOptions};
+pub use observer::{Event, Observer};
 pub use publisher::Publisher;
 pub use record::{Packed, PackedError, Record};
 pub use retention::{Budget, Overflow, Retention};

@@ -15,6 +15,7 @@ use std::ptr;
 use super::batch::{Batch, Limit};
 use super::chain::{After, Chain};
 use super::error::{Lagged, SubscribeError};
+use super::observer::Event;
 use super::record::Record;
 use super::segment::Segment;
 use super::start::Start;
@@ -76,6 +77,13 @@ impl<R: Record + ?Sized> Position<R> {
         }
     }
 
+    /// Comes to stand in `segment`, unless it is closed.
+    fn pin(chain: &Chain<R>, segment: &Segment<R>) -> bool {
+        let Some(pins) = segment.pin() else { return false };
+        chain.observed().tell(Event::Pinned { segment: segment.number, pins });
+        true
+    }
+
     fn standing(segment: &Segment<R>, offset: u64) -> Self {
         Position {
             segment: ptr::from_ref(segment),
@@ -90,7 +98,7 @@ impl<R: Record + ?Sized> Position<R> {
         let mut segment = chain.head(guard);
         // A closed head is being unlinked by somebody. There is no need to wait for that: what
         // follows is the head as good as already, and the last segment is never closed.
-        while !segment.pin() {
+        while !Self::pin(chain, segment) {
             match chain.after(segment) {
                 After::Segment(next) => segment = next,
                 // It was the last one when it was not closed yet: look again from the front.
@@ -104,7 +112,7 @@ impl<R: Record + ?Sized> Position<R> {
         loop {
             let last = chain.last(guard);
             // Refused only if it is the last one no more.
-            if last.pin() {
+            if Self::pin(chain, last) {
                 // Read after the pin: every append that begins after this call lies behind it.
                 return Self::standing(last, last.end_offset());
             }
@@ -173,8 +181,9 @@ impl<R: Record + ?Sized> Position<R> {
             let head = Self::at_head(chain, guard);
             // SAFETY: found under this guard.
             let found = search(unsafe { &*head.segment });
-            let position = found
-                .map(|(segment, offset)| segment.pin().then(|| Self::standing(segment, offset)));
+            let position = found.map(|(segment, offset)| {
+                Self::pin(chain, segment).then(|| Self::standing(segment, offset))
+            });
             head.leave(chain, Some(guard));
             if let Some(position) = position.transpose() {
                 return position;
@@ -235,7 +244,7 @@ impl<R: Record + ?Sized> Position<R> {
             After::Segment(next) => {
                 // A pin is refused only when both segments were evicted; then the old position
                 // stays, and is found evicted at the next look.
-                if next.pin() {
+                if Self::pin(chain, next) {
                     self.step_to(next, chain, guard);
                 }
                 Ok(())
@@ -265,7 +274,7 @@ impl<R: Record + ?Sized> Position<R> {
             // SAFETY: pinned just now, under this guard.
             while let After::Segment(next) = chain.after(unsafe { &*self.segment })
                 && offset >= next.base
-                && next.pin()
+                && Self::pin(chain, next)
             {
                 self.step_to(next, chain, Some(guard));
             }
@@ -335,8 +344,10 @@ impl<R: Record + ?Sized> Position<R> {
     /// Unpins the segment, which is known to be there, and collects if that was the last pin.
     fn leave(&self, chain: &Chain<R>, guard: Option<&ReadGuard<'_>>) {
         // SAFETY: our pin, or the caller's guard, keeps the segment up to this very operation.
-        let last = unsafe { Segment::unpin(self.segment) };
-        if last {
+        let left = unsafe { Segment::unpin(self.segment) };
+        let pins = left & !Segment::<R>::CLOSED;
+        chain.observed().tell(Event::Unpinned { segment: self.number, pins });
+        if left == 0 {
             match guard {
                 Some(guard) => chain.collect(guard),
                 None => chain.collect(&chain.enter()),

@@ -32,6 +32,7 @@ use std::ops::Range;
 
 use super::arena::Arena;
 use super::chain::Chain;
+use super::observer::Event;
 use super::record::{Record, Source};
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, contain, zeroed_u32s, zeroed_u64s};
 
@@ -170,6 +171,8 @@ pub(super) struct Segment<R: Record + ?Sized> {
     pub(super) memory_before: u64,
     /// Bytes of memory of this one.
     pub(super) memory: u64,
+    /// Whether it has been in the pool.
+    pub(super) reused: bool,
     pub(super) layout: Layout,
     /// The chain that this segment belongs to, for the reclaimer. The chain outlives its segments.
     pub(super) chain: *const Chain<R>,
@@ -200,6 +203,7 @@ impl<R: Record + ?Sized> Segment<R> {
             slots_before: 0,
             memory_before: 0,
             memory: layout.bytes::<R>(),
+            reused: false,
             layout,
             chain,
             index: zeroed_u32s(layout.index_len()),
@@ -473,15 +477,26 @@ impl<R: Record + ?Sized> Segment<R> {
         Word(before | Word::SEALED)
     }
 
-    /// Counts one more cursor that stands here. False if the segment was closed: then the count
-    /// means nothing any more, and the caller does not stand here.
-    pub(super) fn pin(&self) -> bool {
-        // SeqCst: see `Chain::collect` for the race between pins and the head.
-        self.pins.fetch_add(1, Ordering::SeqCst) & Self::CLOSED == 0
+    /// The event of this segment's linking.
+    pub(super) fn linked(&self) -> Event {
+        Event::Linked {
+            segment: self.number,
+            base: self.base,
+            bytes: self.memory,
+            reused: self.reused,
+        }
     }
 
-    /// Counts one cursor less. Returns whether it was the last one of an unclosed segment, and the
-    /// caller therefore has to collect.
+    /// Counts one more cursor that stands here, and returns how many do. `None` if the segment was
+    /// closed: then the count means nothing any more, and the caller does not stand here.
+    pub(super) fn pin(&self) -> Option<u32> {
+        // SeqCst: see `Chain::collect` for the race between pins and the head.
+        let before = self.pins.fetch_add(1, Ordering::SeqCst);
+        (before & Self::CLOSED == 0).then_some(before + 1)
+    }
+
+    /// Counts one cursor less, and returns how many are left, with [`CLOSED`](Self::CLOSED). Zero:
+    /// it was the last one of an unclosed segment, and the caller has to collect.
     ///
     /// Takes a pointer: with the pin gone, another thread may free the segment before this returns,
     /// which a reference in an argument forbids.
@@ -489,11 +504,11 @@ impl<R: Record + ?Sized> Segment<R> {
     /// # Safety
     ///
     /// The caller's pin or guard keeps the segment up to this very operation.
-    pub(super) unsafe fn unpin(this: *const Self) -> bool {
+    pub(super) unsafe fn unpin(this: *const Self) -> u32 {
         // SAFETY: the caller's promise. An atomic in an argument may go meanwhile, as in `Arc`.
         let pins = unsafe { &(*this).pins.0 };
         // SeqCst: see `Chain::collect`.
-        pins.fetch_sub(1, Ordering::SeqCst) == 1
+        pins.fetch_sub(1, Ordering::SeqCst) - 1
     }
 
     /// Closes the segment if nobody stands here. True for exactly one caller, who collects it.

@@ -32,6 +32,8 @@ pub(crate) mod barrier {
 /// The real `seize`, with owned guards: shuttle runs all its threads on one thread of the operating
 /// system, whose local guards would share a reservation and protect each other.
 pub(crate) mod reclaim {
+    use shuttle::sync::atomic::{AtomicPtr, Ordering};
+
     pub(crate) use seize::{Collector, Guard};
 
     pub(crate) type ReadGuard<'a> = seize::OwnedGuard<'a>;
@@ -39,6 +41,33 @@ pub(crate) mod reclaim {
     pub(crate) fn enter(collector: &Collector) -> ReadGuard<'_> {
         collector.enter_owned()
     }
+
+    pub(crate) fn collector() -> Collector {
+        Collector::new().batch_size(BATCH)
+    }
+
+    /// Guards that a model can hold at once.
+    const BATCH: usize = 8;
+
+    pub(crate) fn protect<T>(pointer: &AtomicPtr<T>, _guard: &ReadGuard<'_>) -> *mut T {
+        pointer.load(Ordering::SeqCst)
+    }
+
+    pub(crate) unsafe fn retire<T>(
+        guard: &ReadGuard<'_>,
+        object: *mut T,
+        reclaim: unsafe fn(*mut T, &Collector),
+    ) {
+        // SAFETY: the caller's promise; the padding is never dereferenced.
+        unsafe {
+            guard.defer_retire(object, reclaim);
+            for _ in 1..BATCH {
+                guard.defer_retire(std::ptr::dangling_mut::<u8>(), nothing);
+            }
+        }
+    }
+
+    unsafe fn nothing(_: *mut u8, _: &Collector) {}
 }
 
 /// A panic in a model's destructor is a finding, and has to come out.
