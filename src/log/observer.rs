@@ -72,7 +72,7 @@ pub enum Event {
         /// How many stand in it now.
         pins: u32,
     },
-    /// A cursor or lease has left it.
+    /// A cursor or lease has left it. (Those that were evicted with it do not leave.)
     Unpinned {
         /// Which segment.
         segment: u64,

@@ -54,6 +54,8 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Measure a server, and the machine it runs on
     Bench(crate::bench::args::BenchArgs),
+    /// Record how a log's segments live and die, and draw it as one picture
+    Trace(crate::trace::TraceArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }

@@ -26,6 +26,7 @@ mod subscribe;
 mod table;
 mod time;
 mod topics;
+mod trace;
 mod units;
 mod watch;
 mod writer;
@@ -81,6 +82,7 @@ fn run(cli: Cli) -> Result {
         Command::Topics(args) => topics::run(&client_config(&global)?, args),
         Command::Stats(args) => stats::run(&client_config(&global)?, args),
         Command::Demo(args) => demo::run(&args),
+        Command::Trace(args) => trace::run(&args),
         Command::Bench(args) => bench::run(&client_config(&global)?, args, global.server.is_some()),
     }
 }
