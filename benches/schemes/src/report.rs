@@ -1,0 +1,142 @@
+//! What was measured: kept in a file, shown as a table and as pictures.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+
+use psa_suite::machine::{self, Machine};
+use serde::{Deserialize, Serialize};
+
+use crate::figures::{Churn, Curve, Times};
+use crate::pictures;
+
+/// One scheme's figures.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Scheme {
+    pub(crate) name: String,
+    /// By the number of threads, each with one run a round.
+    pub(crate) churns: Vec<(usize, Vec<Churn>)>,
+    pub(crate) curves: Vec<Curve>,
+}
+
+impl Scheme {
+    pub(crate) fn new(name: &str) -> Scheme {
+        Scheme { name: name.to_owned(), churns: Vec::new(), curves: Vec::new() }
+    }
+
+    pub(crate) fn add_churn(&mut self, threads: usize, churn: Churn) {
+        match self.churns.iter_mut().find(|(count, _)| *count == threads) {
+            Some((_, churns)) => churns.push(churn),
+            None => self.churns.push((threads, vec![churn])),
+        }
+    }
+}
+
+/// All figures, and where they come from.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Results {
+    pub(crate) machine: Machine,
+    pub(crate) schemes: Vec<Scheme>,
+}
+
+impl Results {
+    pub(crate) fn new(schemes: Vec<Scheme>) -> Results {
+        Results { machine: Machine::facts(), schemes }
+    }
+}
+
+fn file() -> PathBuf {
+    machine::repository().join("docs/figures/schemes.json")
+}
+
+/// Keeps the results.
+pub(crate) fn write(results: &Results) -> Result<(), String> {
+    let text = serde_json::to_string(results).expect("figures are numbers and names");
+    fs::write(file(), text + "\n").map_err(|error| format!("{}: {error}", file().display()))
+}
+
+fn median<T: PartialOrd + Copy>(values: impl Iterator<Item = T>) -> T {
+    let mut values: Vec<T> = values.collect();
+    values.sort_by(|a, b| a.partial_cmp(b).expect("figures are numbers"));
+    values[values.len() / 2]
+}
+
+fn time(nanos: u64) -> String {
+    match nanos {
+        ..10_000 => format!("{nanos} ns"),
+        ..10_000_000 => format!("{:.0} us", nanos as f64 / 1e3),
+        _ => format!("{:.0} ms", nanos as f64 / 1e6),
+    }
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        ..10_240 => format!("{bytes} B"),
+        ..10_485_760 => format!("{:.0} KiB", bytes as f64 / 1024.0),
+        _ => format!("{:.0} MiB", bytes as f64 / 1_048_576.0),
+    }
+}
+
+/// One line for every scheme and number of threads: medians over the rounds.
+pub(crate) fn table(results: &Results) -> String {
+    let mut out = String::from(
+        "| threads | scheme | appends a second (least to most) | append p99.9 | memory back after: p50 | p99.9 \
+         | longest | most unreclaimed | left at the end | read p99.9 |\n\
+         | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+    );
+    for (i, (threads, _)) in results.schemes[0].churns.iter().enumerate() {
+        for scheme in &results.schemes {
+            let runs = &scheme.churns[i].1;
+            let of = |pick: fn(&Churn) -> u64| median(runs.iter().map(pick));
+            let rates = || runs.iter().map(|run| run.rate / 1e6);
+            let (least, most) = rates().fold((f64::MAX, 0f64), |(l, m), r| (l.min(r), m.max(r)));
+            let back = |pick: fn(&Times) -> u64| {
+                // A scheme that gives nothing back has no time for it.
+                if of(|run| run.back.most) == 0 {
+                    "never".to_owned()
+                } else {
+                    time(median(runs.iter().map(|run| pick(&run.back))))
+                }
+            };
+            let _ = writeln!(
+                out,
+                "| {threads} | {} | {:.1} M ({least:.1} to {most:.1}) | {} | {} | {} | {} | {} | {} | {} |",
+                scheme.name,
+                median(rates()),
+                time(of(|run| run.append.p999)),
+                back(|times| times.p50),
+                back(|times| times.p999),
+                back(|times| times.most),
+                size(of(|run| run.most_unreclaimed)),
+                size(of(|run| run.stranded)),
+                time(of(|run| run.read.p999)),
+            );
+        }
+    }
+    out
+}
+
+/// Draws the figures, and puts the table into the document.
+pub(crate) fn draw() -> Result<(), String> {
+    let text =
+        fs::read_to_string(file()).map_err(|error| format!("{}: {error}", file().display()))?;
+    let results: Results = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    let folder = machine::repository().join("docs/study");
+    for (name, figure) in pictures::all(&results) {
+        let path = folder.join("figures").join(name);
+        fs::write(&path, figure).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    let path = folder.join("reclamation.md");
+    let document = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let (before, rest) =
+        document.split_once(BEGIN).ok_or("reclamation.md has no results marker")?;
+    let (_, after) = rest.split_once(END).ok_or("reclamation.md has no end of results")?;
+    let caption = results.machine.caption();
+    let table = table(&results);
+    let document = format!("{before}{BEGIN}\n{table}\n{caption}.\n{END}{after}");
+    fs::write(&path, document).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// What the document's table stands between.
+const BEGIN: &str = "<!-- results -->";
+const END: &str = "<!-- end of results -->";
