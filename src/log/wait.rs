@@ -39,12 +39,11 @@
 //!
 //! Shuttle models of this module run in `tests/models`.
 
-use std::cell::UnsafeCell;
 use std::sync::Arc;
 use std::task::{Poll, Wake, Waker};
 
 use crate::sync::time::Instant;
-use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, SPINS};
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, SPINS, UnsafeCell};
 use crate::sync::{barrier, thread};
 
 /// How many waiters a notifier wakes by itself.
