@@ -2,13 +2,13 @@
 
 use loom::thread;
 
-use crate::explore::{Watched, explore, read_available, tiny};
+use crate::explore::{Watched, explore_all, read_available, tiny};
 use crate::log::{Cursor, Log, Start};
 
 /// One by one: each record's commit publishes the record.
 #[test]
 fn a_reader_sees_only_complete_records() {
-    explore(3, || {
+    explore_all(3, || {
         let log: Log<Watched> = tiny(4).build().unwrap();
         let mut cursor = log.subscribe(Start::Earliest).unwrap();
         let publisher = thread::spawn({
@@ -28,7 +28,7 @@ fn a_reader_sees_only_complete_records() {
 /// Across a segment's end: the link publishes the next segment as it was prepared, from the pool too.
 #[test]
 fn a_reader_crosses_into_a_complete_segment() {
-    explore(3, || {
+    explore_all(3, || {
         let log: Log<Watched> = tiny(1).build().unwrap();
         let mut cursor = log.subscribe(Start::Earliest).unwrap();
         let publisher = thread::spawn({
@@ -46,7 +46,7 @@ fn a_reader_crosses_into_a_complete_segment() {
 /// Two publishers at a seal.
 #[test]
 fn publishers_meet_at_a_seal() {
-    explore(3, || {
+    explore_all(3, || {
         let log: Log<Watched> = tiny(1).build().unwrap();
         let mut cursor = log.subscribe(Start::Earliest).unwrap();
         let publishers = [0, 1].map(|n| {
@@ -66,7 +66,7 @@ fn publishers_meet_at_a_seal() {
 /// The exclusive form, values: the word is the commit.
 #[test]
 fn an_exclusive_publishers_word_is_the_commit() {
-    explore(3, || {
+    explore_all(3, || {
         let (mut publisher, log) = tiny::<Watched>(2).build_exclusive().unwrap();
         let mut cursor = log.subscribe(Start::Earliest).unwrap();
         let publisher = thread::spawn(move || {
@@ -97,7 +97,7 @@ fn positions_are_published_with_their_records() {
         look();
         assert_eq!(seen, [1, 2, 3]);
     }
-    explore(3, || {
+    explore_all(3, || {
         let log = tiny::<[u8]>(4).build().unwrap();
         read(log.subscribe(Start::Earliest).unwrap(), {
             let log = log.clone();
@@ -107,7 +107,7 @@ fn positions_are_published_with_their_records() {
             }
         });
     });
-    explore(3, || {
+    explore_all(3, || {
         let (mut publisher, log) = tiny::<[u8]>(4).build_exclusive().unwrap();
         read(log.subscribe(Start::Earliest).unwrap(), move || {
             publisher.append(b"a").unwrap();

@@ -3,8 +3,8 @@
 
 use loom::thread;
 
-use crate::explore::{Watched, assert_all_collected, explore, read_available, tiny};
-use crate::log::{Log, Overflow, ReadError, Start};
+use crate::explore::{Watched, assert_all_collected, explore, explore_all, read_available, tiny};
+use crate::log::{Limit, Log, Overflow, ReadError, Start};
 
 fn append(log: &Log<Watched>, n: u64) {
     log.append(Watched::new(n)).map(drop).unwrap();
@@ -27,7 +27,7 @@ fn a_cursor_that_leaves_and_a_publisher_that_links_forget_nothing() {
 /// One collector moves the head; a cursor leaves the segment that becomes the head.
 #[test]
 fn a_cursor_that_leaves_and_a_collector_forget_nothing() {
-    explore(3, || {
+    explore_all(3, || {
         let log: Log<Watched> = tiny(1).build().unwrap();
         let first = log.subscribe(Start::Earliest).unwrap();
         append(&log, 0);
@@ -41,10 +41,35 @@ fn a_cursor_that_leaves_and_a_collector_forget_nothing() {
     });
 }
 
+/// The same under one guard: where cursors can be evicted, one that crosses has entered before it
+/// unpins, so that only the words themselves order what follows.
+#[test]
+fn a_cursor_that_crosses_and_a_collector_forget_nothing() {
+    explore(3, || {
+        let segment = tiny::<Watched>(1).build().unwrap().stats().live_bytes;
+        let limited = tiny(1).memory_limit(9 * segment).overflow(Overflow::Evict);
+        let log: Log<Watched> = limited.build().unwrap();
+        let first = log.subscribe(Start::Earliest).unwrap();
+        append(&log, 0);
+        append(&log, 1);
+        let mut second = log.subscribe(Start::At(1)).unwrap();
+        append(&log, 2);
+        second.peek(Limit::NONE, |batch| assert_eq!(batch.len(), 1)).unwrap().unwrap();
+        let crosser = thread::spawn(move || {
+            second.advance(1);
+            second
+        });
+        drop(first);
+        let second = crosser.join().unwrap();
+        assert_all_collected(&log);
+        drop(second);
+    });
+}
+
 /// Two cursors read and cross, a publisher rolls over into segments that come back from the pool.
 #[test]
 fn what_is_pinned_is_not_freed() {
-    explore(3, || {
+    explore_all(3, || {
         let log: Log<Watched> = tiny(1).build().unwrap();
         let mut cursor = log.subscribe(Start::Earliest).unwrap();
         append(&log, 0);
@@ -68,7 +93,7 @@ fn what_is_pinned_is_not_freed() {
 /// Attaching takes a pin from outside, while the head goes.
 #[test]
 fn attaching_meets_a_head_that_goes() {
-    explore(3, || {
+    explore_all(3, || {
         let log: Log<Watched> = tiny(1).build().unwrap();
         let cursor = log.subscribe(Start::Earliest).unwrap();
         append(&log, 0);
@@ -86,7 +111,7 @@ fn attaching_meets_a_head_that_goes() {
 /// A cursor reads under a guard while its segment is evicted.
 #[test]
 fn what_is_evicted_is_not_freed_under_a_reader() {
-    explore(3, || {
+    explore_all(3, || {
         let segment = tiny::<Watched>(1).build().unwrap().stats().live_bytes;
         let limited = tiny(1).memory_limit(2 * segment).overflow(Overflow::Evict);
         let log: Log<Watched> = limited.build().unwrap();

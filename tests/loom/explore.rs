@@ -8,29 +8,40 @@ use crate::sync::{self, Barrier, Reading};
 
 /// Explores `model` with at most so many preemptions, unless `PSA_TEST_PREEMPTIONS` says otherwise.
 pub(crate) fn explore(preemptions: usize, model: fn()) {
+    for reading in [Reading::FenceBefore, Reading::FenceAfter] {
+        for barrier in [Barrier::Fences, Barrier::Membarrier] {
+            explore_under(reading, barrier, preemptions, model);
+        }
+    }
+}
+
+/// As [`explore`], for a model that has to hold without sequential consistency too: where no two
+/// threads write one word each and read the other's. No fence hides a missing Acquire or Release.
+pub(crate) fn explore_all(preemptions: usize, model: fn()) {
+    explore(preemptions, model);
+    explore_under(Reading::NoFence, Barrier::Membarrier, preemptions, model);
+}
+
+fn explore_under(reading: Reading, barrier: Barrier, preemptions: usize, model: fn()) {
     let preemptions = std::env::var("PSA_TEST_PREEMPTIONS").map_or(preemptions, |value| {
         value.parse().unwrap_or_else(|_| {
             panic!("PSA_TEST_PREEMPTIONS is {value:?}: give a number of preemptions")
         })
     });
-    for reading in [Reading::FenceBefore, Reading::FenceAfter] {
-        for barrier in [Barrier::Fences, Barrier::Membarrier] {
-            sync::choose(reading, barrier);
-            let executions = Arc::new(AtomicUsize::new(0));
-            let counted = executions.clone();
-            let mut builder = loom::model::Builder::new();
-            builder.preemption_bound = Some(preemptions);
-            builder.max_branches = 20_000;
-            // Printed first: a failure is a panic.
-            println!("{reading:?}, {barrier:?}, at most {preemptions} preemptions:");
-            builder.check(move || {
-                counted.fetch_add(1, Ordering::Relaxed);
-                sync::begin();
-                model();
-            });
-            println!("  {} executions", executions.load(Ordering::Relaxed));
-        }
-    }
+    sync::choose(reading, barrier);
+    let executions = Arc::new(AtomicUsize::new(0));
+    let counted = executions.clone();
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.max_branches = 20_000;
+    // Printed first: a failure is a panic.
+    println!("{reading:?}, {barrier:?}, at most {preemptions} preemptions:");
+    builder.check(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        sync::begin();
+        model();
+    });
+    println!("  {} executions", executions.load(Ordering::Relaxed));
 }
 
 /// A value that loom watches: reading it before what made it, or dropping it beside a reader, is a

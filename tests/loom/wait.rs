@@ -12,7 +12,7 @@ use std::task::{Poll, Wake, Waker};
 use loom::thread;
 use shipped::{WaitSet, Waiter};
 
-use crate::explore::explore;
+use crate::explore::explore_all;
 use crate::sync::thread::{Thread, current, park};
 use crate::sync::{AtomicU32, Ordering};
 
@@ -71,7 +71,7 @@ impl Wake for Rouse {
 /// The plain case: store, look whether anybody waits; push, look whether it was stored.
 #[test]
 fn a_waiter_misses_no_notification() {
-    explore(4, || {
+    explore_all(4, || {
         let event = Event::new();
         let notifier = thread::spawn({
             let event = event.clone();
@@ -88,7 +88,7 @@ fn a_waiter_misses_no_notification() {
 /// let go of it.
 #[test]
 fn a_waiter_waits_again() {
-    explore(3, || {
+    explore_all(3, || {
         let event = Event::new();
         let notifier = thread::spawn({
             let event = event.clone();
@@ -110,7 +110,7 @@ fn a_waiter_waits_again() {
 /// not rely on a barrier that is not over: `unsettled` in `WaitSet::push` is there for this.
 #[test]
 fn the_second_waiter_does_not_rely_on_an_unfinished_barrier() {
-    explore(2, || {
+    explore_all(2, || {
         let event = Event::new();
         let notifier = thread::spawn({
             let event = event.clone();
@@ -155,7 +155,7 @@ fn wait_for_all<const N: usize>(event: &Event) {
 /// More waiters than a notifier wakes: the rest is handed on from waiter to waiter.
 #[test]
 fn the_cascade_reaches_everybody() {
-    explore(1, || {
+    explore_all(1, || {
         let event = Event::new();
         let other = thread::spawn({
             let event = event.clone();
@@ -171,74 +171,69 @@ fn the_cascade_reaches_everybody() {
     });
 }
 
+/// Three waiters that have registered: a patient one, with what it has heard, and two that are taken
+/// before it, for they came later.
+fn three_registered(event: &Event) -> (Waiter, Arc<Heard>, [Waiter; 2]) {
+    let heard = Arc::new(Heard(AtomicBool::new(false)));
+    let mut patient = Waiter::default();
+    let waker = Waker::from(heard.clone());
+    assert!(patient.poll_until(&event.set, &waker, || event.look(1)).is_pending());
+    let mut others = [(); 2].map(|()| Waiter::default());
+    others.iter_mut().for_each(|other| poll_in_vain(event, other));
+    (patient, heard, others)
+}
+
+/// Polls a waiter that waits for more than happens here.
+fn poll_in_vain(event: &Event, waiter: &mut Waiter) {
+    let waker = Waker::from(Arc::new(Deaf));
+    assert!(waiter.poll_until(&event.set, &waker, || event.look(2)).is_pending());
+}
+
 /// Two waiters are taken by the notifier while they are polled for another reason, and find nothing,
 /// for they wait for more than has happened. They register again, and have to hand their wake-up on.
 #[test]
 fn who_is_woken_for_nothing_hands_its_wake_up_on() {
-    explore(4, || {
+    explore_all(4, || {
         let event = Event::new();
-        let heard = Arc::new(Heard(AtomicBool::new(false)));
-        let mut patient = Waiter::default();
-        let waker = Waker::from(heard.clone());
-        assert!(patient.poll_until(&event.set, &waker, || event.look(1)).is_pending());
-        let mut busy = [(); 2].map(|()| Waiter::default());
-        let waker = Waker::from(Arc::new(Deaf));
-        let mut poll = |who: usize| {
-            let polled = busy[who].poll_until(&event.set, &waker, || event.look(2));
-            assert!(polled.is_pending());
-        };
-        poll(0);
-        poll(1);
+        let (patient, heard, [mut first, mut second]) = three_registered(&event);
         let notifier = thread::spawn({
             let event = event.clone();
             move || event.happens(1)
         });
         // The last one to push is the first one to be taken.
-        poll(1);
-        poll(0);
+        poll_in_vain(&event, &mut second);
+        poll_in_vain(&event, &mut first);
         notifier.join().unwrap();
         // As their executor does, because they were woken.
-        poll(1);
-        poll(0);
+        poll_in_vain(&event, &mut second);
+        poll_in_vain(&event, &mut first);
         assert!(heard.0.load(Ordering::Relaxed), "the wake-up went no further");
-        [patient].iter_mut().chain(&mut busy).for_each(|waiter| waiter.retire(&event.set));
+        [patient, first, second].iter_mut().for_each(|waiter| waiter.retire(&event.set));
     });
 }
 
-/// A waiter that gives up while it is being woken hands its wake-up on.
+/// Two waiters give up while they are being woken, and hand their wake-up on.
 #[test]
 fn a_cancelled_wait_hands_its_wake_up_on() {
-    explore(1, || {
+    explore_all(4, || {
         let event = Event::new();
-        let fickle = thread::spawn({
-            let event = event.clone();
-            move || {
-                let mut waiters = [(); 2].map(|()| Waiter::default());
-                let waker = Waker::from(Arc::new(Deaf));
-                for waiter in &mut waiters {
-                    let _ = waiter.poll_until(&event.set, &waker, || event.look(1));
-                }
-                for waiter in &mut waiters {
-                    waiter.retire(&event.set);
-                }
-            }
-        });
+        let (mut patient, heard, [mut first, mut second]) = three_registered(&event);
         let notifier = thread::spawn({
             let event = event.clone();
             move || event.happens(1)
         });
-        let mut waiter = Waiter::default();
-        event.wait(&mut waiter, 1);
-        waiter.retire(&event.set);
-        fickle.join().unwrap();
+        second.retire(&event.set);
+        first.retire(&event.set);
         notifier.join().unwrap();
+        assert!(heard.0.load(Ordering::Relaxed), "the wake-up went no further");
+        patient.retire(&event.set);
     });
 }
 
 /// Closing wakes everybody, in the closer's thread.
 #[test]
 fn everybody_is_woken_at_the_end() {
-    explore(3, || {
+    explore_all(3, || {
         let event = Event::new();
         let closer = thread::spawn({
             let event = event.clone();

@@ -10,6 +10,10 @@
 //! threads each write one word and read the other's, a reading that fences behind the write hides
 //! that the read's own ordering is missing, and the other way round.
 //!
+//! Such fences order more than the accesses that they stand for: they can hide that an Acquire or a
+//! Release is missing elsewhere. Models that do not need sequential consistency therefore run under a
+//! third reading too, without any fence.
+//!
 //! # The asymmetric barrier, in two builds
 //!
 //! [`Barrier::Fences`] is what the library falls back to: a SeqCst fence on both sides.
@@ -35,6 +39,8 @@ pub(crate) const SPINS: u32 = 1;
 pub(crate) enum Reading {
     FenceBefore,
     FenceAfter,
+    /// On neither: SeqCst is AcqRel. Weaker than what the language promises.
+    NoFence,
 }
 
 /// How the asymmetric barrier is built.
