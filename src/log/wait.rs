@@ -39,12 +39,11 @@
 //!
 //! Shuttle models of this module run in `tests/models`.
 
-use std::cell::UnsafeCell;
 use std::sync::Arc;
 use std::task::{Poll, Wake, Waker};
 
 use crate::sync::time::Instant;
-use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, SPINS};
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, SPINS, UnsafeCell};
 use crate::sync::{barrier, thread};
 
 /// How many waiters a notifier wakes by itself.
@@ -365,6 +364,7 @@ impl Waiter {
     ) -> Poll<T> {
         if self.armed && !self.is_waiting() {
             // We were woken: the others first.
+            self.armed = false;
             set.cascade();
         }
         if let Some(found) = look() {
@@ -416,14 +416,15 @@ impl Waiter {
     }
 
     fn is_waiting(&self) -> bool {
-        // Relaxed: a hint; whoever acts on it synchronises on the state itself.
-        self.node.as_ref().is_some_and(|n| n.state.load(Ordering::Relaxed) == WAITING)
+        // Acquire: whoever finds its node taken hands the wake-up on, and must find what the notifier
+        // put among those to be woken before it took the node.
+        self.node.as_ref().is_some_and(|n| n.state.load(Ordering::Acquire) == WAITING)
     }
 
     /// Registers `waker` for the next notification. The caller then looks for its condition once
     /// more before it sleeps, and does what the answer says.
     fn register(&mut self, set: &WaitSet, waker: &Waker) -> Registered {
-        self.armed = true;
+        let armed = std::mem::replace(&mut self.armed, true);
         loop {
             let node = self.node.get_or_insert_with(|| {
                 Arc::new(Node {
@@ -436,6 +437,11 @@ impl Waiter {
             // Acquire: pairs with the notifier's Release of IDLE.
             match node.state.load(Ordering::Acquire) {
                 IDLE => {
+                    if armed {
+                        // Taken since `poll_until` looked, and it was for nothing: the wake-up that
+                        // follows finds us registered anew, so it is now that we hand it on.
+                        set.cascade();
+                    }
                     // SAFETY: IDLE: unlinked, so the owner, which we borrow mutably, is alone.
                     unsafe { *node.waker.get() = Some(waker.clone()) };
                     node.state.store(WAITING, Ordering::Relaxed);
@@ -478,7 +484,8 @@ impl Waiter {
             return;
         }
         let Some(node) = &self.node else { return set.cascade() };
-        if node.state.load(Ordering::Relaxed) == WAITING && move_state(node, WAITING, BUSY) {
+        // Acquire: as in `is_waiting`, for the cascade below.
+        if node.state.load(Ordering::Acquire) == WAITING && move_state(node, WAITING, BUSY) {
             // SAFETY: BUSY: the waker is the owner's.
             let waker = unsafe { (*node.waker.get()).take() };
             if move_state(node, BUSY, ASIDE) {

@@ -10,6 +10,7 @@
 pub(crate) mod barrier;
 pub(crate) mod reclaim;
 
+pub(crate) use std::cell::UnsafeCell;
 pub(crate) use std::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };

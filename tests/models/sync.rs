@@ -8,6 +8,7 @@ pub(crate) use shuttle::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };
 pub(crate) use shuttle::sync::{Arc, Mutex, MutexGuard, Weak};
+pub(crate) use std::cell::UnsafeCell;
 
 /// A waiting thread parks after one look: spinning would only lengthen the schedules.
 pub(crate) const SPINS: u32 = 1;

@@ -1,0 +1,11 @@
+//! Arbitrary programs to the log and to its naive model.
+#![no_main]
+
+#[path = "../checks/log_operations.rs"]
+mod log_operations;
+#[path = "../../tests/replay/model.rs"]
+mod model;
+#[path = "../../tests/replay/world.rs"]
+mod world;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| log_operations::check(data));

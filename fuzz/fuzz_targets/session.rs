@@ -1,0 +1,19 @@
+//! Arbitrary bytes from a client to a session of the server.
+#![no_main]
+
+#[allow(dead_code, unused_imports, reason = "one part of the library is looked at")]
+#[path = "../../src/broker/mod.rs"]
+mod broker;
+#[allow(dead_code, unused_imports, reason = "one part of the library is looked at")]
+#[path = "../../src/log/mod.rs"]
+mod log;
+#[allow(dead_code, unused_imports, reason = "one part of the library is looked at")]
+#[path = "../../src/protocol/mod.rs"]
+mod protocol;
+#[path = "../checks/session.rs"]
+mod session;
+#[allow(dead_code, unused_imports, reason = "one part of the library is looked at")]
+#[path = "../../src/sync/mod.rs"]
+mod sync;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| session::check(data));

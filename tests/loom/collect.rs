@@ -1,0 +1,142 @@
+//! Pinning against closing: nothing is freed under a reader's eyes, and no passed segment is
+//! forgotten.
+
+use loom::thread;
+
+use crate::explore::{Watched, assert_all_collected, explore, explore_all, read_available, tiny};
+use crate::log::{Limit, Log, Overflow, ReadError, Start};
+
+fn append(log: &Log<Watched>, n: u64) {
+    log.append(Watched::new(n)).map(drop).unwrap();
+}
+
+/// The publisher links and looks at the pins; the cursor unpins and looks for what follows.
+#[test]
+fn a_cursor_that_leaves_and_a_publisher_that_links_forget_nothing() {
+    explore(3, || {
+        let log: Log<Watched> = tiny(1).build().unwrap();
+        append(&log, 0);
+        let cursor = log.subscribe(Start::Earliest).unwrap();
+        let leaver = thread::spawn(move || drop(cursor));
+        append(&log, 1);
+        leaver.join().unwrap();
+        assert_all_collected(&log);
+    });
+}
+
+/// One collector moves the head; a cursor leaves the segment that becomes the head.
+#[test]
+fn a_cursor_that_leaves_and_a_collector_forget_nothing() {
+    explore_all(3, || {
+        let log: Log<Watched> = tiny(1).build().unwrap();
+        let first = log.subscribe(Start::Earliest).unwrap();
+        append(&log, 0);
+        append(&log, 1);
+        let second = log.subscribe(Start::At(1)).unwrap();
+        append(&log, 2);
+        let leaver = thread::spawn(move || drop(second));
+        drop(first);
+        leaver.join().unwrap();
+        assert_all_collected(&log);
+    });
+}
+
+/// The same under one guard: where cursors can be evicted, one that crosses has entered before it
+/// unpins, so that only the words themselves order what follows.
+#[test]
+fn a_cursor_that_crosses_and_a_collector_forget_nothing() {
+    explore(3, || {
+        let segment = tiny::<Watched>(1).build().unwrap().stats().live_bytes;
+        let limited = tiny(1).memory_limit(9 * segment).overflow(Overflow::Evict);
+        let log: Log<Watched> = limited.build().unwrap();
+        let first = log.subscribe(Start::Earliest).unwrap();
+        append(&log, 0);
+        append(&log, 1);
+        let mut second = log.subscribe(Start::At(1)).unwrap();
+        append(&log, 2);
+        second.peek(Limit::NONE, |batch| assert_eq!(batch.len(), 1)).unwrap().unwrap();
+        let crosser = thread::spawn(move || {
+            second.advance(1);
+            second
+        });
+        drop(first);
+        let second = crosser.join().unwrap();
+        assert_all_collected(&log);
+        drop(second);
+    });
+}
+
+/// Two cursors read and cross, a publisher rolls over into segments that come back from the pool.
+#[test]
+fn what_is_pinned_is_not_freed() {
+    explore_all(3, || {
+        let log: Log<Watched> = tiny(1).build().unwrap();
+        let mut cursor = log.subscribe(Start::Earliest).unwrap();
+        append(&log, 0);
+        let mut other = log.subscribe(Start::Earliest).unwrap();
+        let reader = thread::spawn(move || {
+            let seen = read_available(&mut cursor);
+            (seen, cursor)
+        });
+        append(&log, 1);
+        let mut seen = read_available(&mut other);
+        append(&log, 2);
+        seen.extend(read_available(&mut other));
+        assert_eq!(seen, [0, 1, 2]);
+        let (mut seen, mut cursor) = reader.join().unwrap();
+        seen.extend(read_available(&mut cursor));
+        assert_eq!(seen, [0, 1, 2]);
+        assert_all_collected(&log);
+    });
+}
+
+/// Attaching takes a pin from outside, while the head goes.
+#[test]
+fn attaching_meets_a_head_that_goes() {
+    explore_all(3, || {
+        let log: Log<Watched> = tiny(1).build().unwrap();
+        let cursor = log.subscribe(Start::Earliest).unwrap();
+        append(&log, 0);
+        append(&log, 1);
+        let leaver = thread::spawn(move || drop(cursor));
+        let mut cursor = log.subscribe(Start::Earliest).unwrap();
+        let first = cursor.offset();
+        let seen = read_available(&mut cursor);
+        assert!(seen.iter().copied().eq(first..2), "{first}: {seen:?}");
+        leaver.join().unwrap();
+        assert_all_collected(&log);
+    });
+}
+
+/// A cursor reads under a guard while its segment is evicted.
+#[test]
+fn what_is_evicted_is_not_freed_under_a_reader() {
+    explore_all(3, || {
+        let segment = tiny::<Watched>(1).build().unwrap().stats().live_bytes;
+        let limited = tiny(1).memory_limit(2 * segment).overflow(Overflow::Evict);
+        let log: Log<Watched> = limited.build().unwrap();
+        let mut cursor = log.subscribe(Start::Earliest).unwrap();
+        append(&log, 0);
+        append(&log, 1);
+        let reader = thread::spawn(move || {
+            let mut expected = 0;
+            for _ in 0..2 {
+                match cursor.try_next(|batch| {
+                    for (offset, value) in batch.iter() {
+                        assert_eq!((offset, value.read()), (expected, expected));
+                        expected += 1;
+                    }
+                }) {
+                    Ok(_) => {}
+                    Err(ReadError::Lagged(lagged)) => {
+                        assert_eq!(lagged.first_missed, expected);
+                        expected += lagged.missed;
+                    }
+                    Err(other) => panic!("{other}"),
+                }
+            }
+        });
+        append(&log, 2);
+        reader.join().unwrap();
+    });
+}

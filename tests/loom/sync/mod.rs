@@ -1,0 +1,196 @@
+//! The stand-in for `src/sync` behind which loom sits: the same door, with memory that may be weak.
+//!
+//! # Sequential consistency, in two readings
+//!
+//! Loom treats a SeqCst access as an AcqRel one, which is too weak: what is right would be reported
+//! as wrong. It does know SeqCst fences. Compilers build SeqCst accesses for weak machines out of
+//! such fences in two ways: a full fence *before* each SeqCst access, or one *after* it. Both are
+//! right for every program, as long as all of it is compiled the same way. So each model runs under
+//! both readings ([`Reading`]), and what fails under one of them is wrong. It takes both: where two
+//! threads each write one word and read the other's, a reading that fences behind the write hides
+//! that the read's own ordering is missing, and the other way round.
+//!
+//! Such fences order more than the accesses that they stand for: they can hide that an Acquire or a
+//! Release is missing elsewhere. Models that do not need sequential consistency therefore run under a
+//! third reading too, without any fence.
+//!
+//! # The asymmetric barrier, in two builds
+//!
+//! [`Barrier::Fences`] is what the library falls back to: a SeqCst fence on both sides.
+//! [`Barrier::Membarrier`] is the contract of the system call, and no more than that: each thread has
+//! a word, `light` is a read-modify-write of one's own word and `heavy` one of everybody's, so of a
+//! light and a heavy barrier one comes first and is seen by the other, while two light ones order
+//! nothing between them. That the kernel and the processor keep this contract is assumed, not shown.
+
+use std::cell::Cell;
+
+use loom::sync::atomic as model;
+
+pub(crate) use std::sync::atomic::Ordering;
+// The counts of `std`'s own pointers are not what is explored here.
+pub(crate) use loom::sync::{Mutex, MutexGuard};
+pub(crate) use std::sync::{Arc, Weak};
+
+/// A waiting thread parks after one look: spinning would only lengthen the executions.
+pub(crate) const SPINS: u32 = 1;
+
+/// On which side of a SeqCst access its fence stands.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Reading {
+    FenceBefore,
+    FenceAfter,
+    /// On neither: SeqCst is AcqRel. Weaker than what the language promises.
+    NoFence,
+}
+
+/// How the asymmetric barrier is built.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Barrier {
+    Fences,
+    Membarrier,
+}
+
+/// The most threads of a model, the main one included.
+const THREADS: usize = 4;
+
+// All threads of a model run on one thread of the operating system, and each test on another one.
+thread_local! {
+    static READING: Cell<Reading> = const { Cell::new(Reading::FenceBefore) };
+    static BARRIER: Cell<Barrier> = const { Cell::new(Barrier::Fences) };
+    /// Threads of this execution that were given a word.
+    static NUMBERED: Cell<usize> = const { Cell::new(0) };
+}
+
+loom::lazy_static! {
+    /// A word of each thread, for its light barriers.
+    static ref BARRIERS: [model::AtomicUsize; THREADS] = [const { 0 }; THREADS].map(model::AtomicUsize::new);
+    /// A word of each thread, for the guards that it ended.
+    static ref ENDED: [model::AtomicUsize; THREADS] = [const { 0 }; THREADS].map(model::AtomicUsize::new);
+}
+
+loom::thread_local! {
+    static NUMBER: usize = {
+        let number = NUMBERED.get();
+        assert!(number < THREADS, "a model has at most {THREADS} threads");
+        NUMBERED.set(number + 1);
+        number
+    };
+}
+
+/// Chooses what the next model runs under.
+pub(crate) fn choose(reading: Reading, barrier: Barrier) {
+    READING.set(reading);
+    BARRIER.set(barrier);
+}
+
+/// Begins an execution, in its main thread.
+pub(crate) fn begin() {
+    NUMBERED.set(0);
+    // Initialised by all threads' common ancestor: looking at them orders nothing between others.
+    let _ = (BARRIERS.len(), ENDED.len());
+}
+
+fn number() -> usize {
+    NUMBER.with(|number| *number)
+}
+
+mod atomic;
+pub(crate) use atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
+
+/// `std`'s cell. Each access counts as a write, and loom checks that it comes after all others.
+pub(crate) struct UnsafeCell<T> {
+    access: loom::cell::UnsafeCell<()>,
+    value: std::cell::UnsafeCell<T>,
+}
+
+impl<T> UnsafeCell<T> {
+    #[track_caller]
+    pub(crate) fn new(value: T) -> Self {
+        let value = std::cell::UnsafeCell::new(value);
+        UnsafeCell { access: loom::cell::UnsafeCell::new(()), value }
+    }
+
+    #[track_caller]
+    pub(crate) fn get(&self) -> *mut T {
+        self.access.with_mut(|_| self.value.get())
+    }
+}
+
+pub(crate) mod thread {
+    use std::sync::Arc;
+
+    use loom::sync::Notify;
+
+    pub(crate) use loom::hint::spin_loop;
+    pub(crate) use loom::thread::yield_now;
+
+    loom::thread_local! {
+        static TOKEN: Arc<Notify> = Arc::new(Notify::new());
+    }
+
+    /// A thread's token. (Loom's own `unpark` would also end a `join`.)
+    pub(crate) struct Thread(Arc<Notify>);
+
+    impl Thread {
+        pub(crate) fn unpark(&self) {
+            self.0.notify();
+        }
+    }
+
+    pub(crate) fn current() -> Thread {
+        Thread(TOKEN.with(Arc::clone))
+    }
+
+    pub(crate) fn park() {
+        TOKEN.with(Arc::clone).wait();
+    }
+
+    /// Models do not wait for deadlines.
+    pub(crate) fn park_timeout(_: std::time::Duration) {
+        unreachable!("a model waited for a deadline");
+    }
+}
+
+pub(crate) mod time {
+    pub(crate) use std::time::{Duration, Instant, SystemTime};
+}
+
+/// See the module documentation.
+pub(crate) mod barrier {
+    use super::{BARRIER, BARRIERS, Barrier, Ordering, model, number};
+
+    pub(crate) fn init() {}
+
+    pub(crate) fn light() {
+        match BARRIER.get() {
+            Barrier::Fences => model::fence(Ordering::SeqCst),
+            Barrier::Membarrier => {
+                BARRIERS[number()].fetch_add(0, Ordering::AcqRel);
+            }
+        }
+    }
+
+    pub(crate) fn heavy() {
+        match BARRIER.get() {
+            Barrier::Fences => model::fence(Ordering::SeqCst),
+            Barrier::Membarrier => BARRIERS.iter().for_each(|word| {
+                word.fetch_add(0, Ordering::AcqRel);
+            }),
+        }
+    }
+}
+
+pub(crate) mod reclaim;
+
+/// A panic in a model's destructor is a finding, and has to come out.
+pub(crate) fn contain(destructors: impl FnOnce()) {
+    destructors();
+}
+
+pub(crate) fn zeroed_u32s(len: usize) -> Box<[AtomicU32]> {
+    (0..len).map(|_| AtomicU32::new(0)).collect()
+}
+
+pub(crate) fn zeroed_u64s(len: usize) -> Box<[AtomicU64]> {
+    (0..len).map(|_| AtomicU64::new(0)).collect()
+}

@@ -1,0 +1,248 @@
+//! The event count alone. A lost wake-up is a deadlock, which loom reports; a waker that is touched
+//! by two is a violation of causality.
+
+#[expect(dead_code, reason = "models use a part of it")]
+#[path = "../../src/log/wait.rs"]
+mod shipped;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::task::{Poll, Wake, Waker};
+
+use loom::thread;
+use shipped::{WaitSet, Waiter};
+
+use crate::explore::explore_all;
+use crate::sync::thread::{Thread, current, park};
+use crate::sync::{AtomicU32, Ordering};
+
+/// Something to wait for. Its order is the weakest that a condition can have: what must be seen is
+/// the event count's affair.
+struct Event {
+    set: WaitSet,
+    happened: AtomicU32,
+}
+
+impl Event {
+    fn new() -> Arc<Self> {
+        Arc::new(Event { set: WaitSet::new(), happened: AtomicU32::new(0) })
+    }
+
+    fn happens(&self, n: u32) {
+        self.happened.store(n, Ordering::Relaxed);
+        self.set.notify();
+    }
+
+    fn look(&self, n: u32) -> Option<()> {
+        (self.happened.load(Ordering::Relaxed) >= n).then_some(())
+    }
+
+    /// Waits with the thread, as a blocking reader does.
+    fn wait(&self, waiter: &mut Waiter, n: u32) {
+        waiter.block_until(&self.set, None, || self.look(n)).expect("there is no deadline");
+    }
+}
+
+/// A waker that nobody minds.
+struct Deaf;
+
+impl Wake for Deaf {
+    fn wake(self: Arc<Self>) {}
+}
+
+/// A waker that remembers. Not one of loom's atomics: what it says is asked after a `join`.
+struct Heard(AtomicBool);
+
+impl Wake for Heard {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Wakes a thread.
+struct Rouse(Thread);
+
+impl Wake for Rouse {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// The plain case: store, look whether anybody waits; push, look whether it was stored.
+#[test]
+fn a_waiter_misses_no_notification() {
+    explore_all(4, || {
+        let event = Event::new();
+        let notifier = thread::spawn({
+            let event = event.clone();
+            move || event.happens(1)
+        });
+        let mut waiter = Waiter::default();
+        event.wait(&mut waiter, 1);
+        waiter.retire(&event.set);
+        notifier.join().unwrap();
+    });
+}
+
+/// The node is used again: the second wait must not touch its waker before the first notifier has
+/// let go of it.
+#[test]
+fn a_waiter_waits_again() {
+    explore_all(3, || {
+        let event = Event::new();
+        let notifier = thread::spawn({
+            let event = event.clone();
+            move || {
+                event.happens(1);
+                event.happens(2);
+            }
+        });
+        let mut waiter = Waiter::default();
+        event.wait(&mut waiter, 1);
+        event.wait(&mut waiter, 2);
+        waiter.retire(&event.set);
+        notifier.join().unwrap();
+    });
+}
+
+/// Two waiters, of which the first one to push pays for the barrier. What the other one waits for has
+/// happened; what the first one waits for has not, so it has nothing to hand on. The other one must
+/// not rely on a barrier that is not over: `unsettled` in `WaitSet::push` is there for this.
+#[test]
+fn the_second_waiter_does_not_rely_on_an_unfinished_barrier() {
+    explore_all(2, || {
+        let event = Event::new();
+        let notifier = thread::spawn({
+            let event = event.clone();
+            move || event.happens(1)
+        });
+        let uninterested = thread::spawn({
+            let event = event.clone();
+            move || {
+                let mut waiter = Waiter::default();
+                let waker = Waker::from(Arc::new(Deaf));
+                // Once, as a future that is polled: it stays registered.
+                let _ = waiter.poll_until(&event.set, &waker, || event.look(2));
+                waiter
+            }
+        });
+        let mut waiter = Waiter::default();
+        event.wait(&mut waiter, 1);
+        notifier.join().unwrap();
+        uninterested.join().unwrap().retire(&event.set);
+    });
+}
+
+/// Polls some waiters in one thread until each has seen the event.
+fn wait_for_all<const N: usize>(event: &Event) {
+    let mut waiters = [(); N].map(|()| Some(Waiter::default()));
+    let waker = Waker::from(Arc::new(Rouse(current())));
+    loop {
+        for slot in &mut waiters {
+            let Some(waiter) = slot else { continue };
+            if waiter.poll_until(&event.set, &waker, || event.look(1)) == Poll::Ready(()) {
+                waiter.retire(&event.set);
+                *slot = None;
+            }
+        }
+        if waiters.iter().all(Option::is_none) {
+            return;
+        }
+        park();
+    }
+}
+
+/// More waiters than a notifier wakes: the rest is handed on from waiter to waiter.
+#[test]
+fn the_cascade_reaches_everybody() {
+    explore_all(1, || {
+        let event = Event::new();
+        let other = thread::spawn({
+            let event = event.clone();
+            move || wait_for_all::<2>(&event)
+        });
+        let notifier = thread::spawn({
+            let event = event.clone();
+            move || event.happens(1)
+        });
+        wait_for_all::<2>(&event);
+        other.join().unwrap();
+        notifier.join().unwrap();
+    });
+}
+
+/// Three waiters that have registered: a patient one, with what it has heard, and two that are taken
+/// before it, for they came later.
+fn three_registered(event: &Event) -> (Waiter, Arc<Heard>, [Waiter; 2]) {
+    let heard = Arc::new(Heard(AtomicBool::new(false)));
+    let mut patient = Waiter::default();
+    let waker = Waker::from(heard.clone());
+    assert!(patient.poll_until(&event.set, &waker, || event.look(1)).is_pending());
+    let mut others = [(); 2].map(|()| Waiter::default());
+    others.iter_mut().for_each(|other| poll_in_vain(event, other));
+    (patient, heard, others)
+}
+
+/// Polls a waiter that waits for more than happens here.
+fn poll_in_vain(event: &Event, waiter: &mut Waiter) {
+    let waker = Waker::from(Arc::new(Deaf));
+    assert!(waiter.poll_until(&event.set, &waker, || event.look(2)).is_pending());
+}
+
+/// Two waiters are taken by the notifier while they are polled for another reason, and find nothing,
+/// for they wait for more than has happened. They register again, and have to hand their wake-up on.
+#[test]
+fn who_is_woken_for_nothing_hands_its_wake_up_on() {
+    explore_all(4, || {
+        let event = Event::new();
+        let (patient, heard, [mut first, mut second]) = three_registered(&event);
+        let notifier = thread::spawn({
+            let event = event.clone();
+            move || event.happens(1)
+        });
+        // The last one to push is the first one to be taken.
+        poll_in_vain(&event, &mut second);
+        poll_in_vain(&event, &mut first);
+        notifier.join().unwrap();
+        // As their executor does, because they were woken.
+        poll_in_vain(&event, &mut second);
+        poll_in_vain(&event, &mut first);
+        assert!(heard.0.load(Ordering::Relaxed), "the wake-up went no further");
+        [patient, first, second].iter_mut().for_each(|waiter| waiter.retire(&event.set));
+    });
+}
+
+/// Two waiters give up while they are being woken, and hand their wake-up on.
+#[test]
+fn a_cancelled_wait_hands_its_wake_up_on() {
+    explore_all(4, || {
+        let event = Event::new();
+        let (mut patient, heard, [mut first, mut second]) = three_registered(&event);
+        let notifier = thread::spawn({
+            let event = event.clone();
+            move || event.happens(1)
+        });
+        second.retire(&event.set);
+        first.retire(&event.set);
+        notifier.join().unwrap();
+        assert!(heard.0.load(Ordering::Relaxed), "the wake-up went no further");
+        patient.retire(&event.set);
+    });
+}
+
+/// Closing wakes everybody, in the closer's thread.
+#[test]
+fn everybody_is_woken_at_the_end() {
+    explore_all(3, || {
+        let event = Event::new();
+        let closer = thread::spawn({
+            let event = event.clone();
+            move || {
+                event.happened.store(1, Ordering::Relaxed);
+                event.set.notify_all();
+            }
+        });
+        wait_for_all::<3>(&event);
+        closer.join().unwrap();
+    });
+}
