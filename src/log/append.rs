@@ -5,11 +5,13 @@ use std::task::{Context, Poll};
 
 use super::Log;
 use super::chain::Chain;
+use super::collect::PATIENCE;
 use super::error::{AppendError, Refused};
 use super::record::{Copied, One, Packed, Record, Slices, Source, Values};
 use super::retention::Overflow;
 use super::wait::Waiter;
 use crate::sync::Arc;
+use crate::sync::time::Instant;
 
 /// Whether a full log makes its publishers wait. A log that evicts is full only while readers' guards
 /// hold on to all that was evicted: until they return from their closures.
@@ -74,8 +76,15 @@ impl<'a, R: Record + ?Sized> RoomWait<'a, R> {
 
     /// Blocks the thread until `put` does not find the log full.
     pub(super) fn block(&mut self, mut put: impl FnMut() -> Put) -> Put {
-        let done = self.waiter.block_until(&self.chain.room, None, || attempt(put()));
-        done.expect("a wait without a deadline ends with its condition")
+        loop {
+            // Memory that is unlinked comes back with a wake-up; only when it does not is there
+            // something to do without one.
+            let deadline = self.chain.has_unlinked_at_limit().then(|| Instant::now() + PATIENCE);
+            let done = self.waiter.block_until(&self.chain.room, deadline, || attempt(put()));
+            if let Some(done) = done {
+                return done;
+            }
+        }
     }
 
     /// Polls `put` until it does not find the log full.

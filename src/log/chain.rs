@@ -67,6 +67,8 @@ pub(super) struct Chain<R: Record + ?Sized> {
     pub(super) live: AtomicU64,
     pub(super) unlinked: AtomicU64,
     pub(super) unlinked_memory: AtomicU64,
+    /// When something was let go of at the limit, on the log's clock.
+    pub(super) let_go_at: AtomicU64,
     /// Pins that were broken by eviction.
     pub(super) evictions: AtomicU64,
     pub(super) cursors: AtomicUsize,
@@ -99,6 +101,7 @@ impl<R: Record + ?Sized> Chain<R> {
             live: AtomicU64::new(1),
             unlinked: AtomicU64::new(0),
             unlinked_memory: AtomicU64::new(0),
+            let_go_at: AtomicU64::new(0),
             evictions: AtomicU64::new(0),
             cursors: AtomicUsize::new(0),
             publishers: AtomicUsize::new(0),
@@ -317,8 +320,9 @@ impl<R: Record + ?Sized> Chain<R> {
         self.observed().tell(linked);
         // SAFETY: linked, and not retired before our guard ends.
         self.swing_tail(tail, unsafe { &*fresh });
-        if self.config.budget.is_some() {
-            // Whoever was refused because our candidate had the last of the budget goes on in it.
+        if self.config.limit().is_some() {
+            // Whoever was refused because our candidate had the last of the room (or was counted twice,
+            // on its way out of the pool) goes on in it.
             self.room.notify();
         }
         self.collect(guard);

@@ -14,9 +14,13 @@ use crate::sync::reclaim::{Collector, Guard, ReadGuard, retire};
 use crate::sync::time::{Duration, Instant};
 use crate::sync::{Ordering, thread};
 
-/// How often a publisher at the memory limit looks whether readers let go of memory that is unlinked
-/// already, before it lets go of one segment more.
-const YIELDS_BEFORE_LETTING_GO: usize = 64;
+/// How often a publisher at the memory limit looks whether memory that is unlinked already has come
+/// back, before it waits for that.
+const YIELDS_BEFORE_WAITING: usize = 64;
+
+/// How long publishers wait for memory that is unlinked already, before they let go of one segment
+/// more. It would hardly come back earlier than what they wait for: see [`Chain::make_room`].
+pub(super) const PATIENCE: Duration = Duration::from_millis(10);
 
 impl<R: Record + ?Sized> Chain<R> {
     /// Collects from the head on while the head is passed.
@@ -59,6 +63,8 @@ impl<R: Record + ?Sized> Chain<R> {
             return false;
         }
         self.unlink(head, next, 0, guard);
+        // What lies behind it may have been passed while it stood in the way: see `collect`.
+        self.collect(guard);
         true
     }
 
@@ -95,6 +101,8 @@ impl<R: Record + ?Sized> Chain<R> {
             Some(pins) => {
                 self.evictions.fetch_add(u64::from(pins), Ordering::Relaxed);
                 self.unlink(head, next, pins, guard);
+                // As in `let_go_of_retained`.
+                self.collect(guard);
             }
             // Somebody else is unlinking it at this moment, which serves as well.
             None => thread::yield_now(),
@@ -105,7 +113,6 @@ impl<R: Record + ?Sized> Chain<R> {
     /// Takes a closed head off the chain and retires it. Only for the thread that closed it.
     fn unlink(&self, head: &Segment<R>, next: &Segment<R>, evicted: u32, guard: &ReadGuard<'_>) {
         let number = head.number;
-        self.observed().tell(Event::Closed { segment: number, evicted });
         // Nobody may find the segment through the tail from now on.
         self.swing_tail(head, next);
         // Before the head moves: the one who closes the next segment continues from these values.
@@ -116,11 +123,26 @@ impl<R: Record + ?Sized> Chain<R> {
         self.live.fetch_sub(1, Ordering::Relaxed);
         self.unlinked_memory.fetch_add(head.memory, Ordering::Relaxed);
         self.unlinked.fetch_add(1, Ordering::Relaxed);
+        // Told only now: until the head had moved, nobody else could collect.
+        self.observed().tell(Event::Closed { segment: number, evicted });
         self.observed().tell(Event::Unlinked { segment: number });
         let head = ptr::from_ref(head).cast_mut();
         // SAFETY: neither head, tail nor a `next` leads to it any more, so whoever enters later
         // cannot see it; it was closed by this thread alone, so it is retired once.
         unsafe { retire(guard, head, reclaim::<R>) };
+    }
+
+    fn let_go_lately(&self) -> bool {
+        let since = self.clock.now().saturating_sub(self.let_go_at.load(Ordering::Relaxed));
+        u128::from(since) < PATIENCE.as_nanos()
+    }
+
+    /// Whether publishers may have to look again although nobody wakes them: when their
+    /// [`PATIENCE`] is at its end.
+    pub(super) fn has_unlinked_at_limit(&self) -> bool {
+        self.config.limit().is_some()
+            && self.config.overflow != Overflow::Reject
+            && self.unlinked.load(Ordering::Relaxed) > 0
     }
 
     /// The log is full: lets go of something, or says what `full` says if nothing can go. `Ok` means
@@ -144,8 +166,8 @@ impl<R: Record + ?Sized> Chain<R> {
         // What is unlinked already, by us or by others, may only be waiting for guards that are about
         // to end, ours among them.
         let before = self.released.load(Ordering::Acquire);
-        for _ in 0..YIELDS_BEFORE_LETTING_GO {
-            if self.unlinked.load(Ordering::Relaxed) == 0 {
+        for _ in 0..YIELDS_BEFORE_WAITING {
+            if self.unlinked.load(Ordering::Acquire) == 0 {
                 break;
             }
             guard.refresh();
@@ -154,6 +176,13 @@ impl<R: Record + ?Sized> Chain<R> {
             }
             thread::yield_now();
         }
+        // It waits for a reader's guard, then. Letting go of more would not help, for the same guard
+        // would hold that too, and would cost other readers their place. Not for ever, though: with
+        // more guards than a batch of retirements serves, it may wait for its thread's next one.
+        if self.unlinked.load(Ordering::Acquire) > 0 && self.let_go_lately() {
+            return Err(full);
+        }
+        self.let_go_at.store(self.clock.now(), Ordering::Relaxed);
         let let_go = match self.config.overflow {
             Overflow::Evict => self.evict(guard),
             Overflow::Block | Overflow::Reject => self.let_go_of_retained(guard),

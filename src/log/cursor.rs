@@ -193,7 +193,7 @@ impl<R: Record + ?Sized> Cursor<R> {
     /// [`ReadError`].
     pub fn next_deadline<U>(
         &mut self,
-        deadline: std::time::Instant,
+        deadline: Instant,
         f: impl FnOnce(&Batch<'_, R>) -> U,
     ) -> Result<Option<U>, ReadError> {
         self.block(Some(deadline));

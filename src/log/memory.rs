@@ -91,6 +91,8 @@ impl<R: Record + ?Sized> Chain<R> {
         drop(segment);
         if let Some(budget) = &self.config.budget {
             budget.give_back(memory);
+        }
+        if self.config.limit().is_some() {
             self.room.notify();
         }
     }
@@ -118,10 +120,12 @@ impl<R: Record + ?Sized> Chain<R> {
             // Freed before the books say so.
             self.free(segment);
         }
-        self.unlinked.fetch_sub(1, Ordering::Relaxed);
-        self.unlinked_memory.fetch_sub(memory, Ordering::Relaxed);
         // Release, and after the pool has it: who sees the memory released sees it pooled.
         self.released.fetch_add(memory, Ordering::Release);
+        self.unlinked_memory.fetch_sub(memory, Ordering::Relaxed);
+        // Release: a publisher that sees nothing unlinked sees the memory released, and lets go of
+        // nothing for want of it.
+        self.unlinked.fetch_sub(1, Ordering::Release);
         self.observed().tell(Event::Reclaimed { segment: number, bytes: memory, pooled });
         self.room.notify();
     }

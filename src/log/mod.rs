@@ -50,6 +50,7 @@ pub use stream::Records;
 use crate::sync::time::{Duration, Instant};
 use crate::sync::{Arc, Ordering};
 use chain::Chain;
+use collect::PATIENCE;
 use position::Position;
 
 /// Marks a [`Log`] to which everybody who has it may append.
@@ -198,8 +199,13 @@ impl<R: Record + ?Sized, P> Log<R, P> {
         let guard = self.chain.enter();
         self.chain.collect(&guard);
         drop(guard);
+        let waiting = self.chain.has_unlinked_at_limit().then(|| {
+            // Tasks that wait for memory have nobody else to wake them when their patience ends.
+            self.chain.room.notify();
+            PATIENCE
+        });
         let lease = self.chain.next_lease_expiry(now);
-        lease.into_iter().chain(self.chain.next_expiry_by_age()).min()
+        lease.into_iter().chain(self.chain.next_expiry_by_age()).chain(waiting).min()
     }
 }
 

@@ -42,10 +42,12 @@ pub enum Overflow {
     /// It fails with [`AppendError::Full`](super::AppendError::Full).
     Reject,
     /// The oldest segment goes, whoever stands in it. The cursors that did are told exactly which
-    /// records they missed.
+    /// records they missed. They hold nothing back any more, so that with [`Retention::Nothing`] all
+    /// segments go with it that no other cursor has yet to read.
     ///
-    /// Memory that a reader is just looking at cannot go before its closure returns: only while all
-    /// of the limit is in such hands does an append wait.
+    /// What goes while a reader is inside its closure is back when that closure returns. An append
+    /// waits for that ([`try_append`](super::Log::try_append) refuses): letting go of more, which the
+    /// same closure would hold, would cost others their place for nothing.
     Evict,
 }
 

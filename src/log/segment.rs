@@ -186,6 +186,9 @@ impl<R: Record + ?Sized> Segment<R> {
     /// The pin count of a segment that was collected or evicted: it accepts no pins any more.
     pub(super) const CLOSED: u32 = 1 << 31;
 
+    /// Half of what the count can hold: the other half is for those that come at once.
+    const MOST_PINS: u32 = Self::CLOSED / 2;
+
     /// What `next` holds when the log ends here. Never dereferenced.
     pub(super) fn terminal() -> *mut Self {
         std::ptr::without_provenance_mut(1)
@@ -492,6 +495,11 @@ impl<R: Record + ?Sized> Segment<R> {
     pub(super) fn pin(&self) -> Option<u32> {
         // SeqCst: see `Chain::collect` for the race between pins and the head.
         let before = self.pins.fetch_add(1, Ordering::SeqCst);
+        if before & !Self::CLOSED > Self::MOST_PINS {
+            // Cursors that were forgotten cost no memory, so this many are possible; a count that
+            // wrapped around would free what others read. `Arc` does the same.
+            std::process::abort();
+        }
         (before & Self::CLOSED == 0).then_some(before + 1)
     }
 

@@ -44,7 +44,8 @@ pub struct Stats {
     /// The slowest cursors or leases, and what they hold back. `None` if no cursor is behind the
     /// open segment.
     pub slowest: Option<Slowest>,
-    /// How often a cursor was evicted.
+    /// How many pins were broken by eviction: cursors and leases that stood in a segment when it went,
+    /// even if they had read all of it.
     pub evictions: u64,
     /// How often a reader had to wait for a record.
     pub reader_waits: u64,

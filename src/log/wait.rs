@@ -2,12 +2,13 @@
 //!
 //! # What it promises
 //!
-//! - With nobody waiting, [`WaitSet::notify`] is two plain loads: no locked instruction, no fence,
-//!   no system call.
+//! - With nobody waiting, [`WaitSet::notify`] is three plain loads: no locked instruction, no
+//!   system call, and where there is `membarrier` no fence.
 //! - With ten thousand waiting, it wakes [`WOKEN_BY_NOTIFIER`] of them. Each woken waiter wakes
 //!   [`WOKEN_BY_WAITER`] more before it does anything else ([`WaitSet::cascade`]), so the bill is
 //!   paid by those who were waiting. Every [`HELP_EVERY`]th notification that passes by helps, so
-//!   the cascade does not hang on waiters that are slow to be run.
+//!   the cascade does not hang on waiters that are slow to be run. (For the few instructions in
+//!   which one thread has taken the chains and not yet put the rest back, it hangs on that thread.)
 //! - No lost wake-up: a waiter that registered, then looked for its condition and did not find it,
 //!   is woken by the next notification.
 //! - It is lock-free: nobody ever waits for a lock that a descheduled thread could hold.
@@ -44,7 +45,7 @@ use std::task::{Poll, Wake, Waker};
 
 use crate::sync::time::Instant;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, SPINS, UnsafeCell};
-use crate::sync::{barrier, thread};
+use crate::sync::{barrier, contain, thread};
 
 /// How many waiters a notifier wakes by itself.
 pub(super) const WOKEN_BY_NOTIFIER: usize = 2;
@@ -213,8 +214,8 @@ impl WaitSet {
             // SAFETY: the chain's nodes were taken from a stack, whose references keep them alive,
             // and nobody else has this chain.
             unsafe { (*chain).next_chain.store(seen, Ordering::Relaxed) };
-            // AcqRel: publishes the chain's links; and takers of this chain see what the giver of
-            // the one below had done.
+            // SeqCst: publishes the chain's links; takers of this chain see what the giver of the
+            // one below had done; and a waiter that finds its node taken finds what was put back.
             match self.waking.compare_exchange_weak(
                 seen,
                 chain,
@@ -224,6 +225,28 @@ impl WaitSet {
                 Ok(_) => return,
                 Err(now) => seen = now,
             }
+        }
+    }
+
+    /// Puts back a list of chains that was taken, all at once if nobody has given one meanwhile: the
+    /// bill of whoever wakes does not grow with the number of chains.
+    fn give_back(&self, chains: *mut Node) {
+        // SeqCst: as in `give`.
+        let whole = self.waking.compare_exchange(
+            std::ptr::null_mut(),
+            chains,
+            Ordering::SeqCst,
+            Ordering::Relaxed,
+        );
+        if whole.is_ok() {
+            return;
+        }
+        let mut chain = chains;
+        while !chain.is_null() {
+            // SAFETY: taken from the stack, and not given to anybody yet.
+            let next = unsafe { (*chain).next_chain.load(Ordering::Relaxed) };
+            self.give(chain);
+            chain = next;
         }
     }
 
@@ -243,13 +266,7 @@ impl WaitSet {
                 break;
             }
             // SAFETY: taken from the stack above: nobody else has these chains now.
-            let mut other = unsafe { (*chain).next_chain.load(Ordering::Relaxed) };
-            while !other.is_null() {
-                // SAFETY: as above.
-                let next = unsafe { (*other).next_chain.load(Ordering::Relaxed) };
-                self.give(other);
-                other = next;
-            }
+            let others = unsafe { (*chain).next_chain.load(Ordering::Relaxed) };
             let mut few = [std::ptr::null_mut(); WOKEN_BY_WAITER];
             for node in few.iter_mut().take(most) {
                 *node = chain;
@@ -258,8 +275,15 @@ impl WaitSet {
                     chain = unsafe { (*chain).next.load(Ordering::Relaxed) };
                 }
             }
-            if !chain.is_null() {
-                self.give(chain);
+            let rest = if chain.is_null() {
+                others
+            } else {
+                // SAFETY: as above; what is left of the chain takes its place in the list.
+                unsafe { (*chain).next_chain.store(others, Ordering::Relaxed) };
+                chain
+            };
+            if !rest.is_null() {
+                self.give_back(rest);
             }
             for node in few.into_iter().filter(|node| !node.is_null()) {
                 // SAFETY: the reference was leaked when the node was pushed, and came to us with
@@ -271,8 +295,10 @@ impl WaitSet {
                 }
             }
         }
-        // Wakers run other people's code: last, when nothing is in our hands.
-        wakers.into_iter().flatten().for_each(Waker::wake);
+        // Wakers run other people's code: last, when nothing is in our hands, and each by itself, so
+        // that a panic in one of them neither keeps the others from being called nor unwinds through
+        // a publisher.
+        wakers.into_iter().flatten().for_each(|waker| contain(|| waker.wake()));
     }
 
     /// Wakes everybody, in this thread.

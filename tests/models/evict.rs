@@ -2,7 +2,7 @@
 
 use shuttle::thread;
 
-use crate::explore::{Canary, explore, tiny};
+use crate::explore::{Canary, assert_all_collected, explore, tiny};
 use crate::log::{Cursor, Log, Overflow, ReadError, Start};
 
 /// A log of three segments that evicts.
@@ -75,5 +75,30 @@ fn evicted_cursors_can_be_dropped_at_any_moment() {
         }
         let stats = log.stats();
         assert_eq!(stats.slowest, None, "an evicted pin is still counted: {stats:?}");
+    });
+}
+
+/// One publisher evicts the only one that stood still while another one links. Whichever of them looks
+/// last, what lies behind the evicted segment has been passed, and goes.
+#[test]
+fn what_an_eviction_uncovers_is_collected() {
+    explore(|| {
+        let log = evicting();
+        let _stalled = log.subscribe(Start::Earliest).unwrap();
+        for n in 0..5 {
+            log.append(Canary::new(n)).unwrap();
+        }
+        let publishers = [5, 7].map(|n| {
+            let log = log.clone();
+            thread::spawn(move || {
+                log.append(Canary::new(n)).unwrap();
+                log.append(Canary::new(n + 1)).unwrap();
+            })
+        });
+        for publisher in publishers {
+            publisher.join().unwrap();
+        }
+        assert!(log.stats().evictions > 0);
+        assert_all_collected(&log);
     });
 }

@@ -2,7 +2,7 @@
 
 use shuttle::thread;
 
-use crate::explore::{Canary, explore, tiny};
+use crate::explore::{Canary, explore, read_available, tiny};
 use crate::log::{Budget, Log, Start};
 use crate::sync::Arc;
 
@@ -47,5 +47,31 @@ fn candidates_that_lost_are_not_kept_beyond_the_limit() {
         let stats = log.stats();
         let memory = stats.live_bytes + stats.pooled_bytes + stats.unlinked_bytes;
         assert!(memory <= stats.memory_limit.unwrap(), "{stats:?}");
+    });
+}
+
+/// One publisher is taking the segment out of the pool, and the other one counts it as pooled and as
+/// used, so that the log looks full. It has to be told when the first one has linked it: no memory
+/// comes back, for a cursor stands still.
+#[test]
+fn a_publisher_that_counted_a_segment_twice_goes_on() {
+    explore(|| {
+        let builder = tiny::<Canary>().pool_segments(2);
+        let log: Log<Canary> = builder.memory_limit(3 * segment()).build().unwrap();
+        let mut fast = log.subscribe(Start::Earliest).unwrap();
+        for first in [0, 2, 4] {
+            log.append_batch([first, first + 1].map(Canary::new)).unwrap();
+        }
+        assert_eq!(read_available(&mut fast).len(), 6);
+        let _stalled = log.subscribe(Start::Earliest).unwrap();
+        log.append_batch([6, 7].map(Canary::new)).unwrap();
+        assert_eq!((log.stats().live_segments, log.stats().pooled_segments), (2, 1));
+        let publishers = [8, 9].map(|n| {
+            let log = log.clone();
+            thread::spawn(move || log.append(Canary::new(n)).unwrap())
+        });
+        let mut offsets = publishers.map(|publisher| publisher.join().unwrap());
+        offsets.sort_unstable();
+        assert_eq!(offsets, [8, 9]);
     });
 }

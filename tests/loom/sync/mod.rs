@@ -151,9 +151,8 @@ pub(crate) mod thread {
     }
 }
 
-pub(crate) mod time {
-    pub(crate) use std::time::{Duration, Instant, SystemTime};
-}
+#[path = "../../models/clock.rs"]
+pub(crate) mod time;
 
 /// See the module documentation.
 pub(crate) mod barrier {

@@ -1,0 +1,290 @@
+//! What happens at the memory limit.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use psa::*;
+
+use crate::limited;
+
+use crate::{drain, live, small};
+
+// ---- overflow ----
+
+#[test]
+fn reject_refuses_and_takes_again_after_reading() {
+    let log = limited(3, Overflow::Reject);
+    let mut cursor = log.subscribe(Start::Earliest).unwrap();
+    for n in 0..12 {
+        log.append(n).unwrap();
+    }
+    let refused = log.append(12).unwrap_err();
+    assert!(matches!(refused.reason, AppendError::Full { .. }));
+    assert_eq!(refused.value, 12);
+    let refused = log.append_batch([12, 13]).unwrap_err();
+    assert_eq!(refused.value, [12, 13]);
+    assert_eq!(log.next_offset(), 12, "a refused append leaves nothing behind");
+    cursor.try_next(|_| ()).unwrap();
+    log.append(12).unwrap();
+    assert_eq!(drain(&mut cursor), (4..13).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_refused_batch_leaves_room_for_smaller_ones() {
+    let log = limited(2, Overflow::Reject);
+    let _cursor = log.subscribe(Start::Earliest).unwrap();
+    log.append_batch(0..4).unwrap();
+    log.append(4).unwrap();
+    assert!(log.append_batch(0..4).is_err());
+    assert_eq!(log.append(5), Ok(5));
+}
+
+#[test]
+fn block_waits_for_the_reader_in_threads_and_tasks() {
+    let log = limited(2, Overflow::Block);
+    let mut cursor = log.subscribe(Start::Earliest).unwrap();
+    for n in 0..8 {
+        log.append(n).unwrap();
+    }
+    assert!(log.try_append(8).is_err());
+    let threads = std::thread::spawn({
+        let log = log.clone();
+        move || log.append(8).unwrap()
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let tasks = std::thread::spawn({
+        let log = log.clone();
+        move || runtime.block_on(log.append_async(9)).unwrap()
+    });
+    while log.stats().publisher_waits < 2 {
+        std::thread::yield_now();
+    }
+    assert_eq!(log.next_offset(), 8);
+    cursor.try_next(|_| ()).unwrap();
+    let mut offsets = [threads.join().unwrap(), tasks.join().unwrap()];
+    offsets.sort();
+    assert_eq!(offsets, [8, 9]);
+}
+
+#[test]
+fn a_log_that_blocks_lets_go_of_what_only_retention_keeps() {
+    let segment = small::<u64>().build().unwrap().stats().live_bytes;
+    let keep_all = small::<u64>().memory_limit(3 * segment).retention(Retention::Everything);
+    let log = keep_all.clone().build().unwrap();
+    for n in 0..40 {
+        log.append(n).unwrap();
+    }
+    assert_eq!((log.first_offset(), live(&log)), (28, 3));
+    // A publisher that waits for a cursor wakes when it has gone on, although nothing was freed.
+    let mut cursor = log.subscribe(Start::Earliest).unwrap();
+    let blocked = std::thread::spawn({
+        let log = log.clone();
+        move || log.append(40)
+    });
+    while log.stats().publisher_waits < 1 {
+        std::thread::yield_now();
+    }
+    cursor.try_next(|_| ()).unwrap();
+    assert_eq!(blocked.join().unwrap(), Ok(40));
+    let rejecting = keep_all.overflow(Overflow::Reject).build().unwrap();
+    for n in 0..12 {
+        rejecting.append(n).unwrap();
+    }
+    assert!(rejecting.append(12).is_err(), "retained records are not thrown away");
+}
+
+#[test]
+fn closing_releases_blocked_publishers() {
+    let log = limited(2, Overflow::Block);
+    let _cursor = log.subscribe(Start::Earliest).unwrap();
+    log.append_batch(0..4).unwrap();
+    log.append_batch(4..8).unwrap();
+    let blocked = std::thread::spawn({
+        let log = log.clone();
+        move || log.append(8)
+    });
+    while log.stats().publisher_waits < 1 {
+        std::thread::yield_now();
+    }
+    log.close();
+    assert_eq!(blocked.join().unwrap().unwrap_err().reason, AppendError::Closed);
+}
+
+#[test]
+fn evicted_cursors_are_told_exactly_what_they_missed_once() {
+    let log = limited(3, Overflow::Evict);
+    let mut stalled = log.subscribe(Start::Earliest).unwrap();
+    let mut reader = log.subscribe(Start::Earliest).unwrap();
+    for n in 0..100 {
+        log.append(n).unwrap();
+        assert_eq!(drain(&mut reader), [n], "one that keeps up loses nothing");
+        let stats = log.stats();
+        assert!(
+            stats.live_bytes + stats.pooled_bytes + stats.unlinked_bytes
+                <= stats.memory_limit.unwrap()
+        );
+    }
+    let first = log.first_offset();
+    assert!(first > 80);
+    let missed = Lagged { first_missed: 0, missed: first };
+    assert_eq!(stalled.try_next(|_| ()), Err(ReadError::Lagged(missed)));
+    assert_eq!(drain(&mut stalled), (first..100).collect::<Vec<_>>());
+    assert_eq!(log.stats().evictions, 1);
+}
+
+#[test]
+fn memory_is_prompt_again_after_more_guards_than_a_batch_serves() {
+    let log = limited(4, Overflow::Evict);
+    log.append(0).unwrap();
+    let looking = Arc::new(std::sync::Barrier::new(71));
+    let threads: Vec<_> = (0..70)
+        .map(|_| {
+            let mut cursor = log.subscribe(Start::Earliest).unwrap();
+            let looking = looking.clone();
+            std::thread::spawn(move || {
+                cursor.try_next(|_| {
+                    looking.wait();
+                    looking.wait();
+                })
+            })
+        })
+        .collect();
+    looking.wait();
+    while log.try_append(0).is_ok() {}
+    looking.wait();
+    for thread in threads {
+        thread.join().unwrap().unwrap();
+    }
+    log.append_batch(0..4).unwrap();
+    for n in 0..40 {
+        log.append(n).unwrap();
+        live(&log);
+    }
+}
+
+#[test]
+fn waiting_for_records_does_not_swallow_a_loss() {
+    let log = limited(2, Overflow::Evict);
+    let mut cursor = log.subscribe(Start::Earliest).unwrap();
+    log.append_batch(0..40).unwrap_err();
+    for n in 0..40 {
+        log.append(n).unwrap();
+    }
+    let first = log.first_offset();
+    // Whoever stops here and resumes behind `offset` has been told of everything in front of it.
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(cursor.poll_ready(&mut cx).is_ready());
+    assert_eq!(cursor.offset(), 0);
+    let soon = Instant::now() + Duration::from_secs(5);
+    let missed = ReadError::Lagged(Lagged { first_missed: 0, missed: first });
+    assert_eq!(cursor.next_deadline(soon, |_| ()), Err(missed));
+    assert_eq!(cursor.offset(), first);
+}
+
+#[test]
+fn a_budget_bounds_several_logs_together() {
+    let segment = small::<u64>().build().unwrap().stats().live_bytes;
+    let budget = Arc::new(Budget::new(4 * segment));
+    let build = || small::<u64>().budget(budget.clone()).overflow(Overflow::Reject).build();
+    let (a, b) = (build().unwrap(), build().unwrap());
+    let keep = (a.subscribe(Start::Earliest).unwrap(), b.subscribe(Start::Earliest).unwrap());
+    while a.append(0).is_ok() {}
+    while b.append(0).is_ok() {}
+    let exhausted = AppendError::BudgetExhausted { limit: 4 * segment };
+    assert_eq!(a.append(0).unwrap_err().reason, exhausted);
+    assert_eq!(budget.used(), 4 * segment);
+    assert_eq!((a.next_offset(), b.next_offset()), (12, 4));
+    assert!(matches!(build().unwrap_err(), BuildError::BudgetExhausted { .. }));
+    drop(keep);
+    b.append(0).unwrap();
+    drop((a, b));
+    assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn a_publisher_that_waits_for_the_budget_is_woken_by_another_log() {
+    let segment = small::<u64>().build().unwrap().stats().live_bytes;
+    let budget = Arc::new(Budget::new(3 * segment));
+    let build = || small::<u64>().budget(budget.clone()).build().unwrap();
+    let (a, b) = (build(), build());
+    let hog = a.subscribe(Start::Earliest).unwrap();
+    let _stays = b.subscribe(Start::Earliest).unwrap();
+    while a.try_append(0).is_ok() {}
+    while b.try_append(0).is_ok() {}
+    let blocked = std::thread::spawn({
+        let b = b.clone();
+        move || b.append(0)
+    });
+    while b.stats().publisher_waits < 1 {
+        std::thread::yield_now();
+    }
+    drop(hog);
+    assert_eq!(blocked.join().unwrap(), Ok(4));
+}
+
+#[test]
+fn what_an_idle_log_has_pooled_is_for_others() {
+    let segment = small::<u64>().build().unwrap().stats().live_bytes;
+    let budget = Arc::new(Budget::new(6 * segment));
+    let build = || small::<u64>().budget(budget.clone()).build().unwrap();
+    let idle = build();
+    let cursor = idle.subscribe(Start::Earliest).unwrap();
+    for n in 0..9 {
+        idle.append(n).unwrap();
+    }
+    drop(cursor);
+    assert_eq!((idle.stats().live_segments, idle.stats().pooled_segments), (1, 2));
+    let others = [build(), build(), build()];
+    assert_eq!(budget.used(), budget.limit());
+    for log in &others {
+        assert_eq!(log.try_append_batch(0..4), Ok(0..4));
+        assert_eq!(log.try_append(4), Ok(4));
+    }
+    assert_eq!(idle.stats().pooled_segments, 0);
+    drop((idle, others));
+    assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn an_append_larger_than_half_the_limit_is_too_large() {
+    let log = limited(4, Overflow::Reject);
+    let refused = log.append_batch(0..1000).unwrap_err();
+    assert!(matches!(refused.reason, AppendError::TooLarge { .. }));
+    assert_eq!(refused.value.len(), 1000);
+}
+
+/// What was let go of under a reader's closure comes back when that returns, and so would everything
+/// that is let go of meanwhile: the others keep their records.
+#[test]
+fn a_long_look_costs_the_others_next_to_nothing() {
+    let segment = small::<u64>().build().unwrap().stats().live_bytes;
+    let log = small::<u64>()
+        .retention(Retention::Everything)
+        .overflow(Overflow::Evict)
+        .memory_limit(segment * 1000)
+        .build()
+        .unwrap();
+    let mut n = 0;
+    let mut append = || {
+        n += 1;
+        log.try_append(n)
+    };
+    while log.first_offset() == 0 {
+        append().unwrap();
+    }
+    let mut cursor = log.subscribe(Start::Earliest).unwrap();
+    let first = log.first_offset();
+    let (refused, gone, patience) = cursor
+        .try_next(|_| {
+            let begin = Instant::now();
+            let refused = (0..4000).filter(|_| append().is_err()).count();
+            // One goes at once, and one more for every ten milliseconds.
+            (refused, (log.first_offset() - first) / 4, 2 + begin.elapsed().as_millis() as u64 / 10)
+        })
+        .unwrap()
+        .unwrap();
+    assert!(refused > 0, "the memory of what was let go of is in the reader's hands");
+    assert!(gone <= patience, "{gone} segments went for nothing");
+    // The closure has returned: its memory is back, and appends are taken again.
+    append().unwrap();
+}

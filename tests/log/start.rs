@@ -1,0 +1,84 @@
+//! Where a cursor can start, and seeking.
+
+use std::time::{Duration, SystemTime};
+
+use psa::*;
+
+use crate::{drain, live, small};
+
+// ---- starts ----
+
+#[test]
+fn every_kind_of_start() {
+    let log = small::<u64>().stamp_every(1).retention(Retention::Everything).build().unwrap();
+    log.append_batch(0..10).unwrap();
+    let first = |start| log.subscribe(start).unwrap().offset();
+    assert_eq!(first(Start::Earliest), 0);
+    assert_eq!(first(Start::Next), 10);
+    assert_eq!(first(Start::At(3)), 3);
+    assert_eq!(first(Start::At(10)), 10);
+    assert_eq!(first(Start::After { epoch: log.epoch(), offset: 6 }), 7);
+    assert_eq!(first(Start::After { epoch: log.epoch(), offset: 9 }), 10);
+    assert_eq!(first(Start::Last(4)), 6);
+    assert_eq!(first(Start::Last(0)), 10);
+    assert_eq!(first(Start::Last(1000)), 0);
+    assert_eq!(first(Start::Since(SystemTime::UNIX_EPOCH)), 0);
+    assert_eq!(first(Start::Since(SystemTime::now() + Duration::from_secs(60))), 10);
+}
+
+#[test]
+fn impossible_starts_carry_the_facts() {
+    let log = small::<u64>().build().unwrap();
+    for n in 0..10 {
+        log.append(n).unwrap();
+    }
+    let epoch = log.epoch();
+    let collected = SubscribeError::Collected { asked: 3, first: 8, epoch };
+    assert_eq!(log.subscribe(Start::At(3)).unwrap_err(), collected);
+    let future = SubscribeError::Future { asked: 11, next: 10, epoch };
+    assert_eq!(log.subscribe(Start::At(11)).unwrap_err(), future);
+    let other = epoch.wrapping_add(1);
+    let foreign = SubscribeError::WrongEpoch { asked: other, epoch, first: 8, next: 10 };
+    assert_eq!(log.subscribe(Start::After { epoch: other, offset: 8 }).unwrap_err(), foreign);
+    let last = Start::After { epoch, offset: u64::MAX };
+    assert!(matches!(log.subscribe(last), Err(SubscribeError::Future { .. })));
+}
+
+#[test]
+fn since_finds_the_first_record_that_is_not_older() {
+    let log = small::<u64>().stamp_every(1).retention(Retention::Everything).build().unwrap();
+    log.append_batch(0..6).unwrap();
+    std::thread::sleep(Duration::from_millis(5));
+    let between = SystemTime::now();
+    std::thread::sleep(Duration::from_millis(5));
+    log.append_batch(6..9).unwrap();
+    assert_eq!(log.subscribe(Start::Since(between)).unwrap().offset(), 6);
+    // With one stamp for 64 records it may begin too early, never too late.
+    let coarse = Log::<u64>::builder().build().unwrap();
+    coarse.append_batch(0..100).unwrap();
+    std::thread::sleep(Duration::from_millis(5));
+    let between = SystemTime::now();
+    coarse.append_batch(100..130).unwrap();
+    let start = coarse.subscribe(Start::Since(between)).unwrap().offset();
+    assert!((64..=100).contains(&start), "started at {start}");
+}
+
+#[test]
+fn seeking_moves_the_pin() {
+    let log = small::<u64>().build().unwrap();
+    let mut keeper = log.subscribe(Start::Earliest).unwrap();
+    let mut cursor = log.subscribe(Start::Earliest).unwrap();
+    log.append_batch(0..4).unwrap();
+    log.append_batch(4..8).unwrap();
+    log.append_batch(8..12).unwrap();
+    cursor.seek(Start::At(9)).unwrap();
+    assert_eq!(drain(&mut cursor), [9, 10, 11]);
+    cursor.seek(Start::Earliest).unwrap();
+    assert_eq!(cursor.offset(), 0);
+    assert!(cursor.seek(Start::At(13)).is_err());
+    assert_eq!(cursor.offset(), 0, "a failed seek does not move");
+    assert_eq!(live(&log), 3);
+    keeper.seek(Start::Next).unwrap();
+    cursor.seek(Start::Next).unwrap();
+    assert_eq!(live(&log), 1);
+}

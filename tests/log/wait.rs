@@ -1,0 +1,119 @@
+//! Waiting, and how it ends.
+
+use std::time::{Duration, Instant};
+
+use psa::*;
+
+use crate::{drain, small};
+
+// ---- closing ----
+
+#[test]
+fn cursors_drain_a_closed_log_and_then_see_the_end() {
+    let log = small::<u64>().build().unwrap();
+    let mut cursor = log.subscribe(Start::Earliest).unwrap();
+    log.append_batch(0..4).unwrap();
+    log.append_batch(4..6).unwrap();
+    log.close();
+    log.close();
+    assert_eq!(log.append(6).unwrap_err().reason, AppendError::Closed);
+    let mut late = log.subscribe(Start::Earliest).unwrap();
+    assert_eq!(drain(&mut cursor), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(cursor.try_next(|_| ()), Err(ReadError::Closed));
+    assert_eq!(cursor.next_blocking(|_| ()), Err(ReadError::Closed));
+    assert_eq!(drain(&mut late), [0, 1, 2, 3, 4, 5], "kept by the first cursor when it came");
+}
+
+#[test]
+fn the_last_handle_closes_the_log() {
+    let log = small::<u64>().build().unwrap();
+    let mut cursor = log.subscribe(Start::Earliest).unwrap();
+    let clone = log.clone();
+    drop(log);
+    clone.append(1).unwrap();
+    drop(clone);
+    assert_eq!(drain(&mut cursor), [1]);
+    assert_eq!(cursor.try_next(|_| ()), Err(ReadError::Closed));
+}
+
+#[test]
+fn waiting_ends_with_the_log() {
+    let log = small::<u64>().build().unwrap();
+    let waiting: Vec<_> = (0..4)
+        .map(|_| {
+            let mut cursor = log.subscribe(Start::Next).unwrap();
+            std::thread::spawn(move || cursor.next_blocking(|_| ()))
+        })
+        .collect();
+    while log.stats().reader_waits < 4 {
+        std::thread::yield_now();
+    }
+    drop(log);
+    for waiting in waiting {
+        assert_eq!(waiting.join().unwrap(), Err(ReadError::Closed));
+    }
+}
+
+// ---- waiting ----
+
+#[test]
+fn a_deadline_is_kept() {
+    let log = small::<u64>().build().unwrap();
+    let mut cursor = log.subscribe(Start::Next).unwrap();
+    let before = Instant::now();
+    let deadline = before + Duration::from_millis(20);
+    assert_eq!(cursor.next_deadline(deadline, |_| ()), Ok(None));
+    assert!(before.elapsed() >= Duration::from_millis(20));
+    log.append(5).unwrap();
+    assert_eq!(cursor.next_deadline(deadline, |b| b.as_slice()[0]), Ok(Some(5)));
+}
+
+#[test]
+fn one_append_wakes_a_thousand_tasks() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    let log = small::<u64>().build().unwrap();
+    let tasks: Vec<_> = (0..1000)
+        .map(|_| {
+            let mut cursor = log.subscribe(Start::Next).unwrap();
+            runtime.spawn(async move {
+                let mut sum = 0;
+                loop {
+                    match cursor.next(|b| b.as_slice().iter().sum::<u64>()).await {
+                        Ok(part) => sum += part,
+                        Err(end) => return (sum, end),
+                    }
+                }
+            })
+        })
+        .collect();
+    for n in 1..=10 {
+        while log.stats().reader_waits < 1000 && n == 1 {
+            std::thread::yield_now();
+        }
+        log.append(n).unwrap();
+    }
+    log.close();
+    for task in tasks {
+        assert_eq!(runtime.block_on(task).unwrap(), (55, ReadError::Closed));
+    }
+}
+
+#[test]
+fn dropped_futures_leave_nothing_behind() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        let log = small::<u64>().build().unwrap();
+        for _ in 0..1000 {
+            let mut cursor = log.subscribe(Start::Next).unwrap();
+            let wait = cursor.next(|_| ());
+            tokio::select! {
+                biased;
+                _ = wait => unreachable!("nothing was appended"),
+                () = std::future::ready(()) => {}
+            }
+        }
+        let mut cursor = log.subscribe(Start::Next).unwrap();
+        log.append(1).unwrap();
+        assert_eq!(cursor.next(|b| b.len()).await, Ok(1));
+    });
+}
