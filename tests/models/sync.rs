@@ -10,8 +10,9 @@ pub(crate) use shuttle::sync::atomic::{
 pub(crate) use shuttle::sync::{Arc, Mutex, MutexGuard, Weak};
 pub(crate) use std::cell::UnsafeCell;
 
-/// A waiting thread parks after one look: spinning would only lengthen the schedules.
-pub(crate) const SPINS: u32 = 1;
+/// A waiting thread does not spin: it would only lengthen the schedules, and a step aside in front of
+/// the moment that matters hides it from PCT.
+pub(crate) const SPINS: u32 = 0;
 
 pub(crate) mod thread {
     pub(crate) use shuttle::hint::spin_loop;
