@@ -8,6 +8,8 @@
 
 pub mod cells;
 pub mod check;
+pub mod draw;
+pub mod figures;
 pub mod machine;
 pub mod payload;
 pub mod probe;

@@ -72,6 +72,8 @@ impl Machine {
         let cpu = proc_value("/proc/cpuinfo", "model name").unwrap_or_else(unknown);
         let model = proc_value("/proc/cpuinfo", "model\t").map(|model| format!(", model {model}"));
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_else(|_| unknown());
+        // What follows the version is the distribution's business.
+        let kernel = kernel.trim().split('-').next().unwrap_or_default();
         let load = fs::read_to_string("/proc/loadavg").ok();
         let load = load.and_then(|load| load.split(' ').next()?.parse().ok());
         let memory = proc_value("/proc/meminfo", "MemTotal");
@@ -81,7 +83,7 @@ impl Machine {
             cpu: cpu + &model.unwrap_or_default(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             memory: memory.unwrap_or(0) * 1024,
-            kernel: format!("{} {}", std::env::consts::OS, kernel.trim()),
+            kernel: format!("{} {}", capitalised_os(), kernel),
             rustc: env!("SUITE_RUSTC").to_owned(),
             psa: psa_version(),
             rivals: rivals.collect(),
@@ -101,6 +103,15 @@ impl Machine {
     pub fn versions(&self) -> String {
         let rivals = self.rivals.iter().map(|(name, version)| format!("{name} {version}"));
         std::iter::once(self.psa.clone()).chain(rivals).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// The system's name as people write it.
+fn capitalised_os() -> &'static str {
+    match std::env::consts::OS {
+        "linux" => "Linux",
+        "macos" => "macOS",
+        other => other,
     }
 }
 

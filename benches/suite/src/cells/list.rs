@@ -238,6 +238,9 @@ fn deliveries<P: Payload>(
             true => threaded!(on_threads, P, one publisher),
             false => threaded!(on_threads, P),
         };
+        if is_one {
+            entries.push(on_threads::<psa::ExclusivePolled, P>());
+        }
         entries.extend(on_thread(is_one));
         let name = format!("{publishers}x{subscribers}");
         let title = match (publishers, subscribers) {

@@ -6,7 +6,7 @@
 use psa::{Batch, Cursor, Log, ReadError, Start};
 
 use crate::payload::Payload;
-use crate::rival::{BATCH, Publish, Receive, ReceiveAsync, Rival, Shape, Trouble};
+use crate::rival::{BATCH, Polling, Publish, Receive, ReceiveAsync, Rival, Shape, Trouble};
 
 fn trouble(error: ReadError) -> Trouble {
     match error {
@@ -69,6 +69,35 @@ impl<P: Payload> Publish<P> for psa::Publisher<P> {
                 unreachable!("a log without a limit takes everything");
             }
         }
+    }
+}
+
+/// The exclusive publisher, and subscribers that poll as those rivals do that cannot wait: the same
+/// short spin, then the processor is given away. They never park, so they are never woken.
+pub struct ExclusivePolled;
+
+/// Its subscriber.
+pub struct Polled<P: Payload>(Cursor<P>);
+
+impl<P: Payload> Rival<P> for ExclusivePolled {
+    const NAME: &'static str = "psa, exclusive, polled";
+    type Publisher = psa::Publisher<P>;
+    type Subscriber = Polled<P>;
+
+    fn open(shape: &Shape) -> (Vec<Self::Publisher>, Vec<Self::Subscriber>) {
+        let (publisher, log) = exclusive();
+        (vec![publisher], cursors(&log, shape).into_iter().map(Polled).collect())
+    }
+}
+
+impl<P: Payload> Receive<P> for Polled<P> {
+    #[inline]
+    fn receive(&mut self, take: &mut impl FnMut(&P)) -> Result<(), Trouble> {
+        let mut polling = Polling::default();
+        while self.0.try_next(|batch| show(batch, take)).map_err(trouble)?.is_none() {
+            polling.pause();
+        }
+        Ok(())
     }
 }
 
