@@ -164,7 +164,9 @@ fn curves(
     };
     let curves: Vec<_> = CURVES.iter().filter_map(curve).collect();
     let tick = |cell: &&CellResults| (cell.subscribers as f64, grouped(cell.subscribers as u64));
-    let ticks: Vec<_> = cells.iter().map(tick).collect();
+    let has_point =
+        |value: f64| curves.iter().flat_map(|curve| &curve.points).any(|p| p.0 == value);
+    let ticks = cells.iter().map(tick).filter(|(value, _)| has_point(*value)).collect::<Vec<_>>();
     lines::draw(frame, &curves, &Axes { across, across_ticks: &ticks, up_tick: &time_tick })
 }
 

@@ -65,9 +65,11 @@ fn records(cell: &Cell, entry: &Entry, effort: &Effort) -> Result<u64, Trouble> 
 
 /// One run, with the cores probed around it.
 fn run(cell: &Cell, entry: &Entry, records: u64) -> Result<Run, Trouble> {
-    let line_before = line_transfer().unwrap_or(0.0);
+    // To a tenth of a nanosecond, which is more than a probe knows.
+    let probe = || (line_transfer().unwrap_or(0.0) * 10.0).round() / 10.0;
+    let line_before = probe();
     let measured = (entry.run)(&cell.shape, records)?;
-    let line_after = line_transfer().unwrap_or(0.0);
+    let line_after = probe();
     let mut seconds = measured.time.as_secs_f64();
     if cell.kind == Kind::Idle {
         seconds /= records as f64;

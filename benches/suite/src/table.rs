@@ -173,6 +173,8 @@ fn matrix(
             rows.push(&rival.rival);
         }
     }
+    // Stable: psa's ways first, otherwise in the order of the cells.
+    rows.sort_by_key(|row| !is_psa(row));
     let values = |row: &str| {
         let value = |cell: &&CellResults| cell.rival(row).and_then(|rival| value(cell, rival));
         cells.iter().map(|cell| value(cell).unwrap_or_default()).collect::<Vec<_>>()

@@ -18,6 +18,7 @@ use crate::rivals::list::LockedList;
 use crate::rivals::ring::Ring;
 use crate::rivals::tokio::Broadcast;
 use crate::rivals::{chute, disruptor, psa};
+use crate::text::grouped;
 
 /// What kind of measurement a cell is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -239,7 +240,8 @@ fn deliveries<P: Payload>(
             false => threaded!(on_threads, P),
         };
         if is_one {
-            entries.push(on_threads::<psa::ExclusivePolled, P>());
+            entries.push(on_threads::<psa::ExclusiveBounded, P>());
+            entries.push(on_threads::<psa::ExclusiveBoundedPolled, P>());
         }
         entries.extend(on_thread(is_one));
         let name = format!("{publishers}x{subscribers}");
@@ -258,9 +260,10 @@ fn deliveries<P: Payload>(
     }
     for subscribers in [100, 1000] {
         let mut entries = tasked!(on_tasks, P);
+        entries.push(on_tasks::<psa::ExclusiveBounded, P>());
         entries.extend(on_task());
         let name = format!("1x{subscribers}-tasks");
-        let title = format!("1 publisher, {subscribers} tokio tasks");
+        let title = format!("1 publisher, {} tokio tasks", grouped(subscribers as u64));
         cells.push(cell::<P>(&name, &title, Kind::Tasks, shape(1, subscribers), entries));
     }
     for publishers in [1, 2] {
@@ -302,22 +305,20 @@ pub fn all(replayed: usize) -> Vec<Cell> {
     let mut cells = deliveries::<u64>(|_| Vec::new(), Vec::new);
     let stored = Shape { publishers: 1, subscribers: 1, stored: replayed };
     let entries = threaded!(replaying, P, one publisher);
-    let title = format!("replay of {} records", crate::text::grouped(replayed as u64));
+    let title = format!("replay of {} records", grouped(replayed as u64));
     cells.push(cell::<u64>("replay", &title, Kind::Replay, stored, entries));
     for subscribers in BESIDE {
         let mut entries = threaded!(idling, P, one publisher);
         entries.retain(|entry| subscribers > 0 || entry.alone);
         let name = format!("idle-{subscribers}");
-        let title =
-            format!("one publish, {} idle subscribers", crate::text::grouped(subscribers as u64));
+        let title = format!("one publish, {} idle subscribers", grouped(subscribers as u64));
         cells.push(cell::<u64>(&name, &title, Kind::Idle, shape(1, subscribers), entries));
     }
     for subscribers in BESIDE {
         let mut entries = tasked!(parking, P, one record);
         entries.retain(|entry| subscribers > 0 || entry.alone);
         let name = format!("parked-{subscribers}");
-        let title =
-            format!("one publish, {} parked tasks", crate::text::grouped(subscribers as u64));
+        let title = format!("one publish, {} parked tasks", grouped(subscribers as u64));
         cells.push(cell::<u64>(&name, &title, Kind::Parked, shape(1, subscribers), entries));
     }
     cells.extend(deliveries::<[u8; 64]>(

@@ -1,9 +1,9 @@
 //! psa itself, in the ways of appending that it offers.
 //!
 //! Subscribers read as its documentation shows: a closure over a batch of records where they lie.
-//! The log has no limit and its default settings.
+//! Unless it is called bounded, the log has no limit; its other settings are the default ones.
 
-use psa::{Batch, Cursor, Log, ReadError, Start};
+use psa::{Batch, Cursor, Log, Overflow, ReadError, Start};
 
 use crate::payload::Payload;
 use crate::rival::{BATCH, Polling, Publish, Receive, ReceiveAsync, Rival, Shape, Trouble};
@@ -72,20 +72,44 @@ impl<P: Payload> Publish<P> for psa::Publisher<P> {
     }
 }
 
-/// The exclusive publisher, and subscribers that poll as those rivals do that cannot wait: the same
-/// short spin, then the processor is given away. They never park, so they are never woken.
-pub struct ExclusivePolled;
+/// An exclusive log with room for as many records as the bounded rivals have, whose publisher waits
+/// when it is full. It never runs far ahead, so everybody works on memory that is still in the cache.
+pub struct ExclusiveBounded;
+
+fn bounded<P: Payload>(shape: &Shape) -> (psa::Publisher<P>, Log<P, psa::Exclusive>) {
+    // A quarter more than the records, and a whole segment: for the append times, and for the segment
+    // that is passed only in part.
+    let bytes = shape.capacity() * size_of::<P>() / 4 * 5 + (64 << 10);
+    let log = Log::builder().memory_limit(bytes as u64).overflow(Overflow::Block);
+    // Whatever is passed is used again.
+    log.pool_segments(64).build_exclusive().expect("the limit is several segments")
+}
+
+impl<P: Payload> Rival<P> for ExclusiveBounded {
+    const NAME: &'static str = "psa, exclusive, bounded";
+    type Publisher = psa::Publisher<P>;
+    type Subscriber = Cursor<P>;
+
+    fn open(shape: &Shape) -> (Vec<Self::Publisher>, Vec<Self::Subscriber>) {
+        let (publisher, log) = bounded(shape);
+        (vec![publisher], cursors(&log, shape))
+    }
+}
+
+/// The same, and subscribers that poll as those rivals do that cannot wait: the same short spin, then
+/// the processor is given away. They never park, so they are never woken.
+pub struct ExclusiveBoundedPolled;
 
 /// Its subscriber.
 pub struct Polled<P: Payload>(Cursor<P>);
 
-impl<P: Payload> Rival<P> for ExclusivePolled {
-    const NAME: &'static str = "psa, exclusive, polled";
+impl<P: Payload> Rival<P> for ExclusiveBoundedPolled {
+    const NAME: &'static str = "psa, exclusive, bounded, polled";
     type Publisher = psa::Publisher<P>;
     type Subscriber = Polled<P>;
 
     fn open(shape: &Shape) -> (Vec<Self::Publisher>, Vec<Self::Subscriber>) {
-        let (publisher, log) = exclusive();
+        let (publisher, log) = bounded(shape);
         (vec![publisher], cursors(&log, shape).into_iter().map(Polled).collect())
     }
 }
