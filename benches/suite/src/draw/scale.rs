@@ -1,0 +1,67 @@
+//! Logarithmic scales: from values to places, and where to put ticks.
+
+/// Maps values from a range to places on an axis, logarithmically.
+#[derive(Clone, Copy, Debug)]
+pub struct Log {
+    least: f64,
+    most: f64,
+    from: f64,
+    to: f64,
+}
+
+impl Log {
+    /// A scale on which all `values` have a place, from the power of ten below the least to the next
+    /// of 1, 2, 5 behind the most; `from` and `to` are the ends of the axis. Values that are not
+    /// positive have no place and are ignored; without any the scale is that of 1.
+    pub fn around(values: impl IntoIterator<Item = f64>, from: f64, to: f64) -> Self {
+        let (mut least, mut most) = (f64::INFINITY, f64::NEG_INFINITY);
+        for value in values.into_iter().filter(|value| *value > 0.0 && value.is_finite()) {
+            least = least.min(value);
+            most = most.max(value);
+        }
+        if least > most {
+            (least, most) = (1.0, 1.0);
+        }
+        let least = 10f64.powf(least.log10().floor());
+        let decade = 10f64.powf(most.log10().floor());
+        let end = [1.0, 2.0, 5.0, 10.0].into_iter().map(|step| step * decade);
+        let most = end.into_iter().find(|end| *end >= most).unwrap_or(decade * 10.0);
+        Log { least, most: most.max(2.0 * least), from, to }
+    }
+
+    /// The place of a value; those outside of the range are put at its ends.
+    pub fn place(&self, value: f64) -> f64 {
+        let value = value.clamp(self.least, self.most);
+        let part = (value / self.least).log10() / (self.most / self.least).log10();
+        self.from + part * (self.to - self.from)
+    }
+
+    /// The powers of ten on the scale; with few of them, also their double and fivefold.
+    pub fn ticks(&self) -> Vec<f64> {
+        let (first, last) = (self.least.log10().round() as i32, self.most.log10().floor() as i32);
+        let steps: &[f64] = if last - first < 3 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+        let ticks =
+            (first..=last).flat_map(|power| steps.iter().map(move |s| s * 10f64.powi(power)));
+        ticks.filter(|tick| *tick <= self.most * 1.000_001).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decades_are_equally_long() {
+        let scale = Log::around([3.0, 700.0], 0.0, 300.0);
+        assert!((scale.place(1.0) - 0.0).abs() < 1e-9);
+        assert!((scale.place(1000.0) - 300.0).abs() < 1e-9);
+        assert!((scale.place(10.0) - 100.0).abs() < 1e-9);
+        assert_eq!(scale.ticks(), [1.0, 10.0, 100.0, 1000.0]);
+    }
+
+    #[test]
+    fn without_values_there_is_still_a_scale() {
+        let scale = Log::around([0.0], 0.0, 10.0);
+        assert!(scale.place(1.0).is_finite() && !scale.ticks().is_empty());
+    }
+}
