@@ -19,6 +19,7 @@
 //! during which it changed are marked, not dropped.
 
 pub(crate) mod args;
+mod bars;
 mod cells;
 mod check;
 mod contender;

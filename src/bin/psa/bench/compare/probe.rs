@@ -11,11 +11,14 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Round trips of a probe, in so many groups of which the middle one counts.
+/// Round trips of a probe, in so many groups of which the best one counts: a group during which a thread
+/// lost its processor says nothing about the machine.
 const TRIPS: u32 = 20;
 const GROUPS: usize = 9;
+/// How long a probe goes on at most, once it has one group.
+const ENOUGH: Duration = Duration::from_millis(20);
 
 /// Probes that differ by more than this have drifted apart.
 const APART: f64 = 1.6;
@@ -64,53 +67,67 @@ impl Probe {
     /// Looks now; takes some milliseconds.
     pub(crate) fn read(&mut self) -> Result<Reading> {
         let mut byte = [7];
-        let mut groups = [0.0; GROUPS];
-        for group in &mut groups {
+        let mut best = f64::MAX;
+        for _ in 0..GROUPS {
             let began = Instant::now();
             for _ in 0..TRIPS {
                 let trip =
                     self.near.write_all(&byte).and_then(|()| self.near.read_exact(&mut byte));
                 trip.map_err(|error| Error::failed("the probe's sockets", describe_io(&error)))?;
             }
-            *group = began.elapsed().as_secs_f64() * 1e6 / f64::from(TRIPS);
+            best = best.min(began.elapsed().as_secs_f64() * 1e6 / f64::from(TRIPS));
         }
-        Ok(Reading { loopback_us: middle(&mut groups), line_ns: line() })
+        Ok(Reading { loopback_us: best, line_ns: line() })
     }
 }
 
 /// A cache line's round trip between two threads.
 fn line() -> f64 {
-    const ROUNDS: u64 = 50;
+    const ROUNDS: u64 = 100;
     let ball = Arc::new(AtomicU64::new(0));
     let other = {
         let ball = ball.clone();
         std::thread::spawn(move || {
-            for round in 0..ROUNDS * GROUPS as u64 {
-                wait_for(&ball, 2 * round + 1);
-                ball.store(2 * round + 2, Ordering::Release);
+            let mut seen = 0;
+            loop {
+                seen = wait_for_more(&ball, seen);
+                if seen == OVER {
+                    break;
+                }
+                seen += 1;
+                ball.store(seen, Ordering::Release);
             }
         })
     };
-    let (mut groups, mut round) = ([0.0; GROUPS], 0);
-    for group in &mut groups {
+    let (mut best, mut at, start) = (f64::MAX, 0, Instant::now());
+    for group in 0..GROUPS {
+        if group > 0 && start.elapsed() > ENOUGH {
+            break;
+        }
         let began = Instant::now();
         for _ in 0..ROUNDS {
-            ball.store(2 * round + 1, Ordering::Release);
-            wait_for(&ball, 2 * round + 2);
-            round += 1;
+            ball.store(at + 1, Ordering::Release);
+            at = wait_for_more(&ball, at + 1);
         }
-        *group = began.elapsed().as_secs_f64() * 1e9 / ROUNDS as f64;
+        best = best.min(began.elapsed().as_secs_f64() * 1e9 / ROUNDS as f64);
     }
+    ball.store(OVER, Ordering::Release);
     let _ = other.join();
-    middle(&mut groups)
+    best
 }
 
+/// The last throw.
+const OVER: u64 = u64::MAX;
+
 /// Spins a moment, then lets others run: there may be one processor, or others may need it.
-fn wait_for(ball: &AtomicU64, value: u64) {
+fn wait_for_more(ball: &AtomicU64, seen: u64) -> u64 {
     let mut spins = 0_u32;
-    while ball.load(Ordering::Acquire) != value {
-        spins += 1;
-        if spins.is_multiple_of(1 << 10) {
+    loop {
+        match ball.load(Ordering::Acquire) {
+            value if value > seen => return value,
+            _ => spins += 1,
+        }
+        if spins.is_multiple_of(1 << 9) {
             std::thread::yield_now();
         } else {
             std::hint::spin_loop();
