@@ -57,7 +57,7 @@ pub(crate) struct Finished {
     pub(crate) next: u64,
     /// Whether it stood still for a while.
     pub(crate) held: bool,
-    /// When the last bytes came.
+    /// When the last record came.
     pub(crate) last: Option<Instant>,
     /// Times that it was cut off and went on.
     pub(crate) resumed: u64,
@@ -177,10 +177,15 @@ impl<S: Sink, C: Check> Subscriber<S, C> {
                 }
                 read => read.map_err(|error| lost(&error))?,
             };
-            delivered.fetch_add(intake.verifier.tally().records - before, Ordering::Relaxed);
+            let came = intake.verifier.tally().records - before;
+            delivered.fetch_add(came, Ordering::Relaxed);
             match read {
                 Read::Some => {
-                    last = Some(Instant::now());
+                    // Not what comes behind the last record: a topic is closed when its publisher says so,
+                    // which is no delivery.
+                    if came > 0 {
+                        last = Some(Instant::now());
+                    }
                     intake.verifier.answer(&mut answer);
                     send(&stream, &mut answer).await.map_err(|error| lost(&error))?;
                 }

@@ -28,9 +28,12 @@ pub(crate) struct CompareArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
     /// Measure nothing: print the tables of such a file as Markdown
-    #[arg(long, value_name = "FILE", exclusive = true)]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "rivals", "cells", "runs", "quick"])]
     pub(crate) report: Option<PathBuf>,
+    /// Put the tables into this document instead, between its marks
+    #[arg(long, value_name = "FILE", requires = "report")]
+    pub(crate) into: Option<PathBuf>,
     /// Measure nothing: print the cells' names
-    #[arg(long, exclusive = true)]
+    #[arg(long, conflicts_with_all = ["out", "report"])]
     pub(crate) list: bool,
 }

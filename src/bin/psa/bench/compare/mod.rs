@@ -66,7 +66,17 @@ pub(crate) fn compare(config: &Config, args: &CompareArgs) -> Result {
             std::fs::read_to_string(file).map_err(|error| Error::file(file.display(), &error))?;
         let figures = serde_json::from_str(&text)
             .map_err(|error| Error::failed(format!("read {}", file.display()), error))?;
-        return crate::print(report::markdown(&figures).as_bytes());
+        let tables = report::markdown(&figures);
+        let Some(document) = &args.into else {
+            return crate::print(tables.as_bytes());
+        };
+        let fail = |error: &std::io::Error| Error::file(document.display(), error);
+        let text = std::fs::read_to_string(document).map_err(|error| fail(&error))?;
+        let text = report::place(&text, &tables).ok_or_else(|| {
+            let why = format!("it has no `{}` with `{}` behind it", report::BEGIN, report::END);
+            Error::failed(document.display(), why)
+        })?;
+        return std::fs::write(document, text).map_err(|error| fail(&error));
     }
     let cells = chosen(args)?;
     if args.list {

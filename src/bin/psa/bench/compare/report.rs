@@ -246,6 +246,17 @@ pub(crate) fn markdown(figures: &Value) -> String {
     out
 }
 
+/// Where tables stand in a document.
+pub(crate) const BEGIN: &str = "<!-- figures -->";
+pub(crate) const END: &str = "<!-- end of figures -->";
+
+/// The document with these tables between its marks; `None` if it has none.
+pub(crate) fn place(document: &str, tables: &str) -> Option<String> {
+    let (before, rest) = document.split_once(BEGIN)?;
+    let (_, behind) = rest.split_once(END)?;
+    Some(format!("{before}{BEGIN}\n\n{tables}\n{END}{behind}"))
+}
+
 /// Of which machine, which versions and which day.
 fn head(out: &mut String, figures: &Value) {
     let text = |value: &Value| value.as_str().unwrap_or("unknown").to_owned();
@@ -270,7 +281,7 @@ fn head(out: &mut String, figures: &Value) {
     let config = &figures["config"];
     push!(
         out,
-        "{}; a {} build. {} rounds, runs of {} s, {} threads of the generator that read.",
+        "{}; a {} build. Rounds: {}; a run of speed lasts about {} s; {} threads read.",
         versions.join(", "),
         text(&figures["profile"]),
         config["runs"],
@@ -299,6 +310,15 @@ fn head(out: &mut String, figures: &Value) {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn tables_replace_those_that_were_there() {
+        let document = format!("a\n{BEGIN}\nold\n{END}\nb\n");
+        let placed = place(&document, "new\n").unwrap();
+        assert_eq!(placed, format!("a\n{BEGIN}\n\nnew\n\n{END}\nb\n"));
+        assert_eq!(place(&placed, "new\n").unwrap(), placed);
+        assert_eq!(place("nothing", "new"), None);
+    }
 
     #[test]
     fn a_table_says_what_the_figures_say() {
