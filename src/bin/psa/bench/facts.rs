@@ -48,6 +48,25 @@ pub(crate) fn exact_usage(pid: u32) -> Option<Usage> {
     Some(if usage.cpu > exact + 0.1 { usage } else { Usage { cpu: exact, ..usage } })
 }
 
+/// Processor time in seconds, of this process and of the children that have ended and been waited for.
+pub(crate) fn own_and_ended() -> Option<f64> {
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    let fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11).take(4);
+    let ticks: u64 = fields.filter_map(|field| field.parse::<u64>().ok()).sum();
+    Some(ticks as f64 / TICKS_PER_SECOND)
+}
+
+/// Processor time in seconds that all programs of this machine have had, together with what the machine
+/// below took for others.
+pub(crate) fn busy() -> Option<f64> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let fields: Vec<u64> =
+        stat.lines().next()?.split_whitespace().skip(1).filter_map(|f| f.parse().ok()).collect();
+    // User, nice, system; stolen.
+    let ticks: u64 = fields.get(..3)?.iter().sum::<u64>() + fields.get(7).copied().unwrap_or(0);
+    Some(ticks as f64 / TICKS_PER_SECOND)
+}
+
 /// The first figure of a `schedstat`: nanoseconds on a processor.
 fn on_processor(path: &str) -> Option<f64> {
     let nanos: u64 = fs::read_to_string(path).ok()?.split_whitespace().next()?.parse().ok()?;

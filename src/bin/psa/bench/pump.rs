@@ -36,7 +36,7 @@ pub(crate) struct Window {
     pub(crate) delivered: Arc<AtomicU64>,
     /// How many they are.
     pub(crate) readers: u64,
-    /// Records that each may be behind, on average.
+    /// Records that they may be behind, all their arrears together: so no single one can be further behind.
     pub(crate) records: u64,
 }
 
@@ -45,8 +45,7 @@ const LOOK: Duration = Duration::from_micros(50);
 
 impl Window {
     fn wait(&self, first: u64) {
-        let read = || self.delivered.load(Ordering::Relaxed) / self.readers.max(1);
-        while first > read() + self.records {
+        while first * self.readers > self.delivered.load(Ordering::Relaxed) + self.records {
             std::thread::sleep(LOOK);
         }
     }

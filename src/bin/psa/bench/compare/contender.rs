@@ -34,7 +34,7 @@ pub(crate) struct Load {
     pub(crate) records: u64,
     /// At which rate; `None`: as fast as it goes.
     pub(crate) rate: Option<f64>,
-    /// Records that the publisher may be ahead of those that read.
+    /// Records that those who read may be behind the publisher, their arrears together.
     pub(crate) window: Option<u64>,
     /// Whether everything is kept.
     pub(crate) keep: bool,

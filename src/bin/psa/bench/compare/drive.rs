@@ -39,6 +39,18 @@ impl Outcome {
         self.deliveries as f64 / self.seconds.max(1e-9)
     }
 
+    /// Another pass of the same run.
+    pub(crate) fn add(&mut self, other: &Outcome) {
+        self.records += other.records;
+        self.deliveries += other.deliveries;
+        self.seconds += other.seconds;
+        self.faults += other.faults;
+        self.missed += other.missed;
+        self.client_cpu += other.client_cpu;
+        self.server_cpu = self.server_cpu.zip(other.server_cpu).map(|(a, b)| a + b);
+        self.memory = other.memory;
+    }
+
     /// As flat figures.
     pub(crate) fn figures(&self) -> Map<String, Value> {
         let mut all = Map::new();

@@ -57,6 +57,31 @@ struct Turn {
     figures: Map<String, Value>,
     before: Reading,
     after: Reading,
+    /// What others had of the processors meanwhile, from 0 to 1.
+    others: Option<f64>,
+}
+
+/// What others do with the processors while one is measured.
+struct Others {
+    busy: f64,
+    ours: f64,
+    began: Instant,
+}
+
+impl Others {
+    fn start(contender: &Contender<'_>) -> Option<Others> {
+        let ours = facts::own_and_ended()? + contender.server_cpu();
+        Some(Others { busy: facts::busy()?, ours, began: Instant::now() })
+    }
+
+    /// Their part of all processors since then.
+    fn share(&self, contender: &Contender<'_>) -> Option<f64> {
+        let now = Others::start(contender)?;
+        let theirs = (now.busy - self.busy) - (now.ours - self.ours);
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let all = (now.began - self.began).as_secs_f64() * cores as f64;
+        Some((theirs / all.max(1e-9)).clamp(0.0, 1.0))
+    }
 }
 
 /// Measures, or prints what was measured.
@@ -245,13 +270,15 @@ impl<'a> Suite<'a> {
                 let entry = contender.entry;
                 let title = format!("{name}, round {} of {runs}, {}", round + 1, entry.name());
                 let before = self.probe.read()?;
+                let others = Others::start(contender);
                 let run = contender.run(&title);
+                let others = others.and_then(|others| others.share(contender));
                 let after = self.probe.read()?;
                 self.readings.extend([before, after]);
                 match run {
                     Ok(mut figures) => {
                         figures.insert("load".into(), facts::load().into());
-                        turns.push(Turn { entry, round, figures, before, after });
+                        turns.push(Turn { entry, round, figures, before, after, others });
                     }
                     Err(error) => {
                         contender.restart();

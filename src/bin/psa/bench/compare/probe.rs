@@ -3,7 +3,8 @@
 //!
 //! Both move when somebody else's work arrives, when the clock changes, and when the two virtual
 //! processors are put elsewhere. They are taken before and after each run; a run whose probes differ from
-//! each other, or from what is usual in the whole suite, is marked as drifted. It is kept all the same.
+//! each other, or from what is usual in the whole suite, is marked as drifted, and so is one during which
+//! others had a tenth of the processors. It is kept all the same.
 
 use crate::error::{Error, Result, describe_io};
 use serde_json::{Value, json};

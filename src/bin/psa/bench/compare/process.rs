@@ -41,7 +41,15 @@ impl Process {
     /// Starts `program` and waits until it listens. `configure` is told the port and the folder.
     pub(crate) fn start(
         program: &Path,
-        configure: impl FnOnce(&mut Command, u16, &Path) -> std::io::Result<()>,
+        configure: impl Fn(&mut Command, u16, &Path) -> std::io::Result<()>,
+    ) -> Result<Process> {
+        // Somebody may have taken its port before it could.
+        Process::try_start(program, &configure).or_else(|_| Process::try_start(program, &configure))
+    }
+
+    fn try_start(
+        program: &Path,
+        configure: impl Fn(&mut Command, u16, &Path) -> std::io::Result<()>,
     ) -> Result<Process> {
         let what = format!("start {}", program.display());
         let fail = |error: &std::io::Error| Error::failed(&what, describe_io(error));
@@ -49,7 +57,6 @@ impl Process {
         let name = format!("psa-bench-{}-{number}", std::process::id());
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&folder).map_err(|error| fail(&error))?;
-        // Free now; whoever takes it before the server does makes the start fail, and that is told.
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr());
         let address = free.map_err(|error| fail(&error))?;
         let mut command = Command::new(program);
@@ -62,7 +69,7 @@ impl Process {
         let child = command.spawn().map_err(|error| fail(&error))?;
         let mut process = Process { child, address, folder };
         let began = Instant::now();
-        while TcpStream::connect(address).is_err() {
+        while !process.listens() {
             if process.has_ended() {
                 return Err(Error::failed(&what, "it ended before it listened"));
             }
@@ -83,6 +90,13 @@ impl Process {
     /// What it has used so far.
     pub(crate) fn usage(&self) -> Option<Usage> {
         facts::exact_usage(self.child.id())
+    }
+
+    /// Whether somebody else is at the other end: a connection to a free port of the range from which
+    /// connections get theirs can meet itself.
+    fn listens(&self) -> bool {
+        TcpStream::connect(self.address)
+            .is_ok_and(|stream| stream.local_addr().ok() != stream.peer_addr().ok())
     }
 
     fn has_ended(&mut self) -> bool {

@@ -7,6 +7,9 @@ use crate::bench::report::{Spread, rate};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
+/// What others may have of the processors before a run counts as drifted.
+const OTHERS: f64 = 0.1;
+
 /// The figure that a cell is about: its name, and whether more is better.
 pub(crate) fn primary(kind: &str) -> (&'static str, bool) {
     match kind {
@@ -37,8 +40,10 @@ fn spreads<'a>(runs: impl Iterator<Item = &'a Map<String, Value>>) -> Value {
 
 /// One cell with all that is known of it.
 pub(crate) fn describe(cell: &Cell, turns: &[Turn], usual: Option<Reading>) -> Value {
-    let drifted =
-        |turn: &Turn| usual.is_some_and(|usual| has_drifted(turn.before, turn.after, usual));
+    let drifted = |turn: &Turn| {
+        turn.others.is_some_and(|share| share > OTHERS)
+            || usual.is_some_and(|usual| has_drifted(turn.before, turn.after, usual))
+    };
     let mut names: Vec<String> = Vec::new();
     for turn in turns {
         if !names.contains(&turn.entry.name()) {
@@ -84,6 +89,7 @@ pub(crate) fn describe(cell: &Cell, turns: &[Turn], usual: Option<Reading>) -> V
         run.insert("round".into(), turn.round.into());
         run.insert("probe_before".into(), turn.before.describe());
         run.insert("probe_after".into(), turn.after.describe());
+        run.insert("others_share".into(), turn.others.into());
         run.insert("drifted".into(), drifted(turn).into());
         Value::Object(run)
     });
