@@ -296,6 +296,18 @@ fn head(out: &mut String, figures: &Value) {
             "Probes: {loopback:.1} us for a loopback round trip, {line:.0} ns for a cache line's."
         );
     }
+    let empty = Vec::new();
+    let cells = figures["cells"].as_array().unwrap_or(&empty).iter();
+    let runs: Vec<&Value> = cells.filter_map(|cell| cell["runs"].as_array()).flatten().collect();
+    let drifted = runs.iter().filter(|run| run["drifted"] == true).count();
+    if drifted * 4 > runs.len() {
+        push!(
+            out,
+            "\n**{drifted} of {} runs drifted**: the machine was busy with other things, and these figures \
+             should be taken again.",
+            runs.len()
+        );
+    }
     for key in ["missing", "errors"] {
         for line in figures[key].as_array().into_iter().flatten() {
             push!(out, "\n- {}", text(line));
