@@ -169,6 +169,68 @@ fn idle_subscribers_are_counted_and_woken() {
     }
 }
 
+/// Every cell of the comparison, tiny: whoever is installed takes part, and all that was published came.
+#[test]
+fn rivals_are_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("figures.json");
+    let path = file.to_str().unwrap();
+    let output = psa(&["bench", "compare", "--quick", "--seconds", "0.05", "--out", path]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && output.stdout.is_empty(), "{said}");
+    // Which rivals are missing is no fault of ours, but nobody shall think that they were measured.
+    said.lines()
+        .filter(|line| line.contains("is not installed"))
+        .for_each(|line| println!("{line}"));
+    let figures: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    assert_eq!(figures["errors"].as_array().unwrap().len(), 0, "{figures}");
+    let missing = figures["missing"].to_string();
+    let cells = figures["cells"].as_array().unwrap();
+    let mut kinds = Vec::new();
+    for cell in cells {
+        let kind = cell["kind"].as_str().unwrap();
+        kinds.push(kind);
+        let rivals: &[&str] = match kind {
+            "fanout" | "burst" => &["psa", "ceiling", "nats", "redis", "streams"],
+            "latency" => &["psa", "relay", "nats", "redis", "streams"],
+            "stalled" => &["psa", "nats", "redis", "streams", "nats-default", "redis-default"],
+            "replay" => &["psa", "streams", "jetstream"],
+            _ => &["psa", "nats", "redis", "streams"],
+        };
+        for rival in rivals {
+            let program = match *rival {
+                "psa" | "ceiling" | "relay" => "",
+                "nats" | "nats-default" | "jetstream" => "nats-server",
+                _ => "redis-server",
+            };
+            if !program.is_empty() && missing.contains(program) {
+                continue;
+            }
+            let all = &cell["contenders"][rival]["figures"];
+            let median = |key: &str| number(&all[key], "median");
+            assert_eq!(median("faults"), 0.0, "{kind}, {rival}: {cell}");
+            assert_eq!(median("missed"), 0.0, "{kind}, {rival}: {cell}");
+            let readers = number(cell, "subscribers") - f64::from(u8::from(kind == "stalled"));
+            assert_eq!(median("deliveries"), readers * median("records"), "{kind}, {rival}");
+            assert!(median(cell["primary"].as_str().unwrap()) >= 0.0);
+            if *rival != "psa" {
+                assert!(cell["psa_to_others"][rival].is_object(), "{kind}, {rival}: {cell}");
+            }
+        }
+        for run in cell["runs"].as_array().unwrap() {
+            assert!(run["drifted"].is_boolean() && number(&run["probe_before"], "line_ns") > 0.0);
+        }
+    }
+    kinds.dedup();
+    assert_eq!(kinds, ["fanout", "burst", "latency", "stalled", "replay", "idle"]);
+    let report = psa(&["bench", "compare", "--report", path]);
+    let tables = String::from_utf8(report.stdout).unwrap();
+    for cell in cells {
+        let row = format!("| {} | psa | ", cell["name"].as_str().unwrap());
+        assert!(tables.contains(&row), "{row} in {tables}");
+    }
+}
+
 /// A server that was not started by the benchmark.
 struct Server(std::process::Child, String);
 
@@ -221,6 +283,8 @@ fn wrong_use_is_said_in_one_line() {
         (&["bench", "fanout", "--size", "2MiB"], "at most 1MiB"),
         (&["bench", "latency", "--size", "8"], "16 bytes"),
         (&["bench", "latency", "--rate", "0"], "records a second"),
+        (&["bench", "compare", "--cells", "fan"], "no cell `fan`"),
+        (&["bench", "compare", "--report", "no.json"], "no.json"),
         (&["bench", "fanout", "--subs", "1", "--server", "127.0.0.1:1"], "cannot connect"),
     ] {
         let output = psa(arguments);

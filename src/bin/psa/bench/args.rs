@@ -1,6 +1,8 @@
 //! The grammar of `psa bench`.
 
 use super::ceiling::Ceiling;
+use super::compare::args::CompareArgs;
+use super::compare::relay::RelayArgs;
 use super::run::Plan;
 use super::source::Amount;
 use crate::args::OverflowArg;
@@ -30,6 +32,11 @@ pub(crate) enum Mode {
     Replay(ReplayArgs),
     /// Subscribers that wait: what each costs, and how fast one record reaches all
     Idle(IdleArgs),
+    /// This server beside others: NATS, Redis pub/sub and streams, JetStream, the machine's limit
+    Compare(CompareArgs),
+    /// A loop that reads and writes to all: a rival of `compare`
+    #[command(hide = true)]
+    Relay(RelayArgs),
     /// The other half of `idle`
     #[command(hide = true)]
     IdleSubscribers(IdleSubscribersArgs),

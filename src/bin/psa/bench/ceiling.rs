@@ -7,7 +7,7 @@
 
 use super::facts;
 use super::readers::{Finished, Readers, Subscriber};
-use super::verify::{NUMBER, Shape, Verifier};
+use super::verify::{Shape, Verifier, write_number};
 use crate::error::{Error, Result, describe_io};
 use psa::protocol::deliver_header;
 use std::io;
@@ -43,6 +43,8 @@ pub(crate) struct Limit {
     pub(crate) seconds: f64,
     /// Processor time of both sides in seconds.
     pub(crate) cpu: f64,
+    /// Of that, of the threads that wrote.
+    pub(crate) writers_cpu: f64,
     /// What did not arrive as it was sent.
     pub(crate) faults: u64,
 }
@@ -80,14 +82,17 @@ impl Ceiling {
             std::thread::spawn(move || all.write(share, &buffer, began))
         };
         let threads: Vec<_> = shares.into_iter().map(write).collect();
-        let mut sent = 0;
+        let (mut sent, mut writers_cpu) = (0, 0.0);
         for thread in threads {
             let share = thread.join().map_err(|_| Error::failed("a writer", "it panicked"))?;
-            sent += share.map_err(|error| fail(&error))?;
+            let (share, cpu) = share.map_err(|error| fail(&error))?;
+            sent += share;
+            writers_cpu += cpu;
         }
         let finished = readers.join()?;
         let cpu = facts::own_cpu().zip(cpu).map_or(0.0, |(after, before)| after - before);
-        Ok(limit(&finished, sent, began, cpu))
+        let limit = limit(&finished, sent, began, cpu);
+        Ok(Limit { writers_cpu, ..limit })
     }
 
     /// As many pairs of connected sockets: those to write to, those to read from.
@@ -115,21 +120,20 @@ impl Ceiling {
             for number in first..first + u64::from(count) {
                 let at = buffer.len();
                 buffer.resize(at + self.size, b'.');
-                if self.size >= NUMBER {
-                    buffer[at..at + NUMBER].copy_from_slice(&number.to_le_bytes());
-                }
+                write_number(&mut buffer[at..], number);
             }
         }
         buffer
     }
 
-    /// Writes to its share of the sockets, whichever takes something, and returns how many records.
+    /// Writes to its share of the sockets, whichever takes something; how many records that were, and
+    /// the processor time that it took.
     fn write(
         &self,
         share: Vec<TcpStream>,
         buffer: &Arc<Vec<u8>>,
         began: Instant,
-    ) -> io::Result<u64> {
+    ) -> io::Result<(u64, f64)> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (chunks, until) = match self.amount {
             super::source::Amount::Records(records) => (records.div_ceil(self.chunk.into()), None),
@@ -142,7 +146,7 @@ impl Ceiling {
             for task in tasks {
                 written += task.await.map_err(io::Error::other)??;
             }
-            Ok(written * u64::from(self.chunk))
+            Ok((written * u64::from(self.chunk), facts::thread_cpu().unwrap_or(0.0)))
         })
     }
 }
@@ -189,7 +193,8 @@ fn limit(finished: &[Finished], sent: u64, began: Instant, cpu: f64) -> Limit {
     }
     let last = finished.iter().filter_map(|one| one.last).max().unwrap_or(began);
     let seconds = (last - began).max(Duration::from_nanos(1)).as_secs_f64();
-    Limit { deliveries, seconds, cpu, faults: faults + sent.abs_diff(deliveries) }
+    let writers_cpu = 0.0;
+    Limit { deliveries, seconds, cpu, writers_cpu, faults: faults + sent.abs_diff(deliveries) }
 }
 
 fn fail(error: &io::Error) -> Error {

@@ -31,6 +31,48 @@ pub(crate) fn own_cpu() -> Option<f64> {
     usage(std::process::id()).map(|usage| usage.cpu)
 }
 
+/// The processor time of the thread that asks so far, in seconds.
+pub(crate) fn thread_cpu() -> Option<f64> {
+    on_processor("/proc/thread-self/schedstat")
+}
+
+/// What a process has used so far, its processor time to the nanosecond where the kernel keeps that. For
+/// a server, whose threads live as long as it does: of threads that have ended, only the coarse figure
+/// knows.
+pub(crate) fn exact_usage(pid: u32) -> Option<Usage> {
+    let usage = usage(pid)?;
+    let mut exact = 0.0;
+    for task in fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
+        exact += task.path().join("schedstat").to_str().and_then(on_processor).unwrap_or(0.0);
+    }
+    Some(if usage.cpu > exact + 0.1 { usage } else { Usage { cpu: exact, ..usage } })
+}
+
+/// Processor time in seconds, of this process and of the children that have ended and been waited for.
+pub(crate) fn own_and_ended() -> Option<f64> {
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    let fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11).take(4);
+    let ticks: u64 = fields.filter_map(|field| field.parse::<u64>().ok()).sum();
+    Some(ticks as f64 / TICKS_PER_SECOND)
+}
+
+/// Processor time in seconds that all programs of this machine have had, together with what the machine
+/// below took for others.
+pub(crate) fn busy() -> Option<f64> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let fields: Vec<u64> =
+        stat.lines().next()?.split_whitespace().skip(1).filter_map(|f| f.parse().ok()).collect();
+    // User, nice, system; stolen.
+    let ticks: u64 = fields.get(..3)?.iter().sum::<u64>() + fields.get(7).copied().unwrap_or(0);
+    Some(ticks as f64 / TICKS_PER_SECOND)
+}
+
+/// The first figure of a `schedstat`: nanoseconds on a processor.
+fn on_processor(path: &str) -> Option<f64> {
+    let nanos: u64 = fs::read_to_string(path).ok()?.split_whitespace().next()?.parse().ok()?;
+    Some(nanos as f64 / 1e9)
+}
+
 /// What `/proc/PID/stat` counts in, whatever the kernel's own tick is.
 const TICKS_PER_SECOND: f64 = 100.0;
 

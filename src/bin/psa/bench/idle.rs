@@ -11,7 +11,7 @@ use super::readers::Readers;
 use super::report::{Report, Spread};
 use super::rig::{Rig, subscriber};
 use super::server::OwnServer;
-use super::source::Frame;
+use super::source::{Batch, Frame};
 use super::verify::{NUMBER, Shape, Sink, Tally};
 use super::wire::{Target, Wire};
 use crate::config::Config;
@@ -157,9 +157,9 @@ struct Roll {
 }
 
 impl Sink for Roll {
-    fn records(&mut self, bytes: &[u8], size: usize) {
+    fn records(&mut self, bytes: &[u8], stride: usize) {
         let now = nanos_of(SystemTime::now());
-        for record in bytes.chunks_exact(size) {
+        for record in bytes.chunks(stride) {
             let Some(stamp) = record[NUMBER..].first_chunk::<8>() else { continue };
             let took = now.saturating_sub(u64::from_le_bytes(*stamp));
             self.longest.fetch_max(took, Ordering::AcqRel);

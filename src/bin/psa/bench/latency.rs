@@ -30,7 +30,7 @@ const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), 
 pub(crate) struct Times(Arc<Mutex<Histogram<u64>>>);
 
 impl Times {
-    fn new() -> Result<Times> {
+    pub(crate) fn new() -> Result<Times> {
         let histogram = Histogram::new_with_bounds(1, LONGEST, 3);
         let histogram = histogram.map_err(|error| Error::failed("histogram", error))?;
         Ok(Times(Arc::new(Mutex::new(histogram))))
@@ -46,7 +46,7 @@ impl Times {
     }
 
     /// In microseconds, by name.
-    fn describe(&self) -> Value {
+    pub(crate) fn describe(&self) -> Value {
         self.with(|times| {
             let mut all: serde_json::Map<_, _> = QUANTILES
                 .map(|(name, quantile)| {
@@ -71,17 +71,17 @@ fn micros(nanos: u64) -> f64 {
 
 /// Takes the stamps out of what a subscriber gets.
 #[derive(Debug)]
-struct Clock {
-    base: Instant,
-    times: Times,
+pub(crate) struct Clock {
+    pub(crate) base: Instant,
+    pub(crate) times: Times,
 }
 
 impl Sink for Clock {
-    fn records(&mut self, bytes: &[u8], size: usize) {
+    fn records(&mut self, bytes: &[u8], stride: usize) {
         // One look at the clock for all that one read brought: they are all here now.
         let now = nanos(self.base.elapsed());
         self.times.with(|times| {
-            for record in bytes.chunks_exact(size) {
+            for record in bytes.chunks(stride) {
                 if let Some(stamp) = record[NUMBER..].first_chunk::<8>() {
                     times.saturating_record(now.saturating_sub(u64::from_le_bytes(*stamp)).max(1));
                 }

@@ -20,11 +20,13 @@
 
 pub(crate) mod args;
 mod ceiling;
+mod compare;
 pub(crate) mod facts;
 mod fanout;
 mod idle;
 mod latency;
 mod publish;
+mod pump;
 mod readers;
 mod replay;
 mod report;
@@ -64,6 +66,8 @@ pub(crate) fn run(config: &Config, args: BenchArgs, named: bool) -> Result {
             args.common.named = named;
             idle::idle(config, &args)
         }
+        Mode::Compare(args) => compare::compare(config, &args),
+        Mode::Relay(args) => compare::relay::relay(&args),
         Mode::IdleSubscribers(args) => idle::subscribers(config, &args),
     }
 }

@@ -5,7 +5,7 @@
 //! there and then. Where the server's work ends, little is added: the same readers measure the machine's
 //! limit, so what they cost is in both figures.
 
-use super::verify::{Bad, Sink, Tally, Verifier};
+use super::verify::{Bad, Check, Sink, Tally, Verifier};
 use super::wire::{Target, Wire, lost};
 use crate::error::{Error, Exit, Result};
 use psa::protocol::{Start, TopicName};
@@ -13,7 +13,7 @@ use std::cell::RefCell;
 use std::io;
 use std::net::TcpStream as StdStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 use tokio::net::TcpStream;
@@ -29,11 +29,11 @@ thread_local! {
 
 /// One subscriber, before it reads.
 #[derive(Debug)]
-pub(crate) struct Subscriber<S> {
+pub(crate) struct Subscriber<S, C = Verifier> {
     pub(crate) stream: StdStream,
     /// What was read from the stream already.
     pub(crate) input: Vec<u8>,
-    pub(crate) verifier: Verifier,
+    pub(crate) verifier: C,
     pub(crate) sink: S,
     /// It does not read until this becomes true.
     pub(crate) hold: Option<watch::Receiver<bool>>,
@@ -57,7 +57,7 @@ pub(crate) struct Finished {
     pub(crate) next: u64,
     /// Whether it stood still for a while.
     pub(crate) held: bool,
-    /// When the last bytes came.
+    /// When the last record came.
     pub(crate) last: Option<Instant>,
     /// Times that it was cut off and went on.
     pub(crate) resumed: u64,
@@ -68,23 +68,31 @@ pub(crate) struct Finished {
 pub(crate) struct Readers {
     threads: Vec<JoinHandle<Result<Vec<Finished>>>>,
     delivered: Arc<AtomicU64>,
+    failed: Arc<AtomicBool>,
 }
 
 impl Readers {
     /// Lets them read, spread over so many threads.
-    pub(crate) fn start<S: Sink>(subscribers: Vec<Subscriber<S>>, threads: usize) -> Readers {
+    pub(crate) fn start<S: Sink, C: Check>(
+        subscribers: Vec<Subscriber<S, C>>,
+        threads: usize,
+    ) -> Readers {
         let threads = threads.clamp(1, subscribers.len().max(1));
-        let delivered = Arc::new(AtomicU64::new(0));
+        let (delivered, failed) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let mut shares: Vec<Vec<_>> = (0..threads).map(|_| Vec::new()).collect();
         for (i, subscriber) in subscribers.into_iter().enumerate() {
             shares[i % threads].push(subscriber);
         }
         let run = |share| {
-            let delivered = delivered.clone();
-            std::thread::spawn(move || read_all(share, &delivered))
+            let (delivered, failed) = (delivered.clone(), failed.clone());
+            std::thread::spawn(move || {
+                let read = read_all(share, &delivered);
+                failed.fetch_or(read.is_err(), Ordering::AcqRel);
+                read
+            })
         };
         let threads = shares.into_iter().map(run).collect();
-        Readers { threads, delivered }
+        Readers { threads, delivered, failed }
     }
 
     /// Records that came so far, to all of them together.
@@ -92,9 +100,19 @@ impl Readers {
         self.delivered.load(Ordering::Relaxed)
     }
 
+    /// The same, as it goes on.
+    pub(crate) fn counter(&self) -> Arc<AtomicU64> {
+        self.delivered.clone()
+    }
+
     /// Whether all have come to their end.
     pub(crate) fn are_done(&self) -> bool {
         self.threads.iter().all(JoinHandle::is_finished)
+    }
+
+    /// Whether one of them could not go on; [`Readers::join`] says why.
+    pub(crate) fn have_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
     }
 
     /// Waits until all have come to their end.
@@ -108,13 +126,13 @@ impl Readers {
     }
 }
 
-fn read_all<S: Sink>(
-    share: Vec<Subscriber<S>>,
+fn read_all<S: Sink, C: Check>(
+    share: Vec<Subscriber<S, C>>,
     delivered: &Arc<AtomicU64>,
 ) -> Result<Vec<Finished>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Error::failed("runtime", error))?;
-    let unit = share.iter().map(|one| one.verifier.shape().longest_unit()).max().unwrap_or(0);
+    let unit = share.iter().map(|one| one.verifier.longest_unit()).max().unwrap_or(0);
     BUFFER.with_borrow_mut(|buffer| buffer.resize(READ + unit, 0));
     runtime.block_on(async {
         let mut all = Vec::with_capacity(share.len());
@@ -137,7 +155,7 @@ enum Read {
     End,
 }
 
-impl<S: Sink> Subscriber<S> {
+impl<S: Sink, C: Check> Subscriber<S, C> {
     async fn read(self, delivered: Arc<AtomicU64>) -> Result<Finished> {
         let Subscriber { stream, input, verifier, sink, mut hold, resume } = self;
         if let Some(hold) = &mut hold {
@@ -148,6 +166,7 @@ impl<S: Sink> Subscriber<S> {
         let (held, mut resumed, mut last) = (hold.is_some(), 0, None);
         let mut intake = Intake { input: Vec::new(), verifier, sink, resume };
         intake.begin(&input)?;
+        let mut answer = Vec::new();
         while !intake.verifier.is_closed() {
             let before = intake.verifier.tally().records;
             let read = match intake.look(&stream) {
@@ -158,9 +177,18 @@ impl<S: Sink> Subscriber<S> {
                 }
                 read => read.map_err(|error| lost(&error))?,
             };
-            delivered.fetch_add(intake.verifier.tally().records - before, Ordering::Relaxed);
+            let came = intake.verifier.tally().records - before;
+            delivered.fetch_add(came, Ordering::Relaxed);
             match read {
-                Read::Some => last = Some(Instant::now()),
+                Read::Some => {
+                    // Not what comes behind the last record: a topic is closed when its publisher says so,
+                    // which is no delivery.
+                    if came > 0 {
+                        last = Some(Instant::now());
+                    }
+                    intake.verifier.answer(&mut answer);
+                    send(&stream, &mut answer).await.map_err(|error| lost(&error))?;
+                }
                 Read::Nothing => stream.readable().await.map_err(|error| lost(&error))?,
                 Read::End if intake.resume.is_some() => {
                     stream = intake.reconnect()?;
@@ -176,15 +204,15 @@ impl<S: Sink> Subscriber<S> {
 }
 
 /// What is between a socket and the figures.
-struct Intake<S> {
+struct Intake<S, C> {
     /// The bytes of a unit that a read cut.
     input: Vec<u8>,
-    verifier: Verifier,
+    verifier: C,
     sink: S,
     resume: Option<Resume>,
 }
 
-impl<S: Sink> Intake<S> {
+impl<S: Sink, C: Check> Intake<S, C> {
     /// Takes in what the handshake brought along.
     fn begin(&mut self, kept: &[u8]) -> Result {
         let done = self.verifier.feed(kept, &mut self.sink).map_err(|error| bad(&error))?;
@@ -230,6 +258,18 @@ impl<S: Sink> Intake<S> {
         self.begin(&kept)?;
         register(stream)
     }
+}
+
+/// Sends what there is to send, if there is anything.
+async fn send(stream: &TcpStream, bytes: &mut Vec<u8>) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match stream.try_write(bytes) {
+            Ok(wrote) => drop(bytes.drain(..wrote)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Hands a blocking socket over to the runtime.

@@ -40,6 +40,7 @@ pub(crate) fn replay(config: &Config, args: &ReplayArgs) -> Result {
         amount: Amount::Records(args.records),
         pace: None,
         one_by_one: false,
+        window: None,
     };
     let published = source.run(&Arc::new(AtomicU64::new(0)))?;
     // Whoever drains it from now on sees its end behind the last record.

@@ -27,6 +27,12 @@ impl Spread {
         }
     }
 
+    /// Median, least and most.
+    pub(crate) fn describe(&self) -> Value {
+        let (least, most) = self.ends();
+        json!({ "median": self.median(), "min": least, "max": most })
+    }
+
     fn ends(&self) -> (Option<f64>, Option<f64>) {
         (self.0.first().copied(), self.0.last().copied())
     }

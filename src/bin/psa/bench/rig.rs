@@ -17,12 +17,13 @@ use tokio::sync::watch;
 /// A server to measure.
 #[derive(Debug)]
 pub(crate) struct Rig {
-    /// `None` if one was named.
-    pub(crate) own: Option<OwnServer>,
-    pub(crate) target: Target,
+    // In the order in which they end: a server that drains would wait for a client that is still there.
     client: Client,
     /// For the client's few requests.
     runtime: tokio::runtime::Runtime,
+    /// `None` if one was named.
+    pub(crate) own: Option<OwnServer>,
+    pub(crate) target: Target,
     topics: u32,
 }
 

@@ -100,6 +100,7 @@ impl Plan {
             amount: self.amount,
             pace: self.pace.clone(),
             one_by_one: self.one_by_one,
+            window: None,
         };
         let publishing = {
             let counted = counted.clone();
@@ -169,7 +170,7 @@ impl Watch {
     }
 
     /// Waits a moment, and shows how far it is then.
-    fn look(&mut self, readers: &Readers, published: &AtomicU64) -> Result {
+    pub(crate) fn look(&mut self, readers: &Readers, published: &AtomicU64) -> Result {
         std::thread::sleep(if self.seen == 0 { LOOK / 20 } else { LOOK });
         let (published, delivered) = (published.load(Ordering::Relaxed), readers.delivered());
         if published + delivered != self.seen {

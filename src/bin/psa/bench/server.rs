@@ -61,7 +61,7 @@ impl OwnServer {
 
     /// What it has used so far; `None` where the system does not say.
     pub(crate) fn usage(&self) -> Option<Usage> {
-        facts::usage(self.child.id())
+        facts::exact_usage(self.child.id())
     }
 
     /// Whether it still runs.

@@ -6,12 +6,13 @@
 //! one by one instead, and one that was refused is sent again until it is taken: its records' numbers
 //! stay their offsets.
 
-use super::verify::NUMBER;
+use super::pump::Pump;
+pub(crate) use super::pump::{Amount, Batch, Pace, Window};
+use super::verify::{NUMBER, write_number};
 use super::wire::{Target, Wire, lost};
 use crate::error::{Error, Exit, Result};
 use psa::protocol::{Code, Reply, Request, TopicName, encode_publish};
 use std::io;
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -37,26 +38,8 @@ pub(crate) struct Source {
     pub(crate) pace: Option<Pace>,
     /// Whether a frame is sent only when the one before it was taken.
     pub(crate) one_by_one: bool,
-}
-
-/// When enough is published.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Amount {
-    /// So many records.
-    Records(u64),
-    /// So long.
-    Time(Duration),
-}
-
-/// A fixed rate, kept whether or not anything arrives.
-#[derive(Clone, Debug)]
-pub(crate) struct Pace {
-    /// Records a second.
-    pub(crate) rate: f64,
-    /// What records' times count from.
-    pub(crate) base: Instant,
-    /// How late each record was sent.
-    pub(crate) late: super::latency::Times,
+    /// How far to be ahead of the subscribers at most.
+    pub(crate) window: Option<Window>,
 }
 
 /// What was published.
@@ -102,34 +85,31 @@ impl Frame {
     fn payload(&mut self) -> &mut [u8] {
         &mut self.bytes[self.payload..]
     }
+}
 
-    /// Sets the request's number.
-    pub(crate) fn set_request(&mut self, request: u32) {
+impl Batch for Frame {
+    fn set_request(&mut self, request: u32) {
         // Behind the frame's header of 8 bytes.
         self.bytes[8..12].copy_from_slice(&request.to_le_bytes());
     }
 
-    /// Numbers the records from `first` on.
-    pub(crate) fn number(&mut self, first: u64) {
+    fn number(&mut self, first: u64) {
         let size = self.size;
-        if size < NUMBER {
-            return;
-        }
-        for (number, record) in (first..).zip(self.payload().chunks_exact_mut(size)) {
-            record[..NUMBER].copy_from_slice(&number.to_le_bytes());
+        if size > 0 {
+            for (number, record) in (first..).zip(self.payload().chunks_exact_mut(size)) {
+                write_number(record, number);
+            }
         }
     }
 
-    /// Puts the same 8 bytes behind each record's number.
-    pub(crate) fn stamp(&mut self, stamp: u64) {
+    fn stamp(&mut self, stamp: u64) {
         let size = self.size;
         for record in self.payload().chunks_exact_mut(size) {
             record[NUMBER..2 * NUMBER].copy_from_slice(&stamp.to_le_bytes());
         }
     }
 
-    /// The frame as it goes over the wire.
-    pub(crate) fn bytes(&self) -> &[u8] {
+    fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 }
@@ -145,14 +125,12 @@ impl Source {
         }
     }
 
-    /// How many records the next frame gets.
-    fn next(&self, sent: u64, began: Instant) -> usize {
-        match self.amount {
-            Amount::Records(all) => {
-                usize::try_from(all - sent).unwrap_or(usize::MAX).min(self.batch)
-            }
-            Amount::Time(time) if began.elapsed() < time => self.batch,
-            Amount::Time(_) => 0,
+    fn pump(&self) -> Pump<'_> {
+        Pump {
+            batch: self.batch,
+            amount: self.amount,
+            pace: self.pace.as_ref(),
+            window: self.window.as_ref(),
         }
     }
 
@@ -165,10 +143,8 @@ impl Source {
             std::thread::spawn(move || take_acks(acks, &sent, &acknowledged))
         };
         let began = Instant::now();
-        let (written, first) = match &self.pace {
-            None => self.write(&mut stream, &sent, began),
-            Some(pace) => self.write_paced(pace, &mut stream, &sent, began),
-        };
+        let make = |count| Frame::new(&self.topic, count, self.size);
+        let (written, first) = self.pump().run(make, &mut stream, &sent, began);
         // The end is told by a bit that no offset has.
         sent.fetch_or(LAST, Ordering::Release);
         if written.is_err() || first == 0 {
@@ -190,80 +166,13 @@ impl Source {
         Ok(Published { records: first, began, took, longest_wait, refused: 0 })
     }
 
-    /// Sends everything as fast as it goes; how many records were sent.
-    fn write(&self, stream: &mut TcpStream, sent: &AtomicU64, began: Instant) -> (Result, u64) {
-        let (mut frame, mut count) = (None, 0);
-        let (mut first, mut request) = (0, 0_u32);
-        loop {
-            let wanted = self.next(first, began);
-            if wanted == 0 {
-                return (Ok(()), first);
-            }
-            if frame.is_none() || count != wanted {
-                frame = match Frame::new(&self.topic, wanted, self.size) {
-                    Ok(frame) => Some(frame),
-                    Err(error) => return (Err(error), first),
-                };
-                count = wanted;
-            }
-            let Some(frame) = &mut frame else { continue };
-            frame.number(first);
-            frame.set_request(request);
-            request = request.wrapping_add(1);
-            first += count as u64;
-            sent.store(first, Ordering::Release);
-            if let Err(error) = io::Write::write_all(stream, frame.bytes()) {
-                return (Err(lost(&error)), first);
-            }
-        }
-    }
-
-    /// Sends each record when its turn is, in a frame of its own, and all that are due in one write.
-    fn write_paced(
-        &self,
-        pace: &Pace,
-        stream: &mut TcpStream,
-        sent: &AtomicU64,
-        began: Instant,
-    ) -> (Result, u64) {
-        let (all, mut first) = match self.amount {
-            Amount::Records(records) => (records, 0),
-            Amount::Time(time) => ((time.as_secs_f64() * pace.rate).ceil() as u64, 0),
-        };
-        let mut frame = match Frame::new(&self.topic, 1, self.size) {
-            Ok(frame) => frame,
-            Err(error) => return (Err(error), 0),
-        };
-        let turn = |number: u64| began + Duration::from_secs_f64(number as f64 / pace.rate);
-        let mut due = Vec::new();
-        while first < all {
-            let now = Instant::now();
-            std::thread::sleep(turn(first).saturating_duration_since(now));
-            let now = Instant::now();
-            due.clear();
-            while first < all && turn(first) <= now {
-                frame.number(first);
-                frame.set_request(first as u32);
-                frame.stamp((turn(first) - pace.base).as_nanos() as u64);
-                due.extend_from_slice(frame.bytes());
-                pace.late.note(now - turn(first));
-                first += 1;
-            }
-            sent.store(first, Ordering::Release);
-            if let Err(error) = io::Write::write_all(stream, &due) {
-                return (Err(lost(&error)), first);
-            }
-        }
-        (Ok(()), first)
-    }
-
     fn one_by_one(&self, mut wire: Wire, published: &Arc<AtomicU64>) -> Result<Published> {
         let began = Instant::now();
         let (mut first, mut refused) = (0, 0);
         let mut longest_wait = Duration::ZERO;
         let (mut frame, mut count) = (None, 0);
         loop {
-            let wanted = self.next(first, began);
+            let wanted = self.pump().next(first, began);
             if wanted == 0 {
                 break;
             }

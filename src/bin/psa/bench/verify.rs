@@ -9,8 +9,8 @@
 //! - Each chunk begins at the offset behind the one before it. What is skipped counts as *lost*, what
 //!   comes again as *duplicated*; what the server itself says is missing (GAP) as *missed*.
 //! - Each end position lies one record's size behind the one before it.
-//! - Each record of 8 bytes and more begins with its own number, which is its offset. Records that do
-//!   not are *corrupt*.
+//! - Each record of 8 bytes and more begins with its own number, which is its offset; one of 4 to 7 bytes
+//!   with the number's lower half. Records that do not are *corrupt*.
 //!
 //! All records have the same size, so the two inner loops have no branch and compile to vector
 //! instructions. A chunk counts when its last byte is there: one that was cut was not received.
@@ -91,12 +91,94 @@ pub(crate) enum Bad {
 
 /// What else is done with records as they come; the latency is measured here.
 pub(crate) trait Sink: Send + 'static {
-    /// Whole records, each of `size` bytes.
-    fn records(&mut self, bytes: &[u8], size: usize);
+    /// Whole records, each of which begins `stride` bytes behind the one before it.
+    fn records(&mut self, bytes: &[u8], stride: usize);
 }
 
 impl Sink for () {
     fn records(&mut self, _: &[u8], _: usize) {}
+}
+
+/// A subscriber's stream, in whatever protocol: what readers need of it.
+pub(crate) trait Check: Send + 'static {
+    /// Takes in what a read brought and returns how much of it is done with. The rest, less than
+    /// [`Check::longest_unit`], must stand in front of the next read's bytes.
+    fn feed(&mut self, bytes: &[u8], sink: &mut impl Sink) -> Result<usize, Bad>;
+
+    /// How many bytes must be kept at most from one read to the next.
+    fn longest_unit(&self) -> usize;
+
+    /// What came so far.
+    fn tally(&self) -> Tally;
+
+    /// The number behind the last record.
+    fn next(&self) -> u64;
+
+    /// Whether nothing more will come.
+    fn is_closed(&self) -> bool;
+
+    /// Whether the stream may end here.
+    fn is_between(&self) -> bool;
+
+    /// A new connection: what was cut is forgotten.
+    fn reconnected(&mut self);
+
+    /// Puts into `out` what the server must be told before it goes on.
+    fn answer(&mut self, out: &mut Vec<u8>);
+}
+
+impl Check for Verifier {
+    fn feed(&mut self, bytes: &[u8], sink: &mut impl Sink) -> Result<usize, Bad> {
+        Verifier::feed(self, bytes, sink)
+    }
+
+    fn longest_unit(&self) -> usize {
+        self.shape.longest_unit()
+    }
+
+    fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    fn next(&self) -> u64 {
+        self.next
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    fn is_between(&self) -> bool {
+        matches!(self.state, State::Between)
+    }
+
+    fn reconnected(&mut self) {
+        self.state = State::Between;
+    }
+
+    /// The server sends without being asked.
+    fn answer(&mut self, _: &mut Vec<u8>) {}
+}
+
+/// Puts a record's number at its beginning: in 8 bytes, or in the first 4 of a record under 8.
+/// Records under 4 bytes have none.
+pub(crate) fn write_number(record: &mut [u8], number: u64) {
+    if let Some(bytes) = record.first_chunk_mut::<NUMBER>() {
+        *bytes = number.to_le_bytes();
+    } else if let Some(bytes) = record.first_chunk_mut::<4>() {
+        *bytes = (number as u32).to_le_bytes();
+    }
+}
+
+/// How far a record's number is off `expected`, as the bits that differ.
+pub(crate) fn number_differs(record: &[u8], expected: u64) -> u64 {
+    if let Some(bytes) = record.first_chunk::<NUMBER>() {
+        u64::from_le_bytes(*bytes) ^ expected
+    } else if let Some(bytes) = record.first_chunk::<4>() {
+        u64::from(u32::from_le_bytes(*bytes) ^ expected as u32)
+    } else {
+        0
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -140,36 +222,6 @@ impl Verifier {
             closed: false,
             tally,
         }
-    }
-
-    /// What records look like.
-    pub(crate) fn shape(&self) -> Shape {
-        self.shape
-    }
-
-    /// The offset behind the last whole chunk or gap. With a cycle, records since the beginning.
-    pub(crate) fn next(&self) -> u64 {
-        self.next
-    }
-
-    /// Whether the server said that the topic has ended.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed
-    }
-
-    /// What came so far.
-    pub(crate) fn tally(&self) -> Tally {
-        self.tally
-    }
-
-    /// A new connection: the chunk that was cut is forgotten.
-    pub(crate) fn reconnected(&mut self) {
-        self.state = State::Between;
-    }
-
-    /// Whether the stream may end here: not inside a frame.
-    pub(crate) fn is_between(&self) -> bool {
-        matches!(self.state, State::Between)
     }
 
     /// Takes in what a read brought and returns how much of it is done with. The rest, less than
@@ -274,16 +326,20 @@ impl Verifier {
         }
         let count = (bytes.len() / size).min(left as usize);
         let records = &bytes[..count * size];
+        let first = self.chunk.first + u64::from(self.chunk.count - left);
+        let mut wrong = 0_u64;
         if size >= NUMBER {
-            let first = self.chunk.first + u64::from(self.chunk.count - left);
-            let mut wrong = 0_u64;
             for (number, record) in (first..).zip(records.chunks_exact(size)) {
                 if let Some(bytes) = record.first_chunk::<NUMBER>() {
                     wrong |= u64::from_le_bytes(*bytes) ^ number;
                 }
             }
-            self.chunk.corrupt += u64::from(wrong != 0);
+        } else {
+            for (number, record) in (first..).zip(records.chunks_exact(size)) {
+                wrong |= number_differs(record, number);
+            }
         }
+        self.chunk.corrupt += u64::from(wrong != 0);
         sink.records(records, size);
         self.state = State::Payload { left: left - count as u32 };
         records.len()
@@ -316,10 +372,7 @@ mod tests {
         }
         for i in 0..u64::from(count) {
             let mut record = vec![0xa5; size];
-            let number = (first + i).to_le_bytes();
-            if size >= NUMBER {
-                record[..NUMBER].copy_from_slice(&number);
-            }
+            write_number(&mut record, first + i);
             out.extend_from_slice(&record);
         }
     }
@@ -331,7 +384,7 @@ mod tests {
             kept.extend_from_slice(piece);
             let done = verifier.feed(&kept, &mut ())?;
             kept.drain(..done);
-            assert!(kept.len() < verifier.shape().longest_unit());
+            assert!(kept.len() < verifier.longest_unit());
         }
         assert!(kept.is_empty());
         Ok(())
