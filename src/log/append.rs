@@ -20,7 +20,7 @@ pub(super) fn waits<R: Record + ?Sized>(chain: &Chain<R>) -> bool {
 }
 
 /// Appends one value by `put`, and gives it back on failure.
-#[inline]
+#[inline(always)]
 pub(super) fn one<T>(
     value: T,
     put: impl FnOnce(&mut One<T>) -> Result<Range<u64>, AppendError>,

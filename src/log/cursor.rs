@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use super::batch::{Batch, Limit};
 use super::chain::Chain;
 use super::error::{ReadError, SubscribeError};
+use super::pace::Pace;
 use super::position::{Nothing, Position};
 use super::record::Record;
 use super::start::Start;
@@ -57,6 +58,7 @@ pub struct Cursor<R: Record + ?Sized> {
     /// How many records the last peek showed: the most that `advance` may move by.
     shown: usize,
     waiter: Waiter,
+    pace: Pace,
     /// Set when the lease that this cursor reads for has gone to somebody else.
     revoked: Option<Arc<AtomicBool>>,
 }
@@ -78,7 +80,14 @@ impl<R: Record + ?Sized> Cursor<R> {
     ) -> Self {
         // Relaxed: statistics.
         chain.cursors.fetch_add(1, Ordering::Relaxed);
-        Cursor { chain, position, shown: 0, waiter: Waiter::default(), revoked }
+        Cursor {
+            chain,
+            position,
+            shown: 0,
+            waiter: Waiter::default(),
+            pace: Pace::default(),
+            revoked,
+        }
     }
 
     /// The offset of the record that will be read next; while there is a loss to report, the first
@@ -153,6 +162,7 @@ impl<R: Record + ?Sized> Cursor<R> {
     pub fn advance(&mut self, records: usize) {
         assert!(records <= self.shown, "advance by {records} of {} shown", self.shown);
         self.shown -= records;
+        self.pace.found(records);
         self.position.advance(&self.chain, records as u64);
     }
 
@@ -201,7 +211,8 @@ impl<R: Record + ?Sized> Cursor<R> {
     }
 
     fn block(&mut self, deadline: Option<Instant>) {
-        let Cursor { chain, position, waiter, revoked, .. } = self;
+        let Cursor { chain, position, waiter, pace, revoked, .. } = self;
+        pace.lull();
         waiter.block_until(&chain.readers, deadline, || ready(chain, position, revoked));
     }
 

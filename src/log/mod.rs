@@ -18,6 +18,7 @@ mod error;
 mod lease;
 mod memory;
 mod observer;
+mod pace;
 mod pool;
 mod position;
 mod publisher;

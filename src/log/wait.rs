@@ -44,7 +44,9 @@ use std::sync::Arc;
 use std::task::{Poll, Wake, Waker};
 
 use crate::sync::time::Instant;
-use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, SPINS, UnsafeCell};
+use crate::sync::{
+    AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, SPINS, UnsafeCell, YIELDS,
+};
 use crate::sync::{barrier, contain, thread};
 
 /// How many waiters a notifier wakes by itself.
@@ -416,11 +418,8 @@ impl Waiter {
         deadline: Option<Instant>,
         mut look: impl FnMut() -> Option<T>,
     ) -> Option<T> {
-        for _ in 0..SPINS {
-            if let Some(found) = look() {
-                return Some(found);
-            }
-            thread::spin_loop();
+        if let Some(found) = look_for_a_while(&mut look) {
+            return Some(found);
         }
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         loop {
@@ -533,6 +532,23 @@ impl Waiter {
             set.abandon();
         }
     }
+}
+
+/// Looks again and again, as long as that is cheaper than to sleep and be woken.
+fn look_for_a_while<T>(look: &mut impl FnMut() -> Option<T>) -> Option<T> {
+    for _ in 0..SPINS {
+        if let Some(found) = look() {
+            return Some(found);
+        }
+        thread::spin_loop();
+    }
+    for _ in 0..YIELDS {
+        if let Some(found) = look() {
+            return Some(found);
+        }
+        thread::yield_now();
+    }
+    None
 }
 
 /// Moves a node between states, unless a notifier took it meanwhile.

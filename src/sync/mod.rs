@@ -16,9 +16,17 @@ pub(crate) use std::sync::atomic::{
 };
 pub(crate) use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
-/// How often a reader that waits with its thread looks again before it parks. A record that
-/// arrives within about a microsecond is taken without a system call.
-pub(crate) const SPINS: u32 = 128;
+/// How often a reader that waits with its thread looks again before it offers its processor to
+/// others. A record that arrives within a microsecond or two is taken without a system call.
+pub(crate) const SPINS: u32 = 32;
+
+/// The longest pause of a reader that lets the publisher run ahead, in spins: about a
+/// microsecond, in which a publisher appends a few hundred records.
+pub(crate) const LONGEST_LULL: u32 = 31;
+
+/// How often it offers its processor and looks again before it parks: who publishes may be waiting
+/// for one.
+pub(crate) const YIELDS: u32 = 16;
 
 /// Threads: parking, and the politeness of a spinning one.
 pub(crate) mod thread {

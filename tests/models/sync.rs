@@ -14,6 +14,12 @@ pub(crate) use std::cell::UnsafeCell;
 /// the moment that matters hides it from PCT.
 pub(crate) const SPINS: u32 = 0;
 
+/// As above.
+pub(crate) const LONGEST_LULL: u32 = 0;
+
+/// As above.
+pub(crate) const YIELDS: u32 = 0;
+
 pub(crate) mod thread {
     pub(crate) use shuttle::hint::spin_loop;
     pub(crate) use shuttle::thread::{Thread, current, park, park_timeout, yield_now};

@@ -5,12 +5,18 @@
 pub(crate) mod barrier;
 
 pub(crate) use crate::reclaim;
+pub(crate) use std::cell::UnsafeCell;
 pub(crate) use std::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };
 pub(crate) use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
-pub(crate) const SPINS: u32 = 128;
+pub(crate) const SPINS: u32 = 32;
+
+/// As above.
+pub(crate) const LONGEST_LULL: u32 = 31;
+
+pub(crate) const YIELDS: u32 = 16;
 
 pub(crate) mod thread {
     pub(crate) use std::hint::spin_loop;

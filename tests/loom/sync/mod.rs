@@ -34,6 +34,12 @@ pub(crate) use std::sync::{Arc, Weak};
 /// A waiting thread parks after one look: spinning would only lengthen the executions.
 pub(crate) const SPINS: u32 = 1;
 
+/// As above.
+pub(crate) const LONGEST_LULL: u32 = 0;
+
+/// As above.
+pub(crate) const YIELDS: u32 = 0;
+
 /// On which side of a SeqCst access its fence stands.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Reading {
