@@ -19,17 +19,6 @@ pub(super) fn waits<R: Record + ?Sized>(chain: &Chain<R>) -> bool {
     chain.config.overflow != Overflow::Reject
 }
 
-/// Appends one value by `put`, and gives it back on failure.
-#[inline(always)]
-pub(super) fn one<T>(
-    value: T,
-    put: impl FnOnce(&mut One<T>) -> Result<Range<u64>, AppendError>,
-) -> Result<u64, Refused<T>> {
-    let mut one = One(Some(value));
-    let put = put(&mut one);
-    settle(put, one)
-}
-
 /// What becomes of a value after the attempt to append it.
 #[inline]
 pub(super) fn settle<T>(
@@ -99,7 +88,8 @@ impl<R: Record + ?Sized> Drop for RoomWait<'_, R> {
     }
 }
 
-#[inline]
+/// Small, and part of its callers: an append is some nanoseconds, and a call would be one of them.
+#[inline(always)]
 fn put_blocking<R: Record + ?Sized>(chain: &Chain<R>, source: &mut impl Source<R>) -> Put {
     match chain.append_to_tail(source) {
         Some(offsets) => Ok(offsets),
@@ -147,7 +137,9 @@ impl<T: Send + Sync + 'static> Log<T> {
     /// [`Refused`], with the value.
     #[inline]
     pub fn append(&self, value: T) -> Result<u64, Refused<T>> {
-        one(value, |one| put_blocking(&self.chain, one))
+        let mut one = One(Some(value));
+        let put = put_blocking(&self.chain, &mut one);
+        settle(put, one)
     }
 
     /// As [`append`](Self::append), but never waits: a log that is full refuses.
@@ -157,7 +149,9 @@ impl<T: Send + Sync + 'static> Log<T> {
     /// [`Refused`], with the value.
     #[inline]
     pub fn try_append(&self, value: T) -> Result<u64, Refused<T>> {
-        one(value, |one| self.chain.append(one))
+        let mut one = One(Some(value));
+        let put = self.chain.append(&mut one);
+        settle(put, one)
     }
 
     /// As [`append`](Self::append), but waits as a task does.

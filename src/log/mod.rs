@@ -192,8 +192,8 @@ impl<R: Record + ?Sized, P> Log<R, P> {
     /// nothing is pending.
     ///
     /// An idle log has no event on which this could happen by itself, and the library starts no
-    /// threads: a program that uses leases or retention by age calls this when the returned time
-    /// has passed, and at least once in a while.
+    /// threads: a program that uses leases or retention by age, or whose tasks append to a log that
+    /// evicts, calls this when the returned time has passed, and at least once in a while.
     pub fn maintain(&self) -> Option<Duration> {
         let now = Instant::now();
         self.chain.expire_leases(now);

@@ -117,7 +117,7 @@ impl<R: Record + ?Sized> Publisher<R> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn put_blocking(&mut self, source: &mut impl Source<R>) -> Result<Range<u64>, AppendError> {
         match self.put_here(source) {
             Some(offsets) => Ok(offsets),
@@ -162,7 +162,9 @@ impl<T: Send + Sync + 'static> Publisher<T> {
     /// [`Refused`], with the value.
     #[inline]
     pub fn append(&mut self, value: T) -> Result<u64, Refused<T>> {
-        append::one(value, |one| self.put_blocking(one))
+        let mut one = One(Some(value));
+        let put = self.put_blocking(&mut one);
+        append::settle(put, one)
     }
 
     /// As [`append`](Self::append), but never waits.
@@ -172,7 +174,9 @@ impl<T: Send + Sync + 'static> Publisher<T> {
     /// [`Refused`], with the value.
     #[inline]
     pub fn try_append(&mut self, value: T) -> Result<u64, Refused<T>> {
-        append::one(value, |one| self.put(one))
+        let mut one = One(Some(value));
+        let put = self.put(&mut one);
+        append::settle(put, one)
     }
 
     /// As [`append`](Self::append), but waits as a task does.

@@ -1,5 +1,8 @@
 //! Waiting, and how it ends.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use psa::*;
@@ -116,4 +119,36 @@ fn dropped_futures_leave_nothing_behind() {
         log.append(1).unwrap();
         assert_eq!(cursor.next(|b| b.len()).await, Ok(1));
     });
+}
+
+/// Two tasks wait, and the waker of one panics: the publisher does not notice, and the other one is
+/// woken.
+#[test]
+fn a_waker_that_panics_harms_nobody_else() {
+    struct Panics;
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            std::panic::panic_any("a waker's own fault");
+        }
+    }
+    struct Counts(AtomicUsize);
+    impl Wake for Counts {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    for panics_first in [false, true] {
+        let log = Log::<u64>::builder().build().unwrap();
+        let counts = Arc::new(Counts(AtomicUsize::new(0)));
+        let mut wakers = [Waker::from(counts.clone()), Waker::from(Arc::new(Panics))];
+        if panics_first {
+            wakers.reverse();
+        }
+        let mut cursors = [(); 2].map(|()| log.subscribe(Start::Next).unwrap());
+        for (cursor, waker) in cursors.iter_mut().zip(&wakers) {
+            assert!(cursor.poll_ready(&mut Context::from_waker(waker)).is_pending());
+        }
+        assert_eq!(log.append(7).unwrap(), 0);
+        assert_eq!(counts.0.load(Ordering::Relaxed), 1);
+    }
 }

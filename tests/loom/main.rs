@@ -16,6 +16,11 @@
 //! inside `seize`, the kernel's `membarrier`, and `std`'s `Arc`.
 
 #![allow(clippy::duplicate_mod, reason = "the event count: inside the log, and by itself")]
+#![allow(
+    clippy::reversed_empty_ranges,
+    clippy::unnecessary_min_or_max,
+    reason = "models yield and lull zero times"
+)]
 
 #[expect(dead_code, unreachable_pub, unused_imports, reason = "models use a part of the log")]
 #[path = "../../src/log/mod.rs"]

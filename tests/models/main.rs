@@ -12,6 +12,11 @@
 //! and races inside `seize`, whose own atomics are the real ones.
 
 #[expect(dead_code, unreachable_pub, unused_imports, reason = "models use a part of the log")]
+#[allow(
+    clippy::reversed_empty_ranges,
+    clippy::unnecessary_min_or_max,
+    reason = "models spin and lull zero times"
+)]
 #[path = "../../src/log/mod.rs"]
 mod log;
 mod sync;

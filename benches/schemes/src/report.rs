@@ -126,17 +126,6 @@ pub(crate) fn draw() -> Result<(), String> {
         let path = folder.join("figures").join(name);
         fs::write(&path, figure).map_err(|error| format!("{}: {error}", path.display()))?;
     }
-    let path = folder.join("reclamation.md");
-    let document = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-    let (before, rest) =
-        document.split_once(BEGIN).ok_or("reclamation.md has no results marker")?;
-    let (_, after) = rest.split_once(END).ok_or("reclamation.md has no end of results")?;
-    let caption = results.machine.caption();
-    let table = table(&results);
-    let document = format!("{before}{BEGIN}\n{table}\n{caption}.\n{END}{after}");
-    fs::write(&path, document).map_err(|error| format!("{}: {error}", path.display()))
+    let table = format!("{}\n{}.\n", table(&results), results.machine.caption());
+    psa_suite::table::rewrite(&folder.join("reclamation.md"), &table)
 }
-
-/// What the document's table stands between.
-const BEGIN: &str = "<!-- results -->";
-const END: &str = "<!-- end of results -->";

@@ -145,14 +145,24 @@ impl Polling {
     }
 }
 
-/// Looks for about a microsecond, as a waiting rival does before it parks; true once `ready` is.
-#[inline]
+/// How those wait first that can also sleep: as psa's blocking readers do, so that nobody is compared by
+/// how long it hesitates. Whether it is `ready` by then.
 pub fn spin(mut ready: impl FnMut() -> bool) -> bool {
-    (0..Polling::SPINS).any(|_| {
+    const SPINS: u32 = 32;
+    const YIELDS: u32 = 16;
+    let spins = (0..SPINS).any(|_| {
         let is_ready = ready();
         if !is_ready {
             std::hint::spin_loop();
         }
         is_ready
-    })
+    });
+    spins
+        || (0..YIELDS).any(|_| {
+            let is_ready = ready();
+            if !is_ready {
+                std::thread::yield_now();
+            }
+            is_ready
+        })
 }
