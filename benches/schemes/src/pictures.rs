@@ -115,7 +115,7 @@ fn over_time(results: &Results) -> String {
         let left = MARGIN + 54.0 + (i % columns) as f64 * (PANEL.0 + BETWEEN.0);
         let top = top + (i / columns) as f64 * (PANEL.1 + BETWEEN.1);
         let (right, bottom) = (left + PANEL.0, top + PANEL.1);
-        let up = Log::around([low, high].into_iter(), bottom, top + 10.0);
+        let up = Log::around([low, high], bottom, top + 10.0);
         let name = match (stalls.subscribers, stalls.guards) {
             (0, 0) => "nobody stalls".to_owned(),
             (n, 0) => format!("{n} stalled subscriber{}", if n == 1 { "" } else { "s" }),

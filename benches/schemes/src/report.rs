@@ -63,16 +63,16 @@ fn median<T: PartialOrd + Copy>(values: impl Iterator<Item = T>) -> T {
 
 fn time(nanos: u64) -> String {
     match nanos {
-        ..10_000 => format!("{nanos} ns"),
-        ..10_000_000 => format!("{:.0} us", nanos as f64 / 1e3),
+        0..10_000 => format!("{nanos} ns"),
+        10_000..10_000_000 => format!("{:.0} us", nanos as f64 / 1e3),
         _ => format!("{:.0} ms", nanos as f64 / 1e6),
     }
 }
 
 fn size(bytes: u64) -> String {
     match bytes {
-        ..10_240 => format!("{bytes} B"),
-        ..10_485_760 => format!("{:.0} KiB", bytes as f64 / 1024.0),
+        0..10_240 => format!("{bytes} B"),
+        10_240..10_485_760 => format!("{:.0} KiB", bytes as f64 / 1024.0),
         _ => format!("{:.0} MiB", bytes as f64 / 1_048_576.0),
     }
 }

@@ -12,6 +12,11 @@ impl Collector {
 
 pub(crate) struct ReadGuard<'a>(PhantomData<&'a Collector>);
 
+impl Drop for ReadGuard<'_> {
+    // A guard that ends, as the others': the log ends it by dropping it.
+    fn drop(&mut self) {}
+}
+
 /// What the log asks of a guard.
 pub(crate) trait Guard {
     fn refresh(&mut self);
