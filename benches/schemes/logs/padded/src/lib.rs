@@ -1,18 +1,10 @@
 //! The log over `seize` as it ships: Hyaline-1, each batch of retirements padded to its full size.
 
-#[allow(
-    dead_code,
-    missing_docs,
-    unreachable_pub,
-    unused_imports,
-    reason = "a part of it is measured"
-)]
 #[path = "../../../../../src/log/mod.rs"]
 mod log;
 mod reclaim;
 #[path = "../../../shared/stall.rs"]
 pub mod stall;
-#[allow(dead_code, unused_imports, reason = "as above")]
 #[path = "../../../shared/sync.rs"]
 mod sync;
 
