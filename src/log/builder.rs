@@ -5,11 +5,11 @@ use std::marker::PhantomData;
 use super::chain::Chain;
 use super::config::Config;
 use super::error::BuildError;
+use super::layout::Layout;
 use super::observer::{Observed, Observer};
 use super::publisher::Publisher;
 use super::record::Record;
 use super::retention::{Budget, Overflow, Retention};
-use super::segment::Layout;
 use super::{Exclusive, Log, Shared};
 use crate::sync::Arc;
 

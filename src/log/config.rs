@@ -1,10 +1,10 @@
 //! What a log was built with, and the clock that it goes by.
 
 use super::error::AppendError;
+use super::layout::Layout;
 use super::observer::Observed;
 use super::record::Record;
 use super::retention::{Budget, Overflow, Retention};
-use super::segment::Layout;
 use crate::sync::Arc;
 use crate::sync::time::{Instant, SystemTime};
 

@@ -6,10 +6,11 @@
 
 use super::chain::Chain;
 use super::error::AppendError;
+use super::layout::Layout;
 use super::observer::Event;
 use super::record::Record;
 use super::retention::Sharer;
-use super::segment::{Layout, Segment};
+use super::segment::Segment;
 use crate::sync::Ordering;
 
 impl<R: Record + ?Sized> Chain<R> {

@@ -15,6 +15,7 @@ mod collect;
 mod config;
 mod cursor;
 mod error;
+mod layout;
 mod lease;
 mod memory;
 mod observer;

@@ -5,8 +5,9 @@ use std::ops::Range;
 use super::append::{self, RoomWait};
 use super::chain::{After, Chain};
 use super::error::{AppendError, Refused};
+use super::layout::Word;
 use super::record::{Copied, One, Packed, Record, Slices, Source, Values};
-use super::segment::{Segment, Word};
+use super::segment::Segment;
 use crate::sync::{Arc, Ordering};
 
 /// The only publisher of an exclusive log; see

@@ -1,5 +1,5 @@
 //! Models of the log's small kernels under weak memory, explored by loom over the very source that
-//! ships: `log` below is `src/log`, and `wait::shipped` is `src/log/wait.rs`, both included with a
+//! ships: `log` below is `src/log`, and `wait::shipped` is `src/log/wait`, both included with a
 //! `sync` of this crate (`sync.rs` here, which says what stands for what).
 //!
 //! Each model runs four times: under two readings of sequential consistency and with two builds of

@@ -2,7 +2,7 @@
 //! by two is a violation of causality.
 
 #[expect(dead_code, reason = "models use a part of it")]
-#[path = "../../src/log/wait.rs"]
+#[path = "../../src/log/wait/mod.rs"]
 mod shipped;
 
 use std::sync::Arc;

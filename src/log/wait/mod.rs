@@ -40,14 +40,15 @@
 //!
 //! Shuttle models of this module run in `tests/models`.
 
-use std::sync::Arc;
-use std::task::{Poll, Wake, Waker};
+mod node;
+mod waiter;
 
-use crate::sync::time::Instant;
-use crate::sync::{
-    AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, SPINS, UnsafeCell, YIELDS,
-};
-use crate::sync::{barrier, contain, thread};
+use std::sync::Arc;
+use std::task::Waker;
+
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, barrier, contain};
+use node::{Node, unlink};
+pub(super) use waiter::Waiter;
 
 /// How many waiters a notifier wakes by itself.
 pub(super) const WOKEN_BY_NOTIFIER: usize = 2;
@@ -79,54 +80,6 @@ pub(super) struct WaitSet {
     passed_by: AtomicU32,
     /// How often somebody had to wait.
     waits: AtomicU64,
-}
-
-/// One waiter's node. Shared between its owner and, while linked, a stack.
-struct Node {
-    state: AtomicU32,
-    /// The next node of the same chain.
-    next: AtomicPtr<Node>,
-    /// On the first node of a chain in `waking`: the next chain.
-    next_chain: AtomicPtr<Node>,
-    /// Whom to wake. Accessed by the owner in `IDLE` and `BUSY`, and by whoever moved `WAITING` to
-    /// `TAKEN`.
-    waker: UnsafeCell<Option<Waker>>,
-}
-
-// SAFETY: `waker` is the only field that is not atomic, and the states give it one user at a time,
-// handed over with Acquire and Release (see the fields). `Waker` is Send.
-unsafe impl Send for Node {}
-// SAFETY: as above.
-unsafe impl Sync for Node {}
-
-/// Not linked; the owner may do as it likes.
-const IDLE: u32 = 0;
-/// Linked, and to be woken.
-const WAITING: u32 = 1;
-/// Linked; the owner is changing the waker.
-const BUSY: u32 = 2;
-/// Linked, but the owner has stopped waiting.
-const ASIDE: u32 = 3;
-/// Unlinked by a notifier. If it was `WAITING`, the notifier has the waker until it stores `IDLE`;
-/// if it was `BUSY`, the owner finds out and stores `IDLE` itself.
-const TAKEN: u32 = 4;
-
-/// The answer to [`Waiter::register`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Registered {
-    /// Look for the condition once more, then sleep.
-    Again,
-    /// A notification came in between: nothing is registered, look for the condition.
-    Notified,
-}
-
-/// One who waits, again and again: a cursor or a publisher. Holds its node from one wait to the
-/// next.
-#[derive(Default)]
-pub(super) struct Waiter {
-    node: Option<Arc<Node>>,
-    /// Whether `register` was called without `cancel` since.
-    armed: bool,
 }
 
 impl WaitSet {
@@ -357,213 +310,6 @@ impl WaitSet {
             self.linked.store(0, Ordering::Relaxed);
             self.notify_all();
         }
-    }
-}
-
-/// Takes a node out of the game and returns whom to wake.
-fn unlink(node: &Node) -> Option<Waker> {
-    // AcqRel: Acquire to have the waker that the owner put in; Release so that an owner that finds
-    // TAKEN sees what the notifier did before.
-    match node.state.swap(TAKEN, Ordering::AcqRel) {
-        WAITING => {
-            // SAFETY: the move from WAITING to TAKEN gives the waker to us, until IDLE.
-            let waker = unsafe { (*node.waker.get()).take() };
-            // Release: the owner that reads IDLE may touch the waker again.
-            node.state.store(IDLE, Ordering::Release);
-            waker
-        }
-        ASIDE => {
-            node.state.store(IDLE, Ordering::Release);
-            None
-        }
-        // BUSY: the owner is in `register` or `cancel` and finds TAKEN when it is done.
-        _ => None,
-    }
-}
-
-impl Waiter {
-    /// Polls for a condition: ready with what `look` finds, or pending with `waker` registered for
-    /// the next notification.
-    pub(super) fn poll_until<T>(
-        &mut self,
-        set: &WaitSet,
-        waker: &Waker,
-        mut look: impl FnMut() -> Option<T>,
-    ) -> Poll<T> {
-        if self.armed && !self.is_waiting() {
-            // We were woken: the others first.
-            self.armed = false;
-            set.cascade();
-        }
-        if let Some(found) = look() {
-            self.cancel(set);
-            return Poll::Ready(found);
-        }
-        loop {
-            let registered = self.register(set, waker);
-            if let Some(found) = look() {
-                self.cancel(set);
-                return Poll::Ready(found);
-            }
-            if registered != Registered::Notified {
-                return Poll::Pending;
-            }
-        }
-    }
-
-    /// Blocks the calling thread until `look` finds something, or until the deadline.
-    pub(super) fn block_until<T>(
-        &mut self,
-        set: &WaitSet,
-        deadline: Option<Instant>,
-        mut look: impl FnMut() -> Option<T>,
-    ) -> Option<T> {
-        if let Some(found) = look_for_a_while(&mut look) {
-            return Some(found);
-        }
-        let waker = Waker::from(Arc::new(Unpark(thread::current())));
-        loop {
-            if let Poll::Ready(found) = self.poll_until(set, &waker, &mut look) {
-                return Some(found);
-            }
-            match deadline {
-                None => thread::park(),
-                Some(deadline) => {
-                    let now = Instant::now();
-                    if now >= deadline {
-                        self.cancel(set);
-                        return look();
-                    }
-                    thread::park_timeout(deadline - now);
-                }
-            }
-        }
-    }
-
-    fn is_waiting(&self) -> bool {
-        // Acquire: whoever finds its node taken hands the wake-up on, and must find what the notifier
-        // put among those to be woken before it took the node.
-        self.node.as_ref().is_some_and(|n| n.state.load(Ordering::Acquire) == WAITING)
-    }
-
-    /// Registers `waker` for the next notification. The caller then looks for its condition once
-    /// more before it sleeps, and does what the answer says.
-    fn register(&mut self, set: &WaitSet, waker: &Waker) -> Registered {
-        let armed = std::mem::replace(&mut self.armed, true);
-        loop {
-            let node = self.node.get_or_insert_with(|| {
-                Arc::new(Node {
-                    state: AtomicU32::new(IDLE),
-                    next: AtomicPtr::default(),
-                    next_chain: AtomicPtr::default(),
-                    waker: UnsafeCell::new(None),
-                })
-            });
-            // Acquire: pairs with the notifier's Release of IDLE.
-            match node.state.load(Ordering::Acquire) {
-                IDLE => {
-                    if armed {
-                        // Taken since `poll_until` looked, and it was for nothing: the wake-up that
-                        // follows finds us registered anew, so it is now that we hand it on.
-                        set.cascade();
-                    }
-                    // SAFETY: IDLE: unlinked, so the owner, which we borrow mutably, is alone.
-                    unsafe { *node.waker.get() = Some(waker.clone()) };
-                    node.state.store(WAITING, Ordering::Relaxed);
-                    set.waits.fetch_add(1, Ordering::Relaxed);
-                    set.push(node.clone());
-                    return Registered::Again;
-                }
-                TAKEN => {
-                    // A notifier is about to let go of the node: leave it to it.
-                    self.node = None;
-                }
-                linked => {
-                    if !move_state(node, linked, BUSY) {
-                        continue;
-                    }
-                    // SAFETY: BUSY: the waker is the owner's.
-                    let slot = unsafe { &mut *node.waker.get() };
-                    if !slot.as_ref().is_some_and(|w| w.will_wake(waker)) {
-                        *slot = Some(waker.clone());
-                    }
-                    if linked == ASIDE {
-                        set.waits.fetch_add(1, Ordering::Relaxed);
-                    }
-                    if move_state(node, BUSY, WAITING) {
-                        return Registered::Again;
-                    }
-                    *slot = None;
-                    node.state.store(IDLE, Ordering::Relaxed);
-                    set.cascade();
-                    return Registered::Notified;
-                }
-            }
-        }
-    }
-
-    /// Ends the wait, whatever its outcome. If a notification had come for this waiter, it is handed
-    /// on: the others must not suffer from one that was woken and does not care any more.
-    pub(super) fn cancel(&mut self, set: &WaitSet) {
-        if !std::mem::take(&mut self.armed) {
-            return;
-        }
-        let Some(node) = &self.node else { return set.cascade() };
-        // Acquire: as in `is_waiting`, for the cascade below.
-        if node.state.load(Ordering::Acquire) == WAITING && move_state(node, WAITING, BUSY) {
-            // SAFETY: BUSY: the waker is the owner's.
-            let waker = unsafe { (*node.waker.get()).take() };
-            if move_state(node, BUSY, ASIDE) {
-                drop(waker);
-                return;
-            }
-            node.state.store(IDLE, Ordering::Relaxed);
-        }
-        set.cascade();
-    }
-
-    /// Ends all waiting; called before the waiter is dropped.
-    pub(super) fn retire(&mut self, set: &WaitSet) {
-        self.cancel(set);
-        if let Some(node) = self.node.take()
-            && node.state.load(Ordering::Relaxed) == ASIDE
-        {
-            drop(node);
-            set.abandon();
-        }
-    }
-}
-
-/// Looks again and again, as long as that is cheaper than to sleep and be woken.
-fn look_for_a_while<T>(look: &mut impl FnMut() -> Option<T>) -> Option<T> {
-    for _ in 0..SPINS {
-        if let Some(found) = look() {
-            return Some(found);
-        }
-        thread::spin_loop();
-    }
-    for _ in 0..YIELDS {
-        if let Some(found) = look() {
-            return Some(found);
-        }
-        thread::yield_now();
-    }
-    None
-}
-
-/// Moves a node between states, unless a notifier took it meanwhile.
-fn move_state(node: &Node, from: u32, to: u32) -> bool {
-    // AcqRel: Release hands the waker over together with WAITING; Acquire shows an owner that finds
-    // its node taken what the notifier had done.
-    node.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
-}
-
-/// Wakes a thread that blocks.
-struct Unpark(thread::Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
     }
 }
 
