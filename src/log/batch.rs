@@ -71,6 +71,12 @@ impl<'a, R: Record + ?Sized> Batch<'a, R> {
         self.run.records as usize
     }
 
+    /// Bytes of payload; for values, of the values themselves.
+    #[inline]
+    pub(super) fn bytes(&self) -> usize {
+        (self.run.end - self.run.start) as usize * size_of::<R::Slot>()
+    }
+
     /// The first record's offset.
     #[inline]
     pub fn first_offset(&self) -> u64 {

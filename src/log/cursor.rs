@@ -136,9 +136,10 @@ impl<R: Record + ?Sized> Cursor<R> {
         if self.is_revoked() {
             return Err(ReadError::TakenOver);
         }
-        let Cursor { chain, position, shown, .. } = self;
+        let Cursor { chain, position, shown, pace, .. } = self;
         let look = position.look(chain, limit, |batch| {
             *shown = batch.len();
+            pace.took(batch.bytes());
             f(batch)
         });
         match look {
@@ -212,12 +213,15 @@ impl<R: Record + ?Sized> Cursor<R> {
 
     fn block(&mut self, deadline: Option<Instant>) {
         let Cursor { chain, position, waiter, pace, revoked, .. } = self;
-        pace.lull();
+        pace.hold_thread();
         waiter.block_until(&chain.readers, deadline, || ready(chain, position, revoked));
     }
 
     /// As [`try_next`](Self::try_next), but waits for a record as a task does. `f` runs inside the
     /// poll that finds the records, so the guard cannot live across an `.await`.
+    ///
+    /// A task that catches up lets others go first after every 256 KiB that it has read, even if the
+    /// next records are there: it is woken at once, and polled when its turn comes.
     ///
     /// Cancel safe: a future that is dropped has read nothing, and hands on a wake-up that it may
     /// already have got.
@@ -249,6 +253,20 @@ impl<R: Record + ?Sized> Cursor<R> {
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Cursor { chain, position, waiter, revoked, .. } = self;
         waiter.poll_until(&chain.readers, cx.waker(), || ready(chain, position, revoked))
+    }
+
+    /// As [`poll_ready`](Self::poll_ready), but pending once in a while although there are records:
+    /// others are ready, too.
+    pub(super) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.pace.ends_tasks_turn() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let ready = self.poll_ready(cx);
+        if ready.is_pending() {
+            self.pace.pauses();
+        }
+        ready
     }
 
     /// Ends a wait that [`poll_ready`](Self::poll_ready) began. A wake-up that has come for this
@@ -310,7 +328,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Next { cursor, f } = self.get_mut();
-        std::task::ready!(cursor.poll_ready(cx));
+        std::task::ready!(cursor.poll_turn(cx));
         let f = f.take().expect("a future is not polled after it was ready");
         let seen = cursor.try_next(f);
         Poll::Ready(seen.map(|seen| seen.expect("a ready cursor has records")))

@@ -1,4 +1,6 @@
-//! How a reader that blocks its thread paces itself.
+//! How a reader paces itself.
+//!
+//! # Lulls
 //!
 //! The publisher stores a word for each append, and the reader loads it to learn how far it can read.
 //! A reader that looks again at once takes the word's cache line away from a publisher that is about
@@ -7,9 +9,19 @@
 //! little before it looks again, and longer while that brings it only a few; the publisher runs ahead
 //! meanwhile, and the next look finds many.
 //!
-//! A record that arrives during a lull is seen up to a microsecond later.
+//! A record that arrives during a lull is seen up to a microsecond later. Only readers that block
+//! their thread lull.
+//!
+//! # Turns
+//!
+//! A reader far behind the end always finds records, so it never waits. As a task it would keep its
+//! worker from all others for as long as that lasts; and many readers that catch up one after another
+//! each fetch the whole backlog from memory. So a reader that has read for a while without a pause
+//! ([`TASK_TURN`], [`THREAD_TURN`]) lets others go first, once: a task is polled again after those that
+//! are ready, a thread yields. Readers of one log then go through it together, and what one has fetched
+//! the others find in the processor's cache.
 
-use crate::sync::{LONGEST_LULL, thread};
+use crate::sync::{LONGEST_LULL, TASK_TURN, THREAD_TURN, thread};
 
 /// A reader that gets fewer records with one look lulls longer.
 const FEW: usize = 256;
@@ -22,6 +34,8 @@ const MANY: usize = 2048;
 pub(super) struct Pace {
     /// How many spins long the next lull is.
     lull: u32,
+    /// Bytes read since the reader last paused.
+    turn: usize,
 }
 
 impl Pace {
@@ -35,11 +49,41 @@ impl Pace {
         }
     }
 
-    /// Lets the publisher run ahead.
+    /// Lets the publisher run ahead, and other threads go first if it is their turn.
     #[inline]
-    pub(super) fn lull(&self) {
+    pub(super) fn hold_thread(&mut self) {
+        if self.ends_turn(THREAD_TURN) {
+            thread::yield_now();
+        }
         for _ in 0..self.lull {
             thread::spin_loop();
         }
+    }
+
+    /// So many bytes were read.
+    #[inline]
+    pub(super) fn took(&mut self, bytes: usize) {
+        self.turn = self.turn.saturating_add(bytes);
+    }
+
+    /// Whether a task lets others go first now. If so, its next turn begins.
+    #[inline]
+    pub(super) fn ends_tasks_turn(&mut self) -> bool {
+        self.ends_turn(TASK_TURN)
+    }
+
+    #[inline]
+    fn ends_turn(&mut self, turn: usize) -> bool {
+        let over = self.turn >= turn;
+        if over {
+            self.turn = 0;
+        }
+        over
+    }
+
+    /// The reader waits, so others have their turn anyway.
+    #[inline]
+    pub(super) fn pauses(&mut self) {
+        self.turn = 0;
     }
 }

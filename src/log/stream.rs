@@ -55,7 +55,7 @@ impl<R: Record + ToOwned + ?Sized> Stream for Records<R> {
             if let Some(record) = ahead.pop_front() {
                 return Poll::Ready(Some(Ok(record)));
             }
-            ready!(cursor.poll_ready(cx));
+            ready!(cursor.poll_turn(cx));
             let limit = Limit { records: AHEAD, ..Limit::NONE };
             // If a clone panics, those before it go with `clones`: the cursor shows them again.
             let mut clones = std::mem::take(ahead);

@@ -21,6 +21,13 @@ pub(crate) const LONGEST_LULL: u32 = 31;
 /// for one.
 pub(crate) const YIELDS: u32 = 16;
 
+/// How much a task reads before it lets others go first, in bytes: small beside the cache of a
+/// processor, large beside the price of changing over.
+pub(crate) const TASK_TURN: usize = 256 << 10;
+
+/// The same for a thread, which pays more for changing over.
+pub(crate) const THREAD_TURN: usize = 1 << 20;
+
 /// Threads: parking, and the politeness of a spinning one.
 pub(crate) mod thread {
     pub(crate) use std::hint::spin_loop;

@@ -152,3 +152,80 @@ fn a_waker_that_panics_harms_nobody_else() {
         assert_eq!(counts.0.load(Ordering::Relaxed), 1);
     }
 }
+
+// ---- turns ----
+
+/// Polls `task` until it is done, and says how often it let others go first: it was pending, and woken
+/// at once.
+fn times_aside(task: impl Future<Output = ()>) -> usize {
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(woken.clone());
+    let mut cx = Context::from_waker(&waker);
+    let mut task = std::pin::pin!(task);
+    while task.as_mut().poll(&mut cx).is_pending() {
+        assert!(
+            woken.0.swap(0, Ordering::Relaxed) > 0,
+            "pending with records there, and not woken"
+        );
+    }
+    woken.1.load(Ordering::Relaxed)
+}
+
+#[derive(Default)]
+struct Woken(AtomicUsize, AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        self.1.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A log with a mebibyte and a half of records, and a cursor in front of them.
+fn backlog() -> (Log<[u8]>, Cursor<[u8]>, usize) {
+    let log = Log::<[u8]>::builder().segment_bytes(64 << 10).build().unwrap();
+    let cursor = log.subscribe(Start::Next).unwrap();
+    let records = 1536;
+    for _ in 0..records {
+        log.append(&[7; 1024]).unwrap();
+    }
+    (log, cursor, records)
+}
+
+#[test]
+fn a_task_that_catches_up_lets_others_go_first() {
+    let (_log, mut cursor, records) = backlog();
+    let aside = times_aside(async {
+        let mut read = 0;
+        while read < records {
+            read += cursor.next(|batch| batch.len()).await.unwrap();
+        }
+        assert_eq!(read, records);
+    });
+    // After every 256 KiB, in whole segments.
+    assert!((4..=6).contains(&aside), "{aside} times");
+}
+
+#[test]
+fn a_stream_that_catches_up_lets_others_go_first() {
+    let (_log, cursor, records) = backlog();
+    let aside = times_aside(async {
+        let mut stream = cursor.into_stream();
+        for offset in 0..records as u64 {
+            let next = std::future::poll_fn(|cx| {
+                futures_core::Stream::poll_next(std::pin::Pin::new(&mut stream), cx)
+            });
+            assert_eq!(next.await.unwrap().unwrap().0, offset);
+        }
+    });
+    assert!((4..=6).contains(&aside), "{aside} times");
+}
+
+#[test]
+fn a_task_that_has_read_little_does_not_step_aside() {
+    let log = Log::<[u8]>::builder().build().unwrap();
+    let mut cursor = log.subscribe(Start::Next).unwrap();
+    log.append(&[7; 1024]).unwrap();
+    let aside = times_aside(async { assert_eq!(cursor.next(|batch| batch.len()).await, Ok(1)) });
+    assert_eq!(aside, 0);
+}

@@ -20,6 +20,12 @@ pub(crate) const LONGEST_LULL: u32 = 0;
 /// As above.
 pub(crate) const YIELDS: u32 = 0;
 
+/// None, as above.
+pub(crate) const TASK_TURN: usize = usize::MAX;
+
+/// As above.
+pub(crate) const THREAD_TURN: usize = usize::MAX;
+
 pub(crate) mod thread {
     pub(crate) use shuttle::hint::spin_loop;
     pub(crate) use shuttle::thread::{Thread, current, park, park_timeout, yield_now};

@@ -40,6 +40,12 @@ pub(crate) const LONGEST_LULL: u32 = 0;
 /// As above.
 pub(crate) const YIELDS: u32 = 0;
 
+/// None: who steps aside only lengthens the executions.
+pub(crate) const TASK_TURN: usize = usize::MAX;
+
+/// As above.
+pub(crate) const THREAD_TURN: usize = usize::MAX;
+
 /// On which side of a SeqCst access its fence stands.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Reading {
