@@ -27,6 +27,7 @@
 use std::ops::Range;
 use std::ptr;
 
+use super::arena::Pages;
 use super::config::{Clock, Config};
 use super::error::AppendError;
 use super::lease::Leases;
@@ -107,7 +108,7 @@ impl<R: Record + ?Sized> Chain<R> {
             publishers: AtomicUsize::new(0),
             leases: Mutex::new(Leases::default()),
         });
-        let mut first = chain.allocate(chain.config.layout).ok()?;
+        let mut first = chain.allocate(chain.config.layout, Pages::Later).ok()?;
         first.linked_at = chain.clock.now();
         chain.observed().tell(first.linked());
         let first = Box::into_raw(first);

@@ -4,6 +4,7 @@
 //! so what is in use follows from the last segment and one counter of what was ever given back.
 //! Appenders that race for the same link compute the same figures and cannot spoil each other's.
 
+use super::arena::Pages;
 use super::chain::Chain;
 use super::error::AppendError;
 use super::layout::Layout;
@@ -37,7 +38,7 @@ impl<R: Record + ?Sized> Chain<R> {
         }
         loop {
             let full = match self.check_limit(last, layout.bytes::<R>()) {
-                Ok(()) => match self.allocate(layout) {
+                Ok(()) => match self.allocate(layout, Pages::Now) {
                     Ok(fresh) => return Ok(fresh),
                     Err(full) => full,
                 },
@@ -57,7 +58,13 @@ impl<R: Record + ?Sized> Chain<R> {
         if all <= limit { Ok(()) } else { Err(AppendError::Full { limit }) }
     }
 
-    pub(super) fn allocate(&self, layout: Layout) -> Result<Box<Segment<R>>, AppendError> {
+    /// A fresh segment, within the budget. One that follows another will be filled; the first one may
+    /// stay nearly empty for ever.
+    pub(super) fn allocate(
+        &self,
+        layout: Layout,
+        pages: Pages,
+    ) -> Result<Box<Segment<R>>, AppendError> {
         if let Some(budget) = &self.config.budget {
             while !budget.take(layout.bytes::<R>()) {
                 if !budget.empty_pools() {
@@ -65,7 +72,7 @@ impl<R: Record + ?Sized> Chain<R> {
                 }
             }
         }
-        Ok(Segment::allocate(layout, self))
+        Ok(Segment::allocate(layout, pages, self))
     }
 
     /// A segment out of the pool.

@@ -30,7 +30,7 @@
 
 use std::ops::Range;
 
-use super::arena::Arena;
+use super::arena::{Arena, Pages};
 use super::chain::Chain;
 use super::layout::{Layout, Word};
 use super::observer::Event;
@@ -125,7 +125,7 @@ impl<R: Record + ?Sized> Segment<R> {
     }
 
     /// A fresh, empty segment, owned by the caller.
-    pub(super) fn allocate(layout: Layout, chain: *const Chain<R>) -> Box<Self> {
+    pub(super) fn allocate(layout: Layout, pages: Pages, chain: *const Chain<R>) -> Box<Self> {
         Box::new(Segment {
             word: Padded(AtomicU64::new(0)),
             pins: Padded(AtomicU32::new(0)),
@@ -141,7 +141,7 @@ impl<R: Record + ?Sized> Segment<R> {
             chain,
             index: zeroed_u32s(layout.index_len()),
             stamps: zeroed_u64s(layout.stamps_len()),
-            arena: Arena::new(layout.slots as usize),
+            arena: Arena::new(layout.slots as usize, pages),
         })
     }
 

@@ -58,6 +58,14 @@ pub fn all(results: &Results) -> Vec<Figure> {
             "time from the beginning of the publish, less is better",
             |run| run.last_seconds,
         ),
+        (
+            "burst",
+            "burst",
+            "parked tasks",
+            "A burst to parked tasks: the publisher's bill for one record",
+            "processor time of the publisher's thread, less is better",
+            |run| Some(run.seconds),
+        ),
     ];
     for (prefix, name, across, title, subtitle, time) in per_publish {
         let cells: Vec<_> = cells().filter(|cell| is_of(cell, prefix)).collect();

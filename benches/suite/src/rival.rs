@@ -26,6 +26,8 @@ pub struct Shape {
     pub subscribers: usize,
     /// How many records have to be stored although nobody reads; 0 if everybody reads.
     pub stored: usize,
+    /// How many records are published at once, in cells about one publish to parked tasks.
+    pub burst: u64,
 }
 
 impl Shape {

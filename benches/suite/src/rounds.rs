@@ -47,7 +47,7 @@ const FEWEST: u64 = 1024;
 fn records(cell: &Cell, entry: &Entry, effort: &Effort) -> Result<u64, Trouble> {
     match cell.kind {
         Kind::Replay => return Ok(cell.shape.stored as u64),
-        Kind::Parked => return Ok(effort.publishes),
+        Kind::Parked | Kind::Burst => return Ok(effort.publishes),
         Kind::Idle => return Ok(effort.bursts * idle::BURST),
         Kind::Threads | Kind::Tasks | Kind::Append => {}
     }
@@ -71,8 +71,10 @@ fn run(cell: &Cell, entry: &Entry, records: u64) -> Result<Run, Trouble> {
     let measured = (entry.run)(&cell.shape, records)?;
     let line_after = probe();
     let mut seconds = measured.time.as_secs_f64();
-    if cell.kind == Kind::Idle {
-        seconds /= records as f64;
+    match cell.kind {
+        Kind::Idle => seconds /= records as f64,
+        Kind::Burst => seconds /= cell.shape.burst as f64,
+        _ => {}
     }
     let (returned_seconds, last_seconds) =
         measured.wall.map(|(returned, last)| (returned.as_secs_f64(), last.as_secs_f64())).unzip();
@@ -126,7 +128,7 @@ fn measure(kind: Kind) -> Measure {
     match kind {
         Kind::Threads | Kind::Tasks | Kind::Replay => Measure::Deliveries,
         Kind::Append => Measure::Records,
-        Kind::Idle | Kind::Parked => Measure::Publish,
+        Kind::Idle | Kind::Parked | Kind::Burst => Measure::Publish,
     }
 }
 

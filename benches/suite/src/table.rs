@@ -144,6 +144,9 @@ pub fn markdown(results: &Results) -> String {
         matrix(&mut text, &heading, &parked, |_, rival| time(rival, |run| run.returned_seconds));
         let heading = of("Until the last task had the record");
         matrix(&mut text, &heading, &parked, |_, rival| time(rival, |run| run.last_seconds));
+        let burst = cells(&|cell| is_of(cell, "burst"));
+        let heading = of("Publisher's processor time for one record of a burst to parked tasks");
+        matrix(&mut text, &heading, &burst, figure);
     }
     text
 }

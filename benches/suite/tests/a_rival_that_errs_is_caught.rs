@@ -54,7 +54,7 @@ impl Receive<u64> for Receives {
 }
 
 fn run<const FAULT: u8>() -> Result<(), Trouble> {
-    let shape = Shape { publishers: 1, subscribers: 1, stored: 0 };
+    let shape = Shape { publishers: 1, subscribers: 1, stored: 0, burst: 1 };
     delivery::threads::<Faulty<FAULT>, u64, OnePublisher>(&shape, RECORDS).map(drop)
 }
 

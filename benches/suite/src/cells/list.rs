@@ -35,6 +35,8 @@ pub enum Kind {
     Idle,
     /// One publish to parked tasks.
     Parked,
+    /// Many records, one after another, to parked tasks; a record's share.
+    Burst,
 }
 
 /// What one run measured.
@@ -213,7 +215,7 @@ macro_rules! tasked {
 }
 
 fn shape(publishers: usize, subscribers: usize) -> Shape {
-    Shape { publishers, subscribers, stored: 0 }
+    Shape { publishers, subscribers, stored: 0, burst: 1 }
 }
 
 fn cell<P: Payload>(
@@ -303,7 +305,7 @@ const BESIDE: [usize; 5] = [0, 1, 100, 1_000, 10_000];
 pub fn all(replayed: usize) -> Vec<Cell> {
     type P = u64;
     let mut cells = deliveries::<u64>(|_| Vec::new(), Vec::new);
-    let stored = Shape { publishers: 1, subscribers: 1, stored: replayed };
+    let stored = Shape { stored: replayed, ..shape(1, 1) };
     let entries = threaded!(replaying, P, one publisher);
     let title = format!("replay of {} records", grouped(replayed as u64));
     cells.push(cell::<u64>("replay", &title, Kind::Replay, stored, entries));
@@ -320,6 +322,16 @@ pub fn all(replayed: usize) -> Vec<Cell> {
         let name = format!("parked-{subscribers}");
         let title = format!("one publish, {} parked tasks", grouped(subscribers as u64));
         cells.push(cell::<u64>(&name, &title, Kind::Parked, shape(1, subscribers), entries));
+    }
+    for subscribers in BESIDE {
+        let mut entries = tasked!(parking, P);
+        // Its tasks yield instead of parking.
+        entries.retain(|entry| entry.rival != <chute::Single as Rival<P>>::NAME);
+        entries.retain(|entry| subscribers > 0 || entry.alone);
+        let name = format!("burst-{subscribers}");
+        let title = format!("a burst, {} parked tasks", grouped(subscribers as u64));
+        let shape = Shape { burst: parked::BURST, ..shape(1, subscribers) };
+        cells.push(cell::<u64>(&name, &title, Kind::Burst, shape, entries));
     }
     cells.extend(deliveries::<[u8; 64]>(
         |is_one| {

@@ -1,5 +1,5 @@
-//! What one publish costs when tasks are parked that wait for it, and how long until the last of
-//! them has it.
+//! What one publish, or a burst of them, costs when tasks are parked that wait for it, and how long
+//! until the last of them has it.
 //!
 //! The publisher is a thread of its own beside a tokio runtime with a worker for every core. A worker
 //! that it wakes may push it aside before the publish returns, for as long as that worker finds work:
@@ -18,13 +18,16 @@ use crate::rival::{Publish, ReceiveAsync, Rival, Shape, Trouble};
 /// After this long without the last one's receipt a run has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Records of a burst: few enough for every rival's capacity.
+pub const BURST: u64 = 256;
+
 /// How long the tasks have to park after the last one has received.
 const SETTLE: Duration = Duration::from_millis(2);
 
 /// The medians of one run.
 #[derive(Clone, Copy, Debug)]
 pub struct Publish1 {
-    /// The processor time that the publisher's thread spent on one publish.
+    /// The processor time that the publisher's thread spent on one publish of [`Shape::burst`] records.
     pub own: Duration,
     /// From the beginning of the publish until it returned.
     pub returned: Duration,
@@ -40,7 +43,7 @@ struct Receipts {
 }
 
 impl Receipts {
-    /// Someone has received one more record.
+    /// Someone has received all of one more publish.
     fn receipt(&self) {
         if (self.count.fetch_add(1, Ordering::AcqRel) + 1).is_multiple_of(self.subscribers) {
             let _ = self.last.send(Ok(Instant::now()));
@@ -59,6 +62,7 @@ where
     R: Rival<P>,
     R::Subscriber: ReceiveAsync<P>,
 {
+    let burst = shape.burst;
     let (mut publishers, subscribers) = R::open(shape);
     let publisher = publishers.first_mut().expect("one publishes");
     let (sender, verdicts) = channel();
@@ -78,11 +82,14 @@ where
         let receipts = receipts.clone();
         runtime.spawn(async move {
             let mut check = OnePublisher::default();
-            while check.received() < publishes {
-                let before = check.received();
-                let take = &mut |payload: &P| check.take(payload.number());
-                let result = subscriber.receive_async(take).await;
-                if let Err(trouble) = result.and_then(|()| check.verdict(before + 1)) {
+            while check.received() < publishes * burst {
+                let due = check.received() + burst;
+                let mut result = Ok(());
+                while result.is_ok() && check.received() < due {
+                    let take = &mut |payload: &P| check.take(payload.number());
+                    result = subscriber.receive_async(take).await;
+                }
+                if let Err(trouble) = result.and_then(|()| check.verdict(due)) {
                     let _ = receipts.last.send(Err(trouble));
                     return;
                 }
@@ -96,7 +103,7 @@ where
     std::thread::sleep(SETTLE + Duration::from_micros(2 * shape.subscribers as u64));
     for number in 0..publishes {
         let (begin, worked) = (Instant::now(), processor_time());
-        publisher.publish(std::iter::once(P::new(number)));
+        publisher.publish((number * burst..(number + 1) * burst).map(P::new));
         let worked = processor_time() - worked;
         returned.push(begin.elapsed());
         own.push(worked.saturating_sub(clock));
