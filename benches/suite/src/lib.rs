@@ -10,6 +10,7 @@ pub mod cells;
 pub mod check;
 pub mod draw;
 pub mod figures;
+pub mod goals;
 pub mod machine;
 pub mod payload;
 pub mod probe;

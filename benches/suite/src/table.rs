@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::figures::is_of;
+use crate::goals;
 use crate::results::{CellResults, Measure, Results, RivalResults, Run, Spread, is_psa};
 use crate::text::{seconds, short};
 
@@ -110,6 +111,7 @@ pub fn markdown(results: &Results) -> String {
     if results.quick {
         text.push_str("\n**A quick run: these figures say nothing.**\n");
     }
+    let _ = write!(text, "\n{}", goals::markdown(results));
     let mut payloads: Vec<&str> = results.cells.iter().map(|cell| cell.payload.as_str()).collect();
     payloads.dedup();
     let mut seen = Vec::new();
