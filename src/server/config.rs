@@ -140,6 +140,9 @@ impl Default for Limits {
     }
 }
 
+// A token that is taken here fits a HELLO.
+const _: () = assert!(crate::access::MAX_TOKEN == protocol::MAX_TOKEN);
+
 /// Room in a frame for everything that is not payload, around one record. The protocol promises it.
 const FRAME_OVERHEAD: u32 = 4 << 10;
 

@@ -6,6 +6,7 @@
 mod append;
 mod events;
 mod gate;
+mod http2;
 mod metrics;
 mod records;
 mod stream;

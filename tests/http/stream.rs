@@ -61,6 +61,11 @@ impl Parser {
         }
     }
 
+    /// All events so far that were not taken yet.
+    pub(crate) fn take_all(&mut self) -> Vec<Event> {
+        self.events.drain(..).collect()
+    }
+
     fn take(&mut self, line: &str) {
         if line.is_empty() {
             let (name, mut data) = (std::mem::take(&mut self.name), std::mem::take(&mut self.data));
