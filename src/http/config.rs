@@ -149,6 +149,28 @@ impl Default for HttpLimits {
     }
 }
 
+/// As good as never, and far from what a clock cannot hold.
+pub(super) const NEVER: Duration = Duration::from_secs(365 * 86_400);
+
+impl HttpLimits {
+    /// The same, with no time so long that a clock could not count it.
+    pub(super) fn countable(mut self) -> Self {
+        for time in [
+            &mut self.head_timeout,
+            &mut self.body_timeout,
+            &mut self.stall_timeout,
+            &mut self.drain_timeout,
+            &mut self.append_wait,
+            &mut self.longest_wait,
+            &mut self.heartbeat,
+            &mut self.lifetime,
+        ] {
+            *time = NEVER.min(*time);
+        }
+        self
+    }
+}
+
 /// The most bytes that a pool can count: what fits the semaphore behind it.
 const LARGEST_POOL: usize = u32::MAX as usize;
 

@@ -57,7 +57,8 @@ pub(super) struct Door {
 }
 
 impl Door {
-    pub(super) fn new(config: HttpConfig, broker: Broker) -> Self {
+    pub(super) fn new(mut config: HttpConfig, broker: Broker) -> Self {
+        config.limits = config.limits.countable();
         let limits = &config.limits;
         Self {
             connections: Count::new(limits.max_connections),

@@ -35,6 +35,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
+    config::NEVER,
     door::Door,
     problem::Problem,
     records,
@@ -56,8 +57,6 @@ const LAST_EVENT_ID: &str = "last-event-id";
 const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
 /// Says that the stream lives. A line that begins with a colon is a comment.
 const HEARTBEAT: &[u8] = b":\n\n";
-/// As good as never, and far from what a clock cannot hold.
-const NEVER: Duration = Duration::from_secs(365 * 86_400);
 
 /// Begins a stream.
 pub(super) async fn follow(
@@ -261,8 +260,8 @@ impl Events {
         }
         let now = Instant::now();
         let lifetime = if limits.lifetime.is_zero() { NEVER } else { limits.lifetime };
-        let ends = now + lifetime.min(NEVER).mul_f64(0.9 + 0.2 * fastrand::f64());
-        let heartbeat = limits.heartbeat.clamp(Duration::from_millis(1), NEVER);
+        let ends = now + lifetime.mul_f64(0.9 + 0.2 * fastrand::f64());
+        let heartbeat = limits.heartbeat.max(Duration::from_millis(1));
         Self {
             ticket,
             runs: door.cache.topic(epoch),

@@ -27,7 +27,7 @@ pub(super) async fn check_page(
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    let authority = authority(&request);
+    let authority = authority(&request)?;
     if door.config.token.is_none()
         && let Some(authority) = &authority
         && !is_known_host(authority.host(), &door.config.hosts)
@@ -59,12 +59,15 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// What the client thinks that it talks to: from the address in HTTP/2, from `Host` in HTTP/1.
-fn authority(request: &Request) -> Option<Authority> {
+/// What the client thinks that it talks to: from the address in HTTP/2, from `Host` in HTTP/1. No page
+/// can leave it out.
+fn authority(request: &Request) -> Result<Option<Authority>, Problem> {
     if let Some(authority) = request.uri().authority() {
-        return Some(authority.clone());
+        return Ok(Some(authority.clone()));
     }
-    request.headers().get(header::HOST)?.to_str().ok()?.parse().ok()
+    let Some(host) = request.headers().get(header::HOST) else { return Ok(None) };
+    let read = host.to_str().ok().and_then(|host| host.parse().ok());
+    read.map(Some).ok_or_else(|| Problem::foreign_host(&String::from_utf8_lossy(host.as_bytes())))
 }
 
 fn is_known_host(host: &str, names: &[String]) -> bool {
@@ -131,7 +134,7 @@ mod tests {
     fn page(headers: &[(&str, &str)], allowed: &[&str]) -> bool {
         let request = request(headers);
         let allowed: Vec<String> = allowed.iter().map(|origin| (*origin).to_owned()).collect();
-        check_origin(&request, authority(&request).as_ref(), &allowed).is_ok()
+        check_origin(&request, authority(&request).unwrap().as_ref(), &allowed).is_ok()
     }
 
     #[test]
@@ -151,6 +154,14 @@ mod tests {
         for foreign in ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", ""] {
             assert!(!is_known_host(foreign, &named), "{foreign}");
         }
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_read_is_no_name_of_ours() {
+        for bad in ["", "a b", "evil.example:x:y", "evil.example/"] {
+            assert!(authority(&request(&[("host", bad)])).is_err(), "{bad}");
+        }
+        assert!(authority(&request(&[])).unwrap().is_none());
     }
 
     #[test]

@@ -50,6 +50,7 @@ use tokio::{
 
 use super::{
     HttpBindError, HttpConfig, HttpLimits,
+    config::NEVER,
     door::{Door, Stage},
     problem::Problem,
     stalled::Stalling,
@@ -71,8 +72,6 @@ const BUFFER: usize = 64 << 10;
 const MAX_HEAD: u32 = 16 << 10;
 /// Requests of one HTTP/2 connection at a time.
 const MAX_REQUESTS: u32 = 32;
-/// As good as never, and far from what a clock cannot hold.
-const NEVER: Duration = Duration::from_secs(365 * 86_400);
 
 /// Opens the listening socket.
 pub(super) fn bind(config: &HttpConfig) -> Result<TcpListener, HttpBindError> {

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -49,7 +50,12 @@ impl Stalling {
             timer.as_mut().reset(Instant::now() + limit);
         }
         match timer.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Ready(()) => {
+                // Zero linger resets: what the kernel holds for a peer that does not read goes at
+                // once. If that fails the socket is closed the ordinary way.
+                let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
             Poll::Pending => Poll::Pending,
         }
     }
