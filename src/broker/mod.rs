@@ -276,6 +276,13 @@ impl Broker {
         }
     }
 
+    /// Whether it was [shut](Self::shut): then a log that is closed need not have come to its end. True
+    /// before the first log is closed by that.
+    #[must_use]
+    pub fn is_shut(&self) -> bool {
+        self.read().shut
+    }
+
     /// Up to `max` topics whose names start with `prefix`, in the names' byte order, from the
     /// first one behind `after` on. Costs a statistics snapshot for each.
     #[must_use]

@@ -10,6 +10,7 @@ use axum::{
     http::{HeaderMap, Uri, header},
     response::{IntoResponse, Response},
 };
+use serde::de::IgnoredAny;
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -136,12 +137,16 @@ fn lines(body: &[u8], max: usize) -> Result<Vec<&[u8]>, Problem> {
         if line.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
-        if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(line) {
+        // What is ignored is not checked to be UTF-8, so that is done first.
+        let fault = match std::str::from_utf8(line).map(serde_json::from_str::<IgnoredAny>) {
+            Ok(Ok(IgnoredAny)) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(fault) = fault {
             let line = number + 1;
-            return Err(Problem::body(format!(
-                "line {line} is not JSON: {error}; nothing was appended"
-            ))
-            .fact("line", line));
+            let why = format!("line {line} is not JSON: {fault}; nothing was appended");
+            return Err(Problem::body(why).fact("line", line));
         }
         if records.len() == max {
             return Err(Problem::batch_too_large(max));

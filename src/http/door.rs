@@ -82,8 +82,10 @@ impl Door {
         *self.stage.borrow()
     }
 
+    /// Whether the end has begun. Another door may have begun it: it closes the topics, too, and a
+    /// stream must not take that for the topic's own end.
     pub(super) fn is_draining(&self) -> bool {
-        self.stage() > Stage::Serving
+        self.stage() > Stage::Serving || self.broker.is_shut()
     }
 
     /// The stage, and news of it.

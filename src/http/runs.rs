@@ -272,10 +272,11 @@ impl Drop for TopicRuns {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::{Log, Start};
+    use crate::log::{Log, Retention, Start};
 
     fn log(records: usize) -> Log<[u8]> {
-        let log = Log::<[u8]>::builder().segment_bytes(4096).build().unwrap();
+        let builder = Log::<[u8]>::builder().segment_bytes(4096);
+        let log = builder.retention(Retention::Everything).build().unwrap();
         for n in 0..records {
             log.append(format!("record {n}").as_bytes()).unwrap();
         }

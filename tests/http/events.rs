@@ -209,6 +209,23 @@ async fn a_drain_delivers_all_that_was_acknowledged_and_the_end() {
     until("the door is closed", || server.task.is_finished()).await;
 }
 
+#[tokio::test]
+async fn topics_that_another_door_shuts_have_not_come_to_their_end() {
+    let server = serve(|_, _| {});
+    server.publish("t", b"a").await;
+    let mut stream = Stream::open(server.address, "t/events", None).await;
+    let last = stream.next().await;
+    server.broker.shut();
+    let end = stream.record().await;
+    assert_eq!(end.json("end")["reason"], "shutting-down");
+    // Not 204: who comes back now is to come again.
+    let (answer, _) = Stream::try_open(server.address, "t/events", Some(&last.id)).await;
+    assert_eq!(answer.status, 503);
+    server.get("/topics/t/records?from=next").await.problem(503, "shutting-down");
+    server.ask("POST /topics/t", &[], b"x").await.problem(503, "shutting-down");
+    server.get("/readyz").await.problem(503, "shutting-down");
+}
+
 /// A topic whose memory is soon used up, and a stream that takes nothing.
 async fn stall(server: &Running, overflow: &str) -> Stream {
     let settings = json!({
