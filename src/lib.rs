@@ -49,14 +49,19 @@
 //! # Features
 //!
 //! With `default-features = false`, this crate is the log alone, without a runtime. `server`,
-//! `client` and `protocol` are the parts of the TCP server, `cli` (the default) is the `psa` command.
+//! `client` and `protocol` are the parts of the TCP server, `http` is the HTTP door, `cli` (the
+//! default) is the `psa` command.
 
 #![forbid(unsafe_op_in_unsafe_fn)]
 
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", feature = "http"))]
+mod access;
+#[cfg(any(feature = "server", feature = "http"))]
 pub mod broker;
 #[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod log;
 #[cfg(feature = "protocol")]
 pub mod protocol;

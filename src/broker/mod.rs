@@ -276,6 +276,13 @@ impl Broker {
         }
     }
 
+    /// Whether it was [shut](Self::shut): then a log that is closed need not have come to its end. True
+    /// before the first log is closed by that.
+    #[must_use]
+    pub fn is_shut(&self) -> bool {
+        self.read().shut
+    }
+
     /// Up to `max` topics whose names start with `prefix`, in the names' byte order, from the
     /// first one behind `after` on. Costs a statistics snapshot for each.
     #[must_use]
@@ -294,6 +301,16 @@ impl Broker {
             .collect();
         // The statistics are read without the lock: they cost more than the walk.
         found.iter().map(|topic| topic.summary()).collect()
+    }
+
+    /// Up to `max` names of topics in their byte order, from the first one behind `after` on. Cheaper
+    /// than [`list`](Self::list): it asks the topics nothing.
+    #[must_use]
+    pub fn names(&self, after: Option<&str>, max: usize) -> Vec<Arc<str>> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let topics = self.read();
+        let names = topics.by_name.range::<str, _>((from, Bound::Unbounded));
+        names.take(max).map(|(name, _)| name.clone()).collect()
     }
 
     /// How many topics there are.

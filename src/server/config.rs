@@ -5,9 +5,9 @@ use std::{
     time::Duration,
 };
 
-use subtle::ConstantTimeEq;
-
 use crate::{broker::BrokerConfig, protocol};
+
+pub use crate::access::Token;
 
 /// Everything that a server can be told.
 ///
@@ -140,6 +140,9 @@ impl Default for Limits {
     }
 }
 
+// A token that is taken here fits a HELLO.
+const _: () = assert!(crate::access::MAX_TOKEN == protocol::MAX_TOKEN);
+
 /// Room in a frame for everything that is not payload, around one record. The protocol promises it.
 const FRAME_OVERHEAD: u32 = 4 << 10;
 
@@ -191,35 +194,6 @@ impl Limits {
     }
 }
 
-/// A shared secret. It is not shown by `{:?}`, and compared in a time that depends on its length
-/// alone.
-#[derive(Clone)]
-pub struct Token(String);
-
-impl Token {
-    /// Takes the secret. An empty one is a mistake that [`Server::bind`](super::Server::bind)
-    /// refuses; one of more than 1,024 bytes fits no HELLO and is refused likewise.
-    pub fn new(secret: impl Into<String>) -> Self {
-        Self(secret.into())
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether `presented` is the secret. The time tells at most whether the lengths agree.
-    #[must_use]
-    pub fn matches(&self, presented: &str) -> bool {
-        self.0.as_bytes().ct_eq(presented.as_bytes()).into()
-    }
-}
-
-impl std::fmt::Debug for Token {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Token(hidden)")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,14 +214,5 @@ mod tests {
         assert!(faulty(|l| l.chunk_bytes = 8 << 20).contains("chunk_bytes"));
         assert!(faulty(|l| l.input_bytes = 1).contains("input_bytes"));
         assert!(faulty(|l| l.max_connections = 0).contains("max_connections"));
-    }
-
-    #[test]
-    fn a_token_matches_itself_alone() {
-        let token = Token::new("abc");
-        assert!(token.matches("abc"));
-        for wrong in ["", "ab", "abd", "abcd", "ABC"] {
-            assert!(!token.matches(wrong), "{wrong}");
-        }
     }
 }

@@ -55,7 +55,10 @@ use std::{future::Future, io, net::SocketAddr, sync::Arc};
 
 use tokio::net::TcpListener;
 
-use crate::broker::{Broker, ConfigError};
+use crate::{
+    access::MAX_TOKEN,
+    broker::{Broker, ConfigError},
+};
 
 pub use config::{Limits, ServerConfig, Token};
 pub use shutdown::ServerHandle;
@@ -148,12 +151,8 @@ impl Server {
                 }
                 tracing::warn!(%address, "anyone who reaches this address may publish and subscribe: there is no token");
             }
-            Some(token) if token.len() == 0 || token.len() > crate::protocol::MAX_TOKEN => {
-                let what = format!(
-                    "the token has {} bytes; give 1 to {}",
-                    token.len(),
-                    crate::protocol::MAX_TOKEN
-                );
+            Some(token) if token.len() == 0 || token.len() > MAX_TOKEN => {
+                let what = format!("the token has {} bytes; give 1 to {}", token.len(), MAX_TOKEN);
                 return Err(ConfigError { what }.into());
             }
             _ => {}

@@ -12,7 +12,7 @@
 //! time. A process that a test started ends with it, also when it fails; then what its servers logged
 //! is printed.
 
-// Two test crates share this file, and neither uses all of it.
+// Three test crates share this file, and none uses all of it.
 #![allow(dead_code)]
 
 use std::ffi::OsStr;

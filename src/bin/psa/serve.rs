@@ -5,7 +5,8 @@ use crate::config::value::Retention as RetentionWords;
 use crate::config::{Config, Origin};
 use crate::error::{Error, Result};
 use crate::signals::Signals;
-use psa::broker::BrokerConfig;
+use psa::broker::{Broker, BrokerConfig};
+use psa::http::{HttpBindError, HttpConfig, HttpLimits, HttpServer};
 use psa::server::{BindError, Limits, Server, ServerConfig, Token};
 use psa::{Overflow, Retention};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -18,6 +19,7 @@ use tracing_subscriber::EnvFilter;
 pub(crate) fn run(config: &Config) -> Result {
     start_log(config)?;
     let server_config = server_config(config)?;
+    let http_config = http_config(config, &server_config)?;
     raise_descriptor_limit();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     runtime.enable_all();
@@ -28,28 +30,65 @@ pub(crate) fn run(config: &Config) -> Result {
         }
     }
     let runtime = runtime.build().map_err(|error| Error::failed("runtime", error))?;
-    let outcome = runtime.block_on(serve(config, server_config));
+    let outcome = runtime.block_on(serve(config, server_config, http_config));
     // Connections that were aborted are not waited for.
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(config: &Config, server_config: ServerConfig) -> Result {
+async fn serve(
+    config: &Config,
+    server_config: ServerConfig,
+    http_config: Option<HttpConfig>,
+) -> Result {
     let mut signals = Signals::listen()?;
-    let server = Server::bind(server_config).map_err(|error| bind_error(config, &error))?;
-    let handle = server.handle();
-    say_hello(config, server.local_addr());
-    let mut running = std::pin::pin!(server.run(std::future::pending()));
+    // Both doors open to the same topics.
+    let broker = Broker::new(server_config.broker.clone())
+        .map_err(|error| bind_error(config, Key::Listen, &BindError::from(error)))?;
+    let server = Server::bind_with(server_config, broker.clone())
+        .map_err(|error| bind_error(config, Key::Listen, &error))?;
+    let http = http_config
+        .map(|http| HttpServer::bind_with(http, broker))
+        .transpose()
+        .map_err(|error: HttpBindError| bind_error(config, Key::HttpListen, &error))?;
+    let (connections, subscriptions) = (server.handle(), server.handle());
+    let http = http.map(|http| {
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        http.show("psa_connections", "Connections of the binary protocol", move || {
+            count(connections.connections())
+        })
+        .show("psa_subscriptions", "Subscriptions over the binary protocol", move || {
+            count(subscriptions.subscriptions())
+        })
+    });
+    let (handle, http_handle) = (server.handle(), http.as_ref().map(HttpServer::handle));
+    say_hello(config, server.local_addr(), http.as_ref().map(HttpServer::local_addr));
+    let running = async {
+        tokio::join!(server.run(std::future::pending()), async {
+            if let Some(http) = http {
+                http.run(std::future::pending()).await;
+            }
+        });
+    };
+    let mut running = std::pin::pin!(running);
     tokio::select! {
         () = &mut running => return Ok(()),
         _ = signals.next() => {}
     }
-    tracing::info!(connections = handle.connections(), "draining; a second signal ends at once");
+    let connections =
+        handle.connections() + http_handle.as_ref().map_or(0, |http| http.connections());
+    tracing::info!(connections, "draining; a second signal ends at once");
     handle.drain();
+    if let Some(http) = &http_handle {
+        http.drain();
+    }
     tokio::select! {
         () = &mut running => Ok(()),
         exit = signals.next() => {
             handle.abort();
+            if let Some(http) = &http_handle {
+                http.abort();
+            }
             Err(Error::quiet(exit))
         }
     }
@@ -57,10 +96,36 @@ async fn serve(config: &Config, server_config: ServerConfig) -> Result {
 
 /// Says on standard output where it listens and what to type next. Nobody reading it is no reason to
 /// stop.
-fn say_hello(config: &Config, address: SocketAddr) {
+fn say_hello(config: &Config, address: SocketAddr, http: Option<SocketAddr>) {
     let default = config.origin(Key::Server) == &Origin::Default
         && config.text(Key::Server) == address.to_string();
-    // An unspecified address is where to listen, not where to connect.
+    let reach = reachable(address);
+    let flag = if default { String::new() } else { format!(" --server {reach}") };
+    let http = http.map_or(String::new(), |http| {
+        let header =
+            if config.has_token() { " -H \"Authorization: Bearer $PSA_TOKEN\"" } else { "" };
+        format!(
+            "\nOver HTTP:                      curl -N http://{}/topics/greetings/events{header}",
+            reachable(http)
+        )
+    });
+    let token = if config.has_token() {
+        "\nAll need the token: set PSA_TOKEN or use --token-file."
+    } else {
+        ""
+    };
+    let hello = format!(
+        "psa {} listens on {address}\n\
+         Subscribe in another terminal:  psa sub greetings{flag}\n\
+         Publish from a third:           echo hello | psa pub greetings{flag}{http}{token}\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(hello.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Where to connect to what listens here: an unspecified address is none.
+fn reachable(address: SocketAddr) -> SocketAddr {
     let mut reach = address;
     if address.ip().is_unspecified() {
         reach.set_ip(match address.ip() {
@@ -68,25 +133,12 @@ fn say_hello(config: &Config, address: SocketAddr) {
             std::net::IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
         });
     }
-    let flag = if default { String::new() } else { format!(" --server {reach}") };
-    let token = if config.has_token() {
-        "\nBoth need the token: set PSA_TOKEN or use --token-file."
-    } else {
-        ""
-    };
-    let hello = format!(
-        "psa {} listens on {address}\n\
-         Subscribe in another terminal:  psa sub greetings{flag}\n\
-         Publish from a third:           echo hello | psa pub greetings{flag}{token}\n",
-        env!("CARGO_PKG_VERSION")
-    );
-    let mut out = io::stdout().lock();
-    let _ = out.write_all(hello.as_bytes()).and_then(|()| out.flush());
+    reach
 }
 
-fn bind_error(config: &Config, error: &BindError) -> Error {
+fn bind_error(config: &Config, listen: Key, error: &dyn std::error::Error) -> Error {
     // The error names the address; we know where that was said.
-    match config.origin(Key::Listen) {
+    match config.origin(listen) {
         Origin::Default => Error::failed("serve", error),
         origin => Error::failed(origin, error),
     }
@@ -139,7 +191,7 @@ fn server_config(config: &Config) -> Result<ServerConfig> {
         },
     };
     Ok(ServerConfig {
-        listen: resolve(config)?,
+        listen: resolve(config, Key::Listen)?,
         token: config.token()?.map(Token::new),
         allow_public_without_token: config.switch(Key::AllowPublic),
         limits,
@@ -148,6 +200,46 @@ fn server_config(config: &Config) -> Result<ServerConfig> {
         receive_buffer: buffer(Key::ReceiveBuffer),
         ..ServerConfig::default()
     })
+}
+
+/// The HTTP door's configuration, if it is to open. What both doors know is the same at both.
+fn http_config(config: &Config, server: &ServerConfig) -> Result<Option<HttpConfig>> {
+    if config.text(Key::HttpListen).is_empty() {
+        return Ok(None);
+    }
+    let wait = |key| config.wait(key).unwrap_or(Duration::ZERO);
+    let count = |key| usize::try_from(config.count(key)).unwrap_or(usize::MAX);
+    let bytes = |key| usize::try_from(config.size(key).unwrap_or(0)).unwrap_or(usize::MAX);
+    let limits = &server.limits;
+    let connections = count(Key::HttpConnections);
+    let limits = HttpLimits {
+        max_connections: connections,
+        max_streams: connections,
+        max_record: limits.max_record as usize,
+        max_body: limits.max_frame as usize,
+        // More than 4 GiB of bodies at a time is more than the door can count.
+        input_bytes: limits.input_bytes.min(u32::MAX as usize),
+        cache_bytes: bytes(Key::HttpCache),
+        head_timeout: limits.handshake_timeout,
+        body_timeout: limits.frame_timeout,
+        stall_timeout: limits.stall_timeout,
+        drain_timeout: limits.drain_timeout,
+        append_wait: wait(Key::HttpAppendWait),
+        longest_wait: wait(Key::HttpLongestWait),
+        heartbeat: wait(Key::HttpHeartbeat),
+        lifetime: wait(Key::HttpLifetime),
+        ..HttpLimits::default()
+    };
+    Ok(Some(HttpConfig {
+        listen: resolve(config, Key::HttpListen)?,
+        token: server.token.clone(),
+        allow_public_without_token: server.allow_public_without_token,
+        origins: config.words(Key::HttpOrigins),
+        hosts: config.words(Key::HttpHosts),
+        limits,
+        send_buffer: server.send_buffer,
+        receive_buffer: server.receive_buffer,
+    }))
 }
 
 fn retention(words: RetentionWords) -> Retention {
@@ -161,9 +253,9 @@ fn retention(words: RetentionWords) -> Retention {
 }
 
 /// The address to listen on; a host name is looked up, and its first address taken.
-fn resolve(config: &Config) -> Result<SocketAddr> {
-    let text = config.text(Key::Listen);
-    let fail = |why: String| Error::usage(config.origin(Key::Listen), format!("{text}: {why}"));
+fn resolve(config: &Config, listen: Key) -> Result<SocketAddr> {
+    let text = config.text(listen);
+    let fail = |why: String| Error::usage(config.origin(listen), format!("{text}: {why}"));
     let mut addresses =
         text.to_socket_addrs().map_err(|error| fail(crate::error::describe_io(&error)))?;
     addresses.next().ok_or_else(|| fail("the name has no address".into()))
@@ -215,6 +307,64 @@ mod tests {
             (theirs.send_buffer, theirs.receive_buffer, theirs.allow_public_without_token)
         );
         assert!(ours.token.is_none());
+    }
+
+    #[test]
+    fn the_http_door_is_closed_unless_it_has_an_address() {
+        let config = resolve_config(Sources::default()).unwrap();
+        let server = server_config(&config).unwrap();
+        assert!(http_config(&config, &server).unwrap().is_none());
+    }
+
+    #[test]
+    fn our_defaults_are_the_doors_defaults() {
+        let flags = [(Key::HttpListen, "127.0.0.1:9854".to_string())];
+        let config = resolve_config(Sources { flags: &flags, ..Sources::default() }).unwrap();
+        let server = server_config(&config).unwrap();
+        let (ours, theirs) =
+            (http_config(&config, &server).unwrap().unwrap(), HttpConfig::default());
+        assert_eq!((ours.listen, &ours.limits), (theirs.listen, &theirs.limits));
+        assert!(ours.token.is_none() && ours.origins.is_empty() && ours.hosts.is_empty());
+    }
+
+    #[test]
+    fn every_setting_of_the_door_reaches_it() {
+        let text = "token='t'\nallow_public_without_token=true\nsend_buffer=5001\nreceive_buffer=5002\n\
+            [http]\nlisten='127.0.0.2:8'\norigins='http://a, http://b'\nhosts='c'\nconnections=11\n\
+            append_wait='12s'\nlongest_wait='13s'\nheartbeat='14s'\nlifetime='off'\ncache=16\n\
+            [limit]\nframe=1000020\nrecord=21\ninput=1000024\nchunk=22\nchunk_records=23\n\
+            [timeout]\nhandshake='26s'\nframe='27s'\nstall='29s'\ndrain='30s'\n";
+        let sources = Sources { file: Some(("f", text)), strict: true, ..Sources::default() };
+        let config = resolve_config(sources).unwrap();
+        let ours = http_config(&config, &server_config(&config).unwrap()).unwrap().unwrap();
+        let seconds = Duration::from_secs;
+        assert_eq!(
+            ours.limits,
+            HttpLimits {
+                max_connections: 11,
+                max_streams: 11,
+                max_record: 21,
+                max_body: 1_000_020,
+                input_bytes: 1_000_024,
+                cache_bytes: 16,
+                head_timeout: seconds(26),
+                body_timeout: seconds(27),
+                stall_timeout: seconds(29),
+                drain_timeout: seconds(30),
+                append_wait: seconds(12),
+                longest_wait: seconds(13),
+                heartbeat: seconds(14),
+                lifetime: Duration::ZERO,
+                ..HttpLimits::default()
+            }
+        );
+        assert_eq!(ours.listen, "127.0.0.2:8".parse().unwrap());
+        assert_eq!(
+            (ours.origins, ours.hosts),
+            (vec!["http://a".into(), "http://b".into()], vec!["c".to_string()])
+        );
+        assert_eq!((ours.send_buffer, ours.receive_buffer), (Some(5001), Some(5002)));
+        assert!(ours.allow_public_without_token && ours.token.unwrap().matches("t"));
     }
 
     #[test]

@@ -29,6 +29,8 @@ impl Args for SettingFlags {
                 .help(format!("{}{} [default: {default}]", setting.help, words(setting.kind)))
                 .help_heading(heading(setting.section()))
                 .action(ArgAction::Set);
+            // What everybody types: the door's address.
+            let arg = if setting.key == Key::HttpListen { arg.visible_alias("http") } else { arg };
             // A switch alone means true; its value is given with `=`, so that it takes no word after it.
             command.arg(match setting.kind {
                 Kind::Switch => {
@@ -60,6 +62,7 @@ fn words(kind: Kind) -> String {
 
 fn heading(section: &str) -> &'static str {
     match section {
+        "http" => "The HTTP door",
         "log" => "Log",
         "topic" => "Topics that are created without settings of their own",
         "limit" => "Limits",

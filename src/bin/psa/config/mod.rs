@@ -270,19 +270,21 @@ impl Config {
     /// An address that others can reach needs a token, unless the user says otherwise. A host name is
     /// checked by the server, which resolves it.
     fn check_public(&self) -> Result<(), ConfigError> {
-        let public = match self.text(Key::Listen).parse::<SocketAddr>() {
-            Ok(address) => !is_loopback(address.ip()),
-            Err(_) => false,
-        };
-        if public && !self.has_token() && !self.switch(Key::AllowPublic) {
-            return Err(ConfigError::new(
-                self.origin(Key::Listen),
-                format!(
-                    "{} can be reached from other machines and no token is set",
-                    self.text(Key::Listen)
-                ),
-            )
-            .hint("set PSA_TOKEN or --token-file, or say --allow-public-without-token"));
+        for listen in [Key::Listen, Key::HttpListen] {
+            let public = match self.text(listen).parse::<SocketAddr>() {
+                Ok(address) => !is_loopback(address.ip()),
+                Err(_) => false,
+            };
+            if public && !self.has_token() && !self.switch(Key::AllowPublic) {
+                return Err(ConfigError::new(
+                    self.origin(listen),
+                    format!(
+                        "{} can be reached from other machines and no token is set",
+                        self.text(listen)
+                    ),
+                )
+                .hint("set PSA_TOKEN or --token-file, or say --allow-public-without-token"));
+            }
         }
         Ok(())
     }
@@ -331,6 +333,12 @@ impl Config {
             Value::Without(_) => None,
             _ => unreachable!("{key:?} is not a duration"),
         }
+    }
+
+    /// Words with commas between them; none if unset.
+    pub(crate) fn words(&self, key: Key) -> Vec<String> {
+        let text = self.text(key);
+        text.split(',').filter(|word| !word.is_empty()).map(str::to_owned).collect()
     }
 
     /// What a topic keeps.

@@ -78,6 +78,24 @@ settings! {
         "The kernel's send buffer of each connection; a small one makes a slow reader show early.";
     ReceiveBuffer, "receive_buffer", Kind::Size { min: 2 * KIB, max: GIB, none: "system" }, "system",
         "The kernel's receive buffer of each connection.";
+    HttpListen, "http.listen", Kind::Address, "",
+        "Where `psa serve` listens for HTTP, HOST:PORT, usually 127.0.0.1:9854; unset, it does not.";
+    HttpOrigins, "http.origins", Kind::Words, "",
+        "Origins whose pages may use the HTTP door from a browser, with commas between them; `*` is every one.";
+    HttpHosts, "http.hosts", Kind::Words, "",
+        "Names, besides localhost and IP addresses, under which an HTTP door without a token may be addressed.";
+    HttpConnections, "http.connections", Kind::Count { min: 1, max: MANY }, "10000",
+        "HTTP connections at a time, and event streams at a time.";
+    HttpAppendWait, "http.append_wait", Kind::Wait { min: Duration::ZERO, max: DAY, none: "" }, "5s",
+        "How long a publisher over HTTP waits for room where the topic makes publishers wait.";
+    HttpLongestWait, "http.longest_wait", Kind::Wait { min: Duration::ZERO, max: DAY, none: "" }, "1m",
+        "The longest time that a request for records waits for some; a longer wish is cut to it.";
+    HttpHeartbeat, "http.heartbeat", Kind::Wait { min: MIN_WAIT, max: DAY, none: "" }, "15s",
+        "How often an event stream says that it lives while there is nothing else to say.";
+    HttpLifetime, "http.lifetime", Kind::Wait { min: MIN_WAIT, max: YEAR, none: "off" }, "1h",
+        "How long an event stream lives before its client connects again and goes on, more or less a tenth.";
+    HttpCache, "http.cache", Kind::Size { min: 0, max: TIB, none: "" }, "64MiB",
+        "Memory for encoded events that event streams share, all topics together.";
     LogLevel, "log.level", Kind::Filter, "info",
         "What is logged: error, warn, info, debug, trace, or a list such as `info,psa::server=debug`.";
     LogFormat, "log.format", Kind::Choice(&["text", "json"]), "text",

@@ -216,8 +216,10 @@ fn a_public_address_needs_a_token() {
         with_env(&[("PSA_LISTEN", public), ("PSA_TOKEN", "x")]).unwrap();
         with_env(&[("PSA_LISTEN", public), ("PSA_ALLOW_PUBLIC_WITHOUT_TOKEN", "true")]).unwrap();
     }
+    let error = line(with_env(&[("PSA_HTTP_LISTEN", "0.0.0.0:9854")]).unwrap_err());
+    assert!(error.starts_with("PSA_HTTP_LISTEN: 0.0.0.0:9854 can be reached"), "{error}");
     for local in ["127.8.9.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
-        with_env(&[("PSA_LISTEN", local)]).unwrap();
+        with_env(&[("PSA_LISTEN", local), ("PSA_HTTP_LISTEN", local)]).unwrap();
     }
 }
 

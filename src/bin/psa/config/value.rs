@@ -11,6 +11,8 @@ pub(crate) enum Kind {
     Address,
     /// A file name.
     Path,
+    /// Words with commas between them.
+    Words,
     /// A text that is never shown.
     Secret,
     /// true or false.
@@ -117,6 +119,7 @@ impl Kind {
             Kind::Address => Value::Text(check_address(text)?),
             Kind::Path if text.is_empty() => return Err("the file name is empty".into()),
             Kind::Path => Value::Text(text.into()),
+            Kind::Words => Value::Text(check_words(text)?),
             Kind::Secret => Value::Text(check_secret(text)?),
             Kind::Switch => Value::Switch(parse_switch(text)?),
             Kind::Count { .. } => {
@@ -170,6 +173,7 @@ impl Kind {
         match self {
             Kind::Address => "an address such as 127.0.0.1:9853",
             Kind::Path => "a file name",
+            Kind::Words => "words with commas between them",
             Kind::Secret => "a text",
             Kind::Switch => "true or false",
             Kind::Count { .. } => "a whole number",
@@ -186,6 +190,7 @@ impl Kind {
         match self {
             Kind::Address => "HOST:PORT",
             Kind::Path => "FILE",
+            Kind::Words => "WORD,…",
             Kind::Secret => "TOKEN",
             Kind::Switch => "BOOL",
             Kind::Count { .. } => "COUNT",
@@ -268,6 +273,15 @@ pub(crate) fn check_address(text: &str) -> Result<String, String> {
     Ok(text.to_string())
 }
 
+/// Checks words with commas between them, and writes them without blanks.
+fn check_words(text: &str) -> Result<String, String> {
+    let words: Vec<&str> = text.split(',').map(str::trim).collect();
+    if words.iter().any(|word| word.is_empty() || word.contains(char::is_whitespace)) {
+        return Err("expected words with commas between them".into());
+    }
+    Ok(words.join(","))
+}
+
 /// Checks a token: what a line of a file can hold, and what fits into the hello.
 pub(crate) fn check_secret(text: &str) -> Result<String, String> {
     if text.is_empty() {
@@ -314,6 +328,15 @@ mod tests {
         }
         for bad in ["", "localhost", "::1:9853", ":9853", "localhost:65536", "a b:1", "x:+1"] {
             assert!(check_address(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn words_have_commas_between_them() {
+        assert_eq!(check_words("a"), Ok("a".into()));
+        assert_eq!(check_words(" http://a:1 , *"), Ok("http://a:1,*".into()));
+        for bad in ["", ",", "a,", "a b", "a,,b"] {
+            assert!(check_words(bad).is_err(), "{bad}");
         }
     }
 

@@ -1,0 +1,229 @@
+//! `POST /topics/{topic}`: one record, or many in one body.
+//!
+//! A body becomes one append: all of its records get consecutive offsets, or none of them any.
+
+use std::{ops::Range, sync::Arc, time::Instant};
+
+use axum::{
+    body::Body,
+    extract::State,
+    http::{HeaderMap, Uri, header},
+    response::{IntoResponse, Response},
+};
+use serde::de::IgnoredAny;
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::{
+    answer, body,
+    door::Door,
+    problem::Problem,
+    request::{Parameters, TopicName},
+    start::{epoch_text, position_text},
+};
+use crate::{
+    broker::{Purpose, Topic},
+    log::{AppendError, Overflow},
+};
+
+/// The media type of records in a row, each behind its length: four bytes, little-endian.
+pub(super) const RECORDS: &str = "application/vnd.psa.records";
+/// The media type of lines of JSON.
+pub(super) const NDJSON: &str = "application/x-ndjson";
+/// Its other names.
+const NDJSON_TOO: [&str; 3] =
+    ["application/ndjson", "application/jsonl", "application/x-jsonlines"];
+
+/// Appends what the body brings.
+pub(super) async fn publish(
+    State(door): State<Arc<Door>>,
+    TopicName(name): TopicName,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    Parameters::read(uri.query(), &[])?;
+    if door.is_draining() {
+        return Err(Problem::shutting_down());
+    }
+    let limits = &door.config.limits;
+    let form = Form::of(&headers);
+    let record_too_large =
+        |size: usize| Problem::record_too_large(size as u64, limits.max_record as u64);
+    let input = match form {
+        Form::One => body::read(&door, &headers, body, limits.max_record, record_too_large).await?,
+        _ => {
+            let too_large = |_| Problem::body_too_large(limits.max_body);
+            body::read(&door, &headers, body, limits.max_body, too_large).await?
+        }
+    };
+    let records = form.split(&input, limits.max_batch)?;
+    if let Some(record) = records.iter().find(|record| record.len() > limits.max_record) {
+        return Err(record_too_large(record.len()));
+    }
+    let began = Instant::now();
+    // Only now: what is malformed makes no topic.
+    let topic = door.broker.open(&name, Purpose::Publish)?;
+    let offsets = append(&door, &topic, &records).await;
+    door.append_seconds.observe(began.elapsed().as_secs_f64());
+    let offsets = offsets.map_err(|error| Problem::append(&error, &topic, &door))?;
+    let epoch = topic.log().epoch();
+    let said = json!({
+        "epoch": epoch_text(epoch),
+        "first_offset": offsets.start,
+        "next_offset": offsets.end,
+        "count": records.len(),
+        "position": position_text(epoch, offsets.end),
+    });
+    Ok(answer::json(&said).into_response())
+}
+
+/// Appends; where the topic makes publishers wait, for as long as the limits allow.
+async fn append(door: &Door, topic: &Topic, records: &[&[u8]]) -> Result<Range<u64>, AppendError> {
+    let log = topic.log();
+    match log.try_append_batch(records) {
+        Err(full) if full.is_full() && topic.settings().overflow != Overflow::Reject => {
+            let waiting = log.append_batch_async(records);
+            timeout(door.config.limits.append_wait, waiting).await.unwrap_or(Err(full))
+        }
+        done => done,
+    }
+}
+
+/// How a body is to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// It is one record, whatever it is.
+    One,
+    /// A record is a line of JSON.
+    Lines,
+    /// A record is a length and that many bytes.
+    Lengths,
+}
+
+impl Form {
+    fn of(headers: &HeaderMap) -> Self {
+        let media = headers.get(header::CONTENT_TYPE).and_then(|media| media.to_str().ok());
+        let media = media.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        let is = |known: &&str| media.eq_ignore_ascii_case(known);
+        if is(&RECORDS) {
+            Self::Lengths
+        } else if is(&NDJSON) || NDJSON_TOO.iter().any(is) {
+            Self::Lines
+        } else {
+            Self::One
+        }
+    }
+
+    /// The records of a body; at least one.
+    fn split(self, body: &[u8], max: usize) -> Result<Vec<&[u8]>, Problem> {
+        let records = match self {
+            Self::One => return Ok(vec![body]),
+            Self::Lines => lines(body, max)?,
+            Self::Lengths => lengths(body, max)?,
+        };
+        if records.is_empty() {
+            return Err(Problem::body("there is no record in it; send at least one"));
+        }
+        Ok(records)
+    }
+}
+
+/// Lines of JSON. Each is kept byte for byte, without its end; blank ones are passed over.
+fn lines(body: &[u8], max: usize) -> Result<Vec<&[u8]>, Problem> {
+    let mut records = Vec::new();
+    for (number, line) in body.split(|byte| *byte == b'\n').enumerate() {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.iter().all(u8::is_ascii_whitespace) {
+            continue;
+        }
+        // What is ignored is not checked to be UTF-8, so that is done first.
+        let fault = match std::str::from_utf8(line).map(serde_json::from_str::<IgnoredAny>) {
+            Ok(Ok(IgnoredAny)) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(fault) = fault {
+            let line = number + 1;
+            let why = format!("line {line} is not JSON: {fault}; nothing was appended");
+            return Err(Problem::body(why).fact("line", line));
+        }
+        if records.len() == max {
+            return Err(Problem::batch_too_large(max));
+        }
+        records.push(line);
+    }
+    Ok(records)
+}
+
+/// Records behind their lengths.
+fn lengths(mut body: &[u8], max: usize) -> Result<Vec<&[u8]>, Problem> {
+    let mut records = Vec::new();
+    while !body.is_empty() {
+        let cut = |has: usize| {
+            let number = records.len();
+            Problem::body(format!(
+                "record {number} is cut short: {has} bytes are left; nothing was appended"
+            ))
+            .fact("record", number)
+        };
+        let (length, rest) = body.split_first_chunk::<4>().ok_or_else(|| cut(body.len()))?;
+        let length = u32::from_le_bytes(*length) as usize;
+        let (record, rest) = rest.split_at_checked(length).ok_or_else(|| cut(rest.len()))?;
+        if records.len() == max {
+            return Err(Problem::batch_too_large(max));
+        }
+        records.push(record);
+        body = rest;
+    }
+    Ok(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_kept_as_they_are() {
+        let body = b"{\"a\": 1}\r\n\n  \n \"x\" \n[1,2]";
+        let expected: [&[u8]; 3] = [b"{\"a\": 1}", b" \"x\" ", b"[1,2]"];
+        assert_eq!(lines(body, 3).unwrap(), expected);
+        assert!(lines(b"", 3).unwrap().is_empty());
+        for bad in [&b"{}\n{"[..], b"hello", b"{} {}", b"\"\xff\""] {
+            assert!(lines(bad, 3).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn lengths_are_followed_to_the_last_byte() {
+        let expected: [&[u8]; 3] = [b"hi", b"", b"\0\n"];
+        let body = b"\x02\0\0\0hi\0\0\0\0\x02\0\0\0\0\n";
+        assert_eq!(lengths(body, 3).unwrap(), expected);
+        for end in 1..body.len() {
+            let whole = [6, 10].contains(&end);
+            assert_eq!(lengths(&body[..end], 3).is_ok(), whole, "{end}");
+        }
+        assert!(lengths(&[0xff; 8], 3).is_err());
+    }
+
+    #[test]
+    fn a_batch_has_its_limit() {
+        assert!(lines(b"1\n2\n3", 3).is_ok() && lines(b"1\n2\n3\n4", 3).is_err());
+        assert!(lengths(&[0; 12], 3).is_ok() && lengths(&[0; 16], 3).is_err());
+    }
+
+    #[test]
+    fn the_media_type_says_how_to_read_a_body() {
+        let form = |media: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, media.parse().unwrap());
+            Form::of(&headers)
+        };
+        assert_eq!(Form::of(&HeaderMap::new()), Form::One);
+        assert_eq!(form("application/octet-stream"), Form::One);
+        assert_eq!(form("application/json"), Form::One);
+        assert_eq!(form("application/X-NDJSON; charset=utf-8"), Form::Lines);
+        assert_eq!(form("application/jsonl"), Form::Lines);
+        assert_eq!(form(RECORDS), Form::Lengths);
+    }
+}

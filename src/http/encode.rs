@@ -1,0 +1,101 @@
+//! Records as they are shown: as events, as JSON, as bytes behind their length.
+//!
+//! # Text and bytes
+//!
+//! A record is bytes. Events and JSON carry text, so a record that is not UTF-8 is written in base64
+//! (RFC 4648, with padding) and marked: as an event named `base64`, or as `data_base64` in JSON.
+//! Events cannot carry a carriage return either, since it ends a line there: such a record goes as
+//! base64, too. What a reader gets is always exactly what was published.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use std::io::Write as _;
+
+/// Writes a record as a Server-Sent Event. `id` is `id: EPOCH:`, the same for all records of a topic.
+pub(super) fn event(out: &mut Vec<u8>, id: &str, offset: u64, record: &[u8]) {
+    out.extend_from_slice(id.as_bytes());
+    // Writing into memory does not fail.
+    let _ = write!(out, "{offset}");
+    let text = std::str::from_utf8(record).is_ok() && memchr::memchr(b'\r', record).is_none();
+    if text {
+        // Each line of the record is a line of its own; the reader joins them again.
+        for line in record.split(|byte| *byte == b'\n') {
+            out.extend_from_slice(b"\ndata: ");
+            out.extend_from_slice(line);
+        }
+    } else {
+        out.extend_from_slice(b"\nevent: base64\ndata: ");
+        base64(out, record);
+    }
+    out.extend_from_slice(b"\n\n");
+}
+
+/// Writes a record as an object of JSON on one line, without the line's end.
+pub(super) fn json(out: &mut Vec<u8>, epoch: &str, offset: u64, record: &[u8]) {
+    let _ = write!(out, "{{\"epoch\":\"{epoch}\",\"offset\":{offset},");
+    match std::str::from_utf8(record) {
+        Ok(text) => {
+            out.extend_from_slice(b"\"data\":");
+            // A str is always representable, and memory takes it.
+            let _ = serde_json::to_writer(&mut *out, text);
+        }
+        Err(_) => {
+            out.extend_from_slice(b"\"data_base64\":\"");
+            base64(out, record);
+            out.push(b'"');
+        }
+    }
+    out.push(b'}');
+}
+
+/// Writes a record behind its length.
+pub(super) fn length_prefixed(out: &mut Vec<u8>, record: &[u8]) {
+    // A log's record fits: its positions are of this size.
+    out.extend_from_slice(&(record.len() as u32).to_le_bytes());
+    out.extend_from_slice(record);
+}
+
+fn base64(out: &mut Vec<u8>, record: &[u8]) {
+    let at = out.len();
+    out.resize(at + record.len().div_ceil(3) * 4, 0);
+    let written = STANDARD.encode_slice(record, &mut out[at..]);
+    debug_assert_eq!(written.ok(), Some(out.len() - at));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event_of(record: &[u8]) -> String {
+        let mut out = Vec::new();
+        event(&mut out, "id: 0x1:", 7, record);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn an_event_has_a_line_for_each_line() {
+        assert_eq!(event_of(b"hello"), "id: 0x1:7\ndata: hello\n\n");
+        assert_eq!(event_of(b""), "id: 0x1:7\ndata: \n\n");
+        assert_eq!(event_of(b" a\n\nb\n"), "id: 0x1:7\ndata:  a\ndata: \ndata: b\ndata: \n\n");
+    }
+
+    #[test]
+    fn what_an_event_cannot_carry_is_base64() {
+        assert_eq!(event_of(b"\xff"), "id: 0x1:7\nevent: base64\ndata: /w==\n\n");
+        assert_eq!(event_of(b"a\r\n"), "id: 0x1:7\nevent: base64\ndata: YQ0K\n\n");
+    }
+
+    #[test]
+    fn json_is_one_line_that_parses() {
+        let object = |record: &[u8]| -> serde_json::Value {
+            let mut out = Vec::new();
+            json(&mut out, "0x1", 7, record);
+            assert!(!out.contains(&b'\n'));
+            serde_json::from_slice(&out).unwrap()
+        };
+        let text = object("line\nend \r\u{2028}\"".as_bytes());
+        assert_eq!(text["data"], "line\nend \r\u{2028}\"");
+        assert_eq!((&text["epoch"], &text["offset"]), (&"0x1".into(), &7.into()));
+        assert!(text.get("data_base64").is_none());
+        assert_eq!(object(b"foob\xff")["data_base64"], "Zm9vYv8=");
+    }
+}

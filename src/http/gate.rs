@@ -1,0 +1,201 @@
+//! Who may come in: the name that the server is addressed by, the page that a browser asks for, the
+//! token.
+//!
+//! # Browsers
+//!
+//! A server on 127.0.0.1 can be reached by every page that its user has open. Two things keep those
+//! out. A page of another origin is refused by its `Origin` header, and where a browser sends none
+//! (an image, a form) by `Sec-Fetch-Site`. A page whose own name was pointed to 127.0.0.1 (DNS
+//! rebinding) has the right origin but the wrong `Host`: without a token, the server answers to IP
+//! addresses, `localhost` and the names that it was told. With a token neither kind of page can do
+//! anything, since it does not know it.
+
+use std::{net::IpAddr, sync::Arc};
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, Method, header, uri::Authority},
+    middleware::Next,
+    response::Response,
+};
+
+use super::{door::Door, problem::Problem};
+
+/// Checks the name and the page. Stands in front of all routes.
+pub(super) async fn check_page(
+    State(door): State<Arc<Door>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let authority = authority(&request)?;
+    if door.config.token.is_none()
+        && let Some(authority) = &authority
+        && !is_known_host(authority.host(), &door.config.hosts)
+    {
+        return Err(Problem::foreign_host(authority.host()));
+    }
+    check_origin(&request, authority.as_ref(), &door.config.origins)?;
+    Ok(next.run(request).await)
+}
+
+/// Checks the token. Stands in front of all routes but those that only say whether the server lives.
+pub(super) async fn check_token(
+    State(door): State<Arc<Door>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    if let Some(token) = &door.config.token {
+        let presented = bearer(request.headers()).unwrap_or_default();
+        if !token.matches(presented) {
+            return Err(Problem::unauthorized());
+        }
+    }
+    Ok(next.run(request).await)
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// What the client thinks that it talks to: from the address in HTTP/2, from `Host` in HTTP/1. No page
+/// can leave it out.
+fn authority(request: &Request) -> Result<Option<Authority>, Problem> {
+    if let Some(authority) = request.uri().authority() {
+        return Ok(Some(authority.clone()));
+    }
+    let Some(host) = request.headers().get(header::HOST) else { return Ok(None) };
+    let read = host.to_str().ok().and_then(|host| host.parse().ok());
+    read.map(Some).ok_or_else(|| Problem::foreign_host(&String::from_utf8_lossy(host.as_bytes())))
+}
+
+fn is_known_host(host: &str, names: &[String]) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let name = host.trim_end_matches('.').to_ascii_lowercase();
+    bare.parse::<IpAddr>().is_ok()
+        || name == "localhost"
+        || name.ends_with(".localhost")
+        || names.iter().any(|known| known.eq_ignore_ascii_case(&name))
+}
+
+fn check_origin(
+    request: &Request,
+    authority: Option<&Authority>,
+    allowed: &[String],
+) -> Result<(), Problem> {
+    let headers = request.headers();
+    if let Some(origin) = headers.get(header::ORIGIN) {
+        let origin = origin.to_str().unwrap_or("null");
+        let own = origin.split_once("://").is_some_and(|(_, host)| {
+            authority.is_some_and(|authority| host.eq_ignore_ascii_case(authority.as_str()))
+        });
+        return if own || is_named(origin, allowed) {
+            Ok(())
+        } else {
+            Err(Problem::foreign_origin(origin))
+        };
+    }
+    // Without an origin: no page, or one of a browser that says where the request comes from.
+    let says = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    match says("sec-fetch-site") {
+        None | Some("none" | "same-origin") => Ok(()),
+        // Somebody follows a link: the page that has it sees nothing of the answer.
+        Some(_)
+            if request.method() == Method::GET
+                && says("sec-fetch-mode") == Some("navigate")
+                && says("sec-fetch-dest") == Some("document") =>
+        {
+            Ok(())
+        }
+        Some(_) if is_named("*", allowed) => Ok(()),
+        Some(_) => Err(Problem::foreign_origin("another origin")),
+    }
+}
+
+fn is_named(origin: &str, allowed: &[String]) -> bool {
+    allowed.iter().any(|named| named == "*" || named.eq_ignore_ascii_case(origin))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    fn request(headers: &[(&str, &str)]) -> Request {
+        let request =
+            headers.iter().fold(Request::builder().uri("/topics"), |request, (name, value)| {
+                request.header(*name, *value)
+            });
+        request.body(Body::empty()).unwrap()
+    }
+
+    fn page(headers: &[(&str, &str)], allowed: &[&str]) -> bool {
+        let request = request(headers);
+        let allowed: Vec<String> = allowed.iter().map(|origin| (*origin).to_owned()).collect();
+        check_origin(&request, authority(&request).unwrap().as_ref(), &allowed).is_ok()
+    }
+
+    #[test]
+    fn names_that_a_page_cannot_have_are_known() {
+        let named = ["psa.example.org".to_owned()];
+        for known in [
+            "127.0.0.1",
+            "[::1]",
+            "10.0.0.7",
+            "localhost",
+            "LOCALHOST.",
+            "a.localhost",
+            "PSA.example.org",
+        ] {
+            assert!(is_known_host(known, &named), "{known}");
+        }
+        for foreign in ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", ""] {
+            assert!(!is_known_host(foreign, &named), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_read_is_no_name_of_ours() {
+        for bad in ["", "a b", "evil.example:x:y", "evil.example/"] {
+            assert!(authority(&request(&[("host", bad)])).is_err(), "{bad}");
+        }
+        assert!(authority(&request(&[])).unwrap().is_none());
+    }
+
+    #[test]
+    fn pages_of_other_origins_are_kept_out() {
+        let host = ("host", "127.0.0.1:9854");
+        assert!(page(&[host], &[]), "no browser");
+        assert!(page(&[host, ("origin", "http://127.0.0.1:9854")], &[]), "its own page");
+        for foreign in ["http://127.0.0.1:3000", "https://evil.example", "null"] {
+            assert!(!page(&[host, ("origin", foreign)], &["https://good.example"]), "{foreign}");
+            assert!(page(&[host, ("origin", foreign)], &["*"]), "{foreign}");
+        }
+        assert!(page(&[host, ("origin", "https://good.example")], &["https://good.example"]));
+    }
+
+    #[test]
+    fn what_pages_embed_is_kept_out_and_links_are_followed() {
+        let site = |site| ("sec-fetch-site", site);
+        let mode = |mode| ("sec-fetch-mode", mode);
+        let dest = |dest| ("sec-fetch-dest", dest);
+        assert!(page(&[site("none")], &[]));
+        assert!(page(&[site("same-origin")], &[]));
+        assert!(!page(&[site("cross-site"), mode("no-cors"), dest("image")], &[]));
+        assert!(!page(&[site("same-site"), mode("no-cors"), dest("image")], &[]));
+        assert!(!page(&[site("cross-site"), mode("navigate"), dest("iframe")], &[]));
+        assert!(page(&[site("cross-site"), mode("navigate"), dest("document")], &[]));
+    }
+
+    #[test]
+    fn the_token_is_found() {
+        for value in ["Bearer abc", "bearer abc", "BEARER  abc "] {
+            assert_eq!(bearer(request(&[("authorization", value)]).headers()), Some("abc"));
+        }
+        for value in ["abc", "Basic abc", ""] {
+            assert_eq!(bearer(request(&[("authorization", value)]).headers()), None);
+        }
+    }
+}

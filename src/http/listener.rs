@@ -1,0 +1,349 @@
+//! Accepting connections, and what one may cost.
+//!
+//! # What ends a connection
+//!
+//! | what | when |
+//! | --- | --- |
+//! | no request, or half of its head | `head_timeout`, also between two requests |
+//! | a body that does not come | `body_timeout`: 408 |
+//! | a peer that takes nothing | `stall_timeout`: the socket is reset, with all that was buffered |
+//! | HTTP/2 without a request | `head_timeout`; without an answer to a ping: `stall_timeout` |
+//! | HTTP/2 at all | `lifetime`: it is told to go, and after `drain_timeout` it is cut |
+//!
+//! # What a connection holds
+//!
+//! Up to 64 KiB that were read and not understood yet, up to 64 KiB and one frame of an answer that its
+//! peer has not taken, and in HTTP/2 that for each of at most 32 requests at a time.
+
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::{Body, HttpBody},
+};
+use bytes::Bytes;
+use hyper::{
+    body::{Frame, Incoming, SizeHint},
+    service::{Service as _, service_fn},
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto::Builder,
+    service::TowerToHyperService,
+};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    time::{Instant, Sleep, sleep},
+};
+
+use super::{
+    HttpBindError, HttpConfig, HttpLimits,
+    config::NEVER,
+    door::{Door, Stage},
+    problem::Problem,
+    stalled::Stalling,
+};
+
+/// Connections that may wait to be accepted. The system may allow fewer.
+const BACKLOG: u32 = 4096;
+/// A silent peer is asked whether it lives after this time, ...
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+/// ... then this often, ...
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
+/// ... and is given up after so many questions without an answer.
+const KEEPALIVE_TRIES: u32 = 4;
+/// The first wait after an accept that failed for want of something, and the longest.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+/// What a connection may have read and not understood, and what it may have to write, in bytes.
+const BUFFER: usize = 64 << 10;
+/// The most that the fields of a request's head may have together in HTTP/2, in bytes.
+const MAX_HEAD: u32 = 16 << 10;
+/// Requests of one HTTP/2 connection at a time.
+const MAX_REQUESTS: u32 = 32;
+
+/// Opens the listening socket.
+pub(super) fn bind(config: &HttpConfig) -> Result<TcpListener, HttpBindError> {
+    let address = config.listen;
+    let fail = |error: io::Error| match error.kind() {
+        io::ErrorKind::AddrInUse => HttpBindError::PortTaken { address },
+        _ => HttpBindError::Io { address, error },
+    };
+    let open = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // Connections that linger from the last run must not keep this one from starting.
+        socket.set_reuseaddr(true)?;
+        // Accepted sockets inherit these, and must: the window scale is agreed on while connecting.
+        if let Some(bytes) = config.send_buffer {
+            socket.set_send_buffer_size(bytes)?;
+        }
+        if let Some(bytes) = config.receive_buffer {
+            socket.set_recv_buffer_size(bytes)?;
+        }
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    open().map_err(fail)
+}
+
+/// Accepts for ever.
+pub(super) async fn accept(door: &Arc<Door>, router: &Router, listener: &TcpListener) {
+    let builder = builder(door);
+    let mut back_off = BACK_OFF.0;
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                back_off = BACK_OFF.0;
+                if !door.connections.take() {
+                    let limit = door.connections.limit();
+                    tracing::warn!(%peer, limit, "refused: too many HTTP connections");
+                    refuse(&stream, &Problem::too_many_connections(limit));
+                    continue;
+                }
+                if let Err(error) = prepare(&stream) {
+                    // Not fatal: the connection works, only later or less watchfully.
+                    tracing::debug!(%peer, %error, "cannot set a socket option");
+                }
+                let connection = Connection { door: door.clone(), peer };
+                tokio::spawn(connection.serve(builder.clone(), router.clone(), stream));
+            }
+            Err(error) => {
+                // One of a client that left is of no account; for want of descriptors, wait.
+                tracing::warn!(%error, "cannot accept an HTTP connection");
+                tokio::time::sleep(back_off).await;
+                back_off = (back_off * 2).min(BACK_OFF.1);
+            }
+        }
+    }
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    // Answers are written whole: holding the last piece back for company only delays it.
+    stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_AFTER)
+        .with_interval(KEEPALIVE_EVERY)
+        .with_retries(KEEPALIVE_TRIES);
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
+/// Says why, as well as one write can, and closes.
+fn refuse(stream: &TcpStream, problem: &Problem) {
+    let socket = SockRef::from(stream);
+    let sent = socket.send(&problem.raw());
+    // A request that is in the buffer when the socket closes would turn the close into a reset, which
+    // may overtake the answer. Take out what is there; what comes later meets a closed socket.
+    let _ = socket.shutdown(std::net::Shutdown::Write);
+    let mut scrap = [const { std::mem::MaybeUninit::uninit() }; 2048];
+    let _ = socket.recv(&mut scrap);
+    if let Err(error) = sent {
+        tracing::debug!(%error, "could not say why a connection is refused");
+    }
+}
+
+fn builder(door: &Door) -> Builder<TokioExecutor> {
+    let limits = &door.config.limits;
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(some(limits.head_timeout))
+        .max_buf_size(BUFFER);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_REQUESTS)
+        .max_header_list_size(MAX_HEAD)
+        .max_send_buf_size(BUFFER)
+        .keep_alive_interval(some(limits.stall_timeout))
+        .keep_alive_timeout(limits.stall_timeout.max(Duration::from_millis(1)));
+    builder
+}
+
+/// Requests of a connection whose answers are not finished.
+#[derive(Default)]
+struct Pending {
+    now: AtomicUsize,
+    ever: AtomicUsize,
+}
+
+/// One such request.
+struct Ticket(Arc<Pending>);
+
+impl Ticket {
+    fn take(pending: &Arc<Pending>) -> Self {
+        // Relaxed: the connection's task looks at them from time to time, and nothing else.
+        pending.now.fetch_add(1, Ordering::Relaxed);
+        pending.ever.fetch_add(1, Ordering::Relaxed);
+        Self(pending.clone())
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An answer's body that holds the request's ticket: an answer is over when it was taken, not when it
+/// was begun.
+struct Ticketed {
+    body: Body,
+    _ticket: Ticket,
+}
+
+impl HttpBody for Ticketed {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A connection that was counted.
+struct Connection {
+    door: Arc<Door>,
+    peer: SocketAddr,
+}
+
+impl Connection {
+    async fn serve(self, builder: Builder<TokioExecutor>, router: Router, stream: TcpStream) {
+        let pending = Arc::new(Pending::default());
+        let stalling = Stalling::new(stream, self.door.config.limits.stall_timeout);
+        let service = service_fn(|request: hyper::Request<Incoming>| {
+            let ticket = Ticket::take(&pending);
+            let answer = TowerToHyperService::new(router.clone()).call(request.map(Body::new));
+            let door = self.door.clone();
+            async move {
+                let answer = answer.await?;
+                door.count_answer(&answer);
+                Ok::<_, Infallible>(answer.map(|body| Ticketed { body, _ticket: ticket }))
+            }
+        });
+        let serving = builder.serve_connection(TokioIo::new(stalling), service);
+        tokio::pin!(serving);
+        let mut stages = self.door.stages();
+        let mut watch = Watch::new(&self.door.config.limits);
+        let outcome = loop {
+            // After the first, only the second news matters: that everything is to be cut.
+            let next = if watch.ending.is_none() { Stage::Draining } else { Stage::Aborting };
+            tokio::select! {
+                outcome = serving.as_mut() => break outcome,
+                stage = stages.wait_for(|stage| *stage >= next) => {
+                    if stage.is_ok_and(|stage| *stage == Stage::Draining) {
+                        watch.end();
+                        serving.as_mut().graceful_shutdown();
+                    } else {
+                        break Ok(());
+                    }
+                }
+                () = watch.look.as_mut() => match watch.judge(&pending) {
+                    Verdict::Well => {}
+                    Verdict::Go => serving.as_mut().graceful_shutdown(),
+                    Verdict::Cut => break Ok(()),
+                }
+            }
+        };
+        if let Err(error) = outcome {
+            tracing::debug!(peer = %self.peer, %error, "HTTP connection ended");
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.door.connections.give_back();
+        self.door.ended.notify_one();
+    }
+}
+
+/// What becomes of a connection that is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Well,
+    /// It takes no further request, and ends when it has answered those that it has.
+    Go,
+    Cut,
+}
+
+/// Looks at a connection once in a while.
+struct Watch {
+    look: Pin<Box<Sleep>>,
+    every: Duration,
+    began: Instant,
+    /// When it was told to go.
+    ending: Option<Instant>,
+    /// How long it may live, and then how long it may take to go: as long as an event stream can live
+    /// that began just before.
+    lifetime: Duration,
+    going: Duration,
+    /// Requests that there had been at the last look, and at how many looks there was nothing new.
+    seen: usize,
+    idle: u32,
+}
+
+impl Watch {
+    fn new(limits: &HttpLimits) -> Self {
+        let every = some(limits.head_timeout).unwrap_or(NEVER);
+        Self {
+            look: Box::pin(sleep(every)),
+            every,
+            began: Instant::now(),
+            ending: None,
+            lifetime: some(limits.lifetime).unwrap_or(NEVER),
+            going: some(limits.lifetime).map_or(NEVER, |time| time * 2 + limits.drain_timeout),
+            seen: 0,
+            idle: 0,
+        }
+    }
+
+    fn end(&mut self) {
+        self.ending.get_or_insert_with(Instant::now);
+    }
+
+    fn judge(&mut self, pending: &Pending) -> Verdict {
+        self.look.as_mut().reset(Instant::now() + self.every);
+        let ever = pending.ever.load(Ordering::Relaxed);
+        let busy = pending.now.load(Ordering::Relaxed) > 0;
+        self.idle = if busy || ever != self.seen { 0 } else { self.idle + 1 };
+        self.seen = ever;
+        if ever == 0 || self.ending.is_some_and(|ending| ending.elapsed() > self.going) {
+            return Verdict::Cut;
+        }
+        // HTTP/1 ends by itself when it has been idle for one look, so this is for HTTP/2.
+        let old = self.began.elapsed() > self.lifetime;
+        if self.ending.is_none() && (self.idle > 1 || old) {
+            self.end();
+            return Verdict::Go;
+        }
+        Verdict::Well
+    }
+}
+
+/// A timeout of zero is none.
+fn some(time: Duration) -> Option<Duration> {
+    (!time.is_zero()).then_some(time)
+}

@@ -1,0 +1,376 @@
+//! Errors as answers: `application/problem+json`, RFC 9457.
+//!
+//! Every problem has a `code` of its own for programs, and a `type` that is the address of the place
+//! in the documentation that explains it. The facts (epoch, offsets, limits) stand in members of
+//! their own.
+
+use axum::{
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::{Map, Value, json};
+
+use super::{door::Door, start::epoch_text};
+use crate::{
+    broker::{BrokerError, Topic},
+    log::{AppendError, SubscribeError},
+};
+
+/// Where the documentation of a code stands: the code is appended.
+const TYPES: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/http.md#");
+
+/// How long a client should wait where only time helps, in seconds.
+const RETRY_AFTER: u32 = 1;
+
+/// The media type of problems.
+pub(super) const MEDIA_TYPE: &str = "application/problem+json";
+
+/// An error on its way to the client.
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    title: &'static str,
+    detail: String,
+    facts: Map<String, Value>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Problem {
+    fn new(
+        status: StatusCode,
+        code: &'static str,
+        title: &'static str,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self { status, code, title, detail: detail.into(), facts: Map::new(), headers: Vec::new() }
+    }
+
+    /// A fact for programs.
+    pub(super) fn fact(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.facts.insert(name.into(), value.into());
+        self
+    }
+
+    fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// Trying the same again later may help.
+    fn later(self) -> Self {
+        self.header(header::RETRY_AFTER, RETRY_AFTER.into())
+    }
+
+    pub(super) fn parameter(name: &str, why: impl std::fmt::Display) -> Self {
+        let detail = format!("{name}: {why}");
+        Self::new(StatusCode::BAD_REQUEST, "bad-parameter", "A parameter is wrong", detail)
+            .fact("parameter", name)
+    }
+
+    pub(super) fn body(why: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad-body", "The body is malformed", why)
+    }
+
+    pub(super) fn name(why: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad-name", "The topic's name is refused", why)
+    }
+
+    pub(super) fn settings(why: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad-settings", "The settings are refused", why)
+    }
+
+    pub(super) fn unauthorized() -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "The token is missing or wrong",
+            "send the server's token as `Authorization: Bearer TOKEN`",
+        )
+        .header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"psa\""))
+    }
+
+    pub(super) fn foreign_origin(origin: &str) -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "foreign-origin",
+            "Pages of this origin may not use the server",
+            format!(
+                "the request comes from a page of {origin}; name it in http.origins to allow it"
+            ),
+        )
+    }
+
+    pub(super) fn foreign_host(host: &str) -> Self {
+        Self::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "foreign-host",
+            "The server does not answer to this name",
+            format!(
+                "a server without a token answers to IP addresses and localhost, not to {host:?}; name it in http.hosts, or set a token"
+            ),
+        )
+    }
+
+    pub(super) fn not_found() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "not-found",
+            "There is nothing here",
+            "the routes stand in docs/http.md; a slash in a topic's name is written %2F",
+        )
+    }
+
+    pub(super) fn unknown_topic(name: &str) -> Self {
+        BrokerError::UnknownTopic { name: name.into() }.into()
+    }
+
+    /// The router says in `Allow` what goes.
+    pub(super) fn method() -> Self {
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method-not-allowed",
+            "The method does not go with this address",
+            "the header Allow says which do",
+        )
+    }
+
+    pub(super) fn not_acceptable(offered: &[&str]) -> Self {
+        Self::new(
+            StatusCode::NOT_ACCEPTABLE,
+            "not-acceptable",
+            "None of the forms that are asked for is offered",
+            format!("offered here: {}", offered.join(", ")),
+        )
+    }
+
+    pub(super) fn media_type(detail: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported-media-type",
+            "The body's form is not taken",
+            detail,
+        )
+    }
+
+    pub(super) fn body_too_large(max: usize) -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body-too-large",
+            "The body is too large",
+            format!("at most {max} bytes in one request; send several"),
+        )
+        .fact("max", max)
+    }
+
+    pub(super) fn batch_too_large(max: usize) -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "batch-too-large",
+            "There are too many records in one body",
+            format!("at most {max} records in one request; send several"),
+        )
+        .fact("max", max)
+    }
+
+    pub(super) fn record_too_large(size: u64, max: u64) -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "record-too-large",
+            "A record is too large",
+            format!("a record has {size} bytes, at most {max} are taken; nothing was appended"),
+        )
+        .fact("size", size)
+        .fact("max", max)
+    }
+
+    pub(super) fn body_timeout() -> Self {
+        Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "body-timeout",
+            "The body did not arrive in time",
+            "nothing was appended; send it again on a new connection",
+        )
+        .header(header::CONNECTION, HeaderValue::from_static("close"))
+    }
+
+    pub(super) fn busy(detail: &'static str) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "The server is busy", detail).later()
+    }
+
+    pub(super) fn too_many_streams(max: usize) -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too-many-streams",
+            "There are as many event streams as are allowed",
+            format!("{max} are the most; try again later"),
+        )
+        .fact("max", max)
+        .later()
+    }
+
+    pub(super) fn too_many_connections(max: usize) -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too-many-connections",
+            "There are as many connections as are allowed",
+            format!("{max} are the most; try again later"),
+        )
+        .fact("max", max)
+        .later()
+    }
+
+    pub(super) fn shutting_down() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "shutting-down",
+            "The server shuts down",
+            "connect again later",
+        )
+        .later()
+    }
+
+    pub(super) fn internal(detail: &'static str) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The server failed", detail)
+    }
+
+    pub(super) fn topic_exists(name: &str, setting: &str) -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "topic-exists",
+            "The topic exists with other settings",
+            format!("{name:?} has another {setting}; ask for what it has, or for another name"),
+        )
+    }
+
+    /// An append to `topic` failed.
+    pub(super) fn append(error: &AppendError, topic: &Topic, door: &Door) -> Self {
+        let detail = error.to_string();
+        let problem = match *error {
+            AppendError::Closed if door.is_draining() => return Self::shutting_down(),
+            AppendError::Closed => Self::new(
+                StatusCode::CONFLICT,
+                "topic-closed",
+                "The topic is closed",
+                "it takes no record any more; publish to another one",
+            ),
+            AppendError::TooLarge { size, max } => Self::record_too_large(size, max),
+            AppendError::Full { limit } => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "full",
+                "The topic is at its memory limit",
+                detail,
+            )
+            .fact("limit", limit)
+            .later(),
+            AppendError::BudgetExhausted { limit } => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "budget-exhausted",
+                "The memory of all topics together is used up",
+                detail,
+            )
+            .fact("limit", limit)
+            .later(),
+        };
+        problem.fact("epoch", epoch_text(topic.log().epoch()))
+    }
+
+    /// The bytes of an answer of HTTP/1.1, for those who get no session.
+    pub(super) fn raw(&self) -> Vec<u8> {
+        let body = self.json();
+        format!(
+            "HTTP/1.1 {} {}\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {}\r\nretry-after: {RETRY_AFTER}\r\nconnection: close\r\n\r\n{body}",
+            self.status.as_u16(),
+            self.status.canonical_reason().unwrap_or_default(),
+            body.len(),
+        )
+        .into_bytes()
+    }
+
+    fn json(&self) -> String {
+        let mut object = json!({
+            "type": format!("{TYPES}{}", self.code),
+            "title": self.title,
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+            "code": self.code,
+        });
+        if let Value::Object(object) = &mut object {
+            object.extend(self.facts.clone());
+        }
+        object.to_string() + "\n"
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, self.json()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.extend(self.headers);
+        response
+    }
+}
+
+impl From<BrokerError> for Problem {
+    fn from(error: BrokerError) -> Self {
+        let detail = error.to_string();
+        match error {
+            BrokerError::UnknownTopic { .. } => {
+                Self::new(StatusCode::NOT_FOUND, "unknown-topic", "There is no such topic", detail)
+            }
+            // Only one that was made between two looks gets here.
+            BrokerError::TopicExists { .. } => {
+                Self::new(StatusCode::CONFLICT, "topic-exists", "The topic exists", detail)
+            }
+            BrokerError::TooManyTopics { max } => Self::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                "too-many-topics",
+                "There are as many topics as are allowed",
+                detail,
+            )
+            .fact("max", max),
+            BrokerError::BadName { .. } => Self::name(detail),
+            BrokerError::BadSettings { .. } => Self::settings(detail),
+            BrokerError::BudgetExhausted { limit } => Self::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                "budget-exhausted",
+                "The memory of all topics together is used up",
+                detail,
+            )
+            .fact("limit", limit),
+            BrokerError::Shut => Self::shutting_down(),
+        }
+    }
+}
+
+impl From<SubscribeError> for Problem {
+    fn from(error: SubscribeError) -> Self {
+        let detail = error.to_string();
+        match error {
+            SubscribeError::Collected { asked, first, epoch } => {
+                Self::new(StatusCode::GONE, "collected", "The record was collected", detail)
+                    .fact("epoch", epoch_text(epoch))
+                    .fact("asked", asked)
+                    .fact("first_offset", first)
+            }
+            SubscribeError::Future { asked, next, epoch } => Self::new(
+                StatusCode::RANGE_NOT_SATISFIABLE,
+                "beyond-end",
+                "The offset lies beyond the end",
+                detail,
+            )
+            .fact("epoch", epoch_text(epoch))
+            .fact("asked", asked)
+            .fact("next_offset", next),
+            SubscribeError::WrongEpoch { asked, epoch, first, next } => {
+                Self::new(StatusCode::CONFLICT, "wrong-epoch", "The epoch is another one", detail)
+                    .fact("epoch", epoch_text(epoch))
+                    .fact("asked", epoch_text(asked))
+                    .fact("first_offset", first)
+                    .fact("next_offset", next)
+            }
+        }
+    }
+}

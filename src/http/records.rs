@@ -1,0 +1,208 @@
+//! `GET /topics/{topic}/records`: catching up, one answer at a time.
+//!
+//! An answer is encoded whole, straight from the segments, and is bounded in bytes; then its cursor is
+//! gone. So a client that reads slowly, or never comes back, holds nothing back in the log: what it
+//! finds gone then is told as 410. Who must not lose records takes a lease, or follows the events.
+
+use std::{future::poll_fn, sync::Arc};
+
+use axum::{
+    extract::State,
+    http::{HeaderMap, HeaderValue, Uri, header},
+    response::{IntoResponse, Response},
+};
+use tokio::time::timeout;
+
+use super::{
+    answer,
+    append::{NDJSON, RECORDS},
+    door::Door,
+    encode,
+    problem::Problem,
+    request::{Parameters, TopicName, choose},
+    start::{Place, epoch_text, parse_digits, parse_duration, position_text},
+};
+use crate::{
+    broker::Topic,
+    log::{Batch, Cursor, Limit, ReadError, Start, SubscribeError},
+};
+
+const JSON: &str = "application/json";
+const PARAMETERS: [&str; 4] = ["after", "from", "limit", "wait"];
+/// Records in one answer unless the client asks for another number, which is at most
+const RECORDS_BY_DEFAULT: usize = 1_000;
+/// this.
+const MOST_RECORDS: u64 = 100_000;
+/// Records that are looked at under one guard.
+const LOOK: usize = 1_024;
+
+/// Answers with the records from a place on.
+pub(super) async fn read(
+    State(door): State<Arc<Door>>,
+    TopicName(name): TopicName,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let parameters = Parameters::read(uri.query(), &PARAMETERS)?;
+    let place = place(&parameters)?.unwrap_or(Place::Log(Start::Earliest));
+    let limit = parameters.get("limit", |text| match parse_digits(text) {
+        Some(limit @ 1..=MOST_RECORDS) => Ok(limit as usize),
+        _ => Err(format!("expected a number from 1 to {MOST_RECORDS}")),
+    })?;
+    let wait = parameters.get("wait", |text| {
+        parse_duration(text).ok_or("expected a duration with its unit, such as 30s")
+    })?;
+    let form = choose(&headers, &[JSON, NDJSON, RECORDS])?;
+    let topic = door.broker.topic(&name).ok_or_else(|| Problem::unknown_topic(&name))?;
+
+    let mut cursor = place.subscribe(&topic)?;
+    if let Some(wait) = wait {
+        let longest = door.config.limits.longest_wait;
+        let _ = timeout(wait.min(longest), poll_fn(|cx| cursor.poll_ready(cx))).await;
+        cursor.stop_waiting();
+    }
+    if topic.is_deleted() {
+        return Err(Problem::unknown_topic(&name));
+    }
+    let mut answer = Answer::new(form, cursor.epoch(), cursor.offset());
+    let most = door.config.limits.answer_bytes;
+    answer.fill(&mut cursor, limit.unwrap_or(RECORDS_BY_DEFAULT), most)?;
+    drop(cursor);
+    answer.finish(&door, &topic)
+}
+
+/// The place that the parameters name, if they do.
+pub(super) fn place(parameters: &Parameters) -> Result<Option<Place>, Problem> {
+    let after = parameters.get("after", Place::after)?;
+    let from = parameters.get("from", Place::from)?;
+    if after.is_some() && from.is_some() {
+        return Err(Problem::parameter("from", "given beside after; give one of the two"));
+    }
+    Ok(after.or(from))
+}
+
+/// An answer that is being made.
+struct Answer {
+    form: &'static str,
+    bytes: Vec<u8>,
+    epoch: u64,
+    first: u64,
+    next: u64,
+    /// The end was seen: the log is closed, and this is all of it.
+    ended: bool,
+    full: bool,
+}
+
+impl Answer {
+    fn new(form: &str, epoch: u64, first: u64) -> Self {
+        let form = [JSON, NDJSON, RECORDS].into_iter().find(|known| *known == form);
+        let form = form.unwrap_or(JSON);
+        let bytes = if form == JSON { b"{\"records\":[".to_vec() } else { Vec::new() };
+        Self { form, bytes, epoch, first, next: first, ended: false, full: false }
+    }
+
+    fn count(&self) -> u64 {
+        self.next - self.first
+    }
+
+    /// Takes records until there are `records`, or the answer has `bytes`, or there are no more yet.
+    fn fill(
+        &mut self,
+        cursor: &mut Cursor<[u8]>,
+        records: usize,
+        bytes: usize,
+    ) -> Result<(), Problem> {
+        let epoch = epoch_text(self.epoch);
+        while !self.full {
+            let left = records - self.count() as usize;
+            let limit = Limit { records: left.min(LOOK), bytes };
+            match cursor.peek(limit, |batch| self.take(&epoch, batch, bytes)) {
+                Ok(Some(taken)) => cursor.advance(taken),
+                Ok(None) => break,
+                Err(ReadError::Closed) => {
+                    self.ended = true;
+                    break;
+                }
+                // What was taken before is a good answer; the next request is told of the loss.
+                Err(ReadError::Lagged(_)) if self.count() > 0 => break,
+                Err(ReadError::Lagged(lagged)) => {
+                    return Err(SubscribeError::Collected {
+                        asked: lagged.first_missed,
+                        first: lagged.first_missed + lagged.missed,
+                        epoch: self.epoch,
+                    }
+                    .into());
+                }
+                Err(ReadError::TakenOver) => break,
+            }
+            self.full = self.full || self.count() >= records as u64;
+        }
+        Ok(())
+    }
+
+    /// Writes records of `batch` until the answer has `most` bytes; says how many.
+    fn take(&mut self, epoch: &str, batch: &Batch<'_, [u8]>, most: usize) -> usize {
+        let mut taken = 0;
+        for (offset, record) in batch.iter() {
+            // One is always taken: otherwise nobody could read a large one.
+            if self.count() > 0 && self.bytes.len() + record.len() > most {
+                self.full = true;
+                break;
+            }
+            match self.form {
+                RECORDS => encode::length_prefixed(&mut self.bytes, record),
+                NDJSON => {
+                    encode::json(&mut self.bytes, epoch, offset, record);
+                    self.bytes.push(b'\n');
+                }
+                _ => {
+                    if self.count() > 0 {
+                        self.bytes.push(b',');
+                    }
+                    encode::json(&mut self.bytes, epoch, offset, record);
+                }
+            }
+            self.next = offset + 1;
+            taken += 1;
+        }
+        taken
+    }
+
+    fn finish(mut self, door: &Door, topic: &Topic) -> Result<Response, Problem> {
+        let draining = door.is_draining();
+        if self.ended && draining && self.count() == 0 {
+            return Err(Problem::shutting_down());
+        }
+        let next = topic.log().next_offset();
+        let state = match (self.ended, self.next < next) {
+            // A drain closes all topics, but that is not their end.
+            (true, _) if !draining => "end",
+            (true, _) => "caught-up",
+            (false, true) => "more",
+            (false, false) => "caught-up",
+        };
+        let position = position_text(self.epoch, self.next);
+        let count = self.count();
+        if self.form == JSON {
+            let epoch = epoch_text(self.epoch);
+            let (first, next) = (self.first, self.next);
+            self.bytes.extend_from_slice(
+                format!(
+                    "],\"epoch\":\"{epoch}\",\"first_offset\":{first},\"next_offset\":{next},\"count\":{count},\"position\":\"{position}\",\"state\":\"{state}\"}}\n"
+                )
+                .as_bytes(),
+            );
+        }
+        let permit = door.take_output(self.bytes.len())?;
+        let position = HeaderValue::try_from(position).expect("digits and a colon");
+        let headers = [
+            (header::CONTENT_TYPE, HeaderValue::from_static(self.form)),
+            (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+            (answer::POSITION, position),
+            (answer::FIRST_OFFSET, self.first.into()),
+            (answer::COUNT, count.into()),
+            (answer::STATE, HeaderValue::from_static(state)),
+        ];
+        Ok((headers, answer::held(self.bytes, permit)).into_response())
+    }
+}

@@ -1,0 +1,150 @@
+//! What a request asks for: the topic in its address, the parameters behind it, the form that its
+//! client wants.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{
+    extract::{FromRequestParts, Path},
+    http::{HeaderMap, header, request::Parts},
+};
+
+use super::{door::Door, problem::Problem};
+
+/// The topic's name in the address.
+pub(super) struct TopicName(pub(super) String);
+
+impl FromRequestParts<Arc<Door>> for TopicName {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, door: &Arc<Door>) -> Result<Self, Problem> {
+        match Path::from_request_parts(parts, door).await {
+            Ok(Path(name)) => Ok(Self(name)),
+            Err(rejection) => Err(Problem::name(rejection.body_text())),
+        }
+    }
+}
+
+/// The parameters of the query. An unknown one is an error: a typo must not be passed over in silence.
+#[derive(Debug, Default)]
+pub(super) struct Parameters(BTreeMap<String, String>);
+
+impl Parameters {
+    pub(super) fn read(query: Option<&str>, known: &[&str]) -> Result<Self, Problem> {
+        let mut found = BTreeMap::new();
+        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+            if !known.contains(&&*name) {
+                let known = if known.is_empty() {
+                    "there are none here".to_owned()
+                } else {
+                    format!("known here: {}", known.join(", "))
+                };
+                return Err(Problem::parameter(&name, format!("no such parameter; {known}")));
+            }
+            if found.insert(name.clone().into_owned(), value.into_owned()).is_some() {
+                return Err(Problem::parameter(&name, "given twice; give it once"));
+            }
+        }
+        Ok(Self(found))
+    }
+
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// The parameter as `read` understands it.
+    pub(super) fn get<T, E: std::fmt::Display>(
+        &self,
+        name: &str,
+        read: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Result<Option<T>, Problem> {
+        self.text(name).map(read).transpose().map_err(|why| Problem::parameter(name, why))
+    }
+}
+
+/// Which of the `offered` media types the client likes best; of equals the first. Without a wish,
+/// the first.
+///
+/// Reads what RFC 9110 calls quality values; parameters of media types are passed over.
+pub(super) fn choose<'a>(headers: &HeaderMap, offered: &[&'a str]) -> Result<&'a str, Problem> {
+    let mut wishes = Vec::new();
+    for value in headers.get_all(header::ACCEPT) {
+        for wish in value.to_str().unwrap_or_default().split(',') {
+            let mut parts = wish.split(';').map(str::trim);
+            let range = parts.next().unwrap_or_default().to_ascii_lowercase();
+            if range.is_empty() {
+                continue;
+            }
+            let quality = parts
+                .filter_map(|part| part.split_once('='))
+                .find(|(name, _)| name.trim().eq_ignore_ascii_case("q"))
+                .map_or(1.0, |(_, q)| q.trim().parse().unwrap_or(0.0f32));
+            wishes.push((range, quality));
+        }
+    }
+    if wishes.is_empty() {
+        return Ok(offered[0]);
+    }
+    let quality = |media: &str| {
+        // The most specific range that covers it decides.
+        let covers = |range: &str| match range {
+            "*/*" => Some(0),
+            _ if range == media => Some(2),
+            _ => {
+                let family = range.strip_suffix('*')?;
+                (family.ends_with('/') && media.starts_with(family)).then_some(1)
+            }
+        };
+        let best = wishes
+            .iter()
+            .filter_map(|(range, quality)| Some((covers(range)?, *quality)))
+            .max_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        best.map_or(0.0, |(_, quality)| quality)
+    };
+    let mut best = (0.0, None);
+    for media in offered {
+        let liked = quality(media);
+        if liked > best.0 {
+            best = (liked, Some(*media));
+        }
+    }
+    best.1.ok_or_else(|| Problem::not_acceptable(offered))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_known_and_given_once() {
+        let known = ["after", "limit"];
+        let found = Parameters::read(Some("after=0x1%3A2&limit=3"), &known).unwrap();
+        assert_eq!((found.text("after"), found.text("limit")), (Some("0x1:2"), Some("3")));
+        assert!(Parameters::read(None, &known).unwrap().text("after").is_none());
+        for bad in ["aftre=1", "limit=1&limit=2", "x", "limit=1&=2"] {
+            assert!(Parameters::read(Some(bad), &known).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_best_form_is_chosen() {
+        let offered = ["application/json", "application/x-ndjson", "application/raw"];
+        let chosen = |accept: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, accept.parse().unwrap());
+            choose(&headers, &offered).ok()
+        };
+        assert_eq!(choose(&HeaderMap::new(), &offered).unwrap(), offered[0]);
+        for (accept, form) in [
+            ("*/*", Some(offered[0])),
+            ("application/*", Some(offered[0])),
+            ("text/html, application/X-NDJSON;q=0.5", Some(offered[1])),
+            ("application/json;q=0.1, application/raw;q=0.9, */*;q=0.5", Some(offered[2])),
+            ("application/json;q=0, */*", Some(offered[1])),
+            ("text/html", None),
+            ("application/json;q=0", None),
+            ("text/*, image/png", None),
+        ] {
+            assert_eq!(chosen(accept), form, "{accept}");
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! Events that many streams share.
+//!
+//! # One encoding for all
+//!
+//! When a record comes, every stream of its topic wakes and wants the same bytes. So the first one
+//! encodes what is there as a *run*: up to `run_bytes` of consecutive records of one segment. It leaves
+//! the run with the topic, and the others take the same memory: a look-up, and one more reference to
+//! it. Where one run ends the next one begins, and so streams that keep up stay on the same runs; one
+//! that begins in the middle of a run takes the rest of it, and is then in step.
+//!
+//! # What is kept
+//!
+//! Only what is new: a run is kept if it lies behind all others. A stream that reads old records
+//! encodes them for itself, and so pushes nothing out. The oldest runs go when the topic's share of
+//! memory, or all topics' memory together, is used up. Nothing depends on a run being there, and
+//! nothing is held back in the log by one: a cursor passes its records when their bytes are handed on.
+//!
+//! # What a slow stream costs
+//!
+//! The bytes that its connection has not taken yet: at most one run more than the connection's buffer.
+//! They live until it lets go of them, also when the topic has dropped the run.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+
+use super::{encode, start::epoch_text};
+use crate::log::{Batch, Cursor, Limit, ReadError};
+
+/// Records in one run at the most: their ends are kept beside the bytes.
+const RUN_RECORDS: usize = 1_024;
+/// What an event has around its record, more or less: for the first guess of a run's size.
+const AROUND: usize = 48;
+
+/// The runs of all topics.
+pub(super) struct Cache {
+    topics: Mutex<HashMap<u64, Weak<TopicRuns>>>,
+    shared: Arc<Shared>,
+}
+
+/// What all topics' runs have in common.
+struct Shared {
+    run_bytes: usize,
+    topic_bytes: usize,
+    all_bytes: usize,
+    used: AtomicUsize,
+    /// Runs that were encoded, those of them that were kept, and takes of runs that were there.
+    encoded: AtomicU64,
+    kept: AtomicU64,
+    taken: AtomicU64,
+    /// Records and bytes that all streams took.
+    records: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// What the cache did so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Figures {
+    pub(super) bytes: usize,
+    pub(super) encoded: u64,
+    pub(super) kept: u64,
+    pub(super) taken: u64,
+    pub(super) delivered_records: u64,
+    pub(super) delivered_bytes: u64,
+}
+
+impl Cache {
+    pub(super) fn new(run_bytes: usize, topic_bytes: usize, all_bytes: usize) -> Self {
+        let shared = Shared {
+            run_bytes,
+            topic_bytes,
+            all_bytes,
+            used: AtomicUsize::new(0),
+            encoded: AtomicU64::new(0),
+            kept: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
+            records: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        };
+        Self { topics: Mutex::default(), shared: Arc::new(shared) }
+    }
+
+    /// The runs of the topic with this epoch. They go with the last stream that has them.
+    pub(super) fn topic(&self, epoch: u64) -> Arc<TopicRuns> {
+        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(runs) = topics.get(&epoch).and_then(Weak::upgrade) {
+            return runs;
+        }
+        topics.retain(|_, runs| runs.strong_count() > 0);
+        let runs = Arc::new(TopicRuns {
+            id: format!("id: {}:", epoch_text(epoch)),
+            runs: Mutex::default(),
+            shared: self.shared.clone(),
+        });
+        topics.insert(epoch, Arc::downgrade(&runs));
+        runs
+    }
+
+    pub(super) fn figures(&self) -> Figures {
+        // Relaxed: statistics.
+        Figures {
+            bytes: self.shared.used.load(Ordering::Relaxed),
+            encoded: self.shared.encoded.load(Ordering::Relaxed),
+            kept: self.shared.kept.load(Ordering::Relaxed),
+            taken: self.shared.taken.load(Ordering::Relaxed),
+            delivered_records: self.shared.records.load(Ordering::Relaxed),
+            delivered_bytes: self.shared.bytes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// The runs of one topic.
+pub(super) struct TopicRuns {
+    /// What every event of the topic begins with.
+    id: String,
+    runs: Mutex<Runs>,
+    shared: Arc<Shared>,
+}
+
+/// Runs in the order of their offsets. There may be holes between them.
+#[derive(Default)]
+struct Runs {
+    list: VecDeque<Run>,
+    bytes: usize,
+}
+
+struct Run {
+    first: u64,
+    /// Where each record's event ends.
+    ends: Vec<usize>,
+    bytes: Bytes,
+}
+
+impl Run {
+    fn next(&self) -> u64 {
+        self.first + self.ends.len() as u64
+    }
+
+    fn cost(&self) -> usize {
+        self.bytes.len() + self.ends.len() * size_of::<usize>()
+    }
+
+    /// The events from `offset` on, and how many there are.
+    fn from(&self, offset: u64) -> Option<(Bytes, usize)> {
+        let skipped = usize::try_from(offset.checked_sub(self.first)?).ok()?;
+        let left = self.ends.len().checked_sub(skipped).filter(|left| *left > 0)?;
+        let start = skipped.checked_sub(1).map_or(0, |before| self.ends[before]);
+        Some((self.bytes.slice(start..), left))
+    }
+}
+
+impl Runs {
+    fn find(&self, offset: u64) -> Option<(Bytes, usize)> {
+        let behind = self.list.partition_point(|run| run.first <= offset);
+        self.list.get(behind.checked_sub(1)?)?.from(offset)
+    }
+
+    /// Whether a run that begins here lies behind all others.
+    fn is_new(&self, first: u64) -> bool {
+        self.list.back().is_none_or(|last| last.next() <= first)
+    }
+}
+
+impl TopicRuns {
+    /// Takes the next events for `cursor`, which moves behind them; `None` if there is no record yet.
+    ///
+    /// # Errors
+    ///
+    /// As of the cursor.
+    pub(super) fn take(&self, cursor: &mut Cursor<[u8]>) -> Result<Option<Bytes>, ReadError> {
+        let before = cursor.offset();
+        let taken = self.find_or_encode(cursor)?;
+        if let Some(bytes) = &taken {
+            // Relaxed: statistics. Once for each run, not for each record.
+            self.shared.records.fetch_add(cursor.offset() - before, Ordering::Relaxed);
+            self.shared.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        }
+        Ok(taken)
+    }
+
+    fn find_or_encode(&self, cursor: &mut Cursor<[u8]>) -> Result<Option<Bytes>, ReadError> {
+        let mut runs = self.lock();
+        let offset = cursor.offset();
+        if let Some((bytes, records)) = runs.find(offset) {
+            drop(runs);
+            // Whoever encoded them saw them committed, and its lock came before ours: so they are
+            // shown, unless the cursor was evicted, which the peek says.
+            let limit = Limit { records, bytes: usize::MAX };
+            let seen = cursor.peek(limit, |batch| (batch.first_offset(), batch.len()))?;
+            if seen == Some((offset, records)) {
+                cursor.advance(records);
+                self.shared.taken.fetch_add(1, Ordering::Relaxed);
+                return Ok(Some(bytes));
+            }
+            debug_assert!(false, "{records} records at {offset} were encoded, {seen:?} is there");
+            return self.encode(cursor).map(|run| run.map(|run| run.bytes));
+        }
+        if !runs.is_new(offset) {
+            drop(runs);
+            return self.encode(cursor).map(|run| run.map(|run| run.bytes));
+        }
+        // Under the lock: the others that woke for the same record wait for it, instead of doing the
+        // same. It is as long as encoding one run takes.
+        let Some(run) = self.encode(cursor)? else { return Ok(None) };
+        let bytes = run.bytes.clone();
+        self.keep(&mut runs, run);
+        Ok(Some(bytes))
+    }
+
+    fn encode(&self, cursor: &mut Cursor<[u8]>) -> Result<Option<Run>, ReadError> {
+        let limit = Limit { records: RUN_RECORDS, bytes: self.shared.run_bytes };
+        let run = cursor.peek(limit, |batch| self.run(batch))?;
+        if let Some(run) = &run {
+            cursor.advance(run.ends.len());
+            self.shared.encoded.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(run)
+    }
+
+    fn run(&self, batch: &Batch<'_, [u8]>) -> Run {
+        let mut bytes = Vec::with_capacity(batch.payload().len() + batch.len() * AROUND);
+        let mut ends = Vec::with_capacity(batch.len());
+        for (offset, record) in batch.iter() {
+            encode::event(&mut bytes, &self.id, offset, record);
+            ends.push(bytes.len());
+        }
+        if bytes.capacity() > bytes.len() + bytes.len() / 2 {
+            bytes.shrink_to_fit();
+        }
+        Run { first: batch.first_offset(), ends, bytes: bytes.into() }
+    }
+
+    /// Keeps a run, if there is room for it.
+    fn keep(&self, runs: &mut Runs, run: Run) {
+        let cost = run.cost();
+        while runs.bytes + cost > self.shared.topic_bytes
+            && let Some(oldest) = runs.list.pop_front()
+        {
+            runs.bytes -= oldest.cost();
+            self.shared.used.fetch_sub(oldest.cost(), Ordering::Relaxed);
+        }
+        let all = self.shared.all_bytes;
+        let room = |used: usize| used.checked_add(cost).filter(|used| *used <= all);
+        let fits = runs.bytes + cost <= self.shared.topic_bytes
+            && self.shared.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok();
+        if fits {
+            runs.bytes += cost;
+            runs.list.push_back(run);
+            self.shared.kept.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Runs> {
+        // A panic while it was locked cannot leave it half changed: a run is pushed last of all.
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for TopicRuns {
+    fn drop(&mut self) {
+        let bytes = self.lock().bytes;
+        self.shared.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::{Log, Retention, Start};
+
+    fn log(records: usize) -> Log<[u8]> {
+        let builder = Log::<[u8]>::builder().segment_bytes(4096);
+        let log = builder.retention(Retention::Everything).build().unwrap();
+        for n in 0..records {
+            log.append(format!("record {n}").as_bytes()).unwrap();
+        }
+        log
+    }
+
+    /// What a stream that begins at `offset` gets, and in how many pieces.
+    fn read(runs: &TopicRuns, log: &Log<[u8]>, offset: u64) -> (String, usize) {
+        let mut cursor = log.subscribe(Start::At(offset)).unwrap();
+        let (mut all, mut pieces) = (Vec::new(), 0);
+        while let Some(bytes) = runs.take(&mut cursor).unwrap() {
+            all.extend_from_slice(&bytes);
+            pieces += 1;
+        }
+        assert_eq!(cursor.offset(), log.next_offset());
+        (String::from_utf8(all).unwrap(), pieces)
+    }
+
+    fn expected(log: &Log<[u8]>, from: u64) -> String {
+        let id = epoch_text(log.epoch());
+        (from..log.next_offset()).map(|n| format!("id: {id}:{n}\ndata: record {n}\n\n")).collect()
+    }
+
+    #[test]
+    fn one_encodes_and_all_take_it() {
+        let log = log(3);
+        let cache = Cache::new(1 << 16, 1 << 20, 1 << 20);
+        let runs = cache.topic(log.epoch());
+        for _ in 0..5 {
+            assert_eq!(read(&runs, &log, 0), (expected(&log, 0), 1));
+        }
+        // From the middle on, too.
+        assert_eq!(read(&runs, &log, 2), (expected(&log, 2), 1));
+        let figures = cache.figures();
+        assert_eq!((figures.encoded, figures.kept, figures.taken), (1, 1, 5));
+        // What comes later is a run of its own, which those in the middle reach in step.
+        log.append(b"record 3").unwrap();
+        assert_eq!(read(&runs, &log, 0), (expected(&log, 0), 2));
+        assert_eq!(read(&runs, &log, 1), (expected(&log, 1), 2));
+        assert_eq!(cache.figures().encoded, 2);
+    }
+
+    #[test]
+    fn readers_of_old_records_push_nothing_out() {
+        let log = log(1000);
+        let cache = Cache::new(64, 1 << 20, 1 << 20);
+        let runs = cache.topic(log.epoch());
+        assert_eq!(read(&runs, &log, 900).0, expected(&log, 900));
+        let kept = cache.figures().kept;
+        assert_eq!(read(&runs, &log, 0).0, expected(&log, 0));
+        assert_eq!(cache.figures().kept, kept);
+        let encoded = cache.figures().encoded;
+        assert_eq!(read(&runs, &log, 900).0, expected(&log, 900));
+        assert_eq!(cache.figures().encoded, encoded, "they are still there");
+    }
+
+    #[test]
+    fn what_is_kept_has_its_limits() {
+        let log = log(1000);
+        let cache = Cache::new(64, 1_000, 1 << 20);
+        let runs = cache.topic(log.epoch());
+        assert_eq!(read(&runs, &log, 0).0, expected(&log, 0));
+        assert!(cache.figures().bytes <= 1_000 && cache.figures().bytes > 500);
+        drop(runs);
+        assert_eq!(cache.figures().bytes, 0, "they go with the last stream");
+
+        let cache = Cache::new(64, 1 << 20, 2_000);
+        let runs: Vec<_> = (0..3).map(|_| self::log(100)).collect();
+        let held: Vec<_> = runs
+            .iter()
+            .map(|log| {
+                let runs = cache.topic(log.epoch());
+                assert_eq!(read(&runs, log, 0).0, expected(log, 0));
+                runs
+            })
+            .collect();
+        assert!(cache.figures().bytes <= 2_000 && cache.figures().bytes > 1_500);
+        drop(held);
+        let none = Cache::new(64, 1 << 20, 0);
+        let log = self::log(100);
+        assert_eq!(read(&none.topic(log.epoch()), &log, 0).0, expected(&log, 0));
+    }
+
+    #[test]
+    fn a_log_that_was_made_anew_has_runs_of_its_own() {
+        let cache = Cache::new(1 << 16, 1 << 20, 1 << 20);
+        let logs = [log(3), log(3)];
+        let runs = [cache.topic(logs[0].epoch()), cache.topic(logs[1].epoch())];
+        for (log, runs) in logs.iter().zip(&runs) {
+            assert_eq!(read(runs, log, 0).0, expected(log, 0));
+        }
+        assert!(Arc::ptr_eq(&runs[0], &cache.topic(logs[0].epoch())));
+    }
+
+    #[test]
+    fn streams_on_many_threads_get_the_same() {
+        let log = log(0);
+        let cache = Cache::new(1_000, 10_000, 1 << 20);
+        let publisher = log.clone();
+        std::thread::scope(|scope| {
+            let readers: Vec<_> = (0..4)
+                .map(|_| {
+                    let runs = cache.topic(log.epoch());
+                    let mut cursor = log.subscribe(Start::Earliest).unwrap();
+                    scope.spawn(move || {
+                        let mut all = Vec::new();
+                        loop {
+                            match runs.take(&mut cursor) {
+                                Ok(Some(bytes)) => all.extend_from_slice(&bytes),
+                                Ok(None) => std::thread::yield_now(),
+                                Err(ReadError::Closed) => break String::from_utf8(all).unwrap(),
+                                Err(error) => panic!("{error}"),
+                            }
+                        }
+                    })
+                })
+                .collect();
+            for n in 0..5_000 {
+                publisher.append(format!("record {n}").as_bytes()).unwrap();
+            }
+            publisher.close();
+            for reader in readers {
+                assert!(reader.join().unwrap() == expected(&log, 0));
+            }
+        });
+    }
+}

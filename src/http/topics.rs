@@ -1,0 +1,282 @@
+//! Topics: list, create, describe, close, delete.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    body::Body,
+    extract::State,
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{
+    answer, body,
+    door::Door,
+    problem::Problem,
+    request::{Parameters, TopicName},
+    start::{epoch_text, parse_digits},
+};
+use crate::{
+    broker::{ResolvedSettings, Topic, TopicSettings},
+    log,
+};
+
+/// The largest body of settings in bytes: many times what they need.
+const MAX_SETTINGS: usize = 4 << 10;
+/// Topics in one answer at the most, and unless the client asks for less.
+const MOST_TOPICS: u64 = 1_000;
+
+/// `GET /topics`.
+pub(super) async fn list(State(door): State<Arc<Door>>, uri: Uri) -> Result<Response, Problem> {
+    let parameters = Parameters::read(uri.query(), &["prefix", "after", "limit"])?;
+    let limit = parameters.get("limit", |text| match parse_digits(text) {
+        Some(limit @ 1..=MOST_TOPICS) => Ok(limit as usize),
+        _ => Err(format!("expected a number from 1 to {MOST_TOPICS}")),
+    })?;
+    let limit = limit.unwrap_or(MOST_TOPICS as usize);
+    let prefix = parameters.text("prefix").unwrap_or_default();
+    // One more than is told: whether there is more must be known now.
+    let mut found = door.broker.list(prefix, parameters.text("after"), limit + 1);
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let topics: Vec<Value> = found
+        .iter()
+        .map(|topic| {
+            json!({
+                "topic": &*topic.name,
+                "epoch": epoch_text(topic.epoch),
+                "first_offset": topic.first_offset,
+                "next_offset": topic.next_offset,
+                "cursors": topic.cursors,
+                "leases": topic.leases,
+                "bytes": topic.bytes,
+            })
+        })
+        .collect();
+    Ok(answer::json(&json!({ "topics": topics, "more": more })).into_response())
+}
+
+/// `GET /topics/{topic}`.
+pub(super) async fn describe(
+    State(door): State<Arc<Door>>,
+    TopicName(name): TopicName,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    Parameters::read(uri.query(), &[])?;
+    let topic = door.broker.topic(&name).ok_or_else(|| Problem::unknown_topic(&name))?;
+    Ok(answer::json(&description(&topic)).into_response())
+}
+
+/// `PUT /topics/{topic}`: makes it, or finds it as it was asked for.
+pub(super) async fn create(
+    State(door): State<Arc<Door>>,
+    TopicName(name): TopicName,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    Parameters::read(uri.query(), &[])?;
+    let too_large = |_| Problem::body_too_large(MAX_SETTINGS);
+    let body = body::read(&door, &headers, body, MAX_SETTINGS, too_large).await?;
+    let wish: Settings = match body.trim_ascii() {
+        b"" => Settings::default(),
+        text => {
+            serde_json::from_slice(text).map_err(|error| Problem::settings(error.to_string()))?
+        }
+    };
+    let settings = wish.to_broker()?;
+    let (topic, made) = door.broker.create_or_get(&name, &settings)?;
+    if !made && let Some(other) = differs(&settings, topic.settings()) {
+        return Err(Problem::topic_exists(&name, other));
+    }
+    let said = answer::json(&description(&topic));
+    if !made {
+        return Ok(said.into_response());
+    }
+    let place = HeaderValue::try_from(uri.path());
+    let place = place.map_err(|_| Problem::name("it cannot stand in an address"))?;
+    Ok((StatusCode::CREATED, [(header::LOCATION, place)], said).into_response())
+}
+
+/// `DELETE /topics/{topic}`.
+pub(super) async fn delete(
+    State(door): State<Arc<Door>>,
+    TopicName(name): TopicName,
+    uri: Uri,
+) -> Result<StatusCode, Problem> {
+    Parameters::read(uri.query(), &[])?;
+    door.broker.delete(&name)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /topics/{topic}/close`.
+pub(super) async fn close(
+    State(door): State<Arc<Door>>,
+    TopicName(name): TopicName,
+    uri: Uri,
+) -> Result<StatusCode, Problem> {
+    Parameters::read(uri.query(), &[])?;
+    door.broker.close(&name)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A topic's settings as a client writes them; what is left out is the server's default.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    segment_bytes: Option<usize>,
+    memory_limit: Option<u64>,
+    retention: Option<Retention>,
+    overflow: Option<Overflow>,
+}
+
+/// `"nothing"`, `"everything"`, `{"records": 1000}`, `{"bytes": 1048576}`, `{"age_ms": 3600000}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Retention {
+    Nothing,
+    Records(u64),
+    Bytes(u64),
+    AgeMs(u64),
+    Everything,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Overflow {
+    Block,
+    Reject,
+    Evict,
+}
+
+impl Settings {
+    fn to_broker(&self) -> Result<TopicSettings, Problem> {
+        if self.retention == Some(Retention::AgeMs(0)) {
+            return Err(Problem::settings("a retention of 0 ms; give at least 1, or \"nothing\""));
+        }
+        Ok(TopicSettings {
+            segment_bytes: self.segment_bytes,
+            memory_limit: self.memory_limit,
+            retention: self.retention.map(|retention| match retention {
+                Retention::Nothing => log::Retention::Nothing,
+                Retention::Records(records) => log::Retention::Records(records),
+                Retention::Bytes(bytes) => log::Retention::Bytes(bytes),
+                Retention::AgeMs(ms) => log::Retention::Age(Duration::from_millis(ms)),
+                Retention::Everything => log::Retention::Everything,
+            }),
+            overflow: self.overflow.map(|overflow| match overflow {
+                Overflow::Block => log::Overflow::Block,
+                Overflow::Reject => log::Overflow::Reject,
+                Overflow::Evict => log::Overflow::Evict,
+            }),
+        })
+    }
+}
+
+/// The first setting that was asked for and is another one.
+fn differs(wish: &TopicSettings, is: &ResolvedSettings) -> Option<&'static str> {
+    let differs = |differs: bool, name| differs.then_some(name);
+    differs(wish.segment_bytes.is_some_and(|wish| wish != is.segment_bytes), "segment_bytes")
+        .or(differs(wish.memory_limit.is_some_and(|wish| wish != is.memory_limit), "memory_limit"))
+        .or(differs(wish.retention.is_some_and(|wish| wish != is.retention), "retention"))
+        .or(differs(wish.overflow.is_some_and(|wish| wish != is.overflow), "overflow"))
+}
+
+fn retention(retention: log::Retention) -> Retention {
+    match retention {
+        log::Retention::Nothing => Retention::Nothing,
+        log::Retention::Records(records) => Retention::Records(records),
+        log::Retention::Bytes(bytes) => Retention::Bytes(bytes),
+        log::Retention::Age(age) => Retention::AgeMs(millis(age)),
+        log::Retention::Everything => Retention::Everything,
+    }
+}
+
+fn overflow(overflow: log::Overflow) -> Overflow {
+    match overflow {
+        log::Overflow::Block => Overflow::Block,
+        log::Overflow::Reject => Overflow::Reject,
+        log::Overflow::Evict => Overflow::Evict,
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Everything about a topic, under the names that `psa topics describe --json` has.
+fn description(topic: &Topic) -> Value {
+    let (stats, leases) = topic.describe();
+    let settings = topic.settings();
+    json!({
+        "topic": topic.name(),
+        "durability": "memory",
+        "closed": stats.closed,
+        "epoch": epoch_text(stats.epoch),
+        "first_offset": stats.first_offset,
+        "next_offset": stats.next_offset,
+        "settings": {
+            "segment_bytes": settings.segment_bytes,
+            "memory_limit": settings.memory_limit,
+            "retention": retention(settings.retention),
+            "overflow": overflow(settings.overflow),
+        },
+        "appended_bytes": stats.appended_bytes,
+        "live_segments": stats.live_segments,
+        "live_bytes": stats.live_bytes,
+        "pooled_segments": stats.pooled_segments,
+        "pooled_bytes": stats.pooled_bytes,
+        "unlinked_segments": stats.unlinked_segments,
+        "unlinked_bytes": stats.unlinked_bytes,
+        "cursors": stats.cursors,
+        "leases": leases.iter().map(|lease| json!({
+            "name": lease.name,
+            "committed": lease.committed,
+            "held": lease.held,
+            "expires_in_ms": lease.expires_in.map(millis),
+        })).collect::<Vec<_>>(),
+        "slowest": stats.slowest.map(|slowest| json!({
+            "first_offset": slowest.first_offset,
+            "next_offset": slowest.next_offset,
+            "cursors": slowest.cursors,
+            "segments": slowest.segments,
+            "bytes": slowest.bytes,
+            "records": slowest.records,
+        })),
+        "evictions": stats.evictions,
+        "reader_waits": stats.reader_waits,
+        "publisher_waits": stats.publisher_waits,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_read_as_they_are_shown() {
+        for text in [
+            r#""nothing""#,
+            r#""everything""#,
+            r#"{"records":1000}"#,
+            r#"{"bytes":1048576}"#,
+            r#"{"age_ms":5}"#,
+        ] {
+            let settings: Settings =
+                serde_json::from_str(&format!("{{\"retention\":{text}}}")).unwrap();
+            let kept = settings.to_broker().unwrap().retention.unwrap();
+            assert_eq!(serde_json::to_string(&retention(kept)).unwrap(), text);
+        }
+        for bad in [
+            r#"{"retentoin":"nothing"}"#,
+            r#"{"retention":{"hours":1}}"#,
+            r#"{"overflow":"drop"}"#,
+            r#"{"memory_limit":-1}"#,
+            "[]",
+        ] {
+            assert!(serde_json::from_str::<Settings>(bad).is_err(), "{bad}");
+        }
+    }
+}

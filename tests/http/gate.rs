@@ -1,0 +1,193 @@
+//! Who may come in, and how many: tokens, browsers, connections, time.
+
+use std::time::Duration;
+
+use psa::{
+    broker::{Broker, BrokerConfig},
+    http::{HttpBindError, HttpConfig, HttpServer, Token},
+};
+
+use super::support::*;
+
+#[tokio::test]
+async fn nothing_goes_without_the_token() {
+    let server = serve(|config, _| config.token = Some(Token::new("s3cret")));
+    let lines = [
+        "GET /topics",
+        "GET /topics/t",
+        "PUT /topics/t",
+        "POST /topics/t",
+        "DELETE /topics/t",
+        "POST /topics/t/close",
+        "GET /topics/t/records",
+    ];
+    for line in lines {
+        for wrong in ["", "Bearer", "Bearer s3cre", "Bearer s3crets", "Basic s3cret", "s3cret"] {
+            let answer = server.ask(line, &[("authorization", wrong)], b"").await;
+            answer.problem(401, "unauthorized");
+            assert_eq!(answer.header("www-authenticate"), Some("Bearer realm=\"psa\""));
+        }
+        server.ask(line, &[], b"").await.problem(401, "unauthorized");
+    }
+    assert_eq!(server.broker.topics(), 0);
+    let token = [("authorization", "Bearer s3cret")];
+    server.ask("POST /topics/t", &token, b"x").await.ok();
+    server.ask("GET /topics/t/records", &token, b"").await.ok();
+}
+
+#[tokio::test]
+async fn a_body_is_not_read_before_the_token() {
+    let server = serve(|config, _| config.token = Some(Token::new("s3cret")));
+    let mut client = Client::new(server.address).await;
+    // A body is announced and never sent.
+    client.send(b"POST /topics/t HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n").await;
+    client.answer().await.unwrap().problem(401, "unauthorized");
+}
+
+#[tokio::test]
+async fn a_public_address_needs_a_token() {
+    let broker = || Broker::new(BrokerConfig::default()).unwrap();
+    let config = HttpConfig { listen: "0.0.0.0:0".parse().unwrap(), ..HttpConfig::default() };
+    let refused = HttpServer::bind_with(config.clone(), broker());
+    assert!(matches!(refused, Err(HttpBindError::PublicWithoutToken { .. })), "{refused:?}");
+    let with_token = HttpConfig { token: Some(Token::new("x")), ..config.clone() };
+    HttpServer::bind_with(with_token, broker()).unwrap();
+    let allowed = HttpConfig { allow_public_without_token: true, ..config };
+    let server = HttpServer::bind_with(allowed, broker()).unwrap();
+    let taken = HttpConfig { listen: server.local_addr(), ..HttpConfig::default() };
+    let taken = HttpConfig { allow_public_without_token: true, ..taken };
+    let error = HttpServer::bind_with(taken, broker()).unwrap_err();
+    assert!(matches!(error, HttpBindError::PortTaken { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_can_do_nothing() {
+    let server = serve(|config, _| config.origins = vec!["https://good.example".into()]);
+    let evil = [("origin", "https://evil.example")];
+    server.ask("POST /topics/t", &evil, b"x").await.problem(403, "foreign-origin");
+    let image = [("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "no-cors")];
+    server.ask("GET /topics", &image, b"").await.problem(403, "foreign-origin");
+    // Rebinding: the page's own name points to us.
+    let rebound = [("host", "evil.example:9854"), ("origin", "http://evil.example:9854")];
+    server.ask("POST /topics/t", &rebound, b"x").await.problem(421, "foreign-host");
+    assert_eq!(server.broker.topics(), 0);
+
+    let good = [("origin", "https://good.example")];
+    let answer = server.ask("POST /topics/t", &good, b"x").await;
+    answer.ok();
+    assert_eq!(answer.header("access-control-allow-origin"), Some("https://good.example"));
+    let asks = [good[0], ("access-control-request-method", "DELETE")];
+    let preflight = server.ask("OPTIONS /topics/t", &asks, b"").await;
+    assert_eq!(preflight.status, 200);
+    assert!(preflight.header("access-control-allow-methods").unwrap().contains("DELETE"));
+    let evil = [evil[0], asks[1]];
+    server.ask("OPTIONS /topics/t", &evil, b"").await.problem(403, "foreign-origin");
+    let own = [("host", "127.0.0.1:9854"), ("origin", "http://127.0.0.1:9854")];
+    let answer = server.ask("POST /topics/t", &own, b"x").await;
+    answer.ok();
+    assert_eq!(answer.header("access-control-allow-origin"), None, "its own pages need none");
+}
+
+#[tokio::test]
+async fn a_connection_too_many_is_told_so() {
+    let server = serve(|config, _| config.limits.max_connections = 2);
+    let mut first = Client::new(server.address).await;
+    first.ask("POST /topics/t", &[], b"x").await.ok();
+    let mut second = Client::new(server.address).await;
+    second.ask("POST /topics/t", &[], b"x").await.ok();
+    let mut third = Client::new(server.address).await;
+    let refused = third.answer().await.expect("a word before the end");
+    assert_eq!(refused.problem(503, "too-many-connections")["max"], 2);
+    assert!(third.is_closed().await);
+    first.ask("POST /topics/t", &[], b"x").await.ok();
+    drop(second);
+    until("there is room", || server.handle.connections() < 2).await;
+    server.publish("t", b"x").await;
+}
+
+#[tokio::test]
+async fn who_says_nothing_or_half_is_sent_away() {
+    let short = Duration::from_millis(200);
+    let server = serve(|config, _| {
+        config.limits.head_timeout = short;
+        config.limits.body_timeout = short;
+    });
+    let mut clients = Vec::new();
+    for half in [
+        &b""[..],
+        b"GET /to",
+        b"PRI * HTTP/2.0\r\n",
+        b"GET /topics HTTP/1.1\r\nHost: localhost\r\nX-Slow: ",
+    ] {
+        let mut client = Client::new(server.address).await;
+        client.send(half).await;
+        clients.push(client);
+    }
+    for mut client in clients {
+        // A 408 is allowed, a request is not waited for.
+        while client.until(b"\n").await.is_some() {}
+        assert!(client.is_closed().await);
+    }
+    let mut client = Client::new(server.address).await;
+    client
+        .send(b"POST /topics/t HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhalf")
+        .await;
+    client.answer().await.unwrap().problem(408, "body-timeout");
+    // One that idles between requests goes, too.
+    let mut client = Client::new(server.address).await;
+    client.ask("GET /topics", &[], b"").await.ok();
+    assert!(client.is_closed().await);
+    assert!(server.broker.topic("t").is_none());
+    until("no connection is left", || server.handle.connections() == 0).await;
+}
+
+#[tokio::test]
+async fn what_is_malformed_is_answered_and_ends_its_connection_alone() {
+    let server = serve(|_, _| {});
+    let mut good = Client::new(server.address).await;
+    good.ask("POST /topics/t", &[], b"x").await.ok();
+    let long = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(100_000));
+    let fields = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(1000));
+    let cases: [(&[u8], &[u16]); 6] = [
+        (b"\0\x01\x02\r\n\r\n", &[400]),
+        (b"GET / HTTP/9.9\r\n\r\n", &[400, 505]),
+        (b"POST /topics/t HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n", &[400]),
+        (b"POST /topics/t HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", &[400]),
+        (long.as_bytes(), &[400, 414, 431]),
+        (fields.as_bytes(), &[400, 431]),
+    ];
+    for (bytes, expected) in cases {
+        let mut client = Client::new(server.address).await;
+        client.send(bytes).await;
+        let answer = client.answer().await.expect("an answer");
+        assert!(expected.contains(&answer.status), "{}: {expected:?}", answer.status);
+    }
+    good.ask("POST /topics/t", &[], b"x").await.ok();
+    assert_eq!(server.broker.topic("t").unwrap().log().next_offset(), 2);
+}
+
+#[tokio::test]
+async fn a_drain_finishes_what_was_begun_and_an_abort_does_not() {
+    let server = serve(|_, _| {});
+    server.publish("t", b"x").await;
+    let topic = server.broker.topic("t").unwrap();
+    let mut idle = Client::new(server.address).await;
+    idle.ask("GET /topics", &[], b"").await.ok();
+    let mut waiting = Client::new(server.address).await;
+    waiting.send(&request("GET /topics/t/records?from=next&wait=1h", &[], b"")).await;
+    until("the reader waits", || topic.log().stats().cursors == 1).await;
+    server.handle.drain();
+    waiting.answer().await.unwrap().problem(503, "shutting-down");
+    assert!(waiting.is_closed().await && idle.is_closed().await);
+    until("the door is closed", || server.task.is_finished()).await;
+
+    let server = serve(|config, _| config.limits.drain_timeout = PATIENCE * 10);
+    let mut half = Client::new(server.address).await;
+    half.send(b"POST /topics/t HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhalf")
+        .await;
+    until("it is there", || server.handle.connections() == 1).await;
+    server.handle.drain();
+    server.handle.abort();
+    assert!(half.is_closed().await);
+    until("the door is closed", || server.task.is_finished()).await;
+}

@@ -1,0 +1,121 @@
+//! The real binary with both doors.
+
+use std::net::SocketAddr;
+
+use super::harness::*;
+use super::stream::Stream;
+use super::support::Client;
+
+/// A `psa serve` with both doors on free ports.
+pub(crate) struct Door {
+    pub(crate) server: Server,
+    pub(crate) http: SocketAddr,
+    pub(crate) runtime: tokio::runtime::Runtime,
+}
+
+impl Door {
+    #[track_caller]
+    pub(crate) fn start(flags: &[&str]) -> Door {
+        Self::over(Server::start(&[&["--http", "127.0.0.1:0"], flags].concat()))
+    }
+
+    #[track_caller]
+    pub(crate) fn start_with_token(token: &'static str, flags: &[&str]) -> Door {
+        let flags = [&["--http", "127.0.0.1:0"], flags].concat();
+        Self::over(Server::start_with_token(token, &flags))
+    }
+
+    fn over(mut server: Server) -> Door {
+        let http = http_address(&mut server);
+        Door { server, http, runtime: tokio::runtime::Runtime::new().expect("a runtime") }
+    }
+}
+
+/// Where the HTTP door listens, from what the server says at its start.
+#[track_caller]
+pub(crate) fn http_address(server: &mut Server) -> SocketAddr {
+    eventually("the address of the HTTP door", || {
+        let said = String::from_utf8(server.process().stdout()).expect("text");
+        let address = said.split_once("curl -N http://").and_then(|(_, behind)| {
+            behind.split_once('/').and_then(|(address, _)| address.parse().ok())
+        });
+        address.ok_or(said)
+    })
+}
+
+#[test]
+fn what_one_door_takes_the_other_one_gives() {
+    let mut door = Door::start(&[]);
+    let mut stream = door.runtime.block_on(Stream::open(door.http, "t/events", None));
+    door.server.publish(&["pub", "t"], b"over the binary door\n").expect(exit::DONE);
+    let event = door.runtime.block_on(stream.record());
+    assert_eq!((event.data.as_str(), event.offset()), ("over the binary door", 0));
+
+    let subscriber = door.server.spawn(&["sub", "t", "--count", "3"]);
+    door.runtime.block_on(async {
+        let mut client = Client::new(door.http).await;
+        client.ask("POST /topics/t", &[], b"over HTTP").await.ok();
+    });
+    // The subscriber may still be on its way when the record is there.
+    eventually("its connection in the figures", || {
+        let metrics = door
+            .runtime
+            .block_on(async { Client::new(door.http).await.ask("GET /metrics", &[], b"").await });
+        let seen = metrics.text().contains("psa_connections 1\n");
+        if seen { Ok(()) } else { Err(metrics.text().to_owned()) }
+    });
+    door.server.publish(&["pub", "t"], b"the last one\n").expect(exit::DONE);
+    let run = subscriber.wait().expect(exit::DONE);
+    assert_eq!(run.text(), "over the binary door\nover HTTP\nthe last one\n");
+    assert_eq!(door.runtime.block_on(stream.record()).data, "over HTTP");
+    assert_eq!(door.runtime.block_on(stream.record()).data, "the last one");
+
+    // A signal drains both.
+    door.server.process().signal(rustix::process::Signal::TERM);
+    let end = door.runtime.block_on(stream.record());
+    assert_eq!(end.json("end")["reason"], "shutting-down");
+    assert_eq!(door.runtime.block_on(stream.try_next()), None);
+    door.server.take_process().wait().expect(exit::DONE);
+}
+
+#[test]
+fn a_server_that_was_killed_says_that_it_is_another_one() {
+    let mut door = Door::start(&[]);
+    door.server.publish(&["pub", "t"], b"a\nb\n").expect(exit::DONE);
+    let mut stream = door.runtime.block_on(Stream::open(door.http, "t/events", None));
+    let last = door.runtime.block_on(async {
+        assert_eq!(stream.record().await.data, "a");
+        stream.record().await
+    });
+    let http = door.http.to_string();
+    door.server.restart(&["--http", &http]);
+    assert_eq!(http_address(&mut door.server), door.http);
+    door.runtime.block_on(async {
+        assert_eq!(stream.try_next().await.map(|event| event.name), Some("caught-up".into()));
+        assert_eq!(stream.try_next().await, None, "cut short");
+        // As a browser does: the same address, with the last id.
+        let mut again = Stream::open(door.http, "t/events", Some(&last.id)).await;
+        let gap = again.record().await.json("gap");
+        assert_eq!((&gap["reason"], &gap["first_missed"]), (&"other-epoch".into(), &2.into()));
+        assert_eq!(gap["next_offset"], 0);
+        let mut client = Client::new(door.http).await;
+        client.ask("POST /topics/t", &[], b"new").await.ok();
+        assert_eq!(again.record().await.data, "new");
+    });
+}
+
+#[test]
+fn the_door_is_closed_unless_it_is_asked_for_and_says_what_is_wrong() {
+    let mut server = Server::start(&[]);
+    assert!(!String::from_utf8(server.process().stdout()).unwrap().contains("curl"));
+    let taken = server.address.to_string();
+    let refused = |flags: &[&str]| {
+        let all = [&["serve", "--listen", "127.0.0.1:0", "--log-level", "off"], flags].concat();
+        server.run(&all)
+    };
+    refused(&["--http", &taken]).expect_line(exit::FAILED, &[&taken, "in use"]);
+    refused(&["--http", "0.0.0.0:0"]).expect_line(exit::USAGE, &["--http-listen", "no token"]);
+    refused(&["--http", "nonsense"]).expect_line(exit::USAGE, &["--http-listen", "HOST:PORT"]);
+    let bad = ["--http", "127.0.0.1:0", "--http-origins", "example.org"];
+    refused(&bad).expect_line(exit::FAILED, &["example.org"]);
+}

@@ -1,0 +1,89 @@
+//! Making, describing, listing, closing and deleting topics.
+
+use serde_json::json;
+
+use super::support::*;
+
+#[tokio::test]
+async fn a_topic_is_made_described_closed_and_deleted() {
+    let server = serve(|_, _| {});
+    let settings = json!({
+        "segment_bytes": 8192, "memory_limit": 1 << 20, "retention": {"records": 5}, "overflow": "evict",
+    });
+    let body = settings.to_string();
+    let made = server.ask("PUT /topics/a%2Fb", &[], body.as_bytes()).await;
+    assert_eq!(made.status, 201, "{}", made.text());
+    assert_eq!(made.header("location"), Some("/topics/a%2Fb"));
+    assert_eq!(made.json()["settings"], settings);
+
+    // Again: what is asked for is there, or is not.
+    let again = server.ask("PUT /topics/a%2Fb", &[], body.as_bytes()).await.ok();
+    assert_eq!(again["epoch"], made.json()["epoch"]);
+    server.ask("PUT /topics/a%2Fb", &[], b"").await.ok();
+    let other = server.ask("PUT /topics/a%2Fb", &[], b"{\"overflow\":\"block\"}").await;
+    assert!(other.problem(409, "topic-exists")["detail"].as_str().unwrap().contains("overflow"));
+
+    let said = server.get("/topics/a%2Fb").await.ok();
+    assert_eq!((&said["topic"], &said["durability"]), (&json!("a/b"), &json!("memory")));
+    assert_eq!((&said["next_offset"], &said["closed"]), (&json!(0), &json!(false)));
+    assert!(server.broker.topic("a/b").is_some());
+
+    assert_eq!(server.ask("POST /topics/a%2Fb/close", &[], b"").await.status, 204);
+    server.ask("POST /topics/a%2Fb", &[], b"x").await.problem(409, "topic-closed");
+    assert_eq!(server.get("/topics/a%2Fb").await.ok()["closed"], true);
+
+    assert_eq!(server.ask("DELETE /topics/a%2Fb", &[], b"").await.status, 204);
+    for line in ["GET /topics/a%2Fb", "DELETE /topics/a%2Fb", "POST /topics/a%2Fb/close"] {
+        server.ask(line, &[], b"").await.problem(404, "unknown-topic");
+    }
+}
+
+#[tokio::test]
+async fn a_list_is_told_in_pieces() {
+    let server = serve(|_, _| {});
+    for name in ["b", "a1", "a2", "a3", "c"] {
+        server.publish(name, b"x").await;
+    }
+    let names = |said: &serde_json::Value| -> Vec<String> {
+        let topics = said["topics"].as_array().unwrap().iter();
+        topics.map(|topic| topic["topic"].as_str().unwrap().to_owned()).collect()
+    };
+    let all = server.get("/topics").await.ok();
+    assert_eq!(names(&all), ["a1", "a2", "a3", "b", "c"]);
+    assert_eq!(all["more"], false);
+    assert_eq!(all["topics"][0]["next_offset"], 1);
+    let some = server.get("/topics?prefix=a&limit=2").await.ok();
+    assert_eq!((names(&some), &some["more"]), (vec!["a1".into(), "a2".into()], &json!(true)));
+    let rest = server.get("/topics?prefix=a&limit=2&after=a2").await.ok();
+    assert_eq!((names(&rest), &rest["more"]), (vec!["a3".into()], &json!(false)));
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_said() {
+    let server = serve(|_, topics| topics.max_topics = 1);
+    for bad in
+        ["{", "[]", "{\"retentoin\":1}", "{\"retention\":{\"age_ms\":0}}", "{\"segment_bytes\":1}"]
+    {
+        server.ask("PUT /topics/t", &[], bad.as_bytes()).await.problem(400, "bad-settings");
+    }
+    let long = "x".repeat(256);
+    for name in ["%00", "%ff", &long] {
+        server.ask(&format!("PUT /topics/{name}"), &[], b"").await.problem(400, "bad-name");
+    }
+    server.get("/topics?prefx=a").await.problem(400, "bad-parameter");
+    server.get("/topics?limit=0").await.problem(400, "bad-parameter");
+    server.ask("PUT /topics/t?x=1", &[], b"").await.problem(400, "bad-parameter");
+    assert_eq!(server.ask("PUT /topics/t", &[], b"{}").await.status, 201);
+    server.ask("PUT /topics/u", &[], b"").await.problem(507, "too-many-topics");
+    server.ask("PUT /topics/t", &[], &[b' '; 5000]).await.problem(413, "body-too-large");
+
+    for path in ["/", "/topic", "/topics/", "/topics/t/u", "/topics/t/records/"] {
+        server.get(path).await.problem(404, "not-found");
+    }
+    let wrong = server.ask("PATCH /topics/t", &[], b"").await;
+    wrong.problem(405, "method-not-allowed");
+    let allowed = wrong.header("allow").expect("what is allowed");
+    for method in ["GET", "PUT", "POST", "DELETE"] {
+        assert!(allowed.contains(method), "{allowed}");
+    }
+}
