@@ -242,7 +242,12 @@ impl<R: Record + ?Sized> Chain<R> {
                 return Ok(offsets);
             }
             let mut guard = self.enter();
-            let tail: *const Segment<R> = self.tail(&guard);
+            let tail = self.tail(&guard);
+            if tail.has_room(records, slots) {
+                // Another publisher has linked it since: sealed now, it would be wasted.
+                continue;
+            }
+            let tail: *const Segment<R> = tail;
             self.extend(tail, records, slots, &mut guard)?;
         }
     }

@@ -42,8 +42,9 @@ impl<R: Record + ?Sized> Chain<R> {
             let After::Segment(next) = self.after(head) else { return };
             if !self.is_past_retention(next, guard) {
                 // Nobody stands in the way any more of a publisher that waits: at the limit it takes
-                // what only retention keeps.
-                if self.config.overflow == Overflow::Block {
+                // what only retention keeps. (Not while somebody does, or has it closed: publishers
+                // come by here, too, when they look for room, and would wake each other for ever.)
+                if self.config.overflow == Overflow::Block && head.is_unpinned() {
                     self.room.notify();
                 }
                 return;

@@ -173,6 +173,12 @@ impl<R: Record + ?Sized> Segment<R> {
         }
     }
 
+    /// Whether an append of this size would find room at this moment.
+    pub(super) fn has_room(&self, records: usize, slots: usize) -> bool {
+        let word = self.word();
+        !word.sealed() && self.layout.fits(word, records, slots)
+    }
+
     /// Writes and commits what was reserved. `now` is asked for the time of records that keep one.
     #[inline]
     pub(super) fn fill(
@@ -458,6 +464,11 @@ impl<R: Record + ?Sized> Segment<R> {
     /// How many cursors stand here.
     pub(super) fn pinned(&self) -> u32 {
         self.pins.load(Ordering::Relaxed) & !Self::CLOSED
+    }
+
+    /// Whether [`close_if_unpinned`](Self::close_if_unpinned) would succeed at this moment.
+    pub(super) fn is_unpinned(&self) -> bool {
+        self.pins.load(Ordering::Relaxed) == 0
     }
 
     /// Whether nothing of an earlier use is left. A pin, a seal or a record in a segment that nobody

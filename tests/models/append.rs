@@ -2,8 +2,9 @@
 
 use shuttle::thread;
 
-use crate::explore::{Canary, assert_all_collected, explore, read_available, tiny};
+use crate::explore::explore;
 use crate::log::{Log, Start};
+use crate::support::{Canary, assert_all_collected, read_available, read_to_end, tiny};
 
 /// Three publishers, two records a segment: every offset is dealt out once, the log holds each
 /// record at its offset, and each publisher's records stand in its order.
@@ -64,7 +65,7 @@ fn an_exclusive_publisher_is_followed_across_segments() {
     explore(|| {
         let (mut publisher, log) = tiny::<Canary>().build_exclusive().unwrap();
         let cursor = log.subscribe(Start::Earliest).unwrap();
-        let reader = thread::spawn(move || crate::explore::read_to_end(cursor));
+        let reader = thread::spawn(move || read_to_end(cursor));
         for n in 0..5 {
             assert_eq!(publisher.append(Canary::new(n)).unwrap(), n);
         }

@@ -2,34 +2,14 @@
 
 use shuttle::thread;
 
-use crate::explore::{Canary, assert_all_collected, explore, tiny};
-use crate::log::{Budget, Cursor, Log, Overflow, ReadError, Start};
+use crate::explore::explore;
+use crate::log::{Budget, Log, Overflow, Start};
+use crate::support::{Canary, assert_all_collected, read_or_miss, segment, tiny};
 use crate::sync::Arc;
 
 /// A log of three segments that evicts.
 fn evicting() -> Log<Canary> {
-    let segment = tiny::<Canary>().build().unwrap().stats().live_bytes;
-    tiny().memory_limit(3 * segment).overflow(Overflow::Evict).build().unwrap()
-}
-
-/// Reads once; accounts for every offset, read or missed.
-fn read(cursor: &mut Cursor<Canary>, expected: &mut u64) -> bool {
-    let seen = cursor.try_next(|batch| {
-        shuttle::thread::yield_now();
-        for (offset, value) in batch.iter() {
-            assert_eq!((offset, value.read()), (*expected, *expected));
-            *expected += 1;
-        }
-    });
-    match seen {
-        Ok(seen) => seen.is_some(),
-        Err(ReadError::Lagged(lagged)) => {
-            assert_eq!(lagged.first_missed, *expected);
-            *expected += lagged.missed;
-            true
-        }
-        Err(other) => panic!("{other}"),
-    }
+    tiny().memory_limit(3 * segment()).overflow(Overflow::Evict).build().unwrap()
 }
 
 #[test]
@@ -40,7 +20,7 @@ fn eviction_accounts_for_every_record() {
         let reader = thread::spawn(move || {
             let mut expected = 0;
             for _ in 0..3 {
-                read(&mut cursor, &mut expected);
+                read_or_miss(&mut cursor, &mut expected);
             }
             (cursor, expected)
         });
@@ -51,7 +31,7 @@ fn eviction_accounts_for_every_record() {
             assert!(memory <= stats.memory_limit.unwrap(), "{stats:?}");
         }
         let (mut cursor, mut expected) = reader.join().unwrap();
-        while read(&mut cursor, &mut expected) {}
+        while read_or_miss(&mut cursor, &mut expected) {}
         assert_eq!(expected, 9);
     });
 }
@@ -64,7 +44,7 @@ fn evicted_cursors_can_be_dropped_at_any_moment() {
         let readers = cursors.map(|mut cursor| {
             thread::spawn(move || {
                 let mut expected = 0;
-                read(&mut cursor, &mut expected);
+                read_or_miss(&mut cursor, &mut expected);
                 drop(cursor);
             })
         });
@@ -85,8 +65,7 @@ fn evicted_cursors_can_be_dropped_at_any_moment() {
 #[test]
 fn what_an_eviction_uncovers_is_collected() {
     explore(|| {
-        let segment = tiny::<Canary>().build().unwrap().stats().live_bytes;
-        let budget = Arc::new(Budget::new(3 * segment));
+        let budget = Arc::new(Budget::new(3 * segment()));
         let builder = tiny::<Canary>().budget(budget.clone()).overflow(Overflow::Evict);
         let log = builder.build().unwrap();
         let _stalled = log.subscribe(Start::Earliest).unwrap();
@@ -101,6 +80,34 @@ fn what_an_eviction_uncovers_is_collected() {
         }
         if log.stats().evictions > 0 {
             assert_all_collected(&log);
+        }
+    });
+}
+
+/// An exclusive publisher keeps its own pointer to the segment that it stands in, and renews its guard
+/// while it makes room.
+#[test]
+fn an_exclusive_publisher_evicts_behind_itself() {
+    explore(|| {
+        let builder = tiny::<Canary>().memory_limit(2 * segment()).overflow(Overflow::Evict);
+        let (mut publisher, log) = builder.build_exclusive().unwrap();
+        let readers = [0, 1].map(|_| {
+            let mut cursor = log.subscribe(Start::Earliest).unwrap();
+            thread::spawn(move || {
+                let mut expected = 0;
+                for _ in 0..2 {
+                    read_or_miss(&mut cursor, &mut expected);
+                }
+                (cursor, expected)
+            })
+        });
+        for n in 0..7 {
+            assert_eq!(publisher.append(Canary::new(n)).unwrap(), n);
+        }
+        for reader in readers {
+            let (mut cursor, mut expected) = reader.join().unwrap();
+            while read_or_miss(&mut cursor, &mut expected) {}
+            assert_eq!(expected, 7);
         }
     });
 }

@@ -2,13 +2,10 @@
 
 use shuttle::thread;
 
-use crate::explore::{Canary, explore, read_available, tiny};
+use crate::explore::explore;
 use crate::log::{Budget, Log, Start};
+use crate::support::{Canary, read_available, segment, tiny};
 use crate::sync::Arc;
-
-fn segment() -> u64 {
-    tiny::<Canary>().build().unwrap().stats().live_bytes
-}
 
 /// Two publishers need the same next segment, and the budget has room for one candidate. The one
 /// that is refused goes on in the segment that the other one links, though no memory comes back.

@@ -1,11 +1,12 @@
 //! Models of the log's races, explored by shuttle over the very source that ships: `log` below is
 //! `src/log`, included with a `sync` of this crate (`sync.rs` here).
 //!
-//! Each model runs under a random scheduler and under PCT. The seed is printed; a failure prints the
-//! schedule, and how to replay it. More schedules:
+//! Each model runs under random schedulers and under PCT (`explore.rs`). The seed is printed; a failure
+//! prints the schedule, and how to replay it. More schedules of all models, or of one:
 //!
 //! ```text
-//! PSA_TEST_SCHEDULES=1000000 PSA_TEST_SEED=1 cargo test --test models
+//! .ci/models 40000000
+//! PSA_TEST_SCHEDULES=1000000 PSA_TEST_SEED=1 cargo test --test models the_cascade
 //! ```
 //!
 //! What a run cannot see: reorderings that weak memory allows (shuttle is sequentially consistent),
@@ -22,11 +23,17 @@ mod log;
 mod sync;
 
 mod explore;
+mod support;
 
 mod append;
 mod attach;
+mod cancel;
 mod close;
 mod collect;
 mod evict;
+mod lease;
 mod limit;
+mod retention;
+mod reuse;
+mod teardown;
 mod wait;

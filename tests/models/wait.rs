@@ -2,12 +2,10 @@
 
 use shuttle::future::block_on;
 use shuttle::thread;
-use std::future::Future;
-use std::pin::pin;
-use std::task::Poll;
 
-use crate::explore::{Canary, explore, read_to_end, tiny};
-use crate::log::{Cursor, Log, Start};
+use crate::explore::explore;
+use crate::log::{Log, Start};
+use crate::support::{Canary, read_to_end, take, tiny};
 
 /// Blocking readers, each of which has to see every record.
 #[test]
@@ -28,13 +26,6 @@ fn blocking_readers_miss_no_wake_up() {
     });
 }
 
-async fn take(cursor: &mut Cursor<Canary>, upto: u64) {
-    while cursor.offset() < upto {
-        let read = |(_, value): (u64, &Canary)| assert!(value.read() < upto);
-        cursor.next(|batch| batch.iter().for_each(read)).await.unwrap();
-    }
-}
-
 /// More waiters than a notifier wakes: the rest of the wake-ups is the waiters' own.
 #[test]
 fn the_cascade_reaches_every_task() {
@@ -46,38 +37,6 @@ fn the_cascade_reaches_every_task() {
         });
         log.append(Canary::new(0)).unwrap();
         for reader in readers {
-            reader.join().unwrap();
-        }
-    });
-}
-
-/// A future that is polled once and then dropped, perhaps between its wake-up and its next poll,
-/// keeps nobody else from waking.
-#[test]
-fn a_cancelled_wait_hands_its_wake_up_on() {
-    explore(|| {
-        let log: Log<Canary> = tiny().build().unwrap();
-        let fickle = [0, 1, 2].map(|_| {
-            let mut cursor = log.subscribe(Start::Next).unwrap();
-            thread::spawn(move || {
-                for _ in 0..2 {
-                    let polled = block_on(async {
-                        let mut wait = pin!(cursor.next(|batch| batch.first_offset()));
-                        std::future::poll_fn(|cx| Poll::Ready(wait.as_mut().poll(cx))).await
-                    });
-                    assert!(polled.is_pending() || polled == Poll::Ready(Ok(0)));
-                }
-            })
-        });
-        let patient = [0, 1].map(|_| {
-            let mut cursor = log.subscribe(Start::Next).unwrap();
-            thread::spawn(move || block_on(take(&mut cursor, 1)))
-        });
-        log.append(Canary::new(0)).unwrap();
-        for reader in patient {
-            reader.join().unwrap();
-        }
-        for reader in fickle {
             reader.join().unwrap();
         }
     });
