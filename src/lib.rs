@@ -58,6 +58,8 @@ pub mod broker;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod log;
+#[cfg(any(feature = "server", feature = "client"))]
+mod net;
 #[cfg(feature = "protocol")]
 pub mod protocol;
 #[cfg(feature = "server")]

@@ -18,4 +18,5 @@ mod limits;
 mod names;
 mod output;
 mod raw;
+mod told;
 mod wire;
