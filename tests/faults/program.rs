@@ -204,17 +204,23 @@ impl Program<'_> {
             caught_up: true,
             lease,
         }));
+        // What is said when something is wrong.
+        let told;
         let mut expected = match raw.next() {
-            Said::Subscribed { request: 1, epoch, next } => self.begin(follower, epoch, next),
+            Said::Subscribed { request: 1, epoch, next } => {
+                told = vec![format!("{start:?}: {next} of {epoch:x}")];
+                self.begin(follower, epoch, next)
+            }
             other => panic!("{other:?} to {start:?} in `{}`", follower.topic),
         };
         let stood = *expected.1.start();
         let mut last = None;
         for said in raw.take_up_to(self.random.usize(0..6000)) {
             let (epoch, place) = &expected;
+            let context = || format!("{told:?} to {follower:?}");
             match said {
                 Said::Records { first, records } => {
-                    assert!(place.contains(&first), "{first} instead of {place:?}: {follower:?}");
+                    assert!(place.contains(&first), "{first} instead of {place:?}: {}", context());
                     for (offset, record) in (first..).zip(&records) {
                         self.world.saw(follower.topic, *epoch, offset, record);
                     }
@@ -228,13 +234,24 @@ impl Program<'_> {
                     self.gaps += 1;
                     if reason != GapReason::OtherEpoch {
                         assert_eq!(now, *epoch);
-                        assert!(place.contains(&first_missed), "{first_missed}: {follower:?}");
+                        assert!(
+                            place.contains(&first_missed),
+                            "{first_missed}, not {place:?}: {}",
+                            context()
+                        );
                         assert!(next > first_missed, "{first_missed} to {next}");
                     }
                     expected = (now, next..=next);
                 }
-                Said::CaughtUp { next } | Said::Closed { next } => {
-                    assert!(place.contains(&next), "all up to {next}, {place:?} is next");
+                Said::CaughtUp { next } => {
+                    assert!(
+                        place.contains(&next),
+                        "all up to {next}, not {place:?}: {}",
+                        context()
+                    );
+                }
+                Said::Closed { next } => {
+                    assert!(place.contains(&next), "ends at {next}, not {place:?}: {}", context());
                 }
                 other => panic!("{other:?}"),
             }
@@ -266,10 +283,9 @@ impl Program<'_> {
                 let stands = if place.contains(&next) { next..=next } else { place.clone() };
                 (epoch, stands)
             }
-            // Another epoch, or nothing was received: whatever it says.
             Some((was, _)) if *was != epoch => {
                 follower.received = 0;
-                (epoch, 0..=next)
+                (epoch, next..=next)
             }
             _ => (epoch, next..=next),
         }
@@ -279,7 +295,8 @@ impl Program<'_> {
 #[test]
 fn streams_that_are_cut_anywhere_go_on_exactly_or_say_what_is_missing() {
     let mut random = random("random programs");
-    let (rounds, steps) = if super::is_full() { (200, 400) } else { (3, 250) };
+    let (rounds, steps) = if super::is_full() { (200, 400) } else { (8, 250) };
+    let mut all_gaps = 0;
     for round in 0..rounds {
         let server = Server::start(&["--limit-chunk", "2KiB", "--topic-overflow", "evict"]);
         let healthy = Healthy::start(&server);
@@ -318,8 +335,10 @@ fn streams_that_are_cut_anywhere_go_on_exactly_or_say_what_is_missing() {
              {checked} batches seen",
             places.len()
         );
-        assert!(received > 100 && cuts > 10 && gaps > 0 && checked > 50);
+        assert!(received > 100 && cuts > 10 && checked > 50);
+        all_gaps += gaps;
     }
+    assert!(all_gaps > 0, "nobody missed anything in any round");
 }
 
 /// Checks that of each batch the records that were seen stand in a row, in their order, each once. How many

@@ -135,13 +135,13 @@ fn a_lease_waits_for_its_time_from_when_its_holder_was_given_up() {
     net.sim.client("other", async move {
         let client = client("other");
         let leases = async || client.describe(TOPIC).await.map(|details| details.leases);
+        let lease = LeaseOptions::new("mine", SECOND);
+        let options = SubscribeOptions::earliest().lease(lease);
+        let refused = client.subscribe(TOPIC, options).await.err();
+        assert_eq!(refused.and_then(|error| error.code()), Some(Code::LeaseHeld));
         while leases().await?.iter().any(|lease| lease.held) {
             // So that the server has something to say to the holder, and notices.
             client.publish(TOPIC, b"one more").await?;
-            let lease = LeaseOptions::new("mine", SECOND);
-            let options = SubscribeOptions::earliest().lease(lease);
-            let refused = client.subscribe(TOPIC, options).await.err();
-            assert_eq!(refused.and_then(|error| error.code()), Some(Code::LeaseHeld));
         }
         world.borrow_mut().tell(format_args!("given up"));
         let began = tokio::time::Instant::now();
