@@ -110,29 +110,33 @@ fn one_that_stands_still_in_a_topic_that_blocks_gets_everything_when_it_goes_on(
 }
 
 /// A server that did not run, in a debugger or on a machine that was paused, must not take its own absence
-/// for its peers' silence.
+/// for its peers' silence. Many of them: the server looks at its clock while it still wakes up.
 #[test]
 fn a_server_that_stood_still_holds_it_against_nobody() {
+    const MANY: usize = 200;
     let flags = ["--timeout-idle", "4s", "--timeout-frame", "4s", "--timeout-stall", "4s"];
     let mut server = Server::start(&flags);
-    let mut idle = Raw::open(&server);
     let mut half = Raw::open(&server);
     let frame = publish(7, "t", &[b"a record"]);
     half.send(&frame[..frame.len() / 2]);
     let mut follower = Raw::open(&server);
     follower.send(&subscribe(1, "t", Start::Earliest, OnGap::Error));
     assert!(matches!(follower.next(), Said::Subscribed { .. }));
-    idle.lives();
+    let mut idle: Vec<_> = (0..MANY).map(|_| Raw::open(&server)).collect();
     server.process().signal(Signal::STOP);
     // Longer than every deadline. What the peers say meanwhile waits in the server's sockets.
     std::thread::sleep(Duration::from_secs(3));
-    idle.request(&Request::Ping { token: 1 });
+    for raw in &mut idle {
+        raw.request(&Request::Ping { token: 1 });
+    }
     half.send(&frame[frame.len() / 2..]);
     std::thread::sleep(Duration::from_secs(3));
     server.process().signal(Signal::CONT);
-    assert_eq!(idle.next(), Said::Pong(1));
+    for (number, raw) in idle.iter_mut().enumerate() {
+        assert_eq!(raw.next(), Said::Pong(1), "number {number}");
+    }
     assert!(matches!(half.next(), Said::Ack { request: 7, first: 0, count: 1, .. }));
     assert_eq!(follower.next(), Said::Records { first: 0, records: vec![b"a record".to_vec()] });
     // And the deadlines hold again.
-    idle.goodbye(psa::protocol::Code::IdleTimeout);
+    idle[0].goodbye(psa::protocol::Code::IdleTimeout);
 }
