@@ -1,7 +1,7 @@
 //! Publishers that are killed with SIGKILL while they publish. (Subscribers: `e2e::again`, `e2e::follow`.)
 
-use std::io::Write;
-use std::process::Stdio;
+use std::io::{ErrorKind, Write};
+use std::process::{ChildStdin, Stdio};
 use std::time::Duration;
 
 use super::harness::*;
@@ -10,6 +10,23 @@ use super::harness::*;
 fn line(life: usize, number: usize, random: &mut fastrand::Rng) -> String {
     let width = random.usize(0..300);
     format!("{life} {number} {:.<width$}|\n", "")
+}
+
+/// Feeds a publisher until it is killed; the lines that went into the pipe whole, and the one that did not.
+fn feed(life: usize, mut stdin: ChildStdin, mut random: fastrand::Rng) -> Vec<String> {
+    let mut lines = Vec::new();
+    loop {
+        for _ in 0..random.u8(1..60) {
+            lines.push(line(life, lines.len(), &mut random));
+            let line = lines.last().expect("just pushed").as_bytes();
+            if let Err(error) = stdin.write_all(line) {
+                assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+                return lines;
+            }
+        }
+        // A stream, not a flood.
+        std::thread::sleep(Duration::from_micros(random.u64(0..300)));
+    }
 }
 
 /// The life and the number that a line begins with.
@@ -32,25 +49,22 @@ fn what_a_killed_publisher_leaves_is_a_beginning_of_what_it_sent() {
         let mut command = server.command(&["pub", "--keep-ends", "t"]);
         command.stdin(Stdio::piped());
         let mut publisher = Process::start(server.folder.path(), command);
-        let mut stdin = publisher.child().stdin.take().expect("it is a pipe");
-        let mut lines = Vec::new();
-        let before = server.describe("t")["next_offset"].clone();
-        for _ in 0..random.u8(1..40) {
-            for _ in 0..random.u8(1..100) {
-                lines.push(line(life, lines.len(), &mut random));
-                let line = lines.last().expect("just pushed").as_bytes();
-                stdin.write_all(line).expect("it reads");
-            }
-            // Not to wait for anything: to be anywhere.
-            std::thread::sleep(Duration::from_micros(random.u64(0..300)));
-        }
-        if random.bool() {
+        let stdin = publisher.child().stdin.take().expect("it is a pipe");
+        let feeding = std::thread::spawn({
+            let random = random.fork();
+            move || feed(life, stdin, random)
+        });
+        if random.u8(0..4) > 0 {
             // At work, and not only as it starts.
-            server
-                .describe_until("t", "something to arrive", |stats| stats["next_offset"] != before);
+            let before = server.look_at("t").map(|stats| stats["next_offset"].clone());
+            server.describe_until("t", "something to arrive", |stats| {
+                before.as_ref().is_ok_and(|before| stats["next_offset"] != *before)
+            });
         }
+        // Not to wait for anything: to be anywhere.
+        std::thread::sleep(Duration::from_micros(random.u64(0..3000)));
         assert_eq!(publisher.kill().code, exit::KILLED);
-        sent.push(lines);
+        sent.push(feeding.join().expect("it says why"));
     }
     // The server may still have what the last ones sent in its sockets: a connection is read to its end
     // before it is over.
