@@ -313,6 +313,6 @@ fn soak_checks_everything_and_leaves_nothing_behind() {
         assert_eq!((first(key), last(key)), (Some(0), Some(0)), "{key} in {report}");
         assert_eq!(samples[key].as_array().map_or(0, Vec::len), taken);
     }
-    assert_eq!(first("descriptors"), last("descriptors"), "{report}");
+    assert!(last("descriptors") <= first("descriptors"), "{report}");
     assert_eq!(last("delivered"), report["deliveries"].as_u64());
 }

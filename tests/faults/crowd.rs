@@ -94,7 +94,7 @@ fn pass_by(server: SocketAddr, number: u32) {
             assert!(matches!(raw.next(), Said::Subscribed { .. }));
         }
     }
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         // A reset instead of an orderly end.
         SockRef::from(&raw.stream).set_linger(Some(Duration::ZERO)).expect("a socket can do that");
     }

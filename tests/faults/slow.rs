@@ -38,7 +38,7 @@ fn two_hundred_that_send_a_byte_at_a_time_are_served_like_others() {
             healthy.goes_on();
         }
     }
-    let mut seen = vec![false; MANY];
+    let mut seen = [false; MANY];
     for (number, (mut raw, _)) in peers.into_iter().enumerate() {
         assert_eq!(raw.next(), Said::Welcome { version: 1 });
         match raw.next() {

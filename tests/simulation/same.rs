@@ -6,7 +6,7 @@ use std::process::Command;
 use super::random::{Plan, run};
 
 fn trace(seed: u64) -> Vec<String> {
-    let world = run(Plan { seed, records: 300, keeps_all: seed % 2 == 0 });
+    let world = run(Plan { seed, records: 300, keeps_all: seed.is_multiple_of(2) });
     let trace = world.borrow_mut().trace.split_off(0);
     assert!(trace.len() > 1000, "{} lines", trace.len());
     trace
