@@ -63,6 +63,8 @@ pub mod client;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod log;
+#[cfg(any(feature = "server", feature = "client"))]
+mod net;
 #[cfg(feature = "protocol")]
 pub mod protocol;
 #[cfg(feature = "server")]

@@ -293,3 +293,26 @@ fn wrong_use_is_said_in_one_line() {
         assert!(error.contains(part) && error.lines().count() == 1, "{arguments:?}: {error}");
     }
 }
+
+/// The soak in short: everything comes and goes, each record is checked, and in the end nothing is left.
+/// `PSA_TEST_SOAK_MINUTES=60` makes it a long one, which also judges whether memory grows.
+#[test]
+fn soak_checks_everything_and_leaves_nothing_behind() {
+    let minutes = std::env::var("PSA_TEST_SOAK_MINUTES").unwrap_or_else(|_| "0.15".to_owned());
+    let report = bench(&["soak", "--minutes", &minutes]);
+    for key in ["deliveries", "topics", "lives", "cut", "resumed", "passers"] {
+        assert!(number(&report, key) > 0.0, "{key} in {report}");
+    }
+    assert_eq!((number(&report, "wrong"), number(&report, "over_limit")), (0.0, 0.0), "{report}");
+    let samples = &report["samples"];
+    let last = |key: &str| samples[key].as_array().and_then(|all| all.last()?.as_u64());
+    let first = |key: &str| samples[key].as_array().and_then(|all| all.first()?.as_u64());
+    let taken = samples["seconds"].as_array().map_or(0, Vec::len);
+    assert!(taken > 10, "{report}");
+    for key in ["topics", "live_segments", "pooled_segments", "unlinked_segments", "leases"] {
+        assert_eq!((first(key), last(key)), (Some(0), Some(0)), "{key} in {report}");
+        assert_eq!(samples[key].as_array().map_or(0, Vec::len), taken);
+    }
+    assert!(last("descriptors") <= first("descriptors"), "{report}");
+    assert_eq!(last("delivered"), report["deliveries"].as_u64());
+}

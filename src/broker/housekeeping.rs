@@ -4,12 +4,13 @@ use std::{
     cmp::Reverse,
     collections::BinaryHeap,
     sync::{Arc, Mutex, PoisonError, Weak},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::sync::Notify;
 
 use super::{Broker, topic::Topic};
+use crate::sync::time::Instant;
 
 /// Due times closer together than this are one look: timers are no finer, and a log whose next
 /// record is due at once would otherwise be looked at in a circle.
@@ -131,6 +132,7 @@ impl Broker {
                 Some(at) if at <= Instant::now() => tokio::task::yield_now().await,
                 Some(at) => {
                     tokio::select! {
+                        biased;
                         () = tokio::time::sleep_until(at.into()) => {}
                         () = self.inner.schedule.earlier.notified() => {}
                     }

@@ -6,11 +6,12 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::{Inner, LeaseOpenError, ResolvedSettings, check_name};
 use crate::log::{Lease, LeaseInfo, LeaseOptions, Log, Stats};
+use crate::sync::time::Instant;
 
 /// A named log. Whoever holds one keeps the log alive, also when the name was deleted: ask
 /// [`is_deleted`](Self::is_deleted) after a wait, and let go.

@@ -4,12 +4,12 @@ use std::future::poll_fn;
 use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::config::Config;
 use super::error::ClientError;
 use super::inbox::Inbox;
+use crate::net::{self, TcpStream};
 use crate::protocol::{
     DecodeLimits, Decoded, HEADER, Hello, Reply, Request, VERSION_MAX, VERSION_MIN, Welcome,
     decode_reply,
@@ -45,9 +45,7 @@ impl Conn {
             address: config.address.clone(),
             source: Arc::new(source),
         };
-        let io = TcpStream::connect(&config.address).await.map_err(refused)?;
-        // Requests are written whole; waiting to join small ones would only delay them.
-        io.set_nodelay(true).map_err(ClientError::io)?;
+        let io = net::connect(&config.address).await.map_err(refused)?;
         let mut conn = Self {
             io,
             inbox: Inbox::default(),

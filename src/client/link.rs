@@ -18,7 +18,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 
@@ -26,6 +26,7 @@ use super::config::Config;
 use super::conn::Conn;
 use super::error::{ClientError, Outcome, says_not_carried_out};
 use super::topics::{TopicDetails, TopicInfo};
+use crate::sync::time::Instant;
 
 /// What a request was answered with.
 #[derive(Debug)]

@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{sleep, timeout};
 
 use super::conn::Conn;
@@ -14,6 +12,7 @@ use super::error::{ClientError, ServerError};
 use super::inbox::Inbox;
 use super::link::{Answer, Shared};
 use super::topics::{TopicDetails, TopicInfo};
+use crate::net::{OwnedReadHalf, OwnedWriteHalf, TcpStream};
 use crate::protocol::{DecodeLimits, Decoded, Reply, decode_reply};
 
 /// How long to look for the server's GOODBYE after a write has failed.
@@ -46,7 +45,9 @@ async fn carry(
         sleep(linger).await;
     };
     tokio::pin!(lingering);
+    // In this order each time: what runs has to be the same in a simulation that is run again.
     let written = tokio::select! {
+        biased;
         cause = &mut reading => return cause,
         cause = watch(shared) => return cause,
         () = &mut lingering => return ClientError::Timeout { after: linger },
@@ -56,6 +57,7 @@ async fn carry(
         // The handle is gone and everything was written. The last answers may still come; the
         // server ends the connection when it has seen the end of ours.
         Ok(_open) => tokio::select! {
+            biased;
             cause = reading => cause,
             () = lingering => ClientError::Timeout { after: linger },
         },

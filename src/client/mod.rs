@@ -65,7 +65,7 @@ mod subscription;
 mod topics;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::time::timeout;
 
@@ -83,6 +83,7 @@ pub use crate::protocol::{
 };
 
 use crate::protocol::{Request, TopicName};
+use crate::sync::time::Instant;
 use config::Config;
 use link::{Answer, Asked, Link, LinkOptions};
 use publisher::{check_batch, encode_batch, wait};

@@ -9,7 +9,7 @@
 //! which a deadline has passed, a drain, a deleted topic.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -109,11 +109,13 @@ impl Wake for SubBell {
 /// The bells of all connections.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
-    bells: Mutex<HashMap<u64, Arc<Bell>>>,
+    /// In the order in which they came, which is also the order in which they are woken: not another one
+    /// in every run.
+    bells: Mutex<BTreeMap<u64, Arc<Bell>>>,
 }
 
 impl Registry {
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Bell>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Bell>>> {
         self.bells.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

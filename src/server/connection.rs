@@ -6,16 +6,13 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
-
-use socket2::SockRef;
-use tokio::net::TcpStream;
 
 use super::{
     session::{End, Session},
     shutdown::Shared,
 };
+use crate::net::{self, TcpStream};
 use crate::protocol::Code;
 
 /// Drives a [`Session`] over its socket until it is over.
@@ -67,9 +64,7 @@ impl Future for Connection {
         let end = ready!(this.session.poll(cx, &mut this.stream));
         this.tell(&end);
         if end.is_abrupt() {
-            // Zero linger resets: what the kernel holds for a peer that does not read goes at once.
-            // If that fails the socket is closed the ordinary way.
-            let _ = SockRef::from(&this.stream).set_linger(Some(Duration::ZERO));
+            net::close_abruptly(&this.stream);
         }
         Poll::Ready(())
     }

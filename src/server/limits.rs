@@ -16,15 +16,21 @@
 //! Deadlines of seconds need no timer of their own for each connection. One [`Clock`] ticks for
 //! all; each connection publishes the tick at which it wants to be woken (0: never), and the ticker
 //! looks at all of them. An idle subscriber has none and costs one load a tick.
+//!
+//! A server that did not run for a while (stopped, in a debugger, on a machine that was paused) must not
+//! take its own absence for its peers' silence: what they said meanwhile lies unread in its sockets, and
+//! deadlines are looked at first. So a tick that comes late counts for [`LATEST`] at the most.
 
 use std::{
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     task::Waker,
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use crate::sync::time::Instant;
 
 /// Input that a connection may keep without asking the pool, in bytes.
 pub(super) const SMALL: usize = 4 << 10;
@@ -173,19 +179,26 @@ impl InputShare {
     }
 }
 
-/// Time in ticks since the server began; tick 0 is "never" in a deadline.
+/// What one tick moves the clock on at the most, in periods: half of the shortest timeout, where that
+/// decides the period.
+const LATEST: u64 = 4;
+
+/// Time in ticks in which the server ran; tick 0 is "never" in a deadline.
 #[derive(Debug)]
 pub(super) struct Clock {
     began: Instant,
     period: Duration,
     now: AtomicU32,
+    /// Periods since `began` at the last tick, the ones among them that do not count too.
+    passed: AtomicU64,
 }
 
 impl Clock {
     /// A clock that is fine enough for `shortest`, the shortest timeout.
     pub(super) fn new(shortest: Duration) -> Self {
         let period = (shortest / 8).clamp(Duration::from_millis(5), Duration::from_millis(500));
-        Self { began: Instant::now(), period, now: AtomicU32::new(1) }
+        let (now, passed) = (AtomicU32::new(1), AtomicU64::new(0));
+        Self { began: Instant::now(), period, now, passed }
     }
 
     pub(super) fn period(&self) -> Duration {
@@ -197,11 +210,13 @@ impl Clock {
         self.now.load(Ordering::Relaxed)
     }
 
-    /// Brings the clock up to date. From the time that has passed, not by counting calls: a ticker
-    /// that was held up does not make the clock late.
+    /// Brings the clock up to date; there is one who calls this. From the time that has passed, not by
+    /// counting calls, so that a ticker that is a little late does not make the clock late.
     pub(super) fn tick(&self) -> u32 {
-        let ticks = self.began.elapsed().as_nanos() / self.period.as_nanos() + 1;
-        let now = u32::try_from(ticks).unwrap_or(u32::MAX);
+        let passed = self.began.elapsed().as_nanos() / self.period.as_nanos();
+        let passed = u64::try_from(passed).unwrap_or(u64::MAX);
+        let new = passed.saturating_sub(self.passed.swap(passed, Ordering::Relaxed)).min(LATEST);
+        let now = self.now().saturating_add(new as u32);
         self.now.store(now, Ordering::Relaxed);
         now
     }
@@ -273,6 +288,17 @@ mod tests {
         assert_eq!(count.0.load(Ordering::Relaxed), 1, "once, however often it asked");
         b.woken();
         assert!(b.settle(&pool, 0, 10_000, waker));
+    }
+
+    #[test]
+    fn a_server_that_did_not_run_has_not_waited() {
+        let clock = Clock::new(Duration::from_millis(40));
+        let due = clock.after(Duration::from_millis(40));
+        // As long as ten of its shortest timeouts.
+        std::thread::sleep(Duration::from_millis(400));
+        let now = clock.tick();
+        assert!(now > 1 && now <= 1 + LATEST as u32 && now < due, "{now}, due at {due}");
+        assert!(clock.tick() <= now + LATEST as u32, "what was left out is not made up for");
     }
 
     #[test]

@@ -15,24 +15,13 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
-
 use super::{
     BindError, ServerConfig,
     connection::Connection,
     shutdown::{Shared, Stage},
 };
+use crate::net::{self, TcpListener, TcpStream};
 use crate::protocol::{Code, Reply};
-
-/// Connections that may wait to be accepted. The system may allow fewer.
-const BACKLOG: u32 = 4096;
-/// A silent peer is asked whether it lives after this time, ...
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
-/// ... then this often, ...
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
-/// ... and is given up after so many questions without an answer.
-const KEEPALIVE_TRIES: u32 = 4;
 
 /// The first wait after an accept that failed for want of something, and the longest.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
@@ -44,21 +33,7 @@ pub(super) fn bind(config: &ServerConfig) -> Result<TcpListener, BindError> {
         io::ErrorKind::AddrInUse => BindError::PortTaken { address },
         _ => BindError::Io { address, error },
     };
-    let open = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        // Connections that linger from the last run must not keep this one from starting.
-        socket.set_reuseaddr(true)?;
-        // Accepted sockets inherit these, and must: the window scale is agreed on while connecting.
-        if let Some(bytes) = config.send_buffer {
-            socket.set_send_buffer_size(bytes)?;
-        }
-        if let Some(bytes) = config.receive_buffer {
-            socket.set_recv_buffer_size(bytes)?;
-        }
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
-    };
-    open().map_err(fail)
+    net::listen(address, config.send_buffer, config.receive_buffer).map_err(fail)
 }
 
 /// Accepts until the server drains.
@@ -118,36 +93,18 @@ fn welcome(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
             "the server has as many connections as it allows; try again later",
         );
     }
-    if let Err(error) = prepare(&stream) {
+    if let Err(error) = net::prepare(&stream) {
         // Not fatal: the connection works, only later or less watchfully.
         tracing::debug!(%peer, %error, "cannot set a socket option");
     }
     tokio::spawn(Connection::new(shared.clone(), stream, peer));
 }
 
-fn prepare(stream: &TcpStream) -> io::Result<()> {
-    // Frames are written whole: holding the last piece back for company only delays it.
-    stream.set_nodelay(true)?;
-    let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE_AFTER)
-        .with_interval(KEEPALIVE_EVERY)
-        .with_retries(KEEPALIVE_TRIES);
-    SockRef::from(stream).set_tcp_keepalive(&keepalive)
-}
-
 /// Says why, as well as one write can, and closes.
 fn refuse(stream: &TcpStream, code: Code, message: &str) {
     let mut goodbye = Vec::new();
     Reply::Goodbye { code, message }.encode(&mut goodbye);
-    // Readiness has not been reported yet on a socket this young: ask the kernel itself.
-    let socket = SockRef::from(stream);
-    let sent = socket.send(&goodbye);
-    // A HELLO that is in the buffer when the socket closes would turn the close into a reset, which
-    // may overtake the GOODBYE. Take out what is there; what comes later meets a closed socket.
-    let _ = socket.shutdown(std::net::Shutdown::Write);
-    let mut scrap = [const { std::mem::MaybeUninit::uninit() }; 2048];
-    let _ = socket.recv(&mut scrap);
-    if let Err(error) = sent {
+    if let Err(error) = net::refuse(stream, &goodbye) {
         tracing::debug!(%error, "could not say why a connection is refused");
     }
 }

@@ -53,11 +53,10 @@ mod tests;
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc};
 
-use tokio::net::TcpListener;
-
 use crate::{
     access::MAX_TOKEN,
     broker::{Broker, ConfigError},
+    net::TcpListener,
 };
 
 pub use config::{Limits, ServerConfig, Token};
@@ -189,12 +188,15 @@ impl Server {
             let accepting = listener::accept(&shared, &listener);
             tokio::pin!(accepting, shutdown);
             while shared.stage() == Stage::Serving {
+                // In this order each time, so that a simulation that is run again runs the same; and with
+                // what may always have something to do at the end, so that it holds back none of the others.
                 tokio::select! {
+                    biased;
                     () = &mut shutdown => shared.advance(Stage::Draining),
                     () = shared.staged.notified() => {}
-                    () = &mut accepting => {}
                     () = &mut ticking => {}
                     () = &mut keeping => {}
+                    () = &mut accepting => {}
                 }
             }
         }
@@ -206,12 +208,14 @@ impl Server {
         let drained = async {
             while shared.connections.used() > 0 && shared.stage() < Stage::Aborting {
                 tokio::select! {
+                    biased;
                     () = shared.ended.notified() => {}
                     () = shared.staged.notified() => {}
                 }
             }
         };
         tokio::select! {
+            biased;
             () = drained => {}
             () = tokio::time::sleep(timeout) => {
                 let connections = shared.connections.used();

@@ -11,6 +11,7 @@ use psa::protocol::{
 use super::harness::*;
 use super::healthy::Healthy;
 use super::raw::*;
+use super::told::runs_and_gaps;
 
 fn create(request: u32, topic: &str) -> Vec<u8> {
     let (topic, settings) = (name(topic), Settings::default());
@@ -330,36 +331,7 @@ fn bytes_of_a_topic_that_evicts() {
     slow.child().stdout.take().expect("a pipe").read_to_string(&mut out).expect("it is text");
     let run = slow.wait().expect(exit::DONE);
     // What came and what it was told that it missed are together everything, in order.
-    let mut next = 0;
-    let mut gaps = run.stderr.lines().map(|line| {
-        let parts =
-            line.split_once(" from offset ").and_then(|(_, rest)| rest.split_once(" were "));
-        let (range, why) = parts.unwrap_or_else(|| panic!("{line:?}"));
-        // Who is evicted in the middle of a delivery is cut off, and finds when it comes back that the
-        // records were collected.
-        assert!(why.contains("evicted") || why.contains("collected before"), "{line:?}");
-        let (from, to) = range.split_once(" to ").expect("a range");
-        (from.parse::<u64>().expect("a number"), to.parse::<u64>().expect("a number"))
-    });
-    let mut told = 0;
-    for line in out.lines() {
-        let record: serde_json::Value = serde_json::from_str(line).expect("it is JSON");
-        while record["offset"] != next {
-            let (from, to) = gaps.next().unwrap_or_else(|| panic!("silence before {line}"));
-            assert_eq!(from, next, "the gap begins where the records end");
-            next = to + 1;
-            told += 1;
-        }
-        let number = record["data"].as_str().and_then(|data| data.split(' ').next());
-        assert_eq!(number, Some(next.to_string().as_str()), "{line}");
-        next += 1;
-    }
-    for (from, to) in gaps {
-        assert_eq!(from, next);
-        next = to + 1;
-        told += 1;
-    }
-    assert_eq!(next, 200_000);
+    let told = runs_and_gaps(&out, &run.stderr, 200_000);
     assert!(told > 0, "it was evicted");
     healthy.finish(&server);
 }

@@ -19,6 +19,7 @@ pub(crate) enum Said {
     Records { first: u64, records: Vec<Vec<u8>> },
     Subscribed { request: u32, epoch: u64, next: u64 },
     Gap { reason: GapReason, epoch: u64, first_missed: u64, next: u64 },
+    CaughtUp { next: u64 },
     Closed { next: u64 },
     Error(Refused),
     Goodbye(Code),
@@ -57,6 +58,7 @@ impl From<&Reply<'_>> for Said {
             &Reply::Gap { reason, epoch, first_missed, next, .. } => {
                 Said::Gap { reason, epoch, first_missed, next }
             }
+            &Reply::CaughtUp { next, .. } => Said::CaughtUp { next },
             &Reply::Closed { next, .. } => Said::Closed { next },
             Reply::Error(error) => Said::Error(Refused {
                 request: error.request,
@@ -95,7 +97,11 @@ impl Raw {
     /// Connects and says nothing.
     #[track_caller]
     pub(crate) fn silent(server: &Server) -> Raw {
-        let stream = TcpStream::connect(server.address).expect("the server listens");
+        Raw::from(TcpStream::connect(server.address).expect("the server listens"))
+    }
+
+    /// Takes over a connection that was made elsewhere.
+    pub(crate) fn from(stream: TcpStream) -> Raw {
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket has timeouts");
         stream.set_write_timeout(Some(PATIENCE)).expect("a socket has timeouts");
         stream.set_nodelay(true).expect("a socket can do that");
@@ -182,6 +188,34 @@ impl Raw {
             at += consumed;
         }
         all
+    }
+
+    /// Receives until there are so many bytes, or it is said that this was all; the whole frames among them.
+    /// What is left is half a frame.
+    pub(crate) fn take_up_to(&mut self, bytes: usize) -> Vec<Said> {
+        let limits = DecodeLimits::default();
+        let (mut all, mut at) = (Vec::new(), 0);
+        loop {
+            while let Decoded::Frame { value, consumed } =
+                decode_reply(&self.received[at..], &limits).expect("the server speaks properly")
+            {
+                all.push(Said::from(&value));
+                at += consumed;
+            }
+            let is_all = matches!(all.last(), Some(Said::CaughtUp { .. } | Said::Closed { .. }));
+            if is_all || self.received.len() >= bytes {
+                return all;
+            }
+            let mut piece = vec![0; bytes - self.received.len()];
+            match self.stream.read(&mut piece) {
+                // Cut off by the server, as one that is evicted may be.
+                Ok(0) => return all,
+                Ok(count) => self.received.extend(&piece[..count]),
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return all,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => panic!("waited for a frame: {error}"),
+            }
+        }
     }
 
     /// The next frame is an ERROR for this request.

@@ -147,6 +147,10 @@ impl Process {
         self.child.try_wait().expect("it is our child").is_none()
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, signal)
@@ -268,6 +272,15 @@ impl Server {
         Server { process: Some(process), token: None, address, folder }
     }
 
+    /// Starts a server with a command that becomes `psa serve` in the end: through a shell that lowers a
+    /// limit, or with something in its environment.
+    #[track_caller]
+    pub(crate) fn start_by(command: Command) -> Server {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (process, address) = listening(folder.path(), command);
+        Server { process: Some(process), token: None, address, folder }
+    }
+
     /// Starts one that asks for a token. Its commands have it.
     #[track_caller]
     pub(crate) fn start_with_token(token: &'static str, flags: &[&str]) -> Server {
@@ -376,11 +389,15 @@ impl Drop for Server {
     }
 }
 
-/// Starts a server and reads from its first line where it listens.
 #[track_caller]
 fn serve(folder: &Path, listen: &str, flags: &[&str]) -> (Process, SocketAddr) {
-    let mut process =
-        Process::start(folder, psa(["serve", "--listen", listen].iter().chain(flags)));
+    listening(folder, psa(["serve", "--listen", listen].iter().chain(flags)))
+}
+
+/// Starts a server with this command and reads from its first line where it listens.
+#[track_caller]
+fn listening(folder: &Path, command: Command) -> (Process, SocketAddr) {
+    let mut process = Process::start(folder, command);
     let address = eventually("the server's first line", || {
         let out = String::from_utf8(process.stdout()).expect("it says text");
         if let Some((line, _)) = out.split_once('\n') {

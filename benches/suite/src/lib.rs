@@ -4,7 +4,7 @@
 //! `check` how every subscriber's records are verified. `cells` are the benchmark bodies; `rounds`
 //! runs a cell with the rivals taking turns, `probe` watches the cores meanwhile. `results` is the
 //! file of all measurements, `table` and `figures` make of it what the documentation shows, with the
-//! drawing primitives of `draw`. `docs/rivals-in-process.md` tells how it measures.
+//! drawing primitives of `draw`; `soak` draws what `psa bench soak` sampled. `docs/rivals-in-process.md` tells how it measures.
 
 pub mod cells;
 pub mod check;
@@ -18,5 +18,6 @@ pub mod results;
 pub mod rival;
 pub mod rivals;
 pub mod rounds;
+pub mod soak;
 pub mod table;
 pub mod text;

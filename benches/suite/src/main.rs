@@ -10,7 +10,7 @@ use psa_suite::cells;
 use psa_suite::machine::{Machine, repository};
 use psa_suite::results::Results;
 use psa_suite::rounds::{Effort, run_cell};
-use psa_suite::{figures, table};
+use psa_suite::{figures, soak, table};
 
 /// psa beside its rivals: measures, and draws what was measured.
 #[derive(Parser)]
@@ -25,6 +25,18 @@ enum Command {
     InProcess(InProcess),
     /// Draws the figures and writes the table of the documentation, from results.
     Draw(Draw),
+    /// Draws what `psa bench soak --json` said.
+    Soak(Soak),
+}
+
+#[derive(clap::Args)]
+struct Soak {
+    /// What it said [default: docs/figures/soak.json].
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
+    /// The picture [default: docs/figures/soak.svg].
+    #[arg(long, value_name = "FILE")]
+    to: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -74,6 +86,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::InProcess(arguments) => in_process(&arguments),
         Command::Draw(arguments) => draw(arguments),
+        Command::Soak(arguments) => draw_soak(arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -176,5 +189,15 @@ fn draw(arguments: Draw) -> Result<(), String> {
     let document = in_repository(arguments.document, "docs/rivals-in-process.md");
     table::rewrite(&document, &table::markdown(&results))?;
     println!("{}", document.display());
+    Ok(())
+}
+
+fn draw_soak(arguments: Soak) -> Result<(), String> {
+    let from = arguments.from.unwrap_or_else(|| repository().join("docs/figures/soak.json"));
+    let to = arguments.to.unwrap_or_else(|| repository().join("docs/figures/soak.svg"));
+    let failed = |file: &Path, error: std::io::Error| format!("{}: {error}", file.display());
+    let text = fs::read_to_string(&from).map_err(|error| failed(&from, error))?;
+    fs::write(&to, soak::draw(&text)?).map_err(|error| failed(&to, error))?;
+    println!("{}", to.display());
     Ok(())
 }

@@ -1,11 +1,12 @@
 //! Figures as SVG, by hand: small, the same bytes for the same results, legible in light and dark.
 //!
 //! `svg` is the paper: text, lines and marks in named colours, with a style sheet that follows the
-//! reader's `prefers-color-scheme`. `scale` maps values to places, logarithmically. `bars` draws one
-//! bar with a whisker for each label, in groups; `lines` draws curves on two logarithmic axes. Both
+//! reader's `prefers-color-scheme`. `scale` maps values to places. `bars` draws one bar with a whisker for
+//! each label, in groups; `lines` draws curves on two logarithmic axes, `course` curves over time. They
 //! take their own data types and know nothing of what was measured.
 
 pub mod bars;
+pub mod course;
 pub mod lines;
 pub mod scale;
 pub mod svg;

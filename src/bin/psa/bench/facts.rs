@@ -67,6 +67,12 @@ pub(crate) fn busy() -> Option<f64> {
     Some(ticks as f64 / TICKS_PER_SECOND)
 }
 
+/// How many of something a process has: open descriptors (`fd`), threads (`task`). 0 where the system
+/// does not say.
+pub(crate) fn entries(pid: u32, what: &str) -> u64 {
+    fs::read_dir(format!("/proc/{pid}/{what}")).map_or(0, |entries| entries.count() as u64)
+}
+
 /// The first figure of a `schedstat`: nanoseconds on a processor.
 fn on_processor(path: &str) -> Option<f64> {
     let nanos: u64 = fs::read_to_string(path).ok()?.split_whitespace().next()?.parse().ok()?;

@@ -33,6 +33,7 @@ mod report;
 mod rig;
 mod run;
 pub(crate) mod server;
+mod soak;
 mod source;
 mod verify;
 mod wire;
@@ -65,6 +66,10 @@ pub(crate) fn run(config: &Config, args: BenchArgs, named: bool) -> Result {
         Mode::Idle(mut args) => {
             args.common.named = named;
             idle::idle(config, &args)
+        }
+        Mode::Soak(mut args) => {
+            args.common.named = named;
+            soak::soak(config, &args)
         }
         Mode::Compare(args) => compare::compare(config, &args),
         Mode::Relay(args) => compare::relay::relay(&args),

@@ -59,6 +59,11 @@ impl OwnServer {
         &self.address
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has used so far; `None` where the system does not say.
     pub(crate) fn usage(&self) -> Option<Usage> {
         facts::exact_usage(self.child.id())
