@@ -197,7 +197,9 @@ impl Svg {
     pub fn curve(&mut self, points: &[(f64, f64)], colour: Colour, width: f64, dashed: bool) {
         let mut path = String::new();
         for (i, (x, y)) in points.iter().enumerate() {
-            let _ = write!(path, "{}{x:.1} {y:.1}", if i == 0 { "M" } else { "L" });
+            // Many points in lines of a length that tools can live with.
+            let break_before = if i > 0 && i.is_multiple_of(50) { "\n" } else { "" };
+            let _ = write!(path, "{break_before}{}{x:.1} {y:.1}", if i == 0 { "M" } else { "L" });
         }
         let dash = if dashed { " stroke-dasharray=\"5 4\"" } else { "" };
         let class = colour.class();
