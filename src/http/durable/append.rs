@@ -16,12 +16,12 @@ use axum::{
 use super::{
     StreamName,
     headers::{self, CLOSED, Media, NEXT_OFFSET, PRODUCER_EPOCH, PRODUCER_SEQ, Producer, TRUE},
-    json, problems,
+    intake, json, problems,
     producers::Verdict,
     stream::{Stream, Writers, token_value},
 };
 use crate::{
-    http::{body, door::Door, problem::Problem},
+    http::{door::Door, problem::Problem},
     log::{AppendError, Retention},
 };
 
@@ -49,14 +49,14 @@ pub(super) async fn append(
     let limits = &door.config.limits;
     let json = stream.kind.media.is_json();
     let body = if json {
-        body::read(&door, &headers, body, limits.max_body, |_| {
+        intake::read(&door, &headers, body, limits.max_body, |_| {
             Problem::body_too_large(limits.max_body)
         })
         .await?
     } else {
         let max = limits.max_record;
         let too_large = |size: usize| Problem::record_too_large(size as u64, max as u64);
-        body::read(&door, &headers, body, max, too_large).await?
+        intake::read(&door, &headers, body, max, too_large).await?
     };
     stream.touch();
     let began = Instant::now();

@@ -13,14 +13,14 @@ use super::{
     PREFIX, StreamName,
     append::{self, Refusal},
     headers::{self, Lifetime, Media},
-    json, problems,
+    intake, json, problems,
     reader::{Reader, Run},
     registry::{ByName, Entry},
     stream::{Fork, Kind, Stream},
 };
 use crate::{
     broker::TopicSettings,
-    http::{body, door::Door, problem::Problem},
+    http::{door::Door, problem::Problem},
     log::{Overflow, Retention},
 };
 
@@ -50,7 +50,7 @@ pub(super) async fn create(
     }
     let asked = Asked::read(&headers)?;
     let max = door.config.limits.max_body;
-    let body = body::read(&door, &headers, body, max, |_| Problem::body_too_large(max)).await?;
+    let body = intake::read(&door, &headers, body, max, |_| Problem::body_too_large(max)).await?;
     let (stream, made) = make(&door, &name, &asked, &body)?;
     let mut answer = StatusCode::OK.into_response();
     let said = answer.headers_mut();

@@ -89,7 +89,9 @@ struct Events {
     stream: Arc<Stream>,
     _attending: Attending,
     reader: Reader,
+    /// What the client had, and what it was told since.
     last_cursor: Option<u64>,
+    told_cursor: Option<u64>,
     /// What goes out first.
     ready: Option<Bytes>,
     /// Whether the client knows that it is up to date.
@@ -125,6 +127,7 @@ impl Events {
             _attending: attending,
             reader,
             last_cursor,
+            told_cursor: None,
             ready: None,
             told: false,
             over: false,
@@ -152,8 +155,11 @@ impl Events {
             self.over = true;
             "\"streamClosed\":true,\"upToDate\":true".to_owned()
         } else {
-            let cursor = later_than(self.last_cursor);
-            self.last_cursor = Some(self.last_cursor.unwrap_or(0).max(cursor - 1));
+            let cursor = match self.told_cursor {
+                Some(told) => told.max(later_than(None)),
+                None => later_than(self.last_cursor),
+            };
+            self.told_cursor = Some(cursor);
             let up_to_date = if up_to_date { ",\"upToDate\":true" } else { "" };
             format!("\"streamCursor\":\"{cursor}\"{up_to_date}")
         };

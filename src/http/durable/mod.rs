@@ -10,13 +10,14 @@
 //! | `registry` | all streams by name; making, deleting, expiring |
 //! | `stream` | one stream, and its places as clients see them |
 //! | `producers` | appends that may be sent again |
-//! | `headers`, `json`, `problems` | what is asked for, and what is wrong with it |
+//! | `headers`, `intake`, `json`, `problems` | what is asked for, and what is wrong with it |
 //! | `create`, `append`, `read`, `live` | the routes |
 //! | `reader` | records of a stream and of those it comes from |
 
 mod append;
 mod create;
 mod headers;
+mod intake;
 mod json;
 mod live;
 mod problems;

@@ -159,7 +159,7 @@ pub(super) async fn read(
     // First whether it is closed, then where it ends: a closed stream does not grow.
     let closed = stream.is_closed(door.is_draining());
     let up_to_date = only_tail && run.is_empty() || reader.is_at_tail();
-    let closed = closed && up_to_date;
+    let closed = closed && reader.is_at_tail();
     let next = stream.token(reader.at());
     let mut said = HeaderMap::new();
     said.insert(NEXT_OFFSET, token_value(&next));
