@@ -247,6 +247,21 @@ impl Broker {
         unused
     }
 
+    /// Deletes this very topic, and not another one that has its name by now. Says whether it was there.
+    #[cfg(feature = "http")]
+    pub(crate) fn delete_this(&self, topic: &Arc<Topic>) -> bool {
+        let mut topics = self.inner.topics.write().unwrap_or_else(PoisonError::into_inner);
+        let listed =
+            topics.by_name.get(topic.name()).is_some_and(|found| Arc::ptr_eq(found, topic));
+        if listed {
+            topics.by_name.remove(topic.name());
+            drop(topics);
+            topic.delete();
+            tracing::debug!(topic = topic.name(), "topic deleted");
+        }
+        listed
+    }
+
     /// Closes the topic for publishing: subscribers read what is there and then see the end.
     /// Closing twice is no error.
     ///

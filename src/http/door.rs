@@ -18,7 +18,9 @@ use axum::response::Response;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
-use super::{HttpConfig, metrics::Figure, problem::Problem, runs::Cache, seats::Seats};
+use super::{
+    HttpConfig, durable::Streams, metrics::Figure, problem::Problem, runs::Cache, seats::Seats,
+};
 use crate::broker::Broker;
 
 /// How far the door has come. Only ever grows.
@@ -36,6 +38,8 @@ pub(super) enum Stage {
 pub(super) struct Door {
     pub(super) config: HttpConfig,
     pub(super) broker: Broker,
+    /// Topics as streams of the Durable Streams protocol.
+    pub(super) durable: Streams,
     pub(super) connections: Count,
     pub(super) streams: Count,
     pub(super) seats: Seats,
@@ -73,6 +77,7 @@ impl Door {
             output: Arc::new(Semaphore::new(limits.output_bytes)),
             stage: watch::Sender::new(Stage::Serving),
             ended: Notify::new(),
+            durable: Streams::new(),
             broker,
             config,
         }

@@ -15,6 +15,7 @@
 //! | `answer`, `problem`, `encode` | what is said |
 //! | `topics`, `append`, `records`, `events`, `metrics` | the routes |
 //! | `runs`, `seats` | what event streams share, and where they sit |
+//! | `durable` | the same topics in the Durable Streams protocol |
 //!
 //! # Slow and bad clients
 //!
@@ -27,6 +28,7 @@ mod append;
 mod body;
 mod config;
 mod door;
+mod durable;
 mod encode;
 mod events;
 mod gate;
@@ -182,7 +184,11 @@ impl HttpServer {
         tracing::info!(%address, "serving HTTP");
         let router = router(&door);
         let keeping = async {
-            tokio::join!(door.broker.housekeeping(), watch(&door));
+            tokio::join!(
+                door.broker.housekeeping(),
+                watch(&door),
+                door.durable.keep_time(&door.broker),
+            );
         };
         tokio::pin!(keeping);
         let mut stages = door.stages();
@@ -259,6 +265,7 @@ fn router(door: &Arc<Door>) -> Router {
         .route("/topics/{topic}/records", get(records::read))
         .route("/topics/{topic}/events", get(events::follow))
         .route("/metrics", get(metrics::metrics))
+        .merge(durable::router())
         .route_layer(from_fn_with_state(door.clone(), gate::check_token));
     // Who asks only whether the server lives needs no token, and learns nothing else.
     let open =
@@ -289,20 +296,25 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
         CorsLayer::new()
             .allow_origin(named)
             .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE])
-            .allow_headers([
-                header::AUTHORIZATION,
-                header::CONTENT_TYPE,
-                header::ACCEPT,
-                last_event_id,
-            ])
-            .expose_headers([
-                answer::POSITION,
-                answer::FIRST_OFFSET,
-                answer::COUNT,
-                answer::STATE,
-                header::LOCATION,
-                header::RETRY_AFTER,
-            ])
+            .allow_headers(
+                [header::AUTHORIZATION, header::CONTENT_TYPE, header::ACCEPT, last_event_id]
+                    .into_iter()
+                    .chain(durable::ASKED)
+                    .collect::<Vec<_>>(),
+            )
+            .expose_headers(
+                [
+                    answer::POSITION,
+                    answer::FIRST_OFFSET,
+                    answer::COUNT,
+                    answer::STATE,
+                    header::LOCATION,
+                    header::RETRY_AFTER,
+                ]
+                .into_iter()
+                .chain(durable::SAID)
+                .collect::<Vec<_>>(),
+            )
             .max_age(Duration::from_secs(600)),
     )
 }

@@ -37,7 +37,7 @@ pub(super) struct Problem {
 }
 
 impl Problem {
-    fn new(
+    pub(super) fn new(
         status: StatusCode,
         code: &'static str,
         title: &'static str,
@@ -52,7 +52,7 @@ impl Problem {
         self
     }
 
-    fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+    pub(super) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
     }

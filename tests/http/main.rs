@@ -4,6 +4,7 @@
 #![cfg(feature = "http")]
 
 mod append;
+mod durable;
 mod events;
 mod gate;
 mod http2;

@@ -1,0 +1,244 @@
+//! `POST`: appending to a stream, and closing it.
+//!
+//! The appends of a stream go one after the other, under its lock: what a request is checked against
+//! (the producers' numbers, the writers' sequence, whether the stream is open) and what it does are
+//! one step. Nothing waits under the lock: a stream that has no room refuses.
+
+use std::{sync::Arc, time::Instant};
+
+use axum::{
+    body::Body,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
+
+use super::{
+    StreamName,
+    headers::{self, CLOSED, Media, NEXT_OFFSET, PRODUCER_EPOCH, PRODUCER_SEQ, Producer, TRUE},
+    intake, json, problems,
+    producers::Verdict,
+    stream::{Stream, Writers, token_value},
+};
+use crate::{
+    http::{door::Door, problem::Problem},
+    log::{AppendError, Retention},
+};
+
+/// What a request brings, beside its body.
+struct Asked {
+    media: Option<Media>,
+    closes: bool,
+    seq: Option<String>,
+    producer: Option<Producer>,
+}
+
+/// Appends what the body brings, closes the stream, or both in one step.
+pub(super) async fn append(
+    State(door): State<Arc<Door>>,
+    StreamName(name): StreamName,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    if door.is_draining() {
+        return Err(Problem::shutting_down());
+    }
+    let asked = Asked::read(&headers)?;
+    // Before the body: it tells how large that may be.
+    let stream = door.durable.find(&door.broker, &name)?;
+    let limits = &door.config.limits;
+    let json = stream.kind.media.is_json();
+    let body = if json {
+        intake::read(&door, &headers, body, limits.max_body, |_| {
+            Problem::body_too_large(limits.max_body)
+        })
+        .await?
+    } else {
+        let max = limits.max_record;
+        let too_large = |size: usize| Problem::record_too_large(size as u64, max as u64);
+        intake::read(&door, &headers, body, max, too_large).await?
+    };
+    stream.touch();
+    let began = Instant::now();
+    let done = asked.perform(&door, &stream, &body);
+    door.append_seconds.observe(began.elapsed().as_secs_f64());
+    done
+}
+
+impl Asked {
+    fn read(headers: &HeaderMap) -> Result<Self, Problem> {
+        Ok(Self {
+            // A body that is empty may have any type, even one that is none.
+            media: Media::of(headers).unwrap_or(None),
+            closes: headers::closes(headers),
+            seq: headers::short(headers, &headers::SEQ)?.map(str::to_owned),
+            producer: Producer::of(headers)?,
+        })
+    }
+
+    fn perform(&self, door: &Door, stream: &Stream, body: &[u8]) -> Result<Response, Problem> {
+        if body.is_empty() && !self.closes {
+            return Err(Problem::body("it is empty; send what to append, or close the stream"));
+        }
+        let mut writers = stream.writers();
+        if stream.is_closed(door.is_draining()) {
+            return self.answer_closed(stream, &writers, body.is_empty());
+        }
+        if !body.is_empty() {
+            self.check_media(stream)?;
+        }
+        let new = match self.judge(&writers)? {
+            Verdict::Duplicate(highest) => {
+                return Ok(self.answer(stream, StatusCode::NO_CONTENT, false, Some(highest)));
+            }
+            verdict => verdict == Verdict::Next { new: true },
+        };
+        let regresses = |last: &String| self.seq.as_ref().is_some_and(|seq| seq <= last);
+        if writers.seq.as_ref().is_some_and(regresses) {
+            return Err(problems::stale_seq());
+        }
+        let records = match stream.kind.media.is_json() {
+            _ if body.is_empty() => Vec::new(),
+            true => {
+                let records = json::split(body, door.config.limits.max_batch)?;
+                if records.is_empty() {
+                    return Err(Problem::body("the array is empty; send at least one value"));
+                }
+                records
+            }
+            false => vec![body],
+        };
+        check_sizes(door, &records)?;
+        if new && let Err((max, scope)) = stream.make_room(&mut writers) {
+            return Err(problems::too_many_producers(max, scope));
+        }
+        if let Err(refusal) = put(stream, &records) {
+            if new {
+                stream.give_room_back();
+            }
+            return match refusal {
+                Refusal::Closed if stream.topic.is_deleted() => {
+                    Err(problems::unknown(&stream.name))
+                }
+                Refusal::Closed if door.is_draining() => Err(Problem::shutting_down()),
+                // Through another door, since it was looked at above.
+                Refusal::Closed => self.answer_closed(stream, &writers, body.is_empty()),
+                Refusal::Other(error) => Err(problem(stream, door, &error)),
+            };
+        }
+        if self.closes {
+            stream.close();
+            writers.closed_by = self.producer.clone();
+        }
+        if let Some(producer) = &self.producer {
+            writers.producers.note(producer, Instant::now());
+        }
+        if self.seq.is_some() {
+            writers.seq.clone_from(&self.seq);
+        }
+        let said = self.producer.is_some() && !body.is_empty();
+        let status = if said { StatusCode::OK } else { StatusCode::NO_CONTENT };
+        let seq = self.producer.as_ref().map(|producer| producer.seq);
+        Ok(self.answer(stream, status, self.closes, seq))
+    }
+
+    /// The answer of a stream that is closed: closing it again is no error, nor is the very append
+    /// that closed it.
+    fn answer_closed(
+        &self,
+        stream: &Stream,
+        writers: &Writers,
+        empty: bool,
+    ) -> Result<Response, Problem> {
+        let again = match &self.producer {
+            Some(producer) => writers.closed_by.as_ref() == Some(producer),
+            None => empty && self.closes,
+        };
+        if !again {
+            return Err(problems::closed(&stream.token(stream.tail())));
+        }
+        let seq = self.producer.as_ref().map(|producer| producer.seq);
+        Ok(self.answer(stream, StatusCode::NO_CONTENT, true, seq))
+    }
+
+    fn check_media(&self, stream: &Stream) -> Result<(), Problem> {
+        let media = &stream.kind.media;
+        match &self.media {
+            None => Err(Problem::body(format!("its content-type is missing: {}", media.given))),
+            Some(said) if !said.matches(media) => Err(problems::content_type(&media.given)),
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn judge(&self, writers: &Writers) -> Result<Verdict, Problem> {
+        let Some(producer) = &self.producer else {
+            return Ok(Verdict::Next { new: false });
+        };
+        match writers.producers.judge(producer) {
+            Verdict::Stale(current) => Err(problems::producer_stale(current)),
+            Verdict::BadStart => Err(problems::producer_start()),
+            Verdict::Gap(expected) => Err(problems::producer_gap(expected, producer.seq)),
+            verdict => Ok(verdict),
+        }
+    }
+
+    fn answer(
+        &self,
+        stream: &Stream,
+        status: StatusCode,
+        closed: bool,
+        seq: Option<u64>,
+    ) -> Response {
+        let mut answer = status.into_response();
+        let said = answer.headers_mut();
+        said.insert(NEXT_OFFSET, token_value(&stream.token(stream.tail())));
+        if closed {
+            said.insert(CLOSED, TRUE);
+        }
+        if let (Some(producer), Some(seq)) = (&self.producer, seq) {
+            said.insert(PRODUCER_EPOCH, producer.epoch.into());
+            said.insert(PRODUCER_SEQ, seq.into());
+        }
+        answer
+    }
+}
+
+/// Why records were not appended.
+pub(super) enum Refusal {
+    Closed,
+    Other(AppendError),
+}
+
+/// Appends records to the stream's log, as its next ones.
+pub(super) fn put(stream: &Stream, records: &[&[u8]]) -> Result<(), Refusal> {
+    if records.is_empty() {
+        return Ok(());
+    }
+    match stream.log().try_append_batch(records) {
+        Ok(_) => {
+            stream.note_appended(records.len());
+            Ok(())
+        }
+        Err(AppendError::Closed) => Err(Refusal::Closed),
+        Err(error) => Err(Refusal::Other(error)),
+    }
+}
+
+/// How an append that failed is told.
+pub(super) fn problem(stream: &Stream, door: &Door, error: &AppendError) -> Problem {
+    let keeps_all = stream.topic.settings().retention == Retention::Everything;
+    match *error {
+        // What is kept for ever is not let go by waiting.
+        AppendError::Full { limit } if keeps_all => problems::full(limit),
+        _ => Problem::append(error, &stream.topic, door),
+    }
+}
+
+/// Checks that no record is too large.
+pub(super) fn check_sizes(door: &Door, records: &[&[u8]]) -> Result<(), Problem> {
+    let max = door.config.limits.max_record;
+    match records.iter().find(|record| record.len() > max) {
+        Some(record) => Err(Problem::record_too_large(record.len() as u64, max as u64)),
+        None => Ok(()),
+    }
+}

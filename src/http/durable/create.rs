@@ -1,0 +1,307 @@
+//! `PUT`: making a stream, or making sure that there is one.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    extract::State,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+};
+
+use super::{
+    PREFIX, StreamName,
+    append::{self, Refusal},
+    headers::{self, Lifetime, Media},
+    intake, json, problems,
+    reader::{Reader, Run},
+    registry::{ByName, Entry},
+    stream::{Fork, Kind, Stream},
+};
+use crate::{
+    broker::TopicSettings,
+    http::{door::Door, problem::Problem},
+    log::{Overflow, Retention},
+};
+
+/// The most streams that a fork may come from, one behind the other.
+const DEEPEST: usize = 64;
+/// The largest segment of a stream's log: streams are many and often small.
+const SEGMENT: usize = 32 << 10;
+
+/// What is asked for.
+struct Asked {
+    media: Option<Media>,
+    lifetime: Lifetime,
+    closed: bool,
+    fork: Option<Fork>,
+}
+
+/// Makes a stream.
+pub(super) async fn create(
+    State(door): State<Arc<Door>>,
+    StreamName(name): StreamName,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    if door.is_draining() {
+        return Err(Problem::shutting_down());
+    }
+    let asked = Asked::read(&headers)?;
+    let max = door.config.limits.max_body;
+    let body = intake::read(&door, &headers, body, max, |_| Problem::body_too_large(max)).await?;
+    let (stream, made) = make(&door, &name, &asked, &body)?;
+    let mut answer = StatusCode::OK.into_response();
+    let said = answer.headers_mut();
+    if made {
+        said.insert(header::LOCATION, location(&headers, &uri));
+    }
+    describe(&stream, &door, said);
+    *answer.status_mut() = if made { StatusCode::CREATED } else { StatusCode::OK };
+    Ok(answer)
+}
+
+/// Says of a stream what all answers about it say.
+pub(super) fn describe(stream: &Stream, door: &Door, said: &mut HeaderMap) {
+    let media = HeaderValue::try_from(&stream.kind.media.given);
+    said.insert(header::CONTENT_TYPE, media.expect("it came in a header"));
+    let closed = stream.is_closed(door.is_draining());
+    let tail = super::stream::token_value(&stream.token(stream.tail()));
+    said.insert(headers::NEXT_OFFSET, tail);
+    if closed {
+        said.insert(headers::CLOSED, headers::TRUE);
+    }
+    said.insert(headers::DURABILITY, HeaderValue::from_static("memory"));
+}
+
+/// The address of the stream, whole if the request says where it went.
+fn location(headers: &HeaderMap, uri: &Uri) -> HeaderValue {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let path = uri.path();
+    let whole = match (uri.authority(), host) {
+        (Some(authority), _) => format!("http://{authority}{path}"),
+        (None, Some(host)) => format!("http://{host}{path}"),
+        (None, None) => path.to_owned(),
+    };
+    HeaderValue::try_from(whole).unwrap_or(HeaderValue::from_static(PREFIX))
+}
+
+impl Asked {
+    fn read(headers: &HeaderMap) -> Result<Self, Problem> {
+        Ok(Self {
+            media: Media::of(headers)?,
+            lifetime: Lifetime::of(headers)?,
+            closed: headers::closes(headers),
+            fork: fork(headers)?,
+        })
+    }
+
+    /// What `stream` has that is not what was asked for.
+    fn difference(&self, stream: &Stream, door: &Door) -> Option<&'static str> {
+        let kind = &stream.kind;
+        let same_media = match &self.media {
+            Some(media) => media.matches(&kind.media),
+            None => self.fork.is_some() || kind.media.matches(&Media::bytes()),
+        };
+        if !same_media {
+            Some("content type")
+        } else if self.lifetime != kind.asked_lifetime {
+            Some("lifetime")
+        } else if self.closed != stream.is_closed(door.is_draining()) {
+            Some("state: open or closed")
+        } else if !self.is_same_fork(stream) {
+            Some("source, or place in it")
+        } else {
+            None
+        }
+    }
+
+    fn is_same_fork(&self, stream: &Stream) -> bool {
+        match (&self.fork, &stream.kind.fork) {
+            (Some(asked), Some(has)) => {
+                // Who did not say where, and now says what it came to, asks for the same.
+                let source = stream.source.as_ref();
+                let there = asked.offset.as_ref().is_some_and(|offset| {
+                    source.is_some_and(|source| source.token(stream.base()) == *offset)
+                });
+                asked.source == has.source
+                    && asked.sub_offset == has.sub_offset
+                    && (asked.offset == has.offset || (has.offset.is_none() && there))
+            }
+            (None, None) => true,
+            _ => false,
+        }
+    }
+}
+
+/// Where a fork is to begin, if it is to be one.
+fn fork(headers: &HeaderMap) -> Result<Option<Fork>, Problem> {
+    let from = headers::text(headers, &headers::FORKED_FROM)?;
+    let offset = headers::text(headers, &headers::FORK_OFFSET)?;
+    let sub_offset = headers::text(headers, &headers::FORK_SUB_OFFSET)?;
+    let Some(from) = from else {
+        let needs = |name: &HeaderName| problems::header(name, "goes with stream-forked-from");
+        return match (offset, sub_offset) {
+            (Some(_), _) => Err(needs(&headers::FORK_OFFSET)),
+            (_, Some(_)) => Err(needs(&headers::FORK_SUB_OFFSET)),
+            _ => Ok(None),
+        };
+    };
+    let sub_offset = sub_offset.map(|text| headers::number(&headers::FORK_SUB_OFFSET, text));
+    let source = from
+        .strip_prefix(PREFIX)
+        .and_then(|name| percent_encoding::percent_decode_str(name).decode_utf8().ok());
+    let Some(source) = source else {
+        let why = format!("expected the path of a stream, which begins with {PREFIX}");
+        return Err(problems::header(&headers::FORKED_FROM, why));
+    };
+    Ok(Some(Fork {
+        source: source.into_owned(),
+        offset: offset.map(str::to_owned),
+        sub_offset: sub_offset.transpose()?.unwrap_or(0),
+    }))
+}
+
+/// A fork's source, where the fork leaves it, and the part of one more record that it begins with.
+struct Branch {
+    source: Arc<Stream>,
+    base: u64,
+    part: Option<Vec<u8>>,
+}
+
+/// The stream of this name, and whether it was made now.
+fn make(
+    door: &Door,
+    name: &str,
+    asked: &Asked,
+    body: &[u8],
+) -> Result<(Arc<Stream>, bool), Problem> {
+    let registry = &door.durable;
+    // Held until the stream is whole: nobody sees it before.
+    let mut streams = registry.lock();
+    if let Some(entry) = registry.entry(&mut streams, &door.broker, name) {
+        return existing(door, asked, entry);
+    }
+    let branch = match &asked.fork {
+        Some(fork) => Some(branch(door, &mut streams, asked, fork)?),
+        None => None,
+    };
+    let source = branch.as_ref().map(|branch| &branch.source);
+    let media = match (&asked.media, source) {
+        (Some(media), _) => media.clone(),
+        (None, Some(source)) => source.kind.media.clone(),
+        (None, None) => Media::bytes(),
+    };
+    let lifetime = match (&asked.lifetime, source) {
+        (Lifetime::Unlimited, Some(source)) => source.kind.lifetime.clone(),
+        (lifetime, _) => lifetime.clone(),
+    };
+    let mut records = match media.is_json() {
+        _ if body.is_empty() => Vec::new(),
+        true => json::split(body, door.config.limits.max_batch)?,
+        false => vec![body],
+    };
+    if let Some(part) = branch.as_ref().and_then(|branch| branch.part.as_deref()) {
+        records.insert(0, part);
+    }
+    append::check_sizes(door, &records)?;
+
+    let settings = TopicSettings {
+        segment_bytes: Some(door.broker.config().segment_bytes.min(SEGMENT)),
+        retention: Some(Retention::Everything),
+        overflow: Some(Overflow::Reject),
+        memory_limit: None,
+    };
+    let (topic, made) = door.broker.create_or_get(name, &settings)?;
+    if !made {
+        // Somebody made it through another door meanwhile.
+        let entry = registry.entry(&mut streams, &door.broker, name);
+        return existing(door, asked, entry.ok_or_else(|| problems::unknown(name))?);
+    }
+    let base = branch.as_ref().map_or(0, |branch| branch.base);
+    let source = source.cloned();
+    let kind =
+        Kind { media, lifetime, asked_lifetime: asked.lifetime.clone(), fork: asked.fork.clone() };
+    let producers = registry.producers.clone();
+    let stream = Arc::new(Stream::new(topic, kind, source.clone(), base, producers));
+    if let Err(refusal) = append::put(&stream, &records) {
+        // What fails has made nothing.
+        door.broker.delete_this(&stream.topic);
+        return Err(match refusal {
+            Refusal::Closed => Problem::shutting_down(),
+            Refusal::Other(error) => append::problem(&stream, door, &error),
+        });
+    }
+    if asked.closed {
+        stream.close();
+    }
+    if let Some(entry) = source.and_then(|source| streams.get_mut(&source.name)) {
+        entry.forks += 1;
+    }
+    registry.insert(&mut streams, stream.clone());
+    Ok((stream, true))
+}
+
+/// What is there already, if it is what was asked for.
+fn existing(door: &Door, asked: &Asked, entry: &Entry) -> Result<(Arc<Stream>, bool), Problem> {
+    let name = &entry.stream.name;
+    if entry.deleted {
+        return Err(problems::deleted(name, StatusCode::CONFLICT));
+    }
+    match asked.difference(&entry.stream, door) {
+        Some(what) => Err(problems::exists(name, what)),
+        None => Ok((entry.stream.clone(), false)),
+    }
+}
+
+/// Finds where a fork is to begin.
+fn branch(
+    door: &Door,
+    streams: &mut ByName,
+    asked: &Asked,
+    fork: &Fork,
+) -> Result<Branch, Problem> {
+    let name = &fork.source;
+    let entry = door.durable.entry(streams, &door.broker, name);
+    let entry = entry.ok_or_else(|| problems::unknown(name))?;
+    if entry.deleted {
+        return Err(problems::deleted(name, StatusCode::CONFLICT));
+    }
+    let source = entry.stream.clone();
+    let media = &source.kind.media;
+    if asked.media.as_ref().is_some_and(|asked| !asked.matches(media)) {
+        return Err(problems::content_type(&media.given));
+    }
+    if source.depth + 1 > DEEPEST {
+        return Err(problems::fork(format!("at most {DEEPEST} forks, one of the other")));
+    }
+    let at = match fork.offset.as_deref() {
+        None => source.tail(),
+        Some("-1") => 0,
+        Some("now") => source.tail(),
+        Some(offset) => source.place(offset).map_err(|_| {
+            problems::fork(format!("{offset} is no place of {name:?}; take one that it told"))
+        })?,
+    };
+    let further = fork.sub_offset;
+    if further == 0 {
+        return Ok(Branch { source, base: at, part: None });
+    }
+    let too_far = || problems::fork(format!("{further} lies beyond what follows that place"));
+    if media.is_json() {
+        let base = at.checked_add(further).filter(|base| *base <= source.tail());
+        return Ok(Branch { base: base.ok_or_else(too_far)?, source, part: None });
+    }
+    // The record there, alone: a limit of a byte shows one.
+    let mut run = Run::new(false);
+    Reader::new(source.clone(), at).fill(&mut run, 1)?;
+    let mut part = run.into_bytes();
+    let length = usize::try_from(further).ok().filter(|length| *length <= part.len());
+    let length = length.ok_or_else(too_far)?;
+    if length == part.len() {
+        return Ok(Branch { source, base: at + 1, part: None });
+    }
+    part.truncate(length);
+    Ok(Branch { source, base: at, part: Some(part) })
+}

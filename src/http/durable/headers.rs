@@ -1,0 +1,275 @@
+//! What requests say in headers, and the names of all headers of the protocol.
+
+use std::time::{Duration, SystemTime};
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use super::problems;
+use crate::http::problem::Problem;
+
+/// Where the next read, or the next append, goes on.
+pub(in crate::http) const NEXT_OFFSET: HeaderName = HeaderName::from_static("stream-next-offset");
+/// Tells caches apart requests of different times.
+pub(in crate::http) const CURSOR: HeaderName = HeaderName::from_static("stream-cursor");
+/// The answer ends where the stream ends now.
+pub(in crate::http) const UP_TO_DATE: HeaderName = HeaderName::from_static("stream-up-to-date");
+/// The stream is closed, or is to be.
+pub(in crate::http) const CLOSED: HeaderName = HeaderName::from_static("stream-closed");
+/// How long the stream lives without being used, in seconds.
+pub(in crate::http) const TTL: HeaderName = HeaderName::from_static("stream-ttl");
+/// When the stream ends, as a time of RFC 3339.
+pub(in crate::http) const EXPIRES_AT: HeaderName = HeaderName::from_static("stream-expires-at");
+/// A writer's own number of an append: byte strings that only grow.
+pub(in crate::http) const SEQ: HeaderName = HeaderName::from_static("stream-seq");
+/// The stream that a new one begins with the records of.
+pub(in crate::http) const FORKED_FROM: HeaderName = HeaderName::from_static("stream-forked-from");
+/// Up to where.
+pub(in crate::http) const FORK_OFFSET: HeaderName = HeaderName::from_static("stream-fork-offset");
+/// And how much further.
+pub(in crate::http) const FORK_SUB_OFFSET: HeaderName =
+    HeaderName::from_static("stream-fork-sub-offset");
+/// Who a producer is.
+pub(in crate::http) const PRODUCER_ID: HeaderName = HeaderName::from_static("producer-id");
+/// Which of its lives.
+pub(in crate::http) const PRODUCER_EPOCH: HeaderName = HeaderName::from_static("producer-epoch");
+/// Which of its appends.
+pub(in crate::http) const PRODUCER_SEQ: HeaderName = HeaderName::from_static("producer-seq");
+/// Which append a producer left out.
+pub(in crate::http) const EXPECTED_SEQ: HeaderName =
+    HeaderName::from_static("producer-expected-seq");
+/// Which it sent instead.
+pub(in crate::http) const RECEIVED_SEQ: HeaderName =
+    HeaderName::from_static("producer-received-seq");
+/// How events carry bytes that are no text.
+pub(in crate::http) const DATA_ENCODING: HeaderName =
+    HeaderName::from_static("stream-sse-data-encoding");
+/// What the word "durable" comes to here.
+pub(in crate::http) const DURABILITY: HeaderName = HeaderName::from_static("psa-durability");
+
+/// The value of the headers that are there or not.
+pub(super) const TRUE: HeaderValue = HeaderValue::from_static("true");
+
+/// The longest content type, producer's name and sequence that is kept, in bytes.
+pub(super) const LONGEST: usize = 256;
+/// The largest number that every client can count to exactly: 2^53 - 1.
+const LARGEST: u64 = (1 << 53) - 1;
+/// The media type whose streams have elements.
+const JSON: &str = "application/json";
+
+/// A header as text, if it is there.
+pub(super) fn text<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<&'a str>, Problem> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return Err(problems::header(name, "given twice; give it once"));
+    }
+    match value.to_str() {
+        Ok(value) => Ok(Some(value)),
+        Err(_) => Err(problems::header(name, "only visible characters of ASCII are understood")),
+    }
+}
+
+/// As [`text`], for what is kept.
+pub(super) fn short<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<&'a str>, Problem> {
+    match text(headers, name)? {
+        Some(value) if value.len() > LONGEST => {
+            Err(problems::header(name, format!("longer than {LONGEST} bytes")))
+        }
+        value => Ok(value),
+    }
+}
+
+/// Whether the stream is to be closed. Anything but `true` is as good as nothing.
+pub(super) fn closes(headers: &HeaderMap) -> bool {
+    headers.get(CLOSED).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"))
+}
+
+/// A number without a sign, and without zeros in front of it.
+pub(super) fn number(name: &HeaderName, text: &str) -> Result<u64, Problem> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit())
+        && (text == "0" || !text.starts_with('0'))
+        && text.len() <= 16;
+    match text.parse() {
+        Ok(number) if plain && number <= LARGEST => Ok(number),
+        _ => Err(problems::header(name, format!("expected a whole number from 0 to {LARGEST}"))),
+    }
+}
+
+/// The type of a stream's bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Media {
+    /// As it was given, for answers.
+    pub(super) given: String,
+    /// Without parameters, in small letters, for comparing.
+    plain: String,
+}
+
+impl Media {
+    /// What the request says, if it says anything.
+    pub(super) fn of(headers: &HeaderMap) -> Result<Option<Self>, Problem> {
+        let name = header::CONTENT_TYPE;
+        let given = short(headers, &name)?.map(str::trim).filter(|given| !given.is_empty());
+        let read = |given: &str| {
+            let media = Self::new(given);
+            let parts = media.plain.split_once('/');
+            let good = parts.is_some_and(|(kind, form)| !kind.is_empty() && !form.is_empty());
+            let why = "expected a media type such as application/json";
+            if good { Ok(media) } else { Err(problems::header(&name, why)) }
+        };
+        given.map(read).transpose()
+    }
+
+    fn new(given: &str) -> Self {
+        let plain = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        Self { given: given.to_owned(), plain }
+    }
+
+    /// Bytes, of which nothing is known.
+    pub(super) fn bytes() -> Self {
+        Self::new("application/octet-stream")
+    }
+
+    /// Whether both are the same, whatever their parameters.
+    pub(super) fn matches(&self, other: &Self) -> bool {
+        self.plain == other.plain
+    }
+
+    pub(super) fn is_json(&self) -> bool {
+        self.plain == JSON
+    }
+
+    /// Whether events carry it as it is.
+    pub(super) fn is_text(&self) -> bool {
+        self.is_json() || self.plain.starts_with("text/")
+    }
+}
+
+/// How long a stream is to live.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Lifetime {
+    /// Until it is deleted.
+    #[default]
+    Unlimited,
+    /// Until nobody has used it for so long.
+    Idle(Duration),
+    /// Until then; as it was given, too.
+    Until(SystemTime, String),
+}
+
+impl Lifetime {
+    /// What the request says.
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        let ttl = text(headers, &TTL)?;
+        match (ttl, short(headers, &EXPIRES_AT)?) {
+            (None, None) => Ok(Self::Unlimited),
+            (Some(_), Some(_)) => {
+                Err(problems::header(&TTL, "given beside stream-expires-at; give one of the two"))
+            }
+            (Some(ttl), None) => Ok(Self::Idle(Duration::from_secs(number(&TTL, ttl)?))),
+            (None, Some(given)) => {
+                let at = given.parse::<jiff::Timestamp>().ok();
+                match at.and_then(|at| SystemTime::try_from(at).ok()) {
+                    Some(at) => Ok(Self::Until(at, given.to_owned())),
+                    None => Err(problems::header(&EXPIRES_AT, "expected a time of RFC 3339")),
+                }
+            }
+        }
+    }
+}
+
+/// Which append of which producer a request is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Producer {
+    pub(super) id: String,
+    pub(super) epoch: u64,
+    pub(super) seq: u64,
+}
+
+impl Producer {
+    /// What the request says: all three headers, or none.
+    pub(super) fn of(headers: &HeaderMap) -> Result<Option<Self>, Problem> {
+        let id = short(headers, &PRODUCER_ID)?;
+        let epoch = text(headers, &PRODUCER_EPOCH)?;
+        let seq = text(headers, &PRODUCER_SEQ)?;
+        match (id, epoch, seq) {
+            (None, None, None) => Ok(None),
+            (Some(""), _, _) => Err(problems::header(&PRODUCER_ID, "it is empty")),
+            (Some(id), Some(epoch), Some(seq)) => Ok(Some(Self {
+                id: id.to_owned(),
+                epoch: number(&PRODUCER_EPOCH, epoch)?,
+                seq: number(&PRODUCER_SEQ, seq)?,
+            })),
+            _ => {
+                let why = "producer-id, producer-epoch and producer-seq go together";
+                Err(problems::header(&PRODUCER_ID, why))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(given: &[(&HeaderName, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in given {
+            headers.append((*name).clone(), HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn numbers_are_plain() {
+        for (text, value) in [("0", 0), ("10", 10), ("9007199254740991", LARGEST)] {
+            assert_eq!(number(&TTL, text).unwrap(), value);
+        }
+        for bad in
+            ["", "-1", "+1", "01", "1.0", "1e3", " 1", "9007199254740992", "99999999999999999999"]
+        {
+            assert!(number(&TTL, bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_lifetime_is_one_of_two() {
+        let of = |given: &[(&HeaderName, &'static str)]| Lifetime::of(&headers(given));
+        assert_eq!(of(&[]).unwrap(), Lifetime::Unlimited);
+        assert_eq!(of(&[(&TTL, "60")]).unwrap(), Lifetime::Idle(Duration::from_secs(60)));
+        let until = of(&[(&EXPIRES_AT, "2001-09-09T03:46:40+02:00")]).unwrap();
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        assert_eq!(until, Lifetime::Until(at, "2001-09-09T03:46:40+02:00".into()));
+        assert!(of(&[(&TTL, "60"), (&EXPIRES_AT, "2001-09-09T01:46:40Z")]).is_err());
+        assert!(of(&[(&TTL, "60"), (&TTL, "60")]).is_err());
+        assert!(of(&[(&EXPIRES_AT, "tomorrow")]).is_err());
+    }
+
+    #[test]
+    fn media_types_are_compared_without_their_parameters() {
+        let of = |given| Media::of(&headers(&[(&header::CONTENT_TYPE, given)]));
+        let json = of("Application/JSON; charset=utf-8").unwrap().unwrap();
+        assert!(json.is_json() && json.matches(&of("application/json").unwrap().unwrap()));
+        assert!(of("text/plain").unwrap().unwrap().is_text() && !Media::bytes().is_text());
+        assert_eq!(of(" ").unwrap(), None);
+        assert!(of("nonsense").is_err() && of("/x").is_err());
+    }
+
+    #[test]
+    fn a_producer_says_all_or_nothing() {
+        let (id, epoch, seq) = (&PRODUCER_ID, &PRODUCER_EPOCH, &PRODUCER_SEQ);
+        let of = |given: &[(&HeaderName, &'static str)]| Producer::of(&headers(given));
+        assert_eq!(of(&[]).unwrap(), None);
+        let whole = Producer { id: "a".into(), epoch: 1, seq: 2 };
+        assert_eq!(of(&[(id, "a"), (epoch, "1"), (seq, "2")]).unwrap(), Some(whole));
+        assert!(of(&[(id, "a")]).is_err() && of(&[(epoch, "1"), (seq, "2")]).is_err());
+        assert!(of(&[(id, ""), (epoch, "1"), (seq, "2")]).is_err());
+    }
+}

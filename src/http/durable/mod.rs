@@ -1,0 +1,124 @@
+//! The Durable Streams protocol over the same topics, under `/v1/stream/`.
+//!
+//! A stream is a topic. What its clients append is a record (of a JSON stream each element of an
+//! array), and what they read is records put together. What the protocol knows beside the log (the
+//! type of the bytes, the time to live, the producers' numbers, the forks) lives in memory beside it,
+//! and ends with it: see `docs/durable-streams.md` for what "durable" does and does not mean here.
+//!
+//! | | |
+//! | --- | --- |
+//! | `registry` | all streams by name; making, deleting, expiring |
+//! | `stream` | one stream, and its places as clients see them |
+//! | `producers` | appends that may be sent again |
+//! | `headers`, `intake`, `json`, `problems` | what is asked for, and what is wrong with it |
+//! | `create`, `append`, `read`, `live` | the routes |
+//! | `reader` | records of a stream and of those it comes from |
+
+mod append;
+mod create;
+mod headers;
+mod intake;
+mod json;
+mod live;
+mod problems;
+mod producers;
+mod read;
+mod reader;
+mod registry;
+mod stream;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{FromRequestParts, Path, Request, State},
+    http::{HeaderName, HeaderValue, StatusCode, header, request::Parts},
+    middleware::{Next, from_fn},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+
+use super::{door::Door, problem::Problem};
+
+pub(super) use registry::Streams;
+
+/// What all streams' addresses begin with.
+const PREFIX: &str = "/v1/stream/";
+/// Names below it are the protocol's own.
+const RESERVED: &str = "__ds";
+
+/// Headers of requests that pages of allowed origins may send.
+pub(super) const ASKED: [HeaderName; 11] = [
+    header::IF_NONE_MATCH,
+    headers::TTL,
+    headers::EXPIRES_AT,
+    headers::CLOSED,
+    headers::SEQ,
+    headers::FORKED_FROM,
+    headers::FORK_OFFSET,
+    headers::FORK_SUB_OFFSET,
+    headers::PRODUCER_ID,
+    headers::PRODUCER_EPOCH,
+    headers::PRODUCER_SEQ,
+];
+
+/// Headers of answers that those pages may see.
+pub(super) const SAID: [HeaderName; 13] = [
+    header::ETAG,
+    headers::NEXT_OFFSET,
+    headers::CURSOR,
+    headers::UP_TO_DATE,
+    headers::CLOSED,
+    headers::TTL,
+    headers::EXPIRES_AT,
+    headers::DATA_ENCODING,
+    headers::PRODUCER_EPOCH,
+    headers::PRODUCER_SEQ,
+    headers::EXPECTED_SEQ,
+    headers::RECEIVED_SEQ,
+    headers::DURABILITY,
+];
+
+/// The routes.
+pub(super) fn router() -> Router<Arc<Door>> {
+    let stream =
+        get(read::read).head(read::head).put(create::create).post(append::append).delete(delete);
+    Router::new().route(&format!("{PREFIX}{{*name}}"), stream).layer(from_fn(guard_browsers))
+}
+
+/// Keeps browsers from guessing what an answer is, and other origins from embedding it.
+async fn guard_browsers(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let policy = HeaderName::from_static("cross-origin-resource-policy");
+    headers.insert(policy, HeaderValue::from_static("same-origin"));
+    response
+}
+
+/// The stream's name in the address.
+struct StreamName(String);
+
+impl FromRequestParts<Arc<Door>> for StreamName {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, door: &Arc<Door>) -> Result<Self, Problem> {
+        match Path::<String>::from_request_parts(parts, door).await {
+            Ok(Path(name)) if is_reserved(&name) => Err(problems::not_offered()),
+            Ok(Path(name)) => Ok(Self(name)),
+            Err(rejection) => Err(Problem::name(rejection.body_text())),
+        }
+    }
+}
+
+fn is_reserved(name: &str) -> bool {
+    name.split('/').next() == Some(RESERVED)
+}
+
+async fn delete(
+    State(door): State<Arc<Door>>,
+    StreamName(name): StreamName,
+) -> Result<Response, Problem> {
+    door.durable.delete(&door.broker, &name)?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}

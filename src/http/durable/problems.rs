@@ -1,0 +1,95 @@
+//! What can go wrong with streams, beside what can go wrong with topics.
+
+use axum::http::{HeaderName, StatusCode};
+
+use super::{
+    headers::{CLOSED, EXPECTED_SEQ, NEXT_OFFSET, PRODUCER_EPOCH, RECEIVED_SEQ, TRUE},
+    stream::token_value,
+};
+use crate::http::problem::Problem;
+
+pub(super) fn header(name: &HeaderName, why: impl std::fmt::Display) -> Problem {
+    let detail = format!("{name}: {why}");
+    Problem::new(StatusCode::BAD_REQUEST, "bad-header", "A header is wrong", detail)
+        .fact("header", name.as_str())
+}
+
+pub(super) fn unknown(name: &str) -> Problem {
+    let detail = format!("no stream is named {name:?}; create it with PUT");
+    Problem::new(StatusCode::NOT_FOUND, "unknown-stream", "There is no such stream", detail)
+}
+
+/// It was deleted, and forks still need its records. `status` is 410, or 409 where it is in the way.
+pub(super) fn deleted(name: &str, status: StatusCode) -> Problem {
+    let detail = format!("{name:?} was deleted; its name is free when the last fork of it is gone");
+    Problem::new(status, "stream-deleted", "The stream was deleted", detail)
+}
+
+pub(super) fn exists(name: &str, what: &str) -> Problem {
+    let detail = format!("{name:?} has another {what}; ask for what it has, or for another name");
+    Problem::new(StatusCode::CONFLICT, "stream-exists", "The stream exists as another one", detail)
+}
+
+pub(super) fn closed(next: &str) -> Problem {
+    let detail = "it takes nothing more; write to another one";
+    Problem::new(StatusCode::CONFLICT, "stream-closed", "The stream is closed", detail)
+        .header(CLOSED, TRUE)
+        .header(NEXT_OFFSET, token_value(next))
+}
+
+pub(super) fn content_type(has: &str) -> Problem {
+    let detail = format!("the stream is of the type {has:?}; nothing was appended");
+    Problem::new(StatusCode::CONFLICT, "wrong-content-type", "The content type differs", detail)
+}
+
+pub(super) fn stale_seq() -> Problem {
+    let detail = "stream-seq has to grow, byte by byte, with each append; nothing was appended";
+    Problem::new(StatusCode::CONFLICT, "stale-seq", "The sequence does not grow", detail)
+}
+
+pub(super) fn producer_gap(expected: u64, received: u64) -> Problem {
+    let detail =
+        format!("producer-seq {expected} comes next, not {received}; nothing was appended");
+    Problem::new(StatusCode::CONFLICT, "producer-gap", "The producer left something out", detail)
+        .header(EXPECTED_SEQ, expected.into())
+        .header(RECEIVED_SEQ, received.into())
+}
+
+pub(super) fn producer_stale(current: u64) -> Problem {
+    let detail = format!("a later life of this producer writes, in epoch {current}");
+    Problem::new(StatusCode::FORBIDDEN, "producer-stale", "The producer was replaced", detail)
+        .header(PRODUCER_EPOCH, current.into())
+}
+
+pub(super) fn producer_start() -> Problem {
+    header(&PRODUCER_EPOCH, "a new epoch begins with producer-seq 0")
+}
+
+pub(super) fn too_many_producers(max: usize, scope: &str) -> Problem {
+    let detail = format!("{max} are the most {scope}; write without an id, or use another stream");
+    let status = StatusCode::TOO_MANY_REQUESTS;
+    Problem::new(status, "too-many-producers", "Too many producers are known", detail)
+        .fact("max", max)
+}
+
+/// The place is one of a stream that had this name before, or its records were collected.
+pub(super) fn gone(why: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::GONE, "offset-gone", "The offset cannot be read any more", why)
+}
+
+pub(super) fn fork(why: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "bad-fork", "The stream cannot be forked there", why)
+}
+
+pub(super) fn full(limit: u64) -> Problem {
+    let detail = format!(
+        "it keeps everything, and has reached its memory limit of {limit} bytes; nothing was appended"
+    );
+    let status = StatusCode::INSUFFICIENT_STORAGE;
+    Problem::new(status, "stream-full", "The stream is full", detail).fact("limit", limit)
+}
+
+pub(super) fn not_offered() -> Problem {
+    let detail = "names below __ds are kept for subscriptions, which this server does not offer";
+    Problem::new(StatusCode::NOT_IMPLEMENTED, "not-offered", "This is not offered", detail)
+}
