@@ -1,5 +1,6 @@
 //! `psa bench`, each mode at a tiny size, through the real binary: what it says is complete, and nothing
 //! was lost or came twice. No figure of speed is looked at here.
+#![cfg(feature = "cli")]
 
 use serde_json::Value;
 use std::process::{Command, Output, Stdio};

@@ -1,4 +1,5 @@
 //! `psa demo --fast`: the story is told, and everything that it checks holds.
+#![cfg(feature = "cli")]
 
 use std::process::{Command, Stdio};
 

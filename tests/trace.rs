@@ -1,4 +1,5 @@
 //! `psa trace`: what it draws is what happened.
+#![cfg(feature = "cli")]
 
 use std::path::Path;
 use std::process::{Command, Output};
