@@ -2,6 +2,10 @@
 #![no_main]
 
 #[allow(dead_code, unused_imports, reason = "one part of the library is looked at")]
+#[path = "../../src/net.rs"]
+mod net;
+#[path = "../../src/access.rs"]
+mod access;
 #[path = "../../src/broker/mod.rs"]
 mod broker;
 #[allow(dead_code, unused_imports, reason = "one part of the library is looked at")]

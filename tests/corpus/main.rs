@@ -22,6 +22,10 @@ mod world;
 // The source that the session and the configuration need, which is private to the library and to the
 // binary.
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "a part is looked at")]
+#[path = "../../src/net.rs"]
+mod net;
+#[path = "../../src/access.rs"]
+mod access;
 #[path = "../../src/broker/mod.rs"]
 mod broker;
 #[allow(dead_code, reason = "a part is looked at")]
