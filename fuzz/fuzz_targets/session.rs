@@ -4,8 +4,10 @@
 #[allow(dead_code, unused_imports, reason = "one part of the library is looked at")]
 #[path = "../../src/net.rs"]
 mod net;
+#[allow(dead_code, unused_imports, reason = "one part of the library is looked at")]
 #[path = "../../src/access.rs"]
 mod access;
+#[allow(dead_code, unused_imports, reason = "one part of the library is looked at")]
 #[path = "../../src/broker/mod.rs"]
 mod broker;
 #[allow(dead_code, unused_imports, reason = "one part of the library is looked at")]

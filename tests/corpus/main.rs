@@ -22,10 +22,9 @@ mod world;
 // The source that the session and the configuration need, which is private to the library and to the
 // binary.
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "a part is looked at")]
-#[path = "../../src/net.rs"]
-mod net;
 #[path = "../../src/access.rs"]
 mod access;
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "a part is looked at")]
 #[path = "../../src/broker/mod.rs"]
 mod broker;
 #[allow(dead_code, reason = "a part is looked at")]
@@ -37,6 +36,9 @@ mod error;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "a part is looked at")]
 #[path = "../../src/log/mod.rs"]
 mod log;
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "a part is looked at")]
+#[path = "../../src/net.rs"]
+mod net;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "a part is looked at")]
 #[path = "../../src/protocol/mod.rs"]
 mod protocol;
