@@ -125,7 +125,7 @@ pub(crate) fn soak(config: &Config, args: &SoakArgs) -> Result {
     let usage = rig.own.as_ref().and_then(super::server::OwnServer::usage);
     report.used(usage, client, counts.tally.records);
     report.print(args.common.json)?;
-    judge(&counts, &samples, back)
+    judge(args, &counts, &samples, back)
 }
 
 async fn run(rig: &Rig, args: &SoakArgs, seed: u64) -> Result<(Counts, Samples, Result)> {
@@ -244,13 +244,23 @@ fn tell(report: &mut Report, args: &SoakArgs, counts: &Counts, samples: &Samples
 }
 
 /// Whether this is a success.
-fn judge(counts: &Counts, samples: &Samples, back: Result) -> Result {
+fn judge(args: &SoakArgs, counts: &Counts, samples: &Samples, back: Result) -> Result {
     if let Some(first) = counts.wrong.first() {
         let why = format!("{} things went wrong, the first: {first}", counts.wrong_in_all);
         return Err(Error::failed("the soak failed", why));
     }
     if counts.over_limit > 0 {
         let why = format!("a topic was above its memory limit at {} looks", counts.over_limit);
+        return Err(Error::failed("the soak failed", why));
+    }
+    // A wait ends because a segment came back in some topic, which wakes a publisher of each at the most, and
+    // no record brings more than one segment. Who waits more often does not wait, but goes in a circle.
+    let wake_ups = counts.published * args.topics as u64;
+    if counts.publisher_waits > wake_ups {
+        let why = format!(
+            "publishers waited {} times, and were woken for a reason {wake_ups} times at the most",
+            counts.publisher_waits
+        );
         return Err(Error::failed("the soak failed", why));
     }
     back?;
