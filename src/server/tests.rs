@@ -26,6 +26,8 @@ use crate::{
     },
 };
 
+mod waiting;
+
 /// Runs `round` with many seeds, or with the one that is asked for.
 fn rounds(many: u64, round: impl Fn(&mut fastrand::Rng)) {
     struct Tell(u64);
