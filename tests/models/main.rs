@@ -29,4 +29,5 @@ mod close;
 mod collect;
 mod evict;
 mod limit;
+mod tail;
 mod wait;
