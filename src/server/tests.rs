@@ -26,8 +26,6 @@ use crate::{
     },
 };
 
-mod waiting;
-
 /// Runs `round` with many seeds, or with the one that is asked for.
 fn rounds(many: u64, round: impl Fn(&mut fastrand::Rng)) {
     struct Tell(u64);
@@ -509,3 +507,5 @@ fn no_bytes_make_a_session_fail_otherwise_than_by_goodbye() {
         assert_eq!((shared.connections.used(), shared.subscriptions.used()), (0, 0));
     });
 }
+
+mod waiting;
