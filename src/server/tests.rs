@@ -505,3 +505,5 @@ fn no_bytes_make_a_session_fail_otherwise_than_by_goodbye() {
         assert_eq!((shared.connections.used(), shared.subscriptions.used()), (0, 0));
     });
 }
+
+mod waiting;

@@ -3,6 +3,10 @@
 //! The topics here keep nothing for anybody else, in segments of a few lines, so that what is there is
 //! there for the lease.
 
+use std::io::Read;
+use std::process::Stdio;
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::follower::{Follower, Keep, expect_same};
@@ -242,4 +246,41 @@ fn without_a_state_the_next_life_begins_at_the_commit() {
     assert_eq!(run.stderr, "");
     expect_same(&run.stdout, &input.bytes[begin..], "the second life");
     assert!(!first.is_empty());
+}
+
+/// A subscriber whose output nobody reads has received more than it could write. What it has not written
+/// is not committed: whoever takes the lease up gets it again.
+#[test]
+fn what_is_received_and_not_written_is_not_committed() {
+    const LINE: usize = 100;
+    let server = Server::start(&SERVER);
+    let mut command = server.command(&[
+        "sub",
+        "--from",
+        "earliest",
+        "--lease",
+        "mine",
+        "--lease-ttl",
+        "10m",
+        "a",
+    ]);
+    command.stdin(Stdio::null());
+    let mut process =
+        Process::start_with_output(server.path("").as_path(), command, Stdio::piped());
+    server.describe_until("a", "the subscriber to be there", |stats| stats["cursors"] == 1);
+    let line = format!("{:>1$}\n", "x", LINE - 1);
+    publish(&server, "a", line.repeat(10_000).as_bytes());
+    // Long enough for everything to be received and for a commit to arrive that should not be sent.
+    std::thread::sleep(Duration::from_secs(1));
+    let mut pipe = process.child().stdout.take().expect("it is piped");
+    process.kill();
+    let mut written = Vec::new();
+    pipe.read_to_end(&mut written).expect("a pipe can be read");
+    let stats = server.describe_until("a", "the server to see that it is dead", |stats| {
+        lease(stats).is_some_and(|lease| lease["held"] == false)
+    });
+    let committed = number(&lease(&stats).expect("it has 10 minutes")["committed"]);
+    let lines = (written.len() / LINE) as u64;
+    assert!(lines < 10_000, "the pipe is larger than this test believes");
+    assert!(committed <= lines, "{committed} lines are committed and {lines} written");
 }

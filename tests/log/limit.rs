@@ -288,3 +288,19 @@ fn a_long_look_costs_the_others_next_to_nothing() {
     // The closure has returned: its memory is back, and appends are taken again.
     append().unwrap();
 }
+
+#[test]
+fn two_losses_before_a_read_are_one() {
+    let log = limited(2, Overflow::Evict);
+    let mut cursor = log.subscribe(Start::Earliest).unwrap();
+    let append =
+        |offsets: std::ops::Range<u64>| offsets.for_each(|n| log.append(n).map(drop).unwrap());
+    append(0..40);
+    // It learns of the first loss, does not read, and is evicted again.
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(cursor.poll_ready(&mut cx).is_ready());
+    append(40..80);
+    let missed = ReadError::Lagged(Lagged { first_missed: 0, missed: log.first_offset() });
+    assert!(log.first_offset() > 40);
+    assert_eq!(cursor.try_next(|_| ()), Err(missed));
+}

@@ -11,6 +11,7 @@ mod retention;
 mod start;
 mod threads;
 mod wait;
+mod whole;
 
 use psa::*;
 

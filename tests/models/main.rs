@@ -35,5 +35,6 @@ mod lease;
 mod limit;
 mod retention;
 mod reuse;
+mod tail;
 mod teardown;
 mod wait;

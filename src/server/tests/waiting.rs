@@ -1,0 +1,73 @@
+//! Sessions that wait, and what ends their wait.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Wake;
+
+use super::super::limits::{InputPool, InputShare};
+use super::*;
+
+#[derive(Default)]
+struct Count(AtomicUsize);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Polls a peer's session to rest, with a waker that counts.
+fn rest(peer: &mut Peer, count: &Arc<Count>) {
+    let waker = Waker::from(count.clone());
+    let session = peer.session.as_mut().expect("it goes on");
+    for _ in 0..100 {
+        assert!(session.poll(&mut Context::from_waker(&waker), &mut peer.wire).is_pending());
+    }
+}
+
+/// Its peer takes nothing, so nothing but the take-over itself would wake it.
+#[test]
+fn a_take_over_wakes_a_holder_whose_peer_takes_nothing() {
+    let mut rng = fastrand::Rng::with_seed(1);
+    let config = small_topics(&mut rng, Overflow::Block);
+    let shared = shared(&mut rng, config);
+    let leased = |takeover| {
+        let name = TopicName::new("lease").unwrap();
+        let lease = Some(LeaseRequest { name, ttl_ms: 60_000, takeover });
+        Request::Subscribe(Subscribe { lease, ..subscribe(1, 0, Start::Earliest) })
+    };
+    let mut holder = Peer::new(&shared, &mut rng);
+    holder.hello();
+    holder.say(&leased(false));
+    holder.run(100);
+    let mut other = Peer::new(&shared, &mut rng);
+    other.hello();
+    holder.wire.takes = 0;
+    publish(&mut other, 0, 0, 3, true);
+    other.run(100);
+    let count = Arc::new(Count::default());
+    rest(&mut holder, &count);
+    count.0.store(0, Ordering::Relaxed);
+    other.say(&leased(true));
+    other.run(100);
+    assert_eq!(shared.subscriptions.used(), 2, "the other one has it");
+    assert!(count.0.load(Ordering::Relaxed) > 0, "the old holder sleeps on what it has lost");
+    holder.run(100);
+    assert_eq!(shared.subscriptions.used(), 1);
+}
+
+/// Each has memory for a frame and wants more for the next one: the one that must wait gives back what
+/// it has, or they would wait for each other.
+#[test]
+fn who_waits_for_input_memory_holds_none() {
+    let pool = InputPool::new(12_000);
+    let waker = || Waker::noop().clone();
+    let (mut a, mut b) = (InputShare::default(), InputShare::default());
+    assert!(a.settle(&pool, 10, 6_000, waker));
+    assert!(b.settle(&pool, 10, 6_000, waker));
+    assert!(!a.settle(&pool, 10, 9_000, waker));
+    assert!(b.settle(&pool, 10, 9_000, waker));
+    b.clear(&pool);
+    a.woken();
+    assert!(a.settle(&pool, 10, 9_000, waker));
+    a.clear(&pool);
+}
