@@ -2,9 +2,6 @@
 #![no_main]
 
 #[allow(dead_code, unused_imports, reason = "one part of the library is looked at")]
-#[path = "../../src/net.rs"]
-mod net;
-#[allow(dead_code, unused_imports, reason = "one part of the library is looked at")]
 #[path = "../../src/access.rs"]
 mod access;
 #[allow(dead_code, unused_imports, reason = "one part of the library is looked at")]
@@ -13,6 +10,9 @@ mod broker;
 #[allow(dead_code, unused_imports, reason = "one part of the library is looked at")]
 #[path = "../../src/log/mod.rs"]
 mod log;
+#[allow(dead_code, unused_imports, reason = "one part of the library is looked at")]
+#[path = "../../src/net.rs"]
+mod net;
 #[allow(dead_code, unused_imports, reason = "one part of the library is looked at")]
 #[path = "../../src/protocol/mod.rs"]
 mod protocol;
