@@ -166,7 +166,9 @@ mod tests {
     #[test]
     fn all_slots_of_every_size_can_be_written() {
         fn fill<S: Copy + PartialEq + std::fmt::Debug>(len: usize, value: S) {
-            [Pages::Later, Pages::Now].map(|pages| fill_with(len, value, pages));
+            for pages in [Pages::Later, Pages::Now] {
+                fill_with(len, value, pages);
+            }
         }
         fn fill_with<S>(len: usize, value: S, pages: Pages)
         where
