@@ -1,20 +1,39 @@
-//! A clock that stands still, for models: what they explore must not depend on how long they take.
+//! A clock that stands still, for models: what they explore must not depend on how long they take. Time
+//! passes only where a model says so.
 
+use std::cell::Cell;
 use std::ops::{Add, Sub};
 
 pub(crate) use std::time::{Duration, SystemTime};
 
-/// Always the same instant, or one that was computed from it.
+// All threads of a model run on one thread of the operating system, and each test on another one.
+thread_local! {
+    static NOW: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// Lets time pass, for all threads of the model.
+#[allow(dead_code, reason = "not all who include this file need it")]
+pub(crate) fn advance(time: Duration) {
+    NOW.set(NOW.get() + time);
+}
+
+/// Begins an execution: no time has passed.
+#[allow(dead_code, reason = "as above")]
+pub(crate) fn reset() {
+    NOW.set(Duration::ZERO);
+}
+
+/// A moment since the execution began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Instant(Duration);
 
 impl Instant {
     pub(crate) fn now() -> Instant {
-        Instant(Duration::ZERO)
+        Instant(NOW.get())
     }
 
     pub(crate) fn elapsed(&self) -> Duration {
-        Duration::ZERO
+        Instant::now().saturating_duration_since(*self)
     }
 
     pub(crate) fn saturating_duration_since(&self, earlier: Instant) -> Duration {
