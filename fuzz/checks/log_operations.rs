@@ -3,8 +3,7 @@
 //! Two bytes say how the log is built, then each operation is a byte and its arguments. Bytes are
 //! taken modulo what there is, so every input is a program.
 
-use psa::{Overflow, Retention};
-
+use super::log::{Overflow, Retention};
 use super::world::{From, Op, World};
 
 /// More operations say nothing new and take long.
@@ -44,7 +43,7 @@ impl Bytes<'_> {
             12 => Op::Seek { who: self.below(8)?.into(), to: self.from()? },
             13 => Op::Drop { who: self.below(8)?.into() },
             14 => Op::Resume { who: self.below(8)?.into() },
-            15 => Op::Take { name: self.below(2)?.into(), from: self.from()? },
+            15 => Op::Take { name: self.below(2)?.into(), from: self.from()?, hours: 24 },
             16 | 17 => Op::ReadLease {
                 who: self.below(8)?.into(),
                 records: usize::from(self.below(9)?) + 1,
@@ -78,7 +77,7 @@ pub(crate) fn check(data: &[u8]) {
         2 => Some((segments, Overflow::Evict)),
         _ => Some((segments, Overflow::Block)),
     };
-    let mut world = World::new(retention, limit);
+    let mut world = World::new(retention, limit, None);
     for _ in 0..MOST_OPERATIONS {
         let Some(op) = bytes.op() else { break };
         world.step(op);

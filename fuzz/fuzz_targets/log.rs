@@ -1,8 +1,12 @@
 //! Arbitrary programs to the log and to its naive model.
 #![no_main]
 
+use psa as log;
+
 #[path = "../checks/log_operations.rs"]
 mod log_operations;
+#[path = "../../tests/replay/meter.rs"]
+mod meter;
 #[path = "../../tests/replay/model.rs"]
 mod model;
 #[path = "../../tests/replay/world.rs"]

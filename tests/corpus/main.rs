@@ -12,6 +12,8 @@ mod configuration;
 mod frames;
 #[path = "../../fuzz/checks/log_operations.rs"]
 mod log_operations;
+#[path = "../replay/meter.rs"]
+mod meter;
 #[path = "../replay/model.rs"]
 mod model;
 #[path = "../../fuzz/checks/session.rs"]

@@ -74,7 +74,8 @@ fn a_wait_that_is_over_hands_its_wake_up_on() {
     });
 }
 
-/// A future is polled by one task and then by another one, which is the one to be woken.
+/// A future is polled by one thread and then by another one, which is the one to be woken: the first
+/// one waits for nothing any more but the second one's end.
 #[test]
 fn a_wait_that_moves_to_another_task_is_woken_there() {
     explore(|| {
@@ -82,11 +83,12 @@ fn a_wait_that_moves_to_another_task_is_woken_there() {
         let movers = [0, 1].map(|_| {
             let mut cursor: Cursor<Canary> = log.subscribe(Start::Next).unwrap();
             thread::spawn(move || {
-                let mut wait = pin!(cursor.next(|batch| batch.first_offset()));
-                if let Poll::Ready(seen) = poll_once(wait.as_mut()) {
-                    return seen;
+                let wait = async move { cursor.next(|batch| batch.first_offset()).await };
+                let mut wait = Box::pin(wait);
+                match poll_once(wait.as_mut()) {
+                    Poll::Ready(seen) => seen,
+                    Poll::Pending => thread::spawn(move || block_on(wait)).join().unwrap(),
                 }
-                block_on(wait)
             })
         });
         log.append(Canary::new(0)).unwrap();

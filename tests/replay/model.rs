@@ -2,23 +2,31 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
+use std::time::Duration;
 
-use psa::{Overflow, Retention, Start};
+use super::log::{Overflow, Retention};
 
 /// A segment: its records, and who stands in it.
 #[derive(Debug)]
 struct Segment {
     number: u64,
     base: u64,
-    records: u64,
     capacity: u64,
     bytes: u64,
     standing: u64,
+    /// When it was linked.
+    linked: Duration,
+    /// When its records were appended.
+    appended: Vec<Duration>,
 }
 
 impl Segment {
+    fn records(&self) -> u64 {
+        self.appended.len() as u64
+    }
+
     fn end(&self) -> u64 {
-        self.base + self.records
+        self.base + self.records()
     }
 }
 
@@ -29,11 +37,33 @@ pub(crate) struct Place {
     segment: u64,
 }
 
+/// Where somebody begins to read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Begin {
+    Earliest,
+    Next,
+    At(u64),
+    Last(u64),
+    /// At the first record that was appended when so much time had passed, or later.
+    Since(Duration),
+}
+
 /// Why nobody can stand there.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Refusal {
-    Collected,
-    Future,
+    /// It is gone; what is left begins here.
+    Collected(u64),
+    /// It has not been dealt out; the next one will be this.
+    Future(u64),
+}
+
+/// A named place that outlives its holder for a time.
+#[derive(Debug)]
+struct Lease {
+    committed: Place,
+    ttl: Duration,
+    /// When it ends, if nobody holds it.
+    until: Option<Duration>,
 }
 
 /// What a read brings.
@@ -51,7 +81,9 @@ pub(crate) struct Model {
     limit: Option<(u64, Overflow)>,
     bytes_for: fn(u64) -> u64,
     chain: VecDeque<Segment>,
-    leases: BTreeMap<&'static str, Place>,
+    leases: BTreeMap<&'static str, Lease>,
+    /// What has passed since the log was made.
+    now: Duration,
     closed: bool,
 }
 
@@ -62,8 +94,15 @@ impl Model {
         limit: Option<(u64, Overflow)>,
         bytes_for: fn(u64) -> u64,
     ) -> Self {
-        let bytes = bytes_for(capacity);
-        let first = Segment { number: 0, base: 0, records: 0, capacity, bytes, standing: 0 };
+        let first = Segment {
+            number: 0,
+            base: 0,
+            capacity,
+            bytes: bytes_for(capacity),
+            standing: 0,
+            linked: Duration::ZERO,
+            appended: Vec::new(),
+        };
         Model {
             capacity,
             retention,
@@ -71,6 +110,7 @@ impl Model {
             bytes_for,
             chain: VecDeque::from([first]),
             leases: BTreeMap::new(),
+            now: Duration::ZERO,
             closed: false,
         }
     }
@@ -83,6 +123,11 @@ impl Model {
         self.open().end()
     }
 
+    /// Whether a segment has ever gone.
+    pub(crate) fn has_collected(&self) -> bool {
+        self.chain[0].number > 0
+    }
+
     pub(crate) fn segments(&self) -> u64 {
         self.chain.len() as u64
     }
@@ -93,6 +138,41 @@ impl Model {
 
     pub(crate) fn leases(&self) -> usize {
         self.leases.len()
+    }
+
+    pub(crate) fn now(&self) -> Duration {
+        self.now
+    }
+
+    pub(crate) fn pass(&mut self, time: Duration) {
+        self.now += time;
+    }
+
+    /// What only the passing of time makes necessary; how long until there is more of it.
+    pub(crate) fn maintain(&mut self) -> Option<Duration> {
+        self.expire();
+        self.collect();
+        let leases = self.leases.values().filter_map(|lease| lease.until);
+        let by_age = match (self.retention, self.chain.get(1)) {
+            (Retention::Age(keep), Some(second)) => Some(second.linked + keep),
+            _ => None,
+        };
+        leases.chain(by_age).min().map(|due| due.saturating_sub(self.now))
+    }
+
+    /// Ends the leases whose time is over. False if there are none.
+    fn expire(&mut self) -> bool {
+        let now = self.now;
+        let mut over = Vec::new();
+        self.leases.retain(|_, lease| {
+            let lives = lease.until.is_none_or(|until| until > now);
+            if !lives {
+                over.push(lease.committed.clone());
+            }
+            lives
+        });
+        over.iter().for_each(|place| self.leave(place));
+        !over.is_empty()
     }
 
     fn open(&self) -> &Segment {
@@ -109,11 +189,12 @@ impl Model {
             return true;
         }
         let open = self.open();
-        let fits = !self.closed && open.records + records <= open.capacity;
+        let fits = !self.closed && open.records() + records <= open.capacity;
         if !fits && !self.roll(records) {
             return false;
         }
-        self.chain.back_mut().expect("a chain is never empty").records += records;
+        let times = std::iter::repeat_n(self.now, records as usize);
+        self.chain.back_mut().expect("a chain is never empty").appended.extend(times);
         true
     }
 
@@ -129,6 +210,13 @@ impl Model {
                 return false;
             }
             while self.bytes() + bytes > limit {
+                // What time alone lets go of goes first.
+                let head = self.chain[0].number;
+                let expired = self.expire();
+                self.collect();
+                if expired || self.chain[0].number != head {
+                    continue;
+                }
                 let goes = match overflow {
                     Overflow::Evict => true,
                     Overflow::Block => self.chain[0].standing == 0,
@@ -138,15 +226,24 @@ impl Model {
                     return false;
                 }
                 self.chain.pop_front();
+                self.collect();
             }
         }
-        let (number, base) = (self.open().number + 1, self.next());
-        self.chain.push_back(Segment { number, base, records: 0, capacity, bytes, standing: 0 });
+        self.chain.push_back(Segment {
+            number: self.open().number + 1,
+            base: self.next(),
+            capacity,
+            bytes,
+            standing: 0,
+            linked: self.now,
+            appended: Vec::new(),
+        });
         self.collect();
         true
     }
 
-    /// Drops what nobody can ask for any more.
+    /// Drops what nobody can ask for any more, from the oldest segment on. To be called exactly where
+    /// the log collects: with retention by age, a call too many would let go of more.
     fn collect(&mut self) {
         while self.chain.len() > 1 && self.chain[0].standing == 0 {
             let sealed_behind = self.open().base - self.chain[1].base;
@@ -154,6 +251,7 @@ impl Model {
                 Retention::Nothing => true,
                 Retention::Records(keep) => sealed_behind >= keep,
                 Retention::Bytes(keep) => sealed_behind * 8 >= keep,
+                Retention::Age(keep) => self.now - self.chain[1].linked >= keep,
                 _ => false,
             };
             if !passed {
@@ -163,39 +261,63 @@ impl Model {
         }
     }
 
+    /// Comes to stand in the last segment that begins at or before the offset. Whoever does so has
+    /// stood at the head before, to look for it.
     fn stand(&mut self, offset: u64) -> Place {
-        // The last segment that begins at or before the offset.
         let segment = self.chain.iter_mut().rev().find(|segment| segment.base <= offset);
         let segment = segment.expect("the offset is kept");
         segment.standing += 1;
-        Place { offset, segment: segment.number }
+        let place = Place { offset, segment: segment.number };
+        self.collect();
+        place
     }
 
-    pub(crate) fn attach(&mut self, start: Start) -> Result<Place, Refusal> {
-        let offset = match start {
-            Start::Earliest => {
+    /// See [`Begin::Since`].
+    fn stand_since(&mut self, time: Duration) -> Place {
+        let begun = |segment: &&mut Segment| segment.linked < time;
+        let found = match self.chain.iter_mut().rev().find(begun) {
+            Some(segment) => segment,
+            None => &mut self.chain[0],
+        };
+        found.standing += 1;
+        let before = found.appended.iter().filter(|appended| **appended < time).count() as u64;
+        let place = Place { offset: found.base + before, segment: found.number };
+        self.collect();
+        place
+    }
+
+    pub(crate) fn attach(&mut self, begin: Begin) -> Result<Place, Refusal> {
+        let offset = match begin {
+            Begin::Earliest => {
                 let head = &mut self.chain[0];
                 head.standing += 1;
                 return Ok(Place { offset: head.base, segment: head.number });
             }
-            Start::Next => self.next(),
-            Start::At(offset) => offset,
-            Start::Last(records) => self.next().saturating_sub(records).max(self.first()),
-            other => unreachable!("not modelled: {other:?}"),
+            Begin::Next => {
+                let offset = self.next();
+                let open = self.chain.back_mut().expect("a chain is never empty");
+                open.standing += 1;
+                return Ok(Place { offset, segment: open.number });
+            }
+            Begin::At(offset) => offset,
+            Begin::Last(records) => self.next().saturating_sub(records).max(self.first()),
+            Begin::Since(time) => return Ok(self.stand_since(time)),
         };
-        if offset < self.first() {
-            Err(Refusal::Collected)
-        } else if offset > self.next() {
-            Err(Refusal::Future)
-        } else {
-            Ok(self.stand(offset))
+        let (first, next) = (self.first(), self.next());
+        if (first..=next).contains(&offset) {
+            return Ok(self.stand(offset));
         }
+        // It has stood at the head to look.
+        self.collect();
+        Err(if offset < first { Refusal::Collected(first) } else { Refusal::Future(next) })
     }
 
     pub(crate) fn leave(&mut self, place: &Place) {
         if let Some(segment) = self.by_number(place.segment) {
             segment.standing -= 1;
-            self.collect();
+            if segment.standing == 0 {
+                self.collect();
+            }
         }
     }
 
@@ -234,52 +356,65 @@ impl Model {
                 return;
             }
             self.by_number(number + 1).expect("asked above").standing += 1;
-            self.by_number(number).expect("asked above").standing -= 1;
             place.segment = number + 1;
-            self.collect();
+            self.leave(&Place { offset: place.offset, segment: number });
         }
     }
 
+    /// Takes a lease: a new one begins where that says. Returns where its holder reads.
     pub(crate) fn take_lease(
         &mut self,
         name: &'static str,
-        start: Start,
+        begin: Begin,
+        ttl: Duration,
     ) -> Result<Place, Refusal> {
-        if !self.leases.contains_key(name) {
-            let committed = self.attach(start)?;
-            self.leases.insert(name, committed);
-        }
-        let committed = self.leases[name].clone();
+        self.expire();
+        let committed = match self.leases.get(name) {
+            Some(lease) => lease.committed.clone(),
+            None => self.attach(begin)?,
+        };
+        self.leases.insert(name, Lease { committed: committed.clone(), ttl, until: None });
         Ok(self.ahead(&committed, committed.offset))
     }
 
     /// A place further on; a lost one if the offset was evicted.
     fn ahead(&mut self, from: &Place, offset: u64) -> Place {
         let lost = Place { offset, segment: from.segment };
-        self.attach(Start::At(offset)).unwrap_or(lost)
+        self.attach(Begin::At(offset)).unwrap_or(lost)
+    }
+
+    fn lease(&mut self, name: &str) -> &mut Lease {
+        self.leases.get_mut(name).expect("a held lease is in the table")
     }
 
     pub(crate) fn commit(&mut self, name: &str, offset: u64) {
-        let (name, old) = self.lease(name);
+        let old = self.lease(name).committed.clone();
         if offset >= old.offset {
             let new = self.ahead(&old, offset + 1);
-            self.leases.insert(name, new);
+            self.lease(name).committed = new;
             self.leave(&old);
         }
     }
 
-    fn lease(&self, name: &str) -> (&'static str, Place) {
-        let (name, place) = self.leases.get_key_value(name).expect("a held lease is in the table");
-        (name, place.clone())
+    pub(crate) fn committed(&self, name: &str) -> Option<u64> {
+        self.leases.get(name).map(|lease| lease.committed.offset)
     }
 
-    pub(crate) fn committed(&self, name: &str) -> Option<u64> {
-        self.leases.get(name).map(|place| place.offset)
+    /// A holder goes, from where it reads, without a word. The lease stays for its time, if it is
+    /// `held` until now.
+    pub(crate) fn detach(&mut self, name: &str, held: bool, reading: &Place) {
+        if held {
+            let now = self.now;
+            let lease = self.lease(name);
+            lease.until = Some(now + lease.ttl);
+        }
+        self.expire();
+        self.leave(reading);
     }
 
     pub(crate) fn end_lease(&mut self, name: &str) -> bool {
-        let Some(place) = self.leases.remove(name) else { return false };
-        self.leave(&place);
+        let Some(lease) = self.leases.remove(name) else { return false };
+        self.leave(&lease.committed);
         true
     }
 

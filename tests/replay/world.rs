@@ -3,32 +3,68 @@
 
 use std::time::Duration;
 
-use psa::{
+use super::log::{
     Builder, Cursor, Lease, LeaseOptions, Limit, Log, Overflow, ReadError, Retention, Start,
     SubscribeError,
 };
-
-use super::model::{Model, Place, Read, Refusal};
+use super::meter::{Allocated, Beside, Meter};
+use super::model::{Begin, Model, Place, Read, Refusal};
 
 const CAPACITY: u64 = 4;
-const NAMES: [&str; 2] = ["a", "b"];
+pub(crate) const NAMES: [&str; 2] = ["a", "b"];
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// One step of a program.
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
-    Append { records: u64 },
+    Append {
+        records: u64,
+    },
     Subscribe(From),
-    Read { who: usize, records: usize },
-    Seek { who: usize, to: From },
-    Drop { who: usize },
-    Resume { who: usize },
-    Take { name: usize, from: From },
-    ReadLease { who: usize, records: usize },
-    Commit { who: usize, behind: u64 },
-    Detach { who: usize },
-    Release { who: usize },
-    End { name: usize },
+    Read {
+        who: usize,
+        records: usize,
+    },
+    Seek {
+        who: usize,
+        to: From,
+    },
+    Drop {
+        who: usize,
+    },
+    Resume {
+        who: usize,
+    },
+    Take {
+        name: usize,
+        from: From,
+        hours: u64,
+    },
+    ReadLease {
+        who: usize,
+        records: usize,
+    },
+    Commit {
+        who: usize,
+        behind: u64,
+    },
+    Detach {
+        who: usize,
+    },
+    Release {
+        who: usize,
+    },
+    End {
+        name: usize,
+    },
     Close,
+    /// Hours go by. Nobody sees to the log meanwhile.
+    #[allow(dead_code, reason = "only where clocks can be moved")]
+    Pass {
+        hours: u64,
+    },
+    #[allow(dead_code, reason = "as above")]
+    Maintain,
 }
 
 /// Where somebody starts.
@@ -39,6 +75,20 @@ pub(crate) enum From {
     /// Around the kept records: this far before or behind the first one.
     At(i64),
     Last(u64),
+    /// So many hours ago.
+    #[allow(dead_code, reason = "only where clocks can be moved")]
+    HoursAgo(u64),
+}
+
+/// What a program can do to the machine that it runs on.
+#[derive(Clone, Copy)]
+pub(crate) struct Machine {
+    /// Lets time pass.
+    pub(crate) pass: fn(Duration),
+    /// The start at what was appended when so much time had passed since the program began, or later.
+    pub(crate) since: fn(Duration) -> Start,
+    /// Counts the bytes that a call allocates and does not free.
+    pub(crate) allocated: Allocated,
 }
 
 /// The log, those who read it, and the model of all that.
@@ -47,10 +97,18 @@ pub(crate) struct World {
     model: Model,
     cursors: Vec<(Cursor<u64>, Place)>,
     leases: Vec<(Lease<u64>, Place)>,
+    machine: Option<Machine>,
+    meter: Meter,
+    beside: Option<Beside>,
+    /// What the log itself has allocated, without a segment.
+    shell: i64,
+    /// Whether there has been a lease.
+    leased: bool,
 }
 
-fn builder() -> Builder<u64> {
-    Log::builder().segment_records(CAPACITY as usize).stamp_every(1 << 20).pool_segments(0)
+/// Logs that note the time of every record, and keep no segment for later.
+pub(crate) fn builder() -> Builder<u64> {
+    Log::builder().segment_records(CAPACITY as usize).stamp_every(1).pool_segments(0)
 }
 
 /// Bytes of a segment for `records` records, learnt from logs rather than from the formula.
@@ -59,7 +117,12 @@ fn segment_bytes(records: u64) -> u64 {
 }
 
 impl World {
-    pub(crate) fn new(retention: Retention, limit: Option<(u64, Overflow)>) -> Self {
+    /// A fresh log. Without a machine nothing is counted, and no time can pass.
+    pub(crate) fn new(
+        retention: Retention,
+        limit: Option<(u64, Overflow)>,
+        machine: Option<Machine>,
+    ) -> Self {
         let mut builder = builder().retention(retention);
         let segment = segment_bytes(CAPACITY);
         if let Some((segments, overflow)) = limit {
@@ -67,33 +130,45 @@ impl World {
         }
         let limit = limit.map(|(segments, overflow)| (segments * segment, overflow));
         let model = Model::new(CAPACITY, retention, limit, segment_bytes);
-        World { log: builder.build().unwrap(), model, cursors: Vec::new(), leases: Vec::new() }
-    }
-
-    fn start(&self, from: From) -> Start {
-        match from {
-            From::Earliest => Start::Earliest,
-            From::Next => Start::Next,
-            From::At(from_first) => Start::At(self.model.first().saturating_add_signed(from_first)),
-            From::Last(records) => Start::Last(records),
+        let beside = machine.map(|machine| Beside::learn(machine.allocated));
+        let mut meter = Meter::new(machine.map(|machine| machine.allocated));
+        let log = meter.count(|| builder.build().unwrap());
+        // A thread's first guard in a log allocates its place there.
+        meter.count(|| log.stats());
+        World {
+            log,
+            model,
+            cursors: Vec::new(),
+            leases: Vec::new(),
+            machine,
+            shell: meter.bytes().unwrap_or(0) - segment as i64,
+            meter,
+            beside,
+            leased: false,
         }
     }
 
-    fn check_start(
-        &self,
-        start: Start,
-        real: Result<u64, SubscribeError>,
-        modelled: &Result<Place, Refusal>,
-    ) {
-        match (real, modelled) {
-            (Ok(offset), Ok(place)) => assert_eq!(offset, place.offset, "{start:?}"),
-            (Err(SubscribeError::Collected { first, .. }), Err(Refusal::Collected)) => {
-                assert_eq!(first, self.model.first());
+    fn begin(&self, from: From) -> Begin {
+        match from {
+            From::Earliest => Begin::Earliest,
+            From::Next => Begin::Next,
+            From::At(from_first) => Begin::At(self.model.first().saturating_add_signed(from_first)),
+            From::Last(records) => Begin::Last(records),
+            From::HoursAgo(hours) => {
+                Begin::Since(self.model.now().saturating_sub(HOUR * hours as u32))
             }
-            (Err(SubscribeError::Future { next, .. }), Err(Refusal::Future)) => {
-                assert_eq!(next, self.model.next());
+        }
+    }
+
+    fn start(&self, begin: Begin) -> Start {
+        match begin {
+            Begin::Earliest => Start::Earliest,
+            Begin::Next => Start::Next,
+            Begin::At(offset) => Start::At(offset),
+            Begin::Last(records) => Start::Last(records),
+            Begin::Since(passed) => {
+                (self.machine.expect("a clock that can be moved").since)(passed)
             }
-            (real, modelled) => panic!("{start:?}: {real:?}, but the model says {modelled:?}"),
         }
     }
 
@@ -101,53 +176,47 @@ impl World {
         match op {
             Op::Append { records } => {
                 let next = self.model.next();
-                let real = self.log.try_append_batch(next..next + records);
+                let real = self.meter.count(|| {
+                    let real = self.log.try_append_batch(next..next + records);
+                    real.map_err(|refused| refused.reason)
+                });
                 let modelled = self.model.append(records);
-                assert_eq!(real.is_ok(), modelled, "append of {records}");
+                assert_eq!(real.is_ok(), modelled, "append of {records}: {real:?}");
                 if let Ok(offsets) = real {
                     assert_eq!(offsets, next..next + records);
                 }
             }
             Op::Subscribe(from) => {
-                let start = self.start(from);
-                let real = self.log.subscribe(start);
-                let modelled = self.model.attach(start);
-                self.check_start(
-                    start,
-                    real.as_ref().map(Cursor::offset).map_err(|e| *e),
-                    &modelled,
-                );
-                if let (Ok(cursor), Ok(place)) = (real, modelled) {
-                    self.cursors.push((cursor, place));
-                }
+                let begin = self.begin(from);
+                let start = self.start(begin);
+                let modelled = self.model.attach(begin);
+                self.subscribe(start, modelled);
             }
             Op::Read { who, records } => {
                 if let Some((cursor, place)) = pick(&mut self.cursors, who) {
-                    check_read(cursor, &self.model.read(place, records as u64), records);
+                    let modelled = self.model.read(place, records as u64);
+                    self.meter.count(|| check_read(cursor, &modelled, records));
                     assert_eq!(cursor.offset(), place.offset);
                     let lag = cursor.lag();
                     assert_eq!(lag.records, self.model.next() - place.offset);
                 }
             }
             Op::Seek { who, to } => {
-                let start = self.start(to);
-                if self.cursors.is_empty() {
-                    return;
+                let begin = self.begin(to);
+                let start = self.start(begin);
+                if let Some((cursor, place)) = pick(&mut self.cursors, who) {
+                    let real = self.meter.count(|| cursor.seek(start));
+                    let modelled = self.model.attach(begin);
+                    check_start(start, real.map(|()| cursor.offset()), &modelled);
+                    if let Ok(new) = modelled {
+                        let old = std::mem::replace(place, new);
+                        self.model.leave(&old);
+                    }
                 }
-                let who = who % self.cursors.len();
-                let real = self.cursors[who].0.seek(start);
-                let modelled = self.model.attach(start);
-                let (cursor, place) = &mut self.cursors[who];
-                let offset = real.map(|()| cursor.offset());
-                if let Ok(new) = &modelled {
-                    let old = std::mem::replace(place, new.clone());
-                    self.model.leave(&old);
-                }
-                self.check_start(start, offset, &modelled);
             }
             Op::Drop { who } => {
                 if let Some((cursor, place)) = take(&mut self.cursors, who) {
-                    drop(cursor);
+                    self.meter.count(|| drop(cursor));
                     self.model.leave(&place);
                 }
             }
@@ -158,27 +227,25 @@ impl World {
                         return;
                     };
                     let epoch = cursor.epoch();
-                    drop(cursor);
+                    self.meter.count(|| drop(cursor));
                     self.model.leave(&place);
-                    let start = Start::After { epoch, offset };
-                    let real = self.log.subscribe(start);
-                    let modelled = self.model.attach(Start::At(place.offset));
-                    let offset = real.as_ref().map(Cursor::offset).map_err(|e| *e);
-                    self.check_start(start, offset, &modelled);
-                    if let (Ok(cursor), Ok(place)) = (real, modelled) {
-                        self.cursors.push((cursor, place));
-                    }
+                    self.resume_elsewhere(!epoch, offset);
+                    let modelled = self.model.attach(Begin::At(place.offset));
+                    self.subscribe(Start::After { epoch, offset }, modelled);
                 }
             }
-            Op::Take { name, from } => {
-                let start = self.start(from);
-                let options =
-                    LeaseOptions { ttl: Duration::from_secs(86_400), start, take_over: true };
-                let real = self.log.lease(NAMES[name], options);
-                let modelled = self.model.take_lease(NAMES[name], start);
+            Op::Take { name, from, hours } => {
+                let (name, ttl) = (NAMES[name], HOUR * hours as u32);
+                let begin = self.begin(from);
+                let start = self.start(begin);
+                let options = LeaseOptions { ttl, start, take_over: true };
+                let real = self.meter.count(|| self.log.lease(name, options));
+                let modelled = self.model.take_lease(name, begin, ttl);
                 assert_eq!(real.is_ok(), modelled.is_ok(), "{start:?}: {real:?}");
                 if let (Ok(lease), Ok(place)) = (real, modelled) {
+                    assert_eq!(lease.committed(), self.model.committed(name));
                     self.leases.push((lease, place));
+                    self.leased = true;
                 }
             }
             Op::ReadLease { who, records } => {
@@ -186,7 +253,8 @@ impl World {
                     if lease.committed().is_none() {
                         assert_eq!(lease.try_next(|_| ()), Err(ReadError::TakenOver));
                     } else {
-                        check_read(lease, &self.model.read(place, records as u64), records);
+                        let modelled = self.model.read(place, records as u64);
+                        self.meter.count(|| check_read(lease, &modelled, records));
                         assert_eq!(lease.offset(), place.offset);
                     }
                 }
@@ -195,7 +263,7 @@ impl World {
                 if let Some((lease, place)) = pick(&mut self.leases, who) {
                     let offset = place.offset.saturating_sub(behind);
                     let held = lease.committed().is_some();
-                    let real = lease.commit(offset);
+                    let real = self.meter.count(|| lease.commit(offset));
                     assert_eq!(real.is_ok(), held && offset < place.offset, "{real:?}");
                     if real.is_ok() {
                         self.model.commit(lease.name(), offset);
@@ -206,8 +274,9 @@ impl World {
             }
             Op::Detach { who } => {
                 if let Some((lease, place)) = take(&mut self.leases, who) {
-                    drop(lease);
-                    self.model.leave(&place);
+                    let held = lease.committed().is_some();
+                    self.model.detach(lease.name(), held, &place);
+                    self.meter.count(|| drop(lease));
                 }
             }
             Op::Release { who } => {
@@ -215,21 +284,52 @@ impl World {
                     if lease.committed().is_some() {
                         self.model.end_lease(lease.name());
                     }
-                    lease.release();
-                    self.model.leave(&place);
+                    self.model.detach(lease.name(), false, &place);
+                    self.meter.count(|| lease.release());
                 }
             }
             Op::End { name } => {
-                assert_eq!(self.log.end_lease(NAMES[name]), self.model.end_lease(NAMES[name]));
+                let real = self.meter.count(|| self.log.end_lease(NAMES[name]));
+                assert_eq!(real, self.model.end_lease(NAMES[name]));
             }
             Op::Close => {
-                self.log.close();
+                self.meter.count(|| self.log.close());
                 self.model.close();
+            }
+            Op::Pass { hours } => {
+                let time = HOUR * hours as u32;
+                (self.machine.expect("a clock that can be moved").pass)(time);
+                self.model.pass(time);
+            }
+            Op::Maintain => {
+                let real = self.meter.count(|| self.log.maintain());
+                // Without a machine, its clock and the model's differ.
+                let modelled = self.model.maintain();
+                assert!(self.machine.is_none() || real == modelled, "{real:?}, not {modelled:?}");
             }
         }
     }
 
-    /// The memory bound, with equality.
+    fn subscribe(&mut self, start: Start, modelled: Result<Place, Refusal>) {
+        let real = self.meter.count(|| self.log.subscribe(start));
+        check_start(start, real.as_ref().map(Cursor::offset).map_err(|e| *e), &modelled);
+        if let (Ok(cursor), Ok(place)) = (real, modelled) {
+            self.cursors.push((cursor, place));
+        }
+    }
+
+    /// An offset of another log's says nothing here, and the answer says what does.
+    fn resume_elsewhere(&self, epoch: u64, offset: u64) {
+        match self.log.subscribe(Start::After { epoch, offset }) {
+            Err(SubscribeError::WrongEpoch { asked, epoch: real, first, next }) => {
+                assert_eq!((asked, real), (epoch, self.log.epoch()));
+                assert_eq!((first, next), (self.model.first(), self.model.next()));
+            }
+            other => panic!("epoch {epoch}: {other:?}"),
+        }
+    }
+
+    /// The memory bound, with equality: segments, their bytes, and the bytes that were allocated.
     pub(crate) fn check(&self) {
         let stats = self.log.stats();
         assert_eq!(stats.first_offset, self.model.first());
@@ -240,19 +340,30 @@ impl World {
         assert_eq!(stats.cursors, self.cursors.len() + self.leases.len());
         assert_eq!(stats.leases, self.model.leases());
         assert!(stats.memory_limit.is_none_or(|limit| stats.live_bytes <= limit), "{stats:?}");
+        if let (Some(allocated), Some(beside)) = (self.meter.bytes(), &self.beside) {
+            let expected = self.model.bytes() as i64
+                + self.shell
+                + if self.model.has_collected() { beside.retiring } else { 0 }
+                + if self.leased { beside.table } else { 0 }
+                + beside.lease * self.model.leases() as i64
+                + beside.holder * self.leases.len() as i64;
+            assert_eq!(allocated, expected, "allocated, not as the model says: {stats:?}");
+        }
     }
 
     /// The end of a program: whatever is left goes with its holders.
     pub(crate) fn finish(self, retention: Retention) {
-        let World { log, model, cursors, leases } = self;
-        drop((cursors, leases));
+        let World { log, model, cursors, leases, mut meter, .. } = self;
+        meter.count(|| cursors.into_iter().for_each(|(cursor, _)| drop(cursor)));
+        meter.count(|| leases.into_iter().for_each(|(lease, _)| drop(lease)));
         for name in NAMES {
-            log.end_lease(name);
+            meter.count(|| log.end_lease(name));
         }
         if matches!(retention, Retention::Nothing) {
             assert_eq!(log.stats().live_segments, 1);
         }
         assert_eq!(log.next_offset(), model.next());
+        meter.count(|| drop(log));
     }
 }
 
@@ -283,5 +394,18 @@ fn check_read(cursor: &mut Cursor<u64>, modelled: &Read, records: usize) {
             assert_eq!(lagged.first_missed..lagged.first_missed + lagged.missed, *missed);
         }
         (real, modelled) => panic!("read {real:?}, but the model says {modelled:?}"),
+    }
+}
+
+fn check_start(start: Start, real: Result<u64, SubscribeError>, modelled: &Result<Place, Refusal>) {
+    match (real, modelled) {
+        (Ok(offset), Ok(place)) => assert_eq!(offset, place.offset, "{start:?}"),
+        (Err(SubscribeError::Collected { first, .. }), Err(Refusal::Collected(expected))) => {
+            assert_eq!(first, *expected);
+        }
+        (Err(SubscribeError::Future { next, .. }), Err(Refusal::Future(expected))) => {
+            assert_eq!(next, *expected);
+        }
+        (real, modelled) => panic!("{start:?}: {real:?}, but the model says {modelled:?}"),
     }
 }
