@@ -76,6 +76,9 @@ impl Input {
     }
 }
 
+/// Folders of what was built or installed: theirs are no files of the repository.
+const MADE: [&str; 2] = ["target", "node_modules"];
+
 /// All files below `folder` that belong to the repository.
 fn collect(folder: &Path, files: &mut Vec<(u64, PathBuf)>) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
@@ -83,7 +86,7 @@ fn collect(folder: &Path, files: &mut Vec<(u64, PathBuf)>) {
         let name = path.file_name().unwrap_or_default();
         let hidden = name.as_encoded_bytes().starts_with(b".");
         let Ok(metadata) = path.symlink_metadata() else { continue };
-        if hidden || name == "target" {
+        if hidden || MADE.iter().any(|made| name == *made) {
             continue;
         } else if metadata.is_dir() {
             collect(&path, files);
@@ -131,7 +134,7 @@ fn with_hard_lines(mut inputs: Vec<Input>) -> Vec<Input> {
 #[test]
 fn a_repository_without_a_history_has_files() {
     let folder = tempfile::tempdir().unwrap();
-    for file in ["src/lib.rs", ".hidden", "target/big"] {
+    for file in ["src/lib.rs", ".hidden", "target/big", "tests/node_modules/big"] {
         let path = folder.path().join(file);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, "one\ntwo\r\nthree").unwrap();
