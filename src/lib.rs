@@ -49,8 +49,8 @@
 //! # Features
 //!
 //! With `default-features = false`, this crate is the log alone, without a runtime. `server`,
-//! `client` and `protocol` are the parts of the TCP server, `http` is the HTTP door, `cli` (the
-//! default) is the `psa` command.
+//! `client` and `protocol` are the parts of the TCP server, `http` is the HTTP door, `tls` is
+//! TLS under each of them, `cli` (the default) is the `psa` command.
 
 #![forbid(unsafe_op_in_unsafe_fn)]
 
@@ -63,20 +63,22 @@ pub mod client;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod log;
-#[cfg(any(feature = "server", feature = "client"))]
+#[cfg(any(feature = "server", feature = "client", feature = "http"))]
 mod net;
 #[cfg(feature = "protocol")]
 pub mod protocol;
 #[cfg(feature = "server")]
 pub mod server;
 mod sync;
+#[cfg(all(feature = "tls", any(feature = "server", feature = "client", feature = "http")))]
+mod tls;
 
 #[doc(inline)]
 pub use log::{
-    AppendError, Appender, Batch, Budget, BuildError, Builder, CommitError, Cursor, Event,
+    AppendError, Appender, Batch, Block, Budget, BuildError, Builder, CommitError, Cursor, Event,
     Exclusive, Lag, Lagged, Lease, LeaseError, LeaseInfo, LeaseOptions, Limit, Log, Next, Observer,
-    Overflow, Packed, PackedError, Publisher, ReadError, Record, Records, Refused, Retention,
-    Shared, Slowest, Start, Stats, SubscribeError,
+    Overflow, Packed, PackedError, Picture, Publisher, ReadError, Record, Records, Refused,
+    Retention, Shared, Slowest, Start, Stats, SubscribeError,
 };
 
 /// The README's examples compile and run with the other documentation.

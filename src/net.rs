@@ -5,12 +5,9 @@
 //! its own, whose network is simulated (`tests/simulated` does so), and what runs there is the code that
 //! ships. What a stand-in has to offer is exactly what this module exports; nothing here is public.
 
-#[cfg(feature = "client")]
-pub(crate) use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-
 pub(crate) use tokio::net::TcpStream;
 
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", feature = "http"))]
 pub(crate) use listening::*;
 
 /// Connects to `HOST:PORT`.
@@ -22,7 +19,7 @@ pub(crate) async fn connect(address: &str) -> std::io::Result<TcpStream> {
     Ok(stream)
 }
 
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", feature = "http"))]
 mod listening {
     use std::{io, mem::MaybeUninit, net::Shutdown, net::SocketAddr, time::Duration};
 
@@ -69,6 +66,17 @@ mod listening {
             .with_interval(KEEPALIVE_EVERY)
             .with_retries(KEEPALIVE_TRIES);
         SockRef::from(stream).set_tcp_keepalive(&keepalive)
+    }
+
+    /// Bounds what the kernel takes for a peer beyond what may be on its way to it: a write waits while so
+    /// many bytes cannot be sent yet. What is on its way stays unbounded, so that distance costs no speed.
+    /// Does nothing where the system has no such bound.
+    #[cfg(feature = "http")]
+    pub(crate) fn limit_unsent(stream: &TcpStream, bytes: u32) -> io::Result<()> {
+        #[cfg(any(target_os = "android", target_os = "linux"))]
+        return SockRef::from(stream).set_tcp_notsent_lowat(bytes);
+        #[cfg(not(any(target_os = "android", target_os = "linux")))]
+        Ok(drop((stream, bytes)))
     }
 
     /// Says something on a connection that was just accepted, as well as one write can, and closes it.

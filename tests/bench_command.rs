@@ -142,6 +142,30 @@ fn an_evicted_subscriber_is_told_exactly_what_it_missed() {
 }
 
 #[test]
+fn bad_clients_of_one_door_take_nothing_from_the_other() {
+    let flags = ["--subs", "3", "--records", "20000", "--runs", "2", "--each", "2"];
+    let report = bench(&[&["hostile"], &flags[..]].concat());
+    // Two runs beside bad clients, and three alone around them: every record came.
+    assert_eq!(number(&report, "records"), 40_000.0);
+    assert_eq!(number(&report, "deliveries"), 5.0 * 3.0 * 20_000.0);
+    for key in ["deliveries_per_s", "alone_per_s", "ratio"] {
+        assert!(number(&report, key) > 0.0, "{key} in {report}");
+    }
+    for run in report["runs"].as_array().unwrap() {
+        let done = run["done"].as_object().unwrap();
+        assert_eq!(done.len(), 13, "{report}");
+        for (kind, done) in done {
+            assert!(done["deeds"].as_u64() > Some(0), "no {kind} in {report}");
+        }
+    }
+    if cfg!(target_os = "linux") {
+        let [before, beside, after] = ["before", "beside", "after"]
+            .map(|when| number(&report, &format!("server_descriptors_{when}")));
+        assert!(beside > before && after <= before, "{report}");
+    }
+}
+
+#[test]
 fn latency_has_its_quantiles_in_order() {
     let flags = ["--rate", "500", "--subs", "3", "--seconds", "0.2", "--runs", "2"];
     let report = bench(&[&["latency"], &flags[..]].concat());

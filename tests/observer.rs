@@ -81,6 +81,21 @@ fn a_segments_life_is_told_in_order() {
 }
 
 #[test]
+fn those_who_stand_in_a_segment_are_counted() {
+    let journal = Arc::new(Journal::default());
+    let log = Log::<u64>::builder().observer(journal.clone()).build().unwrap();
+    let one = log.subscribe(Start::Next).unwrap();
+    let another = log.subscribe(Start::Next).unwrap();
+    drop((one, another));
+    let pins = journal.events().into_iter().filter_map(|event| match event {
+        Event::Pinned { segment: 0, pins } => Some((1, pins)),
+        Event::Unpinned { segment: 0, pins } => Some((-1, pins)),
+        _ => None,
+    });
+    assert_eq!(pins.collect::<Vec<_>>(), [(1, 1), (1, 2), (-1, 1), (-1, 0)]);
+}
+
+#[test]
 fn with_threads_every_segment_goes_through_every_stage_once() {
     let journal = Arc::new(Journal::default());
     let log = Log::<u64>::builder().segment_records(16).observer(journal.clone()).build().unwrap();

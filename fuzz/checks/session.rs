@@ -27,6 +27,8 @@ mod outbox;
 mod refusal;
 #[path = "../../src/server/requests.rs"]
 mod requests;
+#[path = "../../src/server/room.rs"]
+mod room;
 #[path = "../../src/server/session.rs"]
 mod shipped;
 use shipped as session;

@@ -2,7 +2,7 @@
 #![no_main]
 
 #[allow(dead_code, unused_imports, reason = "one part of the library is looked at")]
-#[path = "../../src/access.rs"]
+#[path = "../../src/access/mod.rs"]
 mod access;
 #[allow(dead_code, unused_imports, reason = "one part of the library is looked at")]
 #[path = "../../src/broker/mod.rs"]

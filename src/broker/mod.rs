@@ -32,19 +32,24 @@
 
 mod error;
 mod housekeeping;
+mod latency;
 mod settings;
 mod topic;
 
 use std::{
     collections::BTreeMap,
     ops::Bound,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use crate::log::{Budget, BuildError, Log};
 
 pub use error::{BrokerError, LeaseOpenError};
 use housekeeping::Schedule;
+pub use latency::{Deliveries, Latency, Watched};
 pub use settings::{BrokerConfig, ConfigError, ResolvedSettings, TopicSettings};
 pub use topic::{Topic, TopicLease, TopicSummary};
 
@@ -80,18 +85,17 @@ struct Inner {
     budget: Arc<Budget>,
     /// Ordered, so that a list can be told in pieces that go on after a name.
     topics: RwLock<Topics>,
+    /// Set by [`Broker::shut`]: no topic can be made any more. Written under the topics' lock; event
+    /// streams ask for it whenever they are called, and must not meet at that lock.
+    shut: AtomicBool,
     /// Leases of all topics, held or detached. Its own lock, because making a lease must look at
     /// the total and add to it in one step.
     leases: Mutex<usize>,
     schedule: Schedule,
+    deliveries: Arc<Deliveries>,
 }
 
-#[derive(Default)]
-struct Topics {
-    by_name: BTreeMap<Arc<str>, Arc<Topic>>,
-    /// Set by [`Broker::shut`]: no topic can be made any more.
-    shut: bool,
-}
+type Topics = BTreeMap<Arc<str>, Arc<Topic>>;
 
 impl Broker {
     /// Makes a broker without topics.
@@ -105,8 +109,10 @@ impl Broker {
             inner: Arc::new(Inner {
                 budget: Arc::new(Budget::new(config.max_bytes)),
                 topics: RwLock::default(),
+                shut: AtomicBool::new(false),
                 leases: Mutex::new(0),
                 schedule: Schedule::default(),
+                deliveries: Arc::default(),
                 config,
             }),
         })
@@ -127,7 +133,7 @@ impl Broker {
     /// The topic of this name, if there is one. Costs one shared lock and a tree look-up.
     #[must_use]
     pub fn topic(&self, name: &str) -> Option<Arc<Topic>> {
-        self.read().by_name.get(name).cloned()
+        self.read().get(name).cloned()
     }
 
     /// Makes a topic. Settings that are `None` take the configuration's defaults.
@@ -161,13 +167,14 @@ impl Broker {
         let config = &self.inner.config;
         let settings = settings.resolve(config)?;
         let mut topics = self.inner.topics.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(topic) = topics.by_name.get(name) {
+        if let Some(topic) = topics.get(name) {
             return Ok((topic.clone(), false));
         }
-        if topics.shut {
+        // Relaxed: the lock orders it.
+        if self.inner.shut.load(Ordering::Relaxed) {
             return Err(BrokerError::Shut);
         }
-        if topics.by_name.len() >= config.max_topics {
+        if topics.len() >= config.max_topics {
             return Err(BrokerError::TooManyTopics { max: config.max_topics });
         }
         let log = Log::<[u8]>::builder()
@@ -182,14 +189,20 @@ impl Broker {
                 error => BrokerError::BadSettings { what: error.to_string() },
             })?;
         let name: Arc<str> = name.into();
-        let topic = Arc::new(Topic::new(name.clone(), log, settings, Arc::downgrade(&self.inner)));
-        topics.by_name.insert(name, topic.clone());
+        let topic = Arc::new(Topic::new(name.clone(), log, settings, &self.inner));
+        topics.insert(name, topic.clone());
         drop(topics);
         if let Some(period) = topic.settings().look_every() {
             self.inner.schedule.at(&topic, period);
         }
         tracing::debug!(topic = topic.name(), epoch = topic.log().epoch(), "topic created");
         Ok((topic, true))
+    }
+
+    /// How long deliveries took.
+    #[must_use]
+    pub fn deliveries(&self) -> &Deliveries {
+        &self.inner.deliveries
     }
 
     /// The topic of this name for `purpose`, made with the default settings if it is missing and
@@ -220,7 +233,7 @@ impl Broker {
     /// [`BrokerError::UnknownTopic`].
     pub fn delete(&self, name: &str) -> Result<(), BrokerError> {
         let removed =
-            self.inner.topics.write().unwrap_or_else(PoisonError::into_inner).by_name.remove(name);
+            self.inner.topics.write().unwrap_or_else(PoisonError::into_inner).remove(name);
         let Some(topic) = removed else {
             return Err(BrokerError::UnknownTopic { name: name.into() });
         };
@@ -233,13 +246,12 @@ impl Broker {
     /// then it stays. Says whether it is gone.
     pub(crate) fn unmake(&self, topic: &Arc<Topic>) -> bool {
         let mut topics = self.inner.topics.write().unwrap_or_else(PoisonError::into_inner);
-        let listed =
-            topics.by_name.get(topic.name()).is_some_and(|found| Arc::ptr_eq(found, topic));
+        let listed = topics.get(topic.name()).is_some_and(|found| Arc::ptr_eq(found, topic));
         // The map's and the caller's. New ones come from the map alone, whose lock is held (housekeeping
         // borrows one for a moment, and then the topic stays: that is allowed).
         let unused = listed && Arc::strong_count(topic) == 2;
         if unused {
-            topics.by_name.remove(topic.name());
+            topics.remove(topic.name());
             drop(topics);
             topic.delete();
             tracing::debug!(topic = topic.name(), "topic taken back");
@@ -251,10 +263,9 @@ impl Broker {
     #[cfg(feature = "http")]
     pub(crate) fn delete_this(&self, topic: &Arc<Topic>) -> bool {
         let mut topics = self.inner.topics.write().unwrap_or_else(PoisonError::into_inner);
-        let listed =
-            topics.by_name.get(topic.name()).is_some_and(|found| Arc::ptr_eq(found, topic));
+        let listed = topics.get(topic.name()).is_some_and(|found| Arc::ptr_eq(found, topic));
         if listed {
-            topics.by_name.remove(topic.name());
+            topics.remove(topic.name());
             drop(topics);
             topic.delete();
             tracing::debug!(topic = topic.name(), "topic deleted");
@@ -281,10 +292,11 @@ impl Broker {
     /// follows a topic reads to its end. This is how a server drains. Shutting twice does nothing.
     pub fn shut(&self) {
         let topics: Vec<_> = {
-            let mut topics = self.inner.topics.write().unwrap_or_else(PoisonError::into_inner);
+            let topics = self.inner.topics.write().unwrap_or_else(PoisonError::into_inner);
             // Under the lock that makes topics: none can be made behind the walk below.
-            topics.shut = true;
-            topics.by_name.values().cloned().collect()
+            // Release: pairs with `is_shut`, and goes before the first log's closing.
+            self.inner.shut.store(true, Ordering::Release);
+            topics.values().cloned().collect()
         };
         for topic in topics {
             topic.log().close();
@@ -295,22 +307,34 @@ impl Broker {
     /// before the first log is closed by that.
     #[must_use]
     pub fn is_shut(&self) -> bool {
-        self.read().shut
+        // Acquire: whoever found a log closed by `shut` read what came behind the store.
+        self.inner.shut.load(Ordering::Acquire)
     }
 
     /// Up to `max` topics whose names start with `prefix`, in the names' byte order, from the
     /// first one behind `after` on. Costs a statistics snapshot for each.
     #[must_use]
     pub fn list(&self, prefix: &str, after: Option<&str>, max: usize) -> Vec<TopicSummary> {
+        self.list_those(prefix, after, max, |_| true)
+    }
+
+    /// As [`list`](Self::list), of those whose name is `wanted`, which is asked under the list's lock.
+    pub(crate) fn list_those(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        max: usize,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Vec<TopicSummary> {
         let from = match after {
             Some(after) if after >= prefix => Bound::Excluded(after),
             _ => Bound::Included(prefix),
         };
         let found: Vec<_> = self
             .read()
-            .by_name
             .range::<str, _>((from, Bound::Unbounded))
             .take_while(|(name, _)| name.starts_with(prefix))
+            .filter(|(name, _)| wanted(name))
             .take(max)
             .map(|(_, topic)| topic.clone())
             .collect();
@@ -324,14 +348,14 @@ impl Broker {
     pub fn names(&self, after: Option<&str>, max: usize) -> Vec<Arc<str>> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let topics = self.read();
-        let names = topics.by_name.range::<str, _>((from, Bound::Unbounded));
+        let names = topics.range::<str, _>((from, Bound::Unbounded));
         names.take(max).map(|(name, _)| name.clone()).collect()
     }
 
     /// How many topics there are.
     #[must_use]
     pub fn topics(&self) -> usize {
-        self.read().by_name.len()
+        self.read().len()
     }
 
     /// How many leases there are, held or detached, in all topics together.

@@ -4,12 +4,12 @@ use std::{
     ops::{Deref, DerefMut},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use super::{Inner, LeaseOpenError, ResolvedSettings, check_name};
+use super::{Deliveries, Inner, LeaseOpenError, ResolvedSettings, check_name};
 use crate::log::{Lease, LeaseInfo, LeaseOptions, Log, Stats};
 use crate::sync::time::Instant;
 
@@ -22,8 +22,11 @@ pub struct Topic {
     deleted: AtomicBool,
     /// Leases of this topic that the broker's total counts.
     leases: AtomicUsize,
+    /// Records that were handed to subscribers, each time anew.
+    delivered: AtomicU64,
     /// When housekeeping looks at this topic next, if it does.
     due: Mutex<Option<Instant>>,
+    deliveries: Arc<Deliveries>,
     broker: Weak<Inner>,
 }
 
@@ -51,7 +54,7 @@ impl Topic {
         name: Arc<str>,
         log: Log<[u8]>,
         settings: ResolvedSettings,
-        broker: Weak<Inner>,
+        broker: &Arc<Inner>,
     ) -> Self {
         Self {
             name,
@@ -59,8 +62,10 @@ impl Topic {
             settings,
             deleted: AtomicBool::new(false),
             leases: AtomicUsize::new(0),
+            delivered: AtomicU64::new(0),
             due: Mutex::new(None),
-            broker,
+            deliveries: broker.deliveries.clone(),
+            broker: Arc::downgrade(broker),
         }
     }
 
@@ -92,6 +97,26 @@ impl Topic {
         // Acquire: pairs with the store in `delete`. Either the caller sees the flag, or it looked
         // before the log was closed, and then the close wakes it to look again.
         self.deleted.load(Ordering::Acquire)
+    }
+
+    /// How many records were handed to subscribers, counted once for each of them, as far as those who
+    /// handed them on said so: both doors do, once for each write.
+    #[must_use]
+    pub fn delivered(&self) -> u64 {
+        self.delivered.load(Ordering::Relaxed)
+    }
+
+    /// Counts `records` that were handed to one subscriber. For whole writes, not for single records:
+    /// everybody who reads the topic writes this one word.
+    pub fn count_delivered(&self, records: u64) {
+        // Relaxed: statistics.
+        self.delivered.fetch_add(records, Ordering::Relaxed);
+    }
+
+    /// How long deliveries took, of all topics of the broker together.
+    #[must_use]
+    pub fn deliveries(&self) -> &Deliveries {
+        &self.deliveries
     }
 
     /// A summary for a list. Costs a statistics snapshot.

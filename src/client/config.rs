@@ -31,6 +31,8 @@ pub struct ClientBuilder {
 pub(super) struct Config {
     pub(super) address: String,
     pub(super) token: String,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<crate::tls::ClientTls>,
     pub(super) name: String,
     pub(super) connect_timeout: Duration,
     pub(super) request_timeout: Duration,
@@ -57,6 +59,8 @@ impl ClientBuilder {
             config: Config {
                 address,
                 token: String::new(),
+                #[cfg(feature = "tls")]
+                tls: None,
                 name: format!("psa {}", env!("CARGO_PKG_VERSION")),
                 connect_timeout: Duration::from_secs(5),
                 request_timeout: Duration::from_secs(10),
@@ -71,6 +75,13 @@ impl ClientBuilder {
     /// The server's secret, at most [`MAX_TOKEN`] bytes. None by default.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.config.token = token.into();
+        self
+    }
+
+    /// Speaks TLS. Without it, which is the default, the connection is plain.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: crate::tls::ClientTls) -> Self {
+        self.config.tls = Some(tls);
         self
     }
 

@@ -1,7 +1,6 @@
 //! One connection, from the name look-up to the WELCOME.
 
 use std::future::poll_fn;
-use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
@@ -9,7 +8,7 @@ use tokio::time::timeout;
 use super::config::Config;
 use super::error::ClientError;
 use super::inbox::Inbox;
-use crate::net::{self, TcpStream};
+use super::stream::Stream;
 use crate::protocol::{
     DecodeLimits, Decoded, HEADER, Hello, Reply, Request, VERSION_MAX, VERSION_MIN, Welcome,
     decode_reply,
@@ -18,7 +17,7 @@ use crate::protocol::{
 /// An open connection behind its handshake.
 #[derive(Debug)]
 pub(super) struct Conn {
-    pub(super) io: TcpStream,
+    pub(super) io: Stream,
     pub(super) inbox: Inbox,
     /// What is accepted from the server.
     pub(super) limits: DecodeLimits,
@@ -41,11 +40,7 @@ impl Conn {
     }
 
     async fn open_patiently(config: &Config) -> Result<Self, ClientError> {
-        let refused = |source| ClientError::Connect {
-            address: config.address.clone(),
-            source: Arc::new(source),
-        };
-        let io = net::connect(&config.address).await.map_err(refused)?;
+        let io = Stream::connect(config).await?;
         let mut conn = Self {
             io,
             inbox: Inbox::default(),
@@ -63,7 +58,10 @@ impl Conn {
         .encode(&mut hello);
         // A server that refuses at once may close before it has read the HELLO: its GOODBYE says
         // more than the failed write.
-        let sent = conn.io.write_all(&hello).await;
+        let sent = match conn.io.write_all(&hello).await {
+            Ok(()) => conn.io.flush().await,
+            failed => failed,
+        };
         let consumed = loop {
             // Owned, so that the borrow of the buffer ends before it is filled again.
             let found = match conn.decode()? {

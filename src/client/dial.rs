@@ -47,6 +47,7 @@ pub(super) async fn dial(
     .encode(&mut out);
     let exchange = async {
         conn.io.write_all(&out).await.map_err(ClientError::io)?;
+        conn.io.flush().await.map_err(ClientError::io)?;
         loop {
             let found = match conn.decode()? {
                 Ok((reply, consumed)) => Ok((subscribed(reply)?, consumed)),

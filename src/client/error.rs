@@ -29,6 +29,14 @@ pub enum ClientError {
         /// What the system says.
         source: Arc<io::Error>,
     },
+    /// The two sides do not agree on TLS: a certificate that is not trusted, another name, no TLS at all.
+    #[error("no TLS with {address}: {why}")]
+    Tls {
+        /// Where to.
+        address: String,
+        /// What is wrong, and what to do.
+        why: String,
+    },
     /// The server did not let the client in within the connect timeout.
     #[error("{address} did not answer within {after:?}; check that it is a psa server")]
     ConnectTimeout {
@@ -254,6 +262,22 @@ impl ClientError {
             ),
             _ => false,
         }
+    }
+
+    /// A handshake failed.
+    #[cfg(feature = "tls")]
+    pub(super) fn tls(address: &str, error: io::Error) -> Self {
+        use tokio_rustls::rustls::{Error, InvalidMessage};
+        let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+        let why = match tls {
+            // The network failed, not TLS.
+            None if error.kind() != io::ErrorKind::Other => return Self::io(error),
+            Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
+                "the server answers without TLS; connect without it, or to another port".to_owned()
+            }
+            _ => error.to_string(),
+        };
+        Self::Tls { address: address.to_owned(), why }
     }
 
     pub(super) fn io(source: io::Error) -> Self {

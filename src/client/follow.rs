@@ -384,7 +384,11 @@ impl Up {
         }
         self.out.clear();
         self.written = 0;
-        Ok(())
+        // TLS writes when it is asked to; a plain socket has nothing to flush.
+        match Pin::new(&mut self.conn.io).poll_flush(cx) {
+            Poll::Ready(flushed) => flushed,
+            Poll::Pending => Ok(()),
+        }
     }
 
     /// Ready when it has sent a PING, which must be written; an error when the server is silent.

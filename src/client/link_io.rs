@@ -4,15 +4,15 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
 use super::conn::Conn;
 use super::error::{ClientError, ServerError};
 use super::inbox::Inbox;
 use super::link::{Answer, Shared};
+use super::stream::Stream;
 use super::topics::{TopicDetails, TopicInfo};
-use crate::net::{OwnedReadHalf, OwnedWriteHalf, TcpStream};
 use crate::protocol::{DecodeLimits, Decoded, Reply, decode_reply};
 
 /// How long to look for the server's GOODBYE after a write has failed.
@@ -24,19 +24,29 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Runs the connection to its end.
 pub(super) async fn run(shared: Arc<Shared>, conn: Conn, linger: Duration) {
     let Conn { io, inbox, limits, .. } = conn;
-    let cause = carry(&shared, io, inbox, limits, linger).await;
+    let cause = match io {
+        Stream::Plain(io) => {
+            let (read_half, write_half) = io.into_split();
+            carry(&shared, read_half, write_half, inbox, limits, linger).await
+        }
+        #[cfg(feature = "tls")]
+        Stream::Secure(io) => {
+            let (read_half, write_half) = tokio::io::split(io);
+            carry(&shared, read_half, write_half, inbox, limits, linger).await
+        }
+    };
     tracing::debug!(%cause, "request connection ended");
     shared.lose(cause);
 }
 
 async fn carry(
     shared: &Shared,
-    io: TcpStream,
+    read_half: impl AsyncRead + Unpin,
+    write_half: impl AsyncWrite + Unpin,
     inbox: Inbox,
     limits: DecodeLimits,
     linger: Duration,
 ) -> ClientError {
-    let (read_half, write_half) = io.into_split();
     let reading = read(shared, read_half, inbox, limits);
     tokio::pin!(reading);
     // Once the handle is gone, nobody is left who could end a connection that hangs.
@@ -71,7 +81,7 @@ async fn carry(
 
 /// Writes whatever callers append, until the handle is gone. The half comes back, so that its end
 /// is not the connection's before the last answers are in.
-async fn write(shared: &Shared, mut half: OwnedWriteHalf) -> io::Result<OwnedWriteHalf> {
+async fn write<W: AsyncWrite + Unpin>(shared: &Shared, mut half: W) -> io::Result<W> {
     loop {
         let taken = match shared.take_out() {
             Ok(taken) => taken,
@@ -80,6 +90,8 @@ async fn write(shared: &Shared, mut half: OwnedWriteHalf) -> io::Result<OwnedWri
                 return Ok(half);
             }
             Err(false) => {
+                // TLS writes when it is asked to; a plain socket has nothing to flush.
+                half.flush().await?;
                 shared.work.notified().await;
                 continue;
             }
@@ -116,7 +128,7 @@ async fn watch(shared: &Shared) -> ClientError {
 /// Matches answers with requests, until the connection ends.
 async fn read(
     shared: &Shared,
-    mut half: OwnedReadHalf,
+    mut half: impl AsyncRead + Unpin,
     mut inbox: Inbox,
     limits: DecodeLimits,
 ) -> ClientError {

@@ -61,6 +61,7 @@ mod link;
 mod link_io;
 mod options;
 mod publisher;
+mod stream;
 mod subscription;
 mod topics;
 
@@ -69,6 +70,8 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+#[cfg(feature = "tls")]
+pub use crate::tls::{ClientTls, ClientTlsFiles, TlsError};
 pub use config::ClientBuilder;
 pub use error::{ClientError, Outcome, ServerError};
 pub use event::{Batch, BatchEvent, Event, Gap, Record};

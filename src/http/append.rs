@@ -22,6 +22,7 @@ use super::{
     start::{epoch_text, position_text},
 };
 use crate::{
+    access::{Grant, Right},
     broker::{Purpose, Topic},
     log::{AppendError, Overflow},
 };
@@ -40,8 +41,10 @@ pub(super) async fn publish(
     TopicName(name): TopicName,
     uri: Uri,
     headers: HeaderMap,
+    grant: Grant,
     body: Body,
 ) -> Result<Response, Problem> {
+    grant.check(Right::Publish, &name)?;
     Parameters::read(uri.query(), &[])?;
     if door.is_draining() {
         return Err(Problem::shutting_down());

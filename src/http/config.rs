@@ -6,6 +6,7 @@ use std::{
 };
 
 pub use crate::access::Token;
+use crate::access::{Access, Gate};
 
 /// The port that the door listens on unless it is told otherwise.
 pub const DEFAULT_PORT: u16 = 9854;
@@ -29,9 +30,19 @@ pub struct HttpConfig {
     pub listen: SocketAddr,
     /// What a client must present as `Authorization: Bearer …`. Default: none.
     pub token: Option<Token>,
-    /// Whether to listen on an address that other machines can reach although there is no token.
+    /// Tokens that may do some things and not others, beside `token`, which may do everything.
+    /// Default: none.
+    pub access: Option<Access>,
+    /// Whether a token may also stand in the address, as the parameter `access_token`. Addresses are kept
+    /// in histories and in the logs of proxies, so this is for those who can send no header: a browser's
+    /// `EventSource`. Default: false.
+    pub token_in_query: bool,
+    /// Whether to listen on an address that other machines can reach although there is neither.
     /// Default: false, such a door is refused.
     pub allow_public_without_token: bool,
+    /// TLS, which every client then has to speak. Default: none.
+    #[cfg(feature = "tls")]
+    pub tls: Option<crate::tls::Tls>,
     /// Origins whose pages may use the door from a browser, such as `https://example.org`; `*` is
     /// every one. Default: none but the door's own.
     pub origins: Vec<String>,
@@ -51,7 +62,11 @@ impl Default for HttpConfig {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
             token: None,
+            access: None,
+            token_in_query: false,
             allow_public_without_token: false,
+            #[cfg(feature = "tls")]
+            tls: None,
             origins: Vec::new(),
             hosts: Vec::new(),
             limits: HttpLimits::default(),
@@ -69,7 +84,8 @@ impl Default for HttpConfig {
 pub struct HttpLimits {
     /// The most connections. One more gets a 503 and is closed. Default: 10,000.
     pub max_connections: usize,
-    /// The most event streams of all connections together. One more gets a 503. Default: 10,000.
+    /// The most event streams of all connections together, WebSockets among them. One more gets a 503.
+    /// Default: 10,000.
     pub max_streams: usize,
     /// The largest record in bytes. A larger one: 413, and nothing of its batch is appended.
     /// Default: 1 MiB.
@@ -216,16 +232,19 @@ impl HttpConfig {
                 ));
             }
         }
-        match &self.token {
-            Some(token) if token.len() == 0 || token.len() > crate::access::MAX_TOKEN => {
-                Some(format!(
-                    "the token has {} bytes; give 1 to {}",
-                    token.len(),
-                    crate::access::MAX_TOKEN
-                ))
-            }
-            _ => None,
-        }
+        self.gate().fault()
+    }
+
+    /// Whether clients speak TLS.
+    pub(super) fn is_secure(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
+    }
+
+    pub(super) fn gate(&self) -> Gate {
+        Gate::new(self.token.clone(), self.access.clone())
     }
 }
 

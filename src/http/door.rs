@@ -19,9 +19,13 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use super::{
-    HttpConfig, durable::Streams, metrics::Figure, problem::Problem, runs::Cache, seats::Seats,
+    HttpConfig, durable::Streams, metrics::Figure, page::Live, problem::Problem, runs::Cache,
+    seats::Seats,
 };
-use crate::broker::Broker;
+use crate::{
+    access::{Gate, Grant, Right},
+    broker::Broker,
+};
 
 /// How far the door has come. Only ever grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,7 +41,11 @@ pub(super) enum Stage {
 /// What the listener, all requests and the handles have in common.
 pub(super) struct Door {
     pub(super) config: HttpConfig,
+    /// Who may come in, and do what.
+    pub(super) gate: Gate,
     pub(super) broker: Broker,
+    /// What the live page is shown.
+    pub(super) live: Live,
     /// Topics as streams of the Durable Streams protocol.
     pub(super) durable: Streams,
     pub(super) connections: Count,
@@ -78,7 +86,9 @@ impl Door {
             stage: watch::Sender::new(Stage::Serving),
             ended: Notify::new(),
             durable: Streams::new(),
+            live: Live::new(),
             broker,
+            gate: config.gate(),
             config,
         }
     }
@@ -90,7 +100,14 @@ impl Door {
     /// Whether the end has begun. Another door may have begun it: it closes the topics, too, and a
     /// stream must not take that for the topic's own end.
     pub(super) fn is_draining(&self) -> bool {
-        self.stage() > Stage::Serving || self.broker.is_shut()
+        // Whatever comes behind `Serving` shuts the broker.
+        self.broker.is_shut()
+    }
+
+    /// Whether a grant that was given before a wait still has the right.
+    pub(super) fn still(&self, grant: &Grant, right: Right, topic: &str) -> Result<(), Problem> {
+        let grant = self.gate.renew(grant).ok_or_else(Problem::unauthorized)?;
+        Ok(grant.check(right, topic)?)
     }
 
     /// The stage, and news of it.

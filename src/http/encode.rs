@@ -6,9 +6,72 @@
 //! (RFC 4648, with padding) and marked: as an event named `base64`, or as `data_base64` in JSON.
 //! Events cannot carry a carriage return either, since it ends a line there: such a record goes as
 //! base64, too. What a reader gets is always exactly what was published.
+//!
+//! # Runs
+//!
+//! Streams get records in runs that they share ([`runs`](super::runs)), and one may begin in the middle
+//! of a run. So what is written for each record stands by itself, and the rest of a run from any record
+//! on is a run.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
 use std::io::Write as _;
+
+use super::start::epoch_text;
+
+/// How a stream has its records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Form {
+    /// As Server-Sent Events.
+    Event,
+    /// As an array of JSON's objects: a message of a WebSocket.
+    Json,
+    /// As bytes, each record behind its offset (eight bytes, little-endian) and its length (four).
+    Binary,
+}
+
+impl Form {
+    /// What is the same for all records of a topic.
+    pub(super) fn topic(self, epoch: u64) -> String {
+        match self {
+            Self::Event => format!("id: {}:", epoch_text(epoch)),
+            Self::Json => epoch_text(epoch),
+            Self::Binary => String::new(),
+        }
+    }
+
+    /// Writes a record of a run. `topic` is what [`topic`](Self::topic) says.
+    pub(super) fn record(self, out: &mut Vec<u8>, topic: &str, offset: u64, record: &[u8]) {
+        match self {
+            Self::Event => event(out, topic, offset, record),
+            Self::Json => {
+                out.push(if out.is_empty() { b'[' } else { b',' });
+                json(out, topic, offset, record);
+            }
+            Self::Binary => {
+                out.extend_from_slice(&offset.to_le_bytes());
+                length_prefixed(out, record);
+            }
+        }
+    }
+
+    /// Writes what stands behind the last record.
+    pub(super) fn finish(self, out: &mut Vec<u8>) {
+        if self == Self::Json {
+            out.push(b']');
+        }
+    }
+
+    /// The rest of a run, from the record on that begins at `start`.
+    pub(super) fn rest(self, run: &Bytes, start: usize) -> Bytes {
+        match self {
+            // The array's beginning stands where it is parted from the record before. Copied, by a stream
+            // that begins in the middle of a run, and once: it is then in step.
+            Self::Json if start > 0 => [b"[", &run[start + 1..]].concat().into(),
+            _ => run.slice(start..),
+        }
+    }
+}
 
 /// Writes a record as a Server-Sent Event. `id` is `id: EPOCH:`, the same for all records of a topic.
 pub(super) fn event(out: &mut Vec<u8>, id: &str, offset: u64, record: &[u8]) {
@@ -69,6 +132,29 @@ mod tests {
         let mut out = Vec::new();
         event(&mut out, "id: 0x1:", 7, record);
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_rest_of_a_run_is_a_run() {
+        for form in [Form::Event, Form::Json, Form::Binary] {
+            let run = |from: u64| {
+                let (mut out, mut ends) = (Vec::new(), vec![0]);
+                for offset in from..4 {
+                    form.record(&mut out, &form.topic(1), offset, &[b'x'; 3][..offset as usize]);
+                    ends.push(out.len());
+                }
+                form.finish(&mut out);
+                (Bytes::from(out), ends)
+            };
+            let (whole, starts) = run(0);
+            for from in 0..4 {
+                assert_eq!(
+                    form.rest(&whole, starts[from as usize]),
+                    run(from).0,
+                    "{form:?} {from}"
+                );
+            }
+        }
     }
 
     #[test]

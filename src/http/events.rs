@@ -1,4 +1,5 @@
-//! `GET /topics/{topic}/events`: following a topic as Server-Sent Events.
+//! `GET /topics/{topic}/events`: following a topic as Server-Sent Events, or over WebSocket
+//! ([`websocket`]). What both have in common is here: [`Following`].
 //!
 //! # Nothing is lost between two connections
 //!
@@ -25,7 +26,7 @@ use std::{
 
 use axum::{
     body::{Body, HttpBody},
-    extract::State,
+    extract::{Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
@@ -37,14 +38,19 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::{
     config::NEVER,
     door::Door,
+    encode::Form,
+    guarded,
     problem::Problem,
     records,
     request::{Parameters, TopicName, choose},
     runs::TopicRuns,
     seats::Seat,
     start::{Place, epoch_text, position_text},
+    turns::Follower,
+    websocket,
 };
 use crate::{
+    access::{Grant, Right},
     broker::{Purpose, Topic},
     log::{Cursor, ReadError, Start, SubscribeError},
 };
@@ -64,13 +70,21 @@ pub(super) async fn follow(
     TopicName(name): TopicName,
     uri: Uri,
     headers: HeaderMap,
+    grant: Grant,
+    request: Request,
 ) -> Result<Response, Problem> {
+    grant.check(Right::Subscribe, &name)?;
     let parameters = Parameters::read(uri.query(), &["after", "from", "on_gap"])?;
-    choose(&headers, &[EVENT_STREAM])?;
+    let socket = websocket::Handshake::read(request)?;
+    if socket.is_none() {
+        choose(&headers, &[EVENT_STREAM])?;
+    }
     if door.is_draining() {
         return Err(Problem::shutting_down());
     }
-    let wanted = Wanted::read(&parameters, &headers)?;
+    // A page is not told why its handshake failed, so that what it would read in the answer is told
+    // over the socket.
+    let wanted = Wanted::read(&parameters, &headers, socket.is_some())?;
     let Some(ticket) = Ticket::take(&door) else {
         return Err(Problem::too_many_streams(door.streams.limit()));
     };
@@ -90,17 +104,22 @@ pub(super) async fn follow(
             return Err(error.into());
         }
     };
+    if let Some(socket) = socket {
+        let following = Following::new(&door, ticket, topic, cursor, gap, socket.form());
+        return socket.begin(&door, following, grant, &name);
+    }
     if wanted.comes_back && gap.is_none() && is_over(&topic, &cursor) && !door.is_draining() {
         // This, and only this, keeps a browser from coming back again.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let events = Events::new(&door, ticket, topic, cursor, gap);
+    let events = Events::new(Following::new(&door, ticket, topic, cursor, gap, Form::Event));
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM)),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (UNBUFFERED, HeaderValue::from_static("no")),
     ];
-    Ok((headers, Body::new(events)).into_response())
+    let body = guarded::guard(&door, grant, Right::Subscribe, &name, Body::new(events));
+    Ok((headers, body).into_response())
 }
 
 /// Whether there is nothing to come for this cursor, ever.
@@ -118,7 +137,12 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn read(parameters: &Parameters, headers: &HeaderMap) -> Result<Self, Problem> {
+    /// `gap_in_band` is what goes where it is not said.
+    fn read(
+        parameters: &Parameters,
+        headers: &HeaderMap,
+        gap_in_band: bool,
+    ) -> Result<Self, Problem> {
         let in_band = parameters.get("on_gap", |text| match text {
             "error" => Ok(false),
             "continue" => Ok(true),
@@ -135,7 +159,7 @@ impl Wanted {
         }
         Ok(Self {
             place: asked.unwrap_or(Place::Log(Start::Earliest)),
-            gap_in_band: in_band == Some(true),
+            gap_in_band: in_band.unwrap_or(gap_in_band),
             comes_back: false,
         })
     }
@@ -177,7 +201,7 @@ impl Gap {
     }
 
     /// The event that tells it; the stream goes on with `next`.
-    fn event(&self, epoch: u64, next: u64) -> Bytes {
+    fn event(&self, epoch: u64, next: u64) -> Told {
         let mut data = json!({
             "reason": self.reason,
             "epoch": epoch_text(epoch),
@@ -187,21 +211,59 @@ impl Gap {
         if let Some(of) = self.of_epoch {
             data["of_epoch"] = epoch_text(of).into();
         }
-        event("gap", Some(position_text(epoch, next)), &data)
+        Told { name: "gap", place: (epoch, next), data }
     }
 }
 
+/// What a stream says next.
+pub(super) enum Said {
+    /// Records, as the stream's form has them.
+    Records(Bytes),
+    /// What is no record.
+    Event(Told),
+    /// Nothing: that the stream lives.
+    Beat,
+}
+
 /// An event that is no record.
-fn event(name: &str, id: Option<String>, data: &Value) -> Bytes {
-    let id = id.map_or(String::new(), |id| format!("id: {id}\n"));
-    format!("{id}event: {name}\ndata: {data}\n\n").into()
+pub(super) struct Told {
+    /// `begin`, `gap`, `caught-up` or `end`.
+    pub(super) name: &'static str,
+    /// The epoch, and the offset that the stream goes on with.
+    place: (u64, u64),
+    pub(super) data: Value,
+}
+
+impl Told {
+    /// An event without facts of its own.
+    fn at(name: &'static str, cursor: &Cursor<[u8]>) -> Self {
+        let place = (cursor.epoch(), cursor.offset());
+        let data = json!({ "epoch": epoch_text(place.0), "next_offset": place.1 });
+        Self { name, place, data }
+    }
+
+    /// Where a client goes on that has this.
+    pub(super) fn position(&self) -> String {
+        position_text(self.place.0, self.place.1)
+    }
+
+    fn event(&self) -> Bytes {
+        let Self { name, data, .. } = self;
+        match *name {
+            // No event to a browser, but it remembers the id.
+            "begin" => format!("id: {}\n\n", self.position()).into(),
+            // The id of a gap is its own: before the client has it, it is where it was.
+            "gap" => format!("id: {}\nevent: gap\ndata: {data}\n\n", self.position()).into(),
+            _ => format!("event: {name}\ndata: {data}\n\n").into(),
+        }
+    }
 }
 
 /// A stream that is counted.
-struct Ticket(Arc<Door>);
+pub(super) struct Ticket(pub(super) Arc<Door>);
 
 impl Ticket {
-    fn take(door: &Arc<Door>) -> Option<Self> {
+    pub(super) fn take(door: &Arc<Door>) -> Option<Self> {
         door.streams.take().then(|| Self(door.clone()))
     }
 }
@@ -212,15 +274,18 @@ impl Drop for Ticket {
     }
 }
 
-/// A stream, as the body of an answer.
-struct Events {
+/// Somebody who follows a topic, however it is told.
+pub(super) struct Following {
     /// Knows the door.
     ticket: Ticket,
     topic: Arc<Topic>,
     runs: Arc<TopicRuns>,
+    follower: Follower,
     seat: Arc<Seat>,
+    /// The log's next offset when it began: what lies before was there before it.
+    live: u64,
     /// Events that are due before any record.
-    ahead: VecDeque<Bytes>,
+    ahead: VecDeque<Told>,
     /// Whether running out of records is news.
     behind: bool,
     /// Nothing comes behind `ahead`.
@@ -232,42 +297,38 @@ struct Events {
     ends: Instant,
 }
 
-impl Events {
+impl Following {
     fn new(
         door: &Arc<Door>,
         ticket: Ticket,
         topic: Arc<Topic>,
         cursor: Cursor<[u8]>,
         gap: Option<Gap>,
+        form: Form,
     ) -> Self {
         let limits = &door.config.limits;
-        let (epoch, next) = (cursor.epoch(), cursor.offset());
-        let (soonest, latest) = (millis(limits.retry.0), millis(limits.retry.1));
-        // Those that one server's end cut off do not all come back at once.
-        let retry = fastrand::u64(soonest..=latest.max(soonest));
-        let mut ahead = VecDeque::with_capacity(2);
-        match gap {
-            // The id of the gap is the stream's first: before the client has it, it is where it was.
+        let epoch = cursor.epoch();
+        let begins = match gap {
+            // The gap's position is the stream's first: before the client has it, it is where it was.
             Some(gap) => {
-                ahead.push_back(format!("retry: {retry}\n\n").into());
-                ahead.push_back(gap.event(epoch, next));
                 door.gaps.fetch_add(1, Ordering::Relaxed);
+                gap.event(epoch, cursor.offset())
             }
-            None => {
-                let id = position_text(epoch, next);
-                ahead.push_back(format!("retry: {retry}\nid: {id}\n\n").into());
-            }
-        }
+            None => Told::at("begin", &cursor),
+        };
         let now = Instant::now();
         let lifetime = if limits.lifetime.is_zero() { NEVER } else { limits.lifetime };
         let ends = now + lifetime.mul_f64(0.9 + 0.2 * fastrand::f64());
         let heartbeat = limits.heartbeat.max(Duration::from_millis(1));
+        let runs = door.cache.topic(epoch, form);
         Self {
             ticket,
-            runs: door.cache.topic(epoch),
+            follower: runs.follow(topic.log()),
+            runs,
+            live: topic.log().next_offset(),
             topic,
             seat: door.seats.take(cursor),
-            ahead,
+            ahead: VecDeque::from([begins]),
             behind: true,
             over: false,
             timer: Box::pin(sleep_until((now + heartbeat).min(ends))),
@@ -277,10 +338,28 @@ impl Events {
         }
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Stalled>>> {
+    /// What it says next; `None` at the end.
+    pub(super) fn poll_said(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Said, Stalled>>> {
+        let next = self.poll_next(cx);
+        let seats = &self.ticket.0.seats;
+        match &next {
+            Poll::Pending => seats.waits(&self.seat),
+            Poll::Ready(Some(Ok(_))) => {
+                self.last = Instant::now();
+                seats.handed_on(&self.seat);
+            }
+            Poll::Ready(_) => {}
+        }
+        next
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Said, Stalled>>> {
         loop {
             if let Some(event) = self.ahead.pop_front() {
-                return Poll::Ready(Some(Ok(event)));
+                return Poll::Ready(Some(Ok(Said::Event(event))));
             }
             if self.over || Instant::now() >= self.ends {
                 return Poll::Ready(None);
@@ -290,21 +369,32 @@ impl Events {
             let Some(cursor) = cursor.as_mut() else {
                 return Poll::Ready(Some(Err(Stalled)));
             };
-            if cursor.poll_ready(cx).is_pending() {
-                if !std::mem::take(&mut self.behind) {
-                    break;
-                }
-                self.ahead.push_back(caught_up(cursor));
-                continue;
+            let before = cursor.offset();
+            // Who had caught up looks again when its turn comes, and not before.
+            if !self.behind && self.follower.poll_turn(cx, before).is_pending() {
+                break;
             }
-            // Behind the look at the log: a deletion closes it, and is seen first.
+            let taken = self.runs.take(cursor);
+            // Behind it: a deletion closes the log, and is seen first.
             if self.topic.is_deleted() {
                 self.end("deleted", cursor);
                 continue;
             }
-            match self.runs.take(cursor) {
-                Ok(Some(events)) => return Poll::Ready(Some(Ok(events))),
-                Ok(None) => {}
+            match taken {
+                Ok(Some((events, watched))) => {
+                    self.topic.count_delivered(cursor.offset() - before);
+                    let latency = &self.topic.deliveries().http;
+                    latency.delivered(watched, self.topic.log(), self.live);
+                    return Poll::Ready(Some(Ok(Said::Records(events))));
+                }
+                Ok(None) if std::mem::take(&mut self.behind) => {
+                    self.ahead.push_back(Told::at("caught-up", cursor));
+                }
+                Ok(None) => {
+                    // Its publisher is about to commit it: another turn.
+                    cx.waker().wake_by_ref();
+                    break;
+                }
                 Err(ReadError::Lagged(lagged)) => {
                     let gap = Gap::new("evicted", lagged.first_missed);
                     self.ahead.push_back(gap.event(cursor.epoch(), cursor.offset()));
@@ -330,26 +420,24 @@ impl Events {
             let next = if beats { now } else { self.last } + self.heartbeat;
             self.timer.as_mut().reset(next.min(self.ends));
             if beats {
-                return Poll::Ready(Some(Ok(Bytes::from_static(HEARTBEAT))));
+                return Poll::Ready(Some(Ok(Said::Beat)));
             }
         }
     }
 
     /// Says why nothing more comes.
-    fn end(&mut self, reason: &str, cursor: &Cursor<[u8]>) {
-        let data = json!({
-            "reason": reason,
-            "epoch": epoch_text(cursor.epoch()),
-            "next_offset": cursor.offset(),
-        });
-        self.ahead.push_back(event("end", None, &data));
+    fn end(&mut self, reason: &'static str, cursor: &Cursor<[u8]>) {
+        let mut told = Told::at("end", cursor);
+        told.data["reason"] = reason.into();
+        self.ahead.push_back(told);
         self.over = true;
     }
 }
 
-fn caught_up(cursor: &Cursor<[u8]>) -> Bytes {
-    let (epoch, next) = (cursor.epoch(), cursor.offset());
-    event("caught-up", None, &json!({ "epoch": epoch_text(epoch), "next_offset": next }))
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.ticket.0.seats.leave(&self.seat);
+    }
 }
 
 fn millis(time: Duration) -> u64 {
@@ -359,7 +447,35 @@ fn millis(time: Duration) -> u64 {
 /// A stream that took nothing lost its place.
 #[derive(Debug, thiserror::Error)]
 #[error("the stream took nothing for too long, and lost its place")]
-struct Stalled;
+pub(super) struct Stalled;
+
+/// A stream, as the body of an answer.
+struct Events {
+    following: Following,
+    /// After how many milliseconds its client may come back. Told first of all.
+    retry: Option<u64>,
+}
+
+impl Events {
+    fn new(following: Following) -> Self {
+        let (soonest, latest) = following.ticket.0.config.limits.retry;
+        let (soonest, latest) = (millis(soonest), millis(latest));
+        // Those that one server's end cut off do not all come back at once.
+        let retry = Some(fastrand::u64(soonest..=latest.max(soonest)));
+        Self { following, retry }
+    }
+
+    /// What a stream says, as the bytes of events.
+    fn write(&mut self, said: Said) -> Bytes {
+        let event = match said {
+            Said::Records(events) => return events,
+            Said::Beat => return Bytes::from_static(HEARTBEAT),
+            Said::Event(told) => told.event(),
+        };
+        let Some(retry) = self.retry.take() else { return event };
+        [format!("retry: {retry}\n").as_bytes(), &event].concat().into()
+    }
+}
 
 impl HttpBody for Events {
     type Data = Bytes;
@@ -370,22 +486,7 @@ impl HttpBody for Events {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Stalled>>> {
         let this = self.get_mut();
-        let next = this.poll_next(cx);
-        let seats = &this.ticket.0.seats;
-        match &next {
-            Poll::Pending => seats.waits(&this.seat),
-            Poll::Ready(Some(Ok(_))) => {
-                this.last = Instant::now();
-                seats.handed_on(&this.seat);
-            }
-            Poll::Ready(_) => {}
-        }
-        next.map(|next| next.map(|next| next.map(Frame::data)))
-    }
-}
-
-impl Drop for Events {
-    fn drop(&mut self) {
-        self.ticket.0.seats.leave(&self.seat);
+        let said = this.following.poll_said(cx);
+        said.map(|said| said.map(|said| said.map(|said| Frame::data(this.write(said)))))
     }
 }

@@ -14,12 +14,18 @@ use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, Method, header, uri::Authority},
+    http::{
+        HeaderMap, Method, Uri, header,
+        uri::{Authority, PathAndQuery},
+    },
     middleware::Next,
     response::Response,
 };
 
-use super::{door::Door, problem::Problem};
+use super::{door::Door, problem::Problem, websocket::offered_token};
+
+/// The parameter that may have the token, by RFC 6750.
+const QUERY_TOKEN: &str = "access_token";
 
 /// Checks the name and the page. Stands in front of all routes.
 pub(super) async fn check_page(
@@ -28,7 +34,7 @@ pub(super) async fn check_page(
     next: Next,
 ) -> Result<Response, Problem> {
     let authority = authority(&request)?;
-    if door.config.token.is_none()
+    if door.gate.is_open()
         && let Some(authority) = &authority
         && !is_known_host(authority.host(), &door.config.hosts)
     {
@@ -41,16 +47,45 @@ pub(super) async fn check_page(
 /// Checks the token. Stands in front of all routes but those that only say whether the server lives.
 pub(super) async fn check_token(
     State(door): State<Arc<Door>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    if let Some(token) = &door.config.token {
-        let presented = bearer(request.headers()).unwrap_or_default();
-        if !token.matches(presented) {
-            return Err(Problem::unauthorized());
+    let in_query =
+        if door.config.token_in_query { take_from_query(request.uri_mut()) } else { None };
+    let headers = request.headers();
+    // What a page can do that can set no header.
+    let offered = offered_token(headers);
+    let presented = bearer(headers).or(in_query.as_deref()).or(offered.as_deref());
+    let presented = presented.unwrap_or_default();
+    let grant = door.gate.admit(presented).ok_or_else(Problem::unauthorized)?;
+    request.extensions_mut().insert(grant);
+    Ok(next.run(request).await)
+}
+
+/// Takes the token out of the address: nothing behind this sees it there, so nothing can log it. Given
+/// twice, it is none.
+fn take_from_query(uri: &mut Uri) -> Option<String> {
+    let (mut tokens, mut others) = (Vec::new(), Vec::new());
+    for part in uri.query()?.split('&') {
+        match form_urlencoded::parse(part.as_bytes()).next() {
+            Some((name, value)) if name == QUERY_TOKEN => tokens.push(value.into_owned()),
+            _ => others.push(part),
         }
     }
-    Ok(next.run(request).await)
+    if tokens.is_empty() {
+        return None;
+    }
+    let rest = if others.is_empty() {
+        uri.path().to_owned()
+    } else {
+        format!("{}?{}", uri.path(), others.join("&"))
+    };
+    let mut parts = std::mem::take(uri).into_parts();
+    // It was part of an address before, so it makes one. If it did not, no token may stay in it.
+    parts.path_and_query = PathAndQuery::try_from(rest).ok();
+    *uri = Uri::from_parts(parts).unwrap_or_default();
+    let token = tokens.pop();
+    token.filter(|_| tokens.is_empty())
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
@@ -187,6 +222,24 @@ mod tests {
         assert!(!page(&[site("same-site"), mode("no-cors"), dest("image")], &[]));
         assert!(!page(&[site("cross-site"), mode("navigate"), dest("iframe")], &[]));
         assert!(page(&[site("cross-site"), mode("navigate"), dest("document")], &[]));
+    }
+
+    #[test]
+    fn the_token_is_taken_out_of_the_address() {
+        for (given, token, left) in [
+            ("/t?access_token=abc", Some("abc"), "/t"),
+            ("/t?from=next&access_token=a%2Bb&x=1", Some("a+b"), "/t?from=next&x=1"),
+            ("/t?access%5Ftoken=abc&a=%26", Some("abc"), "/t?a=%26"),
+            ("http://h:1/t?access_token=abc", Some("abc"), "http://h:1/t"),
+            ("/t?access_token=a&access_token=b", None, "/t"),
+            ("/t?access_token", Some(""), "/t"),
+            ("/t?token=abc", None, "/t?token=abc"),
+            ("/t", None, "/t"),
+        ] {
+            let mut uri: Uri = given.parse().unwrap();
+            assert_eq!(take_from_query(&mut uri).as_deref(), token, "{given}");
+            assert_eq!(uri.to_string(), left, "{given}");
+        }
     }
 
     #[test]

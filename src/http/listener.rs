@@ -10,10 +10,14 @@
 //! | HTTP/2 without a request | `head_timeout`; without an answer to a ping: `stall_timeout` |
 //! | HTTP/2 at all | `lifetime`: it is told to go, and after `drain_timeout` it is cut |
 //!
+//! What becomes a WebSocket is not looked after here any more, but by [`websocket`](super::websocket); only
+//! that it may not stall still holds.
+//!
 //! # What a connection holds
 //!
 //! Up to 64 KiB that were read and not understood yet, up to 64 KiB and one frame of an answer that its
-//! peer has not taken, and in HTTP/2 that for each of at most 32 requests at a time.
+//! peer has not taken, and in HTTP/2 that for each of at most 32 requests at a time. In the kernel, 128 KiB
+//! (on Linux) that its peer has no room for.
 
 use std::{
     convert::Infallible,
@@ -31,6 +35,7 @@ use std::{
 use axum::{
     Router,
     body::{Body, HttpBody},
+    http::header,
 };
 use bytes::Bytes;
 use hyper::{
@@ -42,9 +47,8 @@ use hyper_util::{
     server::conn::auto::Builder,
     service::TowerToHyperService,
 };
-use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    net::{TcpListener, TcpSocket, TcpStream},
+    io::{AsyncRead, AsyncWrite},
     time::{Instant, Sleep, sleep},
 };
 
@@ -53,21 +57,17 @@ use super::{
     config::NEVER,
     door::{Door, Stage},
     problem::Problem,
-    stalled::Stalling,
+    stalled::{Socket, Stalling},
 };
+use crate::net::{self, TcpListener, TcpStream};
 
-/// Connections that may wait to be accepted. The system may allow fewer.
-const BACKLOG: u32 = 4096;
-/// A silent peer is asked whether it lives after this time, ...
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
-/// ... then this often, ...
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
-/// ... and is given up after so many questions without an answer.
-const KEEPALIVE_TRIES: u32 = 4;
 /// The first wait after an accept that failed for want of something, and the longest.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 /// What a connection may have read and not understood, and what it may have to write, in bytes.
 const BUFFER: usize = 64 << 10;
+/// What the kernel takes for a client that takes nothing, in bytes. The kernel's own bound is megabytes,
+/// and all of it would be encoded and copied for everyone who asks for a stream and goes away.
+const UNSENT: u32 = 128 << 10;
 /// The most that the fields of a request's head may have together in HTTP/2, in bytes.
 const MAX_HEAD: u32 = 16 << 10;
 /// Requests of one HTTP/2 connection at a time.
@@ -80,21 +80,7 @@ pub(super) fn bind(config: &HttpConfig) -> Result<TcpListener, HttpBindError> {
         io::ErrorKind::AddrInUse => HttpBindError::PortTaken { address },
         _ => HttpBindError::Io { address, error },
     };
-    let open = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        // Connections that linger from the last run must not keep this one from starting.
-        socket.set_reuseaddr(true)?;
-        // Accepted sockets inherit these, and must: the window scale is agreed on while connecting.
-        if let Some(bytes) = config.send_buffer {
-            socket.set_send_buffer_size(bytes)?;
-        }
-        if let Some(bytes) = config.receive_buffer {
-            socket.set_recv_buffer_size(bytes)?;
-        }
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
-    };
-    open().map_err(fail)
+    net::listen(address, config.send_buffer, config.receive_buffer).map_err(fail)
 }
 
 /// Accepts for ever.
@@ -111,12 +97,20 @@ pub(super) async fn accept(door: &Arc<Door>, router: &Router, listener: &TcpList
                     refuse(&stream, &Problem::too_many_connections(limit));
                     continue;
                 }
-                if let Err(error) = prepare(&stream) {
+                let prepared = net::prepare(&stream);
+                if let Err(error) = prepared.and_then(|()| net::limit_unsent(&stream, UNSENT)) {
                     // Not fatal: the connection works, only later or less watchfully.
                     tracing::debug!(%peer, %error, "cannot set a socket option");
                 }
-                let connection = Connection { door: door.clone(), peer };
-                tokio::spawn(connection.serve(builder.clone(), router.clone(), stream));
+                let counted = Arc::new(Counted(door.clone()));
+                let connection = Connection { door: door.clone(), peer, counted };
+                let (builder, router) = (builder.clone(), router.clone());
+                #[cfg(feature = "tls")]
+                if let Some(tls) = &door.config.tls {
+                    tokio::spawn(connection.serve_secure(tls.clone(), builder, router, stream));
+                    continue;
+                }
+                tokio::spawn(connection.serve(builder, router, stream));
             }
             Err(error) => {
                 // One of a client that left is of no account; for want of descriptors, wait.
@@ -128,26 +122,9 @@ pub(super) async fn accept(door: &Arc<Door>, router: &Router, listener: &TcpList
     }
 }
 
-fn prepare(stream: &TcpStream) -> io::Result<()> {
-    // Answers are written whole: holding the last piece back for company only delays it.
-    stream.set_nodelay(true)?;
-    let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE_AFTER)
-        .with_interval(KEEPALIVE_EVERY)
-        .with_retries(KEEPALIVE_TRIES);
-    SockRef::from(stream).set_tcp_keepalive(&keepalive)
-}
-
 /// Says why, as well as one write can, and closes.
 fn refuse(stream: &TcpStream, problem: &Problem) {
-    let socket = SockRef::from(stream);
-    let sent = socket.send(&problem.raw());
-    // A request that is in the buffer when the socket closes would turn the close into a reset, which
-    // may overtake the answer. Take out what is there; what comes later meets a closed socket.
-    let _ = socket.shutdown(std::net::Shutdown::Write);
-    let mut scrap = [const { std::mem::MaybeUninit::uninit() }; 2048];
-    let _ = socket.recv(&mut scrap);
-    if let Err(error) = sent {
+    if let Err(error) = net::refuse(stream, &problem.raw()) {
         tracing::debug!(%error, "could not say why a connection is refused");
     }
 }
@@ -223,18 +200,64 @@ impl HttpBody for Ticketed {
     }
 }
 
-/// A connection that was counted.
+/// One of the connections that there may be, until the last part of it has ended.
+pub(super) struct Counted(Arc<Door>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.give_back();
+        self.0.ended.notify_one();
+    }
+}
+
+/// A connection that is served.
 struct Connection {
     door: Arc<Door>,
     peer: SocketAddr,
+    counted: Arc<Counted>,
 }
 
 impl Connection {
-    async fn serve(self, builder: Builder<TokioExecutor>, router: Router, stream: TcpStream) {
+    /// Shakes hands and serves.
+    #[cfg(feature = "tls")]
+    async fn serve_secure(
+        self,
+        tls: crate::tls::Tls,
+        builder: Builder<TokioExecutor>,
+        router: Router,
+        stream: TcpStream,
+    ) {
+        use crate::tls::{Accepted, Protocol};
+        let peer = self.peer;
+        let mut stages = self.door.stages();
+        let limit = some(self.door.config.limits.head_timeout).unwrap_or(NEVER);
+        let accepted = tokio::select! {
+            accepted = tokio::time::timeout(limit, tls.accept(Protocol::Http, stream)) => accepted,
+            _ = stages.wait_for(|stage| *stage > Stage::Serving) => return,
+        };
+        match accepted {
+            Ok(Ok(Accepted::Secure(stream))) => self.serve(builder, router, stream).await,
+            Ok(Ok(Accepted::Plain(stream))) => {
+                tracing::info!(%peer, "refused over HTTP: it does not speak TLS");
+                refuse(&stream, &Problem::tls_required());
+            }
+            Ok(Err(error)) => tracing::info!(%peer, %error, "TLS handshake failed over HTTP"),
+            Err(_) => tracing::info!(%peer, "TLS handshake cut off over HTTP"),
+        }
+    }
+
+    async fn serve<S>(self, builder: Builder<TokioExecutor>, router: Router, stream: S)
+    where
+        S: Socket + AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let pending = Arc::new(Pending::default());
         let stalling = Stalling::new(stream, self.door.config.limits.stall_timeout);
-        let service = service_fn(|request: hyper::Request<Incoming>| {
+        let service = service_fn(|mut request: hyper::Request<Incoming>| {
             let ticket = Ticket::take(&pending);
+            if request.headers().contains_key(header::UPGRADE) {
+                // What the connection becomes then counts on in its place.
+                request.extensions_mut().insert(self.counted.clone());
+            }
             let answer = TowerToHyperService::new(router.clone()).call(request.map(Body::new));
             let door = self.door.clone();
             async move {
@@ -243,7 +266,7 @@ impl Connection {
                 Ok::<_, Infallible>(answer.map(|body| Ticketed { body, _ticket: ticket }))
             }
         });
-        let serving = builder.serve_connection(TokioIo::new(stalling), service);
+        let serving = builder.serve_connection_with_upgrades(TokioIo::new(stalling), service);
         tokio::pin!(serving);
         let mut stages = self.door.stages();
         let mut watch = Watch::new(&self.door.config.limits);
@@ -270,13 +293,6 @@ impl Connection {
         if let Err(error) = outcome {
             tracing::debug!(peer = %self.peer, %error, "HTTP connection ended");
         }
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.door.connections.give_back();
-        self.door.ended.notify_one();
     }
 }
 

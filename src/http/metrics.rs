@@ -12,6 +12,7 @@
 use std::{
     fmt,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use axum::{
@@ -21,13 +22,16 @@ use axum::{
 };
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text},
+    encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, text},
     metrics::{counter::ConstCounter, gauge::ConstGauge},
     registry::Registry,
 };
 
 use super::{door::Door, problem::Problem};
-use crate::log::Stats;
+use crate::{
+    access::{Grant, Right},
+    log::Stats,
+};
 
 /// The media type of what Prometheus collects.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -54,7 +58,12 @@ pub(super) async fn ready(State(door): State<Arc<Door>>) -> Result<&'static str,
 }
 
 /// All figures.
-pub(super) async fn metrics(State(door): State<Arc<Door>>) -> Result<Response, Problem> {
+pub(super) async fn metrics(
+    State(door): State<Arc<Door>>,
+    grant: Grant,
+) -> Result<Response, Problem> {
+    // A right of its own: the figures name topics, and who collects them needs to read no record.
+    grant.check(Right::Metrics, "")?;
     let topics = Topics::gather(&door).await;
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Scrape { door, topics }));
@@ -247,7 +256,29 @@ impl Scrape {
             help,
             None,
             door.append_seconds.metric_type(),
-        )?)
+        )?)?;
+        self.deliveries(encoder)
+    }
+
+    fn deliveries(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "From a record's append to when it was handed to a subscriber's connection, in seconds: of \
+            one record in 64, if it came after its subscriber, and at most one in each write";
+        let (name, kind) = ("psa_delivery_seconds", self.door.append_seconds.metric_type());
+        let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+        let deliveries = self.door.broker.deliveries();
+        for (door, latency) in [("binary", &deliveries.binary), ("http", &deliveries.http)] {
+            // The format says that a bound of the largest number is none.
+            let seconds = |bound: Option<Duration>| bound.map_or(f64::MAX, |it| it.as_secs_f64());
+            let buckets: Vec<_> =
+                latency.buckets().map(|(bound, count)| (seconds(bound), count)).collect();
+            let count = buckets.iter().map(|(_, count)| count).sum();
+            let labels = [("door", door)];
+            let sum = latency.sum().as_secs_f64();
+            family
+                .encode_family(&labels)?
+                .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+        }
+        Ok(())
     }
 
     fn each_topic(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -10,11 +10,13 @@
 //! | --- | --- |
 //! | `listener`, `stalled` | accepting; what a connection may cost, and what ends it |
 //! | `door` | what all parts share; drain and abort |
-//! | `gate` | who may come in |
+//! | `gate`, `guarded` | who may come in; who may stay |
 //! | `request`, `start`, `body` | what is asked for |
 //! | `answer`, `problem`, `encode` | what is said |
-//! | `topics`, `append`, `records`, `events`, `metrics` | the routes |
+//! | `topics`, `append`, `records`, `events`, `metrics`, `openapi` | the routes |
 //! | `runs`, `seats` | what event streams share, and where they sit |
+//! | `websocket` | the same streams over WebSocket |
+//! | `page` | the live page, and what it is fed with |
 //! | `durable` | the same topics in the Durable Streams protocol |
 //!
 //! # Slow and bad clients
@@ -32,8 +34,11 @@ mod durable;
 mod encode;
 mod events;
 mod gate;
+mod guarded;
 mod listener;
 mod metrics;
+mod openapi;
+mod page;
 mod problem;
 mod records;
 mod request;
@@ -42,6 +47,8 @@ mod seats;
 mod stalled;
 mod start;
 mod topics;
+mod turns;
+mod websocket;
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -51,11 +58,16 @@ use axum::{
     middleware::from_fn_with_state,
     routing::{get, post},
 };
-use tokio::net::TcpListener;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use crate::broker::{Broker, ConfigError};
+use crate::{
+    broker::{Broker, ConfigError},
+    net::TcpListener,
+};
 
+pub use crate::access::{Access, AccessError, BadPattern, MAX_TOKENS, Pattern, Right, TokenEntry};
+#[cfg(feature = "tls")]
+pub use crate::tls::{Tls, TlsError, TlsFiles};
 pub use config::{DEFAULT_PORT, HttpConfig, HttpLimits, Token};
 pub use door::HttpHandle;
 use door::{Door, Stage};
@@ -132,7 +144,11 @@ impl HttpServer {
             return Err(ConfigError { what }.into());
         }
         let address = config.listen;
-        if config.token.is_none() && !address.ip().to_canonical().is_loopback() {
+        let public = !address.ip().to_canonical().is_loopback();
+        if public && !config.gate().is_open() && !config.is_secure() {
+            tracing::warn!(%address, "tokens and records cross the network unencrypted over HTTP: there is no TLS");
+        }
+        if public && config.gate().is_open() {
             if !config.allow_public_without_token {
                 return Err(HttpBindError::PublicWithoutToken { address });
             }
@@ -188,6 +204,7 @@ impl HttpServer {
                 door.broker.housekeeping(),
                 watch(&door),
                 door.durable.keep_time(&door.broker),
+                door.gate.keep_time(),
             );
         };
         tokio::pin!(keeping);
@@ -266,10 +283,15 @@ fn router(door: &Arc<Door>) -> Router {
         .route("/topics/{topic}/events", get(events::follow))
         .route("/metrics", get(metrics::metrics))
         .merge(durable::router())
+        .merge(page::feed())
         .route_layer(from_fn_with_state(door.clone(), gate::check_token));
     // Who asks only whether the server lives needs no token, and learns nothing else.
     let open =
         Router::new().route("/healthz", get(metrics::health)).route("/readyz", get(metrics::ready));
+    // The description is in the repository, too: no secret.
+    let open = open.route("/openapi.json", get(openapi::describe));
+    // The page itself tells nothing; what it shows it has to ask for.
+    let open = open.merge(page::router());
     let all = guarded
         .merge(open)
         .fallback(|| async { problem::Problem::not_found() })

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::{door::Door, start::epoch_text};
 use crate::{
+    access::Forbidden,
     broker::{BrokerError, Topic},
     log::{AppendError, SubscribeError},
 };
@@ -44,6 +45,11 @@ impl Problem {
         detail: impl Into<String>,
     ) -> Self {
         Self { status, code, title, detail: detail.into(), facts: Map::new(), headers: Vec::new() }
+    }
+
+    /// Its code, for programs.
+    pub(super) fn code(&self) -> &'static str {
+        self.code
     }
 
     /// A fact for programs.
@@ -109,6 +115,16 @@ impl Problem {
             format!(
                 "a server without a token answers to IP addresses and localhost, not to {host:?}; name it in http.hosts, or set a token"
             ),
+        )
+    }
+
+    #[cfg(feature = "tls")]
+    pub(super) fn tls_required() -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "tls-required",
+            "This port speaks TLS",
+            "ask for an address that begins with https",
         )
     }
 
@@ -192,6 +208,10 @@ impl Problem {
             "nothing was appended; send it again on a new connection",
         )
         .header(header::CONNECTION, HeaderValue::from_static("close"))
+    }
+
+    pub(super) fn handshake(status: StatusCode, why: impl Into<String>) -> Self {
+        Self::new(status, "bad-handshake", "The WebSocket's handshake is malformed", why)
     }
 
     pub(super) fn busy(detail: &'static str) -> Self {
@@ -310,6 +330,19 @@ impl IntoResponse for Problem {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.extend(self.headers);
         response
+    }
+}
+
+impl From<Forbidden> for Problem {
+    fn from(missing: Forbidden) -> Self {
+        let problem = Self::new(
+            StatusCode::FORBIDDEN,
+            "forbidden",
+            "The token lacks the right",
+            missing.to_string(),
+        )
+        .fact("right", missing.right.word());
+        if missing.topic.is_empty() { problem } else { problem.fact("topic", missing.topic) }
     }
 }
 

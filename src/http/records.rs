@@ -23,6 +23,7 @@ use super::{
     start::{Place, epoch_text, parse_digits, parse_duration, position_text},
 };
 use crate::{
+    access::{Grant, Right},
     broker::Topic,
     log::{Batch, Cursor, Limit, ReadError, Start, SubscribeError},
 };
@@ -42,7 +43,9 @@ pub(super) async fn read(
     TopicName(name): TopicName,
     uri: Uri,
     headers: HeaderMap,
+    grant: Grant,
 ) -> Result<Response, Problem> {
+    grant.check(Right::Subscribe, &name)?;
     let parameters = Parameters::read(uri.query(), &PARAMETERS)?;
     let place = place(&parameters)?.unwrap_or(Place::Log(Start::Earliest));
     let limit = parameters.get("limit", |text| match parse_digits(text) {
@@ -60,6 +63,7 @@ pub(super) async fn read(
         let longest = door.config.limits.longest_wait;
         let _ = timeout(wait.min(longest), poll_fn(|cx| cursor.poll_ready(cx))).await;
         cursor.stop_waiting();
+        door.still(&grant, Right::Subscribe, &name)?;
     }
     if topic.is_deleted() {
         return Err(Problem::unknown_topic(&name));
@@ -194,6 +198,7 @@ impl Answer {
             );
         }
         let permit = door.take_output(self.bytes.len())?;
+        topic.count_delivered(count);
         let position = HeaderValue::try_from(position).expect("digits and a colon");
         let headers = [
             (header::CONTENT_TYPE, HeaderValue::from_static(self.form)),

@@ -9,6 +9,7 @@ use axum::{
 };
 
 use super::{door::Door, problem::Problem};
+use crate::access::Grant;
 
 /// The topic's name in the address.
 pub(super) struct TopicName(pub(super) String);
@@ -21,6 +22,15 @@ impl FromRequestParts<Arc<Door>> for TopicName {
             Ok(Path(name)) => Ok(Self(name)),
             Err(rejection) => Err(Problem::name(rejection.body_text())),
         }
+    }
+}
+
+impl FromRequestParts<Arc<Door>> for Grant {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<Door>) -> Result<Self, Problem> {
+        // A route that the gate does not stand in front of gives nobody anything.
+        parts.extensions.get::<Self>().cloned().ok_or_else(Problem::unauthorized)
     }
 }
 

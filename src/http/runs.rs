@@ -6,7 +6,8 @@
 //! encodes what is there as a *run*: up to `run_bytes` of consecutive records of one segment. It leaves
 //! the run with the topic, and the others take the same memory: a look-up, and one more reference to
 //! it. Where one run ends the next one begins, and so streams that keep up stay on the same runs; one
-//! that begins in the middle of a run takes the rest of it, and is then in step.
+//! that begins in the middle of a run takes the rest of it, and is then in step. Streams of another
+//! [form](Form) share among themselves.
 //!
 //! # What is kept
 //!
@@ -30,8 +31,14 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{encode, start::epoch_text};
-use crate::log::{Batch, Cursor, Limit, ReadError};
+use super::{
+    encode::Form,
+    turns::{Follower, Turns},
+};
+use crate::{
+    broker::Watched,
+    log::{Batch, Cursor, Limit, Log, ReadError},
+};
 
 /// Records in one run at the most: their ends are kept beside the bytes.
 const RUN_RECORDS: usize = 1_024;
@@ -40,7 +47,7 @@ const AROUND: usize = 48;
 
 /// The runs of all topics.
 pub(super) struct Cache {
-    topics: Mutex<HashMap<u64, Weak<TopicRuns>>>,
+    topics: Mutex<HashMap<(u64, Form), Weak<TopicRuns>>>,
     shared: Arc<Shared>,
 }
 
@@ -87,18 +94,20 @@ impl Cache {
     }
 
     /// The runs of the topic with this epoch. They go with the last stream that has them.
-    pub(super) fn topic(&self, epoch: u64) -> Arc<TopicRuns> {
+    pub(super) fn topic(&self, epoch: u64, form: Form) -> Arc<TopicRuns> {
         let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(runs) = topics.get(&epoch).and_then(Weak::upgrade) {
+        if let Some(runs) = topics.get(&(epoch, form)).and_then(Weak::upgrade) {
             return runs;
         }
         topics.retain(|_, runs| runs.strong_count() > 0);
         let runs = Arc::new(TopicRuns {
-            id: format!("id: {}:", epoch_text(epoch)),
+            form,
+            topic: form.topic(epoch),
+            turns: Arc::default(),
             runs: Mutex::default(),
             shared: self.shared.clone(),
         });
-        topics.insert(epoch, Arc::downgrade(&runs));
+        topics.insert((epoch, form), Arc::downgrade(&runs));
         runs
     }
 
@@ -115,10 +124,15 @@ impl Cache {
     }
 }
 
+/// What a stream takes: the bytes, and which of their records is watched on its way.
+pub(super) type Taken = (Bytes, Option<Watched>);
+
 /// The runs of one topic.
 pub(super) struct TopicRuns {
-    /// What every event of the topic begins with.
-    id: String,
+    form: Form,
+    /// What is the same in all its records.
+    topic: String,
+    turns: Arc<Turns>,
     runs: Mutex<Runs>,
     shared: Arc<Shared>,
 }
@@ -147,18 +161,18 @@ impl Run {
     }
 
     /// The events from `offset` on, and how many there are.
-    fn from(&self, offset: u64) -> Option<(Bytes, usize)> {
+    fn from(&self, offset: u64, form: Form) -> Option<(Bytes, usize)> {
         let skipped = usize::try_from(offset.checked_sub(self.first)?).ok()?;
         let left = self.ends.len().checked_sub(skipped).filter(|left| *left > 0)?;
         let start = skipped.checked_sub(1).map_or(0, |before| self.ends[before]);
-        Some((self.bytes.slice(start..), left))
+        Some((form.rest(&self.bytes, start), left))
     }
 }
 
 impl Runs {
-    fn find(&self, offset: u64) -> Option<(Bytes, usize)> {
+    fn find(&self, offset: u64, form: Form) -> Option<(Bytes, usize)> {
         let behind = self.list.partition_point(|run| run.first <= offset);
-        self.list.get(behind.checked_sub(1)?)?.from(offset)
+        self.list.get(behind.checked_sub(1)?)?.from(offset, form)
     }
 
     /// Whether a run that begins here lies behind all others.
@@ -168,15 +182,22 @@ impl Runs {
 }
 
 impl TopicRuns {
+    /// A place in the turns of the topic, whose log this is.
+    pub(super) fn follow(&self, log: &Log<[u8]>) -> Follower {
+        let (follower, calling) = self.turns.follow(|| log.watch());
+        calling.map(tokio::spawn);
+        follower
+    }
+
     /// Takes the next events for `cursor`, which moves behind them; `None` if there is no record yet.
     ///
     /// # Errors
     ///
     /// As of the cursor.
-    pub(super) fn take(&self, cursor: &mut Cursor<[u8]>) -> Result<Option<Bytes>, ReadError> {
+    pub(super) fn take(&self, cursor: &mut Cursor<[u8]>) -> Result<Option<Taken>, ReadError> {
         let before = cursor.offset();
         let taken = self.find_or_encode(cursor)?;
-        if let Some(bytes) = &taken {
+        if let Some((bytes, _)) = &taken {
             // Relaxed: statistics. Once for each run, not for each record.
             self.shared.records.fetch_add(cursor.offset() - before, Ordering::Relaxed);
             self.shared.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
@@ -184,39 +205,49 @@ impl TopicRuns {
         Ok(taken)
     }
 
-    fn find_or_encode(&self, cursor: &mut Cursor<[u8]>) -> Result<Option<Bytes>, ReadError> {
+    fn find_or_encode(&self, cursor: &mut Cursor<[u8]>) -> Result<Option<Taken>, ReadError> {
         let mut runs = self.lock();
         let offset = cursor.offset();
-        if let Some((bytes, records)) = runs.find(offset) {
+        if let Some((bytes, records)) = runs.find(offset, self.form) {
             drop(runs);
             // Whoever encoded them saw them committed, and its lock came before ours: so they are
             // shown, unless the cursor was evicted, which the peek says.
             let limit = Limit { records, bytes: usize::MAX };
-            let seen = cursor.peek(limit, |batch| (batch.first_offset(), batch.len()))?;
+            let look =
+                |batch: &Batch<'_, [u8]>| ((batch.first_offset(), batch.len()), Watched::of(batch));
+            let (seen, watched) = cursor.peek(limit, look)?.unzip();
             if seen == Some((offset, records)) {
                 cursor.advance(records);
                 self.shared.taken.fetch_add(1, Ordering::Relaxed);
-                return Ok(Some(bytes));
+                return Ok(Some((bytes, watched.flatten())));
             }
             debug_assert!(false, "{records} records at {offset} were encoded, {seen:?} is there");
-            return self.encode(cursor).map(|run| run.map(|run| run.bytes));
+            return self.encode_alone(cursor);
         }
         if !runs.is_new(offset) {
             drop(runs);
-            return self.encode(cursor).map(|run| run.map(|run| run.bytes));
+            return self.encode_alone(cursor);
         }
         // Under the lock: the others that woke for the same record wait for it, instead of doing the
         // same. It is as long as encoding one run takes.
-        let Some(run) = self.encode(cursor)? else { return Ok(None) };
+        let Some((run, watched)) = self.encode(cursor)? else { return Ok(None) };
         let bytes = run.bytes.clone();
         self.keep(&mut runs, run);
-        Ok(Some(bytes))
+        Ok(Some((bytes, watched)))
     }
 
-    fn encode(&self, cursor: &mut Cursor<[u8]>) -> Result<Option<Run>, ReadError> {
+    /// For one stream, since nobody else is there.
+    fn encode_alone(&self, cursor: &mut Cursor<[u8]>) -> Result<Option<Taken>, ReadError> {
+        Ok(self.encode(cursor)?.map(|(run, watched)| (run.bytes, watched)))
+    }
+
+    fn encode(
+        &self,
+        cursor: &mut Cursor<[u8]>,
+    ) -> Result<Option<(Run, Option<Watched>)>, ReadError> {
         let limit = Limit { records: RUN_RECORDS, bytes: self.shared.run_bytes };
-        let run = cursor.peek(limit, |batch| self.run(batch))?;
-        if let Some(run) = &run {
+        let run = cursor.peek(limit, |batch| (self.run(batch), Watched::of(batch)))?;
+        if let Some((run, _)) = &run {
             cursor.advance(run.ends.len());
             self.shared.encoded.fetch_add(1, Ordering::Relaxed);
         }
@@ -227,9 +258,10 @@ impl TopicRuns {
         let mut bytes = Vec::with_capacity(batch.payload().len() + batch.len() * AROUND);
         let mut ends = Vec::with_capacity(batch.len());
         for (offset, record) in batch.iter() {
-            encode::event(&mut bytes, &self.id, offset, record);
+            self.form.record(&mut bytes, &self.topic, offset, record);
             ends.push(bytes.len());
         }
+        self.form.finish(&mut bytes);
         if bytes.capacity() > bytes.len() + bytes.len() / 2 {
             bytes.shrink_to_fit();
         }
@@ -272,7 +304,10 @@ impl Drop for TopicRuns {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::{Log, Retention, Start};
+    use crate::{
+        http::start::epoch_text,
+        log::{Log, Retention, Start},
+    };
 
     fn log(records: usize) -> Log<[u8]> {
         let builder = Log::<[u8]>::builder().segment_bytes(4096);
@@ -287,7 +322,7 @@ mod tests {
     fn read(runs: &TopicRuns, log: &Log<[u8]>, offset: u64) -> (String, usize) {
         let mut cursor = log.subscribe(Start::At(offset)).unwrap();
         let (mut all, mut pieces) = (Vec::new(), 0);
-        while let Some(bytes) = runs.take(&mut cursor).unwrap() {
+        while let Some((bytes, _)) = runs.take(&mut cursor).unwrap() {
             all.extend_from_slice(&bytes);
             pieces += 1;
         }
@@ -304,7 +339,7 @@ mod tests {
     fn one_encodes_and_all_take_it() {
         let log = log(3);
         let cache = Cache::new(1 << 16, 1 << 20, 1 << 20);
-        let runs = cache.topic(log.epoch());
+        let runs = cache.topic(log.epoch(), Form::Event);
         for _ in 0..5 {
             assert_eq!(read(&runs, &log, 0), (expected(&log, 0), 1));
         }
@@ -323,7 +358,7 @@ mod tests {
     fn readers_of_old_records_push_nothing_out() {
         let log = log(1000);
         let cache = Cache::new(64, 1 << 20, 1 << 20);
-        let runs = cache.topic(log.epoch());
+        let runs = cache.topic(log.epoch(), Form::Event);
         assert_eq!(read(&runs, &log, 900).0, expected(&log, 900));
         let kept = cache.figures().kept;
         assert_eq!(read(&runs, &log, 0).0, expected(&log, 0));
@@ -337,7 +372,7 @@ mod tests {
     fn what_is_kept_has_its_limits() {
         let log = log(1000);
         let cache = Cache::new(64, 1_000, 1 << 20);
-        let runs = cache.topic(log.epoch());
+        let runs = cache.topic(log.epoch(), Form::Event);
         assert_eq!(read(&runs, &log, 0).0, expected(&log, 0));
         assert!(cache.figures().bytes <= 1_000 && cache.figures().bytes > 500);
         drop(runs);
@@ -348,7 +383,7 @@ mod tests {
         let held: Vec<_> = runs
             .iter()
             .map(|log| {
-                let runs = cache.topic(log.epoch());
+                let runs = cache.topic(log.epoch(), Form::Event);
                 assert_eq!(read(&runs, log, 0).0, expected(log, 0));
                 runs
             })
@@ -357,18 +392,42 @@ mod tests {
         drop(held);
         let none = Cache::new(64, 1 << 20, 0);
         let log = self::log(100);
-        assert_eq!(read(&none.topic(log.epoch()), &log, 0).0, expected(&log, 0));
+        assert_eq!(read(&none.topic(log.epoch(), Form::Event), &log, 0).0, expected(&log, 0));
     }
 
     #[test]
     fn a_log_that_was_made_anew_has_runs_of_its_own() {
         let cache = Cache::new(1 << 16, 1 << 20, 1 << 20);
         let logs = [log(3), log(3)];
-        let runs = [cache.topic(logs[0].epoch()), cache.topic(logs[1].epoch())];
+        let runs =
+            [cache.topic(logs[0].epoch(), Form::Event), cache.topic(logs[1].epoch(), Form::Event)];
         for (log, runs) in logs.iter().zip(&runs) {
             assert_eq!(read(runs, log, 0).0, expected(log, 0));
         }
-        assert!(Arc::ptr_eq(&runs[0], &cache.topic(logs[0].epoch())));
+        assert!(Arc::ptr_eq(&runs[0], &cache.topic(logs[0].epoch(), Form::Event)));
+    }
+
+    #[test]
+    fn streams_of_another_form_share_among_themselves() {
+        let log = log(3);
+        let cache = Cache::new(1 << 16, 1 << 20, 1 << 20);
+        for form in [Form::Event, Form::Json, Form::Binary] {
+            let runs = cache.topic(log.epoch(), form);
+            let mut all = Vec::new();
+            for at in [0, 0, 1] {
+                let mut cursor = log.subscribe(Start::At(at)).unwrap();
+                all.push(runs.take(&mut cursor).unwrap().unwrap().0);
+            }
+            assert_eq!(all[0].as_ptr(), all[1].as_ptr(), "the same memory");
+            let mut expected = Vec::new();
+            for n in 1..3 {
+                let record = format!("record {n}");
+                form.record(&mut expected, &form.topic(log.epoch()), n, record.as_bytes());
+            }
+            form.finish(&mut expected);
+            assert_eq!(all[2], expected);
+        }
+        assert_eq!(cache.figures().encoded, 3);
     }
 
     #[test]
@@ -379,13 +438,13 @@ mod tests {
         std::thread::scope(|scope| {
             let readers: Vec<_> = (0..4)
                 .map(|_| {
-                    let runs = cache.topic(log.epoch());
+                    let runs = cache.topic(log.epoch(), Form::Event);
                     let mut cursor = log.subscribe(Start::Earliest).unwrap();
                     scope.spawn(move || {
                         let mut all = Vec::new();
                         loop {
                             match runs.take(&mut cursor) {
-                                Ok(Some(bytes)) => all.extend_from_slice(&bytes),
+                                Ok(Some((bytes, _))) => all.extend_from_slice(&bytes),
                                 Ok(None) => std::thread::yield_now(),
                                 Err(ReadError::Closed) => break String::from_utf8(all).unwrap(),
                                 Err(error) => panic!("{error}"),

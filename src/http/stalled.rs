@@ -8,25 +8,43 @@ use std::{
     time::Duration,
 };
 
-use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::{Instant, Sleep, sleep},
 };
 
+use crate::net::{self, TcpStream};
+
+/// What a connection goes over.
+pub(super) trait Socket {
+    fn tcp(&self) -> &TcpStream;
+}
+
+impl Socket for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+}
+
+#[cfg(feature = "tls")]
+impl Socket for Box<crate::tls::ServerStream> {
+    fn tcp(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
+
 /// A stream whose writes fail when the peer has taken nothing for a time.
-pub(super) struct Stalling {
-    stream: TcpStream,
+pub(super) struct Stalling<S> {
+    stream: S,
     limit: Duration,
     /// Runs while a write waits. Made once, and set anew for each wait.
     timer: Option<Pin<Box<Sleep>>>,
     waiting: bool,
 }
 
-impl Stalling {
+impl<S: Socket> Stalling<S> {
     /// A limit of zero is none.
-    pub(super) fn new(stream: TcpStream, limit: Duration) -> Self {
+    pub(super) fn new(stream: S, limit: Duration) -> Self {
         Self { stream, limit, timer: None, waiting: false }
     }
 
@@ -51,9 +69,7 @@ impl Stalling {
         }
         match timer.as_mut().poll(cx) {
             Poll::Ready(()) => {
-                // Zero linger resets: what the kernel holds for a peer that does not read goes at
-                // once. If that fails the socket is closed the ordinary way.
-                let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+                net::close_abruptly(self.stream.tcp());
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
             Poll::Pending => Poll::Pending,
@@ -61,7 +77,7 @@ impl Stalling {
     }
 }
 
-impl AsyncRead for Stalling {
+impl<S: Socket + AsyncRead + Unpin> AsyncRead for Stalling<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -71,7 +87,7 @@ impl AsyncRead for Stalling {
     }
 }
 
-impl AsyncWrite for Stalling {
+impl<S: Socket + AsyncWrite + Unpin> AsyncWrite for Stalling<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -95,7 +111,9 @@ impl AsyncWrite for Stalling {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        // TLS writes here what it has gathered.
+        let flush = Pin::new(&mut self.stream).poll_flush(cx);
+        self.judge(cx, flush)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

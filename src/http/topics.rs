@@ -19,6 +19,7 @@ use super::{
     start::{epoch_text, parse_digits},
 };
 use crate::{
+    access::{Grant, Right},
     broker::{ResolvedSettings, Topic, TopicSettings},
     log,
 };
@@ -29,7 +30,11 @@ const MAX_SETTINGS: usize = 4 << 10;
 const MOST_TOPICS: u64 = 1_000;
 
 /// `GET /topics`.
-pub(super) async fn list(State(door): State<Arc<Door>>, uri: Uri) -> Result<Response, Problem> {
+pub(super) async fn list(
+    State(door): State<Arc<Door>>,
+    uri: Uri,
+    grant: Grant,
+) -> Result<Response, Problem> {
     let parameters = Parameters::read(uri.query(), &["prefix", "after", "limit"])?;
     let limit = parameters.get("limit", |text| match parse_digits(text) {
         Some(limit @ 1..=MOST_TOPICS) => Ok(limit as usize),
@@ -38,7 +43,8 @@ pub(super) async fn list(State(door): State<Arc<Door>>, uri: Uri) -> Result<Resp
     let limit = limit.unwrap_or(MOST_TOPICS as usize);
     let prefix = parameters.text("prefix").unwrap_or_default();
     // One more than is told: whether there is more must be known now.
-    let mut found = door.broker.list(prefix, parameters.text("after"), limit + 1);
+    let (after, sees) = (parameters.text("after"), |name: &str| grant.sees(name));
+    let mut found = door.broker.list_those(prefix, after, limit + 1, sees);
     let more = found.len() > limit;
     found.truncate(limit);
     let topics: Vec<Value> = found
@@ -63,7 +69,9 @@ pub(super) async fn describe(
     State(door): State<Arc<Door>>,
     TopicName(name): TopicName,
     uri: Uri,
+    grant: Grant,
 ) -> Result<Response, Problem> {
+    grant.check_sees(&name)?;
     Parameters::read(uri.query(), &[])?;
     let topic = door.broker.topic(&name).ok_or_else(|| Problem::unknown_topic(&name))?;
     Ok(answer::json(&description(&topic)).into_response())
@@ -75,18 +83,14 @@ pub(super) async fn create(
     TopicName(name): TopicName,
     uri: Uri,
     headers: HeaderMap,
+    grant: Grant,
     body: Body,
 ) -> Result<Response, Problem> {
+    grant.check(Right::Manage, &name)?;
     Parameters::read(uri.query(), &[])?;
     let too_large = |_| Problem::body_too_large(MAX_SETTINGS);
     let body = body::read(&door, &headers, body, MAX_SETTINGS, too_large).await?;
-    let wish: Settings = match body.trim_ascii() {
-        b"" => Settings::default(),
-        text => {
-            serde_json::from_slice(text).map_err(|error| Problem::settings(error.to_string()))?
-        }
-    };
-    let settings = wish.to_broker()?;
+    let settings = Settings::read(&body)?.to_broker()?;
     let (topic, made) = door.broker.create_or_get(&name, &settings)?;
     if !made && let Some(other) = differs(&settings, topic.settings()) {
         return Err(Problem::topic_exists(&name, other));
@@ -105,7 +109,9 @@ pub(super) async fn delete(
     State(door): State<Arc<Door>>,
     TopicName(name): TopicName,
     uri: Uri,
+    grant: Grant,
 ) -> Result<StatusCode, Problem> {
+    grant.check(Right::Manage, &name)?;
     Parameters::read(uri.query(), &[])?;
     door.broker.delete(&name)?;
     Ok(StatusCode::NO_CONTENT)
@@ -116,7 +122,9 @@ pub(super) async fn close(
     State(door): State<Arc<Door>>,
     TopicName(name): TopicName,
     uri: Uri,
+    grant: Grant,
 ) -> Result<StatusCode, Problem> {
+    grant.check(Right::Manage, &name)?;
     Parameters::read(uri.query(), &[])?;
     door.broker.close(&name)?;
     Ok(StatusCode::NO_CONTENT)
@@ -135,7 +143,7 @@ struct Settings {
 /// `"nothing"`, `"everything"`, `{"records": 1000}`, `{"bytes": 1048576}`, `{"age_ms": 3600000}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Retention {
+pub(super) enum Retention {
     Nothing,
     Records(u64),
     Bytes(u64),
@@ -145,13 +153,25 @@ enum Retention {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Overflow {
+pub(super) enum Overflow {
     Block,
     Reject,
     Evict,
 }
 
 impl Settings {
+    /// Reads a body; an empty one wishes nothing.
+    fn read(body: &[u8]) -> Result<Self, Problem> {
+        match body.trim_ascii() {
+            b"" => Ok(Self::default()),
+            // Serde would take an array for a structure, too, by the order of its members.
+            text @ [b'{', ..] => {
+                serde_json::from_slice(text).map_err(|error| Problem::settings(error.to_string()))
+            }
+            _ => Err(Problem::settings("expected an object")),
+        }
+    }
+
     fn to_broker(&self) -> Result<TopicSettings, Problem> {
         if self.retention == Some(Retention::AgeMs(0)) {
             return Err(Problem::settings("a retention of 0 ms; give at least 1, or \"nothing\""));
@@ -184,7 +204,7 @@ fn differs(wish: &TopicSettings, is: &ResolvedSettings) -> Option<&'static str> 
         .or(differs(wish.overflow.is_some_and(|wish| wish != is.overflow), "overflow"))
 }
 
-fn retention(retention: log::Retention) -> Retention {
+pub(super) fn retention(retention: log::Retention) -> Retention {
     match retention {
         log::Retention::Nothing => Retention::Nothing,
         log::Retention::Records(records) => Retention::Records(records),
@@ -194,7 +214,7 @@ fn retention(retention: log::Retention) -> Retention {
     }
 }
 
-fn overflow(overflow: log::Overflow) -> Overflow {
+pub(super) fn overflow(overflow: log::Overflow) -> Overflow {
     match overflow {
         log::Overflow::Block => Overflow::Block,
         log::Overflow::Reject => Overflow::Reject,
@@ -275,8 +295,11 @@ mod tests {
             r#"{"overflow":"drop"}"#,
             r#"{"memory_limit":-1}"#,
             "[]",
+            r#"[4096,null,null,"evict"]"#,
+            "null",
         ] {
-            assert!(serde_json::from_str::<Settings>(bad).is_err(), "{bad}");
+            assert!(Settings::read(bad.as_bytes()).is_err(), "{bad}");
         }
+        assert!(Settings::read(b" \n").is_ok());
     }
 }

@@ -163,6 +163,45 @@ mod system {
 mod tests {
     use super::{Arena, Pages};
 
+    #[cfg(all(target_os = "linux", not(miri)))]
+    #[test]
+    fn large_arenas_are_mapped() {
+        #[expect(dead_code, reason = "its size counts")]
+        #[repr(align(8192))]
+        struct Wide([u8; 8192]);
+        const LEAST: usize = 64 << 10;
+        assert_eq!(Arena::<u8>::mapped_bytes(LEAST), LEAST);
+        assert_eq!(Arena::<u8>::mapped_bytes(LEAST - 1), 0);
+        assert_eq!(Arena::<u64>::mapped_bytes(LEAST / 8), LEAST);
+        assert_eq!(Arena::<u64>::mapped_bytes(LEAST / 8 - 1), 0);
+        assert_eq!(Arena::<()>::mapped_bytes(LEAST), 0);
+        // No mapping is aligned like this.
+        assert_eq!(Arena::<Wide>::mapped_bytes(LEAST), 0);
+    }
+
+    /// How many of an arena's pages are in memory, and how many it has.
+    #[cfg(all(target_os = "linux", not(miri)))]
+    fn resident(arena: &Arena<u8>) -> (usize, usize) {
+        // SAFETY: a question.
+        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
+        let mut pages = vec![0u8; arena.len().div_ceil(page)];
+        // SAFETY: the arena is a mapping of this length, and there is a byte for each of its pages.
+        let failed =
+            unsafe { libc::mincore(arena.as_ptr().cast(), arena.len(), pages.as_mut_ptr()) };
+        assert_eq!(failed, 0);
+        (pages.iter().filter(|page| **page & 1 != 0).count(), pages.len())
+    }
+
+    #[cfg(all(target_os = "linux", not(miri)))]
+    #[test]
+    fn pages_come_at_once_where_they_are_asked_for_unless_they_are_many() {
+        let mebibyte = 1 << 20;
+        let (here, all) = resident(&Arena::new(mebibyte, Pages::Now));
+        assert_eq!(here, all);
+        assert_eq!(resident(&Arena::new(mebibyte, Pages::Later)).0, 0);
+        assert_eq!(resident(&Arena::new(mebibyte + 1, Pages::Now)).0, 0);
+    }
+
     #[test]
     fn all_slots_of_every_size_can_be_written() {
         fn fill<S: Copy + PartialEq + std::fmt::Debug>(len: usize, value: S) {

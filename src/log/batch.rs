@@ -100,6 +100,15 @@ impl<'a, R: Record + ?Sized> Batch<'a, R> {
         self.segment.appended_at(self.first)
     }
 
+    /// The offset of the first record that keeps its own append time, and that time, in nanoseconds
+    /// since the Unix epoch by the log's own clock ([`Log::clock_nanos`](super::Log::clock_nanos)).
+    /// `None` if none of the batch does: one in [`stamp_every`](super::Builder::stamp_every) of each
+    /// segment does.
+    pub fn first_stamp(&self) -> Option<(u64, u64)> {
+        let stamp = self.segment.first_stamp(self.first, self.run.records);
+        stamp.map(|(record, time)| (self.segment.base + u64::from(record), time))
+    }
+
     /// The record number `i` of this batch.
     ///
     /// # Panics

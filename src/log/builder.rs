@@ -34,7 +34,6 @@ const BYTES_PER_RECORD: usize = 32;
 ///     .build()?;
 /// # Ok::<(), psa::BuildError>(())
 /// ```
-#[derive(Clone, Debug)]
 pub struct Builder<R: Record + ?Sized> {
     segment_bytes: Option<usize>,
     segment_records: Option<usize>,
@@ -205,4 +204,27 @@ fn check(setting: &'static str, value: usize, least: usize, most: usize) -> Resu
     }
     let expected = format!("{least} to {most}");
     Err(BuildError::Setting { setting, value: value as u64, expected })
+}
+
+// Derived, these two would ask the same of `R`.
+impl<R: Record + ?Sized> Clone for Builder<R> {
+    fn clone(&self) -> Self {
+        Builder { budget: self.budget.clone(), observed: self.observed.clone(), ..*self }
+    }
+}
+
+impl<R: Record + ?Sized> std::fmt::Debug for Builder<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Builder")
+            .field("segment_bytes", &self.segment_bytes)
+            .field("segment_records", &self.segment_records)
+            .field("stamp_every", &self.stamp_every)
+            .field("retention", &self.retention)
+            .field("overflow", &self.overflow)
+            .field("memory_limit", &self.memory_limit)
+            .field("budget", &self.budget)
+            .field("pool_segments", &self.pool_segments)
+            .field("observed", &self.observed)
+            .finish()
+    }
 }

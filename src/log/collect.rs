@@ -155,9 +155,9 @@ impl<R: Record + ?Sized> Chain<R> {
     ) -> Result<(), AppendError> {
         // What time alone lets go of: leases, and retention by age.
         let head = self.head_number();
-        let expired = self.expire_leases(Instant::now());
+        self.expire_leases(Instant::now());
         self.collect(guard);
-        if expired > 0 || self.head_number() != head {
+        if self.head_number() != head {
             guard.refresh();
             return Ok(());
         }

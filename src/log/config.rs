@@ -46,11 +46,12 @@ impl Config {
         if records <= standard.records as usize && slots <= standard.slots as usize {
             return Ok(standard);
         }
-        let slot = size_of::<R::Slot>() as u64;
-        let size = (slots as u64).saturating_mul(slot.max(1));
-        let most = Layout::MAX_SLOTS as u64 * slot.max(1);
         if records > Layout::MAX_RECORDS || slots > Layout::MAX_SLOTS {
-            return Err(AppendError::TooLarge { size, max: most });
+            // Values are counted twice, as records and as slots; those without a size count as one byte.
+            let most = if R::ONE_SLOT { Layout::MAX_RECORDS } else { Layout::MAX_SLOTS };
+            let bytes =
+                |slots: usize| (slots as u64).saturating_mul(size_of::<R::Slot>().max(1) as u64);
+            return Err(AppendError::TooLarge { size: bytes(slots), max: bytes(most) });
         }
         let layout = Layout { records: records as u32, slots: slots as u32, ..standard };
         let max = self.limit().map_or(u64::MAX, |limit| limit / 2);
@@ -74,5 +75,60 @@ impl Clock {
     /// Nanoseconds since the Unix epoch. About 25 ns.
     pub(super) fn now(&self) -> u64 {
         self.wall + self.began.elapsed().as_nanos() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{AppendError, Config, Layout, Observed, Overflow, Record, Retention};
+
+    const STANDARD: Layout = Layout { records: 8, slots: 100, stamp_every: 4, indexed: true };
+
+    fn config(memory_limit: Option<u64>) -> Config {
+        Config {
+            layout: STANDARD,
+            retention: Retention::Nothing,
+            overflow: Overflow::Block,
+            memory_limit,
+            budget: None,
+            pool_segments: 0,
+            exclusive: false,
+            observed: Observed::default(),
+        }
+    }
+
+    fn layout<R: Record + ?Sized>(records: usize, slots: usize) -> Result<Layout, AppendError> {
+        config(None).layout_for::<R>(records, slots)
+    }
+
+    #[test]
+    fn what_fits_the_standard_segment_gets_one() {
+        assert_eq!(layout::<[u8]>(8, 100), Ok(STANDARD));
+        assert_eq!(layout::<[u8]>(9, 100), Ok(Layout { records: 9, ..STANDARD }));
+        assert_eq!(layout::<[u8]>(1, 101), Ok(Layout { records: 1, slots: 101, ..STANDARD }));
+    }
+
+    #[test]
+    fn the_largest_append_is_what_positions_can_count() {
+        const RECORDS: u64 = (1 << 31) - 1;
+        const BYTES: u64 = (1 << 32) - 2;
+        let most = layout::<[u8]>(RECORDS as usize, BYTES as usize).unwrap();
+        assert_eq!((most.records as u64, most.slots as u64), (RECORDS, BYTES));
+        let too_large = |size, max| Err(AppendError::TooLarge { size, max });
+        assert_eq!(layout::<[u8]>(1, BYTES as usize + 1), too_large(BYTES + 1, BYTES));
+        let most = RECORDS as usize;
+        assert!(layout::<u64>(most, most).is_ok());
+        assert_eq!(layout::<u64>(most + 1, most + 1), too_large(8 * (RECORDS + 1), 8 * RECORDS));
+        assert_eq!(layout::<()>(most + 1, most + 1), too_large(RECORDS + 1, RECORDS));
+        assert_eq!(layout::<u64>(usize::MAX, usize::MAX), too_large(u64::MAX, 8 * RECORDS));
+    }
+
+    #[test]
+    fn two_of_the_largest_segments_fit_the_limit() {
+        let large = Layout { records: 1, slots: 1000, ..STANDARD };
+        let bytes = large.bytes::<[u8]>();
+        assert_eq!(config(Some(2 * bytes)).layout_for::<[u8]>(1, 1000), Ok(large));
+        let refused = config(Some(2 * bytes - 1)).layout_for::<[u8]>(1, 1000);
+        assert_eq!(refused, Err(AppendError::TooLarge { size: bytes, max: bytes - 1 }));
     }
 }

@@ -174,8 +174,8 @@ impl<R: Record + ?Sized> Chain<R> {
         Ok(Lease { cursor, chain: self.clone(), name: name.into(), holder })
     }
 
-    /// Ends the leases whose time is over, and lets go of what they held back. Returns how many.
-    pub(super) fn expire_leases(&self, now: Instant) -> usize {
+    /// Ends the leases whose time is over, and lets go of what they held back.
+    pub(super) fn expire_leases(&self, now: Instant) {
         let expired: Vec<_> = self
             .lock_leases()
             .by_name
@@ -184,7 +184,6 @@ impl<R: Record + ?Sized> Chain<R> {
             .collect();
         // Outside the lock: letting go may drop records, which is user code.
         expired.iter().for_each(|position| position.release(self));
-        expired.len()
     }
 
     /// How long until the next lease expires.

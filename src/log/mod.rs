@@ -20,6 +20,7 @@ mod lease;
 mod memory;
 mod observer;
 mod pace;
+mod picture;
 mod pool;
 mod position;
 mod publisher;
@@ -30,6 +31,8 @@ mod start;
 mod stats;
 mod stream;
 mod wait;
+#[allow(dead_code, reason = "the HTTP door alone watches, and may be left out")]
+mod watch;
 
 use std::marker::PhantomData;
 
@@ -42,12 +45,15 @@ pub use error::{
 };
 pub use lease::{Lease, LeaseInfo, LeaseOptions};
 pub use observer::{Event, Observer};
+pub use picture::{Block, Picture};
 pub use publisher::Publisher;
 pub use record::{Packed, PackedError, Record};
 pub use retention::{Budget, Overflow, Retention};
 pub use start::Start;
 pub use stats::{Slowest, Stats};
 pub use stream::Records;
+#[allow(unused_imports, reason = "as above")]
+pub(crate) use watch::Watch;
 
 use crate::sync::time::{Duration, Instant};
 use crate::sync::{Arc, Ordering};
@@ -178,6 +184,12 @@ impl<R: Record + ?Sized, P> Log<R, P> {
         self.chain.next_offset()
     }
 
+    /// What the clock says by which append times are kept, in nanoseconds since the Unix epoch: the
+    /// wall clock when the log was made, plus what has passed since. It never goes back.
+    pub fn clock_nanos(&self) -> u64 {
+        self.chain.clock.now()
+    }
+
     /// Whether the log is closed.
     pub fn is_closed(&self) -> bool {
         self.chain.is_closed()
@@ -186,6 +198,31 @@ impl<R: Record + ?Sized, P> Log<R, P> {
     /// The log's figures.
     pub fn stats(&self) -> Stats {
         self.chain.stats()
+    }
+
+    /// What the chain of segments looks like, in at most `most` blocks (3 are the fewest): where a log
+    /// has more segments, neighbours share one.
+    ///
+    /// Costs a guard and a look at up to 4,096 segments; no lock, and nothing that a publisher or a
+    /// reader waits for.
+    ///
+    /// ```
+    /// use psa::{Log, Start};
+    /// let log = Log::<u64>::builder().segment_records(100).build()?;
+    /// let cursor = log.subscribe(Start::Next)?;
+    /// for n in 0..250 {
+    ///     log.append(n)?;
+    /// }
+    /// let picture = log.picture(64);
+    /// let full = |i: usize| picture.blocks[i].payload_bytes == picture.blocks[i].room_bytes;
+    /// assert_eq!((picture.blocks.len(), full(0), full(1), full(2)), (3, true, true, false));
+    /// assert_eq!(picture.blocks[0].pins, Some(1));
+    /// drop(cursor);
+    /// assert_eq!(log.picture(64).blocks.len(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn picture(&self, most: usize) -> Picture {
+        self.chain.picture(most)
     }
 
     /// Does what only the passing of time makes necessary: lets leases expire and collects what

@@ -282,10 +282,10 @@ impl<R: Record + ?Sized> Position<R> {
         self.missed.map_or(Ok(()), |missed| Err(Nothing::Lagged(missed)))
     }
 
-    /// Moves the pin to `next`, which is pinned already, and keeps the offset.
+    /// Moves the pin to `next`, which is pinned already. What is read next stays, and what was missed.
     fn step_to(&mut self, next: &Segment<R>, chain: &Chain<R>, guard: Option<&ReadGuard<'_>>) {
-        let (offset, missed) = (self.offset, self.missed);
-        let old = std::mem::replace(self, Position { missed, ..Self::standing(next, offset) });
+        let old = Position { ..*self };
+        (self.segment, self.number, self.base) = (ptr::from_ref(next), next.number, next.base);
         old.leave(chain, guard);
     }
 
@@ -324,8 +324,7 @@ impl<R: Record + ?Sized> Position<R> {
             // SAFETY: as in `look`.
             let segment = unsafe { &*self.segment };
             let i = self.offset.saturating_sub(self.base) as u32;
-            let start = segment.start_at_least(i, chain.config.exclusive);
-            segment.slots_before + u64::from(start)
+            segment.slots_before + u64::from(segment.start_at_least(i))
         };
         (records, end.saturating_sub(here))
     }

@@ -236,7 +236,8 @@ impl<R: Record + ?Sized> Segment<R> {
     fn stamp(&self, first: u32, records: usize, now: impl FnOnce() -> u64) {
         // Two numbers differ above a power of two if a multiple of it lies behind the one and not
         // behind the other. (What comes before record 0 differs from every record.)
-        let (before, last) = (first.wrapping_sub(1), first.wrapping_add(records as u32 - 1));
+        let before = first.wrapping_sub(1);
+        let last = before.wrapping_add(records as u32);
         if (before ^ last) & self.layout.stamp_every.wrapping_neg() != 0 {
             let every = self.layout.stamp_every as usize;
             let (from, to) = (first as usize, first as usize + records);
@@ -287,14 +288,13 @@ impl<R: Record + ?Sized> Segment<R> {
 
     /// Where record `i` starts, or, as long as that is not known, where the latest record before it
     /// does of which it is known.
-    pub(super) fn start_at_least(&self, i: u32, exclusive: bool) -> u32 {
-        let all = R::ONE_SLOT || exclusive;
-        let is_known = |i: &u32| all || *i == 0 || self.committed(*i - 1).is_some();
+    pub(super) fn start_at_least(&self, i: u32) -> u32 {
+        let is_known = |i: &u32| R::ONE_SLOT || *i == 0 || self.committed(*i - 1).is_some();
         self.start_of((0..=i).rev().find(is_known).unwrap_or(0))
     }
 
     /// The consecutive committed records from number `i` on: at most `max_records`, and no more
-    /// slots than `max_slots` unless the first record alone is larger.
+    /// slots than `max_slots` unless the first record alone is larger. `max_records` is not zero.
     #[inline]
     pub(super) fn run(&self, i: u32, max_records: u32, max_slots: u32, exclusive: bool) -> Run {
         if exclusive {
@@ -302,7 +302,7 @@ impl<R: Record + ?Sized> Segment<R> {
         }
         let stop = i.saturating_add(max_records).min(self.layout.records);
         // Acquire, in every load: pairs with the Release store in `fill`.
-        let Some(first) = self.committed(i).filter(|_| i < stop) else {
+        let Some(first) = self.committed(i) else {
             return Run { records: 0, start: 0, end: 0 };
         };
         // A cursor can be attached behind a record that is still under way. Where that one ends is
@@ -322,7 +322,7 @@ impl<R: Record + ?Sized> Segment<R> {
         Run { records: next - i, start, end }
     }
 
-    /// Where record `i` ends, if it is committed (shared logs only).
+    /// Where record `i` ends, if it is committed (not for values of exclusive logs: no index).
     #[inline]
     fn committed(&self, i: u32) -> Option<u32> {
         match self.index.get(i as usize)?.load(Ordering::Acquire) {
@@ -342,17 +342,21 @@ impl<R: Record + ?Sized> Segment<R> {
         }
         let start = self.start_of(i);
         let limit = start.saturating_add(max_slots);
-        let mut last = stop - 1;
-        if self.end_of(last) > limit {
-            // The ends ascend: the last one within the limit, but never before record `i`.
-            let (mut low, mut high) = (i, last);
-            while low + 1 < high {
-                let middle = low + (high - low) / 2;
-                if self.end_of(middle) <= limit { low = middle } else { high = middle }
-            }
-            last = low;
+        let mut records = stop - i;
+        if self.end_of(stop - 1) > limit {
+            records = self.ending_within(limit, i..stop).max(1);
         }
-        Run { records: last - i + 1, start, end: self.end_of(last) }
+        Run { records, start, end: self.end_of(i + records - 1) }
+    }
+
+    /// How many of these committed records end at `limit` or before: the ends ascend.
+    fn ending_within(&self, limit: u32, records: Range<u32>) -> u32 {
+        if R::ONE_SLOT {
+            return limit - records.start;
+        }
+        let index = &self.index[records.start as usize..records.end as usize];
+        // Relaxed: as in `end_of`.
+        index.partition_point(|end| end.load(Ordering::Relaxed) - 1 <= limit) as u32
     }
 
     /// The index entries of a run, as they lie in memory: one little-endian `u32` end position per
@@ -373,6 +377,15 @@ impl<R: Record + ?Sized> Segment<R> {
         // Relaxed: written before the record's commit, which the caller has seen; the record that
         // keeps the time may be an earlier one that is still under way, which reads as zero.
         at.map_or(0, |stamp| stamp.load(Ordering::Relaxed)).max(self.linked_at)
+    }
+
+    /// The first of these committed records that keeps its own time, and that time.
+    pub(super) fn first_stamp(&self, first: u32, records: u32) -> Option<(u32, u64)> {
+        let every = self.layout.stamp_every;
+        let at = first.div_ceil(every);
+        let record = at.checked_mul(every).filter(|record| record - first < records)?;
+        // Relaxed: as above, and this record is committed.
+        Some((record, self.stamps[at as usize].load(Ordering::Relaxed)))
     }
 
     /// The first record that may have been appended at `time` or later. Never one too late; up to
@@ -402,12 +415,11 @@ impl<R: Record + ?Sized> Segment<R> {
         self.base + u64::from(self.word().records())
     }
 
-    /// Seals the segment: no record is reserved in it from now on. Returns the final word.
+    /// Seals the segment: no record is reserved in it from now on. Returns how much was.
     pub(super) fn seal(&self) -> Word {
         // AcqRel: of two threads that seal, the later one continues with a count that the earlier
         // one has frozen; reservations are ordered before the seal by the word itself.
-        let before = self.word.fetch_or(Word::SEALED, Ordering::AcqRel);
-        Word(before | Word::SEALED)
+        Word(self.word.fetch_or(Word::SEALED, Ordering::AcqRel))
     }
 
     /// The event of this segment's linking.
@@ -425,12 +437,17 @@ impl<R: Record + ?Sized> Segment<R> {
     pub(super) fn pin(&self) -> Option<u32> {
         // SeqCst: see `Chain::collect` for the race between pins and the head.
         let before = self.pins.fetch_add(1, Ordering::SeqCst);
-        if before & !Self::CLOSED > Self::MOST_PINS {
+        if Self::is_too_many(before) {
             // Cursors that were forgotten cost no memory, so this many are possible; a count that
             // wrapped around would free what others read. `Arc` does the same.
             std::process::abort();
         }
         (before & Self::CLOSED == 0).then_some(before + 1)
+    }
+
+    /// Whether the count is so high that one more could make it overflow, with others at once.
+    fn is_too_many(pins: u32) -> bool {
+        pins & !Self::CLOSED > Self::MOST_PINS
     }
 
     /// Counts one cursor less, and returns how many are left, with [`CLOSED`](Self::CLOSED). Zero:
@@ -504,5 +521,23 @@ impl<R: Record + ?Sized> Segment<R> {
 impl<R: Record + ?Sized> Drop for Segment<R> {
     fn drop(&mut self) {
         self.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Segment;
+
+    #[test]
+    fn a_pin_count_is_too_high_long_before_it_overflows() {
+        const CLOSED: u32 = 1 << 31;
+        for closed in [0, CLOSED] {
+            for enough in [0, 1, 1 << 29, 1 << 30] {
+                assert!(!Segment::<u64>::is_too_many(closed | enough));
+            }
+            for too_many in [(1 << 30) + 1, (1 << 30) + 2, CLOSED - 1] {
+                assert!(Segment::<u64>::is_too_many(closed | too_many));
+            }
+        }
     }
 }

@@ -128,6 +128,11 @@ codes! {
     ShuttingDown = 29, "shutting-down", "connect again later";
     /// The server failed in a way that it did not foresee.
     Internal = 30, "internal", "look into the server's log";
+    /// The token lacks a right that the request needs, or that a running subscription needed until
+    /// rights were changed. In a GOODBYE it ends the connection.
+    Forbidden = 31, "forbidden", "use a token that has the right";
+    /// The port speaks TLS and the client does not. Ends the connection.
+    TlsRequired = 32, "tls-required", "connect with TLS";
 }
 
 impl fmt::Display for Code {

@@ -8,6 +8,7 @@ use std::{
 use crate::{broker::BrokerConfig, protocol};
 
 pub use crate::access::Token;
+use crate::access::{Access, Gate};
 
 /// Everything that a server can be told.
 ///
@@ -28,9 +29,15 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// What a client must present in its HELLO. Default: none, everyone who can connect may.
     pub token: Option<Token>,
-    /// Whether to listen on an address that other machines can reach although there is no token.
+    /// Tokens that may do some things and not others, beside `token`, which may do everything.
+    /// Default: none.
+    pub access: Option<Access>,
+    /// Whether to listen on an address that other machines can reach although there is neither.
     /// Default: false, such a server is refused.
     pub allow_public_without_token: bool,
+    /// TLS, which every client then has to speak. Default: none.
+    #[cfg(feature = "tls")]
+    pub tls: Option<crate::tls::Tls>,
     /// What the server calls itself in its WELCOME, for people. Default: `psa/` and the version.
     pub name: String,
     /// What a server holds its clients to.
@@ -49,13 +56,30 @@ impl Default for ServerConfig {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, protocol::DEFAULT_PORT)),
             token: None,
+            access: None,
             allow_public_without_token: false,
+            #[cfg(feature = "tls")]
+            tls: None,
             name: concat!("psa/", env!("CARGO_PKG_VERSION")).into(),
             limits: Limits::default(),
             broker: BrokerConfig::default(),
             send_buffer: None,
             receive_buffer: None,
         }
+    }
+}
+
+impl ServerConfig {
+    /// Whether clients speak TLS.
+    pub(super) fn is_secure(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
+    }
+
+    pub(super) fn gate(&self) -> Gate {
+        Gate::new(self.token.clone(), self.access.clone())
     }
 }
 

@@ -39,10 +39,11 @@ use tokio::io::AsyncWrite;
 use super::{
     bell::{Bell, SubBell},
     outbox::Outbox,
+    room::{Rooms, Seat},
     session::End,
 };
 use crate::{
-    broker::{Topic, TopicLease},
+    broker::{Topic, TopicLease, Watched},
     log::{Batch, CommitError, Cursor, Limit, ReadError},
     protocol::{self, CloseReason, GapReason, Reply},
 };
@@ -98,9 +99,12 @@ struct Sub {
     id: u32,
     topic: Arc<Topic>,
     reader: Reader,
-    bell: Arc<SubBell>,
+    /// Where it waits, and what calls it.
+    seat: Seat,
     /// The same bell as the log knows it.
     waker: Waker,
+    /// The log's next offset when it came: what lies before was there before it.
+    live: u64,
     /// Whether it stands in the queue of those that have something to read.
     queued: bool,
     /// Whether CAUGHT_UP frames are wanted.
@@ -160,6 +164,11 @@ impl Subscriptions {
         self.leases
     }
 
+    /// The names of the topics that are followed.
+    pub(super) fn topics(&self) -> impl Iterator<Item = &str> {
+        self.slots.iter().flatten().map(|sub| sub.topic.name())
+    }
+
     fn find(&self, id: u32) -> Result<usize, usize> {
         self.ids.binary_search_by_key(&id, |(known, _)| *known)
     }
@@ -174,7 +183,7 @@ impl Subscriptions {
 
     /// Adds a subscription whose number is free. It is not looked at yet: send what goes before its
     /// first delivery, then [`look`](Self::look).
-    pub(super) fn add(&mut self, new: NewSub, bell: &Arc<Bell>) -> u32 {
+    pub(super) fn add(&mut self, new: NewSub, bell: &Arc<Bell>, rooms: &Arc<Rooms>) -> u32 {
         let free = self.slots.iter().position(Option::is_none);
         let slot = free.unwrap_or_else(|| {
             self.slots.reserve_exact(usize::from(self.slots.is_empty()));
@@ -191,10 +200,11 @@ impl Subscriptions {
         let sub_bell = SubBell::new(bell.clone(), number);
         self.slots[slot] = Some(Box::new(Sub {
             id: new.id,
+            live: new.topic.log().next_offset(),
+            seat: rooms.enter(&new.topic, sub_bell.clone()),
             topic: new.topic,
             reader: new.reader,
-            waker: Waker::from(sub_bell.clone()),
-            bell: sub_bell,
+            waker: Waker::from(sub_bell),
             queued: false,
             caught_up: new.caught_up,
             behind: true,
@@ -218,11 +228,14 @@ impl Subscriptions {
         let Some(Some(sub)) = self.slots.get_mut(slot as usize) else {
             return;
         };
-        sub.bell.reset();
+        sub.seat.bell().reset();
         if sub.queued {
             return;
         }
-        if sub.reader.is_ready(&sub.waker) {
+        // CAUGHT_UP is a promise about what was there before: it wants a look of its own.
+        let tells = sub.caught_up && sub.behind;
+        let Sub { reader, seat, waker, .. } = &mut **sub;
+        if seat.is_ready(reader.offset(), waker, tells, |waker| reader.is_ready(waker)) {
             sub.queued = true;
             self.queue.push_back(slot);
         } else if std::mem::take(&mut sub.behind) && sub.caught_up {
@@ -323,6 +336,7 @@ impl Subscriptions {
             return Err(End::Evicted);
         };
         sub.reader.advance(chunk.records);
+        sub.topic.count_delivered(chunk.records as u64);
         sub.behind = true;
         out.push_front(rest);
         Ok(())
@@ -363,13 +377,13 @@ impl Subscriptions {
             let [head, ends, payload] = chunk.slices(batch);
             let size = head.len() + ends.len() + payload.len();
             if size > limit.frame {
-                return (Err(End::RecordBeyondFrame), chunk, size);
+                return (Err(End::RecordBeyondFrame), chunk, size, None);
             }
             let slices = [IoSlice::new(out.pending()), head, ends, payload];
             let wrote = Pin::new(io).poll_write_vectored(cx, &slices);
-            (Ok(wrote), chunk, size)
+            (Ok(wrote), chunk, size, Watched::of(batch))
         });
-        let (wrote, mut chunk, size) = match wrote {
+        let (wrote, mut chunk, size, watched) = match wrote {
             Ok(Some(done)) => done,
             Ok(None) => {
                 self.look(slot, out);
@@ -386,7 +400,7 @@ impl Subscriptions {
         };
         let of_chunk = out.sent(wrote);
         if of_chunk == size {
-            self.finish(slot, chunk.records, out);
+            self.finish(slot, chunk.records, watched, out);
         } else if of_chunk > 0 {
             chunk.written = of_chunk;
             self.in_flight = Some(Box::new(chunk));
@@ -420,28 +434,30 @@ impl Subscriptions {
             let size: usize = slices.iter().map(|slice| slice.len()).sum();
             let mut slices = &mut slices[..];
             IoSlice::advance_slices(&mut slices, chunk.written);
-            (Pin::new(io).poll_write_vectored(cx, slices), size)
+            (Pin::new(io).poll_write_vectored(cx, slices), size, Watched::of(batch))
         });
         match wrote {
-            Ok(Some((Poll::Ready(wrote), size))) => {
+            Ok(Some((Poll::Ready(wrote), size, watched))) => {
                 let wrote = nonzero(wrote)?;
                 chunk.written += wrote;
                 if chunk.written == size {
                     self.in_flight = None;
-                    self.finish(slot, records, out);
+                    self.finish(slot, records, watched, out);
                 }
                 Poll::Ready(Ok(wrote))
             }
-            Ok(Some((Poll::Pending, _))) => Poll::Pending,
+            Ok(Some((Poll::Pending, ..))) => Poll::Pending,
             // Evicted, or the lease was taken over: either way the rest is out of reach.
             Ok(None) | Err(_) => Poll::Ready(Err(End::Evicted)),
         }
     }
 
     /// The whole chunk is gone: go on behind it.
-    fn finish(&mut self, slot: u32, records: usize, out: &mut Outbox) {
+    fn finish(&mut self, slot: u32, records: usize, watched: Option<Watched>, out: &mut Outbox) {
         if let Some(Some(sub)) = self.slots.get_mut(slot as usize) {
             sub.reader.advance(records);
+            sub.topic.count_delivered(records as u64);
+            sub.topic.deliveries().binary.delivered(watched, sub.topic.log(), sub.live);
             sub.behind = true;
         }
         self.look(slot, out);

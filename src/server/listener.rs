@@ -15,6 +15,8 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+#[cfg(feature = "tls")]
+use super::connection::serve_secure;
 use super::{
     BindError, ServerConfig,
     connection::Connection,
@@ -96,6 +98,11 @@ fn welcome(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
     if let Err(error) = net::prepare(&stream) {
         // Not fatal: the connection works, only later or less watchfully.
         tracing::debug!(%peer, %error, "cannot set a socket option");
+    }
+    #[cfg(feature = "tls")]
+    if let Some(tls) = &shared.config.tls {
+        tokio::spawn(serve_secure(shared.clone(), tls.clone(), stream, peer));
+        return;
     }
     tokio::spawn(Connection::new(shared.clone(), stream, peer));
 }

@@ -46,6 +46,7 @@ mod listener;
 mod outbox;
 mod refusal;
 mod requests;
+mod room;
 mod session;
 mod shutdown;
 #[cfg(test)]
@@ -54,11 +55,13 @@ mod tests;
 use std::{future::Future, io, net::SocketAddr, sync::Arc};
 
 use crate::{
-    access::MAX_TOKEN,
     broker::{Broker, ConfigError},
     net::TcpListener,
 };
 
+pub use crate::access::{Access, AccessError, BadPattern, MAX_TOKENS, Pattern, Right, TokenEntry};
+#[cfg(feature = "tls")]
+pub use crate::tls::{Tls, TlsError, TlsFiles};
 pub use config::{Limits, ServerConfig, Token};
 pub use shutdown::ServerHandle;
 use shutdown::{Shared, Stage};
@@ -143,18 +146,19 @@ impl Server {
             return Err(ConfigError { what }.into());
         }
         let address = config.listen;
-        match &config.token {
-            None if !address.ip().to_canonical().is_loopback() => {
-                if !config.allow_public_without_token {
-                    return Err(BindError::PublicWithoutToken { address });
-                }
-                tracing::warn!(%address, "anyone who reaches this address may publish and subscribe: there is no token");
+        let gate = config.gate();
+        if let Some(what) = gate.fault() {
+            return Err(ConfigError { what }.into());
+        }
+        let public = !address.ip().to_canonical().is_loopback();
+        if public && !gate.is_open() && !config.is_secure() {
+            tracing::warn!(%address, "tokens and records cross the network unencrypted: there is no TLS");
+        }
+        if public && gate.is_open() {
+            if !config.allow_public_without_token {
+                return Err(BindError::PublicWithoutToken { address });
             }
-            Some(token) if token.len() == 0 || token.len() > MAX_TOKEN => {
-                let what = format!("the token has {} bytes; give 1 to {}", token.len(), MAX_TOKEN);
-                return Err(ConfigError { what }.into());
-            }
-            _ => {}
+            tracing::warn!(%address, "anyone who reaches this address may publish and subscribe: there is no token");
         }
         let listener = listener::bind(&config)?;
         let address = listener.local_addr().map_err(|error| BindError::Io { address, error })?;
@@ -181,7 +185,13 @@ impl Server {
         // However this ends, also by being dropped: no connection outlives it.
         let _abort = AbortOnDrop(shared.clone());
         tracing::info!(%address, "serving");
-        let ticking = tick(&shared);
+        // A task of its own, which ends with this one: it wakes others, among which it has its turn.
+        let mut beside = tokio::task::JoinSet::new();
+        let rooms = shared.rooms.clone();
+        beside.spawn(async move { rooms.serve().await });
+        let ticking = async {
+            tokio::join!(tick(&shared), shared.gate.keep_time(), tell_of_rights(&shared));
+        };
         let keeping = shared.broker.housekeeping();
         tokio::pin!(ticking, keeping);
         {
@@ -247,6 +257,17 @@ async fn tick(shared: &Shared) {
         interval.tick().await;
         let now = shared.clock.tick();
         shared.registry.ring_due(now);
+    }
+}
+
+/// Wakes everyone when rights may have changed. Never ends.
+async fn tell_of_rights(shared: &Shared) {
+    let Some(mut news) = shared.gate.news() else {
+        return std::future::pending().await;
+    };
+    loop {
+        news.next().await;
+        shared.registry.ring_all();
     }
 }
 

@@ -1,6 +1,7 @@
 //! From the library's errors to the protocol's codes and facts.
 
 use crate::{
+    access::Forbidden,
     broker::{BrokerError, LeaseOpenError, Topic},
     log::{AppendError, CommitError, LeaseError, SubscribeError},
     protocol::{self, Code, DecodeError, ErrorReply},
@@ -92,6 +93,12 @@ impl Refusal {
             }
         }
         refusal
+    }
+}
+
+impl From<Forbidden> for Refusal {
+    fn from(missing: Forbidden) -> Self {
+        Self::new(Code::Forbidden, missing.to_string())
     }
 }
 

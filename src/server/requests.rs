@@ -17,6 +17,7 @@ use super::{
     session::{End, Phase, Session, Step},
 };
 use crate::{
+    access::Right,
     broker::{LeaseOpenError, Purpose, Topic},
     log::{
         AppendError, Appender, LeaseError, LeaseOptions, Overflow, Packed, Start, SubscribeError,
@@ -46,6 +47,12 @@ pub(super) struct WaitingPublish {
     topic: Arc<Topic>,
     appender: Appender,
     bell: Arc<SubBell>,
+}
+
+impl WaitingPublish {
+    pub(super) fn topic(&self) -> &str {
+        self.topic.name()
+    }
 }
 
 /// A list of topics that is told as fast as the peer takes it.
@@ -103,8 +110,8 @@ impl Session {
                 self.answer_done(*request, deleted);
             }
             (_, Request::Close { request, topic }) => {
-                let closed = self.shared.broker.close(topic.as_str());
-                self.answer_done(*request, closed.map_err(Refusal::from));
+                let closed = self.close(*topic);
+                self.answer_done(*request, closed);
             }
             (_, Request::List { request, prefix }) => {
                 self.held = Some(Held::List(Box::new(List {
@@ -115,16 +122,8 @@ impl Session {
                 self.tell_list();
             }
             (_, Request::Describe { request, topic }) => {
-                let max_frame = self.shared.config.limits.max_frame;
-                match self.shared.broker.topic(topic.as_str()) {
-                    Some(found) => {
-                        describe::describe(*request, *topic, &found, max_frame, &mut self.out);
-                    }
-                    None => {
-                        let message = format!("no topic is named {topic:?}; check the name");
-                        self.refuse(*request, Code::UnknownTopic, &message);
-                    }
-                }
+                let told = self.describe(*request, *topic);
+                self.answer(*request, told);
             }
             (_, &Request::Ping { token }) => self.out.push(&Reply::Pong { token }),
         }
@@ -180,14 +179,14 @@ impl Session {
             return self.goodbye(Code::BadVersion, &message);
         };
         let config = &self.shared.config;
-        if let Some(token) = &config.token
-            && !token.matches(hello.token)
-        {
+        let Some(grant) = self.shared.gate.admit(hello.token) else {
             tracing::warn!(connection = self.id, client = hello.client, "wrong token");
             return self
                 .goodbye(Code::Unauthorized, "the token is missing or wrong; give the server's");
-        }
-        tracing::debug!(connection = self.id, client = hello.client, version, "welcome");
+        };
+        let (client, token) = (hello.client, grant.name());
+        tracing::debug!(connection = self.id, client, token, version, "welcome");
+        self.grant = grant;
         self.out.push(&Reply::Welcome(Welcome {
             version,
             max_frame: config.limits.max_frame,
@@ -251,7 +250,10 @@ impl Session {
     ) -> Poll<Result<(u64, u64), Refusal>> {
         let topic = match &resumed {
             Some(waiting) => waiting.topic.clone(),
-            None => self.open(publish.topic, Purpose::Publish)?,
+            None => {
+                self.grant.check(Right::Publish, publish.topic.as_str())?;
+                self.open(publish.topic, Purpose::Publish)?
+            }
         };
         // The codec has checked what this checks; its error type just does not say so.
         let packed = Packed::new(publish.records.ends(), publish.records.payload())
@@ -295,6 +297,7 @@ impl Session {
         if self.is_draining() {
             return Err(Refusal::shutting_down());
         }
+        self.grant.check(Right::Subscribe, ask.topic.as_str())?;
         if self.subs.contains(ask.sub) {
             let message = "a subscription of this connection has that number; choose another";
             return Err(Refusal::new(Code::DuplicateSubscription, message));
@@ -338,7 +341,7 @@ impl Session {
             self.out.push(&Reply::Gap { sub: ask.sub, reason, epoch, first_missed, next });
         }
         let new = NewSub { id: ask.sub, topic, reader, caught_up: ask.caught_up };
-        let slot = self.subs.add(new, &self.bell);
+        let slot = self.subs.add(new, &self.bell, &self.shared.rooms);
         self.subs.look(slot, &mut self.out);
         Ok(())
     }
@@ -363,6 +366,7 @@ impl Session {
         settings: &protocol::Settings,
         exist_ok: bool,
     ) -> Result<(), Refusal> {
+        self.grant.check(Right::Manage, name.as_str())?;
         let broker = self.shared.broker.clone();
         if exist_ok && broker.topic(name.as_str()).is_some() {
             return Ok(());
@@ -379,7 +383,24 @@ impl Session {
         Ok(())
     }
 
+    fn close(&self, name: TopicName<'_>) -> Result<(), Refusal> {
+        self.grant.check(Right::Manage, name.as_str())?;
+        Ok(self.shared.broker.close(name.as_str())?)
+    }
+
+    fn describe(&mut self, request: u32, name: TopicName<'_>) -> Result<(), Refusal> {
+        self.grant.check_sees(name.as_str())?;
+        let Some(found) = self.shared.broker.topic(name.as_str()) else {
+            let message = format!("no topic is named {name:?}; check the name");
+            return Err(Refusal::new(Code::UnknownTopic, message));
+        };
+        let max_frame = self.shared.config.limits.max_frame;
+        describe::describe(request, name, &found, max_frame, &mut self.out);
+        Ok(())
+    }
+
     fn delete(&mut self, name: TopicName<'_>) -> Result<(), Refusal> {
+        self.grant.check(Right::Manage, name.as_str())?;
         self.shared.broker.delete(name.as_str())?;
         self.shared.revoked();
         Ok(())
@@ -394,7 +415,8 @@ impl Session {
             let most = describe::topics_per_frame(limits.max_frame);
             // One more than is told: whether there is more must be known now.
             let after = list.after.as_deref();
-            let mut found = self.shared.broker.list(&list.prefix, after, most + 1);
+            let sees = |name: &str| self.grant.sees(name);
+            let mut found = self.shared.broker.list_those(&list.prefix, after, most + 1, sees);
             let more = found.len() > most;
             found.truncate(most);
             describe::topics(list.request, &found, more, &mut self.out);

@@ -35,7 +35,10 @@ use super::{
     requests::{Held, INPUT_SLOT, PUBLISH_SLOT, WaitingPublish},
     shutdown::{Shared, Stage},
 };
-use crate::protocol::Code;
+use crate::{
+    access::{Forbidden, Grant, Right},
+    protocol::Code,
+};
 
 /// Bytes that one poll reads and writes at most, roughly, before other tasks have their turn: so few that
 /// the connections of a topic go through it together, and the next one finds in the processor's cache
@@ -143,6 +146,10 @@ pub(super) struct Session {
     rung: Vec<u32>,
     pub(super) deadlines: Deadlines,
     seen_revocations: u64,
+    /// What the client may do; everything, until its HELLO has said who it is: before that it can do
+    /// nothing at all.
+    pub(super) grant: Grant,
+    seen_rights: u64,
     /// Frames carried out in this poll.
     pub(super) frames: u32,
     /// Bytes written in this poll.
@@ -159,6 +166,9 @@ impl Session {
         };
         Self {
             seen_revocations: shared.revocations(),
+            grant: Grant::ALL,
+            // Before the HELLO is looked at: what changes behind that is looked at again.
+            seen_rights: shared.gate.revision(),
             shared,
             bell,
             id,
@@ -189,6 +199,18 @@ impl Session {
         self.recount();
         if let Err(end) = worked {
             return Poll::Ready(end);
+        }
+        self.rest();
+        Poll::Pending
+    }
+
+    /// While TLS shakes hands: ready when the connection has to end before it has begun.
+    #[cfg(feature = "tls")]
+    pub(super) fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.bell.listen(cx.waker(), &mut self.rung);
+        let (due, now) = (self.deadlines.handshake, self.shared.clock.now());
+        if self.is_draining() || (due != 0 && due <= now) {
+            return Poll::Ready(());
         }
         self.rest();
         Poll::Pending
@@ -261,6 +283,11 @@ impl Session {
             self.seen_revocations = revocations;
             self.subs.drop_revoked(&mut self.out)?;
         }
+        let rights = self.shared.gate.revision();
+        if rights != self.seen_rights {
+            self.seen_rights = rights;
+            self.look_at_rights()?;
+        }
         let now = self.shared.clock.now();
         let passed = |tick: u32| tick != 0 && tick <= now;
         if passed(self.deadlines.stall) {
@@ -285,6 +312,33 @@ impl Session {
             return self.goodbye(Code::IdleTimeout, message);
         }
         Ok(())
+    }
+
+    /// Rights may have changed: ends a connection that does what it may not do any more.
+    fn look_at_rights(&mut self) -> Result<(), End> {
+        let Some(grant) = self.shared.gate.renew(&self.grant) else {
+            tracing::info!(connection = self.id, token = self.grant.name(), "token taken back");
+            let message = "the token was taken back or has expired; give one that is good";
+            return self.goodbye(Code::Unauthorized, message);
+        };
+        self.grant = grant;
+        match self.lacks() {
+            None => Ok(()),
+            Some(missing) => {
+                tracing::info!(connection = self.id, token = self.grant.name(), %missing, "right taken back");
+                self.goodbye(Code::Forbidden, &missing.to_string())
+            }
+        }
+    }
+
+    /// The first right that is missing for what is under way.
+    fn lacks(&self) -> Option<Forbidden> {
+        let read = self.subs.topics().map(|topic| (Right::Subscribe, topic));
+        let written = match &self.held {
+            Some(Held::Publish(publish)) => Some((Right::Publish, publish.topic())),
+            _ => None,
+        };
+        read.chain(written).find_map(|(right, topic)| self.grant.check(right, topic).err())
     }
 
     pub(super) fn is_draining(&self) -> bool {
@@ -328,7 +382,14 @@ impl Session {
             match self.subs.poll_write(cx, io, &mut self.out, chunk, draining) {
                 Poll::Pending => return Ok(true),
                 Poll::Ready(Ok(Some(wrote))) => self.written += wrote,
-                Poll::Ready(Ok(None)) if self.out.is_empty() => return Ok(false),
+                Poll::Ready(Ok(None)) if self.out.is_empty() => {
+                    // TLS holds records back until they are asked for; a socket has nothing to flush.
+                    return match Pin::new(&mut *io).poll_flush(cx) {
+                        Poll::Pending => Ok(true),
+                        Poll::Ready(Ok(())) => Ok(false),
+                        Poll::Ready(Err(error)) => Err(End::Io(error)),
+                    };
+                }
                 Poll::Ready(Ok(None)) => {
                     match Pin::new(&mut *io).poll_write(cx, self.out.pending()) {
                         Poll::Pending => return Ok(true),

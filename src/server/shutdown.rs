@@ -21,8 +21,9 @@ use super::{
     ServerConfig,
     bell::{Bell, Registry},
     limits::{Ceiling, Clock, InputPool},
+    room::Rooms,
 };
-use crate::broker::Broker;
+use crate::{access::Gate, broker::Broker};
 
 /// How far a server has come. Only ever grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,9 +39,12 @@ pub(super) enum Stage {
 /// What the listener, all sessions and the handles have in common.
 pub(super) struct Shared {
     pub(super) config: ServerConfig,
+    /// Who may come in, and do what.
+    pub(super) gate: Gate,
     pub(super) broker: Broker,
     pub(super) clock: Clock,
     pub(super) registry: Registry,
+    pub(super) rooms: Arc<Rooms>,
     pub(super) input: InputPool,
     pub(super) connections: Ceiling,
     pub(super) subscriptions: Ceiling,
@@ -61,6 +65,7 @@ impl Shared {
         Self {
             clock: Clock::new(limits.shortest_timeout()),
             registry: Registry::default(),
+            rooms: Arc::default(),
             input: InputPool::new(limits.input_bytes),
             connections: Ceiling::new(limits.max_connections),
             subscriptions: Ceiling::new(limits.max_subscriptions),
@@ -70,6 +75,7 @@ impl Shared {
             staged: Notify::new(),
             ended: Notify::new(),
             broker,
+            gate: config.gate(),
             config,
         }
     }

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     Limits, ServerConfig,
+    room::Rooms,
     session::{End, Session},
     shutdown::{Shared, Stage},
 };
@@ -130,6 +131,7 @@ impl AsyncWrite for Wire {
 
 /// A session and its stream.
 struct Peer {
+    rooms: Arc<Rooms>,
     /// Dropped when it is over, as its task does.
     session: Option<Session>,
     wire: Wire,
@@ -146,7 +148,8 @@ impl Peer {
             output: Vec::new(),
             takes: usize::MAX,
         };
-        Self { session: Some(Session::new(shared.clone())), wire, end: None }
+        let session = Some(Session::new(shared.clone()));
+        Self { rooms: shared.rooms.clone(), session, wire, end: None }
     }
 
     fn say(&mut self, request: &Request<'_>) {
@@ -165,6 +168,8 @@ impl Peer {
     fn run(&mut self, polls: usize) {
         let cx = &mut Context::from_waker(Waker::noop());
         for _ in 0..polls {
+            // Far fewer than are rung in one step: nothing is kept from step to step.
+            let _ = self.rooms.poll_serve(cx, &mut Vec::new(), &mut Vec::new());
             if let Some(session) = &mut self.session
                 && let Poll::Ready(end) = session.poll(cx, &mut self.wire)
             {
@@ -186,7 +191,10 @@ fn shared(rng: &mut fastrand::Rng, broker: BrokerConfig) -> Arc<Shared> {
     };
     assert_eq!(limits.fault(), None);
     let config = ServerConfig { limits, ..ServerConfig::default() };
-    Arc::new(Shared::new(config, Broker::new(broker).unwrap()))
+    let mut shared = Shared::new(config, Broker::new(broker).unwrap());
+    // Subscriptions wait by themselves, together, or go over from one to the other.
+    shared.rooms = Arc::new(Rooms::new(*rng.choice(&[0, 0, 2, usize::MAX]).unwrap()));
+    Arc::new(shared)
 }
 
 fn small_topics(rng: &mut fastrand::Rng, overflow: Overflow) -> BrokerConfig {
@@ -506,4 +514,5 @@ fn no_bytes_make_a_session_fail_otherwise_than_by_goodbye() {
     });
 }
 
+mod bell;
 mod waiting;

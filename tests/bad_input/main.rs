@@ -22,3 +22,5 @@ mod output;
 mod raw;
 mod told;
 mod wire;
+#[path = "../cli/wrapped.rs"]
+mod wrapped;

@@ -11,6 +11,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use super::harness::*;
 use super::healthy::Healthy;
+use super::wrapped::wrapped;
 
 fn lines(count: usize) -> Vec<u8> {
     (0..count).flat_map(|number| format!("{number} {:.<100}\n", "").into_bytes()).collect()
@@ -104,15 +105,9 @@ fn terminal() -> (OwnedFd, File) {
 /// run under `nohup`, whose children inherit that it means nothing.
 fn in_terminal(server: &Server, command: &Command) -> (OwnedFd, Process) {
     let (own, other) = terminal();
-    let mut wrapped = Command::new("setsid");
-    wrapped.args(["--ctty", "env", "--default-signal=HUP"]);
-    wrapped.arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => wrapped.env(name, value),
-            None => wrapped.env_remove(name),
-        };
-    }
+    let mut setsid = Command::new("setsid");
+    setsid.args(["--ctty", "env", "--default-signal=HUP"]);
+    let mut wrapped = wrapped(setsid, command);
     wrapped.stdin(other.try_clone().expect("a descriptor"));
     let process = Process::start_with_output(server.folder.path(), wrapped, other);
     (own, process)

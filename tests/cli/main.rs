@@ -4,6 +4,7 @@
 //! test prints; `PSA_TEST_SEED` replays it.
 #![cfg(feature = "cli")]
 
+mod access;
 mod config;
 mod exactly_once;
 mod harness;
@@ -11,3 +12,4 @@ mod publish;
 mod serve;
 mod subscribe;
 mod topics;
+mod wrapped;

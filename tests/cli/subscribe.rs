@@ -1,8 +1,9 @@
 //! `psa sub`: where it begins, what it writes, how it ends.
 
 use super::harness::*;
+use super::wrapped::wrapped;
 use rustix::process::Signal;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 fn sub(server: &Server, flags: &[&str]) -> Ended {
     let mut args = vec!["sub", "t", "--exit-at-end"];
@@ -102,6 +103,14 @@ fn a_reader_that_went_away_ends_it_quietly() {
     assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""));
 }
 
+/// The same command, whose hang-ups end it even when these tests run under `nohup`, whose children inherit that
+/// they mean nothing.
+fn with_default_signals(command: &Command) -> Command {
+    let mut env = Command::new("env");
+    env.arg("--default-signal=HUP");
+    wrapped(env, command)
+}
+
 #[test]
 fn signals_end_it_even_when_nobody_reads_its_output() {
     let server = Server::start(&["--topic-memory", "64MiB"]);
@@ -117,7 +126,7 @@ fn signals_end_it_even_when_nobody_reads_its_output() {
     .ok();
     server.publish("t", &b"0123456789abcde\n".repeat(1 << 18));
     for (stop, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
-        let mut command = server.psa(&["sub", "t"]);
+        let mut command = with_default_signals(&server.psa(&["sub", "t"]));
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         // It is in the middle of it, and its pipe is full.
         read_some(&mut child, 1000);

@@ -24,7 +24,7 @@ mod world;
 // The source that the session and the configuration need, which is private to the library and to the
 // binary.
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "a part is looked at")]
-#[path = "../../src/access.rs"]
+#[path = "../../src/access/mod.rs"]
 mod access;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "a part is looked at")]
 #[path = "../../src/broker/mod.rs"]
@@ -47,6 +47,9 @@ mod protocol;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "a part is looked at")]
 #[path = "../../src/sync/mod.rs"]
 mod sync;
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "a part is looked at")]
+#[path = "../../src/tls.rs"]
+mod tls;
 #[allow(dead_code, reason = "a part is looked at")]
 #[path = "../../src/bin/psa/units.rs"]
 mod units;

@@ -284,9 +284,13 @@ impl Server {
     /// Starts one that asks for a token. Its commands have it.
     #[track_caller]
     pub(crate) fn start_with_token(token: &'static str, flags: &[&str]) -> Server {
-        let mut server = Server::start(&[&["--token", token], flags].concat());
-        server.token = Some(token);
-        server
+        Server::start(&[&["--token", token], flags].concat()).with_token(token)
+    }
+
+    /// One that was started with this token.
+    pub(crate) fn with_token(mut self, token: &'static str) -> Server {
+        self.token = Some(token);
+        self
     }
 
     /// Kills it with SIGKILL and starts it again on the same address.

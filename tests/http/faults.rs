@@ -12,13 +12,14 @@ use super::healthy::Healthy;
 use super::real::Door;
 use super::stream::Stream;
 use super::support::{Client, request};
+use super::websocket::socket::GOOD;
 
 const TOKEN: &str = "s3cret";
 const AUTHORIZED: (&str, &str) = ("authorization", "Bearer s3cret");
 
 /// One bad client's deed, from its connection on. What it is answered is not looked at: other tests
 /// do. The door may end it at any moment.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Bad {
     /// Connects, and says nothing.
     Silent,
@@ -34,13 +35,19 @@ enum Bad {
     Unauthorised,
     /// Follows a topic and never reads.
     SlowStream,
+    /// The same in the Durable Streams protocol.
+    SlowDurable,
+    /// The same over a WebSocket.
+    SlowSocket,
+    /// Begins a WebSocket and sends what is no frame.
+    BrokenSocket,
     /// Asks for records and never reads.
     SlowRecords,
     /// Follows a topic and goes away at once.
     Leaver,
 }
 
-const ALL: [Bad; 9] = [
+const ALL: [Bad; 12] = [
     Bad::Silent,
     Bad::HalfHead,
     Bad::HalfBody,
@@ -48,6 +55,9 @@ const ALL: [Bad; 9] = [
     Bad::Malformed,
     Bad::Unauthorised,
     Bad::SlowStream,
+    Bad::SlowDurable,
+    Bad::SlowSocket,
+    Bad::BrokenSocket,
     Bad::SlowRecords,
     Bad::Leaver,
 ];
@@ -55,7 +65,10 @@ const ALL: [Bad; 9] = [
 impl Bad {
     async fn act(self, client: &mut Client) {
         let line = match self {
-            Bad::SlowStream | Bad::Leaver => "GET /topics/large/events",
+            Bad::SlowStream | Bad::SlowSocket | Bad::BrokenSocket | Bad::Leaver => {
+                "GET /topics/large/events"
+            }
+            Bad::SlowDurable => "GET /v1/stream/large?offset=-1&live=sse",
             Bad::SlowRecords => "GET /topics/large/records?limit=100000",
             _ => "POST /topics/healthy",
         };
@@ -75,13 +88,21 @@ impl Bad {
                     give(client, &request(line, &[wrong], b"x")).await;
                 }
             }
-            Bad::SlowStream | Bad::SlowRecords | Bad::Leaver => give(client, &good).await,
+            Bad::SlowSocket | Bad::BrokenSocket => {
+                let upgrade = request(line, &[&[AUTHORIZED], &GOOD[..]].concat(), b"");
+                let no_frame = [0xff; 16];
+                let behind: &[u8] = if self == Bad::BrokenSocket { &no_frame } else { b"" };
+                give(client, &[&upgrade[..], behind].concat()).await;
+            }
+            Bad::SlowStream | Bad::SlowDurable | Bad::SlowRecords | Bad::Leaver => {
+                give(client, &good).await;
+            }
         }
     }
 
     /// Whether it stays until it is sent away.
     fn stays(self) -> bool {
-        !matches!(self, Bad::Leaver | Bad::Unauthorised | Bad::Malformed)
+        !matches!(self, Bad::Leaver | Bad::Unauthorised | Bad::Malformed | Bad::BrokenSocket)
     }
 }
 
@@ -89,6 +110,71 @@ impl Bad {
 async fn give(client: &mut Client, bytes: &[u8]) {
     use tokio::io::AsyncWriteExt;
     let _ = tokio::time::timeout(Duration::from_secs(5), client.stream.write_all(bytes)).await;
+}
+
+/// Bad clients of every kind, until each has done its deed many times.
+struct Crowd {
+    stop: Arc<AtomicBool>,
+    deeds: Arc<[AtomicUsize; ALL.len()]>,
+    tasks: JoinSet<()>,
+}
+
+impl Crowd {
+    fn start(door: &Door) -> Self {
+        let (stop, deeds): (Arc<AtomicBool>, Arc<[AtomicUsize; ALL.len()]>) = Default::default();
+        let (http, mut tasks) = (door.http, JoinSet::new());
+        for (kind, bad) in ALL.into_iter().enumerate() {
+            for _ in 0..6 {
+                let (stop, deeds) = (stop.clone(), deeds.clone());
+                let task = async move {
+                    while !stop.load(Ordering::Relaxed) {
+                        let mut client = Client::new(http).await;
+                        bad.act(&mut client).await;
+                        deeds[kind].fetch_add(1, Ordering::Relaxed);
+                        if bad.stays() {
+                            // Until the door has had enough of it; half a second at the least.
+                            tokio::time::sleep(Duration::from_millis(500)).await;
+                        }
+                    }
+                };
+                tasks.spawn_on(task, door.runtime.handle());
+            }
+        }
+        Self { stop, deeds, tasks }
+    }
+
+    /// Waits until each kind has done it many times, ends all, and waits until the door has let go of them.
+    fn end(mut self, door: &Door) {
+        eventually("every kind of bad client, many times", || {
+            let done: Vec<_> =
+                self.deeds.iter().map(|deeds| deeds.load(Ordering::Relaxed)).collect();
+            if done.iter().all(|done| *done >= 20) { Ok(()) } else { Err(format!("{done:?}")) }
+        });
+        self.stop.store(true, Ordering::Relaxed);
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        door.runtime.block_on(ended);
+        eventually("bad clients to be gone, with all that they held", || {
+            let asked = async {
+                Client::new(door.http).await.ask("GET /metrics", &[AUTHORIZED], b"").await
+            };
+            let metrics = door.runtime.block_on(asked);
+            let text = metrics.text();
+            let gone = text.contains("psa_http_streams 0\n")
+                && text.contains("psa_topic_cursors{topic=\"large\"} 0\n")
+                && text.contains("psa_http_connections 1\n");
+            if gone { Ok(()) } else { Err(text.to_owned()) }
+        });
+    }
+}
+
+/// What the server's process holds: descriptors, and resident memory in KiB.
+#[cfg(target_os = "linux")]
+fn held(door: &mut Door) -> (usize, usize) {
+    let process = format!("/proc/{}", door.server.process().child().id());
+    let descriptors = std::fs::read_dir(format!("{process}/fd")).unwrap().count();
+    let status = std::fs::read_to_string(format!("{process}/status")).unwrap();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    (descriptors, resident.trim().trim_end_matches(" kB").parse().unwrap())
 }
 
 #[test]
@@ -108,31 +194,11 @@ fn bad_clients_harm_nobody() {
     let large: Vec<u8> = (0..20_000).flat_map(|n| format!("{n:0>200}\n").into_bytes()).collect();
     door.server.publish(&["pub", "large"], &large).expect(exit::DONE);
     let mut healthy = Healthy::start(&door.server);
-
-    let stop = Arc::new(AtomicBool::new(false));
-    let deeds: Arc<[AtomicUsize; ALL.len()]> = Arc::default();
-    let http = door.http;
-    let mut tasks = JoinSet::new();
-    for (kind, bad) in ALL.into_iter().enumerate() {
-        for _ in 0..6 {
-            let (stop, deeds) = (stop.clone(), deeds.clone());
-            let task = async move {
-                while !stop.load(Ordering::Relaxed) {
-                    let mut client = Client::new(http).await;
-                    bad.act(&mut client).await;
-                    deeds[kind].fetch_add(1, Ordering::Relaxed);
-                    if bad.stays() {
-                        // Until the door has had enough of it; half a second at the least.
-                        tokio::time::sleep(Duration::from_millis(500)).await;
-                    }
-                }
-            };
-            tasks.spawn_on(task, door.runtime.handle());
-        }
-    }
+    let crowd = Crowd::start(&door);
 
     // A pair over HTTP, beside them.
     const RECORDS: u64 = 300;
+    let http = door.http;
     door.runtime.block_on(async {
         let mut publisher = Client::new(http).await;
         let path = "GET /topics/pair/events";
@@ -148,34 +214,61 @@ fn bad_clients_harm_nobody() {
             assert_eq!((event.data, event.name.as_str()), (record, "message"));
         }
     });
-    eventually("every kind of bad client, many times", || {
-        let done: Vec<_> = deeds.iter().map(|deeds| deeds.load(Ordering::Relaxed)).collect();
-        if done.iter().all(|done| *done >= 20) { Ok(()) } else { Err(format!("{done:?}")) }
-    });
     healthy.goes_on();
-    stop.store(true, Ordering::Relaxed);
-    door.runtime.block_on(async { while tasks.join_next().await.is_some() {} });
-
-    // They are gone, with all that they held.
-    door.runtime.block_on(async {
-        loop {
-            let mut client = Client::new(http).await;
-            let metrics = client.ask("GET /metrics", &[AUTHORIZED], b"").await;
-            let text = metrics.text();
-            let gone = text.contains("psa_http_streams 0\n")
-                && text.contains("psa_topic_cursors{topic=\"large\"} 0\n")
-                && text.contains("psa_http_connections 1\n");
-            if gone {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
+    crowd.end(&door);
     healthy.finish(&door.server);
     // And nothing is in the topics that nobody was allowed to put there, or that was cut short.
     let published = door.server.describe("large");
     assert_eq!(published["next_offset"], 20_000);
     assert_eq!(door.server.describe("pair")["next_offset"], RECORDS);
+    door.server.process().signal(rustix::process::Signal::TERM);
+    door.server.take_process().wait().expect(exit::DONE);
+}
+
+/// Crowd after crowd, since what the first of them fill (pools, caches) is no leak:
+/// what later ones add to it is.
+#[cfg(target_os = "linux")]
+#[test]
+fn bad_clients_leave_nothing_behind() {
+    // KiB: less than what the bodies of one kind alone have together in one go, 2 MiB each.
+    const NOISE: usize = 16 << 10;
+    // No two crowds come to the same at once, so one does not fill what another may.
+    const CROWDS: usize = 3;
+    let mut command = psa([
+        "serve",
+        "--listen=127.0.0.1:0",
+        "--http=127.0.0.1:0",
+        &format!("--token={TOKEN}"),
+        "--timeout-handshake=300ms",
+        "--timeout-frame=300ms",
+        "--timeout-stall=300ms",
+        "--send-buffer=8KiB",
+        "--topic-retention=everything",
+    ]);
+    // What is freed goes back to the system, so that what is resident is what is held. Otherwise glibc keeps
+    // more or less of it, as it comes: between 28 and 56 MiB here, up and down.
+    command.env("MALLOC_ARENA_MAX", "1");
+    command.env("MALLOC_MMAP_THRESHOLD_", "65536").env("MALLOC_TRIM_THRESHOLD_", "65536");
+    let mut door = Door::over(Server::start_by(command).with_token(TOKEN));
+    let large: Vec<u8> = (0..20_000).flat_map(|n| format!("{n:0>200}\n").into_bytes()).collect();
+    door.server.publish(&["pub", "large"], &large).expect(exit::DONE);
+    let mut memory = Vec::new();
+    let before = held(&mut door).0;
+    for _ in 0..2 * CROWDS {
+        Crowd::start(&door).end(&door);
+        // The last look at the figures may still be under way to its end.
+        eventually("the descriptors of before", || {
+            let now = held(&mut door).0;
+            if now <= before { Ok(()) } else { Err(format!("{now}, {before} before")) }
+        });
+        memory.push(held(&mut door).1);
+    }
+    let [first, later] = [&memory[..CROWDS], &memory[CROWDS..]].map(|some| some.iter().max());
+    let grown = later.zip(first).map(|(later, first)| later.saturating_sub(*first));
+    assert!(
+        grown.is_some_and(|grown| grown <= NOISE),
+        "{memory:?} KiB after one crowd and another"
+    );
     door.server.process().signal(rustix::process::Signal::TERM);
     door.server.take_process().wait().expect(exit::DONE);
 }

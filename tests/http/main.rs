@@ -3,9 +3,11 @@
 
 #![cfg(feature = "http")]
 
+mod access;
 mod append;
 mod durable;
 mod events;
+mod feed;
 mod gate;
 mod http2;
 mod metrics;
@@ -13,6 +15,7 @@ mod records;
 mod stream;
 mod support;
 mod topics;
+mod websocket;
 
 #[cfg(all(unix, feature = "cli"))]
 #[path = "../e2e/harness.rs"]
@@ -23,6 +26,8 @@ mod healthy;
 
 #[cfg(all(unix, feature = "cli"))]
 mod faults;
+#[cfg(all(unix, feature = "cli"))]
+mod operations;
 #[cfg(all(unix, feature = "cli"))]
 mod readme;
 #[cfg(all(unix, feature = "cli"))]

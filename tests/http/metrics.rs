@@ -51,6 +51,39 @@ async fn the_figures_are_those_of_the_topics() {
 }
 
 #[tokio::test]
+async fn deliveries_are_timed_if_their_subscriber_was_there() {
+    let server = serve(|_, _| {});
+    let mut live = Stream::open(server.address, "t/events", None).await;
+    assert_eq!(live.next().await.name, "caught-up");
+    // One record in 64 is watched: the first, the 65th and the 129th here, each in a write of its own.
+    for n in 0..130 {
+        server.publish("t", n.to_string().as_bytes()).await;
+        assert_eq!(live.record().await.data, n.to_string());
+    }
+    // For who comes later they are nothing new.
+    let mut later = Stream::open(server.address, "t/events", None).await;
+    for n in 0..130 {
+        assert_eq!(later.record().await.data, n.to_string());
+    }
+    let answer = server.get("/metrics").await;
+    let text = answer.text();
+    let name = "psa_delivery_seconds";
+    assert_eq!(value(text, &format!("{name}_count{{door=\"http\"}}")), 3.0);
+    let buckets: Vec<f64> = text
+        .lines()
+        .filter(|line| {
+            line.starts_with(&format!("{name}_bucket")) && line.contains("door=\"http\"")
+        })
+        .map(|line| line.rsplit_once(' ').unwrap().1.parse().unwrap())
+        .collect();
+    assert_eq!((buckets.len(), buckets.last()), (21, Some(&3.0)), "{buckets:?}");
+    assert!(buckets.is_sorted(), "{buckets:?}");
+    assert_eq!(value(text, &format!("{name}_count{{door=\"binary\"}}")), 0.0);
+    let sum = value(text, &format!("{name}_sum{{door=\"http\"}}"));
+    assert!(sum > 0.0 && sum < PATIENCE.as_secs_f64() * 130.0, "{sum}");
+}
+
+#[tokio::test]
 async fn there_is_a_bound_to_labels() {
     let server = serve(|_, topics| topics.segment_bytes = 4096);
     for n in 0..300 {

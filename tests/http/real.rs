@@ -25,7 +25,9 @@ impl Door {
         Self::over(Server::start_with_token(token, &flags))
     }
 
-    fn over(mut server: Server) -> Door {
+    /// A server that was started with `--http` on a free port.
+    #[track_caller]
+    pub(crate) fn over(mut server: Server) -> Door {
         let http = http_address(&mut server);
         Door { server, http, runtime: tokio::runtime::Runtime::new().expect("a runtime") }
     }
@@ -76,6 +78,30 @@ fn what_one_door_takes_the_other_one_gives() {
     assert_eq!(end.json("end")["reason"], "shutting-down");
     assert_eq!(door.runtime.block_on(stream.try_next()), None);
     door.server.take_process().wait().expect(exit::DONE);
+}
+
+#[test]
+fn deliveries_of_the_binary_door_are_timed_too() {
+    let door = Door::start(&[]);
+    let subscriber = door.server.spawn(&["sub", "t", "--count", "65"]);
+    let figures = |door: &Door| {
+        let asked = async { Client::new(door.http).await.ask("GET /metrics", &[], b"").await };
+        door.runtime.block_on(asked).text().to_owned()
+    };
+    eventually("its subscription in the figures", || {
+        let said = figures(&door);
+        if said.contains("psa_subscriptions 1\n") { Ok(()) } else { Err(said) }
+    });
+    let lines: String = (0..65).map(|n| format!("{n}\n")).collect();
+    door.server.publish(&["pub", "t"], lines.as_bytes()).expect(exit::DONE);
+    subscriber.wait().expect(exit::DONE);
+    // The first and the 65th are watched, and may have gone out in one write.
+    let said = figures(&door);
+    let count = said.lines().find_map(|line| {
+        line.strip_prefix("psa_delivery_seconds_count{door=\"binary\"} ")?.parse::<u64>().ok()
+    });
+    assert!(matches!(count, Some(1 | 2)), "{count:?} in\n{said}");
+    assert!(said.contains("psa_delivery_seconds_count{door=\"http\"} 0\n"), "{said}");
 }
 
 #[test]

@@ -14,10 +14,6 @@ fn data(said: &Value) -> Vec<&str> {
     records.map(|record| record["data"].as_str().expect("text")).collect()
 }
 
-fn epoch(server: &Running, topic: &str) -> u64 {
-    server.broker.topic(topic).expect("it is there").log().epoch()
-}
-
 async fn five(server: &Running) {
     for record in ["a", "b", "c", "d", "e"] {
         server.publish("t", record.as_bytes()).await;
@@ -28,7 +24,7 @@ async fn five(server: &Running) {
 async fn reading_goes_on_where_it_ended() {
     let server = serve(|_, _| {});
     five(&server).await;
-    let epoch = epoch(&server, "t");
+    let epoch = server.epoch("t");
     let mut place = String::new();
     let mut pieces = Vec::new();
     loop {
@@ -62,7 +58,7 @@ async fn reading_goes_on_where_it_ended() {
 async fn every_place_can_be_asked_for() {
     let server = serve(|_, _| {});
     five(&server).await;
-    let epoch = epoch(&server, "t");
+    let epoch = server.epoch("t");
     for (place, expected) in [
         ("".to_owned(), "abcde"),
         ("from=earliest".into(), "abcde"),
@@ -105,7 +101,7 @@ async fn records_come_in_three_forms() {
     for record in [&b"text \"and\" lines\n"[..], b"\xff\0", b""] {
         server.publish("t", record).await;
     }
-    let epoch = format!("{:#018x}", epoch(&server, "t"));
+    let epoch = server.epoch_text("t");
     let expected = [
         json!({"epoch": epoch, "offset": 0, "data": "text \"and\" lines\n"}),
         json!({"epoch": epoch, "offset": 1, "data_base64": "/wA="}),
@@ -203,15 +199,8 @@ async fn who_leaves_while_waiting_holds_nothing() {
 #[tokio::test]
 async fn what_is_gone_is_told_with_the_facts() {
     let server = serve(|_, _| {});
-    let settings = json!({"segment_bytes": 4096, "retention": {"records": 1}});
-    server.ask("PUT /topics/t", &[], settings.to_string().as_bytes()).await;
-    for _ in 0..10 {
-        server.publish("t", &[b'x'; 2000]).await;
-    }
-    let topic = server.broker.topic("t").unwrap();
-    let (epoch, first) = (topic.log().epoch(), topic.log().first_offset());
-    assert!(first > 1, "something was collected");
-    let text = json!(format!("{epoch:#018x}"));
+    let first = server.collected().await;
+    let (epoch, text) = (server.epoch("t"), json!(server.epoch_text("t")));
     let gone = server.get(&format!("/topics/t/records?after={epoch}:0")).await;
     let facts = gone.problem(410, "collected");
     assert_eq!((&facts["epoch"], &facts["first_offset"]), (&text, &json!(first)));

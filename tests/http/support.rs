@@ -9,7 +9,7 @@ use psa::{
     broker::{Broker, BrokerConfig},
     http::{HttpConfig, HttpHandle, HttpServer},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -104,6 +104,11 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) async fn new(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.expect("the door is there");
+        Self::of(stream)
+    }
+
+    /// On a connection that was made with settings of its own.
+    pub(crate) fn of(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         Self { stream, input: Vec::new() }
     }
@@ -133,10 +138,18 @@ impl Client {
     }
 
     async fn exactly(&mut self, count: usize) -> Vec<u8> {
+        let bytes = self.take(count).await;
+        bytes.unwrap_or_else(|| panic!("{} of {count} bytes, then the end", self.input.len()))
+    }
+
+    /// The next bytes, so many; `None` if the connection ends before.
+    pub(crate) async fn take(&mut self, count: usize) -> Option<Vec<u8>> {
         while self.input.len() < count {
-            assert!(self.more().await, "{} of {count} bytes, then the end", self.input.len());
+            if !self.more().await {
+                return None;
+            }
         }
-        self.input.drain(..count).collect()
+        Some(self.input.drain(..count).collect())
     }
 
     /// The head of the next answer; `None` if the connection ends before.
@@ -225,6 +238,27 @@ impl Running {
     /// Publishes one record, and gives what the door says.
     pub(crate) async fn publish(&self, topic: &str, record: &[u8]) -> Value {
         self.ask(&format!("POST /topics/{topic}"), &[], record).await.ok()
+    }
+
+    pub(crate) fn epoch(&self, topic: &str) -> u64 {
+        self.broker.topic(topic).expect("it is there").log().epoch()
+    }
+
+    /// As it is told.
+    pub(crate) fn epoch_text(&self, topic: &str) -> String {
+        format!("{:#018x}", self.epoch(topic))
+    }
+
+    /// Publishes ten records to the topic `t`, which keeps few of them. The first that is there.
+    pub(crate) async fn collected(&self) -> u64 {
+        let settings = json!({"segment_bytes": 4096, "retention": {"records": 1}});
+        self.ask("PUT /topics/t", &[], settings.to_string().as_bytes()).await;
+        for _ in 0..10 {
+            self.publish("t", &[b'x'; 2000]).await;
+        }
+        let first = self.broker.topic("t").unwrap().log().first_offset();
+        assert!(first > 1, "something was collected");
+        first
     }
 }
 

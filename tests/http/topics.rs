@@ -77,7 +77,7 @@ async fn what_cannot_be_is_said() {
     server.ask("PUT /topics/u", &[], b"").await.problem(507, "too-many-topics");
     server.ask("PUT /topics/t", &[], &[b' '; 5000]).await.problem(413, "body-too-large");
 
-    for path in ["/", "/topic", "/topics/", "/topics/t/u", "/topics/t/records/"] {
+    for path in ["/live", "/topic", "/topics/", "/topics/t/u", "/topics/t/records/"] {
         server.get(path).await.problem(404, "not-found");
     }
     let wrong = server.ask("PATCH /topics/t", &[], b"").await;

@@ -2,9 +2,8 @@
 
 use psa::*;
 
-use crate::split;
-
-use crate::{live, small};
+use crate::tasks::at_once;
+use crate::{drain, live, small, split};
 
 #[test]
 fn offsets_are_dense_and_batches_contiguous() {
@@ -14,8 +13,84 @@ fn offsets_are_dense_and_batches_contiguous() {
     assert_eq!(log.append_slice(&[16, 17]), Ok(6..8));
     assert_eq!(log.append_batch([]), Ok(8..8));
     assert_eq!(log.next_offset(), 8);
+    let mut cursor = log.subscribe(Start::At(6)).unwrap();
+    assert_eq!(drain(&mut cursor), [16, 17]);
 }
 
+#[test]
+fn an_empty_batch_appends_nothing() {
+    let log = small::<u64>().build().unwrap();
+    assert_eq!(log.append_batch([]), Ok(0..0));
+    assert_eq!(log.append_slice(&[]), Ok(0..0));
+    let log = small::<[u8]>().build().unwrap();
+    assert_eq!(log.append_batch(&[]), Ok(0..0));
+    assert_eq!(log.append_packed(Packed::new(&[], b"").unwrap()), Ok(0..0));
+    assert_eq!(log.subscribe(Start::Earliest).unwrap().try_next(|_| ()), Ok(None));
+    assert!(!log.is_closed());
+}
+
+/// Every way to append values, each with the offsets that follow.
+#[test]
+fn every_way_to_append_values_says_where_they_are() {
+    let log = small::<u64>().build().unwrap();
+    let mut cursor = log.subscribe(Start::Earliest).unwrap();
+    log.append(0).unwrap();
+    log.append(1).unwrap();
+    assert_eq!(log.try_append(2), Ok(2));
+    assert_eq!(at_once(log.append_async(3)), Ok(3));
+    assert_eq!(log.try_append_batch([4, 5]), Ok(4..6));
+    assert_eq!(at_once(log.append_batch_async([6, 7, 8])), Ok(6..9));
+    assert_eq!(log.append_slice(&[9, 10]), Ok(9..11));
+    assert_eq!(drain(&mut cursor), (0..11).collect::<Vec<_>>());
+}
+
+fn read_all(cursor: &mut Cursor<[u8]>) -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    while let Some(part) = cursor.try_next(split).unwrap() {
+        all.extend(part);
+    }
+    all
+}
+
+const RECORDS: [&[u8]; 18] = [
+    b"", b"a", b"bc", b"def", b"", b"ghij", b"k", b"", b"lm", b"n", b"op", b"qrs", b"", b"t", b"u",
+    b"vwx", b"y", b"z",
+];
+
+/// Every way to append byte records, each with the offsets that follow.
+#[test]
+fn every_way_to_append_bytes_says_where_they_are() {
+    let log = small::<[u8]>().segment_bytes(16).build().unwrap();
+    let mut cursor = log.subscribe(Start::Earliest).unwrap();
+    let ends: Vec<u8> = [1u32, 3].iter().flat_map(|end| end.to_le_bytes()).collect();
+    let packed = |records: &'static [u8]| Packed::new(&ends, records).unwrap();
+    assert_eq!(log.append(b""), Ok(0));
+    assert_eq!(log.append(b"a"), Ok(1));
+    assert_eq!(log.try_append(b"bc"), Ok(2));
+    assert_eq!(at_once(log.append_async(b"def")), Ok(3));
+    assert_eq!(log.append_batch(&[b"", b"ghij", b"k"]), Ok(4..7));
+    assert_eq!(log.try_append_batch(&[b"", b"lm"]), Ok(7..9));
+    assert_eq!(log.append_packed(packed(b"nop")), Ok(9..11));
+    assert_eq!(at_once(log.append_batch_async(&[b"qrs", b""])), Ok(11..13));
+    assert_eq!(log.append_batch(&[b"t"]), Ok(13..14));
+    assert_eq!(log.append(b"u"), Ok(14));
+    assert_eq!(log.append_batch(&[b"vwx", b"y", b"z"]), Ok(15..18));
+    assert_eq!(read_all(&mut cursor), RECORDS);
+    assert_eq!(log.try_append_packed(packed(b"abc")), Ok(18..20));
+    assert_eq!(at_once(log.append_packed_async(packed(b"abc"))), Ok(20..22));
+    assert_eq!(read_all(&mut cursor), [b"a".as_slice(), b"bc", b"a", b"bc"]);
+}
+
+/// A record that has just come is shown, whoever has read what lies before it.
+#[test]
+fn each_byte_record_is_seen_as_it_comes() {
+    let log = Log::<[u8]>::builder().build().unwrap();
+    let mut cursor = log.subscribe(Start::Earliest).unwrap();
+    for record in RECORDS {
+        log.append(record).unwrap();
+        assert_eq!(read_all(&mut cursor), [record]);
+    }
+}
 #[test]
 fn readers_see_every_record_once_across_segments() {
     let log = small::<u64>().build().unwrap();
@@ -80,6 +155,9 @@ fn packed_batches_are_checked() {
     let short = Packed::new(&ends(&[1, 2]), b"abc").unwrap_err();
     assert_eq!(short, PackedError::Length { ends: 2, payload: 3 });
     assert!(Packed::new(&[], b"").unwrap().is_empty());
+    let ends = ends(&[1, 3]);
+    let packed = Packed::new(&ends, b"abc").unwrap();
+    assert_eq!((packed.len(), packed.is_empty(), packed.payload()), (2, false, &b"abc"[..]));
 }
 
 #[test]
@@ -95,6 +173,22 @@ fn a_record_larger_than_a_segment_gets_its_own() {
     {}
     assert_eq!(lengths, [5, 1000, 11]);
     assert_eq!(live(&log), 1);
+    // A segment of its own size is of no use to others.
+    assert_eq!(log.stats().pooled_segments, 1);
+}
+
+/// Either more records than a segment takes, or more bytes.
+#[test]
+fn what_is_larger_than_a_segment_in_one_respect_gets_its_own() {
+    let builder = Log::<[u8]>::builder().segment_bytes(64).segment_records(8);
+    // No record goes, and memory is bounded: whoever looks for room that cannot be is refused.
+    let log = builder.overflow(Overflow::Reject).memory_limit(1 << 14).build().unwrap();
+    let mut cursor = log.subscribe(Start::Earliest).unwrap();
+    log.append(b"small").unwrap();
+    assert_eq!(log.append(&[7; 100]), Ok(1));
+    assert_eq!(log.append_batch(&[b"".as_slice(); 20]), Ok(2..22));
+    let lengths: Vec<_> = read_all(&mut cursor).iter().map(Vec::len).collect();
+    assert_eq!(lengths, [&[5, 100][..], &[0; 20]].concat());
 }
 
 #[test]

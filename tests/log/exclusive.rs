@@ -2,9 +2,8 @@
 
 use psa::*;
 
-use crate::split;
-
-use crate::{drain, live, small};
+use crate::tasks::{at_once, until_waiting};
+use crate::{drain, live, small, split};
 
 // ---- exclusive ----
 
@@ -41,9 +40,7 @@ fn an_exclusive_publisher_waits_or_is_refused_at_the_limit() {
         let offsets = runtime.block_on(publisher.append_batch_async([8, 9]));
         (offsets.unwrap(), publisher.append(10).unwrap(), publisher)
     });
-    while log.stats().publisher_waits < 1 {
-        std::thread::yield_now();
-    }
+    until_waiting(&[&waiting], || log.stats().publisher_waits, 1);
     cursor.try_next(|_| ()).unwrap();
     let (offsets, last, _publisher) = waiting.join().unwrap();
     assert_eq!((offsets, last), (8..10, 10));
@@ -72,4 +69,55 @@ fn an_exclusive_byte_log_respects_limits_of_a_look() {
         cursor.advance(shown);
     }
     assert!(seen.iter().enumerate().all(|(n, record)| *record == vec![n as u8; n]));
+}
+
+/// Every way to append, each with the offset that follows.
+#[test]
+fn every_way_to_publish_values_says_where_they_are() {
+    let (mut publisher, log) = small::<u64>().build_exclusive().unwrap();
+    let mut cursor = log.subscribe(Start::Earliest).unwrap();
+    publisher.append(0).unwrap();
+    publisher.append(1).unwrap();
+    assert_eq!(publisher.try_append(2), Ok(2));
+    assert_eq!(at_once(publisher.append_async(3)), Ok(3));
+    assert_eq!(at_once(publisher.append_batch_async([4, 5])), Ok(4..6));
+    assert_eq!(publisher.try_append_batch([6, 7]), Ok(6..8));
+    assert_eq!(publisher.append_slice(&[8, 9, 10]), Ok(8..11));
+    assert_eq!(drain(&mut cursor), (0..11).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_empty_batch_publishes_nothing() {
+    let (mut publisher, log) = small::<u64>().build_exclusive().unwrap();
+    assert_eq!(publisher.append_batch([]), Ok(0..0));
+    assert_eq!(publisher.append(7), Ok(0));
+    assert_eq!(publisher.append_slice(&[]), Ok(1..1));
+    assert_eq!(publisher.try_append_batch([]), Ok(1..1));
+    assert_eq!(drain(&mut log.subscribe(Start::Earliest).unwrap()), [7]);
+    let (mut publisher, log) = small::<[u8]>().build_exclusive().unwrap();
+    assert_eq!(publisher.append_batch(&[]), Ok(0..0));
+    assert_eq!(publisher.append_packed(Packed::new(&[], b"").unwrap()), Ok(0..0));
+    assert_eq!(log.next_offset(), 0);
+}
+
+#[test]
+fn every_way_to_publish_bytes_says_where_they_are() {
+    let (mut publisher, log) = small::<[u8]>().segment_bytes(16).build_exclusive().unwrap();
+    let mut cursor = log.subscribe(Start::Earliest).unwrap();
+    let ends: Vec<u8> = [1u32, 3].iter().flat_map(|end| end.to_le_bytes()).collect();
+    assert_eq!(publisher.append(b""), Ok(0));
+    assert_eq!(publisher.append(b"a"), Ok(1));
+    assert_eq!(publisher.try_append(b"bc"), Ok(2));
+    assert_eq!(at_once(publisher.append_async(b"def")), Ok(3));
+    assert_eq!(publisher.append_batch(&[b"g", b"", b"hij"]), Ok(4..7));
+    assert_eq!(publisher.try_append_batch(&[b"k", b"lm"]), Ok(7..9));
+    assert_eq!(publisher.append_packed(Packed::new(&ends, b"nop").unwrap()), Ok(9..11));
+    assert_eq!(at_once(publisher.append_batch_async(&[b"q", b"rs"])), Ok(11..13));
+    let mut seen = Vec::new();
+    while let Some(part) = cursor.try_next(split).unwrap() {
+        seen.extend(part);
+    }
+    let records: [&[u8]; 13] =
+        [b"", b"a", b"bc", b"def", b"g", b"", b"hij", b"k", b"lm", b"n", b"op", b"q", b"rs"];
+    assert_eq!(seen, records);
 }

@@ -109,3 +109,42 @@ fn a_lease_is_ended_from_outside() {
     assert_eq!(lease.try_next(|_| ()), Err(ReadError::TakenOver));
     assert_eq!(lease.commit(0), Err(CommitError::NotRead { asked: 0, next: 0 }));
 }
+
+#[test]
+fn leases_are_told_by_name() {
+    let log = small::<u64>().build().unwrap();
+    assert_eq!((log.lease_info("a"), log.stats().leases), (None, 0));
+    let (_b, mut a) = (log.lease("b", HELD).unwrap(), log.lease("a", HELD).unwrap());
+    assert_eq!(a.name(), "a");
+    log.append_batch(0..3).unwrap();
+    drain(&mut a);
+    a.commit(1).unwrap();
+    let info = log.lease_info("a").unwrap();
+    assert_eq!((&*info.name, info.committed, info.held, info.expires_in), ("a", 2, true, None));
+    let infos = log.leases();
+    let names: Vec<_> = infos.iter().map(|info| &*info.name).collect();
+    assert_eq!((names, log.stats().leases), (vec!["a", "b"], 2));
+    drop(a);
+    let info = log.lease_info("a").unwrap();
+    assert_eq!((info.committed, info.held), (2, false));
+    assert!(info.expires_in.is_some_and(|time| time <= HELD.ttl && time > HELD.ttl / 2));
+}
+
+/// What is committed was read, so nobody is told that it was missed.
+#[test]
+fn a_commit_counts_although_its_records_were_evicted() {
+    let log = limited(3, Overflow::Evict);
+    let mut lease = log.lease("a", HELD).unwrap();
+    log.append_batch(0..3).unwrap();
+    drain(&mut lease);
+    for n in 3..100 {
+        log.append(n).unwrap();
+    }
+    lease.commit(1).unwrap();
+    assert_eq!(lease.committed(), Some(2));
+    drop(lease);
+    let first = log.first_offset();
+    let mut lease = log.lease("a", HELD).unwrap();
+    let missed = Lagged { first_missed: 2, missed: first - 2 };
+    assert_eq!(lease.try_next(|_| ()), Err(ReadError::Lagged(missed)));
+}

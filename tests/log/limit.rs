@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 
 use psa::*;
 
-use crate::limited;
-
-use crate::{drain, live, small};
+use crate::tasks::until_waiting;
+use crate::{drain, limited, live, small};
 
 // ---- overflow ----
 
@@ -56,9 +55,7 @@ fn block_waits_for_the_reader_in_threads_and_tasks() {
         let log = log.clone();
         move || runtime.block_on(log.append_async(9)).unwrap()
     });
-    while log.stats().publisher_waits < 2 {
-        std::thread::yield_now();
-    }
+    until_waiting(&[&threads, &tasks], || log.stats().publisher_waits, 2);
     assert_eq!(log.next_offset(), 8);
     cursor.try_next(|_| ()).unwrap();
     let mut offsets = [threads.join().unwrap(), tasks.join().unwrap()];
@@ -81,9 +78,7 @@ fn a_log_that_blocks_lets_go_of_what_only_retention_keeps() {
         let log = log.clone();
         move || log.append(40)
     });
-    while log.stats().publisher_waits < 1 {
-        std::thread::yield_now();
-    }
+    until_waiting(&[&blocked], || log.stats().publisher_waits, 1);
     cursor.try_next(|_| ()).unwrap();
     assert_eq!(blocked.join().unwrap(), Ok(40));
     let rejecting = keep_all.overflow(Overflow::Reject).build().unwrap();
@@ -103,9 +98,7 @@ fn closing_releases_blocked_publishers() {
         let log = log.clone();
         move || log.append(8)
     });
-    while log.stats().publisher_waits < 1 {
-        std::thread::yield_now();
-    }
+    until_waiting(&[&blocked], || log.stats().publisher_waits, 1);
     log.close();
     assert_eq!(blocked.join().unwrap().unwrap_err().reason, AppendError::Closed);
 }
@@ -215,9 +208,7 @@ fn a_publisher_that_waits_for_the_budget_is_woken_by_another_log() {
         let b = b.clone();
         move || b.append(0)
     });
-    while b.stats().publisher_waits < 1 {
-        std::thread::yield_now();
-    }
+    until_waiting(&[&blocked], || b.stats().publisher_waits, 1);
     drop(hog);
     assert_eq!(blocked.join().unwrap(), Ok(4));
 }
@@ -303,4 +294,107 @@ fn two_losses_before_a_read_are_one() {
     let missed = ReadError::Lagged(Lagged { first_missed: 0, missed: log.first_offset() });
     assert!(log.first_offset() > 40);
     assert_eq!(cursor.try_next(|_| ()), Err(missed));
+}
+
+/// It stood in what went, but at its end.
+#[test]
+fn a_cursor_that_had_read_what_went_has_missed_nothing() {
+    let segment = small::<u64>().build().unwrap().stats().live_bytes;
+    let builder = small::<u64>().overflow(Overflow::Evict).retention(Retention::Everything);
+    let log = builder.memory_limit(2 * segment).build().unwrap();
+    let mut cursor = log.subscribe(Start::Earliest).unwrap();
+    log.append_batch(0..4).unwrap();
+    assert_eq!(drain(&mut cursor), [0, 1, 2, 3]);
+    log.append_batch(4..8).unwrap();
+    log.append_batch(8..12).unwrap();
+    assert_eq!((log.first_offset(), log.stats().evictions), (4, 1));
+    assert_eq!(cursor.try_next(|batch| batch.as_slice().to_vec()), Ok(Some(vec![4, 5, 6, 7])));
+    assert_eq!(drain(&mut cursor), [8, 9, 10, 11]);
+}
+
+#[test]
+fn evictions_count_those_who_were_struck() {
+    let log = limited(2, Overflow::Evict);
+    let append = |n| (0..n).for_each(|n| assert!(log.append(n).is_ok()));
+    append(8);
+    assert_eq!(log.stats().evictions, 0, "nobody stood in what went");
+    let _cursors = [(); 3].map(|()| log.subscribe(Start::Earliest).unwrap());
+    append(8);
+    assert_eq!(log.stats().evictions, 3);
+}
+
+/// As where nothing evicts: not at the next look.
+#[test]
+fn where_cursors_can_be_evicted_a_segment_goes_too_as_soon_as_it_is_passed() {
+    let log = limited(3, Overflow::Evict);
+    let mut cursor = log.subscribe(Start::Earliest).unwrap();
+    log.append_batch(0..4).unwrap();
+    log.append(4).unwrap();
+    assert_eq!(live(&log), 2);
+    cursor.try_next(|batch| assert_eq!(batch.len(), 4)).unwrap();
+    assert_eq!(live(&log), 1);
+}
+
+/// A pin is enough: what others pass meanwhile comes back at once.
+#[test]
+fn where_nothing_evicts_a_look_holds_back_only_what_it_shows() {
+    let segment = small::<u64>().build().unwrap().stats().live_bytes;
+    let blocking = small::<u64>().memory_limit(100 * segment);
+    for log in [blocking, small::<u64>().overflow(Overflow::Evict)] {
+        let log = log.build().unwrap();
+        let mut slow = log.subscribe(Start::Earliest).unwrap();
+        (0..12).for_each(|n| assert!(log.append(n).is_ok()));
+        let mut cursor = log.subscribe(Start::At(8)).unwrap();
+        cursor
+            .try_next(|batch| {
+                assert_eq!(live(&log), 3);
+                assert_eq!(drain(&mut slow).len(), 12);
+                assert_eq!((live(&log), batch.first_offset()), (1, 8));
+            })
+            .unwrap()
+            .unwrap();
+    }
+}
+
+#[test]
+fn a_limit_has_room_for_two_segments() {
+    let segment = small::<u64>().build().unwrap().stats().live_bytes;
+    let small = |limit| small::<u64>().memory_limit(limit);
+    let too_small = BuildError::LimitTooSmall { limit: 2 * segment - 1, segment };
+    assert_eq!(small(2 * segment - 1).build().unwrap_err(), too_small);
+    // With no segment pooled, each one that is begun has to be found within the limit.
+    let log = small(2 * segment).overflow(Overflow::Reject).pool_segments(0).build().unwrap();
+    (0..40).for_each(|n| assert_eq!(log.append(n), Ok(n)));
+}
+
+/// A segment that is larger than those in the pool takes their place.
+#[test]
+fn what_is_pooled_makes_room_for_a_segment_of_another_size() {
+    let log = limited(4, Overflow::Reject);
+    let mut cursor = log.subscribe(Start::Earliest).unwrap();
+    (0..12).for_each(|n| assert_eq!(log.append(n), Ok(n)));
+    drain(&mut cursor);
+    assert_eq!((live(&log), log.stats().pooled_segments), (1, 2));
+    log.append_batch(0..5).unwrap();
+    let stats = log.stats();
+    assert_eq!((stats.live_segments, stats.pooled_segments), (2, 1));
+    assert!(stats.live_bytes + stats.pooled_bytes <= stats.memory_limit.unwrap());
+}
+
+/// While a reader's closure holds on to what went, there is something to look after.
+#[test]
+fn maintenance_is_due_while_memory_is_on_its_way_back_at_the_limit() {
+    let log = limited(2, Overflow::Evict);
+    assert_eq!(log.maintain(), None);
+    (0..8).for_each(|n| assert!(log.append(n).is_ok()));
+    assert_eq!(log.maintain(), None);
+    let mut cursor = log.subscribe(Start::Earliest).unwrap();
+    let due = cursor.try_next(|_| {
+        assert_eq!(log.maintain(), None);
+        assert!((0..100).any(|n| log.try_append(n).is_err()));
+        assert_eq!(log.stats().unlinked_segments, 1);
+        log.maintain()
+    });
+    assert_eq!(due, Ok(Some(Some(Duration::from_millis(10)))));
+    assert_eq!(log.maintain(), None);
 }

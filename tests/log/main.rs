@@ -2,15 +2,23 @@
 //! and the memory that comes back.
 
 mod append;
+mod debug;
 mod exclusive;
+mod full;
+mod lag;
 mod lease;
 mod limit;
 mod look;
 mod memory;
+mod paces;
+mod picture;
 mod retention;
 mod start;
+mod sync;
+mod tasks;
 mod threads;
 mod wait;
+mod wake;
 mod whole;
 
 use psa::*;
@@ -59,9 +67,13 @@ fn settings_are_checked() {
     let error = |builder: Builder<u64>| builder.build().unwrap_err().to_string();
     assert!(error(small().segment_records(0)).contains("segment_records"));
     assert!(error(small().stamp_every(3)).contains("stamp_every is 3: give a power of two"));
+    assert!(small::<u64>().stamp_every(1 << 30).build().is_ok());
+    assert!(error(small().stamp_every(1 << 31)).contains("a power of two up to 2^30"));
     assert!(error(small().pool_segments(65)).contains("pool_segments is 65: give 0 to 64"));
     assert!(error(small().memory_limit(10)).contains("no room for two segments"));
     assert!(Log::<[u8]>::builder().segment_bytes(usize::MAX).build().is_err());
+    let largest = Log::<[u8]>::builder().segment_bytes(u32::MAX as usize).build().unwrap_err();
+    assert!(largest.to_string().contains("segment_bytes is 4294967295: give 1 to 4294967294"));
 }
 
 static_assertions::assert_impl_all!(Log<u64>: Send, Sync, Clone);

@@ -246,3 +246,26 @@ fn everybody_is_woken_at_the_end() {
         closer.join().unwrap();
     });
 }
+
+/// A set that ends takes along the nodes that are still linked: of five waiters two were woken, two are
+/// on their way, and one came later.
+#[test]
+fn what_is_still_registered_goes_with_the_set() {
+    explore_all(1, || {
+        let event = Event::new();
+        let heard = Arc::new(Heard(AtomicBool::new(false)));
+        let waker = Waker::from(heard.clone());
+        let mut waiters = [(); 5].map(|()| Waiter::default());
+        for (n, waiter) in waiters.iter_mut().enumerate() {
+            if n == 4 {
+                event.happens(1);
+            }
+            assert!(waiter.poll_until(&event.set, &waker, || event.look(2)).is_pending());
+        }
+        // Without a word to the set, so that the nodes are its own.
+        drop((waiters, waker));
+        assert_eq!(Arc::strong_count(&heard), 4);
+        drop(event);
+        assert_eq!(Arc::strong_count(&heard), 1);
+    });
+}

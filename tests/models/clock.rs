@@ -9,6 +9,13 @@ pub(crate) use std::time::{Duration, SystemTime};
 // All threads of a model run on one thread of the operating system, and each test on another one.
 thread_local! {
     static NOW: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    static LOOKS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// How often anybody has looked at the clock.
+#[allow(dead_code, reason = "not all who include this file need it")]
+pub(crate) fn looks() -> u64 {
+    LOOKS.get()
 }
 
 /// Lets time pass, for all threads of the model.
@@ -29,6 +36,7 @@ pub(crate) struct Instant(Duration);
 
 impl Instant {
     pub(crate) fn now() -> Instant {
+        LOOKS.set(LOOKS.get() + 1);
         Instant(NOW.get())
     }
 

@@ -3,9 +3,23 @@
 use shuttle::thread;
 
 use crate::explore::explore;
-use crate::log::{Budget, Log, Start};
+use crate::log::{Budget, Cursor, Log, Start};
 use crate::support::{Canary, read_available, segment, tiny};
 use crate::sync::Arc;
+
+/// The open segment is full, and two publishers append. The cursor that stands still meanwhile, and their
+/// offsets in order.
+fn both_need_a_segment(log: &Log<Canary>) -> (Cursor<Canary>, [u64; 2]) {
+    let stalled = log.subscribe(Start::Earliest).unwrap();
+    log.append_batch([0, 1].map(Canary::new)).unwrap();
+    let publishers = [2, 3].map(|n| {
+        let log = log.clone();
+        thread::spawn(move || log.append(Canary::new(n)).unwrap())
+    });
+    let mut offsets = publishers.map(|publisher| publisher.join().unwrap());
+    offsets.sort_unstable();
+    (stalled, offsets)
+}
 
 /// Two publishers need the same next segment, and the budget has room for one candidate. The one
 /// that is refused goes on in the segment that the other one links, though no memory comes back.
@@ -14,14 +28,7 @@ fn a_publisher_without_budget_goes_on_in_anothers_segment() {
     explore(|| {
         let budget = Arc::new(Budget::new(2 * segment()));
         let log: Log<Canary> = tiny().budget(budget.clone()).build().unwrap();
-        let _stalled = log.subscribe(Start::Earliest).unwrap();
-        log.append_batch([0, 1].map(Canary::new)).unwrap();
-        let publishers = [2, 3].map(|n| {
-            let log = log.clone();
-            thread::spawn(move || log.append(Canary::new(n)).unwrap())
-        });
-        let mut offsets = publishers.map(|publisher| publisher.join().unwrap());
-        offsets.sort_unstable();
+        let (_stalled, offsets) = both_need_a_segment(&log);
         assert_eq!(offsets, [2, 3]);
     });
 }
@@ -32,18 +39,22 @@ fn a_publisher_without_budget_goes_on_in_anothers_segment() {
 fn candidates_that_lost_are_not_kept_beyond_the_limit() {
     explore(|| {
         let log: Log<Canary> = tiny().memory_limit(2 * segment()).build().unwrap();
-        let _stalled = log.subscribe(Start::Earliest).unwrap();
-        log.append_batch([0, 1].map(Canary::new)).unwrap();
-        let publishers = [2, 3].map(|n| {
-            let log = log.clone();
-            thread::spawn(move || log.append(Canary::new(n)).unwrap())
-        });
-        for publisher in publishers {
-            publisher.join().unwrap();
-        }
+        let _stalled = both_need_a_segment(&log).0;
         let stats = log.stats();
         let memory = stats.live_bytes + stats.pooled_bytes + stats.unlinked_bytes;
         assert!(memory <= stats.memory_limit.unwrap(), "{stats:?}");
+    });
+}
+
+/// Candidates that lost are paid back to the budget that granted them.
+#[test]
+fn candidates_that_lost_cost_the_budget_nothing() {
+    explore(|| {
+        let budget = Arc::new(Budget::new(4 * segment()));
+        let log: Log<Canary> = tiny().budget(budget.clone()).build().unwrap();
+        let _stalled = both_need_a_segment(&log).0;
+        assert_eq!(log.stats().live_segments, 2);
+        assert_eq!(budget.used(), 2 * segment());
     });
 }
 

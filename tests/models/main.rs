@@ -22,6 +22,20 @@
 mod log;
 mod sync;
 
+#[expect(dead_code, reason = "the models need the bells of subscriptions alone")]
+#[path = "../../src/server/bell.rs"]
+mod bell;
+#[expect(dead_code, reason = "as above")]
+#[path = "../../src/server/room.rs"]
+mod room;
+#[expect(dead_code, reason = "as above")]
+#[path = "../../src/http/turns.rs"]
+mod turns;
+/// What the server's rooms know of a broker.
+mod broker {
+    pub(crate) struct Topic;
+}
+
 mod explore;
 mod support;
 
@@ -35,6 +49,9 @@ mod lease;
 mod limit;
 mod retention;
 mod reuse;
+mod rooms;
 mod tail;
 mod teardown;
+#[path = "turns.rs"]
+mod turns_of_streams;
 mod wait;

@@ -4,7 +4,7 @@
 //! The model (`model` below) is a list of segments, each a range of offsets and the number of those
 //! that stand in it. It says what every operation answers and which segments are left. `world` takes
 //! the steps; the fuzz target for log operations includes both files. `log` is `src/log`, included with
-//! clocks that the programs move (`sync` here).
+//! clocks that the programs move (`sync` here). What depends on the time alone is tested beside them (`hours`).
 
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "programs use a part of the log")]
 #[path = "../../src/log/mod.rs"]
@@ -12,6 +12,7 @@ mod log;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "as above")]
 mod sync;
 
+mod hours;
 mod meter;
 mod model;
 mod world;

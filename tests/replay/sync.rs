@@ -17,7 +17,7 @@ pub(crate) mod time {
     use std::ops::Add;
 
     use super::clock;
-    pub(crate) use super::clock::{Duration, Instant};
+    pub(crate) use super::clock::{Duration, Instant, looks};
 
     // One program runs on one thread.
     thread_local! {
@@ -51,6 +51,10 @@ pub(crate) mod time {
         /// The time at which so much has passed since the program began.
         pub(crate) fn after(passed: Duration) -> Self {
             Self::BEGIN + passed
+        }
+
+        pub(crate) fn nanos(&self) -> u64 {
+            self.0.as_nanos() as u64
         }
 
         pub(crate) fn duration_since(&self, earlier: SystemTime) -> Option<Duration> {

@@ -2,6 +2,7 @@
 
 #![cfg(feature = "server")]
 
+mod access;
 mod deliver;
 mod drain;
 mod handshake;

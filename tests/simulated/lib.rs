@@ -7,7 +7,7 @@
 // What the command line alone uses is unused here, and lints look at the source where it is at home.
 #![allow(dead_code, unused_imports, unreachable_pub, clippy::all)]
 
-#[path = "../../src/access.rs"]
+#[path = "../../src/access/mod.rs"]
 mod access;
 #[path = "../../src/broker/mod.rs"]
 pub mod broker;

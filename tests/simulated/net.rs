@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use tokio::sync::OnceCell;
 
 pub(crate) use turmoil::net::TcpStream;
-pub(crate) use turmoil::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 pub(crate) async fn connect(address: &str) -> io::Result<TcpStream> {
     TcpStream::connect(address).await

@@ -30,6 +30,21 @@ pub(crate) struct Global {
     /// A file whose first line is the token [env: PSA_TOKEN_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) token_file: Option<String>,
+    /// Speak TLS [env: PSA_CONNECT_TLS]
+    #[arg(long, global = true)]
+    pub(crate) tls: bool,
+    /// Trust these authorities, PEM, and not the system's; turns TLS on [env: PSA_CONNECT_CA]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) ca: Option<String>,
+    /// Our own certificate, PEM; turns TLS on [env: PSA_CONNECT_CERT]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) cert: Option<String>,
+    /// The private key of our certificate, PEM [env: PSA_CONNECT_KEY]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) key: Option<String>,
+    /// The name that the server's certificate must have [env: PSA_CONNECT_SERVER_NAME]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) server_name: Option<String>,
     /// The configuration file, TOML [env: PSA_CONFIG]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<String>,
@@ -48,6 +63,8 @@ pub(crate) enum Command {
     Sub(SubArgs),
     /// List, create, close, delete and describe topics
     Topics(TopicsArgs),
+    /// Make tokens for a server's access file
+    Token(TokenArgs),
     /// Show what topics hold, who holds it, and how fast it moves
     Stats(StatsArgs),
     /// Half a minute's tour in this terminal, on a server of its own
@@ -252,6 +269,43 @@ pub(crate) enum OverflowArg {
     Reject,
     /// The slowest subscribers are evicted, and told what they missed
     Evict,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenArgs {
+    #[command(subcommand)]
+    pub(crate) command: TokenCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token: its entry for the access file goes to standard output, the secret, this once, to
+    /// standard error
+    New(NewTokenArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NewTokenArgs {
+    /// Whose it is, for the file and the server's log
+    pub(crate) name: String,
+    /// Topics that it may publish to; `*` stands for any run of characters [may be repeated]
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) publish: Vec<psa::server::Pattern>,
+    /// Topics that it may subscribe to
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) subscribe: Vec<psa::server::Pattern>,
+    /// Topics that it may create, describe, close and delete
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) manage: Vec<psa::server::Pattern>,
+    /// It may read the server's metrics
+    #[arg(long)]
+    pub(crate) metrics: bool,
+    /// From when on it is worth nothing: 2027-01-31 (UTC) or 2027-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = crate::access::parse_expires)]
+    pub(crate) expires: Option<crate::access::Expires>,
+    /// Write the secret to this new file, which only its owner may read, rather than to standard error
+    #[arg(long, value_name = "FILE")]
+    pub(crate) secret_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::config::settings::Key;
 use crate::error::{Error, Exit, Result, describe_io};
-use psa::client::{Client, ClientBuilder, ClientError};
+use psa::client::{Client, ClientBuilder, ClientError, ClientTls, ClientTlsFiles};
 use psa::protocol::Code;
 use std::fmt;
 use std::future::Future;
@@ -29,7 +29,25 @@ pub(crate) fn builder(config: &Config, name: &str) -> Result<ClientBuilder> {
     if let Some(token) = config.token()? {
         builder = builder.token(token);
     }
+    if let Some(tls) = tls(config)? {
+        builder = builder.tls(tls);
+    }
     Ok(builder)
+}
+
+/// TLS, if any of its settings asks for it.
+fn tls(config: &Config) -> Result<Option<ClientTls>> {
+    let text = |key| Some(config.text(key)).filter(|text| !text.is_empty());
+    let (ca, cert) = (text(Key::ConnectCa), text(Key::ConnectCert));
+    if !config.switch(Key::ConnectTls) && ca.is_none() && cert.is_none() {
+        return Ok(None);
+    }
+    let files = ClientTlsFiles {
+        ca: ca.map(Into::into),
+        identity: cert.zip(text(Key::ConnectPrivate)).map(|(cert, key)| (cert.into(), key.into())),
+        server_name: text(Key::ConnectServerName),
+    };
+    ClientTls::load(&files).map(Some).map_err(|error| Error::usage("TLS", error))
 }
 
 /// Connects once, so that a server that is not there is noticed before anything else happens.
@@ -50,10 +68,10 @@ pub(crate) fn failure(what: impl fmt::Display, error: &ClientError) -> Error {
     match error.code() {
         Some(code) => {
             let refused = Error::new(exit, what, format!("{error} [{}]", code.word()));
-            if code == Code::Unauthorized {
-                refused.hint("set PSA_TOKEN, or use --token-file")
-            } else {
-                refused
+            match code {
+                Code::TlsRequired => refused.hint("use --tls or --ca FILE"),
+                Code::Unauthorized => refused.hint("set PSA_TOKEN, or use --token-file"),
+                _ => refused,
             }
         }
         None => Error::new(exit, what, error),
@@ -71,7 +89,8 @@ fn exit_of(error: &ClientError) -> Exit {
                 | Code::HandshakeTimeout
                 | Code::IdleTimeout
                 | Code::WriteStalled
-                | Code::BadVersion,
+                | Code::BadVersion
+                | Code::TlsRequired,
             )
             | None => Exit::Unreachable,
             Some(_) => Exit::Refused,

@@ -4,6 +4,7 @@
 //! settings come from. Everything a command writes goes through functions that see a reader which
 //! went away: nothing here panics on a broken pipe.
 
+mod access;
 mod args;
 mod bench;
 mod config;
@@ -16,6 +17,7 @@ mod intake;
 mod journal;
 mod progress;
 mod publish;
+mod reload;
 mod serve;
 mod signals;
 mod snapshot;
@@ -25,6 +27,7 @@ mod stats;
 mod subscribe;
 mod table;
 mod time;
+mod token;
 mod topics;
 mod trace;
 mod units;
@@ -80,6 +83,7 @@ fn run(cli: Cli) -> Result {
         Command::Pub(args) => publish::run(&client_config(&global)?, args),
         Command::Sub(args) => subscribe::run(&client_config(&global)?, args),
         Command::Topics(args) => topics::run(&client_config(&global)?, args),
+        Command::Token(args) => token::run(&args),
         Command::Stats(args) => stats::run(&client_config(&global)?, args),
         Command::Demo(args) => demo::run(&args),
         Command::Trace(args) => trace::run(&args),
@@ -99,6 +103,11 @@ fn global_flags(global: &args::Global) -> impl Iterator<Item = (Key, String)> {
         (Key::Server, global.server.clone()),
         (Key::Token, global.token.clone()),
         (Key::TokenFile, global.token_file.clone()),
+        (Key::ConnectTls, global.tls.then(|| "true".to_owned())),
+        (Key::ConnectCa, global.ca.clone()),
+        (Key::ConnectCert, global.cert.clone()),
+        (Key::ConnectPrivate, global.key.clone()),
+        (Key::ConnectServerName, global.server_name.clone()),
     ]
     .into_iter()
     .filter_map(|(key, value)| Some((key, value?)))

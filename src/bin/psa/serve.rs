@@ -4,6 +4,7 @@ use crate::config::settings::Key;
 use crate::config::value::Retention as RetentionWords;
 use crate::config::{Config, Origin};
 use crate::error::{Error, Result};
+use crate::reload::Reload;
 use crate::signals::Signals;
 use psa::broker::{Broker, BrokerConfig};
 use psa::http::{HttpBindError, HttpConfig, HttpLimits, HttpServer};
@@ -18,7 +19,10 @@ use tracing_subscriber::EnvFilter;
 /// Serves until a signal ends it.
 pub(crate) fn run(config: &Config) -> Result {
     start_log(config)?;
-    let server_config = server_config(config)?;
+    let mut server_config = server_config(config)?;
+    let reloads = Reload::from(config)?;
+    server_config.access = reloads.access.clone();
+    server_config.tls = reloads.tls.clone();
     let http_config = http_config(config, &server_config)?;
     raise_descriptor_limit();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -30,7 +34,7 @@ pub(crate) fn run(config: &Config) -> Result {
         }
     }
     let runtime = runtime.build().map_err(|error| Error::failed("runtime", error))?;
-    let outcome = runtime.block_on(serve(config, server_config, http_config));
+    let outcome = runtime.block_on(serve(config, server_config, http_config, &reloads));
     // Connections that were aborted are not waited for.
     runtime.shutdown_background();
     outcome
@@ -40,8 +44,9 @@ async fn serve(
     config: &Config,
     server_config: ServerConfig,
     http_config: Option<HttpConfig>,
+    reload: &Reload,
 ) -> Result {
-    let mut signals = Signals::listen()?;
+    let (mut signals, mut hang_ups) = Signals::listen_and_reload(reload.is_some())?;
     // Both doors open to the same topics.
     let broker = Broker::new(server_config.broker.clone())
         .map_err(|error| bind_error(config, Key::Listen, &BindError::from(error)))?;
@@ -71,9 +76,12 @@ async fn serve(
         });
     };
     let mut running = std::pin::pin!(running);
-    tokio::select! {
-        () = &mut running => return Ok(()),
-        _ = signals.next() => {}
+    loop {
+        tokio::select! {
+            () = &mut running => return Ok(()),
+            _ = signals.next() => break,
+            () = hang_ups.next() => reload.again(),
+        }
     }
     let connections =
         handle.connections() + http_handle.as_ref().map_or(0, |http| http.connections());
@@ -100,17 +108,22 @@ fn say_hello(config: &Config, address: SocketAddr, http: Option<SocketAddr>) {
     let default = config.origin(Key::Server) == &Origin::Default
         && config.text(Key::Server) == address.to_string();
     let reach = reachable(address);
-    let flag = if default { String::new() } else { format!(" --server {reach}") };
+    let secure = !config.text(Key::TlsCertificate).is_empty();
+    let mut flag = if default { String::new() } else { format!(" --server {reach}") };
+    if secure {
+        flag.push_str(" --tls");
+    }
+    let scheme = if secure { "https" } else { "http" };
     let http = http.map_or(String::new(), |http| {
         let header =
-            if config.has_token() { " -H \"Authorization: Bearer $PSA_TOKEN\"" } else { "" };
+            if config.asks_for_token() { " -H \"Authorization: Bearer $PSA_TOKEN\"" } else { "" };
         format!(
-            "\nOver HTTP:                      curl -N http://{}/topics/greetings/events{header}",
+            "\nOver HTTP:                      curl -N {scheme}://{}/topics/greetings/events{header}",
             reachable(http)
         )
     });
-    let token = if config.has_token() {
-        "\nAll need the token: set PSA_TOKEN or use --token-file."
+    let token = if config.asks_for_token() {
+        "\nAll need a token: set PSA_TOKEN or use --token-file."
     } else {
         ""
     };
@@ -233,6 +246,9 @@ fn http_config(config: &Config, server: &ServerConfig) -> Result<Option<HttpConf
     Ok(Some(HttpConfig {
         listen: resolve(config, Key::HttpListen)?,
         token: server.token.clone(),
+        access: server.access.clone(),
+        tls: server.tls.clone(),
+        token_in_query: config.switch(Key::HttpTokenInQuery),
         allow_public_without_token: server.allow_public_without_token,
         origins: config.words(Key::HttpOrigins),
         hosts: config.words(Key::HttpHosts),

@@ -16,7 +16,41 @@ pub(crate) struct Signals {
     hangup: Option<Signal>,
 }
 
+/// Is told when the process is to read its files again (SIGHUP).
+#[derive(Debug)]
+pub(crate) struct Reloads(Option<Signal>);
+
+impl Reloads {
+    /// Waits for the next one; for ever if hang-ups mean the end.
+    pub(crate) async fn next(&mut self) {
+        if let Some(signal) = &mut self.0
+            && signal.recv().await.is_some()
+        {
+            return;
+        }
+        std::future::pending().await
+    }
+}
+
 impl Signals {
+    /// For a process that has files to read again, if it `reloads`: then a hang-up means that, as it does to
+    /// services, and the end of a terminal ends nothing.
+    pub(crate) fn listen_and_reload(reloads: bool) -> Result<(Signals, Reloads)> {
+        let mut signals = Signals::listen()?;
+        if !reloads {
+            return Ok((signals, Reloads(None)));
+        }
+        let hangup = signals.hangup.take();
+        let hangup = match hangup {
+            Some(hangup) => hangup,
+            // Even under `nohup`: it says that a hang-up must not end us, and it does not.
+            None => {
+                signal(SignalKind::hangup()).map_err(|error| Error::failed("signals", error))?
+            }
+        };
+        Ok((signals, Reloads(Some(hangup))))
+    }
+
     /// Takes the signals over. Must be called within a runtime.
     pub(crate) fn listen() -> Result<Signals> {
         let take = |kind| signal(kind).map_err(|error| Error::failed("signals", error));

@@ -21,6 +21,7 @@ use super::{
     stream::{Stream, Writers, token_value},
 };
 use crate::{
+    access::{Grant, Right},
     http::{door::Door, problem::Problem},
     log::{AppendError, Retention},
 };
@@ -38,8 +39,12 @@ pub(super) async fn append(
     State(door): State<Arc<Door>>,
     StreamName(name): StreamName,
     headers: HeaderMap,
+    grant: Grant,
     body: Body,
 ) -> Result<Response, Problem> {
+    // Closing a stream is managing it, with or without some last words.
+    let closes = headers::closes(&headers);
+    grant.check(if closes { Right::Manage } else { Right::Publish }, &name)?;
     if door.is_draining() {
         return Err(Problem::shutting_down());
     }
@@ -58,6 +63,9 @@ pub(super) async fn append(
         let too_large = |size: usize| Problem::record_too_large(size as u64, max as u64);
         intake::read(&door, &headers, body, max, too_large).await?
     };
+    if closes && !body.is_empty() {
+        grant.check(Right::Publish, &name)?;
+    }
     stream.touch();
     let began = Instant::now();
     let done = asked.perform(&door, &stream, &body);

@@ -19,6 +19,7 @@ use super::{
     stream::{Fork, Kind, Stream},
 };
 use crate::{
+    access::{Grant, Right},
     broker::TopicSettings,
     http::{door::Door, problem::Problem},
     log::{Overflow, Retention},
@@ -43,19 +44,29 @@ pub(super) async fn create(
     StreamName(name): StreamName,
     uri: Uri,
     headers: HeaderMap,
+    grant: Grant,
     body: Body,
 ) -> Result<Response, Problem> {
+    grant.check(Right::Manage, &name)?;
     if door.is_draining() {
         return Err(Problem::shutting_down());
     }
     let asked = Asked::read(&headers)?;
+    if let Some(fork) = &asked.fork {
+        // What it begins with are the other one's records.
+        grant.check(Right::Subscribe, &fork.source)?;
+    }
     let max = door.config.limits.max_body;
     let body = intake::read(&door, &headers, body, max, |_| Problem::body_too_large(max)).await?;
+    if !body.is_empty() {
+        grant.check(Right::Publish, &name)?;
+    }
     let (stream, made) = make(&door, &name, &asked, &body)?;
     let mut answer = StatusCode::OK.into_response();
     let said = answer.headers_mut();
     if made {
-        said.insert(header::LOCATION, location(&headers, &uri));
+        let secure = door.config.is_secure();
+        said.insert(header::LOCATION, location(&headers, &uri, secure));
     }
     describe(&stream, &door, said);
     *answer.status_mut() = if made { StatusCode::CREATED } else { StatusCode::OK };
@@ -76,12 +87,13 @@ pub(super) fn describe(stream: &Stream, door: &Door, said: &mut HeaderMap) {
 }
 
 /// The address of the stream, whole if the request says where it went.
-fn location(headers: &HeaderMap, uri: &Uri) -> HeaderValue {
+fn location(headers: &HeaderMap, uri: &Uri, secure: bool) -> HeaderValue {
+    let scheme = if secure { "https" } else { "http" };
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let path = uri.path();
     let whole = match (uri.authority(), host) {
-        (Some(authority), _) => format!("http://{authority}{path}"),
-        (None, Some(host)) => format!("http://{host}{path}"),
+        (Some(authority), _) => format!("{scheme}://{authority}{path}"),
+        (None, Some(host)) => format!("{scheme}://{host}{path}"),
         (None, None) => path.to_owned(),
     };
     HeaderValue::try_from(whole).unwrap_or(HeaderValue::from_static(PREFIX))

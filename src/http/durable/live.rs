@@ -1,13 +1,16 @@
 //! `GET …?live=sse`: following a stream as Server-Sent Events.
 //!
-//! Records go out in runs, one `data` event each, and behind every one a `control` event that tells
-//! the place to go on at. Between two runs the stream holds no place in the log: a client that takes
-//! nothing holds nothing back, and costs one run that waits in its connection.
+//! Records go out in runs: a `data` event each, and behind it a `control` event that tells the place to go
+//! on at. All followers share them ([`told`](super::told)), and are called in
+//! [turn](super::super::turns). A stream holds its place in the log while it waits for records, and none
+//! while its connection is busy with a run: a client that takes nothing holds nothing back, and costs one
+//! run that waits in its connection.
 
 use std::{
+    borrow::Cow,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -26,8 +29,12 @@ use super::{
     read::later_than,
     reader::{Reader, Run},
     stream::{Attending, Stream},
+    told::{Control, Event},
 };
-use crate::http::{door::Door, problem::Problem};
+use crate::{
+    access::{Grant, Right},
+    http::{door::Door, encode::Form, guarded, problem::Problem, runs::TopicRuns, turns::Follower},
+};
 
 /// How long a connection lives, by the protocol; its client goes on with another one.
 const LIFETIME: Duration = Duration::from_secs(60);
@@ -43,6 +50,7 @@ pub(super) fn follow(
     attending: Attending,
     at: u64,
     last: Option<u64>,
+    grant: Grant,
 ) -> Result<Response, Problem> {
     if door.is_draining() {
         return Err(Problem::shutting_down());
@@ -51,17 +59,16 @@ pub(super) fn follow(
         return Err(Problem::too_many_streams(door.streams.limit()));
     }
     let seat = Counted(door.clone());
-    let mut reader = Reader::new(stream.clone(), at);
-    // What is there is told with the answer, and what is wrong as an error.
-    let mut run = Run::new(stream.kind.media.is_json());
-    reader.fill(&mut run, door.config.limits.run_bytes)?;
-    reader.let_go();
+    let reader = Reader::new(stream.clone(), at);
     let text = stream.kind.media.is_text();
+    let name = stream.name.clone();
     let mut events = Events::new(seat, stream, attending, reader, last);
-    if !run.is_empty() {
-        events.ready = Some(events.tell(run));
+    // What is there is told with the answer, and what is wrong as an error.
+    if let Some(event) = events.next_event()? {
+        events.ready = Some(events.tell(&event));
     }
-    let mut answer = Body::new(events).into_response();
+    let body = guarded::guard(door, grant, Right::Subscribe, &name, Body::new(events));
+    let mut answer = body.into_response();
     let said = answer.headers_mut();
     let set = |value| HeaderValue::from_static(value);
     said.insert(header::CONTENT_TYPE, set("text/event-stream"));
@@ -89,9 +96,11 @@ struct Events {
     stream: Arc<Stream>,
     _attending: Attending,
     reader: Reader,
-    /// What the client had, and what it was told since.
-    last_cursor: Option<u64>,
-    told_cursor: Option<u64>,
+    /// Keeps the turns, which streams of all kinds share.
+    _runs: Arc<TopicRuns>,
+    follower: Follower,
+    /// The least that the client may be told as its cursor.
+    cursor: u64,
     /// What goes out first.
     ready: Option<Bytes>,
     /// Whether the client knows that it is up to date.
@@ -99,6 +108,8 @@ struct Events {
     /// Nothing comes any more.
     over: bool,
     timer: Pin<Box<Sleep>>,
+    /// Whom the timer wakes.
+    timed: Option<Waker>,
     ends: Instant,
     heartbeat: Duration,
 }
@@ -121,52 +132,90 @@ impl Events {
         let ends = now + lifetime.mul_f64(0.9 + 0.2 * fastrand::f64());
         let heartbeat = limits.heartbeat.clamp(Duration::from_millis(1), NEVER);
         let timer = Box::pin(sleep_until((now + heartbeat).min(ends)));
+        let runs = door.0.cache.topic(stream.log().epoch(), Form::Event);
         Self {
             door,
+            follower: runs.follow(stream.log()),
+            _runs: runs,
             stream,
             _attending: attending,
             reader,
-            last_cursor,
-            told_cursor: None,
+            cursor: later_than(last_cursor),
             ready: None,
             told: false,
             over: false,
             timer,
+            timed: None,
             ends,
             heartbeat,
         }
     }
 
-    /// A run of records, and where it ends.
-    fn tell(&mut self, run: Run) -> Bytes {
-        let mut out = Vec::new();
-        data(&mut out, &run.into_bytes(), self.stream.kind.media.is_text());
-        self.control(&mut out);
-        out.into()
+    /// The records that come next, as all followers share them; `None` if there are none yet.
+    fn next_event(&mut self) -> Result<Option<Event>, Problem> {
+        let Self { door, stream, reader, follower, .. } = self;
+        let (at, seen) = (reader.at(), stream.base() + follower.seen());
+        let event = stream.told.take::<Problem>(at, seen, || {
+            let mut run = Run::new(stream.kind.media.is_json());
+            reader.fill(&mut run, door.0.config.limits.run_bytes)?;
+            if run.is_empty() {
+                return Ok(None);
+            }
+            let (to, full) = (reader.at(), run.is_full());
+            let mut out = Vec::new();
+            data(&mut out, &run.into_bytes(), stream.kind.media.is_text());
+            let data = out.len();
+            let control = control(stream, door.0.is_draining(), to, !full);
+            out.extend_from_slice(control.event(&stream.token(to)).as_bytes());
+            Ok(Some(Event { from: at, to, full, control, bytes: out.into(), data }))
+        })?;
+        if let Some(event) = &event {
+            // Until it waits again it holds no place in the log.
+            reader.go_to(event.to);
+        }
+        Ok(event)
     }
 
-    /// Writes where the client is.
-    fn control(&mut self, out: &mut Vec<u8>) {
-        // First whether it is closed, then where it ends: a closed stream does not grow.
-        let closed = self.stream.is_closed(self.door.0.is_draining());
-        let up_to_date = self.reader.is_at_tail();
-        let next = self.stream.token(self.reader.at());
-        let rest = if closed && up_to_date {
-            self.over = true;
-            "\"streamClosed\":true,\"upToDate\":true".to_owned()
-        } else {
-            let cursor = match self.told_cursor {
-                Some(told) => told.max(later_than(None)),
-                None => later_than(self.last_cursor),
-            };
-            self.told_cursor = Some(cursor);
-            let up_to_date = if up_to_date { ",\"upToDate\":true" } else { "" };
-            format!("\"streamCursor\":\"{cursor}\"{up_to_date}")
-        };
-        self.told = up_to_date;
-        let control =
-            format!("event: control\ndata:{{\"streamNextOffset\":\"{next}\",{rest}}}\n\n");
-        out.extend_from_slice(control.as_bytes());
+    /// Records, and where they end.
+    fn tell(&mut self, event: &Event) -> Bytes {
+        if !self.note(event.control) {
+            return event.bytes.clone();
+        }
+        let control = self.own(event.control).event(&self.stream.token(event.to));
+        [&event.bytes[..event.data], control.as_bytes()].concat().into()
+    }
+
+    /// Where the client is, if there is nothing new.
+    fn tell_place(&mut self) -> Bytes {
+        let at = self.reader.at();
+        let control = control(&self.stream, self.door.0.is_draining(), at, true);
+        self.note(control);
+        self.own(control).event(&self.stream.token(at)).into()
+    }
+
+    /// What the client knows when it has been told this. True if it has to be told a later cursor than
+    /// others: the one that it had, and comes back with, was as late as this already.
+    fn note(&mut self, control: Control) -> bool {
+        match control {
+            Control::Closed => {
+                (self.told, self.over) = (true, true);
+                false
+            }
+            Control::Open { up_to_date, cursor } => {
+                self.told = up_to_date;
+                let later = self.cursor > cursor;
+                self.cursor = self.cursor.max(cursor);
+                later
+            }
+        }
+    }
+
+    /// The same with this client's cursor.
+    fn own(&self, control: Control) -> Control {
+        match control {
+            Control::Open { up_to_date, .. } => Control::Open { up_to_date, cursor: self.cursor },
+            Control::Closed => control,
+        }
     }
 
     /// The next bytes; `None` at the end.
@@ -179,39 +228,47 @@ impl Events {
             if self.over || draining || Instant::now() >= self.ends {
                 return Poll::Ready(None);
             }
-            let mut run = Run::new(self.stream.kind.media.is_json());
-            let most = self.door.0.config.limits.run_bytes;
-            if self.reader.fill(&mut run, most).is_err() || self.stream.topic.is_deleted() {
+            // Who was up to date looks again when its turn comes, and not before.
+            if self.told && self.reader.hold().is_ok() && self.poll_turn(cx).is_pending() {
+                return self.poll_timer(cx);
+            }
+            let next = self.next_event();
+            if next.is_err() || self.stream.topic.is_deleted() {
                 // The next request is told why.
                 return Poll::Ready(None);
             }
-            if !run.is_empty() {
-                self.ready = Some(self.tell(run));
-                self.reader.let_go();
-                continue;
+            if let Ok(Some(event)) = next {
+                self.ready = Some(self.tell(&event));
+            } else if !self.told || self.stream.is_closed(draining) {
+                self.ready = Some(self.tell_place());
+            } else {
+                // Its publisher is about to commit it: another turn.
+                cx.waker().wake_by_ref();
+                return self.poll_timer(cx);
             }
-            if !self.told || self.stream.is_closed(draining) {
-                let mut out = Vec::new();
-                self.control(&mut out);
-                self.ready = Some(out.into());
-                continue;
-            }
-            if self.reader.poll_ready(cx).is_ready() {
-                continue;
-            }
-            return self.poll_timer(cx);
         }
+    }
+
+    fn poll_turn(&self, cx: &Context<'_>) -> Poll<()> {
+        let at = self.reader.at().saturating_sub(self.stream.base());
+        self.follower.poll_turn(cx, at)
     }
 
     /// While there is nothing to say.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        if self.timer.as_mut().poll(cx).is_pending() {
+        let known = |waker: &Waker| waker.will_wake(cx.waker());
+        let now = Instant::now();
+        if now < self.timer.deadline() && self.timed.as_ref().is_some_and(known) {
             return Poll::Pending;
         }
-        let now = Instant::now();
+        if self.timer.as_mut().poll(cx).is_pending() {
+            self.timed = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
         if now >= self.ends {
             return Poll::Ready(None);
         }
+        self.timed = None;
         self.timer.as_mut().reset((now + self.heartbeat).min(self.ends));
         // It is polled again behind the heartbeat, which registers the timer anew.
         Poll::Ready(Some(Bytes::from_static(HEARTBEAT)))
@@ -231,17 +288,40 @@ impl HttpBody for Events {
     }
 }
 
+/// What there is to say of a place that is `exhausted`: nothing was behind it when somebody looked.
+fn control(stream: &Stream, draining: bool, at: u64, exhausted: bool) -> Control {
+    // First whether it is closed, then where it ends: a closed stream does not grow.
+    let closed = stream.is_closed(draining);
+    let at_end = at >= stream.tail();
+    if closed && at_end {
+        return Control::Closed;
+    }
+    Control::Open { up_to_date: exhausted || at_end, cursor: later_than(None) }
+}
+
 /// Writes a `data` event. Text goes line by line, and every kind of line's end is one: an event cannot
 /// tell them apart, and nothing in a record may look like an event of its own.
 fn data(out: &mut Vec<u8>, bytes: &[u8], text: bool) {
     out.extend_from_slice(b"event: data\n");
     if text {
-        let text = String::from_utf8_lossy(bytes);
-        let text = text.replace("\r\n", "\n");
-        for line in text.split(['\n', '\r']) {
-            // One space is taken off by readers.
-            let space = if line.starts_with(' ') { " " } else { "" };
-            out.extend_from_slice(format!("data:{space}{line}\n").as_bytes());
+        // The lossy reading goes byte by byte: it is for what is no text.
+        let text = std::str::from_utf8(bytes)
+            .map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed);
+        out.reserve(text.len() + 256);
+        let mut rest = text.as_bytes();
+        loop {
+            let end = memchr::memchr2(b'\n', b'\r', rest);
+            let line = &rest[..end.unwrap_or(rest.len())];
+            out.extend_from_slice(b"data:");
+            if line.starts_with(b" ") {
+                // One space is taken off by readers.
+                out.push(b' ');
+            }
+            out.extend_from_slice(line);
+            out.push(b'\n');
+            let Some(end) = end else { break };
+            let long = if rest[end..].starts_with(b"\r\n") { 2 } else { 1 };
+            rest = &rest[end + long..];
         }
     } else {
         out.extend_from_slice(format!("data:{}\n", STANDARD.encode(bytes)).as_bytes());

@@ -26,6 +26,7 @@ mod read;
 mod reader;
 mod registry;
 mod stream;
+mod told;
 
 use std::sync::Arc;
 
@@ -39,6 +40,7 @@ use axum::{
 };
 
 use super::{door::Door, problem::Problem};
+use crate::access::{Grant, Right};
 
 pub(super) use registry::Streams;
 
@@ -118,7 +120,9 @@ fn is_reserved(name: &str) -> bool {
 async fn delete(
     State(door): State<Arc<Door>>,
     StreamName(name): StreamName,
+    grant: Grant,
 ) -> Result<Response, Problem> {
+    grant.check(Right::Manage, &name)?;
     door.durable.delete(&door.broker, &name)?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

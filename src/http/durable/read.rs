@@ -20,7 +20,10 @@ use super::{
     reader::{Reader, Run},
     stream::{BadPlace, Stream, token_value},
 };
-use crate::http::{answer, door::Door, problem::Problem};
+use crate::{
+    access::{Grant, Right},
+    http::{answer, door::Door, problem::Problem},
+};
 
 /// The longest that a request waits for records.
 const LONGEST_WAIT: Duration = Duration::from_secs(20);
@@ -104,7 +107,9 @@ impl Asked {
 pub(super) async fn head(
     State(door): State<Arc<Door>>,
     StreamName(name): StreamName,
+    grant: Grant,
 ) -> Result<Response, Problem> {
+    grant.check_sees(&name)?;
     let stream = door.durable.find(&door.broker, &name)?;
     let mut answer = StatusCode::OK.into_response();
     let said = answer.headers_mut();
@@ -129,13 +134,15 @@ pub(super) async fn read(
     StreamName(name): StreamName,
     uri: Uri,
     asked_headers: HeaderMap,
+    grant: Grant,
 ) -> Result<Response, Problem> {
+    grant.check(Right::Subscribe, &name)?;
     let asked = Asked::read(uri.query())?;
     let stream = door.durable.find(&door.broker, &name)?;
     let at = asked.place(&stream)?;
     let attending = stream.attend();
     if asked.live == Live::Events {
-        return live::follow(&door, stream, attending, at, asked.cursor);
+        return live::follow(&door, stream, attending, at, asked.cursor, grant);
     }
     let json = stream.kind.media.is_json();
     let mut reader = Reader::new(stream.clone(), at);
@@ -149,6 +156,7 @@ pub(super) async fn read(
             let longest = door.config.limits.longest_wait.min(LONGEST_WAIT);
             let _ = timeout(longest, poll_fn(|cx| reader.poll_ready(cx))).await;
             reader.stop_waiting();
+            door.still(&grant, Right::Subscribe, &name)?;
             reader.fill(&mut run, most)?;
         }
     }
@@ -210,10 +218,10 @@ fn check_alive(door: &Door, stream: &Stream) -> Result<(), Problem> {
 /// What caches may do. What ends at the stream's end is asked for again each time, by its tag: a
 /// cache that keeps it would hide what comes.
 fn cache_control(door: &Door, only_tail: bool, fixed: bool) -> HeaderValue {
-    let text = match (only_tail, fixed, &door.config.token) {
+    let text = match (only_tail, fixed, door.gate.is_open()) {
         (true, ..) => "no-store".to_owned(),
-        (_, true, None) => format!("public, {CACHED}"),
-        (_, true, Some(_)) => format!("private, {CACHED}"),
+        (_, true, true) => format!("public, {CACHED}"),
+        (_, true, false) => format!("private, {CACHED}"),
         _ => "no-cache".to_owned(),
     };
     HeaderValue::try_from(text).expect("plain text")

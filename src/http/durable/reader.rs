@@ -42,9 +42,10 @@ impl Reader {
         self.at >= self.stream.tail()
     }
 
-    /// Lets go of its place in the log; the next look takes one again.
-    pub(super) fn let_go(&mut self) {
+    /// Goes on at another place, and lets go of the one in the log; the next look takes one again.
+    pub(super) fn go_to(&mut self, at: u64) {
         self.cursor = None;
+        self.at = at;
     }
 
     fn place(&mut self) -> Result<&mut Place, Problem> {
@@ -69,6 +70,7 @@ impl Reader {
             match cursor.peek(limit, |batch| run.take(owner, batch, most)) {
                 Ok(Some(taken)) => {
                     cursor.advance(taken);
+                    owner.topic.count_delivered(taken as u64);
                     self.at += taken as u64;
                 }
                 Ok(None) | Err(ReadError::Closed | ReadError::TakenOver) => break,
@@ -84,6 +86,11 @@ impl Reader {
             }
         }
         Ok(())
+    }
+
+    /// Takes a place in the log, which keeps the records there until they are read.
+    pub(super) fn hold(&mut self) -> Result<(), Problem> {
+        self.place().map(|_| ())
     }
 
     /// Ready when there is something to read, an end, or an error.
@@ -121,6 +128,11 @@ impl Run {
 
     pub(super) fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    /// Whether there was more than it takes.
+    pub(super) fn is_full(&self) -> bool {
+        self.full
     }
 
     /// What there is to tell: the bytes, or an array of the values.

@@ -24,6 +24,7 @@ use axum::http::HeaderValue;
 use super::{
     headers::{Lifetime, Media},
     producers::Producers,
+    told::Told,
 };
 use crate::{broker::Topic, http::door::Count, log::Log};
 
@@ -66,6 +67,8 @@ pub(super) struct Stream {
     used: Mutex<Instant>,
     /// Requests that wait for records now.
     attending: AtomicUsize,
+    /// The newest event, for those who follow.
+    pub(super) told: Told,
     /// All producers of all streams.
     producers: Arc<Count>,
 }
@@ -111,6 +114,7 @@ impl Stream {
             closed: AtomicBool::new(false),
             used: Mutex::new(Instant::now()),
             attending: AtomicUsize::new(0),
+            told: Told::default(),
             producers,
         }
     }
@@ -292,7 +296,9 @@ pub(super) struct Attending(Arc<Stream>);
 impl Drop for Attending {
     fn drop(&mut self) {
         self.0.touch();
-        self.0.attending.fetch_sub(1, Ordering::Relaxed);
+        if self.0.attending.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.told.forget();
+        }
     }
 }
 

@@ -3,8 +3,10 @@
 use super::ceiling::Ceiling;
 use super::compare::args::CompareArgs;
 use super::compare::relay::RelayArgs;
+use super::hostile::args::{HostileArgs, HostileClientsArgs};
 use super::run::Plan;
 use super::source::Amount;
+use super::sse::args::SseArgs;
 use crate::args::OverflowArg;
 use crate::units::{format_duration, format_size, parse_duration, parse_size};
 use clap::{Args, Subcommand};
@@ -36,12 +38,19 @@ pub(crate) enum Mode {
     Soak(SoakArgs),
     /// This server beside others: NATS, Redis pub/sub and streams, JetStream, the machine's limit
     Compare(CompareArgs),
+    /// Server-Sent Events to many clients, beside other servers of the Durable Streams protocol
+    Sse(SseArgs),
+    /// The binary door alone, and beside bad clients of every kind on the HTTP door
+    Hostile(HostileArgs),
     /// A loop that reads and writes to all: a rival of `compare`
     #[command(hide = true)]
     Relay(RelayArgs),
     /// The other half of `idle`
     #[command(hide = true)]
     IdleSubscribers(IdleSubscribersArgs),
+    /// The other half of `hostile`
+    #[command(hide = true)]
+    HostileClients(HostileClientsArgs),
 }
 
 /// What every mode takes.
@@ -106,7 +115,7 @@ fn parse_segment(text: &str) -> Result<u32, String> {
     u32::try_from(parse_size(text)?).map_err(|_| "a segment has less than 4GiB".into())
 }
 
-fn parse_count(text: &str) -> Result<usize, String> {
+pub(super) fn parse_count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..=1_000_000) => Ok(count),
         _ => Err("give a number from 1 to 1000000".into()),
@@ -134,23 +143,30 @@ fn parse_minutes(text: &str) -> Result<f64, String> {
     }
 }
 
-fn parse_seconds(text: &str) -> Result<f64, String> {
+pub(super) fn parse_seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
         _ => Err("give seconds, at most a day".into()),
     }
 }
 
+/// What is delivered, and to how many.
 #[derive(Debug, Args)]
-pub(crate) struct FanoutArgs {
-    #[command(flatten)]
-    pub(crate) common: Common,
+pub(crate) struct Fan {
     /// Subscribers
     #[arg(long, value_name = "N", default_value = "100", value_parser = parse_count)]
     pub(crate) subs: usize,
     /// Bytes of a record
     #[arg(long, value_name = "SIZE", default_value = "64", value_parser = parse_record)]
     pub(crate) size: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FanoutArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(flatten)]
+    pub(crate) fan: Fan,
     /// Records of each run [default: as many as make 4GiB of deliveries]
     #[arg(long, value_name = "M", conflicts_with = "seconds")]
     pub(crate) records: Option<u64>,

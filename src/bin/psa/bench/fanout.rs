@@ -31,7 +31,7 @@ fn amount(records: Option<u64>, seconds: Option<f64>, subs: usize, size: usize) 
 /// Deliveries through a server, and the ceiling in the same run.
 pub(crate) fn fanout(config: &Config, args: &FanoutArgs) -> Result {
     let common = &args.common;
-    let amount = amount(args.records, args.seconds, args.subs, args.size);
+    let amount = amount(args.records, args.seconds, args.fan.subs, args.fan.size);
     let settings = Settings {
         overflow: Some(Overflow::Block),
         retention: Some(Retention::Nothing),
@@ -40,11 +40,11 @@ pub(crate) fn fanout(config: &Config, args: &FanoutArgs) -> Result {
     };
     let plan = Plan {
         settings,
-        subscribers: args.subs,
+        subscribers: args.fan.subs,
         stalled: 0,
         pause: None,
-        size: args.size,
-        batch: args.batch.unwrap_or_else(|| usual_batch(args.size)),
+        size: args.fan.size,
+        batch: args.batch.unwrap_or_else(|| usual_batch(args.fan.size)),
         amount,
         pace: None,
         one_by_one: false,
@@ -55,8 +55,8 @@ pub(crate) fn fanout(config: &Config, args: &FanoutArgs) -> Result {
     let warm = plan.run(&mut rig, "warming up", || ())?;
     let chunk = args.chunk.unwrap_or_else(|| warm.chunk());
     let ceiling = Ceiling {
-        subscribers: args.subs,
-        size: args.size,
+        subscribers: args.fan.subs,
+        size: args.fan.size,
         chunk,
         amount,
         readers: common.threads(),
@@ -72,8 +72,8 @@ pub(crate) fn fanout(config: &Config, args: &FanoutArgs) -> Result {
         limits.push(measure()?);
     }
     let mut report = Report::new("fanout", args.describe(&plan, chunk));
-    summarise(&mut report, &runs, &limits, args.size);
-    report.set("subscribers", args.subs);
+    summarise(&mut report, &runs, &limits, args.fan.size);
+    report.set("subscribers", args.fan.subs);
     report.usage(&runs);
     report.print(common.json)
 }

@@ -23,6 +23,7 @@ mod ceiling;
 mod compare;
 pub(crate) mod facts;
 mod fanout;
+mod hostile;
 mod idle;
 mod latency;
 mod publish;
@@ -35,6 +36,7 @@ mod run;
 pub(crate) mod server;
 mod soak;
 mod source;
+mod sse;
 mod verify;
 mod wire;
 
@@ -72,6 +74,12 @@ pub(crate) fn run(config: &Config, args: BenchArgs, named: bool) -> Result {
             soak::soak(config, &args)
         }
         Mode::Compare(args) => compare::compare(config, &args),
+        Mode::Sse(args) => sse::sse(&args),
+        Mode::Hostile(mut args) => {
+            args.common.named = named;
+            hostile::hostile(&args)
+        }
+        Mode::HostileClients(args) => hostile::clients::clients(&args),
         Mode::Relay(args) => compare::relay::relay(&args),
         Mode::IdleSubscribers(args) => idle::subscribers(config, &args),
     }

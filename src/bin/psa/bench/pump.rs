@@ -41,11 +41,16 @@ pub(crate) struct Window {
 }
 
 /// How often a publisher that is too far ahead looks again.
-const LOOK: Duration = Duration::from_micros(50);
+pub(crate) const LOOK: Duration = Duration::from_micros(50);
 
 impl Window {
+    /// Whether those that read are too far behind for `first` records to be sent.
+    pub(crate) fn is_full(&self, first: u64) -> bool {
+        first * self.readers > self.delivered.load(Ordering::Relaxed) + self.records
+    }
+
     fn wait(&self, first: u64) {
-        while first * self.readers > self.delivered.load(Ordering::Relaxed) + self.records {
+        while self.is_full(first) {
             std::thread::sleep(LOOK);
         }
     }

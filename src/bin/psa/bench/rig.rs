@@ -37,10 +37,19 @@ impl Rig {
             all.extend(common.serve.iter().cloned());
             Some(OwnServer::start(&all)?)
         };
-        let (address, token) = match &own {
-            Some(own) => (own.address().to_owned(), String::new()),
-            None => (config.text(Key::Server), config.token()?.unwrap_or_default()),
-        };
+        match own {
+            Some(own) => Self::over(own, ""),
+            None => Self::at(None, config.text(Key::Server), config.token()?.unwrap_or_default()),
+        }
+    }
+
+    /// Takes a server of our own that asks for this token.
+    pub(crate) fn over(own: OwnServer, token: &str) -> Result<Rig> {
+        let address = own.address().to_owned();
+        Self::at(Some(own), address, token.to_owned())
+    }
+
+    fn at(own: Option<OwnServer>, address: String, token: String) -> Result<Rig> {
         let runtime = connect::runtime()?;
         let mut builder = Client::builder(address.clone()).name("psa bench");
         if !token.is_empty() {

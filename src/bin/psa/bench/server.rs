@@ -18,7 +18,7 @@ pub(crate) struct OwnServer {
     child: Child,
     address: String,
     /// Kept open: the server must not find its output gone.
-    _stdout: BufReader<ChildStdout>,
+    stdout: BufReader<ChildStdout>,
 }
 
 impl OwnServer {
@@ -51,12 +51,29 @@ impl OwnServer {
                 Ok(_) => Error::failed("start a server", "it ended before it listened"),
             });
         };
-        Ok(OwnServer { child, address, _stdout: stdout })
+        Ok(OwnServer { child, address, stdout })
     }
 
     /// Where it listens.
     pub(crate) fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Where its HTTP door listens, if the flags asked for one. To be asked once, and before anything
+    /// else it says is of interest.
+    pub(crate) fn http_address(&mut self) -> Result<String> {
+        loop {
+            let mut line = String::new();
+            match self.stdout.read_line(&mut line) {
+                Err(error) => return Err(cannot(&error)),
+                Ok(0) => return Err(Error::failed("start a server", "it has no HTTP door")),
+                Ok(_) => {}
+            }
+            let address = line.split_once("curl -N http://").map(|(_, behind)| behind);
+            if let Some((address, _)) = address.and_then(|address| address.split_once('/')) {
+                return Ok(address.to_owned());
+            }
+        }
     }
 
     /// Its process.

@@ -13,6 +13,7 @@ pub(crate) struct SettingFlags(pub(crate) Vec<(Key, String)>);
 /// The flags that every command has, which `clap` knows as global arguments.
 fn is_global(setting: &Setting) -> bool {
     matches!(setting.key, Key::Server | Key::Token | Key::TokenFile)
+        || setting.section() == "connect"
 }
 
 fn own() -> impl Iterator<Item = &'static Setting> {
@@ -63,6 +64,8 @@ fn words(kind: Kind) -> String {
 fn heading(section: &str) -> &'static str {
     match section {
         "http" => "The HTTP door",
+        "access" => "Access",
+        "tls" => "TLS",
         "log" => "Log",
         "topic" => "Topics that are created without settings of their own",
         "limit" => "Limits",

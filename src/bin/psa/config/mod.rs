@@ -242,7 +242,24 @@ impl Config {
         {
             return Err(self.clash(Key::TopicSegment, Key::TopicMemory));
         }
+        for (one, other) in
+            [(Key::TlsCertificate, Key::TlsPrivate), (Key::ConnectCert, Key::ConnectPrivate)]
+        {
+            self.needs(one, other)?;
+            self.needs(other, one)?;
+        }
+        self.needs(Key::TlsClientCa, Key::TlsCertificate)?;
         self.check_public()
+    }
+
+    /// A value that is of use only beside another one.
+    fn needs(&self, one: Key, other: Key) -> Result<(), ConfigError> {
+        if *self.value(one) == Value::Unset || *self.value(other) != Value::Unset {
+            return Ok(());
+        }
+        let name = |key: Key| SETTINGS[key as usize].name;
+        let why = format!("{} is set and {} is not", name(one), name(other));
+        Err(ConfigError::new(self.origin(one), why).hint("give both"))
     }
 
     /// Two values that do not fit together; the place is that of the one that somebody set.
@@ -275,7 +292,7 @@ impl Config {
                 Ok(address) => !is_loopback(address.ip()),
                 Err(_) => false,
             };
-            if public && !self.has_token() && !self.switch(Key::AllowPublic) {
+            if public && !self.asks_for_token() && !self.switch(Key::AllowPublic) {
                 return Err(ConfigError::new(
                     self.origin(listen),
                     format!(
@@ -283,7 +300,9 @@ impl Config {
                         self.text(listen)
                     ),
                 )
-                .hint("set PSA_TOKEN or --token-file, or say --allow-public-without-token"));
+                .hint(
+                    "set PSA_TOKEN, --token-file or --access-file, or say --allow-public-without-token",
+                ));
             }
         }
         Ok(())
@@ -352,6 +371,11 @@ impl Config {
     /// Whether a token or a token file is set.
     pub(crate) fn has_token(&self) -> bool {
         *self.value(Key::Token) != Value::Unset || *self.value(Key::TokenFile) != Value::Unset
+    }
+
+    /// Whether a server with this configuration lets in only those who have a token.
+    pub(crate) fn asks_for_token(&self) -> bool {
+        self.has_token() || *self.value(Key::AccessFile) != Value::Unset
     }
 
     /// The token, from its file if there is one.

@@ -30,7 +30,8 @@ impl Setting {
 
     /// The flag without its dashes: `limit.memory` is `limit-memory`.
     pub(crate) fn flag(&self) -> String {
-        self.name.replace(['.', '_'], "-")
+        // What concerns the connection is short, as every command has it.
+        self.name.trim_start_matches("connect.").replace(['.', '_'], "-")
     }
 
     /// The section in the file, empty for the top.
@@ -84,6 +85,8 @@ settings! {
         "Origins whose pages may use the HTTP door from a browser, with commas between them; `*` is every one.";
     HttpHosts, "http.hosts", Kind::Words, "",
         "Names, besides localhost and IP addresses, under which an HTTP door without a token may be addressed.";
+    HttpTokenInQuery, "http.token_in_query", Kind::Switch, "false",
+        "A token may also stand in the address, as `access_token`: for EventSource, which can send no header.";
     HttpConnections, "http.connections", Kind::Count { min: 1, max: MANY }, "10000",
         "HTTP connections at a time, and event streams at a time.";
     HttpAppendWait, "http.append_wait", Kind::Wait { min: Duration::ZERO, max: DAY, none: "" }, "5s",
@@ -96,6 +99,26 @@ settings! {
         "How long an event stream lives before its client connects again and goes on, more or less a tenth.";
     HttpCache, "http.cache", Kind::Size { min: 0, max: TIB, none: "" }, "64MiB",
         "Memory for encoded events that event streams share, all topics together.";
+    AccessFile, "access.file", Kind::Path, "",
+        "A file of tokens, each with rights of its own, beside the shared token; read again at SIGHUP.";
+    TlsCertificate, "tls.certificate", Kind::Path, "",
+        "The certificate of `psa serve`, PEM: with it, both doors speak TLS and nothing else; read again at SIGHUP.";
+    TlsPrivate, "tls.key", Kind::Path, "",
+        "The certificate's private key, PEM.";
+    TlsClientCa, "tls.client_ca", Kind::Path, "",
+        "Authorities, PEM, of which every client must have a certificate.";
+    TlsHandshakes, "tls.handshakes", Kind::Count { min: 1, max: MANY }, "1024",
+        "Handshakes that each door computes at a time; more wait for their turn.";
+    ConnectTls, "connect.tls", Kind::Switch, "false",
+        "The client commands speak TLS.";
+    ConnectCa, "connect.ca", Kind::Path, "",
+        "Authorities, PEM, that the client commands trust in place of the system's; turns TLS on.";
+    ConnectCert, "connect.cert", Kind::Path, "",
+        "The client commands' own certificate, PEM, for servers that ask for one; turns TLS on.";
+    ConnectPrivate, "connect.key", Kind::Path, "",
+        "The private key of that certificate, PEM.";
+    ConnectServerName, "connect.server_name", Kind::Text, "",
+        "The name that the server's certificate must have, if it is not the host in `server`.";
     LogLevel, "log.level", Kind::Filter, "info",
         "What is logged: error, warn, info, debug, trace, or a list such as `info,psa::server=debug`.";
     LogFormat, "log.format", Kind::Choice(&["text", "json"]), "text",

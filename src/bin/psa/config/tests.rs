@@ -94,8 +94,9 @@ fn file_errors_name_their_line() {
         ("memory = 1", "psa.toml:1: unknown key `memory`; did you mean `topic.memory`?"),
         (
             "certificate = 1",
-            "psa.toml:1: unknown key `certificate`; `psa config` lists the settings",
+            "psa.toml:1: unknown key `certificate`; did you mean `tls.certificate`?",
         ),
+        ("watermelon = 1", "psa.toml:1: unknown key `watermelon`; `psa config` lists the settings"),
         (
             "[limit]\nmemory = '1M'",
             "psa.toml:2: limit.memory: `M` can mean two units: write 1MiB or 1MB",
@@ -214,6 +215,7 @@ fn a_public_address_needs_a_token() {
         let error = line(with_env(&[("PSA_LISTEN", public)]).unwrap_err());
         assert!(error.contains("no token is set; set PSA_TOKEN"), "{error}");
         with_env(&[("PSA_LISTEN", public), ("PSA_TOKEN", "x")]).unwrap();
+        with_env(&[("PSA_LISTEN", public), ("PSA_ACCESS_FILE", "x")]).unwrap();
         with_env(&[("PSA_LISTEN", public), ("PSA_ALLOW_PUBLIC_WITHOUT_TOKEN", "true")]).unwrap();
     }
     let error = line(with_env(&[("PSA_HTTP_LISTEN", "0.0.0.0:9854")]).unwrap_err());

@@ -15,6 +15,8 @@ pub(crate) enum Kind {
     Words,
     /// A text that is never shown.
     Secret,
+    /// Any text on one line.
+    Text,
     /// true or false.
     Switch,
     /// A plain number.
@@ -121,6 +123,10 @@ impl Kind {
             Kind::Path => Value::Text(text.into()),
             Kind::Words => Value::Text(check_words(text)?),
             Kind::Secret => Value::Text(check_secret(text)?),
+            Kind::Text if text.is_empty() || text.contains(char::is_control) => {
+                return Err("expected a text on one line".into());
+            }
+            Kind::Text => Value::Text(text.into()),
             Kind::Switch => Value::Switch(parse_switch(text)?),
             Kind::Count { .. } => {
                 let digits = text.trim().replace('_', "");
@@ -174,7 +180,7 @@ impl Kind {
             Kind::Address => "an address such as 127.0.0.1:9853",
             Kind::Path => "a file name",
             Kind::Words => "words with commas between them",
-            Kind::Secret => "a text",
+            Kind::Secret | Kind::Text => "a text",
             Kind::Switch => "true or false",
             Kind::Count { .. } => "a whole number",
             Kind::Size { .. } => "a size such as 64MiB",
@@ -192,6 +198,7 @@ impl Kind {
             Kind::Path => "FILE",
             Kind::Words => "WORD,…",
             Kind::Secret => "TOKEN",
+            Kind::Text => "TEXT",
             Kind::Switch => "BOOL",
             Kind::Count { .. } => "COUNT",
             Kind::Size { .. } => "SIZE",

@@ -12,6 +12,16 @@ pub(crate) struct CompareArgs {
     /// Cells to measure, by name or the beginning of one, as `fanout` or `latency-100` [default: all]
     #[arg(long, value_delimiter = ',', value_name = "CELL,...")]
     pub(crate) cells: Vec<String>,
+    #[command(flatten)]
+    pub(crate) suite: SuiteArgs,
+    /// Measure nothing: print the cells' names
+    #[arg(long, conflicts_with_all = ["out", "report"])]
+    pub(crate) list: bool,
+}
+
+/// What every comparison with rivals can be told.
+#[derive(Debug, Args)]
+pub(crate) struct SuiteArgs {
     /// Rounds: times that each contender of a cell is measured, in turns [default: 5; 1 with --quick]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) runs: Option<u32>,
@@ -21,7 +31,7 @@ pub(crate) struct CompareArgs {
     /// Small cells, which show that the suite works and measure nothing
     #[arg(long)]
     pub(crate) quick: bool,
-    /// Threads that read, and that write the ceiling's bytes [default: one for each processor]
+    /// Threads that read, and that write a ceiling's bytes [default: one for each processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) threads: Option<u32>,
     /// Write every figure as JSON into a file [default: standard output]
@@ -33,7 +43,4 @@ pub(crate) struct CompareArgs {
     /// Put the tables into this document instead, between its marks
     #[arg(long, value_name = "FILE", requires = "report")]
     pub(crate) into: Option<PathBuf>,
-    /// Measure nothing: print the cells' names
-    #[arg(long, conflicts_with_all = ["out", "report"])]
-    pub(crate) list: bool,
 }

@@ -2,6 +2,7 @@
 
 use super::peer::Limits;
 use super::rival::Rival;
+use super::summary::Subject;
 
 /// What a cell asks.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -106,6 +107,16 @@ impl Cell {
             Kind::Stalled { .. } => "stalled",
             Kind::Replay { .. } => "replay",
             Kind::Idle => "idle",
+        }
+    }
+
+    /// What reports say of it.
+    pub(crate) fn subject(&self) -> Subject {
+        Subject {
+            name: self.name(),
+            kind: self.kind(),
+            subscribers: self.subscribers,
+            size: self.size,
         }
     }
 

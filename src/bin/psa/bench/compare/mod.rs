@@ -23,18 +23,18 @@ mod bars;
 mod cells;
 mod check;
 mod contender;
-mod drive;
+pub(crate) mod drive;
 mod measure;
 mod peer;
-mod plain;
-mod probe;
-mod process;
+pub(crate) mod plain;
+pub(crate) mod probe;
+pub(crate) mod process;
 mod publisher;
 pub(crate) mod relay;
 mod report;
 mod rival;
 mod streams;
-mod summary;
+pub(crate) mod summary;
 
 use crate::bench::facts;
 use crate::config::Config;
@@ -45,38 +45,40 @@ use measure::{Contender, Scale};
 use probe::{Probe, Reading};
 use rival::Rival;
 use serde_json::{Map, Value, json};
+use std::path::Path;
 use std::time::{Instant, SystemTime};
 
 /// Rounds of the cells whose runs are long, at most.
 const LONG: u32 = 3;
 
 /// One contender's turn.
-struct Turn {
-    entry: Entry,
-    round: u32,
-    figures: Map<String, Value>,
-    before: Reading,
-    after: Reading,
+pub(crate) struct Turn {
+    pub(crate) name: String,
+    pub(crate) round: u32,
+    pub(crate) figures: Map<String, Value>,
+    pub(crate) before: Reading,
+    pub(crate) after: Reading,
     /// What others had of the processors meanwhile, from 0 to 1.
-    others: Option<f64>,
+    pub(crate) others: Option<f64>,
 }
 
 /// What others do with the processors while one is measured.
-struct Others {
+pub(crate) struct Others {
     busy: f64,
     ours: f64,
     began: Instant,
 }
 
 impl Others {
-    fn start(contender: &Contender<'_>) -> Option<Others> {
-        let ours = facts::own_and_ended()? + contender.server_cpu();
+    /// `server` is the processor time of the server that is measured, so far.
+    pub(crate) fn start(server: f64) -> Option<Others> {
+        let ours = facts::own_and_ended()? + server;
         Some(Others { busy: facts::busy()?, ours, began: Instant::now() })
     }
 
     /// Their part of all processors since then.
-    fn share(&self, contender: &Contender<'_>) -> Option<f64> {
-        let now = Others::start(contender)?;
+    pub(crate) fn share(&self, server: f64) -> Option<f64> {
+        let now = Others::start(server)?;
         let theirs = (now.busy - self.busy) - (now.ours - self.ours);
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let all = (now.began - self.began).as_secs_f64() * cores as f64;
@@ -84,24 +86,29 @@ impl Others {
     }
 }
 
+/// Prints the tables of a file of figures, or puts them into a document.
+pub(crate) fn tell(file: &Path, into: Option<&Path>) -> Result {
+    let text =
+        std::fs::read_to_string(file).map_err(|error| Error::file(file.display(), &error))?;
+    let figures = serde_json::from_str(&text)
+        .map_err(|error| Error::failed(format!("read {}", file.display()), error))?;
+    let tables = report::markdown(&figures);
+    let Some(document) = into else {
+        return crate::print(tables.as_bytes());
+    };
+    let fail = |error: &std::io::Error| Error::file(document.display(), error);
+    let text = std::fs::read_to_string(document).map_err(|error| fail(&error))?;
+    let text = report::place(&text, &tables).ok_or_else(|| {
+        let why = format!("it has no `{}` with `{}` behind it", report::BEGIN, report::END);
+        Error::failed(document.display(), why)
+    })?;
+    std::fs::write(document, text).map_err(|error| fail(&error))
+}
+
 /// Measures, or prints what was measured.
 pub(crate) fn compare(config: &Config, args: &CompareArgs) -> Result {
-    if let Some(file) = &args.report {
-        let text =
-            std::fs::read_to_string(file).map_err(|error| Error::file(file.display(), &error))?;
-        let figures = serde_json::from_str(&text)
-            .map_err(|error| Error::failed(format!("read {}", file.display()), error))?;
-        let tables = report::markdown(&figures);
-        let Some(document) = &args.into else {
-            return crate::print(tables.as_bytes());
-        };
-        let fail = |error: &std::io::Error| Error::file(document.display(), error);
-        let text = std::fs::read_to_string(document).map_err(|error| fail(&error))?;
-        let text = report::place(&text, &tables).ok_or_else(|| {
-            let why = format!("it has no `{}` with `{}` behind it", report::BEGIN, report::END);
-            Error::failed(document.display(), why)
-        })?;
-        return std::fs::write(document, text).map_err(|error| fail(&error));
+    if let Some(file) = &args.suite.report {
+        return tell(file, args.suite.into.as_deref());
     }
     let cells = chosen(args)?;
     if args.list {
@@ -120,7 +127,7 @@ pub(crate) fn compare(config: &Config, args: &CompareArgs) -> Result {
 }
 
 /// Says something on standard error.
-fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     use std::io::Write;
     // Nobody may be there to read it.
     let _ = writeln!(std::io::stderr(), "{line}");
@@ -128,7 +135,7 @@ fn say(line: &str) {
 
 /// The cells that were asked for.
 fn chosen(args: &CompareArgs) -> Result<Vec<Cell>> {
-    let all = cells::all(args.quick);
+    let all = cells::all(args.suite.quick);
     if args.cells.is_empty() {
         return Ok(all);
     }
@@ -196,10 +203,16 @@ impl<'a> Suite<'a> {
         missing: Vec<String>,
     ) -> Result<Suite<'a>> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let seconds = args.seconds.unwrap_or(if args.quick { 0.1 } else { 1.0 }).clamp(0.01, 60.0);
-        let scale =
-            Scale { seconds, threads: args.threads.map_or(cores, |threads| threads as usize) };
-        let runs = args.runs.unwrap_or(if args.quick { 1 } else { 5 });
+        let seconds = args
+            .suite
+            .seconds
+            .unwrap_or(if args.suite.quick { 0.1 } else { 1.0 })
+            .clamp(0.01, 60.0);
+        let scale = Scale {
+            seconds,
+            threads: args.suite.threads.map_or(cores, |threads| threads as usize),
+        };
+        let runs = args.suite.runs.unwrap_or(if args.suite.quick { 1 } else { 5 });
         let mut versions = Map::new();
         for rival in rivals {
             let version = match rival.installed() {
@@ -218,7 +231,7 @@ impl<'a> Suite<'a> {
             "versions": versions,
             "missing": missing,
             "config": {
-                "quick": args.quick, "runs": runs, "seconds": seconds, "threads": scale.threads,
+                "quick": args.suite.quick, "runs": runs, "seconds": seconds, "threads": scale.threads,
             },
         });
         let Value::Object(head) = head else { return Err(Error::failed("compare", "no head")) };
@@ -270,15 +283,16 @@ impl<'a> Suite<'a> {
                 let entry = contender.entry;
                 let title = format!("{name}, round {} of {runs}, {}", round + 1, entry.name());
                 let before = self.probe.read()?;
-                let others = Others::start(contender);
+                let others = Others::start(contender.server_cpu());
                 let run = contender.run(&title);
-                let others = others.and_then(|others| others.share(contender));
+                let others = others.and_then(|others| others.share(contender.server_cpu()));
                 let after = self.probe.read()?;
                 self.readings.extend([before, after]);
                 match run {
                     Ok(mut figures) => {
                         figures.insert("load".into(), facts::load().into());
-                        turns.push(Turn { entry, round, figures, before, after, others });
+                        let name = entry.name();
+                        turns.push(Turn { name, round, figures, before, after, others });
                     }
                     Err(error) => {
                         contender.restart();
@@ -287,7 +301,7 @@ impl<'a> Suite<'a> {
                 }
             }
         }
-        say(&summary::line(cell, &turns));
+        say(&summary::line(&cell.subject(), &turns));
         self.cells.push((*cell, turns));
         Ok(())
     }
@@ -310,7 +324,8 @@ impl<'a> Suite<'a> {
         all.insert("probe_usual".into(), json!(usual.map(Reading::describe)));
         all.insert("seconds".into(), self.began.elapsed().as_secs_f64().into());
         all.insert("errors".into(), json!(self.errors));
-        let cells = self.cells.iter().map(|(cell, turns)| summary::describe(cell, turns, usual));
+        let cells =
+            self.cells.iter().map(|(cell, turns)| summary::describe(&cell.subject(), turns, usual));
         all.insert("cells".into(), cells.collect());
         Value::Object(all)
     }
@@ -318,7 +333,7 @@ impl<'a> Suite<'a> {
     /// Writes it into the file, or at the end to standard output.
     fn write(&self, last: bool) -> Result {
         let text = format!("{:#}\n", self.figures());
-        match &self.args.out {
+        match &self.args.suite.out {
             Some(file) => {
                 std::fs::write(file, text).map_err(|error| Error::file(file.display(), &error))
             }

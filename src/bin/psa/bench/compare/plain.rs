@@ -63,6 +63,14 @@ impl Plain {
         }
     }
 
+    /// So many bytes.
+    pub(crate) fn exactly(&mut self, count: usize) -> Result<Vec<u8>> {
+        while self.input.len() < count {
+            self.more()?;
+        }
+        Ok(self.input.drain(..count).collect())
+    }
+
     fn more(&mut self) -> Result {
         let mut scratch = [0; 4096];
         match self.stream.read(&mut scratch).map_err(|error| lost(&error))? {

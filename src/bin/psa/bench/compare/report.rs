@@ -68,7 +68,8 @@ impl<'a> CellView<'a> {
 }
 
 /// In which order contenders stand.
-const ORDER: [&str; 7] = ["psa", "ceiling", "relay", "nats", "redis", "streams", "jetstream"];
+const ORDER: [&str; 8] =
+    ["psa", "ceiling", "relay", "nats", "redis", "streams", "jetstream", "ds-"];
 
 /// A column: its title, and what it shows of a contender.
 struct Column {
@@ -129,6 +130,7 @@ const SERVER_RATIO: Column = against!("psa's to it", "server_cpu_ns_per_delivery
 const CLIENT: Column = column!("generator's", "client_cpu_ns_per_delivery", nanos);
 const SHARE: Column = column!("generator's share", "client_cpu_share", percent);
 const PEAK: Column = column!("server's peak memory", "server_peak_rss_bytes", size);
+const FAULTS: Column = column!("lost, repeated, corrupt", "faults", |count| format!("{count:.0}"));
 const RUNS: Column = Column { title: "runs", show: |cell, name| Some(cell.runs(name)) };
 
 /// A kind of cells: its heading and its columns.
@@ -192,6 +194,35 @@ fn columns(kind: &str) -> (&'static str, Vec<Column>) {
                 RUNS,
             ],
         ),
+        "sse" => (
+            "Fan-out over Server-Sent Events",
+            vec![
+                column!("deliveries", "deliveries_per_s", rate),
+                against!("psa's rate to it", "deliveries_per_s"),
+                SERVER,
+                SERVER_RATIO,
+                CLIENT,
+                column!("records in an event", "records_per_chunk", |count| format!("{count:.1}")),
+                PEAK,
+                FAULTS,
+                RUNS,
+            ],
+        ),
+        "sse-latency" => (
+            "Latency over Server-Sent Events, from the scheduled time",
+            vec![
+                column!("p50", "p50_us", millis),
+                column!("p99", "p99_us", millis),
+                against!("psa's p50 to it", "p50_us"),
+                against!("psa's p99 to it", "p99_us"),
+                column!("of it the generator's lateness, p99", "late_p99_us", millis),
+                SERVER,
+                SERVER_RATIO,
+                PEAK,
+                FAULTS,
+                RUNS,
+            ],
+        ),
         _ => (
             "Idle subscribers",
             vec![
@@ -207,6 +238,10 @@ fn columns(kind: &str) -> (&'static str, Vec<Column>) {
     }
 }
 
+/// In which order kinds of cells stand.
+const KINDS: [&str; 8] =
+    ["fanout", "burst", "latency", "stalled", "replay", "idle", "sse", "sse-latency"];
+
 /// Writing into a `String` cannot fail.
 macro_rules! push {
     ($out:expr, $($arg:tt)*) => {
@@ -221,7 +256,7 @@ pub(crate) fn markdown(figures: &Value) -> String {
     let cells: Vec<CellView<'_>> =
         figures["cells"].as_array().unwrap_or(&empty).iter().map(CellView).collect();
     head(&mut out, figures);
-    for kind in ["fanout", "burst", "latency", "stalled", "replay", "idle"] {
+    for kind in KINDS {
         let of_kind: Vec<_> = cells.iter().filter(|cell| cell.text("kind") == kind).collect();
         if of_kind.is_empty() {
             continue;

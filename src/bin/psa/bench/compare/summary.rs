@@ -1,7 +1,6 @@
 //! From turns to figures: each cell's medians, and how `psa` stands to each of the others, round by round.
 
 use super::Turn;
-use super::cells::Cell;
 use super::probe::{Reading, has_drifted};
 use crate::bench::report::{Spread, rate};
 use serde_json::{Map, Value, json};
@@ -10,11 +9,21 @@ use std::collections::BTreeMap;
 /// What others may have of the processors before a run counts as drifted.
 const OTHERS: f64 = 0.1;
 
+/// What is known of a cell before it is measured.
+#[derive(Clone, Debug)]
+pub(crate) struct Subject {
+    pub(crate) name: String,
+    pub(crate) kind: &'static str,
+    pub(crate) subscribers: usize,
+    /// Bytes of a record.
+    pub(crate) size: usize,
+}
+
 /// The figure that a cell is about: its name, and whether more is better.
 pub(crate) fn primary(kind: &str) -> (&'static str, bool) {
     match kind {
         "burst" => ("seconds", false),
-        "latency" => ("p99_us", false),
+        "latency" | "sse-latency" => ("p99_us", false),
         "stalled" => ("kept", true),
         "idle" => ("bytes_per_subscriber", false),
         _ => ("deliveries_per_s", true),
@@ -39,20 +48,20 @@ fn spreads<'a>(runs: impl Iterator<Item = &'a Map<String, Value>>) -> Value {
 }
 
 /// One cell with all that is known of it.
-pub(crate) fn describe(cell: &Cell, turns: &[Turn], usual: Option<Reading>) -> Value {
+pub(crate) fn describe(cell: &Subject, turns: &[Turn], usual: Option<Reading>) -> Value {
     let drifted = |turn: &Turn| {
         turn.others.is_some_and(|share| share > OTHERS)
             || usual.is_some_and(|usual| has_drifted(turn.before, turn.after, usual))
     };
     let mut names: Vec<String> = Vec::new();
     for turn in turns {
-        if !names.contains(&turn.entry.name()) {
-            names.push(turn.entry.name());
+        if !names.contains(&turn.name) {
+            names.push(turn.name.clone());
         }
     }
     let (mut contenders, mut ratios) = (Map::new(), Map::new());
     for name in &names {
-        let own = || turns.iter().filter(|turn| turn.entry.name() == *name);
+        let own = || turns.iter().filter(|turn| turn.name == *name);
         let count = own().filter(|turn| drifted(turn)).count();
         contenders.insert(
             name.clone(),
@@ -68,8 +77,7 @@ pub(crate) fn describe(cell: &Cell, turns: &[Turn], usual: Option<Reading>) -> V
         // Of two runs that stood beside each other.
         let pairs: Vec<Map<String, Value>> = own()
             .filter_map(|turn| {
-                let is_ours =
-                    |other: &&Turn| other.entry.name() == "psa" && other.round == turn.round;
+                let is_ours = |other: &&Turn| other.name == "psa" && other.round == turn.round;
                 let ours = turns.iter().find(is_ours)?;
                 let ratio = |key: &String| {
                     let (ours, theirs) = (figure(ours, key)?, figure(turn, key)?);
@@ -82,10 +90,10 @@ pub(crate) fn describe(cell: &Cell, turns: &[Turn], usual: Option<Reading>) -> V
             ratios.insert(name.clone(), spreads(pairs.iter()));
         }
     }
-    let (key, more_is_better) = primary(cell.kind());
+    let (key, more_is_better) = primary(cell.kind);
     let runs = turns.iter().map(|turn| {
         let mut run = turn.figures.clone();
-        run.insert("contender".into(), turn.entry.name().into());
+        run.insert("contender".into(), turn.name.clone().into());
         run.insert("round".into(), turn.round.into());
         run.insert("probe_before".into(), turn.before.describe());
         run.insert("probe_after".into(), turn.after.describe());
@@ -94,8 +102,8 @@ pub(crate) fn describe(cell: &Cell, turns: &[Turn], usual: Option<Reading>) -> V
         Value::Object(run)
     });
     json!({
-        "name": cell.name(),
-        "kind": cell.kind(),
+        "name": cell.name,
+        "kind": cell.kind,
         "subscribers": cell.subscribers,
         "record_bytes": cell.size,
         "primary": key,
@@ -107,12 +115,12 @@ pub(crate) fn describe(cell: &Cell, turns: &[Turn], usual: Option<Reading>) -> V
 }
 
 /// One line for somebody who waits.
-pub(crate) fn line(cell: &Cell, turns: &[Turn]) -> String {
-    let (key, _) = primary(cell.kind());
+pub(crate) fn line(cell: &Subject, turns: &[Turn]) -> String {
+    let (key, _) = primary(cell.kind);
     let mut medians: Vec<(String, Spread)> = Vec::new();
     for turn in turns {
         let Some(value) = figure(turn, key) else { continue };
-        let name = turn.entry.name();
+        let name = turn.name.clone();
         match medians.iter_mut().find(|(known, _)| *known == name) {
             Some((_, spread)) => spread.push(value),
             None => {

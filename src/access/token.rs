@@ -1,4 +1,4 @@
-//! Who may: what both doors check before they do anything.
+//! The one token that all may share.
 
 use subtle::ConstantTimeEq;
 

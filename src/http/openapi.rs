@@ -1,0 +1,122 @@
+//! `GET /openapi.json`: what the door can be asked, for programs.
+//!
+//! The description is a file that is written by hand, like the routes: they read their parameters, headers
+//! and bodies themselves, byte by byte where the promises ask for it, so that a macro would see nothing of
+//! it, and would only move the same sentences into attributes. Two things keep it true. The test below
+//! compares it with the router, both ways; and `.ci/openapi` has a property-based tester ask the real
+//! server for everything that it describes, and for much that it does not.
+
+use axum::{http::header, response::IntoResponse};
+
+/// The description, OpenAPI 3.1.
+const DESCRIPTION: &str = include_str!("../../docs/openapi.json");
+
+/// Tells the description.
+pub(super) async fn describe() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], DESCRIPTION)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, sync::Arc};
+
+    use axum::{
+        Router,
+        body::Body,
+        http::{Method, Request, StatusCode, header},
+    };
+    use serde_json::Value;
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::{
+        broker::{Broker, BrokerConfig},
+        http::{HttpConfig, door::Door, router},
+    };
+
+    /// What people's browsers ask for: pages and what they need. Not for programs, so not described.
+    fn is_of_a_page(path: &str) -> bool {
+        path == "/" || path.starts_with("/live/")
+    }
+
+    fn door_router() -> Router {
+        let broker = Broker::new(BrokerConfig::default()).unwrap();
+        router(&Arc::new(Door::new(HttpConfig::default(), broker)))
+    }
+
+    fn description() -> Value {
+        serde_json::from_str(DESCRIPTION).unwrap()
+    }
+
+    /// The router tells its paths in its `Debug` form alone: `… paths: {RouteId(0): "/topics", …`.
+    fn paths_of(router: &Router) -> BTreeSet<String> {
+        let shown = format!("{router:?}");
+        let paths = shown.split('"').skip(1).step_by(2).filter(|text| text.starts_with('/'));
+        // A star takes the rest of a path, which descriptions cannot say. The names of axum's own
+        // catch-all are no route of ours.
+        let ours = paths.filter(|path| !path.contains("__private__axum"));
+        ours.map(|path| path.replace("{*", "{")).collect()
+    }
+
+    #[test]
+    fn every_route_is_described_and_nothing_else_is() {
+        let document = description();
+        let described = document["paths"].as_object().unwrap().keys().cloned().collect();
+        let mut routed = paths_of(&door_router());
+        routed.retain(|path| !is_of_a_page(path));
+        assert!(routed.contains("/topics/{topic}/records"), "{routed:?}");
+        assert_eq!(routed, described);
+    }
+
+    #[tokio::test]
+    async fn each_path_has_the_methods_that_are_described_and_no_others() {
+        let router = door_router();
+        for (path, item) in description()["paths"].as_object().unwrap() {
+            // PATCH is none of any route: the answer lists what goes.
+            let address = path.replace(['{', '}'], "");
+            let request = Request::builder().method(Method::PATCH).uri(&address);
+            let answer = router.clone().oneshot(request.body(Body::empty()).unwrap()).await;
+            let answer = answer.unwrap();
+            assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED, "{path}");
+            let allowed = answer.headers()[header::ALLOW].to_str().unwrap();
+            let mut allowed: BTreeSet<_> = allowed.split(',').map(str::to_lowercase).collect();
+            // Goes wherever GET does; it is described where its answer is another one.
+            if item.get("head").is_none() {
+                allowed.remove("head");
+            }
+            let methods = ["get", "put", "post", "delete", "head", "patch"];
+            let described = methods.into_iter().filter(|method| item.get(*method).is_some());
+            assert_eq!(allowed, described.map(str::to_owned).collect(), "{path}");
+        }
+    }
+
+    #[test]
+    fn every_problem_that_is_described_is_documented() {
+        let document = include_str!("../../docs/http.md");
+        let mut codes = BTreeSet::new();
+        gather(&description(), &mut codes);
+        assert!(codes.len() > 20, "{codes:?}");
+        for code in codes {
+            assert!(document.contains(&format!("<a id=\"{code}\"></a>")), "{code}");
+        }
+    }
+
+    /// The values of all `code` members' enumerations.
+    fn gather(value: &Value, codes: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(members) => {
+                let listed = members.get("code").and_then(|code| code["enum"].as_array());
+                let listed = listed.into_iter().flatten().filter_map(Value::as_str);
+                codes.extend(listed.map(str::to_owned));
+                members.values().for_each(|member| gather(member, codes));
+            }
+            Value::Array(items) => items.iter().for_each(|item| gather(item, codes)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn its_version_is_ours() {
+        assert_eq!(description()["info"]["version"], env!("CARGO_PKG_VERSION"));
+    }
+}
