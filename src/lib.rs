@@ -32,7 +32,9 @@
 //! # Choosing
 //!
 //! - **Values or bytes.** A `Log<T>` holds values of any `T: Send + Sync + 'static`, a `Log<[u8]>`
-//!   byte records, whose payloads lie one after another, ready for a socket.
+//!   byte records, whose payloads lie one after another, ready for a socket. Values that allocate, as
+//!   an `Arc<[u8]>` does, cost what the allocator takes for them:
+//!   [more](Log#records-with-memory-of-their-own).
 //! - **One publisher or many.** [`Builder::build`] gives a log to which everybody may append;
 //!   [`Builder::build_exclusive`] one with a single [`Publisher`], which appends without a locked
 //!   instruction. Many records at once are cheaper than one by one: [`Log::append_batch`].

@@ -7,9 +7,12 @@
 //!
 //! Each crate under `logs` is the very source in `src/log`, compiled over another `reclaim`. `plan` says
 //! what is run, `body` runs it, once for each scheme; `figures` is what comes of it, and `report` makes of
-//! that the table, `pictures` the figures, of `docs/study/reclamation.md`.
+//! that the table, `days` the comparison with another day, `pictures` the figures, of
+//! `docs/study/reclamation.md`. `life` draws the state diagram of `docs/study/algorithm.md`.
 
+mod days;
 mod figures;
+mod life;
 mod pictures;
 mod plan;
 mod report;
@@ -30,6 +33,7 @@ over!(epoch, log_epoch);
 over!(hazard, log_hazard);
 over!(never, log_never);
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -57,9 +61,16 @@ enum Command {
         /// A minimum of everything, to see that it works; writes nothing
         #[arg(long)]
         quick: bool,
+        /// Where to write the results [default: docs/figures/schemes.json]
+        #[arg(long, value_name = "FILE", conflicts_with = "quick")]
+        out: Option<PathBuf>,
     },
-    /// Draw the figures, and put the table into docs/study/reclamation.md
-    Draw,
+    /// Draw the figures of docs/study, and put the tables into docs/study/reclamation.md
+    Draw {
+        /// Write nothing; fail if anything is not there as it would be drawn
+        #[arg(long)]
+        check: bool,
+    },
 }
 
 /// A scheme's name and its two measurements.
@@ -75,14 +86,14 @@ const SCHEMES: [Entry; 5] = [
 
 fn main() -> ExitCode {
     let done = match Args::parse().command {
-        Command::Run { rounds, records, quick: false } => {
-            report::write(&measure(rounds, records, &plan::THREADS, &plan::STALLS))
+        Command::Run { rounds, records, quick: false, out } => {
+            report::write(&measure(rounds, records, &plan::THREADS, &plan::STALLS), out)
         }
         Command::Run { quick: true, .. } => {
             println!("{}", report::table(&measure(1, 100_000, &[2, 4], &plan::STALLS[3..4])));
             Ok(())
         }
-        Command::Draw => report::draw(),
+        Command::Draw { check } => report::draw(check),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

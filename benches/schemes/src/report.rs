@@ -2,13 +2,14 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use psa_suite::machine::{self, Machine};
+use psa_suite::outputs::{Outputs, read};
 use serde::{Deserialize, Serialize};
 
 use crate::figures::{Churn, Curve, Times};
-use crate::pictures;
+use crate::{days, life, pictures};
 
 /// One scheme's figures.
 #[derive(Serialize, Deserialize)]
@@ -45,14 +46,31 @@ impl Results {
     }
 }
 
-fn file() -> PathBuf {
-    machine::repository().join("docs/figures/schemes.json")
+/// Where results lie: the latest in `schemes.json`, those of an earlier day in `schemes-DAY.json`.
+fn folder() -> PathBuf {
+    machine::repository().join("docs/figures")
 }
 
-/// Keeps the results.
-pub(crate) fn write(results: &Results) -> Result<(), String> {
+/// Keeps the results, in this file or where the latest lie.
+pub(crate) fn write(results: &Results, to: Option<PathBuf>) -> Result<(), String> {
+    let file = to.unwrap_or_else(|| folder().join("schemes.json"));
     let text = serde_json::to_string(results).expect("figures are numbers and names");
-    fs::write(file(), text + "\n").map_err(|error| format!("{}: {error}", file().display()))
+    fs::write(&file, text + "\n").map_err(|error| format!("{}: {error}", file.display()))
+}
+
+fn results(file: &Path) -> Result<Results, String> {
+    serde_json::from_str(&read(file)?).map_err(|error| format!("{}: {error}", file.display()))
+}
+
+/// Those of earlier days, the first one first.
+fn earlier() -> Result<Vec<Results>, String> {
+    let folder = folder();
+    let listed = fs::read_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let names = listed.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut names: Vec<_> =
+        names.filter(|name| name.starts_with("schemes-") && name.ends_with(".json")).collect();
+    names.sort();
+    names.iter().map(|name| results(&folder.join(name))).collect()
 }
 
 fn median<T: PartialOrd + Copy>(values: impl Iterator<Item = T>) -> T {
@@ -61,7 +79,7 @@ fn median<T: PartialOrd + Copy>(values: impl Iterator<Item = T>) -> T {
     values[values.len() / 2]
 }
 
-fn time(nanos: u64) -> String {
+pub(crate) fn time(nanos: u64) -> String {
     match nanos {
         0..10_000 => format!("{nanos} ns"),
         10_000..10_000_000 => format!("{:.0} us", nanos as f64 / 1e3),
@@ -69,7 +87,7 @@ fn time(nanos: u64) -> String {
     }
 }
 
-fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     match bytes {
         0..10_240 => format!("{bytes} B"),
         10_240..10_485_760 => format!("{:.0} KiB", bytes as f64 / 1024.0),
@@ -116,16 +134,28 @@ pub(crate) fn table(results: &Results) -> String {
     out
 }
 
-/// Draws the figures, and puts the table into the document.
-pub(crate) fn draw() -> Result<(), String> {
-    let text =
-        fs::read_to_string(file()).map_err(|error| format!("{}: {error}", file().display()))?;
-    let results: Results = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-    let folder = machine::repository().join("docs/study");
-    for (name, figure) in pictures::all(&results) {
-        let path = folder.join("figures").join(name);
-        fs::write(&path, figure).map_err(|error| format!("{}: {error}", path.display()))?;
+/// Draws the figures and puts the tables into the document; with `check`, only compares.
+pub(crate) fn draw(check: bool) -> Result<(), String> {
+    let latest = results(&folder().join("schemes.json"))?;
+    let study = machine::repository().join("docs/study");
+    let mut outputs = Outputs::default();
+    for (name, figure) in pictures::all(&latest) {
+        outputs.put(study.join("figures").join(name), figure);
     }
-    let table = format!("{}\n{}.\n", table(&results), results.machine.caption());
-    psa_suite::table::rewrite(&folder.join("reclamation.md"), &table)
+    outputs.put(study.join("figures/segment-life.svg"), life::picture()?);
+    let document = study.join("reclamation.md");
+    let text = format!("{}\n{}\n", table(&latest), whence(&latest));
+    outputs.place(&document, "results", &text)?;
+    let mut text = String::new();
+    for day in &earlier()? {
+        let (apart, date) = (days::table(day, &latest), &day.machine.date);
+        let _ = writeln!(text, "{apart}\n### All of {date}\n\n{}\n{}", table(day), whence(day));
+    }
+    outputs.place(&document, "days", &text)?;
+    if check { outputs.compare() } else { outputs.write() }
+}
+
+/// Machine, day and commit.
+fn whence(results: &Results) -> String {
+    format!("{}, {}.", results.machine.caption(), results.machine.psa)
 }

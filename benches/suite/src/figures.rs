@@ -135,7 +135,7 @@ fn bars(frame: &Frame, cells: &[&CellResults]) -> String {
 }
 
 /// A tick without digits that say nothing.
-fn short_tick(value: f64) -> String {
+pub(crate) fn short_tick(value: f64) -> String {
     if value >= 1.0 { grouped(value.round() as u64) } else { format!("{value}") }
 }
 
@@ -179,6 +179,6 @@ fn curves(
 }
 
 /// A time without digits that say nothing.
-fn time_tick(value: f64) -> String {
+pub(crate) fn time_tick(value: f64) -> String {
     seconds(value * 1.000_001).replace(".00", "").replace(".0 ", " ")
 }

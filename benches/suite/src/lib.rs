@@ -4,7 +4,9 @@
 //! `check` how every subscriber's records are verified. `cells` are the benchmark bodies; `rounds`
 //! runs a cell with the rivals taking turns, `probe` watches the cores meanwhile. `results` is the
 //! file of all measurements, `table` and `figures` make of it what the documentation shows, with the
-//! drawing primitives of `draw`; `soak` draws what `psa bench soak` sampled. `docs/rivals-in-process.md` tells how it measures.
+//! drawing primitives of `draw`. `network` draws what `psa bench compare` and `psa bench sse` measured, `soak`
+//! what `psa bench soak` sampled. `outputs` writes all that, or compares it with what is there.
+//! `docs/rivals-in-process.md` tells how it measures.
 
 pub mod cells;
 pub mod check;
@@ -12,6 +14,8 @@ pub mod draw;
 pub mod figures;
 pub mod goals;
 pub mod machine;
+pub mod network;
+pub mod outputs;
 pub mod payload;
 pub mod probe;
 pub mod results;

@@ -50,6 +50,11 @@ pub fn repository() -> PathBuf {
     suite.ancestors().nth(2).unwrap_or(suite).to_owned()
 }
 
+/// A kernel's release without what follows the version, which is the distribution's business.
+pub fn short_kernel(release: &str) -> &str {
+    release.split('-').next().unwrap_or_default()
+}
+
 /// The version of a package in the lock file.
 fn locked(package: &str) -> Option<String> {
     let name = format!("name = \"{package}\"");
@@ -72,8 +77,7 @@ impl Machine {
         let cpu = proc_value("/proc/cpuinfo", "model name").unwrap_or_else(unknown);
         let model = proc_value("/proc/cpuinfo", "model\t").map(|model| format!(", model {model}"));
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_else(|_| unknown());
-        // What follows the version is the distribution's business.
-        let kernel = kernel.trim().split('-').next().unwrap_or_default();
+        let kernel = short_kernel(kernel.trim());
         let load = fs::read_to_string("/proc/loadavg").ok();
         let load = load.and_then(|load| load.split(' ').next()?.parse().ok());
         let memory = proc_value("/proc/meminfo", "MemTotal");

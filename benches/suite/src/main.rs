@@ -1,6 +1,5 @@
 //! The command of the bench suite. `docs/rivals-in-process.md` tells what it measures and how.
 
-use std::fs;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,9 +7,12 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use psa_suite::cells;
 use psa_suite::machine::{Machine, repository};
+use psa_suite::outputs::{Outputs, read};
 use psa_suite::results::Results;
 use psa_suite::rounds::{Effort, run_cell};
-use psa_suite::{figures, soak, table};
+use psa_suite::{figures, network, soak, table};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 /// psa beside its rivals: measures, and draws what was measured.
 #[derive(Parser)]
@@ -23,33 +25,26 @@ struct Arguments {
 enum Command {
     /// Measures psa and its rivals in one process.
     InProcess(InProcess),
-    /// Draws the figures and writes the table of the documentation, from results.
+    /// Draws the figures and writes the tables of the documentation, from the results of `in-process`, and
+    /// draws those of `psa bench compare`, `psa bench sse` and `psa bench soak`.
     Draw(Draw),
-    /// Draws what `psa bench soak --json` said.
-    Soak(Soak),
-}
-
-#[derive(clap::Args)]
-struct Soak {
-    /// What it said [default: docs/figures/soak.json].
-    #[arg(long, value_name = "FILE")]
-    from: Option<PathBuf>,
-    /// The picture [default: docs/figures/soak.svg].
-    #[arg(long, value_name = "FILE")]
-    to: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
 struct Draw {
-    /// The results [default: docs/figures/in-process.json].
+    /// The results of one suite, whichever wrote them [default: all that lie in docs/figures].
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
     /// The folder of the figures [default: docs/figures].
     #[arg(long, value_name = "FOLDER")]
     to: Option<PathBuf>,
-    /// The document whose table is rewritten [default: docs/rivals-in-process.md].
+    /// The document whose tables are rewritten, from results of `in-process`
+    /// [default: docs/rivals-in-process.md].
     #[arg(long, value_name = "FILE")]
     document: Option<PathBuf>,
+    /// Writes nothing; fails if anything is not there as it would be drawn.
+    #[arg(long)]
+    check: bool,
 }
 
 #[derive(clap::Args)]
@@ -86,7 +81,6 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::InProcess(arguments) => in_process(&arguments),
         Command::Draw(arguments) => draw(arguments),
-        Command::Soak(arguments) => draw_soak(arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -172,32 +166,65 @@ fn in_process(arguments: &InProcess) -> Result<(), String> {
     Ok(())
 }
 
+/// The files that `draw` looks for in docs/figures; those of a suite that was not run are not there.
+const ALL: [&str; 4] = ["in-process.json", "network.json", "http.json", "soak.json"];
+
 fn draw(arguments: Draw) -> Result<(), String> {
     let in_repository =
         |file: Option<PathBuf>, usual: &str| file.unwrap_or_else(|| repository().join(usual));
-    let results = Results::read(&in_repository(arguments.from, RESULTS))?;
     let folder = in_repository(arguments.to, "docs/figures");
-    let failed = |file: &Path, error: std::io::Error| {
-        format!("cannot write {}: {error}: name another place with --to", file.display())
-    };
-    fs::create_dir_all(&folder).map_err(|error| failed(&folder, error))?;
-    for figure in figures::all(&results) {
-        let file = folder.join(figure.file);
-        fs::write(&file, figure.svg).map_err(|error| failed(&file, error))?;
-        println!("{}", file.display());
-    }
     let document = in_repository(arguments.document, "docs/rivals-in-process.md");
-    table::rewrite(&document, &table::markdown(&results))?;
-    println!("{}", document.display());
-    Ok(())
+    let files = match arguments.from {
+        Some(file) => vec![file],
+        None => {
+            let all = ALL.map(|name| repository().join("docs/figures").join(name));
+            all.into_iter().filter(|file| file.exists()).collect()
+        }
+    };
+    if files.is_empty() {
+        return Err("there are no results in docs/figures: run `in-process` first".to_owned());
+    }
+    let mut outputs = Outputs::default();
+    for file in files {
+        draw_one(&file, &folder, &document, &mut outputs)
+            .map_err(|error| format!("{}: {error}", file.display()))?;
+    }
+    if arguments.check { outputs.compare() } else { outputs.write() }
 }
 
-fn draw_soak(arguments: Soak) -> Result<(), String> {
-    let from = arguments.from.unwrap_or_else(|| repository().join("docs/figures/soak.json"));
-    let to = arguments.to.unwrap_or_else(|| repository().join("docs/figures/soak.svg"));
-    let failed = |file: &Path, error: std::io::Error| format!("{}: {error}", file.display());
-    let text = fs::read_to_string(&from).map_err(|error| failed(&from, error))?;
-    fs::write(&to, soak::draw(&text)?).map_err(|error| failed(&to, error))?;
-    println!("{}", to.display());
+/// What tells one suite's file from another's.
+#[derive(Deserialize)]
+struct Mark {
+    /// Of `psa bench compare` and `psa bench sse`.
+    suite: Option<String>,
+    /// Of `psa bench soak`.
+    samples: Option<IgnoredAny>,
+}
+
+fn draw_one(
+    file: &Path,
+    folder: &Path,
+    document: &Path,
+    outputs: &mut Outputs,
+) -> Result<(), String> {
+    let text = read(file)?;
+    let mark: Mark =
+        serde_json::from_str(&text).map_err(|error| format!("this is no results file: {error}"))?;
+    let figures = match mark {
+        Mark { suite: Some(_), .. } => {
+            network::figures::all(&network::results::Results::read(&text)?)
+        }
+        Mark { samples: Some(_), .. } => {
+            vec![figures::Figure { file: "soak.svg".to_owned(), svg: soak::draw(&text)? }]
+        }
+        Mark { .. } => {
+            let results = Results::read(&text)?;
+            outputs.place(document, "results", &table::markdown(&results))?;
+            figures::all(&results)
+        }
+    };
+    for figure in figures {
+        outputs.put(folder.join(figure.file), figure.svg);
+    }
     Ok(())
 }

@@ -149,18 +149,14 @@ pub fn is_psa(rival: &str) -> bool {
 }
 
 impl Results {
-    /// Reads a file that [`write`](Self::write) wrote.
+    /// Reads the text of a file that [`write`](Self::write) wrote.
     ///
     /// # Errors
     ///
     /// A line that says what is wrong with it and what to do.
-    pub fn read(file: &Path) -> Result<Self, String> {
-        let text = fs::read_to_string(file).map_err(|error| {
-            format!("cannot read {}: {error}: run `in-process` first", file.display())
-        })?;
-        serde_json::from_str(&text).map_err(|error| {
-            format!("{} is not a results file: {error}: run `in-process` again", file.display())
-        })
+    pub fn read(text: &str) -> Result<Self, String> {
+        serde_json::from_str(text)
+            .map_err(|error| format!("this is no results file: {error}: run `in-process` again"))
     }
 
     /// Writes all results to a file.

@@ -1,8 +1,6 @@
 //! Results as tables: one for a terminal, one for the documentation.
 
 use std::fmt::Write;
-use std::fs;
-use std::path::Path;
 
 use crate::figures::is_of;
 use crate::goals;
@@ -77,29 +75,6 @@ pub fn terminal(cell: &CellResults) -> String {
         let _ = writeln!(text, "{}", line.trim_end());
     }
     text
-}
-
-/// Where the documentation has the tables.
-const MARKERS: (&str, &str) = ("<!-- results -->", "<!-- /results -->");
-
-/// Puts `text` between the markers of a document.
-///
-/// # Errors
-///
-/// A line that says what went wrong and what to do.
-pub fn rewrite(document: &Path, text: &str) -> Result<(), String> {
-    let name = document.display();
-    let old = fs::read_to_string(document).map_err(|error| {
-        format!("cannot read {name}: {error}: name another document with --document")
-    })?;
-    let (begin, end) = MARKERS;
-    let parts =
-        old.split_once(begin).and_then(|(before, rest)| Some((before, rest.split_once(end)?.1)));
-    let (before, after) = parts
-        .ok_or_else(|| format!("{name} lacks a place for the tables: add {begin} and {end}"))?;
-    fs::write(document, format!("{before}{begin}\n\n{text}\n{end}{after}")).map_err(|error| {
-        format!("cannot write {name}: {error}: name another document with --document")
-    })
 }
 
 /// All results for the documentation.
@@ -196,21 +171,5 @@ fn matrix(
     for (row, values) in rows {
         let row = if is_psa(row) { format!("**{row}**") } else { format!("`{row}`") };
         let _ = writeln!(text, "| {row} | {} |", values.join(" | "));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_is_between_the_markers_is_rewritten() {
-        let file = std::env::temp_dir().join(format!("psa-suite-{}.md", std::process::id()));
-        fs::write(&file, "a\n<!-- results -->\nold\n<!-- /results -->\nb\n").unwrap();
-        let done = rewrite(&file, "new\n");
-        let text = fs::read_to_string(&file).unwrap();
-        fs::remove_file(&file).unwrap();
-        done.unwrap();
-        assert_eq!(text, "a\n<!-- results -->\n\nnew\n\n<!-- /results -->\nb\n");
     }
 }

@@ -2,13 +2,14 @@
 //!
 //! `svg` is the paper: text, lines and marks in named colours, with a style sheet that follows the
 //! reader's `prefers-color-scheme`. `scale` maps values to places. `bars` draws one bar with a whisker for
-//! each label, in groups; `lines` draws curves on two logarithmic axes, `course` curves over time. They
+//! each label, in groups; `lines` draws curves on two logarithmic axes, `course` curves over time, `states` a state diagram. They
 //! take their own data types and know nothing of what was measured.
 
 pub mod bars;
 pub mod course;
 pub mod lines;
 pub mod scale;
+pub mod states;
 pub mod svg;
 
 /// What every figure has around its plot.

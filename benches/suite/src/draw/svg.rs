@@ -184,6 +184,40 @@ impl Svg {
         );
     }
 
+    /// A rectangle with an edge, and a breath of the edge's colour in it.
+    pub fn tinted(&mut self, x: f64, y: f64, width: f64, height: f64, colour: Colour) {
+        let (place, class) = (
+            format!(
+                "x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" rx=\"6\""
+            ),
+            colour.class(),
+        );
+        let _ = writeln!(self.body, "<rect {place} class=\"{class} f\" fill-opacity=\".14\"/>");
+        let _ = writeln!(self.body, "<rect {place} class=\"{class} s\" stroke-width=\"1.5\"/>");
+    }
+
+    /// An arrow along these points, at least two of them.
+    pub fn arrow(&mut self, points: &[(f64, f64)], colour: Colour, dashed: bool) {
+        let &[.., before, (x, y)] = points else { return };
+        // A tip as long as it is wide, pointing as the last part does.
+        let (dx, dy) = (x - before.0, y - before.1);
+        let length = dx.hypot(dy).max(f64::MIN_POSITIVE);
+        let (dx, dy) = (dx / length * 8.0, dy / length * 8.0);
+        let mut line = points.to_vec();
+        if let Some(last) = line.last_mut() {
+            *last = (x - dx * 0.8, y - dy * 0.8);
+        }
+        self.curve(&line, colour, 1.5, dashed);
+        let (left, right) =
+            ((x - dx - dy / 2.0, y - dy + dx / 2.0), (x - dx + dy / 2.0, y - dy - dx / 2.0));
+        let class = colour.class();
+        let _ = writeln!(
+            self.body,
+            "<path d=\"M{x:.1} {y:.1}L{:.1} {:.1}L{:.1} {:.1}z\" class=\"{class} f\"/>",
+            left.0, left.1, right.0, right.1
+        );
+    }
+
     /// A filled circle.
     pub fn dot(&mut self, x: f64, y: f64, radius: f64, colour: Colour) {
         let class = colour.class();
