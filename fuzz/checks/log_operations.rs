@@ -3,15 +3,17 @@
 //! Two bytes say how the log is built, then each operation is a byte and its arguments. Bytes are
 //! taken modulo what there is, so every input is a program.
 
+use super::kind::{Bytes, Kind, Values};
 use super::log::{Overflow, Retention};
+use super::model::Rules;
 use super::world::{From, Op, World};
 
 /// More operations say nothing new and take long.
 const MOST_OPERATIONS: usize = 400;
 
-struct Bytes<'a>(&'a [u8]);
+struct Input<'a>(&'a [u8]);
 
-impl Bytes<'_> {
+impl Input<'_> {
     fn next(&mut self) -> Option<u8> {
         let (first, rest) = self.0.split_first()?;
         self.0 = rest;
@@ -61,8 +63,8 @@ impl Bytes<'_> {
 
 /// Runs the program that the bytes spell.
 pub(crate) fn check(data: &[u8]) {
-    let mut bytes = Bytes(data);
-    let (Some(kept), Some(limited)) = (bytes.next(), bytes.next()) else { return };
+    let mut input = Input(data);
+    let (Some(kept), Some(limited)) = (input.next(), input.next()) else { return };
     let keep = u64::from(kept / 4);
     let retention = match kept % 4 {
         0 => Retention::Nothing,
@@ -71,17 +73,28 @@ pub(crate) fn check(data: &[u8]) {
         _ => Retention::Everything,
     };
     let segments = u64::from(limited / 4 % 4) + 2;
-    let limit = match limited % 4 {
-        0 => None,
-        1 => Some((segments, Overflow::Reject)),
-        2 => Some((segments, Overflow::Evict)),
-        _ => Some((segments, Overflow::Block)),
+    let (limit, overflow) = match limited % 4 {
+        0 => (None, Overflow::default()),
+        1 => (Some(segments), Overflow::Reject),
+        2 => (Some(segments), Overflow::Evict),
+        _ => (Some(segments), Overflow::Block),
     };
-    let mut world = World::new(retention, limit, None);
+    let pool = u64::from(limited / 32 % 4);
+    let rules = Rules { retention, overflow, limit, pool };
+    if limited / 16 % 2 == 0 {
+        run(Values, rules, input);
+    } else {
+        // Which lengths and looks they have is not worth more of the input.
+        run(Bytes { seed: u64::from(limited / 128) }, rules, input);
+    }
+}
+
+fn run(kind: impl Kind, rules: Rules, mut input: Input<'_>) {
+    let mut world = World::new(kind, rules, None);
     for _ in 0..MOST_OPERATIONS {
-        let Some(op) = bytes.op() else { break };
+        let Some(op) = input.op() else { break };
         world.step(op);
         world.check();
     }
-    world.finish(retention);
+    world.finish(rules.retention);
 }

@@ -6,10 +6,14 @@
 
 use std::path::Path;
 
+#[path = "../replay/books.rs"]
+mod books;
 #[path = "../../fuzz/checks/configuration.rs"]
 mod configuration;
 #[path = "../../fuzz/checks/frames.rs"]
 mod frames;
+#[path = "../replay/kind.rs"]
+mod kind;
 #[path = "../../fuzz/checks/log_operations.rs"]
 mod log_operations;
 #[path = "../replay/meter.rs"]

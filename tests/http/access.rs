@@ -249,6 +249,36 @@ async fn a_wait_for_records_tells_nothing_to_who_lost_the_right() {
     }
 }
 
+/// Who says where it was is asked for its right like everybody else.
+#[tokio::test]
+async fn who_comes_back_needs_the_right_anew() {
+    let access = Access::new(vec![entry("t", ["a", "a", ""])]).unwrap();
+    let server = with(&access);
+    ask(&server, "t", "POST /topics/a", b"one").await.ok();
+    let said = ask(&server, "t", "GET /topics/a/records", b"").await.ok();
+    let position = said["position"].as_str().unwrap();
+    ask(&server, "t", "POST /topics/a", b"two").await.ok();
+    let come_back = async |path: &str, last: Option<&str>| {
+        let mut headers = vec![("authorization", "Bearer t")];
+        headers.extend(last.map(|last| ("last-event-id", last)));
+        let mut client = Client::new(server.address).await;
+        client.send(&request(&format!("GET {path}"), &headers, b"")).await;
+        client
+    };
+    let events = ("/topics/a/events".to_owned(), Some(position));
+    let after = |route: &str| (format!("/topics/a/{route}?after={position}"), None);
+    let ways = [events, after("events"), after("records")];
+    for (path, last) in &ways {
+        let mut client = come_back(path, *last).await;
+        assert_eq!(client.head().await.unwrap().status, 200, "{path}");
+    }
+    access.replace(vec![entry("t", ["a", "", ""])]).unwrap();
+    for (path, last) in &ways {
+        let mut client = come_back(path, *last).await;
+        client.answer().await.unwrap().problem(403, "forbidden");
+    }
+}
+
 #[tokio::test]
 async fn a_token_in_the_address_is_taken_only_where_it_is_allowed() {
     let allowed = serve(|config, _| {

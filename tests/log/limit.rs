@@ -1,6 +1,8 @@
 //! What happens at the memory limit.
 
-use std::sync::Arc;
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use psa::*;
@@ -165,7 +167,7 @@ fn waiting_for_records_does_not_swallow_a_loss() {
     }
     let first = log.first_offset();
     // Whoever stops here and resumes behind `offset` has been told of everything in front of it.
-    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut cx = Context::from_waker(Waker::noop());
     assert!(cursor.poll_ready(&mut cx).is_ready());
     assert_eq!(cursor.offset(), 0);
     let soon = Instant::now() + Duration::from_secs(5);
@@ -288,7 +290,7 @@ fn two_losses_before_a_read_are_one() {
         |offsets: std::ops::Range<u64>| offsets.for_each(|n| log.append(n).map(drop).unwrap());
     append(0..40);
     // It learns of the first loss, does not read, and is evicted again.
-    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut cx = Context::from_waker(Waker::noop());
     assert!(cursor.poll_ready(&mut cx).is_ready());
     append(40..80);
     let missed = ReadError::Lagged(Lagged { first_missed: 0, missed: log.first_offset() });
@@ -397,4 +399,55 @@ fn maintenance_is_due_while_memory_is_on_its_way_back_at_the_limit() {
     });
     assert_eq!(due, Ok(Some(Some(Duration::from_millis(10)))));
     assert_eq!(log.maintain(), None);
+}
+
+/// A waker that does something, in the middle of whatever wakes it.
+struct Call(Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl Wake for Call {
+    fn wake(self: Arc<Self>) {
+        let call = self.0.lock().unwrap().take();
+        call.into_iter().for_each(|call| call());
+    }
+}
+
+/// It finds no successor of the full segment, then no memory. In between another publisher has found some.
+#[test]
+fn who_finds_no_memory_goes_on_in_the_segment_that_another_has_linked() {
+    let sized = |records| Log::<u64>::builder().segment_records(records);
+    let bytes = |records| sized(records).build().unwrap().stats().live_bytes;
+    let (small, large) = (bytes(4), bytes(64));
+    assert!(small < large);
+    let budget = Arc::new(Budget::new(3 * large + 4 * small));
+    let build = |records| sized(records).budget(budget.clone());
+    // A small segment is pooled: it is freed for whoever finds no memory, and is not enough.
+    let idle = build(4).build().unwrap();
+    let passing = idle.subscribe(Start::Earliest).unwrap();
+    (0..5).for_each(|n| assert!(idle.append(n).is_ok()));
+    drop(passing);
+    assert_eq!(idle.stats().pooled_segments, 1);
+    // One waits for room, because of a limit of its own, and is told of that small one.
+    let limited = build(4).memory_limit(2 * small).build().unwrap();
+    let _stalled = limited.subscribe(Start::Earliest).unwrap();
+    (0..8).for_each(|n| assert!(limited.append(n).is_ok()));
+    let log = build(64).build().unwrap();
+    let _cursor = log.subscribe(Start::Earliest).unwrap();
+    log.append_batch(0..64).unwrap();
+    // What it does then: it lets go of a large segment, and another publisher takes that.
+    let spare = build(64).build().unwrap();
+    let holds = spare.subscribe(Start::Earliest).unwrap();
+    (0..65).for_each(|n| assert!(spare.append(n).is_ok()));
+    let other = log.clone();
+    let call = move || {
+        drop(holds);
+        assert_eq!(other.try_append(64), Ok(64));
+    };
+    let waker = Waker::from(Arc::new(Call(Mutex::new(Some(Box::new(call))))));
+    let mut waits = std::pin::pin!(limited.append_async(8));
+    assert!(waits.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    assert_eq!((budget.used(), idle.stats().pooled_segments), (budget.limit(), 1));
+    assert_eq!(log.try_append(65), Ok(65));
+    assert_eq!((idle.stats().pooled_segments, spare.stats().live_segments), (0, 1));
+    assert_eq!(log.stats().live_segments, 2);
+    assert_eq!(budget.used(), budget.limit() - small);
 }

@@ -3,9 +3,11 @@
 use shuttle::thread;
 
 use crate::explore::explore;
-use crate::log::{Budget, Cursor, Log, Overflow, ReadError, Start};
-use crate::support::{Canary, assert_all_collected, read_available, read_to_end, segment, tiny};
-use crate::sync::Arc;
+use crate::log::{Budget, Cursor, Event, Log, Observer, Overflow, ReadError, Start, Stats};
+use crate::support::{
+    Canary, append_all, assert_all_collected, read_available, read_to_end, segment, tiny,
+};
+use crate::sync::{Arc, AtomicBool, Ordering};
 
 /// A reclaimed segment is used again while others still look at the chain.
 #[test]
@@ -123,5 +125,51 @@ fn a_pool_is_emptied_by_another_log() {
         assert_eq!(budget.used(), stats.live_bytes + stats.pooled_bytes);
         drop((greedy, stalled));
         assert_eq!(budget.used(), 0);
+    });
+}
+
+/// Whether the segment that was linked last came from the pool.
+struct LastLinked(AtomicBool);
+
+impl Observer for LastLinked {
+    fn on_event(&self, event: Event) {
+        if let Event::Linked { reused, .. } = event {
+            self.0.store(reused, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Two publishers come with a segment each for the same place. The one that is not linked is kept for later,
+/// unless it was made to the measure of a batch: the pool's are all alike.
+#[test]
+fn what_was_not_linked_is_kept_if_it_has_the_right_size() {
+    /// Appends two batches of so many at once behind a full segment; one segment was pooled before.
+    fn both(records: u64) -> (bool, Stats) {
+        let last = std::sync::Arc::new(LastLinked(AtomicBool::new(false)));
+        let log: Log<Canary> = tiny().observer(last.clone()).build().unwrap();
+        let passing = log.subscribe(Start::Earliest).unwrap();
+        append_all(&log, 0..3);
+        drop(passing);
+        let _stalled = log.subscribe(Start::Earliest).unwrap();
+        append_all(&log, 3..4);
+        assert_eq!((log.stats().live_segments, log.stats().pooled_segments), (1, 1));
+        let publishers = [0, 1].map(|_| {
+            let log = log.clone();
+            thread::spawn(move || log.append_batch((0..records).map(Canary::new)).unwrap())
+        });
+        for publisher in publishers {
+            publisher.join().unwrap();
+        }
+        (last.0.load(Ordering::Relaxed), log.stats())
+    }
+    explore(|| {
+        // Both in one segment. If that is a fresh one, the pooled one was in the other one's hands, or
+        // untouched.
+        let (reused, stats) = both(1);
+        assert_eq!(stats.live_segments, 2);
+        assert!(reused || stats.pooled_segments == 1, "{stats:?}");
+        // None of these fits in a segment of two, nor does one of two in them.
+        let (_, stats) = both(3);
+        assert_eq!((stats.live_segments, stats.pooled_segments), (3, 1), "{stats:?}");
     });
 }

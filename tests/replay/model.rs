@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::time::Duration;
 
+use super::books::Books;
+use super::kind::Size;
 use super::log::{Overflow, Retention};
 
 /// A segment: its records, and who stands in it.
@@ -11,9 +13,11 @@ use super::log::{Overflow, Retention};
 struct Segment {
     number: u64,
     base: u64,
-    capacity: u64,
+    room: Size,
     bytes: u64,
     standing: u64,
+    /// Slots of its records.
+    slots: u64,
     /// When it was linked.
     linked: Duration,
     /// When its records were appended.
@@ -27,6 +31,11 @@ impl Segment {
 
     fn end(&self) -> u64 {
         self.base + self.records()
+    }
+
+    fn has_room(&self, more: Size) -> bool {
+        self.records() + more.records <= self.room.records
+            && self.slots + more.slots <= self.room.slots
     }
 }
 
@@ -75,12 +84,37 @@ pub(crate) enum Read {
     Missed(Range<u64>),
 }
 
+/// How a log is built.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    pub(crate) retention: Retention,
+    pub(crate) overflow: Overflow,
+    /// The most memory, in segments.
+    pub(crate) limit: Option<u64>,
+    /// The most segments that are kept for later.
+    pub(crate) pool: u64,
+}
+
+/// What the records of a log are to the model.
+pub(crate) struct Sizes {
+    /// What a segment has room for.
+    pub(crate) room: Size,
+    /// Bytes of a slot.
+    pub(crate) slot: u64,
+    /// Bytes of a segment with this room.
+    pub(crate) segment: fn(Size) -> u64,
+}
+
 pub(crate) struct Model {
-    capacity: u64,
+    sizes: Sizes,
     retention: Retention,
-    limit: Option<(u64, Overflow)>,
-    bytes_for: fn(u64) -> u64,
+    overflow: Overflow,
+    books: Books,
     chain: VecDeque<Segment>,
+    /// What is off the chain, and comes back when the outermost guard ends.
+    unlinked: Vec<Segment>,
+    /// Guards, each inside the one before.
+    guards: u32,
     leases: BTreeMap<&'static str, Lease>,
     /// What has passed since the log was made.
     now: Duration,
@@ -88,27 +122,26 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    pub(crate) fn new(
-        capacity: u64,
-        retention: Retention,
-        limit: Option<(u64, Overflow)>,
-        bytes_for: fn(u64) -> u64,
-    ) -> Self {
+    /// The model of a fresh log, whose first segment stands in `books`.
+    pub(crate) fn new(sizes: Sizes, rules: Rules, books: Books) -> Self {
         let first = Segment {
             number: 0,
             base: 0,
-            capacity,
-            bytes: bytes_for(capacity),
+            room: sizes.room,
+            bytes: books.live(),
             standing: 0,
+            slots: 0,
             linked: Duration::ZERO,
             appended: Vec::new(),
         };
         Model {
-            capacity,
-            retention,
-            limit,
-            bytes_for,
+            sizes,
+            retention: rules.retention,
+            overflow: rules.overflow,
+            books,
             chain: VecDeque::from([first]),
+            unlinked: Vec::new(),
+            guards: 0,
             leases: BTreeMap::new(),
             now: Duration::ZERO,
             closed: false,
@@ -132,8 +165,8 @@ impl Model {
         self.chain.len() as u64
     }
 
-    pub(crate) fn bytes(&self) -> u64 {
-        self.chain.iter().map(|segment| segment.bytes).sum()
+    pub(crate) fn books(&self) -> &Books {
+        &self.books
     }
 
     pub(crate) fn leases(&self) -> usize {
@@ -184,57 +217,87 @@ impl Model {
     }
 
     /// Appends; false if that is refused.
-    pub(crate) fn append(&mut self, records: u64) -> bool {
-        if records == 0 {
+    pub(crate) fn append(&mut self, size: Size) -> bool {
+        if size.records == 0 {
             return true;
         }
-        let open = self.open();
-        let fits = !self.closed && open.records() + records <= open.capacity;
-        if !fits && !self.roll(records) {
+        let fits = !self.closed && self.open().has_room(size);
+        if !fits && !self.roll(size) {
             return false;
         }
-        let times = std::iter::repeat_n(self.now, records as usize);
-        self.chain.back_mut().expect("a chain is never empty").appended.extend(times);
+        let times = std::iter::repeat_n(self.now, size.records as usize);
+        let open = self.chain.back_mut().expect("a chain is never empty");
+        open.appended.extend(times);
+        open.slots += size.slots;
         true
     }
 
+    /// A guard, under which what is unlinked stays. With a budget, what is pooled depends on what has come
+    /// back before.
+    fn guarded<T>(&mut self, call: impl FnOnce(&mut Self) -> T) -> T {
+        self.guards += 1;
+        let returned = call(self);
+        self.guards -= 1;
+        if self.guards == 0 {
+            self.reclaim();
+        }
+        returned
+    }
+
+    /// What was unlinked comes back, the last one first.
+    fn reclaim(&mut self) {
+        while let Some(gone) = self.unlinked.pop() {
+            self.books.take_back(gone.bytes, gone.room == self.sizes.room);
+        }
+    }
+
+    /// Whether those who read need guards.
+    fn evicts(&self) -> bool {
+        self.overflow == Overflow::Evict && self.books.has_limit()
+    }
+
     /// A new segment behind the open one, if there is room for it.
-    fn roll(&mut self, records: u64) -> bool {
-        if self.closed {
+    fn roll(&mut self, size: Size) -> bool {
+        !self.closed && self.guarded(|model| model.roll_guarded(size))
+    }
+
+    fn roll_guarded(&mut self, size: Size) -> bool {
+        let standard = self.sizes.room;
+        let fits = size.records <= standard.records && size.slots <= standard.slots;
+        // What does not fit gets a segment to its measure.
+        let room = if fits { standard } else { size };
+        let bytes = (self.sizes.segment)(room);
+        if !fits && bytes > self.books.largest() {
             return false;
         }
-        let capacity = self.capacity.max(records);
-        let bytes = (self.bytes_for)(capacity);
-        if let Some((limit, overflow)) = self.limit {
-            if capacity > self.capacity && bytes > limit / 2 {
+        while !self.books.obtain(bytes, fits) {
+            // What time alone lets go of goes first.
+            let head = self.chain[0].number;
+            let expired = self.expire();
+            self.collect();
+            if expired || self.chain[0].number != head {
+                self.reclaim();
+                continue;
+            }
+            let goes = match self.overflow {
+                Overflow::Evict => true,
+                Overflow::Block => self.chain[0].standing == 0,
+                _ => false,
+            };
+            if !goes || self.chain.len() == 1 {
                 return false;
             }
-            while self.bytes() + bytes > limit {
-                // What time alone lets go of goes first.
-                let head = self.chain[0].number;
-                let expired = self.expire();
-                self.collect();
-                if expired || self.chain[0].number != head {
-                    continue;
-                }
-                let goes = match overflow {
-                    Overflow::Evict => true,
-                    Overflow::Block => self.chain[0].standing == 0,
-                    _ => false,
-                };
-                if !goes || self.chain.len() == 1 {
-                    return false;
-                }
-                self.chain.pop_front();
-                self.collect();
-            }
+            self.unlink();
+            self.collect();
+            self.reclaim();
         }
         self.chain.push_back(Segment {
             number: self.open().number + 1,
             base: self.next(),
-            capacity,
+            room,
             bytes,
             standing: 0,
+            slots: 0,
             linked: self.now,
             appended: Vec::new(),
         });
@@ -242,22 +305,35 @@ impl Model {
         true
     }
 
+    /// The oldest segment goes.
+    fn unlink(&mut self) {
+        let gone = self.chain.pop_front().expect("a chain is never empty");
+        self.unlinked.push(gone);
+    }
+
     /// Drops what nobody can ask for any more, from the oldest segment on. To be called exactly where
     /// the log collects: with retention by age, a call too many would let go of more.
     fn collect(&mut self) {
+        self.guarded(Self::collect_guarded);
+    }
+
+    fn collect_guarded(&mut self) {
         while self.chain.len() > 1 && self.chain[0].standing == 0 {
             let sealed_behind = self.open().base - self.chain[1].base;
+            let slots_behind = || {
+                self.chain.range(1..self.chain.len() - 1).map(|segment| segment.slots).sum::<u64>()
+            };
             let passed = match self.retention {
                 Retention::Nothing => true,
                 Retention::Records(keep) => sealed_behind >= keep,
-                Retention::Bytes(keep) => sealed_behind * 8 >= keep,
+                Retention::Bytes(keep) => slots_behind() * self.sizes.slot >= keep,
                 Retention::Age(keep) => self.now - self.chain[1].linked >= keep,
                 _ => false,
             };
             if !passed {
                 break;
             }
-            self.chain.pop_front();
+            self.unlink();
         }
     }
 
@@ -323,6 +399,23 @@ impl Model {
 
     /// Reads up to `records` records of one segment and moves behind them.
     pub(crate) fn read(&mut self, place: &mut Place, records: u64) -> Read {
+        let evicts = self.evicts();
+        let look = |model: &mut Self, place: &mut Place| model.look(place, records);
+        let read =
+            if evicts { self.guarded(|model| look(model, place)) } else { look(self, place) };
+        if let Read::Records(read) = &read {
+            place.offset = read.end;
+            if evicts {
+                self.guarded(|model| model.cross(place));
+            } else {
+                self.cross(place);
+            }
+        }
+        read
+    }
+
+    /// Looks, and moves where it stands if it has nothing to read there.
+    fn look(&mut self, place: &mut Place, records: u64) -> Read {
         if self.by_number(place.segment).is_none() {
             let first = self.first();
             if place.offset < first {
@@ -341,10 +434,7 @@ impl Model {
         if end == place.offset {
             return if closed && segment.number == last { Read::End } else { Read::Nothing };
         }
-        let read = place.offset..end;
-        place.offset = end;
-        self.cross(place);
-        Read::Records(read)
+        Read::Records(place.offset..end)
     }
 
     /// Whoever has read a segment to its end stands in the next one, if there is one.
@@ -369,12 +459,14 @@ impl Model {
         ttl: Duration,
     ) -> Result<Place, Refusal> {
         self.expire();
-        let committed = match self.leases.get(name) {
-            Some(lease) => lease.committed.clone(),
-            None => self.attach(begin)?,
-        };
-        self.leases.insert(name, Lease { committed: committed.clone(), ttl, until: None });
-        Ok(self.ahead(&committed, committed.offset))
+        self.guarded(|model| {
+            let committed = match model.leases.get(name) {
+                Some(lease) => lease.committed.clone(),
+                None => model.attach(begin)?,
+            };
+            model.leases.insert(name, Lease { committed: committed.clone(), ttl, until: None });
+            Ok(model.ahead(&committed, committed.offset))
+        })
     }
 
     /// A place further on; a lost one if the offset was evicted.
@@ -390,9 +482,11 @@ impl Model {
     pub(crate) fn commit(&mut self, name: &str, offset: u64) {
         let old = self.lease(name).committed.clone();
         if offset >= old.offset {
-            let new = self.ahead(&old, offset + 1);
-            self.lease(name).committed = new;
-            self.leave(&old);
+            self.guarded(|model| {
+                let new = model.ahead(&old, offset + 1);
+                model.lease(name).committed = new;
+                model.leave(&old);
+            });
         }
     }
 
