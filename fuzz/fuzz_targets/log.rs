@@ -3,12 +3,12 @@
 
 use psa as log;
 
-#[path = "../checks/log_operations.rs"]
-mod log_operations;
 #[path = "../../tests/replay/books.rs"]
 mod books;
 #[path = "../../tests/replay/kind.rs"]
 mod kind;
+#[path = "../checks/log_operations.rs"]
+mod log_operations;
 #[path = "../../tests/replay/meter.rs"]
 mod meter;
 #[path = "../../tests/replay/model.rs"]
