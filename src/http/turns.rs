@@ -24,8 +24,7 @@
 
 use std::{
     collections::VecDeque,
-    future::Future,
-    pin::Pin,
+    future::poll_fn,
     sync::PoisonError,
     task::{Context, Poll, Waker, ready},
 };
@@ -224,16 +223,14 @@ impl Drop for Follower {
     }
 }
 
-/// The task that calls. It ends with the last follower, or when the log is closed and all are called.
+/// Calls those whose turn it is, a few at a time. It ends with the last follower, or when the log is closed
+/// and all are called.
 pub(super) struct Calling<R: Record + ?Sized> {
     turns: Arc<Turns>,
     watch: Watch<R>,
     /// Those whose turn it is. Empty between two polls: it keeps its memory.
     called: Vec<Waker>,
 }
-
-// No field is ever pinned.
-impl<R: Record + ?Sized> Unpin for Calling<R> {}
 
 /// What a look at the places comes to.
 enum Found {
@@ -270,30 +267,29 @@ impl<R: Record + ?Sized> Calling<R> {
         state.caller = Caller::Resting(waker);
         Found::Nobody
     }
-}
 
-impl<R: Record + ?Sized> Future for Calling<R> {
-    type Output = ();
+    /// Waits until it is somebody's turn, and calls the next few; false at the end. Before the next ones are
+    /// called, those that were, and all others that are ready, have to have their turn.
+    pub(super) async fn call_some(&mut self) -> bool {
+        poll_fn(|cx| self.poll_call(cx)).await
+    }
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = &mut *self;
+    fn poll_call(&mut self, cx: &Context<'_>) -> Poll<bool> {
         loop {
-            match this.look(cx) {
+            match self.look(cx) {
                 Found::Some => {
-                    this.called.drain(..).for_each(Waker::wake);
-                    // Behind those that were called, and all others that are ready.
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
+                    self.called.drain(..).for_each(Waker::wake);
+                    return Poll::Ready(true);
                 }
                 Found::None => {
-                    let seen = this.turns.seen.load(Ordering::Relaxed);
-                    ready!(this.watch.poll_past(cx, seen));
+                    let seen = self.turns.seen.load(Ordering::Relaxed);
+                    ready!(self.watch.poll_past(cx, seen));
                 }
                 Found::Nobody => {
-                    this.watch.stop_waiting();
+                    self.watch.stop_waiting();
                     return Poll::Pending;
                 }
-                Found::End => return Poll::Ready(()),
+                Found::End => return Poll::Ready(false),
             }
         }
     }

@@ -5,7 +5,7 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
-use shuttle::future::block_on;
+use shuttle::future::{block_on, yield_now};
 use shuttle::thread::{self, JoinHandle};
 
 use crate::explore::explore;
@@ -26,7 +26,15 @@ impl Stream {
     fn new(turns: &Arc<Turns>, log: &Log<Canary>) -> Self {
         let cursor = log.subscribe(Start::Next).unwrap();
         let (follower, calling) = turns.follow(|| log.watch());
-        let caller = calling.map(|calling| thread::spawn(move || block_on(calling)));
+        let caller = calling.map(|mut calling| {
+            thread::spawn(move || {
+                block_on(async {
+                    while calling.call_some().await {
+                        yield_now().await;
+                    }
+                });
+            })
+        });
         Self { cursor, follower, caller }
     }
 

@@ -184,11 +184,14 @@ fn alone(cell: &Cell) -> Option<Alone> {
     })
 }
 
-/// What a cell of event streams asks, from its name: `single-1000x64`, `batches-1000x64x16`.
+/// What a cell of event streams asks, from its name: `single-1000x64`, `close-1000x64`, `batches-1000x64x16`.
 fn of_streams(cell: &Cell) -> String {
     let (clients, bytes) = (grouped(cell.subscribers), grouped(cell.record_bytes));
     match cell.numbers().get(2) {
         Some(batch) => format!("{bytes} bytes, {batch} in an append, {clients} clients"),
+        None if cell.name.starts_with("close") => {
+            format!("{bytes} bytes, one by one and at most 8 ahead, {clients} clients")
+        }
         None => format!("{bytes} bytes, appended one by one, {clients} clients"),
     }
 }

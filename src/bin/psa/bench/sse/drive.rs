@@ -21,9 +21,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-/// Appends whose records may be on their way to clients, all of these together.
-const AHEAD: u64 = 8;
-
 /// A contender in a cell: its server, which stays for all rounds.
 pub(crate) struct Contender<'a> {
     pub(crate) rival: Rival,
@@ -121,11 +118,14 @@ impl<'a> Contender<'a> {
                 Kind::Fanout { .. } => None,
                 Kind::Latency { rate, .. } => Some(Pace { rate, base, late: late.clone() }),
             },
-            window: matches!(kind, Kind::Fanout { .. }).then(|| Window {
-                delivered: readers.counter(),
-                readers: clients as u64,
-                records: AHEAD * batch as u64 * clients as u64,
-            }),
+            window: match kind {
+                Kind::Fanout { ahead, .. } => Some(Window {
+                    delivered: readers.counter(),
+                    readers: clients as u64,
+                    records: ahead * batch as u64 * clients as u64,
+                }),
+                Kind::Latency { .. } => None,
+            },
         };
         let (sent, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let publishing = {

@@ -3,8 +3,8 @@
 //! # What is the same for all
 //!
 //! The load generator: the same threads read the same sockets and check every record ([`stream`]); the
-//! same publisher appends over HTTP, one request at a time, and stays at most eight appends ahead of the
-//! clients ([`publisher`]); a run's time goes from the first append to the last record that was read
+//! same publisher appends over HTTP, one request at a time, and stays a bounded number of appends ahead
+//! of the clients ([`publisher`], [`cells`]); a run's time goes from the first append to the last record that was read
 //! ([`drive`]). All speak the Durable Streams protocol, JSON streams in memory; in one more row this
 //! server does the same over its own topics, where each record has an event and an id of its own.
 //!
