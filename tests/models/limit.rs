@@ -1,10 +1,11 @@
 //! Publishers against each other at the memory limit.
 
+use shuttle::future::block_on;
 use shuttle::thread;
 
 use crate::explore::explore;
 use crate::log::{Budget, Cursor, Log, Start};
-use crate::support::{Canary, read_available, segment, tiny};
+use crate::support::{Canary, append_all, read_available, segment, tiny};
 use crate::sync::Arc;
 
 /// The open segment is full, and two publishers append. The cursor that stands still meanwhile, and their
@@ -81,5 +82,41 @@ fn a_publisher_that_counted_a_segment_twice_goes_on() {
         let mut offsets = publishers.map(|publisher| publisher.join().unwrap());
         offsets.sort_unstable();
         assert_eq!(offsets, [8, 9]);
+    });
+}
+
+/// A publisher waits for memory of the budget, and a segment of another log is what comes back.
+#[test]
+fn a_publisher_hears_of_what_another_log_gives_back() {
+    explore(|| {
+        let budget = Arc::new(Budget::new(3 * segment()));
+        let build = || tiny::<Canary>().budget(budget.clone()).build().unwrap();
+        let (log, other): (Log<Canary>, Log<Canary>) = (build(), build());
+        let holds = other.subscribe(Start::Earliest).unwrap();
+        for (log, records) in [(&log, 0..2), (&other, 0..3)] {
+            append_all(log, records);
+        }
+        let _stalled = log.subscribe(Start::Earliest).unwrap();
+        let publisher = thread::spawn(move || log.append(Canary::new(2)).unwrap());
+        drop(holds);
+        assert_eq!(publisher.join().unwrap(), 2);
+    });
+}
+
+/// A publisher looks just when a segment comes back that is not kept for later: it finds the memory, or is
+/// told of it afterwards.
+#[test]
+fn a_publisher_hears_of_memory_once_it_is_there() {
+    explore(|| {
+        let builder = tiny::<Canary>().pool_segments(0);
+        let log: Log<Canary> = builder.memory_limit(2 * segment()).build().unwrap();
+        let cursor = log.subscribe(Start::Earliest).unwrap();
+        append_all(&log, 0..4);
+        let publisher = thread::spawn({
+            let log = log.clone();
+            move || block_on(log.append_async(Canary::new(4))).unwrap()
+        });
+        drop(cursor);
+        assert_eq!(publisher.join().unwrap(), 4);
     });
 }

@@ -148,6 +148,29 @@ fn who_comes_when_the_last_one_leaves_is_called() {
     });
 }
 
+/// Who was called and has taken all that there is waits for what comes.
+#[test]
+fn a_turn_is_taken_once() {
+    explore(|| {
+        let (log, turns) = (tiny().build().unwrap(), Arc::default());
+        let stream = Stream::new(&turns, &log);
+        let stream = thread::spawn(move || {
+            let mut stream = stream;
+            let got = block_on(stream.take(1, false));
+            let again = poll_fn(|cx| {
+                let turn = stream.follower.poll_turn(cx, stream.cursor.offset());
+                Poll::Ready(turn.is_ready())
+            });
+            assert!(!block_on(again), "it is called, and there is nothing");
+            (got, stream.caller.take())
+        });
+        append_all(&log, 0..1);
+        let (got, caller) = stream.join().unwrap();
+        assert_eq!(got, [0]);
+        end([caller]);
+    });
+}
+
 #[test]
 fn the_end_reaches_everybody() {
     explore(|| {
