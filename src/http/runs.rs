@@ -23,17 +23,14 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    future::poll_fn,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    task::Poll,
-    time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::{task, time::Instant};
+use tokio::task;
 
 use super::{
     encode::Form,
@@ -49,36 +46,13 @@ const RUN_RECORDS: usize = 1_024;
 /// What an event has around its record, more or less: for the first guess of a run's size.
 const AROUND: usize = 48;
 
-/// How long streams are called before tokio looks at its sockets, where the next record may be waiting.
-/// By itself it looks after every 61 tasks, which is ten times as long; a look costs about as much as a
-/// stream's turn (`docs/benchmarks.md#event-streams-in-turn`).
-const LOOK: Duration = Duration::from_micros(50);
-
 /// Calls the streams of a topic in turn.
 async fn call(mut calling: Calling<[u8]>) {
-    let mut looked = Instant::now();
     while calling.call_some().await {
-        if looked.elapsed() < LOOK {
-            go_behind().await;
-        } else {
-            // Tokio looks at its sockets before it goes on with who yields.
-            task::yield_now().await;
-            looked = Instant::now();
-        }
+        // Those that were called go first, and then tokio looks at its sockets before it goes on with who
+        // yields: the next record may be waiting there. By itself it would look after every 61 tasks.
+        task::yield_now().await;
     }
-}
-
-/// Lets all others that are ready go first.
-async fn go_behind() {
-    let mut been = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut been, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 /// The runs of all topics.
