@@ -1,9 +1,12 @@
 //! Running a model, and what the models have in common.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
 use crate::log::{Builder, Cursor, Log, Record};
+use crate::sync::thread::{Thread, current, park};
 use crate::sync::{self, Barrier, Reading};
 
 /// Explores `model` with at most so many preemptions, unless `PSA_TEST_PREEMPTIONS` says otherwise.
@@ -70,6 +73,33 @@ impl Drop for Watched {
         // So does this.
         let n = self.0.with_mut(|n| std::mem::replace(n, DROPPED));
         assert_ne!(n, DROPPED, "a record was dropped twice");
+    }
+}
+
+/// Wakes a thread.
+struct Rouse(Thread);
+
+impl Wake for Rouse {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// What wakes the calling thread.
+pub(crate) fn rouse() -> Waker {
+    Waker::from(Arc::new(Rouse(current())))
+}
+
+/// Runs a task in the calling thread.
+pub(crate) fn block_on<F: Future>(task: F) -> F::Output {
+    let waker = rouse();
+    let mut context = Context::from_waker(&waker);
+    let mut task = pin!(task);
+    loop {
+        match task.as_mut().poll(&mut context) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => park(),
+        }
     }
 }
 

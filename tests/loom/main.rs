@@ -31,4 +31,6 @@ mod explore;
 
 mod append;
 mod collect;
+mod memory;
+mod pool;
 mod wait;

@@ -12,8 +12,8 @@ use std::task::{Poll, Wake, Waker};
 use loom::thread;
 use shipped::{WaitSet, Waiter};
 
-use crate::explore::explore_all;
-use crate::sync::thread::{Thread, current, park};
+use crate::explore::{explore_all, rouse};
+use crate::sync::thread::park;
 use crate::sync::{AtomicU32, Ordering};
 
 /// Something to wait for. Its order is the weakest that a condition can have: what must be seen is
@@ -56,15 +56,6 @@ struct Heard(AtomicBool);
 impl Wake for Heard {
     fn wake(self: Arc<Self>) {
         self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Wakes a thread.
-struct Rouse(Thread);
-
-impl Wake for Rouse {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
     }
 }
 
@@ -136,7 +127,7 @@ fn the_second_waiter_does_not_rely_on_an_unfinished_barrier() {
 /// Polls some waiters in one thread until each has seen the event.
 fn wait_for_all<const N: usize>(event: &Event) {
     let mut waiters = [(); N].map(|()| Some(Waiter::default()));
-    let waker = Waker::from(Arc::new(Rouse(current())));
+    let waker = rouse();
     loop {
         for slot in &mut waiters {
             let Some(waiter) = slot else { continue };
