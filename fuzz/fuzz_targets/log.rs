@@ -11,7 +11,7 @@ mod kind;
 mod log_operations;
 #[path = "../../tests/replay/meter.rs"]
 mod meter;
-#[path = "../../tests/replay/model.rs"]
+#[path = "../../tests/replay/model/mod.rs"]
 mod model;
 #[path = "../../tests/replay/world.rs"]
 mod world;

@@ -18,7 +18,7 @@ mod kind;
 mod log_operations;
 #[path = "../replay/meter.rs"]
 mod meter;
-#[path = "../replay/model.rs"]
+#[path = "../replay/model/mod.rs"]
 mod model;
 #[path = "../../fuzz/checks/session.rs"]
 mod session;

@@ -117,3 +117,54 @@ fn a_batch_tells_when_it_was_appended_in_either_form() {
     assert_eq!(time, SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos));
     assert!(time >= before);
 }
+
+/// One record in four of each segment keeps its time; a look names the first of them that it shows.
+#[test]
+fn a_look_names_the_first_record_that_keeps_its_own_time() {
+    let log = Log::<u64>::builder()
+        .segment_records(16)
+        .stamp_every(4)
+        .retention(Retention::Everything)
+        .build()
+        .unwrap();
+    let wall = || {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        u64::try_from(since.as_nanos()).unwrap()
+    };
+    for n in 0..40 {
+        log.append(n).unwrap();
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    let mut times = Vec::new();
+    for first in 0..40 {
+        let left = 16 - first % 16;
+        for records in 1..=left.min(40 - first) {
+            let mut cursor = log.subscribe(Start::At(first)).unwrap();
+            let limit = Limit { records: records as usize, ..Limit::NONE };
+            let (stamp, own) = cursor
+                .peek(limit, |batch| (batch.first_stamp(), batch.append_nanos()))
+                .unwrap()
+                .unwrap();
+            let keeps = first.next_multiple_of(4);
+            let shown = keeps < first + records;
+            assert_eq!(
+                stamp.map(|(offset, _)| offset),
+                shown.then_some(keeps),
+                "{first}, {records}"
+            );
+            if let Some((offset, time)) = stamp {
+                if offset == first {
+                    assert_eq!(time, own);
+                }
+                times.push((offset, time));
+            }
+        }
+    }
+    times.sort_unstable();
+    times.dedup();
+    assert_eq!(times.len(), 10, "each of them has one time");
+    assert!(times.is_sorted_by(|a, b| a.1 < b.1));
+    // The log's clock goes on from there, and began with the wall clock, which may have been set since.
+    let (last, now) = (times[9].1, log.clock_nanos());
+    assert!(last < now && now.abs_diff(wall()) < 3_600_000_000_000, "{last}, {now}");
+}

@@ -1,7 +1,7 @@
 //! Waits that end before what they wait for comes. Whoever was woken and does not care any more hands
 //! the wake-up on; a wake-up that is kept shows as a deadlock of the others.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::Poll;
 
@@ -15,7 +15,7 @@ use crate::sync::time::Instant;
 
 /// Polls a future once, with a waker that is this call's alone.
 pub(crate) fn poll_once<F: Future + ?Sized>(mut future: Pin<&mut F>) -> Poll<F::Output> {
-    block_on(std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))))
+    block_on(poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))))
 }
 
 /// A future that is polled once and then dropped, perhaps between its wake-up and its next poll,
@@ -72,6 +72,44 @@ fn a_wait_that_is_over_hands_its_wake_up_on() {
             assert!(reader.join().unwrap().offset() <= 1);
         }
     });
+}
+
+/// What watches the log's end without a place in it looks once, and goes, or rests. Those who read wait beside
+/// it.
+fn a_watch_ends_its_wait(rests: bool) {
+    let log: Log<Canary> = tiny().build().unwrap();
+    let fickle = [0, 1, 2].map(|_| {
+        let mut watch = log.watch();
+        thread::spawn(move || {
+            let _ = poll_once(pin!(poll_fn(|cx| watch.poll_past(cx, 0))));
+            if rests {
+                watch.stop_waiting();
+            }
+            rests.then_some(watch)
+        })
+    });
+    let patient = [0, 1].map(|_| {
+        let mut cursor = log.subscribe(Start::Next).unwrap();
+        thread::spawn(move || block_on(take(&mut cursor, 1)))
+    });
+    log.append(Canary::new(0)).unwrap();
+    for reader in patient {
+        reader.join().unwrap();
+    }
+    // Until now, one who rests has been there.
+    for watch in fickle {
+        assert_eq!(watch.join().unwrap().is_some(), rests);
+    }
+}
+
+#[test]
+fn a_watch_that_goes_hands_its_wake_up_on() {
+    explore(|| a_watch_ends_its_wait(false));
+}
+
+#[test]
+fn a_watch_that_rests_hands_its_wake_up_on() {
+    explore(|| a_watch_ends_its_wait(true));
 }
 
 /// A future is polled by one thread and then by another one, which is the one to be woken: the first
