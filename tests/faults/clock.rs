@@ -5,8 +5,7 @@
 //! what a file says. The monotonic clock, which never jumps, is passed on.
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use psa::client::{Client, Event, SubscribeOptions};
@@ -14,9 +13,10 @@ use psa::protocol::{Code, LeaseRequest, OnGap, Request, Start, Subscribe};
 
 use super::harness::*;
 use super::healthy::Healthy;
+use super::preload;
 use super::raw::*;
 
-const SHIM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/faults/shim.rs");
+const SHIM: &str = "tests/faults/shim.rs";
 
 const DAY: i64 = 86_400;
 
@@ -31,7 +31,7 @@ struct Jumping {
 impl Jumping {
     fn start(flags: &[&str]) -> Jumping {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let library = build(folder.path());
+        let library = preload::build(SHIM, folder.path());
         let offset = folder.path().join("offset");
         std::fs::write(&offset, "0").expect("the folder is ours");
         let mut command = psa(["serve", "--listen", "127.0.0.1:0"].iter().chain(flags));
@@ -56,18 +56,6 @@ impl Jumping {
             }
         });
     }
-}
-
-/// Builds the shim.
-fn build(folder: &Path) -> PathBuf {
-    let library = folder.join("libshim.so");
-    let compiler = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let mut command = Command::new(compiler);
-    command.args(["--edition", "2024", "--crate-type", "cdylib", "-Cpanic=abort", "-O", "-o"]);
-    let output =
-        command.arg(&library).arg(SHIM).output().expect("the compiler that built this test");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    library
 }
 
 /// The date (UTC) in so many seconds, as logs have it: by the algorithm of Howard Hinnant.

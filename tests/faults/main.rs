@@ -10,6 +10,9 @@
 mod harness;
 #[path = "../bad_input/healthy.rs"]
 mod healthy;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[path = "../e2e/preload.rs"]
+mod preload;
 // Not all of it is used here.
 #[allow(dead_code)]
 #[path = "../bad_input/raw.rs"]

@@ -23,6 +23,9 @@ mod harness;
 #[cfg(all(unix, feature = "cli"))]
 #[path = "../bad_input/healthy.rs"]
 mod healthy;
+#[cfg(all(target_os = "linux", target_env = "gnu", feature = "cli"))]
+#[path = "../e2e/preload.rs"]
+mod preload;
 
 #[cfg(all(unix, feature = "cli"))]
 mod faults;
