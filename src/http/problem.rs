@@ -274,7 +274,15 @@ impl Problem {
                 "The topic is closed",
                 "it takes no record any more; publish to another one",
             ),
-            AppendError::TooLarge { size, max } => Self::record_too_large(size, max),
+            // Unlike one record that is over the limit of all topics, it may be a batch.
+            AppendError::TooLarge { size, max } => Self::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "record-too-large",
+                "What was to be appended can never fit the topic",
+                format!("{detail}; send less at once, or give the topic a larger memory limit"),
+            )
+            .fact("size", size)
+            .fact("max", max),
             AppendError::Full { limit } => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "full",

@@ -113,6 +113,22 @@ async fn a_body_in_pieces_is_one_record() {
 }
 
 #[tokio::test]
+async fn a_batch_that_can_never_fit_its_topic_is_told_so() {
+    let server = serve(|_, _| ());
+    let settings = json!({"segment_bytes": 4096, "memory_limit": 65_536}).to_string();
+    server.ask("PUT /topics/t", &[], settings.as_bytes()).await;
+    let lengths = [("content-type", "application/vnd.psa.records")];
+    let record = [&20_000_u32.to_le_bytes()[..], &[b'x'; 20_000]].concat();
+    server.ask("POST /topics/t", &lengths, &record).await.ok();
+    let refused = server.ask("POST /topics/t", &lengths, &record.repeat(2)).await;
+    let problem = refused.problem(413, "record-too-large");
+    assert!(problem["size"].as_u64() > problem["max"].as_u64(), "{problem}");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("in one append") && detail.contains("memory limit"), "{detail}");
+    assert_eq!(all(&server, "t").len(), 1);
+}
+
+#[tokio::test]
 async fn a_full_topic_rejects_or_makes_wait() {
     let server =
         serve(|config, _| config.limits.append_wait = std::time::Duration::from_millis(50));
