@@ -152,21 +152,25 @@ impl Access {
     /// Tells of tokens that expire. Never ends.
     async fn keep_time(&self) {
         let mut news = self.0.entries.subscribe();
+        // What had expired by then has been told. Nothing, at first: who came in before may count on it.
+        let mut told = SystemTime::UNIX_EPOCH;
         loop {
+            // Before the list is taken: one that comes later is news itself, and who hears of that looks
+            // later than this. And what is told is what lies between two such moments, so that nothing
+            // expires between them unnoticed.
             let now = SystemTime::now();
             let entries = news.borrow_and_update().clone();
-            let soonest =
-                entries.iter().filter_map(|entry| entry.left(now)).filter(|left| !left.is_zero());
-            let Some(soonest) = soonest.min() else {
-                // The sender is here: this cannot fail.
-                let _ = news.changed().await;
-                continue;
-            };
-            let expired = |now| entries.iter().filter(|entry| entry.is_expired(now)).count();
-            let before = expired(now);
-            let wait = tokio::time::timeout(soonest.min(LOOK_EVERY), news.changed());
-            if wait.await.is_err() && expired(SystemTime::now()) != before {
+            let before = std::mem::replace(&mut told, now);
+            if entries.iter().any(|entry| entry.is_expired(before) != entry.is_expired(now)) {
                 self.move_on(|_| {});
+                continue;
+            }
+            let left = entries.iter().filter_map(|entry| entry.left(now));
+            // The sender is here: to wait for news cannot fail.
+            if let Some(soonest) = left.filter(|left| !left.is_zero()).min() {
+                let _ = tokio::time::timeout(soonest.min(LOOK_EVERY), news.changed()).await;
+            } else {
+                let _ = news.changed().await;
             }
         }
     }
@@ -377,23 +381,39 @@ mod tests {
         assert!(!shown.contains(&all) && shown.contains("Access(1 tokens)"), "{shown}");
     }
 
+    /// A gate whose time is kept until the test ends, and news of it.
+    fn kept(access: &Access) -> (Gate, News) {
+        let gate = Gate::new(None, Some(access.clone()));
+        let news = gate.news().unwrap();
+        let keeper = gate.clone();
+        tokio::spawn(async move { keeper.keep_time().await });
+        (gate, news)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn who_waits_is_told_of_a_list_and_of_an_end() {
+        let access = Access::new(vec![entry("soon", "soon")]).unwrap();
+        let (gate, mut news) = kept(&access);
+        let grant = gate.admit("soon").unwrap();
         let mut soon = entry("soon", "soon");
         // By the wall clock, which stands still for nobody: the tokio clock runs ahead in this test.
         soon.expires = Some(SystemTime::now() + Duration::from_millis(50));
-        let access = Access::new(vec![soon.clone()]).unwrap();
-        let gate = Gate::new(None, Some(access.clone()));
-        let grant = gate.admit("soon").unwrap();
-        let mut news = gate.news().unwrap();
-        let keeper = tokio::spawn({
-            let gate = gate.clone();
-            async move { gate.keep_time().await }
-        });
+        access.replace(vec![soon]).unwrap();
         news.next().await;
-        assert!(gate.renew(&grant).is_none());
+        while gate.renew(&grant).is_some() {
+            news.next().await;
+        }
         access.replace(vec![entry("a", "a")]).unwrap();
         news.next().await;
-        keeper.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_expires_before_anybody_looks_is_told() {
+        let mut gone = entry("gone", "gone");
+        gone.expires = Some(SystemTime::now());
+        let access = Access::new(vec![gone]).unwrap();
+        // Whoever came in with it just before, and hears nothing now, would stay.
+        let (_, mut news) = kept(&access);
+        tokio::time::timeout(Duration::from_secs(3600), news.next()).await.unwrap();
     }
 }
