@@ -127,7 +127,7 @@ impl Follower {
         // At the start, SUBSCRIBED has said already where it goes on: then the gap is whole.
         // Later, what was received before is not missed.
         let first_missed = match gap.next == self.expected.next {
-            true if self.reconnections == 0 => gap.first_missed,
+            true if self.reconnections == 0 && !self.epoch_gap_made => gap.first_missed,
             true => return Ok(None),
             false => self.expected.next,
         };

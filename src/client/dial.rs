@@ -17,6 +17,8 @@ pub(super) struct Dialed {
     pub(super) conn: Conn,
     pub(super) epoch: u64,
     pub(super) next: u64,
+    /// The offset that the topic's next record gets.
+    pub(super) tail: u64,
 }
 
 /// Connects and subscribes.
@@ -54,25 +56,26 @@ pub(super) async fn dial(
                 Err(at_least) => Err(at_least),
             };
             match found {
-                Ok(((epoch, next), consumed)) => {
+                Ok((told, consumed)) => {
                     conn.inbox.consume(consumed);
-                    return Ok::<_, ClientError>((epoch, next));
+                    return Ok::<_, ClientError>(told);
                 }
                 Err(at_least) => conn.fill(at_least).await?,
             }
         }
     };
     let after = config.request_timeout;
-    let (epoch, next) = match timeout(after, exchange).await {
+    let (epoch, next, tail) = match timeout(after, exchange).await {
         Ok(answer) => answer?,
         Err(_) => return Err(ClientError::Timeout { after }),
     };
-    Ok(Dialed { conn, epoch, next })
+    Ok(Dialed { conn, epoch, next, tail })
 }
 
-fn subscribed(reply: Reply<'_>) -> Result<(u64, u64), ClientError> {
+/// The epoch, the offset that comes first, and the topic's end.
+fn subscribed(reply: Reply<'_>) -> Result<(u64, u64, u64), ClientError> {
     match reply {
-        Reply::Subscribed { request: 1, sub: SUB, epoch, next, .. } => Ok((epoch, next)),
+        Reply::Subscribed { request: 1, sub: SUB, epoch, next, tail } => Ok((epoch, next, tail)),
         Reply::Error(error) if error.request == 1 => Err(ClientError::Server(error.into())),
         Reply::Goodbye { code, message } => Err(ClientError::goodbye(code, message)),
         _ => Err(ClientError::Violation { what: "it answered a SUBSCRIBE with something else" }),

@@ -126,6 +126,11 @@ impl Follower {
         dialed: Dialed,
     ) -> Self {
         let place = Place { epoch: dialed.epoch, next: dialed.next };
+        // If the topic is another one, `arrive` sees it.
+        let expected = match options.epoch {
+            Some(epoch) if epoch != place.epoch => Place { epoch, next: 0 },
+            _ => place,
+        };
         let mut this = Self {
             backoff: Backoff::new(config.backoff_min, config.backoff_max),
             config,
@@ -133,7 +138,7 @@ impl Follower {
             options,
             state: State::Ended,
             lost_since: None,
-            expected: place,
+            expected,
             epoch_gap_made: false,
             made: None,
             received: place.next,
@@ -276,7 +281,7 @@ impl Follower {
     }
 
     fn arrive(&mut self, dialed: Dialed) {
-        let Dialed { conn, epoch, next } = dialed;
+        let Dialed { conn, epoch, next, .. } = dialed;
         self.epoch_gap_made = epoch != self.expected.epoch;
         if self.epoch_gap_made {
             self.made = Some(Gap {

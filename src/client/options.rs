@@ -20,6 +20,8 @@ use crate::protocol::{OnGap, Start};
 #[must_use]
 pub struct SubscribeOptions {
     pub(super) start: Start,
+    /// The epoch that the start belongs to, where the start itself does not say.
+    pub(super) epoch: Option<u64>,
     pub(super) on_gap: OnGap,
     pub(super) caught_up: bool,
     pub(super) lease: Option<LeaseOptions>,
@@ -29,7 +31,14 @@ pub struct SubscribeOptions {
 impl SubscribeOptions {
     /// Starts at `start`.
     pub const fn new(start: Start) -> Self {
-        Self { start, on_gap: OnGap::Continue, caught_up: false, lease: None, give_up_after: None }
+        Self {
+            start,
+            epoch: None,
+            on_gap: OnGap::Continue,
+            caught_up: false,
+            lease: None,
+            give_up_after: None,
+        }
     }
 
     /// Starts at the first record that is kept.
@@ -45,6 +54,14 @@ impl SubscribeOptions {
     /// Resumes behind the last record that was received.
     pub const fn after(epoch: u64, offset: u64) -> Self {
         Self::new(Start::After { epoch, offset })
+    }
+
+    /// Resumes in front of the first record, when none of this epoch was received yet: what was
+    /// collected meanwhile is a gap, and so is another epoch.
+    pub(super) const fn before_all(epoch: u64) -> Self {
+        let mut options = Self::new(Start::At(0));
+        options.epoch = Some(epoch);
+        options
     }
 
     /// Starts at the last so many records.

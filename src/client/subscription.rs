@@ -11,11 +11,11 @@ use tokio::time::timeout;
 
 use super::config::Config;
 use super::dial::dial;
-use super::error::ClientError;
+use super::error::{ClientError, ServerError};
 use super::event::{BatchEvent, Event, Gap, Layout, OwnedChunk};
 use super::follow::{Follower, Step};
 use super::options::SubscribeOptions;
-use crate::protocol::{CloseReason, TopicName};
+use crate::protocol::{CloseReason, Code, OnGap, TopicName};
 
 /// Most bytes that are read ahead while a commit waits for its confirmation.
 const MAX_AHEAD: usize = 64 << 20;
@@ -33,11 +33,13 @@ pub struct Place {
 }
 
 impl Place {
-    /// The options with which another subscription goes on here: after the last taken record.
+    /// The options with which another subscription goes on here: after the last taken record, or in
+    /// front of the first one if none was taken. What is not there any more comes as a
+    /// [`Gap`](super::Gap).
     pub const fn resume(self) -> SubscribeOptions {
         match self.next.checked_sub(1) {
             Some(offset) => SubscribeOptions::after(self.epoch, offset),
-            None => SubscribeOptions::earliest(),
+            None => SubscribeOptions::before_all(self.epoch),
         }
     }
 }
@@ -133,6 +135,20 @@ impl Subscription {
     ) -> Result<Self, ClientError> {
         TopicName::new(topic)?;
         let dialed = dial(&config, topic, &options).await?;
+        if options.on_gap == OnGap::Error
+            && let Some(asked) = options.epoch
+            && asked != dialed.epoch
+        {
+            // A start at offset 0 does not tell the server its epoch: what it would have answered.
+            return Err(ClientError::Server(ServerError {
+                code: Code::WrongEpoch,
+                epoch: dialed.epoch,
+                asked,
+                first: dialed.next,
+                next: dialed.tail,
+                message: String::new(),
+            }));
+        }
         let follower = Follower::new(config, topic.into(), options, dialed);
         Ok(Self {
             taken: follower.expected(),

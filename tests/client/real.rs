@@ -447,6 +447,37 @@ async fn commits_get_through_a_line_that_breaks() {
     }
 }
 
+/// The soak lost records to this: a subscriber that is cut off before its first record, and comes back
+/// when that one is collected.
+#[tokio::test]
+async fn who_was_cut_off_before_the_first_record_learns_what_was_missed() {
+    let server = serve(anywhere());
+    let client = client_of(server.address).build().unwrap();
+    let settings = Settings {
+        segment_bytes: 4 << 10,
+        retention: Some(Retention::Nothing),
+        ..Settings::default()
+    };
+    client.create_topic("news", settings, false).await.unwrap();
+    let early = client.subscribe("news", SubscribeOptions::earliest()).await.unwrap();
+    let place = early.place();
+    drop(early);
+    let publisher = client.publisher("news", PublisherOptions::default()).await.unwrap();
+    // The server notices that the first one is gone, and then nobody holds anything back.
+    let mut sent = 0;
+    while client.describe("news").await.unwrap().stats.first == 0 {
+        publisher.send(&[7; 1024]).await.unwrap().await.unwrap();
+        sent += 1;
+        assert!(sent < 100_000, "nothing is collected");
+    }
+    let mut late = client.subscribe("news", place.resume()).await.unwrap();
+    let Some(Ok(Event::Gap(gap))) = late.next().await else { panic!("no gap") };
+    assert_eq!((gap.reason, gap.epoch, gap.first_missed), (GapReason::Collected, place.epoch, 0));
+    assert!(gap.next > 0);
+    let Some(Ok(Event::Record(record))) = late.next().await else { panic!("no record") };
+    assert_eq!(record.offset(), gap.next);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_evicted_subscriber_learns_exactly_what_it_missed() {
     let server = serve(anywhere());

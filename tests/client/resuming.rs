@@ -246,6 +246,56 @@ async fn records_that_were_collected_meanwhile_are_a_gap() {
     finish(server).await;
 }
 
+/// Somebody who has received nothing yet misses as much as anybody when what comes first is collected.
+#[tokio::test]
+async fn a_place_in_front_of_all_records_is_resumed_with_the_gap() {
+    let place = Place { epoch: EPOCH, next: 0 };
+    // The epoch that is found, what the server says of a gap, and what is told.
+    for (found, told, line_told) in [
+        (EPOCH, Some(5), "Collected e0 0..5"),
+        (EPOCH, None, "record 0"),
+        (0xf0, Some(5), "OtherEpoch f0 0..5"),
+        (0xf0, None, "OtherEpoch f0 0..0"),
+    ] {
+        let (listener, builder) = listen().await;
+        let next = told.unwrap_or(0);
+        let server = play(async move {
+            let mut peer = Peer::welcome(&listener).await;
+            assert_eq!(peer.subscribed().await, Start::At(0));
+            peer.send(&subscribed(found, next, 9)).await;
+            if told.is_some() {
+                peer.send(&gap(GapReason::Collected, found, 0, next)).await;
+            }
+            peer.send_bytes(&deliver(found, next..next + 2)).await;
+            peer.wait_for_end().await;
+        });
+        let client = builder.build().unwrap();
+        let mut subscription = client.subscribe("topic", place.resume()).await.unwrap();
+        assert_eq!(line(&mut subscription).await, line_told);
+        let behind = next + u64::from(line_told == "record 0");
+        assert_eq!(subscription.place(), Place { epoch: found, next: behind });
+        assert_eq!(line(&mut subscription).await, format!("record {behind}"));
+        drop(subscription);
+        finish(server).await;
+    }
+}
+
+#[tokio::test]
+async fn another_epoch_is_refused_in_front_of_all_records_too() {
+    let (listener, builder) = listen().await;
+    let server = play(async move {
+        let mut peer = Peer::welcome(&listener).await;
+        assert_eq!(peer.subscribed().await, Start::At(0));
+        peer.send(&subscribed(0xf0, 0, 9)).await;
+        peer.wait_for_end().await;
+    });
+    let client = builder.build().unwrap();
+    let options = Place { epoch: EPOCH, next: 0 }.resume().on_gap(OnGap::Error);
+    let refused = client.subscribe("topic", options).await.unwrap_err();
+    assert_eq!(refused.code(), Some(Code::WrongEpoch), "{refused}");
+    finish(server).await;
+}
+
 #[tokio::test]
 async fn passing_goodbyes_are_survived_and_others_end_it() {
     let (listener, builder) = listen().await;

@@ -2,7 +2,7 @@
 
 use crate::connect::failure;
 use crate::error::{Error, Result, describe_io};
-use psa::client::{BatchEvent, Client, SubscribeOptions};
+use psa::client::{BatchEvent, Client, Place, SubscribeOptions};
 use std::hash::{DefaultHasher, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -69,9 +69,10 @@ impl Follower {
         name: &'static str,
         seen: Seen,
     ) -> Result<Follower> {
-        let options = match seen.next.checked_sub(1) {
-            Some(last) => SubscribeOptions::after(seen.epoch, last),
-            None => SubscribeOptions::earliest(),
+        // Who has seen nothing is at the beginning of the story, where nothing is collected yet.
+        let options = match seen.next {
+            0 => SubscribeOptions::earliest(),
+            next => Place { epoch: seen.epoch, next }.resume(),
         };
         let subscribed = client.subscribe(topic, options).await;
         let subscription = subscribed.map_err(|error| failure(name, &error))?;

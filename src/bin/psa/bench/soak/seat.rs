@@ -200,6 +200,14 @@ impl Seat {
                     got_something = true;
                     let (tally, next) = check(self.topic.id, &expected, batch.iter());
                     self.shared.counts().tally.add(&tally);
+                    if tally.lost + tally.duplicated + tally.corrupt > 0 {
+                        let first = batch.iter().next().map(|(offset, _)| offset);
+                        self.shared.wrong(format!(
+                            "`{name}`: {} lost, {} duplicated, {} corrupt from {first:?} to {next} where \
+                             {expected:?} was next, begun as {begin:?}",
+                            tally.lost, tally.duplicated, tally.corrupt
+                        ));
+                    }
                     expected = next..=next;
                     let last = next - 1;
                     if matches!(begin, Begin::Lease { .. }) && self.random.u8(0..4) == 0 {
