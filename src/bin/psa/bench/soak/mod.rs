@@ -234,7 +234,7 @@ fn tell(report: &mut Report, args: &SoakArgs, counts: &Counts, samples: &Samples
     report.set("trend", json!(trend.as_ref().map(sample::Trend::describe)));
     if let Some(trend) = trend {
         report.row(
-            "resident memory, by thirds",
+            "resident memory beside segments, by thirds",
             trend.thirds.map(|bytes| human_size(bytes as u64)).join(", "),
         );
     }

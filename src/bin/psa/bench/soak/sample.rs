@@ -190,12 +190,17 @@ impl Samples {
         })
     }
 
-    /// How resident memory went; `None` where the system does not say, or without enough samples.
+    /// How resident memory went, without the segments that topics count: how many those are is as their
+    /// settings say. `None` where the system does not tell, or without enough samples.
     pub(super) fn trend(&self) -> Option<Trend> {
         let (from, to) = (self.time.mul_f64(WARM_UP).as_secs_f64(), self.time.as_secs_f64());
         let during = self.all.iter().filter(|sample| (from..to).contains(&sample.seconds));
-        let bytes: Vec<f64> = during.map(|sample| sample.rss as f64).collect();
-        if bytes.len() < 9 || bytes.contains(&0.0) {
+        let beside = |sample: &Sample| {
+            let bytes = sample.rss.checked_sub(sample.segment_bytes)?;
+            (bytes > 0).then_some(bytes as f64)
+        };
+        let bytes: Vec<f64> = during.map(beside).collect::<Option<_>>()?;
+        if bytes.len() < 9 {
             return None;
         }
         let third = bytes.len() / 3;
@@ -220,7 +225,7 @@ impl Trend {
     }
 
     pub(super) fn describe(&self) -> Value {
-        json!({ "rss_bytes_by_thirds": self.thirds, "judged": self.is_judged, "grows": self.grows() })
+        json!({ "rss_beside_segments_by_thirds": self.thirds, "judged": self.is_judged, "grows": self.grows() })
     }
 }
 

@@ -14,6 +14,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// How long a subscriber stays at the most, before it is cut off.
 const LIFE: Duration = Duration::from_secs(12);
+/// The same of one in four, most of which are cut off before anything has come.
+const SHORT_LIFE: Duration = Duration::from_millis(20);
 /// How long it stands still at the most.
 const STALL: Duration = Duration::from_secs(4);
 /// How long a seat is empty at the most. Far less than leases last that are taken up again.
@@ -171,7 +173,8 @@ impl Seat {
 
     /// Reads and checks until it is cut off or the topic ends.
     async fn live(&mut self, sub: &mut Subscription, begin: &Begin) -> Result<End> {
-        let until = Instant::now() + LIFE.mul_f64(self.random.f64());
+        let longest = if self.random.u8(0..4) == 0 { SHORT_LIFE } else { LIFE };
+        let until = Instant::now() + longest.mul_f64(self.random.f64());
         let mut stall = (self.random.u8(0..5) == 0).then(|| self.random.u32(0..20));
         let mut closed = self.topic.closed.clone();
         // One place, once the first thing has come.
