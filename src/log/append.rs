@@ -60,7 +60,7 @@ fn attempt(put: Put) -> Option<Put> {
 
 impl<'a, R: Record + ?Sized> RoomWait<'a, R> {
     pub(super) fn new(chain: &'a Chain<R>) -> Self {
-        RoomWait { chain, waiter: Waiter::default() }
+        RoomWait { chain, waiter: Waiter::counted(chain.publisher_waits.clone()) }
     }
 
     /// Blocks the thread until `put` does not find the log full.
@@ -334,7 +334,8 @@ impl Log<[u8]> {
 
     /// What a hand-written task needs to wait for room.
     pub fn appender(&self) -> Appender {
-        Appender { chain: self.chain.clone(), waiter: Waiter::default() }
+        let waiter = Waiter::counted(self.chain.publisher_waits.clone());
+        Appender { chain: self.chain.clone(), waiter }
     }
 }
 

@@ -35,7 +35,7 @@ use super::observer::{Event, Observed};
 use super::pool::Pool;
 use super::record::{Record, Source};
 use super::segment::{Padded, Segment};
-use super::wait::WaitSet;
+use super::wait::{WaitCount, WaitSet};
 use crate::sync::reclaim::{self, Collector, ReadGuard, enter, protect};
 use crate::sync::{Arc, AtomicPtr, AtomicU64, AtomicUsize, Mutex, Ordering};
 
@@ -56,6 +56,8 @@ pub(super) struct Chain<R: Record + ?Sized> {
     pub(super) readers: Padded<WaitSet>,
     /// Publishers that wait for memory; shared with all logs of the same budget.
     pub(super) room: Arc<WaitSet>,
+    /// How often this log's own publishers waited there.
+    pub(super) publisher_waits: WaitCount,
 
     pub(super) config: Config,
     pub(super) epoch: u64,
@@ -93,6 +95,7 @@ impl<R: Record + ?Sized> Chain<R> {
             }),
             readers: Padded(WaitSet::new()),
             room,
+            publisher_waits: WaitCount::new(AtomicU64::new(0)),
             config,
             epoch: fastrand::u64(..),
             clock: Clock::new(),

@@ -49,8 +49,7 @@ pub struct Stats {
     pub evictions: u64,
     /// How often a reader had to wait for a record.
     pub reader_waits: u64,
-    /// How often a publisher had to wait for memory; with a [`Budget`](super::Budget), a publisher
-    /// of any of its logs.
+    /// How often a publisher had to wait for memory.
     pub publisher_waits: u64,
     /// Whether the log is closed.
     pub closed: bool,
@@ -118,7 +117,7 @@ impl<R: Record + ?Sized> Chain<R> {
             slowest,
             evictions: self.evictions.load(Ordering::Relaxed),
             reader_waits: self.readers.waits(),
-            publisher_waits: self.room.waits(),
+            publisher_waits: self.publisher_waits.load(Ordering::Relaxed),
             closed: matches!(self.after(last), After::End),
         }
     }

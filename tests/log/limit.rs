@@ -213,6 +213,9 @@ fn a_publisher_that_waits_for_the_budget_is_woken_by_another_log() {
     until_waiting(&[&blocked], || b.stats().publisher_waits, 1);
     drop(hog);
     assert_eq!(blocked.join().unwrap(), Ok(4));
+    // They wait in one place, and are counted where they belong.
+    assert!(b.stats().publisher_waits > 0);
+    assert_eq!(a.stats().publisher_waits, 0);
 }
 
 #[test]

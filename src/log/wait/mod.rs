@@ -78,9 +78,12 @@ pub(super) struct WaitSet {
     abandoned: AtomicUsize,
     /// Notifications that found a cascade under way; see [`HELP_EVERY`].
     passed_by: AtomicU32,
-    /// How often somebody had to wait.
+    /// How often somebody had to wait whose waits are counted nowhere else.
     waits: AtomicU64,
 }
+
+/// How often somebody had to wait; shared by those who wait in the name of one log.
+pub(super) type WaitCount = Arc<AtomicU64>;
 
 impl WaitSet {
     pub(super) fn new() -> Self {
@@ -96,7 +99,7 @@ impl WaitSet {
         }
     }
 
-    /// How often somebody had to wait, since the beginning.
+    /// How often somebody had to wait, since the beginning; without those who have a [`WaitCount`].
     pub(super) fn waits(&self) -> u64 {
         self.waits.load(Ordering::Relaxed)
     }

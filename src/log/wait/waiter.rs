@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::task::{Poll, Wake, Waker};
 
-use super::WaitSet;
 use super::node::{ASIDE, BUSY, IDLE, Node, TAKEN, WAITING, move_state};
+use super::{WaitCount, WaitSet};
 use crate::sync::time::Instant;
 use crate::sync::{Ordering, SPINS, YIELDS, thread};
 
@@ -15,9 +15,16 @@ pub(in super::super) struct Waiter {
     node: Option<Arc<Node>>,
     /// Whether `register` was called without `cancel` since.
     armed: bool,
+    /// Counts its waits, if the set does not: what several logs share cannot say whose waits those are.
+    count: Option<WaitCount>,
 }
 
 impl Waiter {
+    /// One whose waits are counted in `count`, not by the set.
+    pub(in super::super) fn counted(count: WaitCount) -> Waiter {
+        Waiter { count: Some(count), ..Waiter::default() }
+    }
+
     /// Polls for a condition: ready with what `look` finds, or pending with `waker` registered for
     /// the next notification.
     pub(in super::super) fn poll_until<T>(
@@ -87,6 +94,7 @@ impl Waiter {
     /// registered.
     fn register(&mut self, set: &WaitSet, waker: &Waker) -> bool {
         let armed = std::mem::replace(&mut self.armed, true);
+        let waits = self.count.as_deref().unwrap_or(&set.waits);
         loop {
             let node = self.node.get_or_insert_with(Node::new);
             // Acquire: pairs with the notifier's Release of IDLE.
@@ -100,7 +108,7 @@ impl Waiter {
                     // SAFETY: IDLE: unlinked, so the owner, which we borrow mutably, is alone.
                     unsafe { *node.waker.get() = Some(waker.clone()) };
                     node.state.store(WAITING, Ordering::Relaxed);
-                    set.waits.fetch_add(1, Ordering::Relaxed);
+                    waits.fetch_add(1, Ordering::Relaxed);
                     set.push(node.clone());
                     return true;
                 }
@@ -118,7 +126,7 @@ impl Waiter {
                         *slot = Some(waker.clone());
                     }
                     if linked == ASIDE {
-                        set.waits.fetch_add(1, Ordering::Relaxed);
+                        waits.fetch_add(1, Ordering::Relaxed);
                     }
                     if move_state(node, BUSY, WAITING) {
                         return true;
