@@ -35,7 +35,7 @@ pub struct Place {
 impl Place {
     /// The options with which another subscription goes on here: after the last taken record, or in
     /// front of the first one if none was taken. What is not there any more comes as a
-    /// [`Gap`](super::Gap).
+    /// [`Gap`].
     pub const fn resume(self) -> SubscribeOptions {
         match self.next.checked_sub(1) {
             Some(offset) => SubscribeOptions::after(self.epoch, offset),
