@@ -46,7 +46,7 @@ use super::error::ClientError;
 use super::event::{Gap, Layout};
 use super::options::SubscribeOptions;
 use super::subscription::Place;
-use crate::protocol::{CloseReason, GapReason, OnGap, Request, Start};
+use crate::protocol::{CloseReason, GapReason, OnGap, Request};
 
 /// What one step brought.
 #[derive(Debug)]
@@ -272,11 +272,8 @@ impl Follower {
         } else {
             self.expected.next
         };
-        let start = match next.checked_sub(1) {
-            Some(offset) => Start::After { epoch: self.expected.epoch, offset },
-            // Nothing comes before offset 0. If the epoch is another, `arrive` sees it.
-            None => Start::At(0),
-        };
+        // If the epoch is another, and the start does not tell, `arrive` sees it.
+        let start = Place { epoch: self.expected.epoch, next }.start();
         SubscribeOptions { start, on_gap: OnGap::Continue, ..self.options.clone() }
     }
 

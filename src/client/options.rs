@@ -56,14 +56,6 @@ impl SubscribeOptions {
         Self::new(Start::After { epoch, offset })
     }
 
-    /// Resumes in front of the first record, when none of this epoch was received yet: what was
-    /// collected meanwhile is a gap, and so is another epoch.
-    pub(super) const fn before_all(epoch: u64) -> Self {
-        let mut options = Self::new(Start::At(0));
-        options.epoch = Some(epoch);
-        options
-    }
-
     /// Starts at the last so many records.
     pub const fn last(records: u64) -> Self {
         Self::new(Start::Last(records))

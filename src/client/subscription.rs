@@ -15,7 +15,7 @@ use super::error::{ClientError, ServerError};
 use super::event::{BatchEvent, Event, Gap, Layout, OwnedChunk};
 use super::follow::{Follower, Step};
 use super::options::SubscribeOptions;
-use crate::protocol::{CloseReason, Code, OnGap, TopicName};
+use crate::protocol::{CloseReason, Code, OnGap, Start, TopicName};
 
 /// Most bytes that are read ahead while a commit waits for its confirmation.
 const MAX_AHEAD: usize = 64 << 20;
@@ -33,14 +33,23 @@ pub struct Place {
 }
 
 impl Place {
-    /// The options with which another subscription goes on here: after the last taken record, or in
-    /// front of the first one if none was taken. What is not there any more comes as a
-    /// [`Gap`].
-    pub const fn resume(self) -> SubscribeOptions {
+    /// Where a subscription starts that goes on here: after the last taken record, or at offset 0 if
+    /// none was taken, which does not tell the server the epoch.
+    pub const fn start(self) -> Start {
         match self.next.checked_sub(1) {
-            Some(offset) => SubscribeOptions::after(self.epoch, offset),
-            None => SubscribeOptions::before_all(self.epoch),
+            Some(offset) => Start::After { epoch: self.epoch, offset },
+            None => Start::At(0),
         }
+    }
+
+    /// The options with which another subscription goes on here. What is not there any more comes as
+    /// a [`Gap`], and so does another epoch.
+    pub const fn resume(self) -> SubscribeOptions {
+        let mut options = SubscribeOptions::new(self.start());
+        if self.next == 0 {
+            options.epoch = Some(self.epoch);
+        }
+        options
     }
 }
 

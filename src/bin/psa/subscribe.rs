@@ -17,7 +17,9 @@ use crate::start::StartArg;
 use crate::time::nanos_of;
 use crate::units::human_count;
 use crate::writer::{Sink, Work, Writer};
-use psa::client::{BatchEvent, Client, ClientError, LeaseOptions, SubscribeOptions, Subscription};
+use psa::client::{
+    BatchEvent, Client, ClientError, LeaseOptions, Place, SubscribeOptions, Subscription,
+};
 use psa::protocol::{CloseReason, Code, Start};
 use std::future::Future;
 use std::io::{self, Write};
@@ -98,11 +100,8 @@ async fn open(
 /// Where to begin and how: the state wins over the flags.
 fn options(args: &SubArgs, recorded: Option<Expected>) -> SubscribeOptions {
     let start = match recorded {
-        Some(Expected { epoch, next }) => match next.checked_sub(1) {
-            Some(offset) => Start::After { epoch, offset },
-            // Nothing comes before offset 0; whether the epoch is the same is seen afterwards.
-            None => Start::At(0),
-        },
+        // Whether the epoch is the same is seen afterwards, too.
+        Some(Expected { epoch, next }) => Place { epoch, next }.start(),
         None => match (args.after, args.last, args.from) {
             (Some((epoch, offset)), _, _) => Start::After { epoch, offset },
             (None, Some(count), _) => Start::Last(count),

@@ -8,7 +8,8 @@
 use super::verify::{Bad, Check, Sink, Tally, Verifier};
 use super::wire::{Target, Wire, lost};
 use crate::error::{Error, Exit, Result};
-use psa::protocol::{Start, TopicName};
+use psa::client::Place;
+use psa::protocol::TopicName;
 use std::cell::RefCell;
 use std::io;
 use std::net::TcpStream as StdStream;
@@ -247,10 +248,7 @@ impl<S: Sink, C: Check> Intake<S, C> {
             return Err(lost(&io::ErrorKind::UnexpectedEof.into()));
         };
         let topic = TopicName::new(topic).map_err(|error| Error::failed("topic", error))?;
-        let start = match self.verifier.next().checked_sub(1) {
-            Some(offset) => Start::After { epoch: *epoch, offset },
-            None => Start::At(0),
-        };
+        let start = Place { epoch: *epoch, next: self.verifier.next() }.start();
         let mut wire = Wire::connect(target)?;
         wire.subscribe(topic, start)?;
         self.verifier.reconnected();
