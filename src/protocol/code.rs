@@ -80,8 +80,9 @@ codes! {
     TopicExists = 5, "topic-exists", "choose another name, or allow that it exists";
     /// A name is empty, too long, not UTF-8, or has a control character.
     BadName = 6, "bad-name", "use 1 to 255 bytes of UTF-8 without control characters";
-    /// One record is larger than the server's `max_record`. Nothing of the batch was appended.
-    RecordTooLarge = 7, "record-too-large", "send smaller records";
+    /// One record is larger than the server's `max_record`, or the batch larger than what the topic
+    /// can ever hold. Nothing of the batch was appended.
+    RecordTooLarge = 7, "record-too-large", "send smaller records, or fewer of them at once";
     /// A frame is larger than its kind or the server's `max_frame` allows. Ends the connection.
     FrameTooLarge = 8, "frame-too-large", "send smaller batches";
     /// The topic is at its memory limit and rejects. Nothing of the batch was appended.
