@@ -9,7 +9,8 @@ use crate::log::{Builder, Cursor, Log, Record};
 use crate::sync::thread::{Thread, current, park};
 use crate::sync::{self, Barrier, Reading};
 
-/// Explores `model` with at most so many preemptions, unless `PSA_TEST_PREEMPTIONS` says otherwise.
+/// Explores `model` with at most so many preemptions, unless `PSA_TEST_PREEMPTIONS` says otherwise: another number, or
+/// `+1` for one more.
 pub(crate) fn explore(preemptions: usize, model: fn()) {
     for reading in [Reading::FenceBefore, Reading::FenceAfter] {
         for barrier in [Barrier::Fences, Barrier::Membarrier] {
@@ -27,8 +28,12 @@ pub(crate) fn explore_all(preemptions: usize, model: fn()) {
 
 fn explore_under(reading: Reading, barrier: Barrier, preemptions: usize, model: fn()) {
     let preemptions = std::env::var("PSA_TEST_PREEMPTIONS").map_or(preemptions, |value| {
-        value.parse().unwrap_or_else(|_| {
-            panic!("PSA_TEST_PREEMPTIONS is {value:?}: give a number of preemptions")
+        let (base, number) = match value.strip_prefix('+') {
+            Some(more) => (preemptions, more),
+            None => (0, value.as_str()),
+        };
+        base + number.parse::<usize>().unwrap_or_else(|_| {
+            panic!("PSA_TEST_PREEMPTIONS is {value:?}: give a number of preemptions, or +1 for one more")
         })
     });
     sync::choose(reading, barrier);

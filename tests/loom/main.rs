@@ -7,7 +7,7 @@
 //! states. Deeper:
 //!
 //! ```text
-//! PSA_TEST_PREEMPTIONS=4 cargo test --release --test loom
+//! PSA_TEST_PREEMPTIONS=+1 cargo test --release --test loom
 //! ```
 //!
 //! What a run cannot see: more than three threads; more preemptions than the bound; a load that
