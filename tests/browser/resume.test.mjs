@@ -16,12 +16,22 @@ async function follow(proxy) {
   const page = await chromium.newPage()
   await page.goto(`${proxy.url}/healthz`)
   await page.evaluate((topic) => {
-    const source = new EventSource(`/topics/${topic}/events?from=earliest`)
-    window.seen = { records: [], gaps: [], ids: [], opened: 0 }
-    source.onopen = () => (window.seen.opened += 1)
-    source.onmessage = (event) => window.seen.records.push([event.lastEventId, event.data])
-    source.addEventListener("gap", (event) => window.seen.gaps.push(JSON.parse(event.data)))
-    window.source = source
+    window.seen = { records: [], gaps: [], opened: 0 }
+    let last = null
+    // As docs/http.md says: a browser comes back by itself, but for what closes its EventSource for good.
+    const follow = () => {
+      const place = last ? `after=${last}&on_gap=continue` : "from=earliest"
+      const source = new EventSource(`/topics/${topic}/events?${place}`)
+      source.onopen = () => (window.seen.opened += 1)
+      for (const kind of ["message", "base64", "gap", "caught-up"])
+        source.addEventListener(kind, (event) => (last = event.lastEventId))
+      source.onmessage = (event) => window.seen.records.push([event.lastEventId, event.data])
+      source.addEventListener("gap", (event) => window.seen.gaps.push(JSON.parse(event.data)))
+      source.onerror = () => {
+        if (source.readyState === EventSource.CLOSED) setTimeout(follow, 1000)
+      }
+    }
+    follow()
   }, TOPIC)
   return page
 }
