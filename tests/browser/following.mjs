@@ -83,8 +83,8 @@ async function cutAtRandom(follow, settings, stream) {
     const page = await follow(proxy)
     await until("the stream", () => page.evaluate(() => window.seen.opened > 0))
     // The first one in the head of the answer: Chromium takes what is there of it for all of it.
-    const budget = (cuts) => draw.between(1, cuts === 0 ? 50 : 12_000)
-    proxy.cut(() => (proxy.cuts < CUTS ? budget(proxy.cuts) : Infinity))
+    const most = () => (proxy.cuts === 0 ? 50 : 12_000)
+    proxy.cut(() => (proxy.cuts < CUTS ? draw.between(1, most()) : Infinity))
     const publisher = new Publisher(server, draw, PUBLISHED)
     await publisher.done
     // Records that only come late enough for the last cuts.

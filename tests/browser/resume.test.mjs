@@ -27,6 +27,7 @@ async function follow(proxy) {
         source.addEventListener(kind, (event) => (last = event.lastEventId))
       source.onmessage = (event) => window.seen.records.push([event.lastEventId, event.data])
       source.addEventListener("gap", (event) => window.seen.gaps.push(JSON.parse(event.data)))
+      source.addEventListener("end", (event) => JSON.parse(event.data).reason === "closed" && source.close())
       source.onerror = () => {
         if (source.readyState === EventSource.CLOSED) setTimeout(follow, 1000)
       }
