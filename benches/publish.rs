@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use psa::{Log, Start};
+use psa::{Copies, Log, Start};
 use tokio::task::{LocalSet, yield_now};
 
 const SUBSCRIBERS: [usize; 3] = [0, 100, MOST];
@@ -52,7 +52,7 @@ fn alone(c: &mut Criterion) {
     let values: Vec<u64> = (0..64).collect();
     group.bench_function("batches of 64", |b| {
         let log = Log::<u64>::builder().build().unwrap();
-        b.iter(|| log.append_slice(black_box(&values)).unwrap());
+        b.iter(|| log.append_batch(Copies(black_box(&values))).unwrap());
     });
     group.bench_function("one by one", |b| {
         let log = Log::<u64>::builder().build().unwrap();

@@ -1,4 +1,4 @@
-//! The one door through which server and client reach the network: connecting, listening, and what is asked
+//! The one way by which server and client reach the network: connecting, listening, and what is asked
 //! of a socket beside reading and writing.
 //!
 //! They name no socket of `tokio` themselves. A crate can therefore include their very source with a `net` of
@@ -46,15 +46,35 @@ mod listening {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         // Connections that linger from the last run must not keep this one from starting.
         socket.set_reuseaddr(true)?;
-        // Accepted sockets inherit these, and must: the window scale is agreed on while connecting.
-        if let Some(bytes) = send_buffer {
-            socket.set_send_buffer_size(bytes)?;
-        }
-        if let Some(bytes) = receive_buffer {
-            socket.set_recv_buffer_size(bytes)?;
-        }
+        size_buffers(&SockRef::from(&socket), send_buffer, receive_buffer)?;
         socket.bind(address)?;
         socket.listen(BACKLOG)
+    }
+
+    /// Takes over a socket that listens already.
+    pub(crate) fn adopt(
+        listener: std::net::TcpListener,
+        send_buffer: Option<u32>,
+        receive_buffer: Option<u32>,
+    ) -> io::Result<TcpListener> {
+        listener.set_nonblocking(true)?;
+        size_buffers(&SockRef::from(&listener), send_buffer, receive_buffer)?;
+        TcpListener::from_std(listener)
+    }
+
+    /// Accepted sockets inherit these, and must: the window scale is agreed on while connecting.
+    fn size_buffers(
+        socket: &SockRef<'_>,
+        send_buffer: Option<u32>,
+        receive_buffer: Option<u32>,
+    ) -> io::Result<()> {
+        if let Some(bytes) = send_buffer {
+            socket.set_send_buffer_size(bytes as usize)?;
+        }
+        if let Some(bytes) = receive_buffer {
+            socket.set_recv_buffer_size(bytes as usize)?;
+        }
+        Ok(())
     }
 
     /// Sets up a connection that was accepted.

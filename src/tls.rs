@@ -1,18 +1,18 @@
-//! TLS under both doors and under the client, by rustls.
+//! TLS under both listeners and under the client, by rustls.
 //!
 //! The cryptography is ring's: it builds with a C compiler alone, on every machine that has Rust. TLS 1.3 and 1.2.
 //!
-//! # Doors
+//! # Listeners
 //!
 //! A [`Tls`] holds what its files say. It can [read them again](Tls::reload) while servers run: handshakes from
 //! then on have the new certificate, connections that are there stay. With a client CA, whoever has no
 //! certificate of it is turned away in the handshake, before any token is looked at.
 //!
-//! A handshake has to be over in the time that its door gives a HELLO or a request's head. At most so many are
+//! A handshake has to be over in the time that its listener gives a HELLO or a request's head. At most so many are
 //! computed at a time as [`TlsFiles::handshakes`] says; a client that has sent nothing is not one of them.
 //!
-//! Each door names its protocol in the handshake (ALPN: `psa/1`; `h2` and `http/1.1`), so that nobody can lead a
-//! browser to the binary door.
+//! Each listener names its protocol in the handshake (ALPN: `psa/1`; `h2` and `http/1.1`), so that nobody can lead a
+//! browser to the TCP listener.
 
 use std::{
     fmt, io,
@@ -108,11 +108,11 @@ mod serving {
         pub key: PathBuf,
         /// Authorities, in PEM, of which every client must have a certificate; `None` if it needs none.
         pub client_ca: Option<PathBuf>,
-        /// Handshakes that are computed at a time, by each door; more wait for their turn. 1,024 is plenty.
+        /// Handshakes that are computed at a time, by each listener; more wait for their turn. 1,024 is plenty.
         pub handshakes: usize,
     }
 
-    /// TLS for a server. A clone is the same: give one to each door.
+    /// TLS for a server. A clone is the same: give one to each listener.
     #[derive(Clone)]
     pub struct Tls(Arc<Inner>);
 
@@ -132,7 +132,7 @@ mod serving {
         http: Arc<ServerConfig>,
     }
 
-    /// Which door asks.
+    /// Which listener asks.
     #[derive(Clone, Copy, Debug)]
     pub(crate) enum Protocol {
         #[cfg(feature = "server")]

@@ -147,7 +147,7 @@ fn an_exclusive_publisher_of_bytes() {
             });
         }
         for n in 0..EACH {
-            publisher.append(&vec![n as u8; (n % 19) as usize]).unwrap();
+            publisher.append(vec![n as u8; (n % 19) as usize]).unwrap();
         }
         drop(publisher);
     });

@@ -5,13 +5,13 @@
 mod configuration;
 
 #[allow(dead_code, reason = "one part of the command is looked at")]
-#[path = "../../src/bin/psa/config/mod.rs"]
+#[path = "../../cli/src/config/mod.rs"]
 mod config;
 #[allow(dead_code, reason = "one part of the command is looked at")]
-#[path = "../../src/bin/psa/error.rs"]
+#[path = "../../cli/src/error.rs"]
 mod error;
 #[allow(dead_code, reason = "one part of the command is looked at")]
-#[path = "../../src/bin/psa/units.rs"]
+#[path = "../../cli/src/units.rs"]
 mod units;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| configuration::check(data));

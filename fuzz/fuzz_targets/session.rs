@@ -8,6 +8,9 @@ mod access;
 #[path = "../../src/broker/mod.rs"]
 mod broker;
 #[allow(dead_code, unused_imports, reason = "one part of the library is looked at")]
+#[path = "../../src/listener/mod.rs"]
+mod listener;
+#[allow(dead_code, unused_imports, reason = "one part of the library is looked at")]
 #[path = "../../src/log/mod.rs"]
 mod log;
 #[allow(dead_code, unused_imports, reason = "one part of the library is looked at")]

@@ -1,4 +1,4 @@
-//! The tokens that a server knows, and the door's check.
+//! The tokens that a server knows, and the listeners' check.
 
 use std::{
     collections::HashSet,
@@ -53,7 +53,7 @@ pub enum AccessError {
 }
 
 /// Tokens with rights, which can be exchanged while servers run. A clone is the same list: give one to
-/// each door.
+/// each listener.
 ///
 /// ```
 /// use psa::server::{Access, TokenEntry};
@@ -120,7 +120,7 @@ impl Access {
     }
 
     /// Moves on whenever what some token may could have changed.
-    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "the binary door asks"))]
+    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "the TCP listener asks"))]
     fn revision(&self) -> u64 {
         self.0.revision.load(Ordering::Acquire)
     }
@@ -204,7 +204,7 @@ fn checked(entries: Vec<TokenEntry>) -> Result<Arc<[Arc<TokenEntry>]>, AccessErr
     Ok(entries.into_iter().map(Arc::new).collect())
 }
 
-/// What a door asks for.
+/// What a listener asks for.
 #[derive(Clone, Debug)]
 pub(crate) struct Gate {
     token: Option<Token>,
@@ -223,12 +223,7 @@ impl Gate {
 
     /// What is wrong with it, if anything.
     pub(crate) fn fault(&self) -> Option<String> {
-        match &self.token {
-            Some(token) if token.len() == 0 || token.len() > MAX_TOKEN => {
-                Some(format!("the token has {} bytes; give 1 to {MAX_TOKEN}", token.len()))
-            }
-            _ => None,
-        }
+        self.token.as_ref().and_then(Token::fault).map(str::to_owned)
     }
 
     /// What `presented` is good for; `None` if for nothing.
@@ -255,7 +250,7 @@ impl Gate {
     }
 
     /// Moves on whenever a grant may have become another one.
-    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "the binary door asks"))]
+    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "the TCP listener asks"))]
     pub(crate) fn revision(&self) -> u64 {
         self.access.as_ref().map_or(0, Access::revision)
     }
@@ -265,7 +260,7 @@ impl Gate {
         self.access.as_ref().map(|access| News(access.0.entries.subscribe()))
     }
 
-    /// Keeps time for tokens that expire. Never ends. That two doors do so is no harm.
+    /// Keeps time for tokens that expire. Never ends. That two listeners do so is no harm.
     pub(crate) async fn keep_time(&self) {
         match &self.access {
             Some(access) => access.keep_time().await,

@@ -120,7 +120,7 @@ impl Grant {
         Self(Some(entry))
     }
 
-    /// The entry behind it; `None` if it is for everything.
+    /// The entry that gives it; `None` if it is for everything.
     pub(super) fn entry(&self) -> Option<&Arc<TokenEntry>> {
         self.0.as_ref()
     }

@@ -1,8 +1,8 @@
-//! Who may do what: tokens, their rights, and the check that both doors make.
+//! Who may do what: tokens, their rights, and the check that both listeners make.
 //!
 //! # From a token to a right
 //!
-//! A client presents one text. The [`Gate`] of its door finds out what it is: the one shared [`Token`], which
+//! A client presents one text. The [`Gate`] of its listener finds out what it is: the one shared [`Token`], which
 //! may do everything, or one of the tokens that an [`Access`] knows, which may do what their entry says. What
 //! comes out is a [`Grant`], and each request asks the grant whether it has the [`Right`] that it needs, by
 //! the topic's name and before it is looked whether that topic exists: who may not see a topic does not learn

@@ -11,14 +11,46 @@ pub(crate) const MAX_TOKEN: usize = 1024;
 pub struct Token(String);
 
 impl Token {
-    /// Takes the secret. An empty one is a mistake that binding refuses; one of more than 1,024 bytes
-    /// fits no HELLO and is refused likewise.
+    /// Takes the secret. What no client could present is a mistake that binding refuses: see
+    /// [`check`](Self::check).
     pub fn new(secret: impl Into<String>) -> Self {
         Self(secret.into())
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
+    /// Whether a client of each kind can present this as its token: 1 to 1,024 bytes, which a HELLO holds,
+    /// of visible ASCII, which a header of HTTP holds; blanks within it, but not at its ends.
+    ///
+    /// # Errors
+    ///
+    /// Says what is wrong, and shows nothing of the secret.
+    ///
+    /// ```
+    /// use psa::server::Token;
+    ///
+    /// assert!(Token::check("s3cret").is_ok());
+    /// assert!(Token::check("pässwört").is_err());
+    /// ```
+    pub fn check(secret: &str) -> Result<(), &'static str> {
+        if secret.is_empty() {
+            Err("the token is empty; give 1 to 1024 bytes")
+        } else if secret.len() > MAX_TOKEN {
+            Err("the token is longer than 1024 bytes; give 1 to 1024")
+        } else if secret.starts_with('\u{feff}') {
+            Err("the token begins with a byte order mark; save its file without one")
+        } else if secret.contains(char::is_control) {
+            Err("the token contains a control character; no client can send it")
+        } else if !secret.is_ascii() {
+            Err("the token contains a letter outside of ASCII; no header of HTTP can carry it")
+        } else if secret.starts_with(' ') || secret.ends_with(' ') {
+            Err("the token begins or ends with a blank; no header of HTTP can carry it")
+        } else {
+            Ok(())
+        }
+    }
+
+    /// What is wrong with it, if anything.
+    pub(crate) fn fault(&self) -> Option<&'static str> {
+        Self::check(&self.0).err()
     }
 
     /// Whether `presented` is the secret. The time tells at most whether the lengths agree.
@@ -37,6 +69,19 @@ impl std::fmt::Debug for Token {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_can_be_presented_by_every_client() {
+        for good in ["s3cret", "a b", "!~", &"x".repeat(MAX_TOKEN)] {
+            assert_eq!(Token::check(good), Ok(()), "{good}");
+        }
+        let long = "x".repeat(MAX_TOKEN + 1);
+        for bad in ["", " lead", "trail ", "pässwört", "\u{feff}s3cret", "a\tb", "a\u{7f}", &long]
+        {
+            let why = Token::check(bad).unwrap_err();
+            assert!(bad.is_empty() || !why.contains(bad), "{why}");
+        }
+    }
 
     #[test]
     fn a_token_matches_itself_alone() {

@@ -19,9 +19,20 @@ pub enum BrokerError {
         name: String,
     },
     /// There are as many topics as the configuration allows.
-    #[error("there are {max} topics, the most that are allowed; delete some or raise max_topics")]
+    #[error(
+        "there are {max} topics, the most that are allowed; delete some, or raise limit.topics"
+    )]
     TooManyTopics {
         /// [`BrokerConfig::max_topics`](super::BrokerConfig::max_topics).
+        max: usize,
+    },
+    /// Subscribers have made so many topics that nobody has published to.
+    #[error(
+        "nobody has published to {max} topics that subscribers made, the most that are allowed: a quarter of \
+         limit.topics and of limit.memory; publish to them, create the topic first, or raise these limits"
+    )]
+    TooManyUnpublished {
+        /// How many there may be now.
         max: usize,
     },
     /// A name breaks the rules.
@@ -38,7 +49,7 @@ pub enum BrokerError {
     },
     /// The memory that all topics share has no room for another one's first segment.
     #[error(
-        "the {limit} bytes for all topics are used up; free memory in other topics, or raise max_bytes"
+        "the {limit} bytes for all topics are used up; free memory in other topics, or raise limit.memory"
     )]
     BudgetExhausted {
         /// [`BrokerConfig::max_bytes`](super::BrokerConfig::max_bytes).
@@ -55,7 +66,8 @@ pub enum BrokerError {
 pub enum LeaseOpenError {
     /// The topic or the broker has as many leases as it may.
     #[error(
-        "there are {max} leases {scope}, the most that are allowed; release some or raise {setting}"
+        "there are {max} leases {scope}, the most that are allowed; release some, or raise {setting} ({})",
+        config_name(setting)
     )]
     TooMany {
         /// The limit that was met.
@@ -69,9 +81,17 @@ pub enum LeaseOpenError {
     #[error(transparent)]
     Name(BrokerError),
     /// The topic was deleted meanwhile.
-    #[error("the topic was deleted; subscribe again to make it anew")]
+    #[error("the topic was deleted; subscribe again to recreate it")]
     Deleted,
     /// The log refused: someone holds the lease, or its start cannot be.
     #[error(transparent)]
     Log(#[from] LeaseError),
+}
+
+/// What a limit is called where a server is configured.
+fn config_name(setting: &str) -> &'static str {
+    match setting {
+        "max_leases_per_topic" => "limit.topic_leases",
+        _ => "limit.leases",
+    }
 }

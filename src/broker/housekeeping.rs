@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{Broker, topic::Topic};
+use super::{Broker, topic::Topic, unpublished::UNUSED};
 use crate::sync::time::Instant;
 
 /// Due times closer together than this are one look: timers are no finer, and a log whose next
@@ -108,8 +108,16 @@ impl Broker {
     pub fn maintain(&self) -> Option<Instant> {
         let (due, next) = self.inner.schedule.take_due(ROUND);
         for topic in &due {
-            let next =
-                [topic.maintain(), topic.settings().look_every()].into_iter().flatten().min();
+            let due =
+                topic.maintain().map(|after| after.max(topic.settings().look_at_most_every()));
+            let mut next: Option<Duration> =
+                due.into_iter().chain(topic.settings().look_every()).min();
+            if topic.is_unpublished() {
+                if topic.is_forsaken() && self.unmake(topic) {
+                    continue;
+                }
+                next = Some(next.map_or(UNUSED, |next| next.min(UNUSED)));
+            }
             if let Some(after) = next {
                 self.inner.schedule.at(topic, after);
             }

@@ -1,8 +1,8 @@
-//! How long records are on their way: a histogram that both doors fill.
+//! How long records are on their way: a histogram that both listeners fill.
 //!
 //! # What is measured
 //!
-//! From the append of a record to the moment at which a door has handed it to the connection of one
+//! From the append of a record to the moment at which a listener has handed it to the connection of one
 //! subscriber. A log keeps the time of one record in 64 only, so those are watched, and of one write the
 //! first of them: each of their deliveries counts. By the log's own clock, which no setting of the
 //! machine's can move. A record that was there before its subscriber is not on its way to it, but read
@@ -20,7 +20,7 @@ use std::{
 
 use crate::log::{Batch, Log};
 
-/// Buckets with a bound; behind them is one without.
+/// Buckets with a bound; after them is one without.
 const BOUNDED: usize = 20;
 /// The bound of the first bucket in nanoseconds; each further bound is twice the one before: up to 8.4 s.
 const FIRST: u64 = 16_000;
@@ -82,12 +82,12 @@ impl Latency {
     }
 }
 
-/// What both doors measured.
+/// What both listeners measured.
 #[derive(Debug, Default)]
 pub struct Deliveries {
-    /// At the binary door: when the last byte of a chunk has gone into the socket.
+    /// At the TCP listener: when the last byte of a chunk has gone into the socket.
     pub binary: Latency,
-    /// At the HTTP door: when events, or a message of a WebSocket, go to the connection to be written next.
+    /// At the HTTP API: when events, or a message of a WebSocket, go to the connection to be written next.
     pub http: Latency,
 }
 
@@ -130,7 +130,7 @@ mod tests {
         let log = Log::<[u8]>::builder().build().unwrap();
         let mut cursor = log.subscribe(Start::Earliest).unwrap();
         for n in 0..200u64 {
-            log.append(&n.to_le_bytes()).unwrap();
+            log.append(n.to_le_bytes()).unwrap();
         }
         let latency = Latency::default();
         let mut watched = Vec::new();

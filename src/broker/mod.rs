@@ -16,6 +16,9 @@
 //! at once, subscribers are woken to let go, and the memory is given back when the last of them
 //! did. A topic made again under the same name has another epoch.
 //!
+//! A topic that a subscriber made, and to which nobody has published, goes again within a minute after its last
+//! subscriber; and such topics may take a quarter of all topics and of all memory.
+//!
 //! # Memory
 //!
 //! Each topic has a memory limit and an [`Overflow`](crate::log::Overflow) policy for when it is
@@ -30,11 +33,13 @@
 //! looked at once per age even if it is empty: a record that comes just after a look is then seen
 //! by the next one before it is due.
 
+mod alarm;
 mod error;
 mod housekeeping;
 mod latency;
 mod settings;
 mod topic;
+mod unpublished;
 
 use std::{
     collections::BTreeMap,
@@ -46,6 +51,8 @@ use std::{
 };
 
 use crate::log::{Budget, BuildError, Log};
+use alarm::Alarm;
+use unpublished::{UNUSED, Unpublished};
 
 pub use error::{BrokerError, LeaseOpenError};
 use housekeeping::Schedule;
@@ -93,6 +100,9 @@ struct Inner {
     leases: Mutex<usize>,
     schedule: Schedule,
     deliveries: Arc<Deliveries>,
+    /// Topics that subscribers made and nobody has published to.
+    unpublished: Unpublished,
+    alarm: Alarm,
 }
 
 type Topics = BTreeMap<Arc<str>, Arc<Topic>>;
@@ -113,6 +123,8 @@ impl Broker {
                 leases: Mutex::new(0),
                 schedule: Schedule::default(),
                 deliveries: Arc::default(),
+                unpublished: Unpublished::default(),
+                alarm: Alarm::default(),
                 config,
             }),
         })
@@ -160,10 +172,22 @@ impl Broker {
         name: &str,
         settings: &TopicSettings,
     ) -> Result<(Arc<Topic>, bool), BrokerError> {
+        let (topic, made) = self.make(name, settings, false)?;
+        // Somebody wants it to be, whoever made it.
+        topic.claim();
+        Ok((topic, made))
+    }
+
+    fn make(
+        &self,
+        name: &str,
+        settings: &TopicSettings,
+        by_subscriber: bool,
+    ) -> Result<(Arc<Topic>, bool), BrokerError> {
         if let Some(topic) = self.topic(name) {
             return Ok((topic, false));
         }
-        check_name(name)?;
+        check_topic_name(name)?;
         let config = &self.inner.config;
         let settings = settings.resolve(config)?;
         let mut topics = self.inner.topics.write().unwrap_or_else(PoisonError::into_inner);
@@ -177,6 +201,9 @@ impl Broker {
         if topics.len() >= config.max_topics {
             return Err(BrokerError::TooManyTopics { max: config.max_topics });
         }
+        if by_subscriber {
+            self.inner.unpublished.check(config)?;
+        }
         let log = Log::<[u8]>::builder()
             .segment_bytes(settings.segment_bytes)
             .retention(settings.retention)
@@ -185,15 +212,22 @@ impl Broker {
             .budget(self.inner.budget.clone())
             .build()
             .map_err(|error| match error {
-                BuildError::BudgetExhausted { limit, .. } => BrokerError::BudgetExhausted { limit },
+                BuildError::BudgetExhausted { .. } => {
+                    BrokerError::BudgetExhausted { limit: config.max_bytes }
+                }
                 error => BrokerError::BadSettings { what: error.to_string() },
             })?;
         let name: Arc<str> = name.into();
-        let topic = Arc::new(Topic::new(name.clone(), log, settings, &self.inner));
+        let topic = Topic::new(name.clone(), log, settings, by_subscriber, &self.inner);
+        let topic = Arc::new(topic);
         topics.insert(name, topic.clone());
         drop(topics);
         if let Some(period) = topic.settings().look_every() {
             self.inner.schedule.at(&topic, period);
+        }
+        if by_subscriber {
+            self.inner.unpublished.add(&topic);
+            self.inner.schedule.at(&topic, UNUSED);
         }
         tracing::debug!(topic = topic.name(), epoch = topic.log().epoch(), "topic created");
         Ok((topic, true))
@@ -213,8 +247,13 @@ impl Broker {
     /// [`BrokerError::UnknownTopic`] where it may not be made, else as [`create`](Self::create).
     pub fn open(&self, name: &str, purpose: Purpose) -> Result<Arc<Topic>, BrokerError> {
         if let Some(topic) = self.topic(name) {
+            if purpose == Purpose::Publish {
+                topic.claim();
+            }
             return Ok(topic);
         }
+        // Also where none is made: a pattern is not a topic that somebody will create.
+        check_topic_name(name)?;
         let may = match purpose {
             Purpose::Publish => self.inner.config.create_on_publish,
             Purpose::Subscribe => self.inner.config.create_on_subscribe,
@@ -222,7 +261,8 @@ impl Broker {
         if !may {
             return Err(BrokerError::UnknownTopic { name: name.into() });
         }
-        self.create_or_get(name, &TopicSettings::default()).map(|(topic, _)| topic)
+        let by_subscriber = purpose == Purpose::Subscribe;
+        self.make(name, &TopicSettings::default(), by_subscriber).map(|(topic, _)| topic)
     }
 
     /// Takes the name away and lets everyone who uses the topic know. Its leases end; its memory
@@ -283,6 +323,8 @@ impl Broker {
         let Some(topic) = self.topic(name) else {
             return Err(BrokerError::UnknownTopic { name: name.into() });
         };
+        // That it has ended is what who comes late is to learn.
+        topic.claim();
         topic.log().close();
         tracing::debug!(topic = name, "topic closed");
         Ok(())
@@ -293,7 +335,7 @@ impl Broker {
     pub fn shut(&self) {
         let topics: Vec<_> = {
             let topics = self.inner.topics.write().unwrap_or_else(PoisonError::into_inner);
-            // Under the lock that makes topics: none can be made behind the walk below.
+            // Under the lock that makes topics: none can be made after the walk below.
             // Release: pairs with `is_shut`, and goes before the first log's closing.
             self.inner.shut.store(true, Ordering::Release);
             topics.values().cloned().collect()
@@ -307,12 +349,12 @@ impl Broker {
     /// before the first log is closed by that.
     #[must_use]
     pub fn is_shut(&self) -> bool {
-        // Acquire: whoever found a log closed by `shut` read what came behind the store.
+        // Acquire: whoever found a log closed by `shut` read what came after the store.
         self.inner.shut.load(Ordering::Acquire)
     }
 
     /// Up to `max` topics whose names start with `prefix`, in the names' byte order, from the
-    /// first one behind `after` on. Costs a statistics snapshot for each.
+    /// first one after `after` on. Costs a statistics snapshot for each.
     #[must_use]
     pub fn list(&self, prefix: &str, after: Option<&str>, max: usize) -> Vec<TopicSummary> {
         self.list_those(prefix, after, max, |_| true)
@@ -342,7 +384,7 @@ impl Broker {
         found.iter().map(|topic| topic.summary()).collect()
     }
 
-    /// Up to `max` names of topics in their byte order, from the first one behind `after` on. Cheaper
+    /// Up to `max` names of topics in their byte order, from the first one after `after` on. Cheaper
     /// than [`list`](Self::list): it asks the topics nothing.
     #[must_use]
     pub fn names(&self, after: Option<&str>, max: usize) -> Vec<Arc<str>> {
@@ -385,6 +427,22 @@ impl std::fmt::Debug for Broker {
             .field("max_bytes", &self.inner.budget.limit())
             .finish()
     }
+}
+
+/// What looks like a pattern is not the name of a topic: it would be a topic that stays silent for ever. A `*` is one
+/// wherever it stands, as in access rules; a `>` only where other brokers take it for one, alone or as the last part.
+fn check_topic_name(name: &str) -> Result<(), BrokerError> {
+    check_name(name)?;
+    let ends_open = name
+        .strip_suffix('>')
+        .is_some_and(|rest| rest.is_empty() || rest.ends_with(['.', '/', ':']));
+    if name.contains('*') || ends_open {
+        return Err(BrokerError::BadName {
+            what: "`*` and a last part `>` are for patterns, which do not exist yet: give each topic's own name, one \
+                   request for each",
+        });
+    }
+    Ok(())
 }
 
 /// 1 to 255 bytes without control characters: the rule for topics and for leases.

@@ -73,13 +73,19 @@ impl BrokerConfig {
     pub fn check(&self) -> Result<(), ConfigError> {
         let bad = |what: &str| Err(ConfigError { what: what.into() });
         if self.max_topics == 0 {
-            return bad("max_topics is 0, so that no topic could exist; give at least 1");
+            return bad(
+                "max_topics (limit.topics) is 0, so that no topic could exist; give at least 1",
+            );
         }
         if self.max_bytes == 0 {
-            return bad("max_bytes is 0, so that nothing could be kept; give a few MiB");
+            return bad(
+                "max_bytes (limit.memory) is 0, so that nothing could be kept; give a few MiB",
+            );
         }
         if self.topic_bytes > self.max_topic_bytes {
-            return bad("topic_bytes is above max_topic_bytes; lower the one or raise the other");
+            return bad(
+                "topic_bytes (topic.memory) is above max_topic_bytes (limit.topic_memory); lower the one or raise the other",
+            );
         }
         if let Err(error) = TopicSettings::default().resolve(self) {
             return bad(&format!("a topic with the default settings: {error}"));
@@ -134,7 +140,7 @@ impl TopicSettings {
         let memory_limit = self.memory_limit.unwrap_or(config.topic_bytes);
         if memory_limit > config.max_topic_bytes {
             return bad(format!(
-                "a memory limit of {memory_limit} bytes is above max_topic_bytes, {}; ask for less",
+                "a memory limit of {memory_limit} bytes is above max_topic_bytes (limit.topic_memory), {}; ask for less",
                 config.max_topic_bytes
             ));
         }
@@ -172,11 +178,21 @@ impl TopicSettings {
 }
 
 impl ResolvedSettings {
-    /// How often a topic must be looked at although nobody asks: once per retention age.
+    /// How often a topic must be looked at although nothing is due: once per retention age. Not more often
+    /// than once a second, though a creator may ask for any age: ten thousand empty topics with an age of a
+    /// millisecond must not take a processor.
     pub(super) fn look_every(&self) -> Option<Duration> {
         match self.retention {
-            Retention::Age(age) => Some(age),
+            Retention::Age(age) => Some(age.max(Duration::from_secs(1))),
             _ => None,
+        }
+    }
+
+    /// The shortest time between two looks, whatever is due.
+    pub(super) fn look_at_most_every(&self) -> Duration {
+        match self.retention {
+            Retention::Age(_) => Duration::from_millis(250),
+            _ => Duration::ZERO,
         }
     }
 }

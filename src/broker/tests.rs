@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::log::{LeaseError, LeaseOptions, Limit, Overflow, ReadError, Retention, Start};
+use crate::sync::time::Instant;
 
 fn broker(change: impl FnOnce(&mut BrokerConfig)) -> Broker {
     let mut config = BrokerConfig::default();
@@ -58,6 +59,29 @@ fn bad_names_are_refused_for_topics_and_leases() {
     let topic = broker.open(&long[1..], Purpose::Publish).unwrap();
     let refused = topic.lease("a\tb", LeaseOptions::default()).unwrap_err();
     assert!(matches!(refused, LeaseOpenError::Name(BrokerError::BadName { .. })));
+}
+
+#[test]
+fn patterns_are_not_names_of_topics() {
+    // Where topics are made, and where they are not.
+    for makes in [true, false] {
+        let broker = broker(|c| (c.create_on_publish, c.create_on_subscribe) = (makes, makes));
+        for name in ["*", "news.*", "news*", "*.eu", ">", "news.>", "news/>", "news:>"] {
+            for refused in [
+                broker.create(name, &TopicSettings::default()).unwrap_err(),
+                broker.open(name, Purpose::Publish).unwrap_err(),
+                broker.open(name, Purpose::Subscribe).unwrap_err(),
+            ] {
+                assert!(matches!(refused, BrokerError::BadName { .. }), "{name}: {refused}");
+                assert!(refused.to_string().contains("patterns, which do not exist yet"));
+            }
+        }
+        for name in ["a>b", "<b>", "->", "news.>.eu"] {
+            broker.create(name, &TopicSettings::default()).unwrap();
+        }
+        let topic = broker.topic("a>b").unwrap();
+        topic.lease("*", LeaseOptions::default()).unwrap();
+    }
 }
 
 #[test]
@@ -131,14 +155,14 @@ fn topics_share_one_budget_and_give_it_back() {
     let a = broker.open("a", Purpose::Publish).unwrap();
     let record = [7; 1 << 10];
     let mut appended = 0;
-    while a.log().try_append(&record).is_ok() {
+    while a.log().try_append(record).is_ok() {
         appended += 1;
     }
     assert!(appended > 500, "{appended}");
     assert!(broker.budget().used() <= 1 << 20);
     // The other one has room of its own, but not in the budget.
     match broker.open("b", Purpose::Publish) {
-        Ok(b) => while b.log().try_append(&record).is_ok() {},
+        Ok(b) => while b.log().try_append(record).is_ok() {},
         Err(error) => assert_eq!(error, BrokerError::BudgetExhausted { limit: 1 << 20 }),
     }
     assert!(broker.budget().used() <= 1 << 20);
@@ -253,7 +277,7 @@ async fn a_detached_lease_expires_at_its_time_and_frees_what_it_held() {
     let topic = broker.open("a", Purpose::Publish).unwrap();
     let mut held = topic.lease("1", lease(Duration::from_millis(80))).unwrap();
     for _ in 0..100 {
-        topic.log().append(&[1; 1 << 10]).unwrap();
+        topic.log().append([1; 1 << 10]).unwrap();
     }
     // Read, not committed: still held.
     while held
@@ -286,9 +310,117 @@ async fn records_pass_their_age_without_any_traffic() {
     // Idle at first, for longer than the age: housekeeping must not forget it.
     tokio::time::sleep(3 * age).await;
     for _ in 0..100 {
-        topic.log().append(&[1; 1 << 10]).unwrap();
+        topic.log().append([1; 1 << 10]).unwrap();
     }
     assert!(topic.log().stats().live_segments > 20);
     until("the records pass their age", || topic.log().stats().live_segments <= 2).await;
     keeping.abort();
+}
+
+/// What subscribers make without end leaves publishers what they need.
+#[test]
+fn topics_of_subscribers_alone_take_a_part_of_topics_and_memory() {
+    let broker = broker(|c| {
+        c.max_bytes = 64 << 20;
+        c.segment_bytes = 256 << 10;
+    });
+    let mut made = 0;
+    let refused = loop {
+        match broker.open(&format!("nobody-{made}"), Purpose::Subscribe) {
+            Ok(_) => made += 1,
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(refused, BrokerError::TooManyUnpublished { max: made });
+    assert!(refused.to_string().contains("limit.memory"), "{refused}");
+    assert!(broker.budget().used() <= broker.budget().limit() / 3, "{:?}", broker.budget());
+    // Publishers do not notice, over many segments.
+    let healthy = broker.open("healthy", Purpose::Publish).unwrap();
+    for _ in 0..4_000 {
+        healthy.log().try_append([0; 1_000]).unwrap();
+    }
+    assert!(healthy.log().stats().live_segments > 1);
+    // A topic that is published to counts no more.
+    let waiting = broker.topic("nobody-0").unwrap();
+    waiting.log().append(b"at last").unwrap();
+    broker.open("one-more", Purpose::Subscribe).unwrap();
+    assert!(broker.open("two-more", Purpose::Subscribe).is_err());
+    // What is created on purpose does not count at all.
+    broker.create("two-more", &TopicSettings::default()).unwrap();
+    broker.open("two-more", Purpose::Subscribe).unwrap();
+}
+
+#[test]
+fn the_part_of_subscribers_is_also_one_of_the_number() {
+    let broker = broker(|c| c.max_topics = 100);
+    let made = (0..100).filter(|n| broker.open(&n.to_string(), Purpose::Subscribe).is_ok()).count();
+    assert_eq!(made, 25);
+    // A small server is not made smaller.
+    let broker = super::tests::broker(|c| c.max_topics = 16);
+    let made = (0..100).filter(|n| broker.open(&n.to_string(), Purpose::Subscribe).is_ok()).count();
+    assert_eq!(made, 16);
+}
+
+#[test]
+fn a_topic_that_only_subscribers_wanted_goes_with_them() {
+    let broker = broker(|_| {});
+    let forsaken = |topic: &Arc<Topic>| topic.is_forsaken();
+    let topic = broker.open("a", Purpose::Subscribe).unwrap();
+    let cursor = topic.log().subscribe(Start::Next).unwrap();
+    assert!(!forsaken(&topic) && !forsaken(&topic), "it is used");
+    drop(cursor);
+    assert!(!forsaken(&topic), "somebody may come back");
+    let cursor = topic.log().subscribe(Start::Next).unwrap();
+    assert!(!forsaken(&topic));
+    drop(cursor);
+    assert!(!forsaken(&topic) && forsaken(&topic));
+    let handle = topic.clone();
+    assert!(!broker.unmake(&topic), "somebody has it");
+    drop(handle);
+    assert!(broker.unmake(&topic) && broker.topic("a").is_none());
+
+    // All these stay.
+    let wanted: [fn(&Broker, &Arc<Topic>); 5] = [
+        |_, topic| {
+            topic.log().append(b"x").unwrap();
+        },
+        |broker, _| drop(broker.open("b", Purpose::Publish).unwrap()),
+        |broker, _| drop(broker.create_or_get("b", &TopicSettings::default()).unwrap()),
+        |broker, _| broker.close("b").unwrap(),
+        |_, topic| drop(topic.lease("l", lease(Duration::from_secs(600))).unwrap()),
+    ];
+    for want in wanted {
+        let topic = broker.open("b", Purpose::Subscribe).unwrap();
+        want(&broker, &topic);
+        assert!(!forsaken(&topic) && !forsaken(&topic));
+        broker.delete("b").unwrap();
+    }
+    let made = broker.open("b", Purpose::Publish).unwrap();
+    assert!(!forsaken(&made) && !forsaken(&made), "a publisher made it");
+}
+
+#[test]
+fn an_age_of_nothing_costs_no_processor() {
+    let broker = broker(|c| {
+        c.retention = Retention::Age(Duration::from_millis(1));
+        c.segment_bytes = 4 << 10;
+    });
+    let topic = broker.open("a", Purpose::Publish).unwrap();
+    let wait = || broker.maintain().unwrap().saturating_duration_since(Instant::now());
+    assert!(wait() > Duration::from_millis(500), "nothing is there: {:?}", wait());
+    for _ in 0..100 {
+        topic.log().append([0; 1 << 10]).unwrap();
+    }
+    // Something expires all the time, and is looked at a few times a second.
+    topic.due().take();
+    broker.inner.schedule.at(&topic, Duration::ZERO);
+    eventually_due(&broker);
+    assert!(wait() > Duration::from_millis(100), "{:?}", wait());
+}
+
+/// Looks until what is due now was looked at.
+fn eventually_due(broker: &Broker) {
+    while broker.maintain().is_some_and(|at| at <= Instant::now() + Duration::from_millis(5)) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }

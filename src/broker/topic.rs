@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Deliveries, Inner, LeaseOpenError, ResolvedSettings, check_name};
+use super::{Deliveries, Inner, LeaseOpenError, ResolvedSettings, check_name, unpublished::Claim};
 use crate::log::{Lease, LeaseInfo, LeaseOptions, Log, Stats};
 use crate::sync::time::Instant;
 
@@ -20,9 +20,11 @@ pub struct Topic {
     log: Log<[u8]>,
     settings: ResolvedSettings,
     deleted: AtomicBool,
+    /// Who wants it to be.
+    claim: Claim,
     /// Leases of this topic that the broker's total counts.
     leases: AtomicUsize,
-    /// Records that were handed to subscribers, each time anew.
+    /// Records that were handed to subscribers, each time again.
     delivered: AtomicU64,
     /// When housekeeping looks at this topic next, if it does.
     due: Mutex<Option<Instant>>,
@@ -54,6 +56,7 @@ impl Topic {
         name: Arc<str>,
         log: Log<[u8]>,
         settings: ResolvedSettings,
+        by_subscriber: bool,
         broker: &Arc<Inner>,
     ) -> Self {
         Self {
@@ -61,6 +64,7 @@ impl Topic {
             log,
             settings,
             deleted: AtomicBool::new(false),
+            claim: Claim::new(by_subscriber),
             leases: AtomicUsize::new(0),
             delivered: AtomicU64::new(0),
             due: Mutex::new(None),
@@ -100,7 +104,7 @@ impl Topic {
     }
 
     /// How many records were handed to subscribers, counted once for each of them, as far as those who
-    /// handed them on said so: both doors do, once for each write.
+    /// handed them on said so: both listeners do, once for each write.
     #[must_use]
     pub fn delivered(&self) -> u64 {
         self.delivered.load(Ordering::Relaxed)
@@ -184,6 +188,29 @@ impl Topic {
         self.recount(&mut total);
         let took_over = before.is_some_and(|lease| lease.held);
         Ok(TopicLease { lease: Some(lease), topic: self.clone(), ttl, took_over })
+    }
+
+    /// Somebody wants it to be, though a subscriber has made it.
+    pub(super) fn claim(&self) {
+        // Reading first: publishers come here, and most of the time there is nothing to write.
+        if self.claim.is_open() {
+            self.claim.claim();
+        }
+    }
+
+    /// Whether a subscriber made it, and nobody has published to it yet.
+    pub(super) fn is_unpublished(&self) -> bool {
+        if self.claim.is_open() && self.log.next_offset() > 0 {
+            self.claim.claim();
+        }
+        self.claim.is_open()
+    }
+
+    /// Looks whether a topic that nobody has published to is used; says whether it is not, for the second time
+    /// in a row.
+    pub(super) fn is_forsaken(&self) -> bool {
+        let stats = self.log.stats();
+        self.is_unpublished() && self.claim.look(stats.cursors > 0 || stats.leases > 0)
     }
 
     /// Collects and expires what is due; says when to come again.

@@ -4,7 +4,7 @@ use super::dial::SUB;
 use super::error::{ClientError, ServerError};
 use super::event::{Gap, Layout};
 use super::follow::{COMMIT_REQUEST, Follower, Step, UNSUBSCRIBE_REQUEST};
-use super::subscription::Place;
+use crate::log::Position;
 use crate::protocol::{Chunk, CloseReason, GapReason, HEADER, Reply};
 
 /// A DELIVER's bytes before its ends.
@@ -39,11 +39,17 @@ impl Follower {
             },
             Taken::Closed(reason, next) => {
                 self.consume(consumed);
-                if reason != CloseReason::Unsubscribed {
-                    self.finish();
-                    return Ok(Some(Step::Closed { reason, next }));
+                if reason == CloseReason::Unsubscribed {
+                    return Ok(None);
                 }
-                return Ok(None);
+                let was_told = self.drained;
+                if reason == CloseReason::TopicClosed && self.has_lease() {
+                    // What was taken last can still be committed.
+                    self.drained = true;
+                } else {
+                    self.finish();
+                }
+                return Ok((!was_told).then_some(Step::Closed { reason, next }));
             }
             Taken::Done(COMMIT_REQUEST) => match self.committing.take() {
                 Some(next) => {
@@ -73,7 +79,7 @@ impl Follower {
         Ok(step)
     }
 
-    /// Something came from behind what is expected, without a GAP.
+    /// Something came from after what is expected, without a GAP.
     fn hole(&mut self) -> Result<Option<Step>, Fault> {
         if self.lease_moved {
             self.finish();
@@ -113,7 +119,7 @@ impl Follower {
             if gap.epoch != self.expected.epoch {
                 (self.committed, self.wanted) = (gap.next, gap.next);
             }
-            self.expected = Place { epoch: gap.epoch, next: gap.next };
+            self.expected = Position { epoch: gap.epoch, next: gap.next };
             return Ok(Some(gap));
         }
         if gap.first_missed > self.expected.next {

@@ -14,7 +14,7 @@ use crate::protocol::{
     decode_reply,
 };
 
-/// An open connection behind its handshake.
+/// An open connection after its handshake.
 #[derive(Debug)]
 pub(super) struct Conn {
     pub(super) io: Stream,

@@ -230,8 +230,10 @@ impl ClientError {
         }
     }
 
-    /// Whether it makes sense to connect again after this.
-    pub(super) fn passes(&self) -> bool {
+    /// Whether it makes sense to connect again after this: what was wrong may be over by then. A refusal that
+    /// would come again (a wrong token, a start in the future) does not pass.
+    #[must_use]
+    pub fn passes(&self) -> bool {
         match self {
             Self::Connect { .. }
             | Self::ConnectTimeout { .. }

@@ -20,7 +20,7 @@ pub enum Event {
         /// The offset that comes next.
         next: u64,
     },
-    /// The subscription ended in order; nothing comes behind it.
+    /// The subscription ended in order; nothing comes after it.
     Closed {
         /// Why.
         reason: CloseReason,
@@ -42,7 +42,7 @@ pub enum BatchEvent<'a> {
         /// The offset that comes next.
         next: u64,
     },
-    /// The subscription ended in order; nothing comes behind it.
+    /// The subscription ended in order; nothing comes after it.
     Closed {
         /// Why.
         reason: CloseReason,
@@ -129,7 +129,7 @@ impl<'a> Batch<'a> {
         self.first
     }
 
-    /// The offset behind the last record.
+    /// The offset after the last record.
     #[must_use]
     pub const fn next(&self) -> u64 {
         self.first + self.records.count() as u64

@@ -1,4 +1,4 @@
-//! The connection behind a subscription: receiving, connecting again, resuming.
+//! The connection of a subscription: receiving, connecting again, resuming.
 //!
 //! # Protocol
 //!
@@ -8,8 +8,8 @@
 //!
 //! `expected` is the one place that decides what is new. It starts where SUBSCRIBED says, moves with
 //! every chunk that was received *whole* and with every gap, and a new connection asks for what
-//! comes behind it. A chunk that begins before it (a lease redelivers from its committed place) is
-//! trimmed; one that begins behind it without a GAP is a fault of the server and ends the
+//! comes after it. A chunk that begins before it (a lease redelivers from its committed place) is
+//! trimmed; one that begins after it without a GAP is a fault of the server and ends the
 //! subscription, because going on would be a silent gap. An incomplete chunk moves nothing: its
 //! bytes go with the connection that was cut, and all of it comes again.
 //!
@@ -45,8 +45,8 @@ use super::dial::{Dialed, SUB, dial};
 use super::error::ClientError;
 use super::event::{Gap, Layout};
 use super::options::SubscribeOptions;
-use super::subscription::Place;
-use crate::protocol::{CloseReason, GapReason, OnGap, Request};
+use crate::log::Position;
+use crate::protocol::{CloseReason, GapReason, OnGap, Request, Start};
 
 /// What one step brought.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ pub(super) struct Follower {
     /// Since when there is no connection.
     lost_since: Option<Instant>,
     /// The epoch and the offset that must come next.
-    pub(super) expected: Place,
+    pub(super) expected: Position,
     /// A GAP about another epoch would repeat one that was made here.
     pub(super) epoch_gap_made: bool,
     /// A gap that was made here and is told next.
@@ -94,6 +94,10 @@ pub(super) struct Follower {
     pub(super) committing: Option<u64>,
     /// The lease stands further than this subscription has come.
     pub(super) lease_moved: bool,
+    /// The topic is closed and everything was received; the lease is still held, for what is not committed.
+    pub(super) drained: bool,
+    /// UNSUBSCRIBE is to be sent, or its answer awaited.
+    pub(super) leaving: bool,
     /// How often it connected again.
     pub(super) reconnections: u64,
 }
@@ -125,10 +129,10 @@ impl Follower {
         options: SubscribeOptions,
         dialed: Dialed,
     ) -> Self {
-        let place = Place { epoch: dialed.epoch, next: dialed.next };
+        let place = Position { epoch: dialed.epoch, next: dialed.next };
         // If the topic is another one, `arrive` sees it.
         let expected = match options.epoch {
-            Some(epoch) if epoch != place.epoch => Place { epoch, next: 0 },
+            Some(epoch) if epoch != place.epoch => Position { epoch, next: 0 },
             _ => place,
         };
         let mut this = Self {
@@ -146,13 +150,15 @@ impl Follower {
             wanted: place.next,
             committing: None,
             lease_moved: false,
+            drained: false,
+            leaving: false,
             reconnections: 0,
         };
         this.arrive(dialed);
         this
     }
 
-    pub(super) const fn expected(&self) -> Place {
+    pub(super) const fn expected(&self) -> Position {
         self.expected
     }
 
@@ -229,6 +235,9 @@ impl Follower {
             if let Some(gap) = self.made.take() {
                 return Poll::Ready(Some(Ok(Step::Gap(gap))));
             }
+            if self.drained && !self.owes_commit() && !self.leaving {
+                return Poll::Ready(None);
+            }
             match &mut self.state {
                 State::Ended => return Poll::Ready(None),
                 State::Down(pause) => {
@@ -263,9 +272,9 @@ impl Follower {
         }
     }
 
-    /// The options with which to go on behind what was received.
+    /// The options with which to continue after what was received.
     fn resumed(&self) -> SubscribeOptions {
-        // A lease that has ended meanwhile is made anew from where it was committed, so that what
+        // A lease that has ended meanwhile is recreated from where it was committed, so that what
         // was received but not committed stays kept; it is trimmed when it comes again.
         let next = if self.options.lease.is_some() {
             self.committed.min(self.expected.next)
@@ -273,12 +282,16 @@ impl Follower {
             self.expected.next
         };
         // If the epoch is another, and the start does not tell, `arrive` sees it.
-        let start = Place { epoch: self.expected.epoch, next }.start();
+        let start = Start::resume(Position { epoch: self.expected.epoch, next });
         SubscribeOptions { start, on_gap: OnGap::Continue, ..self.options.clone() }
     }
 
     fn arrive(&mut self, dialed: Dialed) {
         let Dialed { conn, epoch, next, .. } = dialed;
+        if self.drained && epoch != self.expected.epoch {
+            // There is nothing left to commit to, and its end was told.
+            return self.finish();
+        }
         self.epoch_gap_made = epoch != self.expected.epoch;
         if self.epoch_gap_made {
             self.made = Some(Gap {
@@ -287,7 +300,7 @@ impl Follower {
                 first_missed: self.expected.next,
                 next,
             });
-            self.expected = Place { epoch, next };
+            self.expected = Position { epoch, next };
             (self.committed, self.wanted) = (next, next);
         } else if self.has_lease() {
             // Where a lease stands is what was committed: that confirms commits whose DONE was

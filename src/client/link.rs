@@ -85,9 +85,9 @@ struct State {
     out: Vec<u8>,
     /// An empty buffer for `out` to be exchanged with.
     spare: Vec<u8>,
-    /// Stream position behind the last byte of `out`.
+    /// Stream position after the last byte of `out`.
     appended: u64,
-    /// Stream position behind the last byte that the system took.
+    /// Stream position after the last byte that the system took.
     handed: u64,
     /// Buffers that were taken, with their stream positions, from the oldest that still matters.
     kept: VecDeque<(u64, Arc<Vec<u8>>)>,

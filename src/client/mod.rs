@@ -6,7 +6,7 @@
 //!   for everything else, both made when they are first needed and again after they broke.
 //! * [`Publisher`] has a connection of its own and many publishes in flight.
 //! * [`Subscription`] has a connection of its own too, connects again by itself after it broke, and
-//!   resumes behind what it has received. It has no task: reading happens in `next`, so a
+//!   resumes after what it has received. It has no task: reading happens in `next`, so a
 //!   subscriber that does not ask receives nothing, and the server sees a slow subscriber.
 //!
 //! They are separate because a server carries a connection's requests out in order: a publish that
@@ -78,7 +78,9 @@ pub use event::{Batch, BatchEvent, Event, Gap, Record};
 pub use link::Unacknowledged;
 pub use options::{LeaseOptions, SubscribeOptions};
 pub use publisher::{Published, Publisher, PublisherOptions, Ticket};
-pub use subscription::{Place, Subscription};
+pub use subscription::Subscription;
+
+pub use crate::log::Position;
 pub use topics::{LeaseDetails, TopicDetails, TopicInfo};
 
 pub use crate::protocol::{
@@ -294,7 +296,7 @@ impl Client {
         let Config { connect_timeout, request_timeout: limit, .. } = *self.shared.config;
         let mut first = true;
         loop {
-            // Callers that queue up behind a failing attempt wait no longer than for their own.
+            // Callers that queue up after a failing attempt wait no longer than for their own.
             let connecting = timeout(connect_timeout, self.link(slot)).await;
             let (link, fresh) = connecting.unwrap_or_else(|_| {
                 Err(ClientError::ConnectTimeout {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::log::Position;
 use crate::protocol::{OnGap, Start};
 
 /// Where a subscription starts and how it behaves. Made by one of the constructors, then changed.
@@ -10,7 +11,7 @@ use crate::protocol::{OnGap, Start};
 /// use std::time::Duration;
 /// use psa::client::{LeaseOptions, SubscribeOptions};
 ///
-/// // Go on behind the last record that a former run has processed.
+/// // Continue after the last record that a former run has processed.
 /// let options = SubscribeOptions::after(0x1234, 41).caught_up(true);
 /// // A named place that outlives the process for a minute.
 /// let options = SubscribeOptions::earliest()
@@ -51,9 +52,26 @@ impl SubscribeOptions {
         Self::new(Start::Next)
     }
 
-    /// Resumes behind the last record that was received.
+    /// Resumes after the last record that was received.
     pub const fn after(epoch: u64, offset: u64) -> Self {
         Self::new(Start::After { epoch, offset })
+    }
+
+    /// Resumes at a position that was kept. What is not there any more comes as a [`Gap`](super::Gap), and so does
+    /// another epoch.
+    ///
+    /// ```
+    /// use psa::{Position, client::SubscribeOptions};
+    ///
+    /// // Nothing was received yet, and only records of this epoch count.
+    /// let options = SubscribeOptions::resume(Position { epoch: 0x1234, next: 0 });
+    /// ```
+    pub const fn resume(position: Position) -> Self {
+        let mut options = Self::new(Start::resume(position));
+        if position.next == 0 {
+            options.epoch = Some(position.epoch);
+        }
+        options
     }
 
     /// Starts at the last so many records.

@@ -67,6 +67,10 @@ impl Default for PublisherOptions {
 /// Publishes reach the topic in the order in which `send` and its kind *return*; one task that
 /// awaits each in turn has its own order. The records of one publish stay together.
 ///
+/// That is the order of one connection. After [`reconnect`](Self::reconnect), a publish of the broken
+/// connection whose outcome is unknown may still be carried out, even after later ones: the server may be
+/// reading what the broken connection had delivered. What is acknowledged keeps its order.
+///
 /// # Failure
 ///
 /// A publish that the server refuses (too large, topic full) fails alone; the later ones are not
@@ -242,7 +246,7 @@ impl Publisher {
 
     /// Waits until everything that was sent before is answered.
     ///
-    /// Sends a PING behind it: answers come in order, so its PONG is the last. *Cancel safe:*
+    /// Sends a PING after it: answers come in order, so its PONG is the last. *Cancel safe:*
     /// nothing is lost, flush again.
     ///
     /// # Errors

@@ -15,43 +15,14 @@ use super::error::{ClientError, ServerError};
 use super::event::{BatchEvent, Event, Gap, Layout, OwnedChunk};
 use super::follow::{Follower, Step};
 use super::options::SubscribeOptions;
-use crate::protocol::{CloseReason, Code, OnGap, Start, TopicName};
+use crate::log::Position;
+use crate::protocol::{CloseReason, Code, OnGap, TopicName};
 
 /// Most bytes that are read ahead while a commit waits for its confirmation.
 const MAX_AHEAD: usize = 64 << 20;
 
 /// Most bytes that are read ahead while the caller works on a chunk and commits.
 const LITTLE_AHEAD: usize = 256 << 10;
-
-/// A place in a topic: what was taken, and what comes next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Place {
-    /// The epoch that the offset belongs to.
-    pub epoch: u64,
-    /// The offset that comes next; everything before it was taken or missed.
-    pub next: u64,
-}
-
-impl Place {
-    /// Where a subscription starts that goes on here: after the last taken record, or at offset 0 if
-    /// none was taken, which does not tell the server the epoch.
-    pub const fn start(self) -> Start {
-        match self.next.checked_sub(1) {
-            Some(offset) => Start::After { epoch: self.epoch, offset },
-            None => Start::At(0),
-        }
-    }
-
-    /// The options with which another subscription goes on here. What is not there any more comes as
-    /// a [`Gap`], and so does another epoch.
-    pub const fn resume(self) -> SubscribeOptions {
-        let mut options = SubscribeOptions::new(self.start());
-        if self.next == 0 {
-            options.epoch = Some(self.epoch);
-        }
-        options
-    }
-}
 
 /// A topic's records as they come. Made by [`Client::subscribe`](super::Client::subscribe).
 ///
@@ -62,10 +33,10 @@ impl Place {
 /// # Connection
 ///
 /// When the connection breaks, or the server closes it for a reason that passes, it connects again
-/// with growing, jittered pauses and resumes behind the last record that it received whole, until
+/// with growing, jittered pauses and resumes after the last record that it received whole, until
 /// the time given by [`SubscribeOptions::give_up_after`] is over. Each record comes once. A topic
 /// that is unknown *then* is waited for, since a restarted server has none yet; when it is made
-/// anew, a gap with [`GapReason::OtherEpoch`](super::GapReason::OtherEpoch) tells so, and its
+/// again, a gap with [`GapReason::OtherEpoch`](super::GapReason::OtherEpoch) says so, and its
 /// records come from the earliest on.
 ///
 /// All of this happens inside `next` and its kind. A subscriber that does not call them sends no
@@ -73,7 +44,7 @@ impl Place {
 ///
 /// # End
 ///
-/// `None` comes behind [`Event::Closed`] and behind an error that ends it (an error of the server
+/// `None` comes after [`Event::Closed`] and after an error that ends it (an error of the server
 /// that does not pass; [`ClientError::GaveUp`]). A refused commit is told as an error, but the
 /// subscription goes on.
 ///
@@ -89,7 +60,7 @@ pub struct Subscription {
     /// A chunk that was taken in part.
     current: Option<OwnedChunk>,
     lent: Lent,
-    taken: Place,
+    taken: Position,
 }
 
 /// What the batch that was lent last lies in; it is dropped with the next call.
@@ -169,10 +140,10 @@ impl Subscription {
         })
     }
 
-    /// Where the caller stands: behind the last record that it took. Keep it to go on later with
-    /// [`Place::resume`].
+    /// Where the caller stands: after the last record that it took. Keep it to go on later with
+    /// [`SubscribeOptions::resume`].
     #[must_use]
-    pub const fn place(&self) -> Place {
+    pub const fn position(&self) -> Position {
         self.taken
     }
 
@@ -250,7 +221,7 @@ impl Subscription {
                 self.current.as_ref()?.batch()
             }
         };
-        self.taken = Place { epoch: batch.epoch, next: batch.next() };
+        self.taken = Position { epoch: batch.epoch, next: batch.next() };
         Some(Ok(BatchEvent::Records(batch)))
     }
 
@@ -265,7 +236,9 @@ impl Subscription {
     ///
     /// [`ClientError::Commit`] without a lease or for a record that was not taken;
     /// [`ClientError::Timeout`] after the request timeout; [`ClientError::Ended`] if the
-    /// subscription ended before; whatever the server answers.
+    /// subscription ended before, otherwise than with its topic ([`Event::Closed`] with
+    /// reason [`TopicClosed`](super::CloseReason::TopicClosed), after which the last records can
+    /// be committed as before); whatever the server answers.
     pub async fn commit(&mut self, offset: u64) -> Result<(), ClientError> {
         self.commit_later(offset)?;
         self.settle();
@@ -310,7 +283,7 @@ impl Subscription {
     /// What was read ahead may tell that the taken records' epoch is over.
     fn check_epoch(&self) -> Result<(), ClientError> {
         if self.follower.expected().epoch != self.taken.epoch {
-            let what = "the topic was made anew, the record is gone; take the gap first";
+            let what = "the topic was recreated, the record is gone; take the gap first";
             return Err(ClientError::Commit { what });
         }
         Ok(())
@@ -331,6 +304,7 @@ impl Subscription {
         let after = self.follower.request_timeout();
         let ending = async {
             let mut asked = false;
+            self.follower.leaving = true;
             loop {
                 if !asked && self.follower.is_up() && !self.follower.owes_commit() {
                     self.follower.unsubscribe(release);
@@ -338,7 +312,8 @@ impl Subscription {
                 }
                 let before = self.follower.reconnections();
                 match poll_fn(|cx| self.follower.poll_step(cx)).await {
-                    None | Some(Ok(Step::Unsubscribed | Step::Closed { .. })) => return Ok(()),
+                    None | Some(Ok(Step::Unsubscribed)) => return Ok(()),
+                    Some(Ok(Step::Closed { .. })) if !self.follower.drained => return Ok(()),
                     Some(Ok(Step::Chunk { consumed, .. })) => self.follower.consume(consumed),
                     Some(Ok(_)) => {}
                     Some(Err(error)) => return Err(error),
@@ -370,7 +345,7 @@ impl Subscription {
                 }
                 Found::Current => match self.current.as_mut().and_then(OwnedChunk::take) {
                     Some(record) => {
-                        self.taken = Place { epoch: record.epoch(), next: record.offset() + 1 };
+                        self.taken = Position { epoch: record.epoch(), next: record.offset() + 1 };
                         Event::Record(record)
                     }
                     None => continue,
@@ -424,7 +399,7 @@ impl Subscription {
         while self.follower.owes_commit() && self.ahead_bytes < LITTLE_AHEAD {
             match self.poll_read_ahead(cx) {
                 Poll::Ready(Ok(())) => {}
-                // Told in its place: behind what came before it.
+                // Told in its place: after what came before it.
                 Poll::Ready(Err(error)) => {
                     if !matches!(error, ClientError::Ended) {
                         self.ahead.push_back(Ahead::Error(error));
@@ -470,9 +445,9 @@ impl Subscription {
         }
     }
 
-    /// A gap that the caller takes: its place is behind it.
+    /// A gap that the caller takes: its place is after it.
     fn pass(&mut self, gap: Gap) -> Gap {
-        self.taken = Place { epoch: gap.epoch, next: gap.next };
+        self.taken = Position { epoch: gap.epoch, next: gap.next };
         gap
     }
 }

@@ -3,7 +3,7 @@
 use crate::protocol::{Description, LeaseInfo, Settings, TopicStats, TopicSummary};
 
 /// One topic of a list.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TopicInfo {
     /// The topic's name.
@@ -37,7 +37,7 @@ impl From<&TopicSummary<'_>> for TopicInfo {
 }
 
 /// Everything about one topic.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TopicDetails {
     /// The topic's name.
@@ -51,7 +51,7 @@ pub struct TopicDetails {
 }
 
 /// One lease of a topic.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LeaseDetails {
     /// The lease's name.

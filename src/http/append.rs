@@ -15,19 +15,20 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::{
-    answer, body,
-    door::Door,
+    answer,
+    api::Api,
+    body,
     problem::Problem,
     request::{Parameters, TopicName},
-    start::{epoch_text, position_text},
+    start::epoch_text,
 };
 use crate::{
     access::{Grant, Right},
     broker::{Purpose, Topic},
-    log::{AppendError, Overflow},
+    log::{AppendError, Overflow, Position},
 };
 
-/// The media type of records in a row, each behind its length: four bytes, little-endian.
+/// The media type of records in a row, each after its length: four bytes, little-endian.
 pub(super) const RECORDS: &str = "application/vnd.psa.records";
 /// The media type of lines of JSON.
 pub(super) const NDJSON: &str = "application/x-ndjson";
@@ -37,7 +38,7 @@ const NDJSON_TOO: [&str; 3] =
 
 /// Appends what the body brings.
 pub(super) async fn publish(
-    State(door): State<Arc<Door>>,
+    State(api): State<Arc<Api>>,
     TopicName(name): TopicName,
     uri: Uri,
     headers: HeaderMap,
@@ -46,48 +47,47 @@ pub(super) async fn publish(
 ) -> Result<Response, Problem> {
     grant.check(Right::Publish, &name)?;
     Parameters::read(uri.query(), &[])?;
-    if door.is_draining() {
+    if api.is_draining() {
         return Err(Problem::shutting_down());
     }
-    let limits = &door.config.limits;
+    let limits = &api.config.limits;
     let form = Form::of(&headers);
-    let record_too_large =
-        |size: usize| Problem::record_too_large(size as u64, limits.max_record as u64);
+    let record_too_large = |size| Problem::record_too_large(size, limits.max_record);
     let input = match form {
-        Form::One => body::read(&door, &headers, body, limits.max_record, record_too_large).await?,
+        Form::One => body::read(&api, &headers, body, limits.max_record, record_too_large).await?,
         _ => {
             let too_large = |_| Problem::body_too_large(limits.max_body);
-            body::read(&door, &headers, body, limits.max_body, too_large).await?
+            body::read(&api, &headers, body, limits.max_body, too_large).await?
         }
     };
     let records = form.split(&input, limits.max_batch)?;
     if let Some(record) = records.iter().find(|record| record.len() > limits.max_record) {
-        return Err(record_too_large(record.len()));
+        return Err(record_too_large(Some(record.len())));
     }
     let began = Instant::now();
     // Only now: what is malformed makes no topic.
-    let topic = door.broker.open(&name, Purpose::Publish)?;
-    let offsets = append(&door, &topic, &records).await;
-    door.append_seconds.observe(began.elapsed().as_secs_f64());
-    let offsets = offsets.map_err(|error| Problem::append(&error, &topic, &door))?;
+    let topic = api.broker.open(&name, Purpose::Publish)?;
+    let offsets = append(&api, &topic, &records).await;
+    api.append_seconds.observe(began.elapsed().as_secs_f64());
+    let offsets = offsets.map_err(|error| Problem::append(&error, &topic, &api))?;
     let epoch = topic.log().epoch();
     let said = json!({
         "epoch": epoch_text(epoch),
         "first_offset": offsets.start,
         "next_offset": offsets.end,
         "count": records.len(),
-        "position": position_text(epoch, offsets.end),
+        "position": Position { epoch, next: offsets.end }.to_string(),
     });
     Ok(answer::json(&said).into_response())
 }
 
 /// Appends; where the topic makes publishers wait, for as long as the limits allow.
-async fn append(door: &Door, topic: &Topic, records: &[&[u8]]) -> Result<Range<u64>, AppendError> {
+async fn append(api: &Api, topic: &Topic, records: &[&[u8]]) -> Result<Range<u64>, AppendError> {
     let log = topic.log();
     match log.try_append_batch(records) {
         Err(full) if full.is_full() && topic.settings().overflow != Overflow::Reject => {
             let waiting = log.append_batch_async(records);
-            timeout(door.config.limits.append_wait, waiting).await.unwrap_or(Err(full))
+            timeout(api.config.limits.append_wait, waiting).await.unwrap_or(Err(full))
         }
         done => done,
     }
@@ -159,7 +159,7 @@ fn lines(body: &[u8], max: usize) -> Result<Vec<&[u8]>, Problem> {
     Ok(records)
 }
 
-/// Records behind their lengths.
+/// Records after their lengths.
 fn lengths(mut body: &[u8], max: usize) -> Result<Vec<&[u8]>, Problem> {
     let mut records = Vec::new();
     while !body.is_empty() {

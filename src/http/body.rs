@@ -10,7 +10,7 @@ use axum::{body::Body, http::HeaderMap, http::header};
 use http_body_util::BodyExt as _;
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
-use super::{door::Door, problem::Problem};
+use super::{api::Api, problem::Problem};
 
 /// What each body may have without asking, in bytes.
 const SMALL: usize = 16 << 10;
@@ -32,38 +32,37 @@ impl std::ops::Deref for Input {
     }
 }
 
-/// Reads a body of at most `max` bytes; `too_large` is told the length of one that has more, as far as
-/// it is known.
+/// Reads a body of at most `max` bytes; `too_large` is told the length of one that has more, if it was
+/// announced.
 pub(super) async fn read(
-    door: &Door,
+    api: &Api,
     headers: &HeaderMap,
     body: Body,
     max: usize,
-    too_large: impl Fn(usize) -> Problem,
+    too_large: impl Fn(Option<usize>) -> Problem,
 ) -> Result<Input, Problem> {
-    if let Some(coding) = headers.get(header::CONTENT_ENCODING)
-        && coding != "identity"
-    {
+    // A list, which may be given in several headers.
+    if headers.get_all(header::CONTENT_ENCODING).iter().any(|coding| coding != "identity") {
         return Err(Problem::media_type("the body is compressed; send it as it is"));
     }
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     let declared: usize = declared.and_then(|length| length.parse().ok()).unwrap_or(0);
     if declared > max {
-        return Err(too_large(declared));
+        return Err(too_large(Some(declared)));
     }
-    let reading = collect(door, body, declared, max, too_large);
-    match door.config.limits.body_timeout {
+    let reading = collect(api, body, declared, max, too_large);
+    match api.config.limits.body_timeout {
         Duration::ZERO => reading.await,
         limit => timeout(limit, reading).await.unwrap_or_else(|_| Err(Problem::body_timeout())),
     }
 }
 
 async fn collect(
-    door: &Door,
+    api: &Api,
     mut body: Body,
     declared: usize,
     max: usize,
-    too_large: impl Fn(usize) -> Problem,
+    too_large: impl Fn(Option<usize>) -> Problem,
 ) -> Result<Input, Problem> {
     let mut input = Input { bytes: Vec::with_capacity(declared.min(SMALL)), held: None };
     while let Some(frame) = body.frame().await {
@@ -75,12 +74,12 @@ async fn collect(
         };
         let len = input.bytes.len() + data.len();
         if len > max {
-            return Err(too_large(len));
+            return Err(too_large(None));
         }
         let held = SMALL + input.held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         if len > held {
             let busy = || Problem::busy("too many large requests at a time; try again");
-            let more = timeout(PATIENCE, door.take_input(len - held)).await;
+            let more = timeout(PATIENCE, api.take_input(len - held)).await;
             let more = more.ok().flatten().ok_or_else(busy)?;
             match &mut input.held {
                 Some(held) => held.merge(more),

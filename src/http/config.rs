@@ -1,17 +1,18 @@
-//! What the HTTP door is set to: plain values with safe defaults.
+//! What the HTTP API is set to: plain values with safe defaults.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
+use super::origin::{HostName, Origins};
 pub use crate::access::Token;
 use crate::access::{Access, Gate};
 
-/// The port that the door listens on unless it is told otherwise.
+/// The port that the API listens on unless it is told otherwise.
 pub const DEFAULT_PORT: u16 = 9854;
 
-/// Everything that the HTTP door can be told.
+/// Everything that the HTTP API can be told.
 ///
 /// ```
 /// use psa::http::{HttpConfig, Token};
@@ -38,18 +39,18 @@ pub struct HttpConfig {
     /// `EventSource`. Default: false.
     pub token_in_query: bool,
     /// Whether to listen on an address that other machines can reach although there is neither.
-    /// Default: false, such a door is refused.
+    /// Default: false, such an API is refused.
     pub allow_public_without_token: bool,
     /// TLS, which every client then has to speak. Default: none.
     #[cfg(feature = "tls")]
     pub tls: Option<crate::tls::Tls>,
-    /// Origins whose pages may use the door from a browser, such as `https://example.org`; `*` is
-    /// every one. Default: none but the door's own.
+    /// Origins whose pages may use the API from a browser, such as `https://example.org` (see
+    /// [`Origin`](super::Origin)); `*` is every one. Default: none but the API's own.
     pub origins: Vec<String>,
-    /// Names, besides `localhost` and plain IP addresses, under which a door without a token may be
-    /// addressed. Default: none.
+    /// Names, besides `localhost` and plain IP addresses, under which an API without a token may be
+    /// addressed (see [`HostName`]). Default: none.
     pub hosts: Vec<String>,
-    /// What the door holds its clients to.
+    /// What the API holds its clients to.
     pub limits: HttpLimits,
     /// The kernel's send buffer for each connection in bytes. Default: `None`, the system's.
     pub send_buffer: Option<u32>,
@@ -76,7 +77,7 @@ impl Default for HttpConfig {
     }
 }
 
-/// What the HTTP door holds its clients to. Each limit says what happens at it; none ever ends more
+/// What the HTTP API holds its clients to. Each limit says what happens at it; none ever ends more
 /// than the connection that met it.
 ///
 /// A timeout of zero is never, unless it says otherwise.
@@ -111,9 +112,12 @@ pub struct HttpLimits {
     pub topic_cache_bytes: usize,
     /// Encoded events that all topics keep together, in bytes. Default: 64 MiB.
     pub cache_bytes: usize,
-    /// The time that a request's head may take, counted from the end of the answer before it, so
-    /// that it is also how long a connection may idle. Default: 10 s.
+    /// The time that a request's head may take from its first byte on, and a connection's first one from
+    /// the connection's beginning on, a TLS handshake likewise. Default: 10 s.
     pub head_timeout: Duration,
+    /// How long a connection may idle between two requests. Answers say so in `Keep-Alive`, in whole
+    /// seconds. Default: 75 s.
+    pub keep_alive: Duration,
     /// The time that a request's body may take. Then 408. Default: 60 s.
     pub body_timeout: Duration,
     /// The time that a peer may take nothing of what is to be sent. Then its connection is cut, and
@@ -153,6 +157,7 @@ impl Default for HttpLimits {
             topic_cache_bytes: 1 << 20,
             cache_bytes: 64 << 20,
             head_timeout: seconds(10),
+            keep_alive: seconds(75),
             body_timeout: seconds(60),
             stall_timeout: seconds(60),
             drain_timeout: seconds(10),
@@ -173,6 +178,7 @@ impl HttpLimits {
     pub(super) fn countable(mut self) -> Self {
         for time in [
             &mut self.head_timeout,
+            &mut self.keep_alive,
             &mut self.body_timeout,
             &mut self.stall_timeout,
             &mut self.drain_timeout,
@@ -224,13 +230,11 @@ impl HttpConfig {
                 return Some(format!("{name} is {bytes}; give at most {LARGEST_POOL}"));
             }
         }
-        for origin in self.origins.iter().filter(|origin| *origin != "*") {
-            let host = origin.split_once("://").map(|(_, host)| host);
-            if !host.is_some_and(|host| !host.is_empty() && !host.contains('/')) {
-                return Some(format!(
-                    "{origin:?} is no origin; write it as a browser does, such as https://example.org"
-                ));
-            }
+        if let Err(bad) = Origins::read(&self.origins) {
+            return Some(format!("origins: {bad}"));
+        }
+        if let Some(bad) = self.hosts.iter().find_map(|host| host.parse::<HostName>().err()) {
+            return Some(format!("hosts: {bad}"));
         }
         self.gate().fault()
     }

@@ -1,4 +1,4 @@
-//! Records as they are shown: as events, as JSON, as bytes behind their length.
+//! Records as they are shown: as events, as JSON, as bytes after their length.
 //!
 //! # Text and bytes
 //!
@@ -6,6 +6,10 @@
 //! (RFC 4648, with padding) and marked: as an event named `base64`, or as `data_base64` in JSON.
 //! Events cannot carry a carriage return either, since it ends a line there: such a record goes as
 //! base64, too. What a reader gets is always exactly what was published.
+//!
+//! The `id` is the last line of an event. By the standard its place among the lines says nothing. But clients
+//! such as `@microsoft/fetch-event-source` take an id for theirs as soon as they have read its line, and one
+//! that stood before the record would be the place of a record that a cut connection never brought whole.
 //!
 //! # Runs
 //!
@@ -26,7 +30,7 @@ pub(super) enum Form {
     Event,
     /// As an array of JSON's objects: a message of a WebSocket.
     Json,
-    /// As bytes, each record behind its offset (eight bytes, little-endian) and its length (four).
+    /// As bytes, each record after its offset (eight bytes, little-endian) and its length (four).
     Binary,
 }
 
@@ -55,7 +59,7 @@ impl Form {
         }
     }
 
-    /// Writes what stands behind the last record.
+    /// Writes what stands after the last record.
     pub(super) fn finish(self, out: &mut Vec<u8>) {
         if self == Self::Json {
             out.push(b']');
@@ -75,21 +79,22 @@ impl Form {
 
 /// Writes a record as a Server-Sent Event. `id` is `id: EPOCH:`, the same for all records of a topic.
 pub(super) fn event(out: &mut Vec<u8>, id: &str, offset: u64, record: &[u8]) {
-    out.extend_from_slice(id.as_bytes());
-    // Writing into memory does not fail.
-    let _ = write!(out, "{offset}");
     let text = std::str::from_utf8(record).is_ok() && memchr::memchr(b'\r', record).is_none();
     if text {
         // Each line of the record is a line of its own; the reader joins them again.
         for line in record.split(|byte| *byte == b'\n') {
-            out.extend_from_slice(b"\ndata: ");
+            out.extend_from_slice(b"data: ");
             out.extend_from_slice(line);
+            out.push(b'\n');
         }
     } else {
-        out.extend_from_slice(b"\nevent: base64\ndata: ");
+        out.extend_from_slice(b"event: base64\ndata: ");
         base64(out, record);
+        out.push(b'\n');
     }
-    out.extend_from_slice(b"\n\n");
+    out.extend_from_slice(id.as_bytes());
+    // Writing into memory does not fail.
+    let _ = write!(out, "{offset}\n\n");
 }
 
 /// Writes a record as an object of JSON on one line, without the line's end.
@@ -110,7 +115,7 @@ pub(super) fn json(out: &mut Vec<u8>, epoch: &str, offset: u64, record: &[u8]) {
     out.push(b'}');
 }
 
-/// Writes a record behind its length.
+/// Writes a record after its length.
 pub(super) fn length_prefixed(out: &mut Vec<u8>, record: &[u8]) {
     // A log's record fits: its positions are of this size.
     out.extend_from_slice(&(record.len() as u32).to_le_bytes());
@@ -159,15 +164,15 @@ mod tests {
 
     #[test]
     fn an_event_has_a_line_for_each_line() {
-        assert_eq!(event_of(b"hello"), "id: 0x1:7\ndata: hello\n\n");
-        assert_eq!(event_of(b""), "id: 0x1:7\ndata: \n\n");
-        assert_eq!(event_of(b" a\n\nb\n"), "id: 0x1:7\ndata:  a\ndata: \ndata: b\ndata: \n\n");
+        assert_eq!(event_of(b"hello"), "data: hello\nid: 0x1:7\n\n");
+        assert_eq!(event_of(b""), "data: \nid: 0x1:7\n\n");
+        assert_eq!(event_of(b" a\n\nb\n"), "data:  a\ndata: \ndata: b\ndata: \nid: 0x1:7\n\n");
     }
 
     #[test]
     fn what_an_event_cannot_carry_is_base64() {
-        assert_eq!(event_of(b"\xff"), "id: 0x1:7\nevent: base64\ndata: /w==\n\n");
-        assert_eq!(event_of(b"a\r\n"), "id: 0x1:7\nevent: base64\ndata: YQ0K\n\n");
+        assert_eq!(event_of(b"\xff"), "event: base64\ndata: /w==\nid: 0x1:7\n\n");
+        assert_eq!(event_of(b"a\r\n"), "event: base64\ndata: YQ0K\nid: 0x1:7\n\n");
     }
 
     #[test]

@@ -3,10 +3,17 @@
 //!
 //! # Nothing is lost between two connections
 //!
-//! Every record's event has the record's position as its `id`, and a stream begins with an id of its
-//! own, before any record. So a client that was cut off comes back with `Last-Event-ID` and goes on
-//! with the next record, also if it had received none. What is gone by then is told in band, as
-//! `event: gap` with its own id: a gap is told once, and not before its client has it.
+//! Every event has a position as its `id`, and a stream begins with an event of its own, `begin`, before
+//! any record. So a client that was cut off comes back with `Last-Event-ID` and goes on with the next
+//! record, also if it had received none. What is gone by then is told in band, as `event: gap` with its
+//! own id: a gap is told once, and not before its client has it.
+//!
+//! # Only the common part of the grammar
+//!
+//! By the HTML standard a block with an `id` and without `data` is no event, but moves the last id; and
+//! a comment with an empty line after it is nothing. Half of the clients outside of browsers read both
+//! differently: they forget the id, or hand out an empty message. So every block here has data and an id,
+//! all but records have a name, and a heartbeat is a comment alone, without an empty line.
 //!
 //! # What is held
 //!
@@ -27,7 +34,7 @@ use std::{
 use axum::{
     body::{Body, HttpBody},
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header},
+    http::{HeaderMap, Method, StatusCode, Uri},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -36,8 +43,9 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
+    answer::{EVENT_STREAM, HEARTBEAT, event_stream},
+    api::Api,
     config::NEVER,
-    door::Door,
     encode::Form,
     guarded,
     problem::Problem,
@@ -45,28 +53,24 @@ use super::{
     request::{Parameters, TopicName, choose},
     runs::TopicRuns,
     seats::Seat,
-    start::{Place, epoch_text, position_text},
+    start::{self, epoch_text},
     turns::Follower,
     websocket,
 };
 use crate::{
     access::{Grant, Right},
     broker::{Purpose, Topic},
-    log::{Cursor, ReadError, Start, SubscribeError},
+    log::{Cursor, Position, ReadError, Start, SubscribeError},
 };
 
-/// The media type of event streams.
-const EVENT_STREAM: &str = "text/event-stream";
 /// What a browser sends when it comes back.
 const LAST_EVENT_ID: &str = "last-event-id";
-/// Tells a proxy that gathers answers not to (nginx, and others after it).
-const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
-/// Says that the stream lives. A line that begins with a colon is a comment.
-const HEARTBEAT: &[u8] = b":\n\n";
+/// The same as a parameter, for clients that cannot send a header: event-source-polyfill never does.
+pub(super) const LAST_EVENT_ID_PARAMETER: &str = "lastEventId";
 
 /// Begins a stream.
 pub(super) async fn follow(
-    State(door): State<Arc<Door>>,
+    State(api): State<Arc<Api>>,
     TopicName(name): TopicName,
     uri: Uri,
     headers: HeaderMap,
@@ -74,52 +78,62 @@ pub(super) async fn follow(
     request: Request,
 ) -> Result<Response, Problem> {
     grant.check(Right::Subscribe, &name)?;
-    let parameters = Parameters::read(uri.query(), &["after", "from", "on_gap"])?;
+    let parameters =
+        Parameters::read(uri.query(), &["after", "from", "on_gap", LAST_EVENT_ID_PARAMETER])?;
+    let only_head = request.method() == Method::HEAD;
     let socket = websocket::Handshake::read(request)?;
     if socket.is_none() {
         choose(&headers, &[EVENT_STREAM])?;
     }
-    if door.is_draining() {
+    if api.is_draining() {
         return Err(Problem::shutting_down());
     }
     // A page is not told why its handshake failed, so that what it would read in the answer is told
     // over the socket.
     let wanted = Wanted::read(&parameters, &headers, socket.is_some())?;
-    let Some(ticket) = Ticket::take(&door) else {
-        return Err(Problem::too_many_streams(door.streams.limit()));
+    if only_head {
+        return head(&api, &name, &wanted);
+    }
+    let Some(ticket) = Ticket::take(&api) else {
+        return Err(Problem::too_many_streams(api.streams.limit()));
     };
-    let existing = door.broker.topic(&name);
+    let existing = api.broker.topic(&name);
     let made = existing.is_none();
     let topic = match existing {
         Some(topic) => topic,
-        None => door.broker.open(&name, Purpose::Subscribe)?,
+        None => api.broker.open(&name, Purpose::Subscribe)?,
     };
     let (cursor, gap) = match wanted.subscribe(&topic) {
         Ok(begun) => begun,
         Err(error) => {
             // What fails has made nothing.
             if made {
-                door.broker.unmake(&topic);
+                api.broker.unmake(&topic);
             }
             return Err(error.into());
         }
     };
     if let Some(socket) = socket {
-        let following = Following::new(&door, ticket, topic, cursor, gap, socket.form());
-        return socket.begin(&door, following, grant, &name);
+        let following = Following::new(&api, ticket, topic, cursor, gap, socket.form());
+        return socket.begin(&api, following, grant, &name);
     }
-    if wanted.comes_back && gap.is_none() && is_over(&topic, &cursor) && !door.is_draining() {
+    if wanted.comes_back && gap.is_none() && is_over(&topic, &cursor) && !api.is_draining() {
         // This, and only this, keeps a browser from coming back again.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let events = Events::new(Following::new(&door, ticket, topic, cursor, gap, Form::Event));
-    let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM)),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        (UNBUFFERED, HeaderValue::from_static("no")),
-    ];
-    let body = guarded::guard(&door, grant, Right::Subscribe, &name, Body::new(events));
-    Ok((headers, body).into_response())
+    let events = Events::new(Following::new(&api, ticket, topic, cursor, gap, Form::Event));
+    let body = guarded::guard(&api, grant, Right::Subscribe, &name, Body::new(events));
+    Ok(event_stream(body))
+}
+
+/// What a stream would begin with, without one. It makes nothing, so a topic has to be there.
+fn head(api: &Api, name: &str, wanted: &Wanted) -> Result<Response, Problem> {
+    let topic = api.broker.topic(name).ok_or_else(|| Problem::unknown_topic(name))?;
+    let (cursor, gap) = wanted.subscribe(&topic)?;
+    if wanted.comes_back && gap.is_none() && is_over(&topic, &cursor) {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    Ok(event_stream(Body::empty()))
 }
 
 /// Whether there is nothing to come for this cursor, ever.
@@ -129,7 +143,7 @@ fn is_over(topic: &Topic, cursor: &Cursor<[u8]>) -> bool {
 
 /// What a client asks for.
 struct Wanted {
-    place: Place,
+    place: Start,
     /// Whether records that are gone are told in band, rather than as an error.
     gap_in_band: bool,
     /// Whether it says that it was here before.
@@ -149,16 +163,19 @@ impl Wanted {
             _ => Err("expected error or continue"),
         })?;
         let asked = records::place(parameters)?;
-        // A browser asks for the same address each time, and says in this header that it was here.
-        let last = headers.get(LAST_EVENT_ID).filter(|last| !last.is_empty());
-        if let Some(last) = last {
-            let last = last.to_str().unwrap_or_default();
-            let place =
-                Place::after(last).map_err(|why| Problem::parameter("Last-Event-ID", why))?;
+        // A browser asks for the same address each time, and says in a header that it was here. What it
+        // says wins over the rest of the address, and the header over the parameter.
+        let said = headers.get(LAST_EVENT_ID).map(|last| last.to_str().unwrap_or("?"));
+        let said = said.map(|last| ("Last-Event-ID", last));
+        let in_address = parameters.text(LAST_EVENT_ID_PARAMETER);
+        let in_address = in_address.map(|last| (LAST_EVENT_ID_PARAMETER, last));
+        let last = [said, in_address].into_iter().flatten().find(|(_, last)| !last.is_empty());
+        if let Some((name, last)) = last {
+            let place = start::after(last).map_err(|why| Problem::parameter(name, why))?;
             return Ok(Self { place, gap_in_band: in_band != Some(false), comes_back: true });
         }
         Ok(Self {
-            place: asked.unwrap_or(Place::Log(Start::Earliest)),
+            place: asked.unwrap_or(Start::Earliest),
             gap_in_band: in_band.unwrap_or(gap_in_band),
             comes_back: false,
         })
@@ -166,7 +183,7 @@ impl Wanted {
 
     /// A cursor at the place, and the gap in front of it.
     fn subscribe(&self, topic: &Topic) -> Result<(Cursor<[u8]>, Option<Gap>), SubscribeError> {
-        let error = match self.place.subscribe(topic) {
+        let error = match topic.log().subscribe(self.place) {
             Ok(cursor) => return Ok((cursor, None)),
             Err(error) => error,
         };
@@ -174,7 +191,7 @@ impl Wanted {
             _ if !self.gap_in_band => None,
             SubscribeError::Collected { asked, .. } => Some(Gap::new("collected", asked)),
             SubscribeError::WrongEpoch { asked, .. } => {
-                let missed = self.place.offset().unwrap_or(0);
+                let missed = start::offset(self.place).unwrap_or(0);
                 Some(Gap { of_epoch: Some(asked), ..Gap::new("other-epoch", missed) })
             }
             // Nothing was missed: it never was.
@@ -211,7 +228,7 @@ impl Gap {
         if let Some(of) = self.of_epoch {
             data["of_epoch"] = epoch_text(of).into();
         }
-        Told { name: "gap", place: (epoch, next), data }
+        Told { name: "gap", place: Position { epoch, next }, data }
     }
 }
 
@@ -230,53 +247,47 @@ pub(super) struct Told {
     /// `begin`, `gap`, `caught-up` or `end`.
     pub(super) name: &'static str,
     /// The epoch, and the offset that the stream goes on with.
-    place: (u64, u64),
+    place: Position,
     pub(super) data: Value,
 }
 
 impl Told {
     /// An event without facts of its own.
-    fn at(name: &'static str, cursor: &Cursor<[u8]>) -> Self {
-        let place = (cursor.epoch(), cursor.offset());
-        let data = json!({ "epoch": epoch_text(place.0), "next_offset": place.1 });
+    fn at(name: &'static str, place: Position) -> Self {
+        let data = json!({ "epoch": epoch_text(place.epoch), "next_offset": place.next });
         Self { name, place, data }
     }
 
     /// Where a client goes on that has this.
     pub(super) fn position(&self) -> String {
-        position_text(self.place.0, self.place.1)
+        self.place.to_string()
     }
 
+    /// As a Server-Sent Event, the id last (see [`encode`](super::encode)). The id of a gap is its own: before the client has it, it is where it was.
     fn event(&self) -> Bytes {
         let Self { name, data, .. } = self;
-        match *name {
-            // No event to a browser, but it remembers the id.
-            "begin" => format!("id: {}\n\n", self.position()).into(),
-            // The id of a gap is its own: before the client has it, it is where it was.
-            "gap" => format!("id: {}\nevent: gap\ndata: {data}\n\n", self.position()).into(),
-            _ => format!("event: {name}\ndata: {data}\n\n").into(),
-        }
+        format!("event: {name}\ndata: {data}\nid: {}\n\n", self.position()).into()
     }
 }
 
 /// A stream that is counted.
-pub(super) struct Ticket(pub(super) Arc<Door>);
+pub(super) struct Ticket(pub(super) Arc<Api>);
 
 impl Ticket {
-    pub(super) fn take(door: &Arc<Door>) -> Option<Self> {
-        door.streams.take().then(|| Self(door.clone()))
+    pub(super) fn take(api: &Arc<Api>) -> Option<Self> {
+        api.streams.take(1).then(|| Self(api.clone()))
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.0.streams.give_back();
+        self.0.streams.give_back(1);
     }
 }
 
 /// Somebody who follows a topic, however it is told.
 pub(super) struct Following {
-    /// Knows the door.
+    /// Knows the API.
     ticket: Ticket,
     topic: Arc<Topic>,
     runs: Arc<TopicRuns>,
@@ -288,7 +299,7 @@ pub(super) struct Following {
     ahead: VecDeque<Told>,
     /// Whether running out of records is news.
     behind: bool,
-    /// Nothing comes behind `ahead`.
+    /// Nothing comes after `ahead`.
     over: bool,
     /// Due for the next heartbeat, or the end.
     timer: Pin<Box<Sleep>>,
@@ -299,35 +310,35 @@ pub(super) struct Following {
 
 impl Following {
     fn new(
-        door: &Arc<Door>,
+        api: &Arc<Api>,
         ticket: Ticket,
         topic: Arc<Topic>,
         cursor: Cursor<[u8]>,
         gap: Option<Gap>,
         form: Form,
     ) -> Self {
-        let limits = &door.config.limits;
+        let limits = &api.config.limits;
         let epoch = cursor.epoch();
         let begins = match gap {
             // The gap's position is the stream's first: before the client has it, it is where it was.
             Some(gap) => {
-                door.gaps.fetch_add(1, Ordering::Relaxed);
+                api.gaps.fetch_add(1, Ordering::Relaxed);
                 gap.event(epoch, cursor.offset())
             }
-            None => Told::at("begin", &cursor),
+            None => Told::at("begin", cursor.position()),
         };
         let now = Instant::now();
         let lifetime = if limits.lifetime.is_zero() { NEVER } else { limits.lifetime };
         let ends = now + lifetime.mul_f64(0.9 + 0.2 * fastrand::f64());
         let heartbeat = limits.heartbeat.max(Duration::from_millis(1));
-        let runs = door.cache.topic(epoch, form);
+        let runs = api.cache.topic(epoch, form);
         Self {
             ticket,
             follower: runs.follow(topic.log()),
             runs,
             live: topic.log().next_offset(),
             topic,
-            seat: door.seats.take(cursor),
+            seat: api.seats.take(cursor),
             ahead: VecDeque::from([begins]),
             behind: true,
             over: false,
@@ -377,7 +388,8 @@ impl Following {
             let taken = self.runs.take(cursor);
             // Behind it: a deletion closes the log, and is seen first.
             if self.topic.is_deleted() {
-                self.end("deleted", cursor);
+                // What was taken is not told any more, so it is not what the client has.
+                self.end("deleted", Position { epoch: cursor.epoch(), next: before });
                 continue;
             }
             match taken {
@@ -388,7 +400,8 @@ impl Following {
                     return Poll::Ready(Some(Ok(Said::Records(events))));
                 }
                 Ok(None) if std::mem::take(&mut self.behind) => {
-                    self.ahead.push_back(Told::at("caught-up", cursor));
+                    let place = cursor.position();
+                    self.ahead.push_back(Told::at("caught-up", place));
                 }
                 Ok(None) => {
                     // Its publisher is about to commit it: another turn.
@@ -403,7 +416,8 @@ impl Following {
                 }
                 Err(ReadError::Closed) => {
                     let draining = self.ticket.0.is_draining();
-                    self.end(if draining { "shutting-down" } else { "closed" }, cursor);
+                    let place = cursor.position();
+                    self.end(if draining { "shutting-down" } else { "closed" }, place);
                 }
                 // Only leases are taken over.
                 Err(ReadError::TakenOver) => self.over = true,
@@ -426,8 +440,8 @@ impl Following {
     }
 
     /// Says why nothing more comes.
-    fn end(&mut self, reason: &'static str, cursor: &Cursor<[u8]>) {
-        let mut told = Told::at("end", cursor);
+    fn end(&mut self, reason: &'static str, place: Position) {
+        let mut told = Told::at("end", place);
         told.data["reason"] = reason.into();
         self.ahead.push_back(told);
         self.over = true;

@@ -5,7 +5,8 @@
 //!
 //! A server on 127.0.0.1 can be reached by every page that its user has open. Two things keep those
 //! out. A page of another origin is refused by its `Origin` header, and where a browser sends none
-//! (an image, a form) by `Sec-Fetch-Site`. A page whose own name was pointed to 127.0.0.1 (DNS
+//! (an image, a form) by `Sec-Fetch-Site`. Where the browser itself says `Sec-Fetch-Site: same-origin`,
+//! which no page can forge, the page is the server's own, whatever `Host` a proxy in between has put. A page whose own name was pointed to 127.0.0.1 (DNS
 //! rebinding) has the right origin but the wrong `Host`: without a token, the server answers to IP
 //! addresses, `localhost` and the names that it was told. With a token neither kind of page can do
 //! anything, since it does not know it.
@@ -22,42 +23,47 @@ use axum::{
     response::Response,
 };
 
-use super::{door::Door, problem::Problem, websocket::offered_token};
+use super::{
+    api::Api,
+    origin::{HostName, Origin, Origins},
+    problem::Problem,
+    websocket::offered_token,
+};
 
 /// The parameter that may have the token, by RFC 6750.
 const QUERY_TOKEN: &str = "access_token";
 
 /// Checks the name and the page. Stands in front of all routes.
 pub(super) async fn check_page(
-    State(door): State<Arc<Door>>,
+    State(api): State<Arc<Api>>,
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
     let authority = authority(&request)?;
-    if door.gate.is_open()
+    if api.gate.is_open()
         && let Some(authority) = &authority
-        && !is_known_host(authority.host(), &door.config.hosts)
+        && !is_known_host(authority.host(), &api.hosts)
     {
         return Err(Problem::foreign_host(authority.host()));
     }
-    check_origin(&request, authority.as_ref(), &door.config.origins)?;
+    check_origin(&request, authority.as_ref(), &api.origins)?;
     Ok(next.run(request).await)
 }
 
 /// Checks the token. Stands in front of all routes but those that only say whether the server lives.
 pub(super) async fn check_token(
-    State(door): State<Arc<Door>>,
+    State(api): State<Arc<Api>>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
     let in_query =
-        if door.config.token_in_query { take_from_query(request.uri_mut()) } else { None };
+        if api.config.token_in_query { take_from_query(request.uri_mut()) } else { None };
     let headers = request.headers();
     // What a page can do that can set no header.
     let offered = offered_token(headers);
     let presented = bearer(headers).or(in_query.as_deref()).or(offered.as_deref());
     let presented = presented.unwrap_or_default();
-    let grant = door.gate.admit(presented).ok_or_else(Problem::unauthorized)?;
+    let grant = api.gate.admit(presented).ok_or_else(Problem::unauthorized)?;
     request.extensions_mut().insert(grant);
     Ok(next.run(request).await)
 }
@@ -105,34 +111,37 @@ fn authority(request: &Request) -> Result<Option<Authority>, Problem> {
     read.map(Some).ok_or_else(|| Problem::foreign_host(&String::from_utf8_lossy(host.as_bytes())))
 }
 
-fn is_known_host(host: &str, names: &[String]) -> bool {
+/// Whether the server has this name: an IP address, `localhost`, or one of `names`.
+pub(super) fn is_known_host(host: &str, names: &[HostName]) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let name = host.trim_end_matches('.').to_ascii_lowercase();
     bare.parse::<IpAddr>().is_ok()
         || name == "localhost"
         || name.ends_with(".localhost")
-        || names.iter().any(|known| known.eq_ignore_ascii_case(&name))
+        || host.parse().is_ok_and(|name: HostName| names.contains(&name))
 }
 
 fn check_origin(
     request: &Request,
     authority: Option<&Authority>,
-    allowed: &[String],
+    allowed: &Origins,
 ) -> Result<(), Problem> {
     let headers = request.headers();
+    let says = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     if let Some(origin) = headers.get(header::ORIGIN) {
         let origin = origin.to_str().unwrap_or("null");
-        let own = origin.split_once("://").is_some_and(|(_, host)| {
-            authority.is_some_and(|authority| host.eq_ignore_ascii_case(authority.as_str()))
+        let own = origin.parse().is_ok_and(|origin: Origin| {
+            authority.is_some_and(|authority| origin.is_at(authority.as_str()))
         });
-        return if own || is_named(origin, allowed) {
+        // Behind a proxy that puts a Host of its own, only the browser knows.
+        let own = own || says("sec-fetch-site") == Some("same-origin");
+        return if own || allowed.have(origin) {
             Ok(())
         } else {
             Err(Problem::foreign_origin(origin))
         };
     }
     // Without an origin: no page, or one of a browser that says where the request comes from.
-    let says = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     match says("sec-fetch-site") {
         None | Some("none" | "same-origin") => Ok(()),
         // Somebody follows a link: the page that has it sees nothing of the answer.
@@ -143,13 +152,9 @@ fn check_origin(
         {
             Ok(())
         }
-        Some(_) if is_named("*", allowed) => Ok(()),
+        Some(_) if allowed.are_all() => Ok(()),
         Some(_) => Err(Problem::foreign_origin("another origin")),
     }
-}
-
-fn is_named(origin: &str, allowed: &[String]) -> bool {
-    allowed.iter().any(|named| named == "*" || named.eq_ignore_ascii_case(origin))
 }
 
 #[cfg(test)]
@@ -169,12 +174,13 @@ mod tests {
     fn page(headers: &[(&str, &str)], allowed: &[&str]) -> bool {
         let request = request(headers);
         let allowed: Vec<String> = allowed.iter().map(|origin| (*origin).to_owned()).collect();
+        let allowed = Origins::read(&allowed).unwrap();
         check_origin(&request, authority(&request).unwrap().as_ref(), &allowed).is_ok()
     }
 
     #[test]
     fn names_that_a_page_cannot_have_are_known() {
-        let named = ["psa.example.org".to_owned()];
+        let named = ["psa.example.org".parse().unwrap()];
         for known in [
             "127.0.0.1",
             "[::1]",
@@ -209,6 +215,17 @@ mod tests {
             assert!(page(&[host, ("origin", foreign)], &["*"]), "{foreign}");
         }
         assert!(page(&[host, ("origin", "https://good.example")], &["https://good.example"]));
+        assert!(page(&[host, ("origin", "https://good.example")], &["https://Good.example:443"]));
+    }
+
+    #[test]
+    fn the_browser_knows_its_own_page_behind_a_proxy() {
+        let upstream = [("host", "127.0.0.1:9854"), ("origin", "https://app.example")];
+        let from = |site| page(&[upstream[0], upstream[1], ("sec-fetch-site", site)], &[]);
+        assert!(from("same-origin"));
+        for other in ["same-site", "cross-site", "none", "Same-Origin", ""] {
+            assert!(!from(other), "{other}");
+        }
     }
 
     #[test]

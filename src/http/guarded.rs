@@ -15,7 +15,7 @@ use axum::body::{Body, HttpBody};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
-use super::{door::Door, problem::Problem};
+use super::{api::Api, problem::Problem};
 use crate::access::{Grant, News, Right};
 
 /// A wait for the next news, which comes back with it.
@@ -23,7 +23,7 @@ type Waiting = Pin<Box<dyn Future<Output = News> + Send>>;
 
 /// Looks after a right for as long as something lasts that needs it.
 pub(super) struct Watch {
-    door: Arc<Door>,
+    api: Arc<Api>,
     grant: Grant,
     right: Right,
     topic: String,
@@ -38,19 +38,19 @@ impl Watch {
     ///
     /// It gives it no more.
     pub(super) fn new(
-        door: &Arc<Door>,
+        api: &Arc<Api>,
         grant: Grant,
         right: Right,
         topic: &str,
     ) -> Result<Self, Problem> {
         // Who may do everything may do so until the server ends.
-        let news = if grant.is_limited() { door.gate.news() } else { None };
+        let news = if grant.is_limited() { api.gate.news() } else { None };
         if news.is_some() {
             // What changed between the request's own check and here is no news any more.
-            door.still(&grant, right, topic)?;
+            api.still(&grant, right, topic)?;
         }
-        let (door, topic, news) = (door.clone(), topic.to_owned(), news.map(wait));
-        Ok(Self { door, grant, right, topic, news })
+        let (api, topic, news) = (api.clone(), topic.to_owned(), news.map(wait));
+        Ok(Self { api, grant, right, topic, news })
     }
 
     /// Ready when the right is lost, with what its holder would be told now.
@@ -58,7 +58,7 @@ impl Watch {
         while let Some(waiting) = &mut self.news {
             let news = ready!(waiting.as_mut().poll(cx));
             self.news = Some(wait(news));
-            if let Err(problem) = self.door.still(&self.grant, self.right, &self.topic) {
+            if let Err(problem) = self.api.still(&self.grant, self.right, &self.topic) {
                 tracing::info!(token = self.grant.name(), topic = self.topic, "right taken back");
                 return Poll::Ready(problem);
             }
@@ -74,8 +74,8 @@ struct Guarded {
 }
 
 /// The body, as long as `grant` gives its holder the right to the topic.
-pub(super) fn guard(door: &Arc<Door>, grant: Grant, right: Right, topic: &str, body: Body) -> Body {
-    match Watch::new(door, grant, right, topic) {
+pub(super) fn guard(api: &Arc<Api>, grant: Grant, right: Right, topic: &str, body: Body) -> Body {
+    match Watch::new(api, grant, right, topic) {
         Ok(Watch { news: None, .. }) => body,
         Ok(watch) => Body::new(Guarded { body, watch }),
         // As if it had lost the right a moment later.
@@ -134,9 +134,9 @@ mod tests {
         let access = Access::new(vec![entry.clone()]).unwrap();
         let config = HttpConfig { access: Some(access.clone()), ..HttpConfig::default() };
         let broker = Broker::new(BrokerConfig::default()).unwrap();
-        let door = Arc::new(Door::new(config, broker));
-        let grant = || door.gate.admit("a").unwrap();
-        let guard = |grant| guard(&door, grant, Right::Subscribe, "t", Body::from("records"));
+        let api = Arc::new(Api::new(config, broker));
+        let grant = || api.gate.admit("a").unwrap();
+        let guard = |grant| guard(&api, grant, Right::Subscribe, "t", Body::from("records"));
         let (before, after) = (guard(grant()), grant());
         let unchanged = guard(after.clone()).collect().await.unwrap().to_bytes();
         assert_eq!(unchanged, "records");

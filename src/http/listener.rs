@@ -1,13 +1,15 @@
-//! Accepting connections, and what one may cost.
+//! What becomes of a connection that the listener has accepted, and what one may cost. The listener itself is
+//! `src/listener`.
 //!
 //! # What ends a connection
 //!
 //! | what | when |
 //! | --- | --- |
-//! | no request, or half of its head | `head_timeout`, also between two requests |
+//! | no request, or half of its head | `head_timeout` |
+//! | no further request | `keep_alive` |
 //! | a body that does not come | `body_timeout`: 408 |
 //! | a peer that takes nothing | `stall_timeout`: the socket is reset, with all that was buffered |
-//! | HTTP/2 without a request | `head_timeout`; without an answer to a ping: `stall_timeout` |
+//! | HTTP/2 without an answer to a ping | `stall_timeout` |
 //! | HTTP/2 at all | `lifetime`: it is told to go, and after `drain_timeout` it is cut |
 //!
 //! What becomes a WebSocket is not looked after here any more, but by [`websocket`](super::websocket); only
@@ -16,30 +18,19 @@
 //! # What a connection holds
 //!
 //! Up to 64 KiB that were read and not understood yet, up to 64 KiB and one frame of an answer that its
-//! peer has not taken, and in HTTP/2 that for each of at most 32 requests at a time. In the kernel, 128 KiB
-//! (on Linux) that its peer has no room for.
+//! peer has not taken; in HTTP/2 up to 16 KiB and one frame for each of at most 128 requests at a time. In
+//! the kernel, 128 KiB (on Linux) that its peer has no room for.
 
-use std::{
-    convert::Infallible,
-    io,
-    net::SocketAddr,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{convert::Infallible, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    body::{Body, HttpBody},
-    http::header,
+    body::Body,
+    http::{StatusCode, Version, header},
+    response::IntoResponse as _,
 };
-use bytes::Bytes;
 use hyper::{
-    body::{Frame, Incoming, SizeHint},
+    body::Incoming,
     service::{Service as _, service_fn},
 };
 use hyper_util::{
@@ -53,16 +44,20 @@ use tokio::{
 };
 
 use super::{
-    HttpBindError, HttpConfig, HttpLimits,
+    HttpLimits, answer,
+    api::{Api, OVER},
     config::NEVER,
-    door::{Door, Stage},
     problem::Problem,
+    reading::{Arriving, Reading, Requests, Ticketed},
+    request::lists,
     stalled::{Socket, Stalling},
+    strict,
 };
-use crate::net::{self, TcpListener, TcpStream};
+use crate::{
+    listener::{Counted, Life, Refused, Serve, Stage, say_no},
+    net::{self, TcpStream},
+};
 
-/// The first wait after an accept that failed for want of something, and the longest.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 /// What a connection may have read and not understood, and what it may have to write, in bytes.
 const BUFFER: usize = 64 << 10;
 /// What the kernel takes for a client that takes nothing, in bytes. The kernel's own bound is megabytes,
@@ -70,151 +65,93 @@ const BUFFER: usize = 64 << 10;
 const UNSENT: u32 = 128 << 10;
 /// The most that the fields of a request's head may have together in HTTP/2, in bytes.
 const MAX_HEAD: u32 = 16 << 10;
-/// Requests of one HTTP/2 connection at a time.
-const MAX_REQUESTS: u32 = 32;
+/// Requests of one HTTP/2 connection at a time. The standard asks for no fewer than 100 (RFC 9113, 6.5.2):
+/// a page has one connection for all that it does, its event streams included.
+const MAX_REQUESTS: u32 = 128;
+/// What each of them may have to write, in bytes.
+const REQUEST_BUFFER: usize = 16 << 10;
 
-/// Opens the listening socket.
-pub(super) fn bind(config: &HttpConfig) -> Result<TcpListener, HttpBindError> {
-    let address = config.listen;
-    let fail = |error: io::Error| match error.kind() {
-        io::ErrorKind::AddrInUse => HttpBindError::PortTaken { address },
-        _ => HttpBindError::Io { address, error },
-    };
-    net::listen(address, config.send_buffer, config.receive_buffer).map_err(fail)
+impl Serve for Api {
+    const OVER: &'static str = OVER;
+
+    fn life(&self) -> &Life {
+        &self.life
+    }
+
+    fn advance(&self, stage: Stage) {
+        self.life.advance(stage);
+    }
+
+    fn refuse(&self, stream: &TcpStream, why: Refused) {
+        let problem = match why {
+            Refused::ShuttingDown => Problem::shutting_down(),
+            Refused::TooMany { limit } | Refused::TooManyOfAddress { limit } => {
+                Problem::too_many_connections(limit)
+            }
+        };
+        refuse(self, stream, &problem);
+    }
 }
 
-/// Accepts for ever.
-pub(super) async fn accept(door: &Arc<Door>, router: &Router, listener: &TcpListener) {
-    let builder = builder(door);
-    let mut back_off = BACK_OFF.0;
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                back_off = BACK_OFF.0;
-                if !door.connections.take() {
-                    let limit = door.connections.limit();
-                    tracing::warn!(%peer, limit, "refused: too many HTTP connections");
-                    refuse(&stream, &Problem::too_many_connections(limit));
-                    continue;
-                }
-                let prepared = net::prepare(&stream);
-                if let Err(error) = prepared.and_then(|()| net::limit_unsent(&stream, UNSENT)) {
-                    // Not fatal: the connection works, only later or less watchfully.
-                    tracing::debug!(%peer, %error, "cannot set a socket option");
-                }
-                let counted = Arc::new(Counted(door.clone()));
-                let connection = Connection { door: door.clone(), peer, counted };
-                let (builder, router) = (builder.clone(), router.clone());
-                #[cfg(feature = "tls")]
-                if let Some(tls) = &door.config.tls {
-                    tokio::spawn(connection.serve_secure(tls.clone(), builder, router, stream));
-                    continue;
-                }
-                tokio::spawn(connection.serve(builder, router, stream));
-            }
-            Err(error) => {
-                // One of a client that left is of no account; for want of descriptors, wait.
-                tracing::warn!(%error, "cannot accept an HTTP connection");
-                tokio::time::sleep(back_off).await;
-                back_off = (back_off * 2).min(BACK_OFF.1);
-            }
+/// What serves the connections of an API, each in a task of its own.
+pub(super) struct Welcome {
+    builder: Builder<TokioExecutor>,
+    router: Router,
+}
+
+impl Welcome {
+    pub(super) fn new(api: &Api, router: Router) -> Self {
+        Self { builder: builder(api), router }
+    }
+
+    pub(super) fn welcome(&self, stream: TcpStream, counted: Counted<Api>) {
+        let (api, peer) = (counted.of().clone(), counted.peer());
+        if let Err(error) = net::limit_unsent(&stream, UNSENT) {
+            tracing::debug!(%peer, %error, "cannot set a socket option");
         }
+        let (builder, router) = (self.builder.clone(), self.router.clone());
+        let connection = Connection { api, peer, counted: Arc::new(counted) };
+        #[cfg(feature = "tls")]
+        if let Some(tls) = connection.api.config.tls.clone() {
+            tokio::spawn(connection.serve_secure(tls, builder, router, stream));
+            return;
+        }
+        tokio::spawn(connection.serve(builder, router, stream));
     }
 }
 
 /// Says why, as well as one write can, and closes.
-fn refuse(stream: &TcpStream, problem: &Problem) {
-    if let Err(error) = net::refuse(stream, &problem.raw()) {
-        tracing::debug!(%error, "could not say why a connection is refused");
-    }
+fn refuse(api: &Api, stream: &TcpStream, problem: &Problem) {
+    api.count_problem(problem.code());
+    say_no(stream, &problem.raw());
 }
 
-fn builder(door: &Door) -> Builder<TokioExecutor> {
-    let limits = &door.config.limits;
+fn builder(api: &Api) -> Builder<TokioExecutor> {
+    let limits = &api.config.limits;
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(some(limits.head_timeout))
+        // Looked after by `reading`, which tells a head from a wait for one.
+        .header_read_timeout(None)
         .max_buf_size(BUFFER);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_REQUESTS)
         .max_header_list_size(MAX_HEAD)
-        .max_send_buf_size(BUFFER)
+        .max_send_buf_size(REQUEST_BUFFER)
         .keep_alive_interval(some(limits.stall_timeout))
         .keep_alive_timeout(limits.stall_timeout.max(Duration::from_millis(1)));
     builder
 }
 
-/// Requests of a connection whose answers are not finished.
-#[derive(Default)]
-struct Pending {
-    now: AtomicUsize,
-    ever: AtomicUsize,
-}
-
-/// One such request.
-struct Ticket(Arc<Pending>);
-
-impl Ticket {
-    fn take(pending: &Arc<Pending>) -> Self {
-        // Relaxed: the connection's task looks at them from time to time, and nothing else.
-        pending.now.fetch_add(1, Ordering::Relaxed);
-        pending.ever.fetch_add(1, Ordering::Relaxed);
-        Self(pending.clone())
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        self.0.now.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// An answer's body that holds the request's ticket: an answer is over when it was taken, not when it
-/// was begun.
-struct Ticketed {
-    body: Body,
-    _ticket: Ticket,
-}
-
-impl HttpBody for Ticketed {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// One of the connections that there may be, until the last part of it has ended.
-pub(super) struct Counted(Arc<Door>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.connections.give_back();
-        self.0.ended.notify_one();
-    }
-}
-
 /// A connection that is served.
 struct Connection {
-    door: Arc<Door>,
+    api: Arc<Api>,
     peer: SocketAddr,
-    counted: Arc<Counted>,
+    /// Shared with whatever the connection becomes: it counts until the last part of it has ended.
+    counted: Arc<Counted<Api>>,
 }
 
 impl Connection {
@@ -228,21 +165,31 @@ impl Connection {
         stream: TcpStream,
     ) {
         use crate::tls::{Accepted, Protocol};
-        let peer = self.peer;
-        let mut stages = self.door.stages();
-        let limit = some(self.door.config.limits.head_timeout).unwrap_or(NEVER);
+        let (peer, api) = (self.peer, self.api.clone());
+        let insecure = &api.life.connections.insecure;
+        let limit = some(self.api.config.limits.head_timeout).unwrap_or(NEVER);
         let accepted = tokio::select! {
             accepted = tokio::time::timeout(limit, tls.accept(Protocol::Http, stream)) => accepted,
-            _ = stages.wait_for(|stage| *stage > Stage::Serving) => return,
+            () = api.life.reached(Stage::Draining) => return,
         };
         match accepted {
             Ok(Ok(Accepted::Secure(stream))) => self.serve(builder, router, stream).await,
             Ok(Ok(Accepted::Plain(stream))) => {
-                tracing::info!(%peer, "refused over HTTP: it does not speak TLS");
-                refuse(&stream, &Problem::tls_required());
+                if insecure.one() {
+                    tracing::info!(%peer, "refused over HTTP: it does not speak TLS");
+                }
+                refuse(&api, &stream, &Problem::tls_required());
             }
-            Ok(Err(error)) => tracing::info!(%peer, %error, "TLS handshake failed over HTTP"),
-            Err(_) => tracing::info!(%peer, "TLS handshake cut off over HTTP"),
+            Ok(Err(error)) => {
+                if insecure.one() {
+                    tracing::info!(%peer, %error, "TLS handshake failed over HTTP");
+                }
+            }
+            Err(_) => {
+                if insecure.one() {
+                    tracing::info!(%peer, "TLS handshake cut off over HTTP");
+                }
+            }
         }
     }
 
@@ -250,40 +197,56 @@ impl Connection {
     where
         S: Socket + AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let pending = Arc::new(Pending::default());
-        let stalling = Stalling::new(stream, self.door.config.limits.stall_timeout);
+        let limits = &self.api.config.limits;
+        let requests = Arc::new(Requests::default());
+        let stalling = Stalling::new(stream, limits.stall_timeout);
+        let socket = Reading::new(stalling, requests.clone(), limits);
         let service = service_fn(|mut request: hyper::Request<Incoming>| {
-            let ticket = Ticket::take(&pending);
+            let ticket = requests.begin(request.version());
+            request.extensions_mut().insert(requests.clone());
             if request.headers().contains_key(header::UPGRADE) {
                 // What the connection becomes then counts on in its place.
                 request.extensions_mut().insert(self.counted.clone());
             }
-            let answer = TowerToHyperService::new(router.clone()).call(request.map(Body::new));
-            let door = self.door.clone();
+            let (refused, keeps) = (strict::check(&request).err(), keeps_alive(&request));
+            let router = TowerToHyperService::new(router.clone());
+            let (api, requests) = (self.api.clone(), requests.clone());
             async move {
-                let answer = answer.await?;
-                door.count_answer(&answer);
+                let mut answer = match refused {
+                    None => {
+                        let arriving = |body| Body::new(Arriving::new(body, requests.clone()));
+                        router.call(request.map(arriving)).await?
+                    }
+                    Some(problem) => answer::complete(problem.into_response()).await,
+                };
+                api.count_answer(&answer);
+                if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    requests.release();
+                } else if answer::is_event_stream(&answer) {
+                    requests.is_endless();
+                } else if keeps && !api.is_draining() {
+                    answer::keep_alive(&mut answer, api.config.limits.keep_alive);
+                }
                 Ok::<_, Infallible>(answer.map(|body| Ticketed { body, _ticket: ticket }))
             }
         });
-        let serving = builder.serve_connection_with_upgrades(TokioIo::new(stalling), service);
+        let serving = builder.serve_connection_with_upgrades(TokioIo::new(socket), service);
         tokio::pin!(serving);
-        let mut stages = self.door.stages();
-        let mut watch = Watch::new(&self.door.config.limits);
+        let mut watch = Watch::new(&self.api.config.limits);
         let outcome = loop {
             // After the first, only the second news matters: that everything is to be cut.
             let next = if watch.ending.is_none() { Stage::Draining } else { Stage::Aborting };
             tokio::select! {
                 outcome = serving.as_mut() => break outcome,
-                stage = stages.wait_for(|stage| *stage >= next) => {
-                    if stage.is_ok_and(|stage| *stage == Stage::Draining) {
+                () = self.api.life.reached(next) => {
+                    if self.api.life.stage() == Stage::Draining {
                         watch.end();
                         serving.as_mut().graceful_shutdown();
                     } else {
                         break Ok(());
                     }
                 }
-                () = watch.look.as_mut() => match watch.judge(&pending) {
+                () = watch.look.as_mut() => match watch.judge(&requests) {
                     Verdict::Well => {}
                     Verdict::Go => serving.as_mut().graceful_shutdown(),
                     Verdict::Cut => break Ok(()),
@@ -293,6 +256,16 @@ impl Connection {
         if let Err(error) = outcome {
             tracing::debug!(peer = %self.peer, %error, "HTTP connection ended");
         }
+    }
+}
+
+/// Whether the connection can have another request after this one, and says so in a header.
+fn keeps_alive(request: &hyper::Request<Incoming>) -> bool {
+    let says = |word| lists(request.headers(), &header::CONNECTION, word);
+    match request.version() {
+        Version::HTTP_11 => !says("close"),
+        Version::HTTP_10 => says("keep-alive"),
+        _ => false,
     }
 }
 
@@ -316,14 +289,16 @@ struct Watch {
     /// that began just before.
     lifetime: Duration,
     going: Duration,
-    /// Requests that there had been at the last look, and at how many looks there was nothing new.
+    /// Requests that there had been at the last look, and when there last was one.
     seen: usize,
-    idle: u32,
+    busy: Instant,
+    keep_alive: Duration,
 }
 
 impl Watch {
     fn new(limits: &HttpLimits) -> Self {
-        let every = some(limits.head_timeout).unwrap_or(NEVER);
+        let keep_alive = some(limits.keep_alive).unwrap_or(NEVER);
+        let every = some(limits.head_timeout).unwrap_or(NEVER).min(keep_alive);
         Self {
             look: Box::pin(sleep(every)),
             every,
@@ -332,7 +307,8 @@ impl Watch {
             lifetime: some(limits.lifetime).unwrap_or(NEVER),
             going: some(limits.lifetime).map_or(NEVER, |time| time * 2 + limits.drain_timeout),
             seen: 0,
-            idle: 0,
+            busy: Instant::now(),
+            keep_alive,
         }
     }
 
@@ -340,18 +316,21 @@ impl Watch {
         self.ending.get_or_insert_with(Instant::now);
     }
 
-    fn judge(&mut self, pending: &Pending) -> Verdict {
-        self.look.as_mut().reset(Instant::now() + self.every);
-        let ever = pending.ever.load(Ordering::Relaxed);
-        let busy = pending.now.load(Ordering::Relaxed) > 0;
-        self.idle = if busy || ever != self.seen { 0 } else { self.idle + 1 };
-        self.seen = ever;
-        if ever == 0 || self.ending.is_some_and(|ending| ending.elapsed() > self.going) {
+    /// No request at all, or half of one, is noticed where it is read, and so is an HTTP/1 client that has
+    /// none any more.
+    fn judge(&mut self, requests: &Requests) -> Verdict {
+        let now = Instant::now();
+        self.look.as_mut().reset(now + self.every);
+        let ever = requests.ever();
+        if requests.now() > 0 || ever != self.seen {
+            (self.seen, self.busy) = (ever, now);
+        }
+        if self.ending.is_some_and(|ending| ending.elapsed() > self.going) {
             return Verdict::Cut;
         }
-        // HTTP/1 ends by itself when it has been idle for one look, so this is for HTTP/2.
+        let idle = ever > 0 && now - self.busy >= self.keep_alive;
         let old = self.began.elapsed() > self.lifetime;
-        if self.ending.is_none() && (self.idle > 1 || old) {
+        if self.ending.is_none() && (idle || old) {
             self.end();
             return Verdict::Go;
         }

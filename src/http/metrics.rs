@@ -17,7 +17,7 @@ use std::{
 
 use axum::{
     extract::State,
-    http::{HeaderValue, header},
+    http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use prometheus_client::{
@@ -27,23 +27,25 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{door::Door, problem::Problem};
+use super::{api::Api, exposition::Form, problem::Problem, process};
 use crate::{
     access::{Grant, Right},
     log::Stats,
 };
 
-/// The media type of what Prometheus collects.
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Topics with figures of their own at the most.
 const LABELLED: usize = 200;
+/// Leases with figures of their own at the most, of all topics that have some.
+const LABELLED_LEASES: usize = 1_000;
 /// Topics that are looked at before other tasks run.
 const GROUP: usize = 256;
 
-/// A figure that the program adds to the door's own.
+/// A figure that the program adds to the API's own.
 pub(super) struct Figure {
     pub(super) name: &'static str,
     pub(super) help: &'static str,
+    /// Whether it only grows.
+    pub(super) counts: bool,
     pub(super) read: Box<dyn Fn() -> u64 + Send + Sync>,
 }
 
@@ -53,37 +55,58 @@ pub(super) async fn health() -> &'static str {
 }
 
 /// Whether it takes work.
-pub(super) async fn ready(State(door): State<Arc<Door>>) -> Result<&'static str, Problem> {
-    if door.is_draining() { Err(Problem::shutting_down()) } else { Ok("ready\n") }
+pub(super) async fn ready(State(api): State<Arc<Api>>) -> Result<&'static str, Problem> {
+    if api.is_draining() { Err(Problem::shutting_down()) } else { Ok("ready\n") }
 }
 
 /// All figures.
 pub(super) async fn metrics(
-    State(door): State<Arc<Door>>,
+    State(api): State<Arc<Api>>,
     grant: Grant,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     // A right of its own: the figures name topics, and who collects them needs to read no record.
     grant.check(Right::Metrics, "")?;
-    let topics = Topics::gather(&door).await;
+    let form = Form::wished(&headers);
+    let text = api.renderings.take(&api, form, async || render(&api).await).await?;
+    let said = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(form.media_type())),
+        (header::VARY, HeaderValue::from_static("accept")),
+    ];
+    Ok((said, text).into_response())
+}
+
+/// All figures as they are now, in OpenMetrics.
+async fn render(api: &Arc<Api>) -> Result<String, Problem> {
+    let topics = Topics::gather(api).await;
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Scrape { door, topics }));
+    registry.register_collector(Box::new(Scrape { api: api.clone(), topics }));
     let mut text = String::new();
-    text::encode(&mut text, &registry)
-        .map_err(|_| Problem::internal("the figures were not written"))?;
-    let media = [(header::CONTENT_TYPE, HeaderValue::from_static(OPEN_METRICS))];
-    Ok((media, text).into_response())
+    let written = text::encode(&mut text, &registry);
+    written.map_err(|_| Problem::internal("the figures were not written"))?;
+    Ok(text)
 }
 
 /// What all topics say at this moment.
 struct Topics {
-    labelled: Vec<(Arc<str>, Stats)>,
+    labelled: Vec<Labelled>,
+    /// Topic, lease, and how many records it has not committed.
+    leases: Vec<(Arc<str>, String, u64)>,
     count: u64,
     sums: Sums,
+}
+
+/// A topic that has figures of its own.
+struct Labelled {
+    name: Arc<str>,
+    stats: Stats,
+    delivered: u64,
 }
 
 /// Over all topics.
 #[derive(Default)]
 struct Sums {
+    delivered: u64,
     cursors: u64,
     leases: u64,
     live_segments: u64,
@@ -115,21 +138,33 @@ fn lag(stats: &Stats) -> u64 {
 }
 
 impl Topics {
-    async fn gather(door: &Door) -> Self {
-        let mut all = Self { labelled: Vec::new(), count: 0, sums: Sums::default() };
+    async fn gather(api: &Api) -> Self {
+        let mut all =
+            Self { labelled: Vec::new(), leases: Vec::new(), count: 0, sums: Sums::default() };
         let mut after: Option<Arc<str>> = None;
         loop {
-            let group = door.broker.names(after.as_deref(), GROUP);
+            let group = api.broker.names(after.as_deref(), GROUP);
             let Some(last) = group.last() else { return all };
             after = Some(last.clone());
             for name in group {
-                let Some(topic) = door.broker.topic(&name) else { continue };
-                let stats = topic.log().stats();
+                let Some(topic) = api.broker.topic(&name) else { continue };
+                let (stats, delivered) = (topic.log().stats(), topic.delivered());
                 all.count += 1;
                 all.sums.add(&stats);
-                if all.labelled.len() < LABELLED {
-                    all.labelled.push((name, stats));
+                all.sums.delivered += delivered;
+                if all.labelled.len() == LABELLED {
+                    continue;
                 }
+                let room = LABELLED_LEASES - all.leases.len();
+                if stats.leases > 0 && room > 0 {
+                    let leases = topic.describe().1.into_iter().take(room);
+                    all.leases.extend(leases.map(|lease| {
+                        // It may have committed what came after the statistics.
+                        let lag = stats.next_offset.saturating_sub(lease.committed);
+                        (name.clone(), lease.name, lag)
+                    }));
+                }
+                all.labelled.push(Labelled { name, stats, delivered });
             }
             tokio::task::yield_now().await;
         }
@@ -138,7 +173,7 @@ impl Topics {
 
 /// One answer's figures.
 struct Scrape {
-    door: Arc<Door>,
+    api: Arc<Api>,
     topics: Topics,
 }
 
@@ -150,9 +185,12 @@ impl fmt::Debug for Scrape {
 
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.program(&mut encoder)?;
         self.totals(&mut encoder)?;
-        self.door_figures(&mut encoder)?;
-        self.each_topic(&mut encoder)
+        self.listener_figures(&mut encoder)?;
+        self.answers(&mut encoder)?;
+        self.each_topic(&mut encoder)?;
+        self.each_lease(&mut encoder)
     }
 }
 
@@ -167,8 +205,25 @@ fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u
 }
 
 impl Scrape {
+    /// The program and its process.
+    fn program(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Always 1; the label says which version this is";
+        let build = ConstGauge::new(1u64);
+        let mut family =
+            encoder.encode_descriptor("psa_build_info", help, None, build.metric_type())?;
+        build.encode(family.encode_family(&[("version", env!("CARGO_PKG_VERSION"))])?)?;
+        for (name, help, value) in process::figures() {
+            gauge(encoder, name, help, value)?;
+        }
+        for figure in self.api.figures.get().into_iter().flatten() {
+            let write = if figure.counts { counter } else { gauge };
+            write(encoder, figure.name, figure.help, (figure.read)())?;
+        }
+        Ok(())
+    }
+
     fn totals(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let (sums, budget) = (&self.topics.sums, self.door.broker.budget());
+        let (sums, budget) = (&self.topics.sums, self.api.broker.budget());
         for (name, help, value) in [
             ("psa_topics", "Topics", self.topics.count),
             (
@@ -198,15 +253,16 @@ impl Scrape {
         ] {
             gauge(encoder, name, help, value)?;
         }
-        Ok(())
+        let help = "Records that were handed to subscribers of topics that there are, once for each of them";
+        counter(encoder, "psa_delivered_records", help, sums.delivered)
     }
 
-    fn door_figures(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let door = &self.door;
-        let cache = door.cache.figures();
+    fn listener_figures(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let api = &self.api;
+        let cache = api.cache.figures();
         for (name, help, value) in [
-            ("psa_http_connections", "HTTP connections", door.connections.used() as u64),
-            ("psa_http_streams", "Event streams", door.streams.used() as u64),
+            ("psa_http_connections", "HTTP connections", api.life.connections.used() as u64),
+            ("psa_http_streams", "Event streams", api.streams.used() as u64),
             (
                 "psa_http_cache_bytes",
                 "Memory of encoded events that streams share, in bytes",
@@ -229,50 +285,58 @@ impl Scrape {
             (
                 "psa_http_gaps",
                 "Gaps that event streams were told of",
-                door.gaps.load(Ordering::Relaxed),
+                api.gaps.load(Ordering::Relaxed),
             ),
             (
                 "psa_http_stalled",
                 "Event streams that were ended because they took nothing",
-                door.seats.cleared(),
+                api.seats.cleared(),
             ),
         ] {
             counter(encoder, name, help, value)?;
         }
-        let help = "HTTP answers by the hundreds of their status";
-        let kind = ConstCounter::new(0u64).metric_type();
-        let mut answers = encoder.encode_descriptor("psa_http_answers", help, None, kind)?;
-        for (class, count) in ["1xx", "2xx", "3xx", "4xx", "5xx"].iter().zip(&door.answers) {
-            let labels = [("class", *class)];
-            let counter = ConstCounter::new(count.load(Ordering::Relaxed));
-            counter.encode(answers.encode_family(&labels)?)?;
-        }
-        for figure in door.figures.get().into_iter().flatten() {
-            gauge(encoder, figure.name, figure.help, (figure.read)())?;
-        }
         let help = "From a publisher's whole request to the answer, in seconds";
-        door.append_seconds.encode(encoder.encode_descriptor(
+        api.append_seconds.encode(encoder.encode_descriptor(
             "psa_http_append_seconds",
             help,
             None,
-            door.append_seconds.metric_type(),
+            api.append_seconds.metric_type(),
         )?)?;
         self.deliveries(encoder)
+    }
+
+    /// What requests were answered.
+    fn answers(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let kind = || ConstCounter::new(0u64).metric_type();
+        let help = "HTTP answers by the hundreds of their status";
+        let mut answers = encoder.encode_descriptor("psa_http_answers", help, None, kind())?;
+        for (class, count) in ["1xx", "2xx", "3xx", "4xx", "5xx"].iter().zip(&self.api.answers) {
+            let labels = [("class", *class)];
+            // Relaxed: statistics.
+            let counter = ConstCounter::new(count.load(Ordering::Relaxed));
+            counter.encode(answers.encode_family(&labels)?)?;
+        }
+        let help = "HTTP requests that were refused, by the code of the problem";
+        let mut problems = encoder.encode_descriptor("psa_http_problems", help, None, kind())?;
+        for (code, count) in self.api.problems() {
+            ConstCounter::new(count).encode(problems.encode_family(&[("code", code)])?)?;
+        }
+        Ok(())
     }
 
     fn deliveries(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "From a record's append to when it was handed to a subscriber's connection, in seconds: of \
             one record in 64, if it came after its subscriber, and at most one in each write";
-        let (name, kind) = ("psa_delivery_seconds", self.door.append_seconds.metric_type());
+        let (name, kind) = ("psa_delivery_seconds", self.api.append_seconds.metric_type());
         let mut family = encoder.encode_descriptor(name, help, None, kind)?;
-        let deliveries = self.door.broker.deliveries();
-        for (door, latency) in [("binary", &deliveries.binary), ("http", &deliveries.http)] {
-            // The format says that a bound of the largest number is none.
-            let seconds = |bound: Option<Duration>| bound.map_or(f64::MAX, |it| it.as_secs_f64());
+        let deliveries = self.api.broker.deliveries();
+        for (listener, latency) in [("binary", &deliveries.binary), ("http", &deliveries.http)] {
+            let seconds =
+                |bound: Option<Duration>| bound.map_or(f64::INFINITY, |it| it.as_secs_f64());
             let buckets: Vec<_> =
                 latency.buckets().map(|(bound, count)| (seconds(bound), count)).collect();
             let count = buckets.iter().map(|(_, count)| count).sum();
-            let labels = [("door", door)];
+            let labels = [("door", listener)];
             let sum = latency.sum().as_secs_f64();
             family
                 .encode_family(&labels)?
@@ -282,47 +346,63 @@ impl Scrape {
     }
 
     fn each_topic(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        type Read = fn(&Stats) -> u64;
-        let counters: [(&str, &str, Read); 6] = [
-            ("psa_topic_appended_records", "Records ever appended", |s| s.next_offset),
-            ("psa_topic_appended_bytes", "Their payload in bytes", |s| s.appended_bytes),
-            ("psa_topic_collected_records", "Records that were collected", |s| s.first_offset),
-            ("psa_topic_evictions", "Cursors and leases whose place was taken away", |s| {
-                s.evictions
+        type Read = fn(&Labelled) -> u64;
+        let counters: [(&str, &str, Read); 7] = [
+            ("psa_topic_appended_records", "Records ever appended", |t| t.stats.next_offset),
+            ("psa_topic_appended_bytes", "Their payload in bytes", |t| t.stats.appended_bytes),
+            ("psa_topic_delivered_records", "Records handed to subscribers, once for each", |t| {
+                t.delivered
             }),
-            ("psa_topic_reader_waits", "How often a reader waited for a record", |s| {
-                s.reader_waits
+            ("psa_topic_collected_records", "Records that were collected", |t| {
+                t.stats.first_offset
             }),
-            ("psa_topic_publisher_waits", "How often a publisher waited for memory", |s| {
-                s.publisher_waits
+            ("psa_topic_evictions", "Cursors and leases whose place was taken away", |t| {
+                t.stats.evictions
+            }),
+            ("psa_topic_reader_waits", "How often a reader waited for a record", |t| {
+                t.stats.reader_waits
+            }),
+            ("psa_topic_publisher_waits", "How often a publisher waited for memory", |t| {
+                t.stats.publisher_waits
             }),
         ];
         for (name, help, read) in counters {
             self.family(encoder, name, help, true, read)?;
         }
         let gauges: [(&str, &str, Read); 7] = [
-            ("psa_topic_cursors", "Cursors", |s| s.cursors as u64),
-            ("psa_topic_leases", "Leases, held or not", |s| s.leases as u64),
-            ("psa_topic_segments_live", "Segments that hold records", |s| s.live_segments),
-            ("psa_topic_segments_pooled", "Cleared segments that wait for reuse", |s| {
-                s.pooled_segments
+            ("psa_topic_cursors", "Cursors", |t| t.stats.cursors as u64),
+            ("psa_topic_leases", "Leases, held or not", |t| t.stats.leases as u64),
+            ("psa_topic_segments_live", "Segments that hold records", |t| t.stats.live_segments),
+            ("psa_topic_segments_pooled", "Cleared segments that wait for reuse", |t| {
+                t.stats.pooled_segments
             }),
             (
                 "psa_topic_segments_unlinked",
                 "Collected segments that a reader may still see",
-                |s| s.unlinked_segments,
+                |t| t.stats.unlinked_segments,
             ),
-            ("psa_topic_memory_bytes", "Memory of all its segments in bytes", |s| {
-                s.live_bytes + s.pooled_bytes + s.unlinked_bytes
+            ("psa_topic_memory_bytes", "Memory of all its segments in bytes", |t| {
+                t.stats.live_bytes + t.stats.pooled_bytes + t.stats.unlinked_bytes
             }),
             (
                 "psa_topic_slowest_lag_records",
                 "Records from the slowest subscriber's segment to the end",
-                lag,
+                |t| lag(&t.stats),
             ),
         ];
         for (name, help, read) in gauges {
             self.family(encoder, name, help, false, read)?;
+        }
+        Ok(())
+    }
+
+    fn each_lease(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let (name, kind) = ("psa_lease_lag_records", ConstGauge::new(0u64).metric_type());
+        let help = "Records that the lease has not committed";
+        let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+        for (topic, lease, lag) in &self.topics.leases {
+            let labels = [("topic", &**topic), ("lease", lease)];
+            ConstGauge::new(*lag).encode(family.encode_family(&labels)?)?;
         }
         Ok(())
     }
@@ -334,7 +414,7 @@ impl Scrape {
         name: &str,
         help: &str,
         counts: bool,
-        read: fn(&Stats) -> u64,
+        read: fn(&Labelled) -> u64,
     ) -> fmt::Result {
         let kind = if counts {
             ConstCounter::new(0u64).metric_type()
@@ -342,10 +422,10 @@ impl Scrape {
             ConstGauge::new(0u64).metric_type()
         };
         let mut family: MetricEncoder<'_> = encoder.encode_descriptor(name, help, None, kind)?;
-        for (topic, stats) in &self.topics.labelled {
-            let labels = [("topic", &**topic)];
+        for topic in &self.topics.labelled {
+            let labels = [("topic", &*topic.name)];
             let one = family.encode_family(&labels)?;
-            let value = read(stats);
+            let value = read(topic);
             if counts {
                 ConstCounter::new(value).encode(one)?;
             } else {

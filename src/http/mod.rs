@@ -1,19 +1,20 @@
-//! The HTTP door: topics for `curl`, for browsers, for any language.
+//! The HTTP API: topics for `curl`, for browsers, for any language.
 //!
-//! # Beside the binary door
+//! # Beside the TCP listener
 //!
-//! The door is one more user of the [`Broker`] and of the log, beside [`server`](crate::server);
+//! The API is one more user of the [`Broker`] and of the log, beside [`server`](crate::server);
 //! neither knows the other. A program (the `psa` command is one) that wants both gives both the same
 //! broker. `docs/http.md` says what can be asked for, and how. Rooms:
 //!
 //! | | |
 //! | --- | --- |
-//! | `listener`, `stalled` | accepting; what a connection may cost, and what ends it |
-//! | `door` | what all parts share; drain and abort |
-//! | `gate`, `guarded` | who may come in; who may stay |
+//! | `listener`, `reading`, `stalled` | what becomes of a connection that was accepted; what it may cost, and what ends it |
+//! | `api` | what all parts share; drain and abort |
+//! | `strict`, `gate`, `origin`, `guarded` | what a request must keep to; who may come in; who may stay |
 //! | `request`, `start`, `body` | what is asked for |
 //! | `answer`, `problem`, `encode` | what is said |
 //! | `topics`, `append`, `records`, `events`, `metrics`, `openapi` | the routes |
+//! | `exposition`, `process` | the figures' text forms; those of the process |
 //! | `runs`, `seats` | what event streams share, and where they sit |
 //! | `websocket` | the same streams over WebSocket |
 //! | `page` | the live page, and what it is fed with |
@@ -26,86 +27,64 @@
 //! notices. Every wait has its time. Nothing that one client sends ends another one's connection.
 
 mod answer;
+mod api;
 mod append;
 mod body;
 mod config;
-mod door;
 mod durable;
 mod encode;
 mod events;
+mod exposition;
 mod gate;
 mod guarded;
 mod listener;
 mod metrics;
 mod openapi;
+mod origin;
 mod page;
 mod problem;
+mod process;
+mod reading;
 mod records;
 mod request;
 mod runs;
 mod seats;
 mod stalled;
 mod start;
+mod strict;
+#[cfg(test)]
+mod tests;
 mod topics;
 mod turns;
 mod websocket;
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     http::{HeaderName, HeaderValue, Method, header},
-    middleware::from_fn_with_state,
+    middleware::{from_fn_with_state, map_response},
     routing::{get, post},
 };
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::{
     broker::{Broker, ConfigError},
+    listener::{self as life, Settings, Socket},
     net::TcpListener,
 };
 
 pub use crate::access::{Access, AccessError, BadPattern, MAX_TOKENS, Pattern, Right, TokenEntry};
+pub use crate::listener::BindError as HttpBindError;
 #[cfg(feature = "tls")]
 pub use crate::tls::{Tls, TlsError, TlsFiles};
+use api::Api;
+pub use api::HttpHandle;
 pub use config::{DEFAULT_PORT, HttpConfig, HttpLimits, Token};
-pub use door::HttpHandle;
-use door::{Door, Stage};
+use origin::Origins;
+pub use origin::{BadOrigin, HostName, Origin};
 
-/// Why the HTTP door cannot open.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum HttpBindError {
-    /// Another process listens there.
-    #[error(
-        "{address} is in use; stop the other server, or listen elsewhere (port 0 takes a free port)"
-    )]
-    PortTaken {
-        /// The address that was asked for.
-        address: SocketAddr,
-    },
-    /// The address can be reached from other machines, and everyone could publish and subscribe.
-    #[error(
-        "{address} can be reached from other machines and there is no token; set one, listen on 127.0.0.1, or allow it explicitly"
-    )]
-    PublicWithoutToken {
-        /// The address that was asked for.
-        address: SocketAddr,
-    },
-    /// A setting makes no sense.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The system refuses.
-    #[error("cannot listen on {address}: {error}; choose another address")]
-    Io {
-        /// The address that was asked for.
-        address: SocketAddr,
-        /// What the system says.
-        error: io::Error,
-    },
-}
-
-/// An HTTP door that listens. [`run`](Self::run) serves until it is told to stop.
+/// An HTTP API that listens. [`run`](Self::run) serves until it is told to stop.
 ///
 /// ```
 /// # tokio::runtime::Runtime::new()?.block_on(async {
@@ -126,7 +105,7 @@ pub enum HttpBindError {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct HttpServer {
-    door: Arc<Door>,
+    api: Arc<Api>,
     listener: TcpListener,
     address: SocketAddr,
     figures: Vec<metrics::Figure>,
@@ -140,25 +119,52 @@ impl HttpServer {
     ///
     /// [`HttpBindError`] says which setting or address, and what to do.
     pub fn bind_with(config: HttpConfig, broker: Broker) -> Result<Self, HttpBindError> {
+        let socket = Socket::At(config.listen);
+        Self::open(config, broker, socket)
+    }
+
+    /// As [`bind_with`](Self::bind_with), on a socket that listens already, for example one that a service manager
+    /// has passed, or one with options of your own (`config.listen` is not looked at). What may listen where is
+    /// decided by the socket's address.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new()?.block_on(async {
+    /// use psa::broker::{Broker, BrokerConfig};
+    /// use psa::http::{HttpConfig, HttpServer};
+    ///
+    /// let socket = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let broker = Broker::new(BrokerConfig::default())?;
+    /// let server = HttpServer::with_listener(HttpConfig::default(), broker, socket)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`bind_with`](Self::bind_with), and [`HttpBindError::Listener`].
+    pub fn with_listener(
+        config: HttpConfig,
+        broker: Broker,
+        listener: std::net::TcpListener,
+    ) -> Result<Self, HttpBindError> {
+        Self::open(config, broker, Socket::Open(listener))
+    }
+
+    fn open(config: HttpConfig, broker: Broker, socket: Socket) -> Result<Self, HttpBindError> {
         if let Some(what) = config.fault() {
             return Err(ConfigError { what }.into());
         }
-        let address = config.listen;
-        let public = !address.ip().to_canonical().is_loopback();
-        if public && !config.gate().is_open() && !config.is_secure() {
-            tracing::warn!(%address, "tokens and records cross the network unencrypted over HTTP: there is no TLS");
-        }
-        if public && config.gate().is_open() {
-            if !config.allow_public_without_token {
-                return Err(HttpBindError::PublicWithoutToken { address });
-            }
-            tracing::warn!(%address, "anyone who reaches this address may publish and subscribe over HTTP: there is no token");
-        }
-        let listener = listener::bind(&config)?;
-        let address =
-            listener.local_addr().map_err(|error| HttpBindError::Io { address, error })?;
-        let door = Arc::new(Door::new(config, broker));
-        Ok(Self { door, listener, address, figures: Vec::new() })
+        let settings = Settings {
+            gate: &config.gate(),
+            is_secure: config.is_secure(),
+            allow_public_without_token: config.allow_public_without_token,
+            send_buffer: config.send_buffer,
+            receive_buffer: config.receive_buffer,
+        };
+        let (listener, address) = settings.open::<Api>(socket)?;
+        let api = Arc::new(Api::new(config, broker));
+        Ok(Self { api, listener, address, figures: Vec::new() })
     }
 
     /// Shows a figure of the program's own as a gauge in `/metrics`, under a name such as
@@ -170,11 +176,23 @@ impl HttpServer {
         help: &'static str,
         read: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> Self {
-        self.figures.push(metrics::Figure { name, help, read: Box::new(read) });
+        self.figures.push(metrics::Figure { name, help, counts: false, read: Box::new(read) });
         self
     }
 
-    /// Where the door listens; with the port that was taken if port 0 was asked for.
+    /// As [`show`](Self::show), for a figure that only grows: a counter, whose name gets `_total` at its end.
+    #[must_use]
+    pub fn count(
+        mut self,
+        name: &'static str,
+        help: &'static str,
+        read: impl Fn() -> u64 + Send + Sync + 'static,
+    ) -> Self {
+        self.figures.push(metrics::Figure { name, help, counts: true, read: Box::new(read) });
+        self
+    }
+
+    /// Where the API listens; with the port that was taken if port 0 was asked for.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
@@ -183,7 +201,7 @@ impl HttpServer {
     /// A handle to drain or abort it while it runs.
     #[must_use]
     pub fn handle(&self) -> HttpHandle {
-        HttpHandle { door: self.door.clone() }
+        HttpHandle { api: self.api.clone() }
     }
 
     /// Serves until `shutdown` ends or [`HttpHandle::drain`] is called, then drains, and returns
@@ -192,55 +210,21 @@ impl HttpServer {
     ///
     /// Keeps time for the broker's topics, too, as every server does: that twice is no harm.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { door, listener, address, figures } = self;
+        let Self { api, listener, address, figures } = self;
         // The server is consumed here, so that this is the first time.
-        let _ = door.figures.set(figures);
-        // However this ends, also by being dropped: no connection outlives it.
-        let _abort = AbortOnDrop(door.clone());
-        tracing::info!(%address, "serving HTTP");
-        let router = router(&door);
-        let keeping = async {
+        let _ = api.figures.set(figures);
+        let serving = listener::Welcome::new(&api, router(&api));
+        let welcome = |stream, counted| serving.welcome(stream, counted);
+        let beside = async {
             tokio::join!(
-                door.broker.housekeeping(),
-                watch(&door),
-                door.durable.keep_time(&door.broker),
-                door.gate.keep_time(),
+                api.broker.housekeeping(),
+                watch(&api),
+                api.durable.keep_time(&api.broker),
+                api.gate.keep_time(),
             );
         };
-        tokio::pin!(keeping);
-        let mut stages = door.stages();
-        {
-            let accepting = listener::accept(&door, &router, &listener);
-            tokio::pin!(accepting);
-            tokio::select! {
-                () = shutdown => door.advance(Stage::Draining),
-                _ = stages.wait_for(|stage| *stage > Stage::Serving) => {}
-                () = &mut accepting => {}
-                () = &mut keeping => {}
-            }
-        }
-        // Whoever connects from now on is refused by the system.
-        drop(listener);
-        let drained = async {
-            while door.connections.used() > 0 {
-                door.ended.notified().await;
-            }
-        };
-        tokio::select! {
-            () = drained => {}
-            _ = stages.wait_for(|stage| *stage > Stage::Draining) => {}
-            () = tokio::time::sleep(door.config.limits.drain_timeout) => {
-                let connections = door.connections.used();
-                tracing::warn!(connections, "the drain took too long; cutting off those that are left");
-            }
-            () = &mut keeping => {}
-        }
-        door.advance(Stage::Aborting);
-        // The tasks see it when they next run, which is at once; there is nothing to wait for in them.
-        while door.connections.used() > 0 {
-            door.ended.notified().await;
-        }
-        tracing::info!("HTTP stopped");
+        let timeout = api.config.limits.drain_timeout;
+        life::run(&api, listener, address, timeout, welcome, beside, shutdown).await;
     }
 }
 
@@ -251,28 +235,20 @@ impl std::fmt::Debug for HttpServer {
 }
 
 /// Looks after streams whose clients take nothing. Never ends.
-async fn watch(door: &Door) {
-    let limit = door.config.limits.stall_timeout;
+async fn watch(api: &Api) {
+    let limit = api.config.limits.stall_timeout;
     if limit.is_zero() {
         return std::future::pending().await;
     }
     let every = (limit / 4).clamp(Duration::from_millis(10), Duration::from_secs(5));
     loop {
         tokio::time::sleep(every).await;
-        door.seats.clear_stalled(limit);
-    }
-}
-
-struct AbortOnDrop(Arc<Door>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.advance(Stage::Aborting);
+        api.seats.clear_stalled(limit);
     }
 }
 
 /// All routes, with what stands in front of them.
-fn router(door: &Arc<Door>) -> Router {
+fn router(api: &Arc<Api>) -> Router {
     let topic =
         get(topics::describe).put(topics::create).post(append::publish).delete(topics::delete);
     let guarded = Router::new()
@@ -284,7 +260,8 @@ fn router(door: &Arc<Door>) -> Router {
         .route("/metrics", get(metrics::metrics))
         .merge(durable::router())
         .merge(page::feed())
-        .route_layer(from_fn_with_state(door.clone(), gate::check_token));
+        .route_layer(from_fn_with_state(api.clone(), gate::check_token))
+        .route_layer(map_response(answer::sandbox));
     // Who asks only whether the server lives needs no token, and learns nothing else.
     let open =
         Router::new().route("/healthz", get(metrics::health)).route("/readyz", get(metrics::ready));
@@ -296,33 +273,45 @@ fn router(door: &Arc<Door>) -> Router {
         .merge(open)
         .fallback(|| async { problem::Problem::not_found() })
         .method_not_allowed_fallback(|| async { problem::Problem::method() });
-    let all = match cors(&door.config.origins) {
+    let all = match cors(&api.origins) {
         Some(cors) => all.layer(cors),
         None => all,
     };
-    all.layer(from_fn_with_state(door.clone(), gate::check_page)).with_state(door.clone())
+    all.layer(from_fn_with_state(api.clone(), gate::check_page))
+        .layer(map_response(answer::complete))
+        .with_state(api.clone())
 }
 
 /// What browsers tell pages of the origins that are named; `None` if none is.
-fn cors(origins: &[String]) -> Option<CorsLayer> {
+fn cors(origins: &Origins) -> Option<CorsLayer> {
     if origins.is_empty() {
         return None;
     }
-    let named = if origins.iter().any(|origin| origin == "*") {
+    let named = if origins.are_all() {
         AllowOrigin::any()
     } else {
-        AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::try_from(origin).ok()))
+        // The same comparison as the gate's: what was let in is told so.
+        let origins = origins.clone();
+        let have = move |sent: &HeaderValue| sent.to_str().is_ok_and(|sent| origins.have(sent));
+        AllowOrigin::predicate(move |sent, _| have(sent))
     };
-    let last_event_id = HeaderName::from_static("last-event-id");
     Some(
         CorsLayer::new()
             .allow_origin(named)
             .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE])
             .allow_headers(
-                [header::AUTHORIZATION, header::CONTENT_TYPE, header::ACCEPT, last_event_id]
-                    .into_iter()
-                    .chain(durable::ASKED)
-                    .collect::<Vec<_>>(),
+                [
+                    header::AUTHORIZATION,
+                    header::CONTENT_TYPE,
+                    header::ACCEPT,
+                    HeaderName::from_static("last-event-id"),
+                    // EventSource polyfills and wrappers of XMLHttpRequest send these.
+                    header::CACHE_CONTROL,
+                    HeaderName::from_static("x-requested-with"),
+                ]
+                .into_iter()
+                .chain(durable::ASKED)
+                .collect::<Vec<_>>(),
             )
             .expose_headers(
                 [

@@ -1,4 +1,4 @@
-//! `GET /openapi.json`: what the door can be asked, for programs.
+//! `GET /openapi.json`: what the API can be asked, for programs.
 //!
 //! The description is a file that is written by hand, like the routes: they read their parameters, headers
 //! and bodies themselves, byte by byte where the promises ask for it, so that a macro would see nothing of
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
     use crate::{
         broker::{Broker, BrokerConfig},
-        http::{HttpConfig, door::Door, router},
+        http::{HttpConfig, api::Api, router},
     };
 
     /// What people's browsers ask for: pages and what they need. Not for programs, so not described.
@@ -39,9 +39,9 @@ mod tests {
         path == "/" || path.starts_with("/live/")
     }
 
-    fn door_router() -> Router {
+    fn api_router() -> Router {
         let broker = Broker::new(BrokerConfig::default()).unwrap();
-        router(&Arc::new(Door::new(HttpConfig::default(), broker)))
+        router(&Arc::new(Api::new(HttpConfig::default(), broker)))
     }
 
     fn description() -> Value {
@@ -62,7 +62,7 @@ mod tests {
     fn every_route_is_described_and_nothing_else_is() {
         let document = description();
         let described = document["paths"].as_object().unwrap().keys().cloned().collect();
-        let mut routed = paths_of(&door_router());
+        let mut routed = paths_of(&api_router());
         routed.retain(|path| !is_of_a_page(path));
         assert!(routed.contains("/topics/{topic}/records"), "{routed:?}");
         assert_eq!(routed, described);
@@ -70,7 +70,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_path_has_the_methods_that_are_described_and_no_others() {
-        let router = door_router();
+        let router = api_router();
         for (path, item) in description()["paths"].as_object().unwrap() {
             // PATCH is none of any route: the answer lists what goes.
             let address = path.replace(['{', '}'], "");

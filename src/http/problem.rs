@@ -10,7 +10,7 @@ use axum::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{door::Door, start::epoch_text};
+use super::{api::Api, start::epoch_text};
 use crate::{
     access::Forbidden,
     broker::{BrokerError, Topic},
@@ -25,6 +25,10 @@ const RETRY_AFTER: u32 = 1;
 
 /// The media type of problems.
 pub(super) const MEDIA_TYPE: &str = "application/problem+json";
+
+/// A problem's code, beside the answer that tells it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Code(pub(super) &'static str);
 
 /// An error on its way to the client.
 #[derive(Debug)]
@@ -45,6 +49,11 @@ impl Problem {
         detail: impl Into<String>,
     ) -> Self {
         Self { status, code, title, detail: detail.into(), facts: Map::new(), headers: Vec::new() }
+    }
+
+    #[cfg(test)]
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
     }
 
     /// Its code, for programs.
@@ -72,6 +81,22 @@ impl Problem {
         let detail = format!("{name}: {why}");
         Self::new(StatusCode::BAD_REQUEST, "bad-parameter", "A parameter is wrong", detail)
             .fact("parameter", name)
+    }
+
+    pub(super) fn request(why: impl Into<String>) -> Self {
+        let title = "The request breaks the rules of HTTP";
+        Self::new(StatusCode::BAD_REQUEST, "bad-request", title, why)
+    }
+
+    /// Where the body ends cannot be known for sure, so nothing more is read from the connection.
+    pub(super) fn transfer_coding() -> Self {
+        Self::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "unknown-transfer-coding",
+            "The transfer coding is not understood",
+            "chunked alone is; send the body as it is",
+        )
+        .header(header::CONNECTION, HeaderValue::from_static("close"))
     }
 
     pub(super) fn body(why: impl Into<String>) -> Self {
@@ -189,15 +214,20 @@ impl Problem {
         .fact("max", max)
     }
 
-    pub(super) fn record_too_large(size: u64, max: u64) -> Self {
-        Self::new(
+    /// `size` is the record's, if it is known: one that comes without its length is not read to its end.
+    pub(super) fn record_too_large(size: Option<usize>, max: usize) -> Self {
+        let has = size.map_or(format!("more than {max}"), |size| size.to_string());
+        let problem = Self::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "record-too-large",
             "A record is too large",
-            format!("a record has {size} bytes, at most {max} are taken; nothing was appended"),
-        )
-        .fact("size", size)
-        .fact("max", max)
+            format!("a record has {has} bytes, at most {max} are taken; nothing was appended"),
+        );
+        let problem = match size {
+            Some(size) => problem.fact("size", size),
+            None => problem,
+        };
+        problem.fact("max", max)
     }
 
     pub(super) fn body_timeout() -> Self {
@@ -264,10 +294,10 @@ impl Problem {
     }
 
     /// An append to `topic` failed.
-    pub(super) fn append(error: &AppendError, topic: &Topic, door: &Door) -> Self {
+    pub(super) fn append(error: &AppendError, topic: &Topic, api: &Api) -> Self {
         let detail = error.to_string();
         let problem = match *error {
-            AppendError::Closed if door.is_draining() => return Self::shutting_down(),
+            AppendError::Closed if api.is_draining() => return Self::shutting_down(),
             AppendError::Closed => Self::new(
                 StatusCode::CONFLICT,
                 "topic-closed",
@@ -335,8 +365,8 @@ impl IntoResponse for Problem {
         let mut response = (self.status, self.json()).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.extend(self.headers);
+        response.extensions_mut().insert(Code(self.code));
         response
     }
 }
@@ -365,13 +395,15 @@ impl From<BrokerError> for Problem {
             BrokerError::TopicExists { .. } => {
                 Self::new(StatusCode::CONFLICT, "topic-exists", "The topic exists", detail)
             }
-            BrokerError::TooManyTopics { max } => Self::new(
-                StatusCode::INSUFFICIENT_STORAGE,
-                "too-many-topics",
-                "There are as many topics as are allowed",
-                detail,
-            )
-            .fact("max", max),
+            BrokerError::TooManyTopics { max } | BrokerError::TooManyUnpublished { max } => {
+                Self::new(
+                    StatusCode::INSUFFICIENT_STORAGE,
+                    "too-many-topics",
+                    "There are as many topics as are allowed",
+                    detail,
+                )
+                .fact("max", max)
+            }
             BrokerError::BadName { .. } => Self::name(detail),
             BrokerError::BadSettings { .. } => Self::settings(detail),
             BrokerError::BudgetExhausted { limit } => Self::new(

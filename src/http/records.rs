@@ -6,26 +6,27 @@
 
 use std::{future::poll_fn, sync::Arc};
 
-use axum::{
-    extract::State,
-    http::{HeaderMap, HeaderValue, Uri, header},
-    response::{IntoResponse, Response},
-};
-use tokio::time::timeout;
-
 use super::{
     answer,
+    api::Api,
     append::{NDJSON, RECORDS},
-    door::Door,
     encode,
     problem::Problem,
+    reading::{Requests, wait_for},
     request::{Parameters, TopicName, choose},
-    start::{Place, epoch_text, parse_digits, parse_duration, position_text},
+    start::{self, epoch_text},
 };
 use crate::{
     access::{Grant, Right},
     broker::Topic,
-    log::{Batch, Cursor, Limit, ReadError, Start, SubscribeError},
+    log::{Batch, Cursor, Limit, Position, ReadError, Start, SubscribeError},
+    words::{Period, parse_digits},
+};
+use axum::{
+    Extension,
+    extract::State,
+    http::{HeaderMap, HeaderValue, Uri, header},
+    response::{IntoResponse, Response},
 };
 
 const JSON: &str = "application/json";
@@ -34,51 +35,51 @@ const PARAMETERS: [&str; 4] = ["after", "from", "limit", "wait"];
 const RECORDS_BY_DEFAULT: usize = 1_000;
 /// this.
 const MOST_RECORDS: u64 = 100_000;
-/// Records that are looked at under one guard.
+/// Records that are looked at in one go.
 const LOOK: usize = 1_024;
 
 /// Answers with the records from a place on.
 pub(super) async fn read(
-    State(door): State<Arc<Door>>,
+    State(api): State<Arc<Api>>,
     TopicName(name): TopicName,
     uri: Uri,
     headers: HeaderMap,
     grant: Grant,
+    requests: Option<Extension<Arc<Requests>>>,
 ) -> Result<Response, Problem> {
     grant.check(Right::Subscribe, &name)?;
     let parameters = Parameters::read(uri.query(), &PARAMETERS)?;
-    let place = place(&parameters)?.unwrap_or(Place::Log(Start::Earliest));
+    let place = place(&parameters)?.unwrap_or(Start::Earliest);
     let limit = parameters.get("limit", |text| match parse_digits(text) {
         Some(limit @ 1..=MOST_RECORDS) => Ok(limit as usize),
         _ => Err(format!("expected a number from 1 to {MOST_RECORDS}")),
     })?;
-    let wait = parameters.get("wait", |text| {
-        parse_duration(text).ok_or("expected a duration with its unit, such as 30s")
-    })?;
+    let wait = parameters.get("wait", str::parse)?.map(|Period(wait)| wait);
     let form = choose(&headers, &[JSON, NDJSON, RECORDS])?;
-    let topic = door.broker.topic(&name).ok_or_else(|| Problem::unknown_topic(&name))?;
+    let topic = api.broker.topic(&name).ok_or_else(|| Problem::unknown_topic(&name))?;
 
-    let mut cursor = place.subscribe(&topic)?;
+    let mut cursor = topic.log().subscribe(place)?;
     if let Some(wait) = wait {
-        let longest = door.config.limits.longest_wait;
-        let _ = timeout(wait.min(longest), poll_fn(|cx| cursor.poll_ready(cx))).await;
+        let longest = api.config.limits.longest_wait;
+        let ready = poll_fn(|cx| cursor.poll_ready(cx));
+        wait_for(requests, wait.min(longest), ready).await;
         cursor.stop_waiting();
-        door.still(&grant, Right::Subscribe, &name)?;
+        api.still(&grant, Right::Subscribe, &name)?;
     }
     if topic.is_deleted() {
         return Err(Problem::unknown_topic(&name));
     }
     let mut answer = Answer::new(form, cursor.epoch(), cursor.offset());
-    let most = door.config.limits.answer_bytes;
+    let most = api.config.limits.answer_bytes;
     answer.fill(&mut cursor, limit.unwrap_or(RECORDS_BY_DEFAULT), most)?;
     drop(cursor);
-    answer.finish(&door, &topic)
+    answer.finish(&api, &topic)
 }
 
 /// The place that the parameters name, if they do.
-pub(super) fn place(parameters: &Parameters) -> Result<Option<Place>, Problem> {
-    let after = parameters.get("after", Place::after)?;
-    let from = parameters.get("from", Place::from)?;
+pub(super) fn place(parameters: &Parameters) -> Result<Option<Start>, Problem> {
+    let after = parameters.get("after", start::after)?;
+    let from = parameters.get("from", start::from)?;
     if after.is_some() && from.is_some() {
         return Err(Problem::parameter("from", "given beside after; give one of the two"));
     }
@@ -172,8 +173,8 @@ impl Answer {
         taken
     }
 
-    fn finish(mut self, door: &Door, topic: &Topic) -> Result<Response, Problem> {
-        let draining = door.is_draining();
+    fn finish(mut self, api: &Api, topic: &Topic) -> Result<Response, Problem> {
+        let draining = api.is_draining();
         if self.ended && draining && self.count() == 0 {
             return Err(Problem::shutting_down());
         }
@@ -185,7 +186,7 @@ impl Answer {
             (false, true) => "more",
             (false, false) => "caught-up",
         };
-        let position = position_text(self.epoch, self.next);
+        let position = Position { epoch: self.epoch, next: self.next }.to_string();
         let count = self.count();
         if self.form == JSON {
             let epoch = epoch_text(self.epoch);
@@ -197,7 +198,7 @@ impl Answer {
                 .as_bytes(),
             );
         }
-        let permit = door.take_output(self.bytes.len())?;
+        let permit = api.take_output(self.bytes.len())?;
         topic.count_delivered(count);
         let position = HeaderValue::try_from(position).expect("digits and a colon");
         let headers = [

@@ -1,34 +1,34 @@
-//! What a request asks for: the topic in its address, the parameters behind it, the form that its
+//! What a request asks for: the topic in its address, the parameters after it, the form that its
 //! client wants.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     extract::{FromRequestParts, Path},
-    http::{HeaderMap, header, request::Parts},
+    http::{HeaderMap, HeaderName, header, request::Parts},
 };
 
-use super::{door::Door, problem::Problem};
+use super::{api::Api, problem::Problem};
 use crate::access::Grant;
 
 /// The topic's name in the address.
 pub(super) struct TopicName(pub(super) String);
 
-impl FromRequestParts<Arc<Door>> for TopicName {
+impl FromRequestParts<Arc<Api>> for TopicName {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, door: &Arc<Door>) -> Result<Self, Problem> {
-        match Path::from_request_parts(parts, door).await {
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
+        match Path::from_request_parts(parts, api).await {
             Ok(Path(name)) => Ok(Self(name)),
             Err(rejection) => Err(Problem::name(rejection.body_text())),
         }
     }
 }
 
-impl FromRequestParts<Arc<Door>> for Grant {
+impl FromRequestParts<Arc<Api>> for Grant {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _: &Arc<Door>) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<Api>) -> Result<Self, Problem> {
         // A route that the gate does not stand in front of gives nobody anything.
         parts.extensions.get::<Self>().cloned().ok_or_else(Problem::unauthorized)
     }
@@ -69,6 +69,20 @@ impl Parameters {
     ) -> Result<Option<T>, Problem> {
         self.text(name).map(read).transpose().map_err(|why| Problem::parameter(name, why))
     }
+}
+
+/// The words of a header that is a list.
+pub(super) fn words<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'a str> {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim)
+}
+
+/// Whether a header that is a list has a word, in large letters or small ones.
+pub(super) fn lists(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
+    words(headers, name).any(|listed| listed.eq_ignore_ascii_case(word))
 }
 
 /// Which of the `offered` media types the client likes best; of equals the first. Without a wish,

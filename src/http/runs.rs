@@ -11,7 +11,7 @@
 //!
 //! # What is kept
 //!
-//! Only what is new: a run is kept if it lies behind all others. A stream that reads old records
+//! Only what is new: a run is kept if it lies after all others. A stream that reads old records
 //! encodes them for itself, and so pushes nothing out. The oldest runs go when the topic's share of
 //! memory, or all topics' memory together, is used up. Nothing depends on a run being there, and
 //! nothing is held back in the log by one: a cursor passes its records when their bytes are handed on.
@@ -185,7 +185,7 @@ impl Runs {
         self.list.get(behind.checked_sub(1)?)?.from(offset, form)
     }
 
-    /// Whether a run that begins here lies behind all others.
+    /// Whether a run that begins here lies after all others.
     fn is_new(&self, first: u64) -> bool {
         self.list.back().is_none_or(|last| last.next() <= first)
     }
@@ -199,7 +199,7 @@ impl TopicRuns {
         follower
     }
 
-    /// Takes the next events for `cursor`, which moves behind them; `None` if there is no record yet.
+    /// Takes the next events for `cursor`, which moves past them; `None` if there is no record yet.
     ///
     /// # Errors
     ///
@@ -342,7 +342,7 @@ mod tests {
 
     fn expected(log: &Log<[u8]>, from: u64) -> String {
         let id = epoch_text(log.epoch());
-        (from..log.next_offset()).map(|n| format!("id: {id}:{n}\ndata: record {n}\n\n")).collect()
+        (from..log.next_offset()).map(|n| format!("data: record {n}\nid: {id}:{n}\n\n")).collect()
     }
 
     #[test]

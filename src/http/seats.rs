@@ -2,7 +2,7 @@
 //!
 //! A stream is polled when its connection has room for more. One whose client takes nothing is not
 //! polled any more, and so cannot notice by itself that it has held its place in the log for too long:
-//! over HTTP/2 its socket may even be lively. So its cursor lies in a seat that the door's watch can
+//! over HTTP/2 its socket may even be lively. So its cursor lies in a seat that the API's watch can
 //! reach. The watch takes the cursor of a stream that was offered bytes and has not come back for
 //! more in `stall_timeout`; the stream finds that out, and ends in the middle, when it is next polled.
 
@@ -30,7 +30,7 @@ pub(super) struct Seats {
 pub(super) struct Seat {
     number: u64,
     cursor: Mutex<Option<Cursor<[u8]>>>,
-    /// When the stream last handed bytes to its connection, in milliseconds since the door opened;
+    /// When the stream last handed bytes to its connection, in milliseconds since the API opened;
     /// 0 while it waits for records itself.
     handed_on: AtomicU64,
 }

@@ -37,7 +37,7 @@ impl Socket for Box<crate::tls::ServerStream> {
 pub(super) struct Stalling<S> {
     stream: S,
     limit: Duration,
-    /// Runs while a write waits. Made once, and set anew for each wait.
+    /// Runs while a write waits. Made once, and reset for each wait.
     timer: Option<Pin<Box<Sleep>>>,
     waiting: bool,
 }

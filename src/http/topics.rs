@@ -8,20 +8,22 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    answer, body,
-    door::Door,
+    answer,
+    api::Api,
+    body,
     problem::Problem,
     request::{Parameters, TopicName},
-    start::{epoch_text, parse_digits},
+    start::epoch_text,
 };
 use crate::{
     access::{Grant, Right},
     broker::{ResolvedSettings, Topic, TopicSettings},
-    log,
+    log::{Overflow, Retention},
+    words::parse_digits,
 };
 
 /// The largest body of settings in bytes: many times what they need.
@@ -31,7 +33,7 @@ const MOST_TOPICS: u64 = 1_000;
 
 /// `GET /topics`.
 pub(super) async fn list(
-    State(door): State<Arc<Door>>,
+    State(api): State<Arc<Api>>,
     uri: Uri,
     grant: Grant,
 ) -> Result<Response, Problem> {
@@ -44,7 +46,7 @@ pub(super) async fn list(
     let prefix = parameters.text("prefix").unwrap_or_default();
     // One more than is told: whether there is more must be known now.
     let (after, sees) = (parameters.text("after"), |name: &str| grant.sees(name));
-    let mut found = door.broker.list_those(prefix, after, limit + 1, sees);
+    let mut found = api.broker.list_those(prefix, after, limit + 1, sees);
     let more = found.len() > limit;
     found.truncate(limit);
     let topics: Vec<Value> = found
@@ -61,25 +63,25 @@ pub(super) async fn list(
             })
         })
         .collect();
-    Ok(answer::json(&json!({ "topics": topics, "more": more })).into_response())
+    answer::long_json(&api, &json!({ "topics": topics, "more": more }))
 }
 
 /// `GET /topics/{topic}`.
 pub(super) async fn describe(
-    State(door): State<Arc<Door>>,
+    State(api): State<Arc<Api>>,
     TopicName(name): TopicName,
     uri: Uri,
     grant: Grant,
 ) -> Result<Response, Problem> {
     grant.check_sees(&name)?;
     Parameters::read(uri.query(), &[])?;
-    let topic = door.broker.topic(&name).ok_or_else(|| Problem::unknown_topic(&name))?;
-    Ok(answer::json(&description(&topic)).into_response())
+    let topic = api.broker.topic(&name).ok_or_else(|| Problem::unknown_topic(&name))?;
+    answer::long_json(&api, &description(&topic))
 }
 
 /// `PUT /topics/{topic}`: makes it, or finds it as it was asked for.
 pub(super) async fn create(
-    State(door): State<Arc<Door>>,
+    State(api): State<Arc<Api>>,
     TopicName(name): TopicName,
     uri: Uri,
     headers: HeaderMap,
@@ -89,16 +91,17 @@ pub(super) async fn create(
     grant.check(Right::Manage, &name)?;
     Parameters::read(uri.query(), &[])?;
     let too_large = |_| Problem::body_too_large(MAX_SETTINGS);
-    let body = body::read(&door, &headers, body, MAX_SETTINGS, too_large).await?;
+    let body = body::read(&api, &headers, body, MAX_SETTINGS, too_large).await?;
     let settings = Settings::read(&body)?.to_broker()?;
-    let (topic, made) = door.broker.create_or_get(&name, &settings)?;
+    let (topic, made) = api.broker.create_or_get(&name, &settings)?;
     if !made && let Some(other) = differs(&settings, topic.settings()) {
         return Err(Problem::topic_exists(&name, other));
     }
-    let said = answer::json(&description(&topic));
     if !made {
-        return Ok(said.into_response());
+        return answer::long_json(&api, &description(&topic));
     }
+    // Without leases it is short; it was made, so it is not refused for want of memory.
+    let said = answer::json(&description(&topic));
     let place = HeaderValue::try_from(uri.path());
     let place = place.map_err(|_| Problem::name("it cannot stand in an address"))?;
     Ok((StatusCode::CREATED, [(header::LOCATION, place)], said).into_response())
@@ -106,27 +109,27 @@ pub(super) async fn create(
 
 /// `DELETE /topics/{topic}`.
 pub(super) async fn delete(
-    State(door): State<Arc<Door>>,
+    State(api): State<Arc<Api>>,
     TopicName(name): TopicName,
     uri: Uri,
     grant: Grant,
 ) -> Result<StatusCode, Problem> {
     grant.check(Right::Manage, &name)?;
     Parameters::read(uri.query(), &[])?;
-    door.broker.delete(&name)?;
+    api.broker.delete(&name)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /topics/{topic}/close`.
 pub(super) async fn close(
-    State(door): State<Arc<Door>>,
+    State(api): State<Arc<Api>>,
     TopicName(name): TopicName,
     uri: Uri,
     grant: Grant,
 ) -> Result<StatusCode, Problem> {
     grant.check(Right::Manage, &name)?;
     Parameters::read(uri.query(), &[])?;
-    door.broker.close(&name)?;
+    api.broker.close(&name)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -138,25 +141,6 @@ struct Settings {
     memory_limit: Option<u64>,
     retention: Option<Retention>,
     overflow: Option<Overflow>,
-}
-
-/// `"nothing"`, `"everything"`, `{"records": 1000}`, `{"bytes": 1048576}`, `{"age_ms": 3600000}`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Retention {
-    Nothing,
-    Records(u64),
-    Bytes(u64),
-    AgeMs(u64),
-    Everything,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Overflow {
-    Block,
-    Reject,
-    Evict,
 }
 
 impl Settings {
@@ -173,24 +157,14 @@ impl Settings {
     }
 
     fn to_broker(&self) -> Result<TopicSettings, Problem> {
-        if self.retention == Some(Retention::AgeMs(0)) {
+        if self.retention == Some(Retention::Age(Duration::ZERO)) {
             return Err(Problem::settings("a retention of 0 ms; give at least 1, or \"nothing\""));
         }
         Ok(TopicSettings {
             segment_bytes: self.segment_bytes,
             memory_limit: self.memory_limit,
-            retention: self.retention.map(|retention| match retention {
-                Retention::Nothing => log::Retention::Nothing,
-                Retention::Records(records) => log::Retention::Records(records),
-                Retention::Bytes(bytes) => log::Retention::Bytes(bytes),
-                Retention::AgeMs(ms) => log::Retention::Age(Duration::from_millis(ms)),
-                Retention::Everything => log::Retention::Everything,
-            }),
-            overflow: self.overflow.map(|overflow| match overflow {
-                Overflow::Block => log::Overflow::Block,
-                Overflow::Reject => log::Overflow::Reject,
-                Overflow::Evict => log::Overflow::Evict,
-            }),
+            retention: self.retention,
+            overflow: self.overflow,
         })
     }
 }
@@ -204,29 +178,12 @@ fn differs(wish: &TopicSettings, is: &ResolvedSettings) -> Option<&'static str> 
         .or(differs(wish.overflow.is_some_and(|wish| wish != is.overflow), "overflow"))
 }
 
-pub(super) fn retention(retention: log::Retention) -> Retention {
-    match retention {
-        log::Retention::Nothing => Retention::Nothing,
-        log::Retention::Records(records) => Retention::Records(records),
-        log::Retention::Bytes(bytes) => Retention::Bytes(bytes),
-        log::Retention::Age(age) => Retention::AgeMs(millis(age)),
-        log::Retention::Everything => Retention::Everything,
-    }
-}
-
-pub(super) fn overflow(overflow: log::Overflow) -> Overflow {
-    match overflow {
-        log::Overflow::Block => Overflow::Block,
-        log::Overflow::Reject => Overflow::Reject,
-        log::Overflow::Evict => Overflow::Evict,
-    }
-}
-
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Everything about a topic, under the names that `psa topics describe --json` has.
+/// Everything about a topic. What `psa topics describe --json` tells has the same names there, where the
+/// settings stand beside the rest, and the retention is a text.
 fn description(topic: &Topic) -> Value {
     let (stats, leases) = topic.describe();
     let settings = topic.settings();
@@ -240,9 +197,10 @@ fn description(topic: &Topic) -> Value {
         "settings": {
             "segment_bytes": settings.segment_bytes,
             "memory_limit": settings.memory_limit,
-            "retention": retention(settings.retention),
-            "overflow": overflow(settings.overflow),
+            "retention": settings.retention,
+            "overflow": settings.overflow,
         },
+        "appended_records": stats.next_offset,
         "appended_bytes": stats.appended_bytes,
         "live_segments": stats.live_segments,
         "live_bytes": stats.live_bytes,
@@ -251,6 +209,7 @@ fn description(topic: &Topic) -> Value {
         "unlinked_segments": stats.unlinked_segments,
         "unlinked_bytes": stats.unlinked_bytes,
         "cursors": stats.cursors,
+        "lease_count": stats.leases,
         "leases": leases.iter().map(|lease| json!({
             "name": lease.name,
             "committed": lease.committed,
@@ -287,7 +246,7 @@ mod tests {
             let settings: Settings =
                 serde_json::from_str(&format!("{{\"retention\":{text}}}")).unwrap();
             let kept = settings.to_broker().unwrap().retention.unwrap();
-            assert_eq!(serde_json::to_string(&retention(kept)).unwrap(), text);
+            assert_eq!(serde_json::to_string(&kept).unwrap(), text);
         }
         for bad in [
             r#"{"retentoin":"nothing"}"#,

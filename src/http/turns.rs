@@ -1,7 +1,7 @@
 //! Event streams of a topic are called in turn.
 //!
 //! A record that comes for a thousand streams wakes a thousand tasks. If each of them waited at the log by
-//! itself, the request with the next record would stand behind all of them, and every stream would send what
+//! itself, the request with the next record would stand after all of them, and every stream would send what
 //! it finds as soon as it finds it: a thousand writes for each record. So one task for each topic that is
 //! followed, its *caller*, waits at the log, and calls those that have less than there is, a few at a time,
 //! one after the other. In between, whoever appends has the processor. A stream that was called sends all that
@@ -33,7 +33,7 @@ use slab::Slab;
 
 use crate::{
     log::{Record, Watch},
-    sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering},
+    sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, contain},
 };
 
 /// How many are called before the tasks that were called have their turn.
@@ -202,7 +202,7 @@ impl Follower {
                     caller.stir()
                 };
                 drop(state);
-                caller.into_iter().for_each(Waker::wake);
+                caller.into_iter().for_each(wake);
                 Poll::Pending
             }
         }
@@ -218,8 +218,8 @@ impl Drop for Follower {
         // The caller ends with the last one.
         let caller = if last { state.caller.call() } else { None };
         drop(state);
+        caller.into_iter().for_each(wake);
         drop(place);
-        caller.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -230,6 +230,11 @@ pub(super) struct Calling<R: Record + ?Sized> {
     watch: Watch<R>,
     /// Those whose turn it is. Empty between two polls: it keeps its memory.
     called: Vec<Waker>,
+}
+
+/// Wakes a task. A waker is other people's code: if it panics, the next one is woken nevertheless.
+fn wake(task: Waker) {
+    contain(|| task.wake());
 }
 
 /// What a look at the places comes to.
@@ -278,7 +283,7 @@ impl<R: Record + ?Sized> Calling<R> {
         loop {
             match self.look(cx) {
                 Found::Some => {
-                    self.called.drain(..).for_each(Waker::wake);
+                    self.called.drain(..).for_each(wake);
                     return Poll::Ready(true);
                 }
                 Found::None => {

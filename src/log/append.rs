@@ -5,16 +5,15 @@ use std::task::{Context, Poll};
 
 use super::Log;
 use super::chain::Chain;
-use super::collect::PATIENCE;
 use super::error::{AppendError, Refused};
-use super::record::{Copied, One, Packed, Record, Slices, Source, Values};
+use super::record::Record;
 use super::retention::Overflow;
+use super::source::{AppendBatch, One, Packed, Source};
 use super::wait::Waiter;
 use crate::sync::Arc;
-use crate::sync::time::Instant;
 
-/// Whether a full log makes its publishers wait. A log that evicts is full only while readers' guards
-/// hold on to all that was evicted: until they return from their closures.
+/// Whether a full log makes its publishers wait. A log that evicts is full only while all that could be evicted is the
+/// open segment, because others' calls hold on to the rest: one segment each.
 pub(super) fn waits<R: Record + ?Sized>(chain: &Chain<R>) -> bool {
     chain.config.overflow != Overflow::Reject
 }
@@ -29,19 +28,6 @@ pub(super) fn settle<T>(
         (Ok(offsets), _) => Ok(offsets.start),
         (Err(reason), Some(value)) => Err(Refused { reason, value }),
         (Err(_), None) => unreachable!("a refused append leaves the value where it was"),
-    }
-}
-
-/// Appends many values by `put`, and gives them back on failure. The iterator, which is the
-/// caller's code, has ended before anything is reserved.
-pub(super) fn many<T>(
-    values: impl IntoIterator<Item = T>,
-    put: impl FnOnce(&mut Values<'_, T>) -> Result<Range<u64>, AppendError>,
-) -> Result<Range<u64>, Refused<Vec<T>>> {
-    let mut values: Vec<T> = values.into_iter().collect();
-    match put(&mut Values::new(&mut values)) {
-        Ok(offsets) => Ok(offsets),
-        Err(reason) => Err(Refused { reason, value: values }),
     }
 }
 
@@ -65,15 +51,8 @@ impl<'a, R: Record + ?Sized> RoomWait<'a, R> {
 
     /// Blocks the thread until `put` does not find the log full.
     pub(super) fn block(&mut self, mut put: impl FnMut() -> Put) -> Put {
-        loop {
-            // Memory that is unlinked comes back with a wake-up; only when it does not is there
-            // something to do without one.
-            let deadline = self.chain.has_unlinked_at_limit().then(|| Instant::now() + PATIENCE);
-            let done = self.waiter.block_until(&self.chain.room, deadline, || attempt(put()));
-            if let Some(done) = done {
-                return done;
-            }
-        }
+        let done = self.waiter.block_until(&self.chain.room, None, || attempt(put()));
+        done.expect("a wait without a deadline ends with what it waits for")
     }
 
     /// Polls `put` until it does not find the log full.
@@ -93,15 +72,15 @@ impl<R: Record + ?Sized> Drop for RoomWait<'_, R> {
 fn put_blocking<R: Record + ?Sized>(chain: &Chain<R>, source: &mut impl Source<R>) -> Put {
     match chain.append_to_tail(source) {
         Some(offsets) => Ok(offsets),
-        None => put_behind_tail(chain, source),
+        None => put_beyond_tail(chain, source),
     }
 }
 
 /// What [`put_blocking`] does where the open segment has no room.
 #[cold]
 #[inline(never)]
-fn put_behind_tail<R: Record + ?Sized>(chain: &Chain<R>, source: &mut impl Source<R>) -> Put {
-    match chain.append_behind_tail(source) {
+fn put_beyond_tail<R: Record + ?Sized>(chain: &Chain<R>, source: &mut impl Source<R>) -> Put {
+    match chain.append_beyond_tail(source) {
         Err(error) if error.is_full() && waits(chain) => {
             RoomWait::new(chain).block(|| chain.append(source))
         }
@@ -125,7 +104,9 @@ async fn put_async<R: Record + ?Sized>(chain: &Chain<R>, source: &mut impl Sourc
 /// records are visible to cursors when it returns, as soon as the appends before them have finished.
 ///
 /// Do not append to a log with a memory limit from inside a closure that reads it: at the limit the
-/// append may wait for memory that this very closure holds on to.
+/// append may wait for memory that this very closure holds on to. The same for a record's destructor: its segment is
+/// given back when all of them have returned. What never waits, such as [`try_append`](Self::try_append), can be used
+/// anywhere.
 impl<T: Send + Sync + 'static> Log<T> {
     /// Appends a value and returns its offset.
     ///
@@ -167,71 +148,6 @@ impl<T: Send + Sync + 'static> Log<T> {
         let put = put_async(&self.chain, &mut one).await;
         settle(put, one)
     }
-
-    /// Appends many values: all or none, with consecutive offsets, for the price of one reservation
-    /// and one notification. An empty batch appends nothing.
-    ///
-    /// A batch that does not fit into the rest of the open segment begins a new one; a batch larger
-    /// than a segment gets a segment of its own size.
-    ///
-    /// ```
-    /// use psa::Log;
-    /// let log = Log::<u64>::builder().build()?;
-    /// assert_eq!(log.append_batch([10, 11, 12])?, 0..3);
-    /// assert_eq!(log.append_batch(vec![13])?, 3..4);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`Refused`], with the values.
-    pub fn append_batch(
-        &self,
-        values: impl IntoIterator<Item = T>,
-    ) -> Result<Range<u64>, Refused<Vec<T>>> {
-        many(values, |values| put_blocking(&self.chain, values))
-    }
-
-    /// As [`append_batch`](Self::append_batch), but never waits.
-    ///
-    /// # Errors
-    ///
-    /// [`Refused`], with the values.
-    pub fn try_append_batch(
-        &self,
-        values: impl IntoIterator<Item = T>,
-    ) -> Result<Range<u64>, Refused<Vec<T>>> {
-        many(values, |values| self.chain.append(values))
-    }
-
-    /// As [`append_batch`](Self::append_batch), but waits as a task does. Cancel safe.
-    ///
-    /// # Errors
-    ///
-    /// [`Refused`], with the values.
-    pub async fn append_batch_async(
-        &self,
-        values: impl IntoIterator<Item = T>,
-    ) -> Result<Range<u64>, Refused<Vec<T>>> {
-        let mut values: Vec<T> = values.into_iter().collect();
-        match put_async(&self.chain, &mut Values::new(&mut values)).await {
-            Ok(offsets) => Ok(offsets),
-            Err(reason) => Err(Refused { reason, value: values }),
-        }
-    }
-
-    /// As [`append_batch`](Self::append_batch), for values that are copied from a slice.
-    ///
-    /// # Errors
-    ///
-    /// [`AppendError`].
-    #[inline]
-    pub fn append_slice(&self, values: &[T]) -> Result<Range<u64>, AppendError>
-    where
-        T: Copy,
-    {
-        put_blocking(&self.chain, &mut Copied(values))
-    }
 }
 
 /// # Appending bytes
@@ -247,8 +163,8 @@ impl Log<[u8]> {
     ///
     /// [`AppendError`].
     #[inline]
-    pub fn append(&self, mut record: &[u8]) -> Result<u64, AppendError> {
-        put_blocking(&self.chain, &mut record).map(|offsets| offsets.start)
+    pub fn append(&self, record: impl AsRef<[u8]>) -> Result<u64, AppendError> {
+        put_blocking(&self.chain, &mut record.as_ref()).map(|offsets| offsets.start)
     }
 
     /// As [`append`](Self::append), but never waits: a log that is full refuses.
@@ -257,8 +173,8 @@ impl Log<[u8]> {
     ///
     /// [`AppendError`].
     #[inline]
-    pub fn try_append(&self, mut record: &[u8]) -> Result<u64, AppendError> {
-        self.chain.append(&mut record).map(|offsets| offsets.start)
+    pub fn try_append(&self, record: impl AsRef<[u8]>) -> Result<u64, AppendError> {
+        self.chain.append(&mut record.as_ref()).map(|offsets| offsets.start)
     }
 
     /// As [`append`](Self::append), but waits as a task does. Cancel safe: a future dropped before
@@ -267,71 +183,71 @@ impl Log<[u8]> {
     /// # Errors
     ///
     /// [`AppendError`].
-    pub async fn append_async(&self, mut record: &[u8]) -> Result<u64, AppendError> {
-        put_async(&self.chain, &mut record).await.map(|offsets| offsets.start)
+    pub async fn append_async(&self, record: impl AsRef<[u8]>) -> Result<u64, AppendError> {
+        put_async(&self.chain, &mut record.as_ref()).await.map(|offsets| offsets.start)
     }
+}
 
+/// # Appending many records
+///
+/// Of values and bytes alike; [`AppendBatch`] says what a batch can be.
+impl<R: Record + ?Sized> Log<R> {
     /// Appends many records: all or none, with consecutive offsets, for the price of one reservation
     /// and one notification. An empty batch appends nothing.
     ///
     /// A batch that does not fit into the rest of the open segment begins a new one; a batch larger
-    /// than a segment gets a segment of its own size.
+    /// than a segment gets a segment of its own size. At the memory limit, as
+    /// [`append`](Log::<u64>::append).
+    ///
+    /// ```
+    /// use psa::Log;
+    /// let log = Log::<u64>::builder().build()?;
+    /// assert_eq!(log.append_batch([10, 11, 12])?, 0..3);
+    /// assert_eq!(log.append_batch((0..5).map(|n| n * n))?, 3..8);
+    /// let lines = Log::<[u8]>::builder().build()?;
+    /// assert_eq!(lines.append_batch(&["one", "two"])?, 0..2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
-    /// [`AppendError`].
-    pub fn append_batch(&self, records: &[&[u8]]) -> Result<Range<u64>, AppendError> {
-        put_blocking(&self.chain, &mut Slices::new(records))
+    /// [`AppendBatch::Refused`]: the reason, with the values where the batch owned them.
+    #[inline]
+    pub fn append_batch<B: AppendBatch<R>>(&self, batch: B) -> Result<Range<u64>, B::Refused> {
+        let mut source = batch.into_source();
+        put_blocking(&self.chain, &mut source).map_err(|reason| B::refused(reason, source))
     }
 
     /// As [`append_batch`](Self::append_batch), but never waits.
     ///
     /// # Errors
     ///
-    /// [`AppendError`].
-    pub fn try_append_batch(&self, records: &[&[u8]]) -> Result<Range<u64>, AppendError> {
-        self.chain.append(&mut Slices::new(records))
+    /// [`AppendBatch::Refused`].
+    #[inline]
+    pub fn try_append_batch<B: AppendBatch<R>>(&self, batch: B) -> Result<Range<u64>, B::Refused> {
+        let mut source = batch.into_source();
+        self.chain.append(&mut source).map_err(|reason| B::refused(reason, source))
     }
 
-    /// As [`append_batch`](Self::append_batch), but waits as a task does. Cancel safe.
+    /// As [`append_batch`](Self::append_batch), but waits as a task does.
+    ///
+    /// Cancel safe: if the future is dropped before it is ready, nothing was appended, and what the batch owned is
+    /// dropped with it.
     ///
     /// # Errors
     ///
-    /// [`AppendError`].
-    pub async fn append_batch_async(&self, records: &[&[u8]]) -> Result<Range<u64>, AppendError> {
-        put_async(&self.chain, &mut Slices::new(records)).await
-    }
-
-    /// Appends a packed batch: as [`append_batch`](Self::append_batch), with a single copy.
-    ///
-    /// # Errors
-    ///
-    /// [`AppendError`].
-    pub fn append_packed(&self, mut records: Packed<'_>) -> Result<Range<u64>, AppendError> {
-        put_blocking(&self.chain, &mut records)
-    }
-
-    /// As [`append_packed`](Self::append_packed), but never waits.
-    ///
-    /// # Errors
-    ///
-    /// [`AppendError`].
-    pub fn try_append_packed(&self, mut records: Packed<'_>) -> Result<Range<u64>, AppendError> {
-        self.chain.append(&mut records)
-    }
-
-    /// As [`append_packed`](Self::append_packed), but waits as a task does. Cancel safe.
-    ///
-    /// # Errors
-    ///
-    /// [`AppendError`].
-    pub async fn append_packed_async(
+    /// [`AppendBatch::Refused`].
+    pub async fn append_batch_async<B: AppendBatch<R>>(
         &self,
-        mut records: Packed<'_>,
-    ) -> Result<Range<u64>, AppendError> {
-        put_async(&self.chain, &mut records).await
+        batch: B,
+    ) -> Result<Range<u64>, B::Refused> {
+        let mut source = batch.into_source();
+        let put = put_async(&self.chain, &mut source).await;
+        put.map_err(|reason| B::refused(reason, source))
     }
+}
 
+impl Log<[u8]> {
     /// What a hand-written task needs to wait for room.
     pub fn appender(&self) -> Appender {
         let waiter = Waiter::counted(self.chain.publisher_waits.clone());
@@ -355,7 +271,7 @@ impl Appender {
     /// # Errors
     ///
     /// [`AppendError`].
-    pub fn poll_append_packed(
+    pub fn poll_append_batch(
         &mut self,
         cx: &mut Context<'_>,
         mut records: Packed<'_>,

@@ -131,7 +131,7 @@ impl<R: Record + ?Sized> Builder<R> {
     ///
     /// [`BuildError`] says which setting is wrong and what is possible.
     pub fn build(self) -> Result<Log<R>, BuildError> {
-        Ok(Log::<R, Shared>::new(self.chain(false)?))
+        Ok(Log::<R, Shared>::of(self.chain(false)?))
     }
 
     /// A log with a single publisher, which appends without any locked instruction, and the handle
@@ -141,7 +141,7 @@ impl<R: Record + ?Sized> Builder<R> {
     ///
     /// [`BuildError`] says which setting is wrong and what is possible.
     pub fn build_exclusive(self) -> Result<(Publisher<R>, Log<R, Exclusive>), BuildError> {
-        let log = Log::<R, Exclusive>::new(self.chain(true)?);
+        let log = Log::<R, Exclusive>::of(self.chain(true)?);
         Ok((Publisher::new(log.chain.clone()), log))
     }
 

@@ -4,40 +4,42 @@
 //!
 //! The chain runs from `head`, the oldest segment kept, to `tail`, the open one, along `next`. A
 //! segment is *pinned* while cursors or leases stand in it, *closed* once it accepts no pins,
-//! *unlinked* when `head` has moved past it, *reclaimed* when no guard can see it any more: then
-//! its records are dropped and its memory goes to the pool or back to the allocator.
+//! *unlinked* when `head` has moved past it, *pending* while somebody still looks at it then, *reclaimed* when nobody
+//! does: then its records are dropped and its memory goes to the pool or back to the allocator.
 //!
 //! # Invariants
 //!
-//! 1. Segments are closed in order from the head, each by exactly one thread, and that thread alone
-//!    moves `head` over it.
-//! 2. A segment that a cursor pins is not closed, unless by eviction. So is none behind it.
+//! 1. Segments are closed in order from the head, each by exactly one thread. Whoever finds the head closed may move
+//!    `head` over it; one succeeds, and gives the segment back.
+//! 2. A segment that a cursor pins is not closed, unless by eviction. So is none after it.
 //! 3. The last segment of the chain is never closed. `tail` lags behind it by at most the segments
 //!    that somebody is just linking, and is moved over a segment before that one is retired.
 //! 4. The number of records in a segment is frozen (sealed) before the next one is linked.
 //!
-//! # Who keeps a segment from being freed under a reader's eyes
+//! # Who keeps a segment from being given back under a reader's eyes
 //!
-//! A pin, where nothing evicts: a cursor reads without any guard. Everybody else (publishers,
-//! attaching cursors, statistics, every reader of a log that evicts) holds a `seize` guard: a
-//! segment that was unlinked after the guard began is not reclaimed before it ends. Loads of `head`,
-//! `tail` and `next` under a guard are sequentially consistent, which is what `seize` asks of a
-//! protected load.
+//! A pin, where nothing evicts: a cursor reads as it is. Everybody else (publishers, attaching cursors, statistics,
+//! collectors, every reader of a log that evicts) holds a [`Cover`].
 
 use std::ops::Range;
 use std::ptr;
+use std::sync::PoisonError;
 
+use super::announce;
 use super::arena::Pages;
 use super::config::{Clock, Config};
+use super::cover::Cover;
 use super::error::AppendError;
-use super::lease::Leases;
+use super::lease::{Leases, NextExpiry};
 use super::observer::{Event, Observed};
 use super::pool::Pool;
-use super::record::{Record, Source};
+use super::record::Record;
 use super::segment::{Padded, Segment};
+use super::source::Source;
 use super::wait::{WaitCount, WaitSet};
-use crate::sync::reclaim::{self, Collector, ReadGuard, enter, protect};
-use crate::sync::{Arc, AtomicPtr, AtomicU64, AtomicUsize, Mutex, Ordering};
+use crate::sync::{
+    Arc, AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Mutex, Ordering, Weak, barrier, random,
+};
 
 /// The front of the chain.
 pub(super) struct Head<R: Record + ?Sized> {
@@ -50,7 +52,9 @@ pub(super) struct Head<R: Record + ?Sized> {
 
 /// A log's shared state. Everything that a log does, its handles do through this.
 pub(super) struct Chain<R: Record + ?Sized> {
-    tail: Padded<AtomicPtr<Segment<R>>>,
+    /// The chain itself, for what is put off beyond a call.
+    pub(super) me: Weak<Self>,
+    pub(super) tail: Padded<AtomicPtr<Segment<R>>>,
     pub(super) head: Padded<Head<R>>,
     /// Readers that wait for records.
     pub(super) readers: Padded<WaitSet>,
@@ -62,7 +66,6 @@ pub(super) struct Chain<R: Record + ?Sized> {
     pub(super) config: Config,
     pub(super) epoch: u64,
     pub(super) clock: Clock,
-    pub(super) collector: Collector,
     pub(super) pool: Pool<R>,
 
     /// Memory of all segments that were ever unlinked and reclaimed.
@@ -70,14 +73,21 @@ pub(super) struct Chain<R: Record + ?Sized> {
     pub(super) live: AtomicU64,
     pub(super) unlinked: AtomicU64,
     pub(super) unlinked_memory: AtomicU64,
-    /// When something was let go of at the limit, on the log's clock.
-    pub(super) let_go_at: AtomicU64,
+    /// Unlinked segments that somebody still looked at when they were.
+    pub(super) pending: AtomicPtr<Segment<R>>,
+    /// Those of them that nobody looks at any more.
+    pub(super) ready: AtomicPtr<Segment<R>>,
+    /// Whether leases that expired at the limit may have left more than a publisher collects at once.
+    pub(super) has_backlog: AtomicBool,
+    /// How many are pending, roughly.
+    pub(super) pending_segments: AtomicU64,
     /// Pins that were broken by eviction.
     pub(super) evictions: AtomicU64,
     pub(super) cursors: AtomicUsize,
     /// Handles that can append; the last one closes the log.
     pub(super) publishers: AtomicUsize,
     pub(super) leases: Mutex<Leases<R>>,
+    pub(super) next_expiry: NextExpiry,
 }
 
 impl<R: Record + ?Sized> Chain<R> {
@@ -86,7 +96,9 @@ impl<R: Record + ?Sized> Chain<R> {
         let pool = Pool::new(config.pool_segments);
         let own_room = || Arc::new(WaitSet::new());
         let room = config.budget.as_ref().map_or_else(own_room, |budget| budget.room.clone());
-        let chain = Arc::new(Chain {
+        barrier::init();
+        let chain = Arc::new_cyclic(|me| Chain {
+            me: me.clone(),
             tail: Padded(AtomicPtr::default()),
             head: Padded(Head {
                 segment: AtomicPtr::default(),
@@ -97,19 +109,22 @@ impl<R: Record + ?Sized> Chain<R> {
             room,
             publisher_waits: WaitCount::new(AtomicU64::new(0)),
             config,
-            epoch: fastrand::u64(..),
+            epoch: random::unique(),
             clock: Clock::new(),
-            collector: reclaim::collector(),
             pool,
             released: AtomicU64::new(0),
             live: AtomicU64::new(1),
             unlinked: AtomicU64::new(0),
             unlinked_memory: AtomicU64::new(0),
-            let_go_at: AtomicU64::new(0),
+            pending: AtomicPtr::default(),
+            ready: AtomicPtr::default(),
+            has_backlog: AtomicBool::new(false),
+            pending_segments: AtomicU64::new(0),
             evictions: AtomicU64::new(0),
             cursors: AtomicUsize::new(0),
             publishers: AtomicUsize::new(0),
             leases: Mutex::new(Leases::default()),
+            next_expiry: NextExpiry::never(),
         });
         let mut first = chain.allocate(chain.config.layout, Pages::Later).ok()?;
         first.linked_at = chain.clock.now();
@@ -124,67 +139,43 @@ impl<R: Record + ?Sized> Chain<R> {
         Some(chain)
     }
 
-    /// Begins a guard: what is reachable from now on stays readable until it ends.
-    #[inline]
-    pub(super) fn enter(&self) -> ReadGuard<'_> {
-        enter(&self.collector)
-    }
-
     /// Who is told of segments.
     #[inline]
     pub(super) fn observed(&self) -> &Observed {
         &self.config.observed
     }
 
-    /// The oldest segment.
+    /// What comes after a segment. Whether that may be touched is for the caller to know: it may where a pin keeps
+    /// it, and otherwise under a cover of its own.
     #[inline]
-    pub(super) fn head<'g>(&'g self, guard: &'g ReadGuard<'_>) -> &'g Segment<R> {
-        // SAFETY: protected by the guard: `unlink` moves the head off a segment before it is
-        // retired. Never null after `new`.
-        unsafe { &*protect(&self.head.segment, guard) }
-    }
-
-    /// The last segment that has been made known as such; there may be later ones.
-    #[inline]
-    pub(super) fn tail<'g>(&'g self, guard: &'g ReadGuard<'_>) -> &'g Segment<R> {
-        // SAFETY: as in `head`; `unlink` moves the tail off a segment too before it is retired.
-        unsafe { &*protect(&self.tail, guard) }
-    }
-
-    /// The segment after `segment`, if there is one.
-    #[inline]
-    pub(super) fn after<'g>(&self, segment: &'g Segment<R>) -> After<'g, R> {
+    pub(super) fn after(&self, segment: &Segment<R>) -> After<R> {
+        // SeqCst: see `collect`; Acquire shows the segment as it was linked.
         let next = segment.next.load(Ordering::SeqCst);
         if next.is_null() {
             After::Open
         } else if ptr::eq(next, Segment::terminal()) {
             After::End
         } else {
-            // SAFETY: `segment` is kept by a pin or a guard, and segments are retired in order: a
-            // pin holds back all later ones, and under a guard what is reachable from a segment
-            // that it protects was not retired before the guard began.
-            After::Segment(unsafe { &*next })
+            After::Segment(next)
         }
     }
 
     /// The last segment of the chain. Moves `tail` on where it lags.
-    pub(super) fn last<'g>(&'g self, guard: &'g ReadGuard<'_>) -> &'g Segment<R> {
+    pub(super) fn last(&self) -> Cover<'_, R> {
         loop {
-            let tail = self.tail(guard);
-            match self.after(tail) {
-                After::Segment(next) => self.swing_tail(tail, next),
+            let tail = Cover::tail(self);
+            match self.after(&tail) {
+                After::Segment(next) => self.swing_tail(tail.as_ptr(), next),
                 After::Open | After::End => return tail,
             }
         }
     }
 
-    /// Number of the oldest segment: a position in a lower one was evicted. To be asked under a
-    /// guard; what it finds not evicted stays readable until the guard ends.
+    /// Number of the oldest segment: a segment with a lower one is off the chain, or about to be.
     #[inline]
     pub(super) fn head_number(&self) -> u64 {
-        // SeqCst: like a protected pointer load. Either this load sees the eviction, or the
-        // retirement that follows the eviction sees our guard.
-        self.head.number.load(Ordering::SeqCst)
+        // Relaxed: what it is compared with was announced before, across a barrier; see `cover`.
+        self.head.number.load(Ordering::Relaxed)
     }
 
     /// The first offset that is kept.
@@ -194,7 +185,7 @@ impl<R: Record + ?Sized> Chain<R> {
 
     /// The offset that the next record will get.
     pub(super) fn next_offset(&self) -> u64 {
-        self.last(&self.enter()).end_offset()
+        self.last().end_offset()
     }
 
     /// Appends all records of `source`, or none.
@@ -202,7 +193,7 @@ impl<R: Record + ?Sized> Chain<R> {
     pub(super) fn append(&self, source: &mut impl Source<R>) -> Result<Range<u64>, AppendError> {
         match self.append_to_tail(source) {
             Some(offsets) => Ok(offsets),
-            None => self.append_behind_tail(source),
+            None => self.append_beyond_tail(source),
         }
     }
 
@@ -214,15 +205,33 @@ impl<R: Record + ?Sized> Chain<R> {
         if records == 0 {
             return None;
         }
-        let guard = self.enter();
-        let tail = self.tail(&guard);
-        let at = tail.reserve(records, slots).ok()?;
-        tail.fill(at, source, || self.clock.now());
-        let first = tail.base + u64::from(at.record);
-        // Asked before the guard ends: loads that stand behind its locked instruction wait for it.
-        let awaited = self.readers.is_awaited();
-        drop(guard);
-        if awaited {
+        // What a `Cover` of the tail does, step by step, in the thread's first slot.
+        let announced = announce::first(self)?;
+        let mut seen = self.tail.load(Ordering::Relaxed);
+        let mut is_void = false;
+        announced.begin(seen);
+        // Acquire: shows the segment as it was linked.
+        while let now = self.tail.load(Ordering::Acquire)
+            && now != seen
+        {
+            (seen, is_void) = (now, true);
+            announced.begin(seen);
+        }
+        // SAFETY: the tail still led to it when it was announced; see `Cover::at`.
+        let tail = unsafe { &*seen };
+        let appended = tail.reserve(records, slots).ok().map(|at| {
+            tail.fill(at, source, || self.clock.now());
+            tail.base + u64::from(at.record)
+        });
+        let number = tail.number;
+        // From here on the segment may go.
+        announced.end();
+        if is_void || number < self.head_number() {
+            self.sweep();
+        }
+        let first = appended?;
+        // The barrier that ended the announcement is the notifier's, too.
+        if self.readers.is_awaited_after_barrier() {
             self.readers.wake();
         }
         Some(first..first + records as u64)
@@ -231,7 +240,7 @@ impl<R: Record + ?Sized> Chain<R> {
     /// Appends what [`append_to_tail`](Self::append_to_tail) had no room for.
     #[cold]
     #[inline(never)]
-    pub(super) fn append_behind_tail(
+    pub(super) fn append_beyond_tail(
         &self,
         source: &mut impl Source<R>,
     ) -> Result<Range<u64>, AppendError> {
@@ -244,105 +253,99 @@ impl<R: Record + ?Sized> Chain<R> {
             if let Some(offsets) = self.append_to_tail(source) {
                 return Ok(offsets);
             }
-            let mut guard = self.enter();
-            let tail = self.tail(&guard);
-            if tail.has_room(records, slots) {
+            // A thread without a record of its own, or one that found the segment full.
+            let tail = Cover::tail(self);
+            if let Ok(at) = tail.reserve(records, slots) {
                 // Another publisher has linked it since: sealed now, it would be wasted.
-                continue;
+                tail.fill(at, source, || self.clock.now());
+                let first = tail.base + u64::from(at.record);
+                drop(tail);
+                self.readers.notify();
+                return Ok(first..first + records as u64);
             }
-            let tail: *const Segment<R> = tail;
-            self.extend(tail, records, slots, &mut guard)?;
+            self.extend(tail, records, slots)?;
         }
     }
 
-    /// Brings a segment into being behind `tail` that has room for an append of this size, or finds
-    /// that somebody else has. `tail` is not to be used afterwards: the guard may have been renewed.
+    /// Brings a segment into being after `tail` that has room for an append of this size, finds that somebody else
+    /// has, or lets go of something so that there is room for one.
     #[cold]
     pub(super) fn extend(
         &self,
-        tail: *const Segment<R>,
+        tail: Cover<'_, R>,
         records: usize,
         slots: usize,
-        guard: &mut ReadGuard<'_>,
     ) -> Result<(), AppendError> {
-        // SAFETY: the caller loaded it under this guard, which has not been renewed yet; or it is
-        // the exclusive publisher, whose segment is the last one and therefore never closed.
-        let tail = unsafe { &*tail };
-        if self.follow(tail)? {
+        if self.follow(&tail)? {
             return Ok(());
         }
         let layout = self.config.layout_for::<R>(records, slots)?;
-        match self.obtain(tail, layout) {
-            Ok(fresh) => self.link(tail, fresh, guard),
+        let head = self.head_number();
+        match self.obtain(&tail, layout) {
+            Ok(fresh) => self.link(tail, fresh),
             // While we looked, another publisher may have found room.
-            Err(_) if self.follow(tail)? => Ok(()),
-            Err(full) => self.make_room(full, guard),
+            Err(_) if self.follow(&tail)? => Ok(()),
+            Err(full) => {
+                drop(tail);
+                self.make_room(full, head)
+            }
         }
     }
 
     /// Moves the tail on if `tail` has a successor.
-    fn follow(&self, tail: &Segment<R>) -> Result<bool, AppendError> {
+    fn follow(&self, tail: &Cover<'_, R>) -> Result<bool, AppendError> {
         match self.after(tail) {
             After::Open => Ok(false),
             After::End => Err(AppendError::Closed),
             After::Segment(next) => {
-                self.swing_tail(tail, next);
+                self.swing_tail(tail.as_ptr(), next);
                 Ok(true)
             }
         }
     }
 
-    pub(super) fn swing_tail(&self, from: &Segment<R>, to: &Segment<R>) {
-        let (from, to) = (ptr::from_ref(from).cast_mut(), ptr::from_ref(to).cast_mut());
-        // SeqCst: publishes the segment to whoever loads the tail. Failure means that somebody else
-        // has moved it, at least as far.
-        let _ = self.tail.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst);
-    }
-
-    /// Seals `tail` and links `fresh` behind it, unless somebody else was faster.
-    fn link(
-        &self,
-        tail: &Segment<R>,
-        mut fresh: Box<Segment<R>>,
-        guard: &ReadGuard<'_>,
-    ) -> Result<(), AppendError> {
+    /// Seals `tail` and links `fresh` after it, unless somebody else was faster.
+    fn link(&self, tail: Cover<'_, R>, mut fresh: Box<Segment<R>>) -> Result<(), AppendError> {
         debug_assert!(fresh.is_untouched(), "a segment was touched after it was reclaimed");
         let word = tail.seal();
         fresh.number = tail.number + 1;
         fresh.base = tail.base + u64::from(word.records());
         fresh.slots_before = tail.slots_before + u64::from(word.slots());
         fresh.memory_before = tail.memory_before + tail.memory;
-        fresh.linked_at = self.clock.now();
+        fresh.linked_at = self.clock.now().max(tail.latest());
+        fresh.linked_after = self.clock.passed();
         let (sealed, linked) = (tail.number, fresh.linked());
         let fresh = Box::into_raw(fresh);
         // SeqCst: publishes the fresh segment's fields; and it stands before the look at the pins
         // in `collect` (a cursor that leaves the segment writes the pins, then looks at `next`).
+        // Counted first: once it is linked, others can unlink it, and would count below zero.
+        self.live.fetch_add(1, Ordering::Relaxed);
         let won =
             tail.next.compare_exchange(ptr::null_mut(), fresh, Ordering::SeqCst, Ordering::SeqCst);
         if won.is_err() {
+            self.live.fetch_sub(1, Ordering::Relaxed);
             // SAFETY: it was never linked, so it is still ours alone.
             self.put_by(unsafe { Box::from_raw(fresh) });
-            return self.follow(tail).map(drop);
+            return self.follow(&tail).map(drop);
         }
-        self.live.fetch_add(1, Ordering::Relaxed);
-        self.observed().tell(Event::Sealed { segment: sealed, records: word.records() });
-        self.observed().tell(linked);
-        // SAFETY: linked, and not retired before our guard ends.
-        self.swing_tail(tail, unsafe { &*fresh });
+        self.swing_tail(tail.as_ptr(), fresh);
+        // Before anything is collected: the cover would be in the way.
+        drop(tail);
         if self.config.limit().is_some() {
             // Whoever was refused because our candidate had the last of the room (or was counted twice,
-            // on its way out of the pool) goes on in it.
+            // on its way out of the pool) goes on in it. Before the observer is told, which may not return.
             self.room.notify();
         }
-        self.collect(guard);
+        self.observed().tell(Event::Sealed { segment: sealed, records: word.records() });
+        self.observed().tell(linked);
+        self.collect_after_link();
         Ok(())
     }
 
-    /// Closes the log: no append succeeds any more, and readers see the end behind the last record.
+    /// Closes the log: no append succeeds any more, and readers see the end after the last record.
     pub(super) fn close(&self) {
-        let guard = self.enter();
         loop {
-            let last = self.last(&guard);
+            let last = self.last();
             let word = last.seal();
             // SeqCst: in the order of this word, an append's link comes before (then its segment is
             // the last one, and we go on there) or after (then it finds the end).
@@ -362,44 +365,56 @@ impl<R: Record + ?Sized> Chain<R> {
                 Err(_) => {}
             }
         }
-        drop(guard);
-        self.readers.notify_all();
-        self.room.notify_all();
+        WaitSet::notify_all_in([&self.readers, &self.room]);
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        let guard = self.enter();
-        matches!(self.after(self.last(&guard)), After::End)
+        matches!(self.after(&self.last()), After::End)
     }
 }
 
 /// What comes after a segment.
-pub(super) enum After<'a, R: Record + ?Sized> {
+pub(super) enum After<R: Record + ?Sized> {
     /// Nothing yet: it is the open one.
     Open,
     /// Nothing ever: the log was closed.
     End,
     /// Another segment.
-    Segment(&'a Segment<R>),
+    Segment(*const Segment<R>),
 }
 
 impl<R: Record + ?Sized> Drop for Chain<R> {
     fn drop(&mut self) {
-        // SAFETY: all handles are gone, so no guard is active and nobody can retire any more. What
-        // was retired and not reclaimed (more guards than a batch has entries) goes to the pool
-        // while the pool is still there.
-        unsafe { self.collector.reclaim_all() };
+        // All handles are gone: nobody is in a call, and nobody stands anywhere but leases, which go with their
+        // segments. Nothing here reaches the chain in any other way than through `self`.
+        self.leases.get_mut().unwrap_or_else(PoisonError::into_inner).forget_all();
         let mut segment = *self.head.0.segment.get_mut();
+        let unlinked = [*self.pending.get_mut(), *self.ready.get_mut()];
         while !segment.is_null() && !ptr::eq(segment, Segment::terminal()) {
             // SAFETY: the chain owns its live segments, and each is reached once.
             let mut owned = unsafe { Box::from_raw(segment) };
             segment = *owned.next.get_mut();
-            let (number, bytes) = (owned.number, owned.memory);
-            self.free(owned);
-            self.observed().tell(Event::Reclaimed { segment: number, bytes, pooled: false });
+            self.end(owned);
+        }
+        for mut pending in unlinked {
+            while !pending.is_null() {
+                // SAFETY: as above, and what is on these lists is off the chain.
+                let mut owned = unsafe { Box::from_raw(pending) };
+                pending = *owned.pending.get_mut();
+                self.end(owned);
+            }
         }
         while let Some(pooled) = self.take_pooled() {
             self.free(pooled);
         }
+    }
+}
+
+impl<R: Record + ?Sized> Chain<R> {
+    /// A segment ends with its chain.
+    fn end(&self, segment: Box<Segment<R>>) {
+        let (number, bytes) = (segment.number, segment.memory);
+        self.free(segment);
+        self.observed().tell(Event::Reclaimed { segment: number, bytes, pooled: false });
     }
 }

@@ -1,29 +1,28 @@
-//! Collecting: closing the head, unlinking it, and giving its memory back.
+//! Collecting: closing the head and unlinking it.
 //!
-//! How soon a segment that was unlinked is given back is [`crate::sync::reclaim`]'s promise.
+//! When an unlinked segment is given back is [`super::reclaim`]'s affair, what goes at the memory limit
+//! [`super::room`]'s.
 
 use std::ptr;
 
 use super::chain::{After, Chain};
-use super::error::AppendError;
+use super::cover::Cover;
 use super::observer::Event;
 use super::record::Record;
 use super::retention::{Overflow, Retention};
 use super::segment::Segment;
-use crate::sync::reclaim::{Collector, Guard, ReadGuard, retire};
-use crate::sync::time::{Duration, Instant};
-use crate::sync::{Ordering, thread};
+use crate::sync::Ordering;
+use crate::sync::time::Duration;
 
-/// How often a publisher at the memory limit looks whether memory that is unlinked already has come
-/// back, before it waits for that.
-const YIELDS_BEFORE_WAITING: usize = 64;
+/// As many segments as can go.
+pub(super) const ALL: usize = usize::MAX;
 
-/// How long publishers wait for memory that is unlinked already, before they let go of one segment
-/// more. It would hardly come back earlier than what they wait for: see [`Chain::make_room`].
-pub(super) const PATIENCE: Duration = Duration::from_millis(10);
+/// How many segments a publisher collects at once where somebody else may have let go of any number of them. More
+/// than one, so that what is left becomes less.
+pub(super) const STEP: usize = 2;
 
 impl<R: Record + ?Sized> Chain<R> {
-    /// Collects from the head on while the head is passed.
+    /// Collects from the head on while the head is passed, at most so many segments.
     ///
     /// Called by whoever may have been the last to hold something back: a cursor that took a pin
     /// count to zero, a publisher that linked a segment, housekeeping.
@@ -36,176 +35,153 @@ impl<R: Record + ?Sized> Chain<R> {
     /// same for a publisher, which links and then looks at the pins, against a cursor that unpins
     /// and then looks at `next`. All of these are SeqCst for that reason alone; with Acquire and
     /// Release, each could miss the other and the segment would stay until the next event.
-    pub(super) fn collect(&self, guard: &ReadGuard<'_>) {
-        loop {
-            let head = self.head(guard);
-            let After::Segment(next) = self.after(head) else { return };
-            if !self.is_past_retention(next, guard) {
-                // Nobody stands in the way any more of a publisher that waits: at the limit it takes
-                // what only retention keeps. (Not while somebody does, or has it closed: publishers
-                // come by here, too, when they look for room, and would wake each other for ever.)
-                if self.config.overflow == Overflow::Block && head.is_unpinned() {
-                    self.room.notify();
+    pub(super) fn collect(&self, most: usize) {
+        for _ in 0..most {
+            let head = Cover::head(self);
+            let After::Segment(_) = self.after(&head) else { return };
+            if !head.is_closed() {
+                match self.is_past_retention(&head) {
+                    Some(true) => {}
+                    // The head has moved.
+                    None => continue,
+                    Some(false) => {
+                        // Nobody stands in the way any more of a publisher that waits: at the limit it takes
+                        // what only retention keeps. (Not while somebody does: publishers come by here, too, when
+                        // they look for room, and would wake each other for ever.)
+                        if self.config.overflow == Overflow::Block && head.is_unpinned() {
+                            self.room.notify();
+                        }
+                        return;
+                    }
                 }
-                return;
+                if head.close_if_unpinned() {
+                    self.observed().tell(Event::Closed { segment: head.number, evicted: 0 });
+                } else if !head.is_closed() {
+                    return;
+                }
             }
-            if !head.close_if_unpinned() {
-                return;
-            }
-            self.unlink(head, next, 0, guard);
+            // If somebody else has closed it, that one may have lost the processor: nobody waits for it.
+            self.unlink(head);
+        }
+    }
+
+    /// Collects when a segment has been linked: what has been passed by that. Where an eviction or expired leases have
+    /// left any number of segments, only a few of them.
+    pub(super) fn collect_after_link(&self) {
+        // Relaxed: whoever misses it collects too much at once.
+        let has_backlog = self.has_backlog.load(Ordering::Relaxed);
+        if !has_backlog && !self.config.evicts() {
+            return self.collect(ALL);
+        }
+        let before = self.head_number();
+        self.collect(STEP);
+        if has_backlog && self.head_number() < before + STEP as u64 {
+            self.has_backlog.store(false, Ordering::Relaxed);
         }
     }
 
     /// Collects the head although retention keeps it, if nobody stands in it.
-    fn let_go_of_retained(&self, guard: &ReadGuard<'_>) -> bool {
-        let head = self.head(guard);
-        let After::Segment(next) = self.after(head) else { return false };
-        if !head.close_if_unpinned() {
+    pub(super) fn let_go_of_retained(&self) -> bool {
+        let head = Cover::head(self);
+        let After::Segment(_) = self.after(&head) else { return false };
+        if head.close_if_unpinned() {
+            self.observed().tell(Event::Closed { segment: head.number, evicted: 0 });
+        } else if !head.is_closed() {
             return false;
         }
-        self.unlink(head, next, 0, guard);
-        // What lies behind it may have been passed while it stood in the way: see `collect`.
-        self.collect(guard);
+        self.unlink(head);
+        // What lies after it may have been passed while it stood in the way: see `collect`.
+        self.collect(STEP);
         true
     }
 
-    /// Whether retention lets go of the segment before `next`.
-    fn is_past_retention(&self, next: &Segment<R>, guard: &ReadGuard<'_>) -> bool {
-        match self.config.retention {
+    /// Evicts the head segment, whoever stands in it. False if it is the open one.
+    pub(super) fn evict(&self) -> bool {
+        let head = Cover::head(self);
+        let After::Segment(_) = self.after(&head) else { return false };
+        if let Some(evicted) = head.close_by_force() {
+            self.evictions.fetch_add(u64::from(evicted), Ordering::Relaxed);
+            self.observed().tell(Event::Closed { segment: head.number, evicted });
+        }
+        self.unlink(head);
+        // What only the evicted held back is passed, too, and may be any number of segments. The append that follows
+        // links one, and collects as those do; one more here, in case another publisher has linked it already.
+        self.collect(1);
+        true
+    }
+
+    /// Whether retention lets go of the head, which has a successor. `None` if it has moved.
+    fn is_past_retention(&self, head: &Segment<R>) -> Option<bool> {
+        let word = head.word();
+        let tail = || Cover::tail(self);
+        Some(match self.config.retention {
             Retention::Nothing => true,
             Retention::Everything => false,
-            Retention::Records(keep) => self.tail(guard).base.saturating_sub(next.base) >= keep,
+            Retention::Records(keep) => {
+                let next_base = head.base + u64::from(word.records());
+                tail().base.saturating_sub(next_base) >= keep
+            }
             Retention::Bytes(keep) => {
-                let slots = self.tail(guard).slots_before.saturating_sub(next.slots_before);
+                let slots_before_next = head.slots_before + u64::from(word.slots());
+                let slots = tail().slots_before.saturating_sub(slots_before_next);
                 slots.saturating_mul(size_of::<R::Slot>() as u64) >= keep
             }
-            Retention::Age(keep) => {
-                self.clock.now().saturating_sub(next.linked_at) as u128 >= keep.as_nanos()
-            }
-        }
+            Retention::Age(keep) => self.age_due(keep)?.is_zero(),
+        })
+    }
+
+    /// How long until the head has been kept for its age; `None` if it is the open one, or has moved.
+    fn age_due(&self, keep: Duration) -> Option<Duration> {
+        let next = Cover::head(self).next().ok()??;
+        let keep = u64::try_from(keep.as_nanos()).unwrap_or(u64::MAX);
+        let due = next.linked_after.saturating_add(keep);
+        Some(Duration::from_nanos(due.saturating_sub(self.clock.passed())))
     }
 
     /// Until when the head segment is held by its age, if by nothing else.
     pub(super) fn next_expiry_by_age(&self) -> Option<Duration> {
         let Retention::Age(keep) = self.config.retention else { return None };
-        let guard = self.enter();
-        let After::Segment(next) = self.after(self.head(&guard)) else { return None };
-        let due = next.linked_at.saturating_add(u64::try_from(keep.as_nanos()).unwrap_or(u64::MAX));
-        Some(Duration::from_nanos(due.saturating_sub(self.clock.now())))
+        self.age_due(keep)
     }
 
-    /// Evicts the head segment, whoever stands in it. False if it is the open one.
-    fn evict(&self, guard: &ReadGuard<'_>) -> bool {
-        let head = self.head(guard);
-        let After::Segment(next) = self.after(head) else { return false };
-        match head.close_by_force() {
-            Some(pins) => {
-                self.evictions.fetch_add(u64::from(pins), Ordering::Relaxed);
-                self.unlink(head, next, pins, guard);
-                // As in `let_go_of_retained`.
-                self.collect(guard);
-            }
-            // Somebody else is unlinking it at this moment, which serves as well.
-            None => thread::yield_now(),
-        }
-        true
-    }
-
-    /// Takes a closed head off the chain and retires it. Only for the thread that closed it.
-    fn unlink(&self, head: &Segment<R>, next: &Segment<R>, evicted: u32, guard: &ReadGuard<'_>) {
+    /// Takes a closed head off the chain and gives it back. Whoever finds it closed may do so: of several, one
+    /// succeeds, and nobody waits for another.
+    pub(super) fn unlink(&self, head: Cover<'_, R>) {
+        let After::Segment(next) = self.after(&head) else {
+            unreachable!("a segment without a successor is not closed")
+        };
+        // Final: a segment that has a successor is sealed.
+        let end = head.base + u64::from(head.word().records());
         let number = head.number;
         // Nobody may find the segment through the tail from now on.
-        self.swing_tail(head, next);
-        // Before the head moves: the one who closes the next segment continues from these values.
-        self.head.number.store(next.number, Ordering::SeqCst);
-        self.head.first.store(next.base, Ordering::SeqCst);
-        // SeqCst: see `collect`.
-        self.head.segment.store(ptr::from_ref(next).cast_mut(), Ordering::SeqCst);
+        self.swing_tail(head.as_ptr(), next);
+        // Before the head moves: from now on nobody validates an announcement of it, and a position in it is evicted.
+        // SeqCst, here and below: see `collect`. Raised by several, and by a late one not lowered again.
+        self.head.number.fetch_max(number + 1, Ordering::SeqCst);
+        self.head.first.fetch_max(end, Ordering::SeqCst);
+        let (from, to) = (head.as_ptr().cast_mut(), next.cast_mut());
+        // `head` is covered: if the pointer leads to that address, it leads to that segment.
+        let moved =
+            self.head.segment.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst);
+        if moved.is_err() {
+            return;
+        }
         self.live.fetch_sub(1, Ordering::Relaxed);
         self.unlinked_memory.fetch_add(head.memory, Ordering::Relaxed);
         self.unlinked.fetch_add(1, Ordering::Relaxed);
-        // Told only now: until the head had moved, nobody else could collect.
-        self.observed().tell(Event::Closed { segment: number, evicted });
         self.observed().tell(Event::Unlinked { segment: number });
-        let head = ptr::from_ref(head).cast_mut();
-        // SAFETY: neither head, tail nor a `next` leads to it any more, so whoever enters later
-        // cannot see it; it was closed by this thread alone, so it is retired once.
-        unsafe { retire(guard, head, reclaim::<R>) };
+        self.retire(head.into_unlinked());
     }
 
-    fn let_go_lately(&self) -> bool {
-        let since = self.clock.now().saturating_sub(self.let_go_at.load(Ordering::Relaxed));
-        u128::from(since) < PATIENCE.as_nanos()
-    }
-
-    /// Whether publishers may have to look again although nobody wakes them: when their
-    /// [`PATIENCE`] is at its end.
-    pub(super) fn has_unlinked_at_limit(&self) -> bool {
-        self.config.limit().is_some()
-            && self.config.overflow != Overflow::Reject
-            && self.unlinked.load(Ordering::Relaxed) > 0
-    }
-
-    /// The log is full: lets go of something, or says what `full` says if nothing can go. `Ok` means
-    /// that another try is worth it.
-    pub(super) fn make_room(
-        &self,
-        full: AppendError,
-        guard: &mut ReadGuard<'_>,
-    ) -> Result<(), AppendError> {
-        // What time alone lets go of: leases, and retention by age.
-        let head = self.head_number();
-        self.expire_leases(Instant::now());
-        self.collect(guard);
-        if self.head_number() != head {
-            guard.refresh();
-            return Ok(());
-        }
-        if self.config.overflow == Overflow::Reject {
-            return Err(full);
-        }
-        // What is unlinked already, by us or by others, may only be waiting for guards that are about
-        // to end, ours among them.
-        let before = self.released.load(Ordering::Acquire);
-        for _ in 0..YIELDS_BEFORE_WAITING {
-            if self.unlinked.load(Ordering::Acquire) == 0 {
-                break;
-            }
-            guard.refresh();
-            if self.released.load(Ordering::Acquire) != before {
-                return Ok(());
-            }
-            thread::yield_now();
-        }
-        // It waits for a reader's guard, then. Letting go of more would not help, for the same guard
-        // would hold that too, and would cost other readers their place. Not for ever, though: with
-        // more guards than a batch of retirements serves, it may wait for its thread's next one.
-        if self.unlinked.load(Ordering::Acquire) > 0 && self.let_go_lately() {
-            return Err(full);
-        }
-        self.let_go_at.store(self.clock.now(), Ordering::Relaxed);
-        let let_go = match self.config.overflow {
-            Overflow::Evict => self.evict(guard),
-            Overflow::Block | Overflow::Reject => self.let_go_of_retained(guard),
-        };
-        if let_go {
-            guard.refresh();
-            return Ok(());
-        }
-        Err(full)
-    }
-}
-
-/// Reclaims a segment when no guard can see it any more.
-///
-/// # Safety
-///
-/// `segment` came from a box, and is owned by the caller.
-unsafe fn reclaim<R: Record + ?Sized>(segment: *mut Segment<R>, _: &Collector) {
-    // SAFETY: the collector calls this once, when nobody can reach the segment. Its chain is alive:
-    // guards borrow it, and its own drop reclaims everything before its fields go.
-    unsafe {
-        let segment = Box::from_raw(segment);
-        (*segment.chain).take_back(segment);
+    pub(super) fn swing_tail(&self, from: *const Segment<R>, to: *const Segment<R>) {
+        debug_assert!(!ptr::eq(from, to));
+        // SeqCst: publishes the segment to whoever loads the tail. Failure means that somebody else
+        // has moved it, at least as far. The caller covers `from`, so the address is no other segment's.
+        let _ = self.tail.compare_exchange(
+            from.cast_mut(),
+            to.cast_mut(),
+            Ordering::SeqCst,
+            Ordering::SeqCst,
+        );
     }
 }

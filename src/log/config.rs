@@ -60,21 +60,32 @@ impl Config {
     }
 }
 
-/// Time that never goes back: the wall clock when the log was made, plus what has passed since.
+/// The two clocks that a log goes by.
+///
+/// Append times are told by the wall clock, which can be set: forward, and then records after it are later by as
+/// much; or back, and then records keep the latest time that there was, until the clock has caught up. So
+/// [`Start::Since`](super::Start::Since), which is asked for by the same clock, never begins too late, but for records
+/// that keep no time of their own and came between the last one that does and a setting back: how late those were nobody
+/// knows. How long records are kept goes by the clock that nobody sets.
 pub(super) struct Clock {
     began: Instant,
-    wall: u64,
 }
 
 impl Clock {
     pub(super) fn new() -> Self {
-        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Clock { began: Instant::now(), wall: wall.as_nanos() as u64 }
+        Clock { began: Instant::now() }
     }
 
-    /// Nanoseconds since the Unix epoch. About 25 ns.
+    /// The wall clock, in nanoseconds since the Unix epoch. About 25 ns.
+    #[inline]
     pub(super) fn now(&self) -> u64 {
-        self.wall + self.began.elapsed().as_nanos() as u64
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        now.as_nanos() as u64
+    }
+
+    /// Nanoseconds since the log was built. Never goes back.
+    pub(super) fn passed(&self) -> u64 {
+        self.began.elapsed().as_nanos() as u64
     }
 }
 

@@ -8,7 +8,7 @@ use super::batch::{Batch, Limit};
 use super::chain::Chain;
 use super::error::{ReadError, SubscribeError};
 use super::pace::Pace;
-use super::position::{Nothing, Position};
+use super::position::{Nothing, PinnedPosition};
 use super::record::Record;
 use super::start::Start;
 use super::wait::Waiter;
@@ -33,7 +33,7 @@ use crate::sync::{Arc, AtomicBool, Ordering};
 /// A cursor never loses a record silently. What happens when it does not keep up is the log's
 /// [`Overflow`](super::Overflow): publishers wait for it or are refused, or it is evicted. An
 /// evicted cursor's next read fails with [`ReadError::Lagged`], which names the exact offsets that
-/// it missed, once; the read after that continues behind them.
+/// it missed, once; the read after that continues after them.
 ///
 /// # Panics in the closure
 ///
@@ -53,8 +53,9 @@ use crate::sync::{Arc, AtomicBool, Ordering};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Cursor<R: Record + ?Sized> {
+    // Dropped before the chain, which it needs.
+    position: PinnedPosition<R>,
     chain: Arc<Chain<R>>,
-    position: Position<R>,
     /// How many records the last peek showed: the most that `advance` may move by.
     shown: usize,
     waiter: Waiter,
@@ -75,7 +76,7 @@ pub struct Lag {
 impl<R: Record + ?Sized> Cursor<R> {
     pub(super) fn new(
         chain: Arc<Chain<R>>,
-        position: Position<R>,
+        position: PinnedPosition<R>,
         revoked: Option<Arc<AtomicBool>>,
     ) -> Self {
         // Relaxed: statistics.
@@ -94,7 +95,7 @@ impl<R: Record + ?Sized> Cursor<R> {
     /// one that was missed.
     #[inline]
     pub fn offset(&self) -> u64 {
-        self.position.missed.map_or(self.position.offset, |lagged| lagged.first_missed)
+        self.position.place()
     }
 
     /// The log's epoch: with the last offset received, what [`Start::After`] asks for.
@@ -102,7 +103,23 @@ impl<R: Record + ?Sized> Cursor<R> {
         self.chain.epoch
     }
 
-    /// How far the cursor is behind. Costs a guard and a few loads.
+    /// Where the cursor stands: what [`Start::Resume`] asks for, to go on here later.
+    ///
+    /// ```
+    /// use psa::{Log, Start};
+    ///
+    /// let log = Log::<u64>::builder().build()?;
+    /// let cursor = log.subscribe(Start::Earliest)?;
+    /// let position = cursor.position();
+    /// drop(cursor);
+    /// assert_eq!(log.subscribe(Start::Resume(position))?.offset(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn position(&self) -> super::Position {
+        super::Position { epoch: self.epoch(), next: self.offset() }
+    }
+
+    /// How far the cursor is behind. Costs a few loads.
     pub fn lag(&self) -> Lag {
         let (records, slots) = self.position.lag(&self.chain);
         Lag { records, bytes: slots * size_of::<R::Slot>() as u64 }
@@ -120,12 +137,12 @@ impl<R: Record + ?Sized> Cursor<R> {
 
     /// Shows the committed records at the cursor without moving it; `None` if there are none yet.
     ///
-    /// The guard ends when `f` returns, so `f` is free to use the records as long as it runs, and
-    /// should not run for long: where the log evicts, memory waits for it.
+    /// The records stay where they are until `f` returns. Where the log evicts, the one segment that holds them stays
+    /// in memory that long, even if it is evicted meanwhile; everything else goes on.
     ///
     /// # Errors
     ///
-    /// [`ReadError`]; after `Lagged` the cursor stands behind what it missed.
+    /// [`ReadError`]; after `Lagged` the cursor stands after what it missed.
     #[inline]
     pub fn peek<U>(
         &mut self,
@@ -148,7 +165,7 @@ impl<R: Record + ?Sized> Cursor<R> {
             Err(Nothing::Ever) => Err(ReadError::Closed),
             Err(Nothing::Lagged(lagged)) => {
                 // Told now, so not told again.
-                position.missed = None;
+                position.told();
                 Err(ReadError::Lagged(lagged))
             }
         }
@@ -167,12 +184,17 @@ impl<R: Record + ?Sized> Cursor<R> {
         self.position.advance(&self.chain, records as u64);
     }
 
-    /// Shows `f` all committed records up to the end of the segment and moves on behind them;
+    /// Forgets what was shown: [`advance`](Self::advance) does not move over it.
+    pub(super) fn unshow(&mut self) {
+        self.shown = 0;
+    }
+
+    /// Shows `f` all committed records up to the end of the segment and moves past them;
     /// `None` if there are none yet. Does not wait.
     ///
     /// # Errors
     ///
-    /// [`ReadError`]; after `Lagged` the cursor stands behind what it missed.
+    /// [`ReadError`]; after `Lagged` the cursor stands after what it missed.
     #[inline]
     pub fn try_next<U>(
         &mut self,
@@ -218,7 +240,7 @@ impl<R: Record + ?Sized> Cursor<R> {
     }
 
     /// As [`try_next`](Self::try_next), but waits for a record as a task does. `f` runs inside the
-    /// poll that finds the records, so the guard cannot live across an `.await`.
+    /// poll that finds the records, so they cannot be kept across an `.await`.
     ///
     /// A task that catches up lets others go first after every 256 KiB that it has read, even if the
     /// next records are there: it is woken at once, and polled when its turn comes.
@@ -288,7 +310,7 @@ fn is_set(flag: &Option<Arc<AtomicBool>>) -> bool {
 /// Whether a read would bring anything but "nothing yet".
 fn ready<R: Record + ?Sized>(
     chain: &Chain<R>,
-    position: &mut Position<R>,
+    position: &mut PinnedPosition<R>,
     revoked: &Option<Arc<AtomicBool>>,
 ) -> Option<()> {
     let one = Limit { records: 1, bytes: 0 };
@@ -299,14 +321,27 @@ fn ready<R: Record + ?Sized>(
 impl<R: Record + ?Sized> Drop for Cursor<R> {
     fn drop(&mut self) {
         self.waiter.retire(&self.chain.readers);
-        self.position.release(&self.chain);
         self.chain.cursors.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A second cursor at the same place. A loss that was not reported yet is reported by both. The clone of a lease's cursor
+/// belongs to no lease.
+impl<R: Record + ?Sized> Clone for Cursor<R> {
+    fn clone(&self) -> Self {
+        Cursor::new(self.chain.clone(), self.position.duplicate(&self.chain), None)
     }
 }
 
 impl<R: Record + ?Sized> std::fmt::Debug for Cursor<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Cursor").field("offset", &self.offset()).finish_non_exhaustive()
+    }
+}
+
+impl<R: Record + ?Sized, F> std::fmt::Debug for Next<'_, R, F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Next").field("cursor", &self.cursor).finish_non_exhaustive()
     }
 }
 

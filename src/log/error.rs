@@ -66,6 +66,13 @@ impl<V> fmt::Display for Refused<V> {
     }
 }
 
+/// Lets go of the value.
+impl<V> From<Refused<V>> for AppendError {
+    fn from(refused: Refused<V>) -> Self {
+        refused.reason
+    }
+}
+
 impl<V> std::error::Error for Refused<V> {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         Some(&self.reason)
@@ -121,7 +128,8 @@ pub enum SubscribeError {
 }
 
 /// Records that a cursor could not read any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{missed} records from offset {first_missed} on were evicted before they were read")]
 pub struct Lagged {
     /// The first offset that was missed.
     pub first_missed: u64,
@@ -133,10 +141,10 @@ pub struct Lagged {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// The cursor was evicted: these records are gone. Reported once; the next read goes on behind
+    /// The cursor was evicted: these records are gone. Reported once; the next read continues after
     /// them.
-    #[error("{} records from offset {} on were evicted before they were read", .0.missed, .0.first_missed)]
-    Lagged(Lagged),
+    #[error(transparent)]
+    Lagged(#[from] Lagged),
     /// The log is closed and the cursor has read all of it.
     #[error("the log is closed and read to its end")]
     Closed,

@@ -57,7 +57,7 @@ impl Layout {
     pub(super) const MAX_SLOTS: usize = u32::MAX as usize - 1;
     pub(super) const MAX_RECORDS: usize = i32::MAX as usize;
 
-    /// Whether so much finds room behind what `word` counts.
+    /// Whether so much finds room after what `word` counts.
     #[inline]
     pub(super) fn fits(&self, word: Word, records: usize, slots: usize) -> bool {
         records <= (self.records - word.records()) as usize

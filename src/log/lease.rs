@@ -6,18 +6,29 @@
 //! whoever takes the lease up again reads from there, so a crash between receiving and committing
 //! loses nothing (and shows the uncommitted records again).
 
-use std::collections::HashMap;
-use std::ops::{Deref, DerefMut};
-use std::sync::PoisonError;
+//!
+//! # The lock
+//!
+//! The table of leases is under a mutex, and no user's code runs while it is held: no record is dropped, no observer
+//! is told, no waker is called. All of these can happen when a position is attached or dropped, so that is done
+//! before the lock is taken or after it was given up.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Place;
+use std::ops::Deref;
+use std::sync::PoisonError;
+use std::task::{Context, Poll};
+
+use super::batch::{Batch, Limit};
 use super::chain::Chain;
-use super::cursor::Cursor;
-use super::error::{CommitError, LeaseError};
-use super::position::Position;
+use super::collect::ALL;
+use super::cursor::{Cursor, Next};
+use super::error::{CommitError, LeaseError, ReadError, SubscribeError};
+use super::position::PinnedPosition;
 use super::record::Record;
 use super::start::Start;
 use crate::sync::time::{Duration, Instant};
-use crate::sync::{Arc, AtomicBool, MutexGuard, Ordering};
+use crate::sync::{Arc, AtomicBool, AtomicU64, MutexGuard, Ordering};
 
 /// How a lease is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +48,10 @@ impl Default for LeaseOptions {
     }
 }
 
-/// A held lease: a [`Cursor`] (to which it dereferences) with a name and a committed position.
+/// A held lease: a [`Cursor`] with a name and a committed position.
+///
+/// It reads as a cursor does, and shows what a cursor shows (to which it dereferences). The cursor itself it does not
+/// hand out: what was committed has been read from this log, through this lease.
 ///
 /// Dropping it *detaches*: the records from the committed position on are kept until the lease's
 /// time has passed, and [`Log::lease`](super::Log::lease) under the same name goes on there.
@@ -59,7 +73,6 @@ impl Default for LeaseOptions {
 /// ```
 pub struct Lease<R: Record + ?Sized> {
     cursor: Cursor<R>,
-    /// The log that keeps the lease. Not asked of the cursor, which safe code can swap for another.
     chain: Arc<Chain<R>>,
     name: Box<str>,
     holder: u64,
@@ -92,7 +105,7 @@ impl<R: Record + ?Sized> Default for Leases<R> {
 }
 
 struct Entry<R: Record + ?Sized> {
-    committed: Position<R>,
+    committed: PinnedPosition<R>,
     ttl: Duration,
     hold: Hold,
 }
@@ -107,8 +120,36 @@ impl<R: Record + ?Sized> Entry<R> {
         matches!(self.hold, Hold::By { holder, .. } if holder == who)
     }
 
+    fn is_held(&self) -> bool {
+        matches!(self.hold, Hold::By { .. })
+    }
+
     fn has_expired(&self, now: Instant) -> bool {
         matches!(self.hold, Hold::Nobody { until } if until <= now)
+    }
+}
+
+impl<R: Record + ?Sized> Leases<R> {
+    fn next_holder(&mut self) -> u64 {
+        self.next_holder += 1;
+        self.next_holder
+    }
+
+    /// Forgets where everybody stands: the segments go, too.
+    pub(super) fn forget_all(&mut self) {
+        self.by_name.drain().for_each(|(_, entry)| entry.committed.forget());
+    }
+
+    fn entry_held_by(&mut self, name: &str, holder: u64) -> Option<&mut Entry<R>> {
+        self.by_name.get_mut(name).filter(|entry| entry.is_held_by(holder))
+    }
+
+    fn first_expiry(&self) -> Option<Instant> {
+        let until = |entry: &Entry<R>| match entry.hold {
+            Hold::Nobody { until } => Some(until),
+            Hold::By { .. } => None,
+        };
+        self.by_name.values().filter_map(until).min()
     }
 }
 
@@ -118,16 +159,46 @@ impl<R: Record + ?Sized> Entry<R> {
             Hold::Nobody { until } => Some(until.saturating_duration_since(now)),
             Hold::By { .. } => None,
         };
-        let committed = self.committed.offset;
+        let committed = self.committed.place();
         LeaseInfo { name: name.to_owned(), committed, held: expires_in.is_none(), expires_in }
+    }
+}
+
+/// When the first lease may expire: nobody takes the lock before that.
+pub(super) struct NextExpiry {
+    began: Instant,
+    /// Nanoseconds since then; the largest number for never. Written under the lock of the table. A lease that is
+    /// taken up again leaves its time behind, which costs one look too many.
+    nanos: AtomicU64,
+}
+
+impl NextExpiry {
+    pub(super) fn never() -> Self {
+        NextExpiry { began: Instant::now(), nanos: AtomicU64::new(u64::MAX) }
+    }
+
+    fn nanos(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.began).as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn set(&self, at: Option<Instant>) {
+        self.nanos.store(at.map_or(u64::MAX, |at| self.nanos(at)), Ordering::Relaxed);
+    }
+
+    fn lower(&self, at: Instant) {
+        self.nanos.fetch_min(self.nanos(at), Ordering::Relaxed);
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        // Relaxed: whoever needs the table takes its lock. A time that is seen late is seen at the next look.
+        let nanos = self.nanos.load(Ordering::Relaxed);
+        nanos != u64::MAX && self.nanos(now) >= nanos
     }
 }
 
 impl<R: Record + ?Sized> Chain<R> {
     fn lock_leases(&self) -> MutexGuard<'_, Leases<R>> {
-        // Each change to the table is one step: a panic elsewhere leaves it whole. No user code runs
-        // under the lock: records are dropped when a guard ends, so whoever moves positions under the
-        // lock begins a guard in front of it.
+        // Each change to the table is one step: a panic elsewhere leaves it whole.
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -136,64 +207,125 @@ impl<R: Record + ?Sized> Chain<R> {
         name: &str,
         options: LeaseOptions,
     ) -> Result<Lease<R>, LeaseError> {
-        self.expire_leases(Instant::now());
-        let revoked = Arc::new(AtomicBool::new(false));
-        let _guard = self.enter();
-        let mut leases = self.lock_leases();
-        leases.next_holder += 1;
-        let holder = leases.next_holder;
-        let hold = Hold::By { holder, revoked: revoked.clone() };
-        let (reading, robbed) = match leases.by_name.get_mut(name) {
-            Some(entry) => {
-                let mut robbed = false;
-                if let Hold::By { revoked, .. } = &entry.hold {
-                    if !options.take_over {
-                        return Err(LeaseError::Held { name: name.to_owned() });
-                    }
-                    // Release: the old holder's next look finds it.
-                    revoked.store(true, Ordering::Release);
-                    robbed = true;
+        self.expire_leases(Instant::now(), ALL);
+        loop {
+            let found = {
+                let leases = self.lock_leases();
+                let entry = leases.by_name.get(name);
+                entry.map(|entry| (entry.is_held(), entry.committed.place()))
+            };
+            let lease = match found {
+                Some((true, _)) if !options.take_over => {
+                    return Err(LeaseError::Held { name: name.to_owned() });
                 }
-                entry.hold = hold;
-                entry.ttl = options.ttl;
-                (entry.committed.duplicate(self), robbed)
+                Some((_, committed)) => self.take_lease(name, options, committed),
+                None => self.new_lease(name, options)?,
+            };
+            // `None`: somebody was faster, and there is (or is not) such a lease now.
+            if let Some(lease) = lease {
+                return Ok(lease);
             }
-            None => {
-                let committed = Position::attach(self, options.start)?;
-                let reading = committed.duplicate(self);
-                let entry = Entry { committed, ttl: options.ttl, hold };
-                leases.by_name.insert(name.into(), entry);
-                (reading, false)
-            }
-        };
-        drop(leases);
-        if robbed {
-            self.readers.notify_all();
         }
-        let cursor = Cursor::new(self.clone(), reading, Some(revoked));
-        Ok(Lease { cursor, chain: self.clone(), name: name.into(), holder })
     }
 
-    /// Ends the leases whose time is over, and lets go of what they held back.
-    pub(super) fn expire_leases(&self, now: Instant) {
-        let expired: Vec<_> = self
-            .lock_leases()
+    /// Takes the lease that is there and committed up to `committed`, if that is still so.
+    fn take_lease(
+        self: &Arc<Self>,
+        name: &str,
+        options: LeaseOptions,
+        committed: u64,
+    ) -> Option<Lease<R>> {
+        // SAFETY: the lease, or this call, keeps the chain.
+        let reading = unsafe { PinnedPosition::at_or_later(self, committed) };
+        let reading = reading.unwrap_or_else(|_| unreachable!("what was committed was there"));
+        let revoked = Arc::new(AtomicBool::new(false));
+        let mut leases = self.lock_leases();
+        let holder = leases.next_holder();
+        let as_found = |entry: &&mut Entry<R>| {
+            entry.committed.place() == committed && (options.take_over || !entry.is_held())
+        };
+        let Some(entry) = leases.by_name.get_mut(name).filter(as_found) else {
+            // Before what was attached above goes.
+            drop(leases);
+            return None;
+        };
+        let hold = Hold::By { holder, revoked: revoked.clone() };
+        let before = std::mem::replace(&mut entry.hold, hold);
+        entry.ttl = options.ttl;
+        if let Hold::By { revoked, .. } = &before {
+            // Release: the old holder's next look finds it.
+            revoked.store(true, Ordering::Release);
+        }
+        drop(leases);
+        if let Hold::By { .. } = before {
+            self.readers.notify_all();
+        }
+        Some(self.held(name, holder, reading, revoked))
+    }
+
+    /// A lease of a new name, if there is none of it by now.
+    fn new_lease(
+        self: &Arc<Self>,
+        name: &str,
+        options: LeaseOptions,
+    ) -> Result<Option<Lease<R>>, LeaseError> {
+        // SAFETY: the chain keeps its leases, and forgets them when it goes.
+        let committed = unsafe { PinnedPosition::attach(self, options.start)? };
+        // SAFETY: as in `take_lease`.
+        let reading = unsafe { PinnedPosition::at_or_later(self, committed.place())? };
+        let revoked = Arc::new(AtomicBool::new(false));
+        let mut leases = self.lock_leases();
+        let holder = leases.next_holder();
+        let hold = Hold::By { holder, revoked: revoked.clone() };
+        match leases.by_name.entry(name.into()) {
+            Place::Vacant(place) => {
+                place.insert(Entry { committed, ttl: options.ttl, hold });
+            }
+            Place::Occupied(_) => {
+                drop(leases);
+                return Ok(None);
+            }
+        }
+        drop(leases);
+        Ok(Some(self.held(name, holder, reading, revoked)))
+    }
+
+    fn held(
+        self: &Arc<Self>,
+        name: &str,
+        holder: u64,
+        reading: PinnedPosition<R>,
+        revoked: Arc<AtomicBool>,
+    ) -> Lease<R> {
+        let cursor = Cursor::new(self.clone(), reading, Some(revoked));
+        Lease { cursor, chain: self.clone(), name: name.into(), holder }
+    }
+
+    /// Ends the leases whose time is over, and lets go of what they held back: collects at most so many segments for
+    /// each of them.
+    pub(super) fn expire_leases(&self, now: Instant, most: usize) {
+        if !self.next_expiry.is_due(now) {
+            return;
+        }
+        let mut leases = self.lock_leases();
+        let expired: Vec<_> = leases
             .by_name
             .extract_if(|_, entry| entry.has_expired(now))
             .map(|(_, entry)| entry.committed)
             .collect();
-        // Outside the lock: letting go may drop records, which is user code.
-        expired.iter().for_each(|position| position.release(self));
+        let first = leases.first_expiry();
+        self.next_expiry.set(first);
+        drop(leases);
+        if most != ALL && !expired.is_empty() {
+            self.has_backlog.store(true, Ordering::Relaxed);
+        }
+        expired.into_iter().for_each(|position| position.release(most));
     }
 
     /// How long until the next lease expires.
     pub(super) fn next_lease_expiry(&self, now: Instant) -> Option<Duration> {
-        let leases = self.lock_leases();
-        let until = leases.by_name.values().filter_map(|entry| match entry.hold {
-            Hold::Nobody { until } => Some(until),
-            Hold::By { .. } => None,
-        });
-        until.min().map(|until| until.saturating_duration_since(now))
+        let first = self.lock_leases().first_expiry();
+        first.map(|until| until.saturating_duration_since(now))
     }
 
     pub(super) fn lease_infos(&self) -> Vec<LeaseInfo> {
@@ -201,6 +333,7 @@ impl<R: Record + ?Sized> Chain<R> {
         let leases = self.lock_leases();
         let mut infos: Vec<_> =
             leases.by_name.iter().map(|(name, entry)| entry.info(name, now)).collect();
+        drop(leases);
         infos.sort_by(|a, b| a.name.cmp(&b.name));
         infos
     }
@@ -215,12 +348,17 @@ impl<R: Record + ?Sized> Chain<R> {
 
     /// Ends a lease, whoever holds it. False if there is none of this name.
     pub(super) fn end_lease(&self, name: &str) -> bool {
-        let Some(entry) = self.lock_leases().by_name.remove(name) else { return false };
+        let removed = self.lock_leases().by_name.remove(name);
+        let Some(entry) = removed else { return false };
+        let is_held = entry.is_held();
         if let Hold::By { revoked, .. } = &entry.hold {
             revoked.store(true, Ordering::Release);
+        }
+        // Before anybody is woken: a waker that does not return holds nothing back.
+        drop(entry);
+        if is_held {
             self.readers.notify_all();
         }
-        entry.committed.release(self);
         true
     }
 }
@@ -238,41 +376,134 @@ impl<R: Record + ?Sized> Lease<R> {
     ///
     /// [`CommitError`]: the lease has gone to somebody else, or the record was never read.
     pub fn commit(&mut self, offset: u64) -> Result<(), CommitError> {
-        let chain = &self.chain;
         if offset >= self.cursor.offset() {
             return Err(CommitError::NotRead { asked: offset, next: self.cursor.offset() });
         }
-        let _guard = chain.enter();
-        let mut leases = chain.lock_leases();
-        let entry = leases.by_name.get_mut(&self.name).filter(|e| e.is_held_by(self.holder));
-        let Some(entry) = entry else { return Err(CommitError::TakenOver) };
-        if offset < entry.committed.offset {
-            return Ok(());
+        match self.committed() {
+            None => return Err(CommitError::TakenOver),
+            Some(committed) if offset < committed => return Ok(()),
+            Some(_) => {}
         }
-        let ahead = entry.committed.ahead(chain, offset + 1);
-        let old = std::mem::replace(&mut entry.committed, ahead);
+        // SAFETY: the chain keeps its leases, and forgets them when it goes.
+        let ahead = unsafe { PinnedPosition::at_or_later(&self.chain, offset + 1) };
+        let ahead = ahead.unwrap_or_else(|_| unreachable!("what was read was there"));
+        let mut leases = self.chain.lock_leases();
+        // Nobody else commits for this holder: `&mut self`.
+        let (held, left) = match leases.entry_held_by(&self.name, self.holder) {
+            Some(entry) => (Ok(()), std::mem::replace(&mut entry.committed, ahead)),
+            None => (Err(CommitError::TakenOver), ahead),
+        };
         drop(leases);
-        old.release(chain);
-        Ok(())
+        drop(left);
+        held
     }
 
     /// The first offset that is not committed; `None` if the lease is not held here any more.
     pub fn committed(&self) -> Option<u64> {
         let leases = self.chain.lock_leases();
         let entry = leases.by_name.get(&self.name)?;
-        entry.is_held_by(self.holder).then_some(entry.committed.offset)
+        entry.is_held_by(self.holder).then_some(entry.committed.place())
     }
 
     /// Ends the lease: what it held back goes at once. Does nothing if it has another holder.
     pub fn release(self) {
-        let chain = &self.chain;
-        let mut leases = chain.lock_leases();
-        let held = leases.by_name.get(&self.name).is_some_and(|e| e.is_held_by(self.holder));
+        let mut leases = self.chain.lock_leases();
+        let held = leases.entry_held_by(&self.name, self.holder).is_some();
         let entry = held.then(|| leases.by_name.remove(&self.name)).flatten();
         drop(leases);
-        if let Some(entry) = entry {
-            entry.committed.release(chain);
-        }
+        drop(entry);
+    }
+}
+
+/// # Reading
+///
+/// As a [`Cursor`] does.
+impl<R: Record + ?Sized> Lease<R> {
+    /// See [`Cursor::peek`].
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`].
+    pub fn peek<U>(
+        &mut self,
+        limit: Limit,
+        f: impl FnOnce(&Batch<'_, R>) -> U,
+    ) -> Result<Option<U>, ReadError> {
+        self.cursor.peek(limit, f)
+    }
+
+    /// See [`Cursor::advance`].
+    ///
+    /// # Panics
+    ///
+    /// If the last peek showed fewer records.
+    pub fn advance(&mut self, records: usize) {
+        self.cursor.advance(records);
+    }
+
+    /// See [`Cursor::try_next`].
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`].
+    pub fn try_next<U>(
+        &mut self,
+        f: impl FnOnce(&Batch<'_, R>) -> U,
+    ) -> Result<Option<U>, ReadError> {
+        self.cursor.try_next(f)
+    }
+
+    /// See [`Cursor::next_blocking`].
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`].
+    pub fn next_blocking<U>(&mut self, f: impl FnOnce(&Batch<'_, R>) -> U) -> Result<U, ReadError> {
+        self.cursor.next_blocking(f)
+    }
+
+    /// See [`Cursor::next_deadline`].
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`].
+    pub fn next_deadline<U>(
+        &mut self,
+        deadline: Instant,
+        f: impl FnOnce(&Batch<'_, R>) -> U,
+    ) -> Result<Option<U>, ReadError> {
+        self.cursor.next_deadline(deadline, f)
+    }
+
+    /// See [`Cursor::next`].
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`].
+    pub fn next<U, F>(&mut self, f: F) -> Next<'_, R, F>
+    where
+        F: FnOnce(&Batch<'_, R>) -> U,
+    {
+        self.cursor.next(f)
+    }
+
+    /// See [`Cursor::poll_ready`].
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.cursor.poll_ready(cx)
+    }
+
+    /// See [`Cursor::stop_waiting`].
+    pub fn stop_waiting(&mut self) {
+        self.cursor.stop_waiting();
+    }
+
+    /// See [`Cursor::seek`]. What is committed stays.
+    ///
+    /// # Errors
+    ///
+    /// [`SubscribeError`]; the lease then goes on reading where it was.
+    pub fn seek(&mut self, start: Start) -> Result<(), SubscribeError> {
+        self.cursor.seek(start)
     }
 }
 
@@ -284,24 +515,20 @@ impl<R: Record + ?Sized> Deref for Lease<R> {
     }
 }
 
-impl<R: Record + ?Sized> DerefMut for Lease<R> {
-    fn deref_mut(&mut self) -> &mut Cursor<R> {
-        &mut self.cursor
-    }
-}
-
 impl<R: Record + ?Sized> Drop for Lease<R> {
     fn drop(&mut self) {
         let chain = &self.chain;
         let now = Instant::now();
-        if let Some(entry) = chain.lock_leases().by_name.get_mut(&self.name)
-            && entry.is_held_by(self.holder)
-        {
+        let mut leases = chain.lock_leases();
+        if let Some(entry) = leases.entry_held_by(&self.name, self.holder) {
             // A time too long to be counted is as good as a century.
             let century = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-            entry.hold = Hold::Nobody { until: now + entry.ttl.min(century) };
+            let until = now + entry.ttl.min(century);
+            entry.hold = Hold::Nobody { until };
+            chain.next_expiry.lower(until);
         }
-        chain.expire_leases(now);
+        drop(leases);
+        chain.expire_leases(now, ALL);
     }
 }
 

@@ -17,11 +17,13 @@ use crate::sync::Ordering;
 impl<R: Record + ?Sized> Chain<R> {
     /// Memory of live and of unlinked segments, if `last` is the last one.
     fn in_use(&self, last: &Segment<R>) -> u64 {
-        // Acquire: see `take_back`.
-        last.memory_before + last.memory - self.released.load(Ordering::Acquire)
+        let linked = last.memory_before + last.memory;
+        // Acquire: see `take_back`. Saturating: if `last` is the last one no more, those that came after it may have
+        // been given back by now. Then nothing is linked after it, and the figure does not matter.
+        linked.saturating_sub(self.released.load(Ordering::Acquire))
     }
 
-    /// A segment to be linked behind `last`, within the limits.
+    /// A segment to be linked after `last`, within the limits.
     ///
     /// Memory in use is computed from the chain itself, so appenders that race for the same link do
     /// not count each other's candidates, and whoever wins has kept the limit. Each loser holds one
@@ -94,14 +96,20 @@ impl<R: Record + ?Sized> Chain<R> {
         })
     }
 
+    /// Frees a segment that was not linked, or that lay in the pool.
     pub(super) fn free(&self, segment: Box<Segment<R>>) {
+        self.deallocate(segment);
+        if self.config.limit().is_some() {
+            self.room.notify();
+        }
+    }
+
+    /// The caller notifies `room`, once the books are right: that calls wakers, which may not return.
+    fn deallocate(&self, segment: Box<Segment<R>>) {
         let memory = segment.memory;
         drop(segment);
         if let Some(budget) = &self.config.budget {
             budget.give_back(memory);
-        }
-        if self.config.limit().is_some() {
-            self.room.notify();
         }
     }
 
@@ -126,7 +134,7 @@ impl<R: Record + ?Sized> Chain<R> {
         let pooled = left.is_none();
         if let Some(segment) = left {
             // Freed before the books say so.
-            self.free(segment);
+            self.deallocate(segment);
         }
         // Release, and after the pool has it: who sees the memory released sees it pooled.
         self.released.fetch_add(memory, Ordering::Release);
@@ -134,8 +142,9 @@ impl<R: Record + ?Sized> Chain<R> {
         // Release: a publisher that sees nothing unlinked sees the memory released, and lets go of
         // nothing for want of it.
         self.unlinked.fetch_sub(1, Ordering::Release);
-        self.observed().tell(Event::Reclaimed { segment: number, bytes: memory, pooled });
+        // Before the observer is told, which may not return.
         self.room.notify();
+        self.observed().tell(Event::Reclaimed { segment: number, bytes: memory, pooled });
     }
 
     fn pooled_memory(&self) -> u64 {

@@ -1,11 +1,12 @@
 //! The log: appending, subscribing, collecting. No runtime, no I/O, and all of the crate's unsafe
-//! code (with the barrier in `sync`).
+//! code, with `sync`.
 //!
 //! From the bottom up: `segment` is one arena of records; `chain` links segments, `memory` is where
 //! they come from and `collect` where they go; `position` is a pinned place in the chain; `wait` puts
 //! readers and publishers to sleep and wakes them; `cursor`, `lease` and `publisher` are what users
 //! hold. `docs/collection.md` tells how a segment lives and dies.
 
+mod announce;
 mod append;
 mod arena;
 mod batch;
@@ -13,6 +14,7 @@ mod builder;
 mod chain;
 mod collect;
 mod config;
+mod cover;
 mod cursor;
 mod error;
 mod layout;
@@ -21,20 +23,26 @@ mod memory;
 mod observer;
 mod pace;
 mod picture;
+mod pin;
 mod pool;
 mod position;
 mod publisher;
+mod reclaim;
 mod record;
 mod retention;
+mod room;
 mod segment;
+mod source;
 mod start;
 mod stats;
 mod stream;
 mod wait;
-#[allow(dead_code, reason = "the HTTP door alone watches, and may be left out")]
+#[allow(dead_code, reason = "the HTTP API alone watches, and may be left out")]
 mod watch;
+mod weak;
 
 use std::marker::PhantomData;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 
 pub use append::Appender;
 pub use batch::{Batch, Limit};
@@ -47,19 +55,21 @@ pub use lease::{Lease, LeaseInfo, LeaseOptions};
 pub use observer::{Event, Observer};
 pub use picture::{Block, Picture};
 pub use publisher::Publisher;
-pub use record::{Packed, PackedError, Record};
+pub use record::Record;
 pub use retention::{Budget, Overflow, Retention};
-pub use start::Start;
+pub use source::{AppendBatch, Copies, Packed, PackedError};
+pub use start::{Position, Start};
 pub use stats::{Slowest, Stats};
 pub use stream::Records;
 #[allow(unused_imports, reason = "as above")]
 pub(crate) use watch::Watch;
+pub use weak::WeakLog;
 
 use crate::sync::time::{Duration, Instant};
 use crate::sync::{Arc, Ordering};
 use chain::Chain;
-use collect::PATIENCE;
-use position::Position;
+use collect::ALL;
+use position::PinnedPosition;
 
 /// Marks a [`Log`] to which everybody who has it may append.
 #[derive(Debug)]
@@ -86,9 +96,18 @@ pub enum Exclusive {}
 /// rule have passed it: not at some later event. A log without any cursor keeps the open segment.
 /// [`Stats`] shows what there is and who holds it back, `docs/collection.md` states the bound.
 ///
+/// Beside its segments a log owns less than 4 KiB, whatever threads use it. Each thread that uses logs has 256 bytes in
+/// a table of the process, for all of them together.
+///
+/// # What records, observers and wakers may do
+///
 /// Records are dropped by whoever lets go of them last, which may be a publisher, a reader, or a
-/// call for the statistics. A panic in a record's `Drop` is reported by the panic hook and goes no
-/// further.
+/// call for the statistics. Their destructors may use this log or others. A panic in one is reported by the panic hook
+/// and goes no further, also when several do; one that never returns keeps its own segment. The same holds for
+/// observers and wakers: no lock is held while any of them runs.
+///
+/// Do not block in them for what only another call on the same thread can bring: an append that waits for room inside a
+/// destructor waits for memory that this very destructor holds on to.
 ///
 /// # Records with memory of their own
 ///
@@ -116,12 +135,22 @@ pub struct Log<R: Record + ?Sized, P = Shared> {
 }
 
 impl<R: Record + ?Sized> Log<R> {
+    /// A log with default settings: nothing is kept for those who come later, and there is no memory limit. See
+    /// [`builder`](Self::builder) for everything else.
+    ///
+    /// # Panics
+    ///
+    /// If 64 records do not fit the address space.
+    pub fn new() -> Self {
+        Self::builder().build().unwrap_or_else(|error| panic!("{error}"))
+    }
+
     /// Begins to build a log.
     pub fn builder() -> Builder<R> {
         Builder::new()
     }
 
-    /// Closes the log: no append succeeds any more, and cursors see the end behind the last record.
+    /// Closes the log: no append succeeds any more, and cursors see the end after the last record.
     /// Closing twice does nothing.
     pub fn close(&self) {
         self.chain.close();
@@ -129,22 +158,22 @@ impl<R: Record + ?Sized> Log<R> {
 }
 
 impl<R: Record + ?Sized, P> Log<R, P> {
-    fn new(chain: Arc<Chain<R>>) -> Self {
+    fn of(chain: Arc<Chain<R>>) -> Self {
         chain.publishers.fetch_add(1, Ordering::Relaxed);
         Log { chain, publishing: PhantomData }
     }
 
-    /// A cursor at `start`. It holds back what lies behind it until it reads on or is dropped.
+    /// A cursor at `start`. It holds back what lies after it until it reads on or is dropped.
     ///
-    /// Costs a guard; starts other than the earliest and the next also a walk over the segments in
-    /// between.
+    /// Starts other than the earliest and the next cost a walk over the segments in between.
     ///
     /// # Errors
     ///
     /// [`SubscribeError`] when the start was collected, lies in the future, or belongs to another
     /// epoch. It carries the facts; nothing is skipped silently.
     pub fn subscribe(&self, start: Start) -> Result<Cursor<R>, SubscribeError> {
-        let position = Position::attach(&self.chain, start)?;
+        // SAFETY: the cursor keeps the chain, and drops the position first.
+        let position = unsafe { PinnedPosition::attach(&self.chain, start)? };
         Ok(Cursor::new(self.chain.clone(), position, None))
     }
 
@@ -191,10 +220,16 @@ impl<R: Record + ?Sized, P> Log<R, P> {
         self.chain.next_offset()
     }
 
-    /// What the clock says by which append times are kept, in nanoseconds since the Unix epoch: the
-    /// wall clock when the log was made, plus what has passed since. It never goes back.
+    /// What the clock says by which append times are kept, in nanoseconds since the Unix epoch: the wall clock, which
+    /// can be set while the log is there.
     pub fn clock_nanos(&self) -> u64 {
         self.chain.clock.now()
+    }
+
+    /// How many cursors there are, those of held leases included. Costs one load.
+    pub fn subscribers(&self) -> usize {
+        // Relaxed: statistics.
+        self.chain.cursors.load(Ordering::Relaxed)
     }
 
     /// Whether the log is closed.
@@ -210,8 +245,7 @@ impl<R: Record + ?Sized, P> Log<R, P> {
     /// What the chain of segments looks like, in at most `most` blocks (3 are the fewest): where a log
     /// has more segments, neighbours share one.
     ///
-    /// Costs a guard and a look at up to 4,096 segments; no lock, and nothing that a publisher or a
-    /// reader waits for.
+    /// Costs a look at up to 4,096 segments; no lock, and nothing that a publisher or a reader waits for.
     ///
     /// ```
     /// use psa::{Log, Start};
@@ -236,28 +270,45 @@ impl<R: Record + ?Sized, P> Log<R, P> {
     /// [`Retention::Age`] no longer keeps. Returns how long until there is more to do, `None` if
     /// nothing is pending.
     ///
-    /// An idle log has no event on which this could happen by itself, and the library starts no
-    /// threads: a program that uses leases or retention by age, or whose tasks append to a log that
-    /// evicts, calls this when the returned time has passed, and at least once in a while.
+    /// An idle log has no event on which this could happen by itself, and the library has no thread for it: a program
+    /// that uses leases or retention by age calls this when the returned time has passed, and one whose log evicts once
+    /// in a while, to collect at once what an eviction left to those who come after it. (The one thread that the library
+    /// starts, `psa-rescue`, sees to it that everybody who waits is woken.)
     pub fn maintain(&self) -> Option<Duration> {
         let now = Instant::now();
-        self.chain.expire_leases(now);
-        let guard = self.chain.enter();
-        self.chain.collect(&guard);
-        drop(guard);
-        let waiting = self.chain.has_unlinked_at_limit().then(|| {
-            // Tasks that wait for memory have nobody else to wake them when their patience ends.
-            self.chain.room.notify();
-            PATIENCE
-        });
+        self.chain.expire_leases(now, ALL);
+        self.chain.collect(ALL);
         let lease = self.chain.next_lease_expiry(now);
-        lease.into_iter().chain(self.chain.next_expiry_by_age()).chain(waiting).min()
+        lease.into_iter().chain(self.chain.next_expiry_by_age()).min()
+    }
+}
+
+// What a panic interrupts is never half done: an append is there or not, a reader whose closure panics has not moved,
+// records' destructors, observers and wakers are contained. So everything can be used on after a panic was caught, and
+// none of it is for the compiler to see, since there are atomics and pointers inside.
+impl<R: Record + ?Sized, P> UnwindSafe for Log<R, P> {}
+impl<R: Record + ?Sized, P> RefUnwindSafe for Log<R, P> {}
+impl<R: Record + ?Sized> UnwindSafe for Cursor<R> {}
+impl<R: Record + ?Sized> RefUnwindSafe for Cursor<R> {}
+impl<R: Record + ?Sized> UnwindSafe for Lease<R> {}
+impl<R: Record + ?Sized> RefUnwindSafe for Lease<R> {}
+impl<R: Record + ?Sized> UnwindSafe for Publisher<R> {}
+impl<R: Record + ?Sized> RefUnwindSafe for Publisher<R> {}
+impl UnwindSafe for Appender {}
+impl RefUnwindSafe for Appender {}
+impl UnwindSafe for Budget {}
+impl RefUnwindSafe for Budget {}
+
+/// As [`Log::new`].
+impl<R: Record + ?Sized> Default for Log<R> {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
 impl<R: Record + ?Sized, P> Clone for Log<R, P> {
     fn clone(&self) -> Self {
-        Self::new(self.chain.clone())
+        Self::of(self.chain.clone())
     }
 }
 

@@ -9,9 +9,9 @@ use crate::sync::{Arc, contain};
 
 /// Is told what happens to a log's segments; see [`Builder::observer`](super::Builder::observer).
 ///
-/// Called by whichever thread does it, in the middle of it: be quick, and do not use the log from
-/// here. Two threads' events may arrive in another order than they happened; those of one thread
-/// arrive in order. A panic is reported by the panic hook and goes no further.
+/// Called by whichever thread does it, in the middle of it, so be quick. No lock is held: an observer may use the log,
+/// and is told of what it does there. Two threads' events may arrive in another order than they happened; those of one
+/// thread arrive in order. A panic is reported by the panic hook and goes no further.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -86,7 +86,7 @@ pub enum Event {
         /// How many were evicted from it.
         evicted: u32,
     },
-    /// It is off the chain, and retired: reclaimed as soon as no guard can see it.
+    /// It is off the chain: reclaimed as soon as nobody looks at it any more.
     Unlinked {
         /// Which segment.
         segment: u64,

@@ -3,17 +3,17 @@
 //!
 //! # What it costs
 //!
-//! A guard and a walk of loads, no lock and no store, so that neither publishers nor readers notice.
-//! It begins at the head and goes over at most [`WALKED`] segments: the guard holds back what is
-//! unlinked meanwhile, and must be short also where a log keeps a million of them. What lies behind
-//! is told as one block, from what the last segment knows of all before it.
+//! A walk of loads, no lock, and a store for each segment in a word of this thread's own, so that neither publishers
+//! nor readers notice. It begins at the head and goes over at most [`WALKED`] segments, also where a log keeps a
+//! million of them. What lies after that is told as one block, from what the last segment knows of all before it.
 //!
 //! # Where the cursors are
 //!
 //! A log does not know the offsets of its cursors: each is its owner's, and moves without telling
 //! anybody. What it does know, and what the collection goes by, is in which segment each one stands.
 
-use super::chain::{After, Chain};
+use super::chain::Chain;
+use super::cover::{Cover, Gone};
 use super::record::Record;
 use super::segment::Segment;
 
@@ -47,7 +47,7 @@ pub struct Block {
     pub segments: u64,
     /// Offset of the first record.
     pub first_offset: u64,
-    /// Offset behind the last record.
+    /// Offset after the last record.
     pub next_offset: u64,
     /// Payload in bytes.
     pub payload_bytes: u64,
@@ -118,17 +118,27 @@ fn fold(first: u64, last: u64, most: u64) -> u64 {
 
 impl<R: Record + ?Sized> Chain<R> {
     pub(super) fn picture(&self, most: usize) -> Picture {
-        let guard = self.enter();
-        let mut at = self.head(&guard);
-        let last = self.last(&guard);
-        // The head that was loaded first cannot lie behind the last segment. One block more than asked
-        // for would be the rest that is not looked into.
+        // One block more than asked for would be the rest that is not looked into.
         let most = (most as u64).max(3) - 1;
-        let walked_to = last.number.min(at.number.saturating_add(WALKED - 1));
+        let mut walked = WALKED;
+        loop {
+            if let Ok(picture) = self.try_picture(most, walked) {
+                return picture;
+            }
+            // The head has overtaken the walk. A shorter one has a better chance.
+            walked = (walked / 2).max(1);
+        }
+    }
+
+    fn try_picture(&self, most: u64, walked: u64) -> Result<Picture, Gone> {
+        let mut at = Cover::head(self);
+        let last = self.last();
+        // The head that was loaded first cannot lie after the last segment.
+        let walked_to = last.number.min(at.number.saturating_add(walked - 1));
         let fold = fold(at.number, walked_to, most);
         let mut blocks: Vec<Block> = Vec::new();
         loop {
-            let block = Block::of(at);
+            let block = Block::of(&at);
             match blocks.last_mut() {
                 Some(before) if before.segment / fold == at.number / fold => before.join(block),
                 _ => blocks.push(block),
@@ -136,14 +146,14 @@ impl<R: Record + ?Sized> Chain<R> {
             if at.number >= last.number {
                 break;
             }
-            let After::Segment(next) = self.after(at) else { break };
+            let Some(next) = at.next()? else { break };
             if next.number > walked_to {
-                blocks.push(Block::between(next, last));
+                blocks.push(Block::between(&next, &last));
                 break;
             }
             at = next;
         }
-        Picture { epoch: self.epoch, fold, blocks }
+        Ok(Picture { epoch: self.epoch, fold, blocks })
     }
 }
 

@@ -1,45 +1,32 @@
-//! A position: where a cursor or a lease stands, and the pin that goes with it.
+//! A position: where a cursor or a lease stands.
 //!
-//! A position always pins the segment that it stands in, from the moment it is attached until it is
-//! released, and moves on by pinning the next segment before it unpins the old one. It can therefore
-//! never be overtaken by the collector; only eviction breaks a pin. Which of the two worlds a log
-//! lives in is fixed when it is built:
+//! A position pins the segment that it stands in, from the moment it is attached until it is dropped, and moves on
+//! by pinning the next segment before it unpins the old one. It can therefore never be overtaken by the collector;
+//! only eviction breaks a pin. Which of the two worlds a log lives in is fixed when it is built:
 //!
-//! - *Nothing evicts*: the pinned segment cannot go, and is read without any guard.
-//! - *Evict*: each look begins a guard and compares the segment's number with the head's. If it is
-//!   lower, the segment is gone (it may not even be touched), and the position goes on from the head.
+//! - *Nothing evicts*: the pinned segment cannot go, and is read as it is.
+//! - *Evict*: each look covers the segment, which fails if it has gone. Then the position goes on from the head.
 
 use std::convert::Infallible;
-use std::ptr;
 
 use super::batch::{Batch, Limit};
 use super::chain::{After, Chain};
+use super::cover::{Cover, Gone};
 use super::error::{Lagged, SubscribeError};
-use super::observer::Event;
+use super::pin::Pin;
 use super::record::Record;
 use super::segment::Segment;
 use super::start::Start;
-use crate::sync::reclaim::ReadGuard;
 use crate::sync::time::SystemTime;
 
-/// See the module documentation. Whoever owns it [`release`](Self::release)s it once, at
-/// the end, unless its chain goes too.
-pub(super) struct Position<R: Record + ?Sized> {
-    segment: *const Segment<R>,
-    number: u64,
-    base: u64,
+/// See the module documentation. Its owner keeps the chain alive longer than the position.
+pub(super) struct PinnedPosition<R: Record + ?Sized> {
+    pin: Pin<R>,
     /// The record that will be read next.
-    pub(super) offset: u64,
-    /// What was missed by eviction and has not been reported yet. The offset lies behind it.
-    pub(super) missed: Option<Lagged>,
+    offset: u64,
+    /// What was missed by eviction and has not been reported yet. It ends at the offset.
+    missed: Option<Lagged>,
 }
-
-// SAFETY: a position is a pin (a count in the segment, good from any thread) and some numbers. What
-// it leads to are records, which may be read (`R: Sync`) and dropped (`R: Send`) from any thread;
-// `Record` asks for both.
-unsafe impl<R: Record + ?Sized> Send for Position<R> {}
-// SAFETY: shared access reads the numbers alone, or takes a guard and reads atomics.
-unsafe impl<R: Record + ?Sized> Sync for Position<R> {}
 
 /// Why a look showed no records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,309 +35,386 @@ pub(super) enum Nothing {
     Yet,
     /// There will be none.
     Ever,
-    /// Records were missed by eviction. Said again and again until `missed` is taken.
+    /// Records were missed by eviction. Said again and again until it is [told](PinnedPosition::told).
     Lagged(Lagged),
 }
 
-impl<R: Record + ?Sized> Position<R> {
+impl<R: Record + ?Sized> PinnedPosition<R> {
     /// Pins where `start` says.
-    pub(super) fn attach(chain: &Chain<R>, start: Start) -> Result<Self, SubscribeError> {
-        let guard = chain.enter();
-        match start {
-            Start::Earliest => Ok(Self::at_head(chain, &guard)),
-            Start::Next => Ok(Self::at_end(chain, &guard)),
-            Start::At(offset) => Self::at(chain, offset, &guard),
-            Start::After { epoch, offset } => {
-                if epoch != chain.epoch {
-                    return Err(SubscribeError::WrongEpoch {
-                        asked: epoch,
-                        epoch: chain.epoch,
-                        first: chain.first_offset(),
-                        next: chain.last(&guard).end_offset(),
-                    });
+    ///
+    /// # Safety
+    ///
+    /// The caller keeps the chain alive as long as the position.
+    pub(super) unsafe fn attach(chain: &Chain<R>, start: Start) -> Result<Self, SubscribeError> {
+        // SAFETY: the caller's promise, in all of them.
+        unsafe {
+            match start {
+                Start::Earliest => Ok(Self::at_head(chain)),
+                Start::Next => Ok(Self::at_end(chain)),
+                Start::At(offset) => Self::at(chain, offset),
+                Start::After { epoch, offset } => {
+                    // The last offset of all has no successor; saturated, it lies in the future too.
+                    Self::resume(chain, epoch, offset.saturating_add(1))
                 }
-                // The last offset of all has no successor; saturated, it lies in the future too.
-                Self::at(chain, offset.saturating_add(1), &guard)
-            }
-            Start::Last(records) => Ok(Self::last(chain, records, &guard)),
-            Start::Since(time) => Ok(Self::since(chain, time, &guard)),
-        }
-    }
-
-    /// Comes to stand in `segment`, unless it is closed.
-    fn pin(chain: &Chain<R>, segment: &Segment<R>) -> bool {
-        let Some(pins) = segment.pin() else { return false };
-        chain.observed().tell(Event::Pinned { segment: segment.number, pins });
-        true
-    }
-
-    fn standing(segment: &Segment<R>, offset: u64) -> Self {
-        Position {
-            segment: ptr::from_ref(segment),
-            number: segment.number,
-            base: segment.base,
-            offset,
-            missed: None,
-        }
-    }
-
-    fn at_head(chain: &Chain<R>, guard: &ReadGuard<'_>) -> Self {
-        let mut segment = chain.head(guard);
-        // A closed head is being unlinked by somebody. There is no need to wait for that: what
-        // follows is the head as good as already, and the last segment is never closed.
-        while !Self::pin(chain, segment) {
-            match chain.after(segment) {
-                After::Segment(next) => segment = next,
-                // It was the last one when it was not closed yet: look again from the front.
-                After::Open | After::End => segment = chain.head(guard),
+                Start::Resume(position) => Self::resume(chain, position.epoch, position.next),
+                Start::Last(records) => Ok(Self::last(chain, records)),
+                Start::Since(time) => Ok(Self::since(chain, time)),
             }
         }
-        Self::standing(segment, segment.base)
     }
 
-    fn at_end(chain: &Chain<R>, guard: &ReadGuard<'_>) -> Self {
+    fn new(pin: Pin<R>, offset: u64) -> Self {
+        PinnedPosition { pin, offset, missed: None }
+    }
+
+    // The functions below are unsafe as `attach` is.
+
+    unsafe fn at_head(chain: &Chain<R>) -> Self {
+        // SAFETY: the caller's promise.
+        let pin = unsafe { Pin::on_head(chain) };
+        let base = pin.base();
+        Self::new(pin, base)
+    }
+
+    unsafe fn at_end(chain: &Chain<R>) -> Self {
         loop {
-            let last = chain.last(guard);
+            let last = chain.last();
             // Refused only if it is the last one no more.
-            if Self::pin(chain, last) {
-                // Read after the pin: every append that begins after this call lies behind it.
-                return Self::standing(last, last.end_offset());
+            // SAFETY: the caller's promise.
+            if let Some(pin) = unsafe { Pin::on(chain, &last) } {
+                // Read after the pin: every append that begins after this call lies after it.
+                return Self::new(pin, last.end_offset());
             }
         }
     }
 
-    fn at(chain: &Chain<R>, offset: u64, guard: &ReadGuard<'_>) -> Result<Self, SubscribeError> {
-        Self::find(chain, guard, |head| {
+    unsafe fn resume(chain: &Chain<R>, epoch: u64, next: u64) -> Result<Self, SubscribeError> {
+        if epoch != chain.epoch {
+            return Err(SubscribeError::WrongEpoch {
+                asked: epoch,
+                epoch: chain.epoch,
+                first: chain.first_offset(),
+                next: chain.next_offset(),
+            });
+        }
+        // SAFETY: the caller's promise.
+        unsafe { Self::at(chain, next) }
+    }
+
+    unsafe fn at<'c>(chain: &'c Chain<R>, offset: u64) -> Result<Self, SubscribeError> {
+        let search = |head: Cover<'c, R>| {
             let epoch = chain.epoch;
             if offset < head.base {
-                return Err(SubscribeError::Collected { asked: offset, first: head.base, epoch });
+                let first = head.base;
+                return Ok(Err(SubscribeError::Collected { asked: offset, first, epoch }));
             }
-            let segment = Self::walk(chain, head, |next| offset >= next.base);
+            let segment = Self::walk(head, |next| offset >= next.base)?;
             let next = segment.end_offset();
             if offset > next {
-                return Err(SubscribeError::Future { asked: offset, next, epoch });
+                return Ok(Err(SubscribeError::Future { asked: offset, next, epoch }));
             }
-            Ok((segment, offset))
-        })
+            Ok(Ok((segment, offset)))
+        };
+        // SAFETY: the caller's promise.
+        unsafe { Self::find(chain, search) }
     }
 
-    fn last(chain: &Chain<R>, records: u64, guard: &ReadGuard<'_>) -> Self {
-        let found = Self::find(chain, guard, |head| {
-            let end = chain.last(guard).end_offset();
-            let offset = end.saturating_sub(records).max(head.base);
-            Ok((Self::walk(chain, head, |next| offset >= next.base), offset))
-        });
+    unsafe fn last<'c>(chain: &'c Chain<R>, records: u64) -> Self {
+        let search = |head: Cover<'c, R>| {
+            let offset = chain.next_offset().saturating_sub(records).max(head.base);
+            let segment = Self::walk(head, |next| offset >= next.base)?;
+            Ok(Ok((segment, offset)))
+        };
+        // SAFETY: the caller's promise.
+        let found = unsafe { Self::find(chain, search) };
         found.unwrap_or_else(|never: Infallible| match never {})
     }
 
-    fn since(chain: &Chain<R>, time: SystemTime, guard: &ReadGuard<'_>) -> Self {
+    unsafe fn since<'c>(chain: &'c Chain<R>, time: SystemTime) -> Self {
         let time = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let found = Self::find(chain, guard, |head| {
+        let search = |head: Cover<'c, R>| {
             // What lies before a segment was appended before it was linked.
-            let segment = Self::walk(chain, head, |next| next.linked_at < time);
+            let segment = Self::walk(head, |next| next.linked_at < time)?;
             let first = segment.first_since(time, segment.word().records());
-            Ok((segment, segment.base + u64::from(first)))
-        });
+            let offset = segment.base + u64::from(first);
+            Ok(Ok((segment, offset)))
+        };
+        // SAFETY: the caller's promise.
+        let found = unsafe { Self::find(chain, search) };
         found.unwrap_or_else(|never: Infallible| match never {})
     }
 
     /// The last segment from `from` on that is reached over segments that are `wanted`.
-    fn walk<'g>(
-        chain: &Chain<R>,
-        from: &'g Segment<R>,
+    fn walk<'c>(
+        from: Cover<'c, R>,
         wanted: impl Fn(&Segment<R>) -> bool,
-    ) -> &'g Segment<R> {
+    ) -> Result<Cover<'c, R>, Gone> {
         let mut segment = from;
-        while let After::Segment(next) = chain.after(segment)
-            && wanted(next)
+        while let Some(next) = segment.next()?
+            && wanted(&next)
         {
             segment = next;
         }
-        segment
+        Ok(segment)
     }
 
     /// A position where `search` says, given the head. While it searches, the head is pinned, so
-    /// nothing behind it can go, but by eviction: then it searches again.
-    fn find<'g, E>(
-        chain: &'g Chain<R>,
-        guard: &'g ReadGuard<'_>,
-        mut search: impl FnMut(&'g Segment<R>) -> Result<(&'g Segment<R>, u64), E>,
+    /// nothing after it can go, but by eviction: then it searches again.
+    unsafe fn find<'c, E>(
+        chain: &'c Chain<R>,
+        mut search: impl FnMut(Cover<'c, R>) -> Result<Result<(Cover<'c, R>, u64), E>, Gone>,
     ) -> Result<Self, E> {
         loop {
-            let head = Self::at_head(chain, guard);
-            // SAFETY: found under this guard.
-            let found = search(unsafe { &*head.segment });
-            let position = found.map(|(segment, offset)| {
-                Self::pin(chain, segment).then(|| Self::standing(segment, offset))
-            });
-            head.leave(chain, Some(guard));
-            if let Some(position) = position.transpose() {
-                return position;
+            // SAFETY: the caller's promise.
+            let head = unsafe { Pin::on_head(chain) };
+            let Some(cover) = head.cover(chain) else { continue };
+            let Ok(found) = search(cover) else { continue };
+            let (segment, offset) = found?;
+            // SAFETY: the caller's promise.
+            if let Some(pin) = unsafe { Pin::on(chain, &segment) } {
+                return Ok(Self::new(pin, offset));
             }
         }
     }
 
-    /// Shows `f` the committed run at this position, without moving.
+    /// A position at `offset`, which was kept when somebody stood there. If it has been evicted since, what was
+    /// missed is reported at the first look.
+    ///
+    /// # Safety
+    ///
+    /// As for [`attach`](Self::attach).
+    pub(super) unsafe fn at_or_later(
+        chain: &Chain<R>,
+        offset: u64,
+    ) -> Result<Self, SubscribeError> {
+        // SAFETY: the caller's promise.
+        match unsafe { Self::at(chain, offset) } {
+            Err(SubscribeError::Collected { .. }) => {
+                // SAFETY: the caller's promise.
+                let mut position = unsafe { Self::at_head(chain) };
+                position.miss_from(offset);
+                Ok(position)
+            }
+            found => found,
+        }
+    }
+
+    /// Where it stands: the next record, or the first one that was missed and not reported yet.
+    #[inline]
+    pub(super) fn place(&self) -> u64 {
+        self.missed.map_or(self.offset, |lagged| lagged.first_missed)
+    }
+
+    /// What a look said was missed has been reported.
+    pub(super) fn told(&mut self) {
+        self.missed = None;
+    }
+
+    /// Notes that everything from `first` up to the offset was missed.
+    fn miss_from(&mut self, first: u64) {
+        let missed = self.offset.saturating_sub(first);
+        self.missed = (missed > 0).then_some(Lagged { first_missed: first, missed });
+    }
+
+    /// Shows `f` the committed run at this position, without moving past it.
+    #[inline]
     pub(super) fn look<U>(
         &mut self,
         chain: &Chain<R>,
         limit: Limit,
         f: impl FnOnce(&Batch<'_, R>) -> U,
     ) -> Result<U, Nothing> {
-        let guard = chain.config.evicts().then(|| chain.enter());
+        if chain.config.evicts() {
+            return self.look_covered(chain, limit, f);
+        }
         loop {
-            if let Some(guard) = &guard {
-                self.recover(chain, guard)?;
-            }
-            // SAFETY: pinned, or, where pins can be broken, found unbroken under the guard that is
-            // held until this call returns.
-            let segment = unsafe { &*self.segment };
-            let i = (self.offset - self.base) as u32;
-            let run = segment.run(i, limit.records(), limit.slots(), chain.config.exclusive);
-            if run.records > 0 {
+            let segment = self.pin.segment(chain);
+            if let Some((i, run)) = self.run(chain, segment, limit) {
                 return Ok(f(&Batch::new(segment, i, run)));
             }
-            self.cross_if_read(chain, guard.as_ref())?;
+            let next = self.successor(chain, segment)?;
+            // SAFETY: a pinned segment's successor is not closed, so it is there.
+            self.cross(chain, unsafe { &*next });
         }
+    }
+
+    fn look_covered<U>(
+        &mut self,
+        chain: &Chain<R>,
+        limit: Limit,
+        f: impl FnOnce(&Batch<'_, R>) -> U,
+    ) -> Result<U, Nothing> {
+        loop {
+            let Some(segment) = self.pin.cover(chain) else {
+                self.recover(chain);
+                continue;
+            };
+            if let Some(missed) = self.missed {
+                return Err(Nothing::Lagged(missed));
+            }
+            if let Some((i, run)) = self.run(chain, &segment, limit) {
+                return Ok(f(&Batch::new(&segment, i, run)));
+            }
+            self.successor(chain, &segment)?;
+            self.cross_covered(chain, segment);
+        }
+    }
+
+    /// The committed run at this position: its first record's number in the segment, and what it is.
+    #[inline]
+    fn run(
+        &self,
+        chain: &Chain<R>,
+        segment: &Segment<R>,
+        limit: Limit,
+    ) -> Option<(u32, super::segment::Run)> {
+        let i = (self.offset - segment.base) as u32;
+        let run = segment.run(i, limit.records(), limit.slots(), chain.config.exclusive);
+        (run.records > 0).then_some((i, run))
     }
 
     /// Moves on by records that a look has shown, and at once across the segment's end if they were
     /// its last: then nobody asks for a record in it any more.
     pub(super) fn advance(&mut self, chain: &Chain<R>, records: u64) {
-        self.offset += records;
-        let guard = chain.config.evicts().then(|| chain.enter());
-        if guard.is_some() && self.is_evicted(chain) {
-            return;
+        let mut records = records;
+        if let Some(missed) = self.missed {
+            // They were evicted after they had been shown, and another look found that out: they were not missed.
+            let shown = records.min(missed.missed);
+            self.miss_from(missed.first_missed + shown);
+            records -= shown;
         }
-        let _ = self.cross_if_read(chain, guard.as_ref());
+        self.offset += records;
+        if chain.config.evicts() {
+            if let Some(segment) = self.pin.cover(chain)
+                && self.successor(chain, &segment).is_ok()
+            {
+                self.cross_covered(chain, segment);
+            }
+        } else if let Ok(next) = self.successor(chain, self.pin.segment(chain)) {
+            // SAFETY: as in `look`.
+            self.cross(chain, unsafe { &*next });
+        }
     }
 
-    /// Crosses into the next segment if this one is read to its end, or says what there is to wait
-    /// for. Not for a position that was evicted.
-    fn cross_if_read(
-        &mut self,
+    /// The segment to cross into, if this one is read to its end; or what there is to wait for.
+    #[inline]
+    fn successor(
+        &self,
         chain: &Chain<R>,
-        guard: Option<&ReadGuard<'_>>,
-    ) -> Result<(), Nothing> {
-        // SAFETY: as in `look`. It is no argument, because it may be freed before we return.
-        let segment = unsafe { &*self.segment };
+        segment: &Segment<R>,
+    ) -> Result<*const Segment<R>, Nothing> {
         // The successor first: once there is one, the number of records is final.
         match chain.after(segment) {
             After::Open => Err(Nothing::Yet),
             // Reserved, but not committed yet.
             _ if self.offset < segment.end_offset() => Err(Nothing::Yet),
             After::End => Err(Nothing::Ever),
-            After::Segment(next) => {
-                // A pin is refused only when both segments were evicted; then the old position
-                // stays, and is found evicted at the next look.
-                if Self::pin(chain, next) {
-                    self.step_to(next, chain, guard);
-                }
-                Ok(())
-            }
+            After::Segment(next) => Ok(next),
         }
     }
 
-    /// Whether the pin was broken. Under a guard; see [`Chain::head_number`].
-    fn is_evicted(&self, chain: &Chain<R>) -> bool {
-        self.number < chain.head_number()
-    }
-
-    /// If the position was evicted: goes on from the head. Fails while there is something missed to
-    /// report.
-    fn recover(&mut self, chain: &Chain<R>, guard: &ReadGuard<'_>) -> Result<(), Nothing> {
-        while self.is_evicted(chain) {
-            let (offset, missed) = (self.offset, self.missed);
-            *self = Self::at_head(chain, guard);
-            if self.offset > offset {
-                // Evicted again before the first loss was reported: the two are one.
-                let first_missed = missed.map_or(offset, |m| m.first_missed);
-                self.missed = Some(Lagged { first_missed, missed: self.offset - first_missed });
-                continue;
-            }
-            // It had read everything that went: it finds its place among what is left.
-            (self.offset, self.missed) = (offset, missed);
-            // SAFETY: pinned just now, under this guard.
-            while let After::Segment(next) = chain.after(unsafe { &*self.segment })
-                && offset >= next.base
-                && Self::pin(chain, next)
-            {
-                self.step_to(next, chain, Some(guard));
-            }
+    /// Moves the pin to the next segment.
+    fn cross(&mut self, chain: &Chain<R>, next: &Segment<R>) {
+        // SAFETY: the owner of `self` keeps the chain alive.
+        if let Some(pin) = unsafe { Pin::on(chain, next) } {
+            // The old one is unpinned only now.
+            self.pin = pin;
         }
-        self.missed.map_or(Ok(()), |missed| Err(Nothing::Lagged(missed)))
     }
 
-    /// Moves the pin to `next`, which is pinned already. What is read next stays, and what was missed.
-    fn step_to(&mut self, next: &Segment<R>, chain: &Chain<R>, guard: Option<&ReadGuard<'_>>) {
-        let old = Position { ..*self };
-        (self.segment, self.number, self.base) = (ptr::from_ref(next), next.number, next.base);
-        old.leave(chain, guard);
+    /// The same where pins can be broken. Does nothing if both segments were evicted: then the old position is found
+    /// evicted at the next look.
+    fn cross_covered(&mut self, chain: &Chain<R>, segment: Cover<'_, R>) {
+        let next = segment.next();
+        drop(segment);
+        let Ok(Some(next)) = next else { return };
+        // SAFETY: the owner of `self` keeps the chain alive.
+        let pin = unsafe { Pin::on(chain, &next) };
+        // No cover is left when the old pin goes: it would be in the way of what is collected then, and records'
+        // destructors run.
+        drop(next);
+        if let Some(pin) = pin {
+            self.pin = pin;
+        }
+    }
+
+    /// Goes on from the head: the position was evicted.
+    #[cold]
+    fn recover(&mut self, chain: &Chain<R>) {
+        // What was missed before and not reported yet is part of the loss.
+        let first_missed = self.place();
+        // SAFETY: the owner of `self` keeps the chain alive.
+        self.pin = unsafe { Pin::on_head(chain) };
+        self.stand_at_head(first_missed);
+    }
+
+    /// Its pin is on the head, since it was evicted.
+    fn stand_at_head(&mut self, first_missed: u64) {
+        // It stood in what went, or at its end: not after the head.
+        debug_assert!(self.offset <= self.pin.base());
+        self.offset = self.pin.base();
+        self.miss_from(first_missed);
     }
 
     /// Moves to where `start` says; stays where it is if that is impossible.
     pub(super) fn seek(&mut self, chain: &Chain<R>, start: Start) -> Result<(), SubscribeError> {
-        let new = Self::attach(chain, start)?;
-        let old = std::mem::replace(self, new);
-        old.release(chain);
+        // SAFETY: the owner of `self` keeps the chain alive.
+        *self = unsafe { Self::attach(chain, start)? };
         Ok(())
-    }
-
-    /// A position further on, for records that this one has no more use for: at `offset`, which
-    /// lies at or behind it. The caller puts it in this one's place and releases this one.
-    pub(super) fn ahead(&self, chain: &Chain<R>, offset: u64) -> Self {
-        let guard = chain.enter();
-        // An offset that is gone can only have been evicted: then the new position is as broken as
-        // this one, and tells so when it is read.
-        Self::at(chain, offset, &guard).unwrap_or(Position { offset, ..*self })
-    }
-
-    /// Another position at the same place; a broken one if this one was evicted.
-    pub(super) fn duplicate(&self, chain: &Chain<R>) -> Self {
-        self.ahead(chain, self.offset)
     }
 
     /// Records and slots between this position and the end of the log.
     pub(super) fn lag(&self, chain: &Chain<R>) -> (u64, u64) {
-        let guard = chain.enter();
-        let last = chain.last(&guard);
-        let word = last.word();
-        let records = (last.base + u64::from(word.records())).saturating_sub(self.offset);
-        let end = last.slots_before + u64::from(word.slots());
-        let here = if chain.config.evicts() && self.is_evicted(chain) {
-            chain.head(&guard).slots_before
-        } else {
-            // SAFETY: as in `look`.
-            let segment = unsafe { &*self.segment };
-            let i = self.offset.saturating_sub(self.base) as u32;
+        let (records, end) = {
+            let last = chain.last();
+            let word = last.word();
+            let records = (last.base + u64::from(word.records())).saturating_sub(self.offset);
+            (records, last.slots_before + u64::from(word.slots()))
+        };
+        let start_in = |segment: &Segment<R>| {
+            let i = self.offset.saturating_sub(segment.base) as u32;
             segment.slots_before + u64::from(segment.start_at_least(i))
+        };
+        let here = if !chain.config.evicts() {
+            start_in(self.pin.segment(chain))
+        } else if let Some(segment) = self.pin.cover(chain) {
+            start_in(&segment)
+        } else {
+            Cover::head(chain).slots_before
         };
         (records, end.saturating_sub(here))
     }
 
-    /// Gives up the pin.
-    pub(super) fn release(&self, chain: &Chain<R>) {
-        if !chain.config.evicts() {
-            return self.leave(chain, None);
-        }
-        let guard = chain.enter();
-        if !self.is_evicted(chain) {
-            self.leave(chain, Some(&guard));
-        }
+    /// Forgets its pin. For a chain that is being dropped, segments and all.
+    pub(super) fn forget(self) {
+        self.pin.forget();
     }
 
-    /// Unpins the segment, which is known to be there, and collects if that was the last pin.
-    fn leave(&self, chain: &Chain<R>, guard: Option<&ReadGuard<'_>>) {
-        // SAFETY: our pin, or the caller's guard, keeps the segment up to this very operation.
-        let left = unsafe { Segment::unpin(self.segment) };
-        let pins = left & !Segment::<R>::CLOSED;
-        chain.observed().tell(Event::Unpinned { segment: self.number, pins });
-        if left == 0 {
-            match guard {
-                Some(guard) => chain.collect(guard),
-                None => chain.collect(&chain.enter()),
-            }
+    /// Another position at the same place. What was missed is reported by both.
+    pub(super) fn duplicate(&self, chain: &Chain<R>) -> Self {
+        if !chain.config.evicts() {
+            // SAFETY: the owner of `self` keeps the chain alive, and so will the new one.
+            let pin = unsafe { Pin::on(chain, self.pin.segment(chain)) };
+            let pin = pin.unwrap_or_else(|| unreachable!("a pinned segment is not closed"));
+            return PinnedPosition { pin, ..*self };
         }
+        if let Some(segment) = self.pin.cover(chain)
+            // SAFETY: as above.
+            && let Some(pin) = unsafe { Pin::on(chain, &segment) }
+        {
+            return PinnedPosition { pin, ..*self };
+        }
+        // Evicted.
+        // SAFETY: as above.
+        let pin = unsafe { Pin::on_head(chain) };
+        let mut position = PinnedPosition { pin, ..*self };
+        position.stand_at_head(self.place());
+        position
+    }
+
+    /// Gives up its pin, and collects at most so many segments if it was the last one.
+    pub(super) fn release(self, most: usize) {
+        self.pin.release(most);
     }
 }

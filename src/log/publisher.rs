@@ -3,18 +3,19 @@
 use std::ops::Range;
 
 use super::append::{self, RoomWait};
-use super::chain::{After, Chain};
+use super::chain::Chain;
 use super::error::{AppendError, Refused};
 use super::layout::Word;
-use super::record::{Copied, One, Packed, Record, Slices, Source, Values};
+use super::record::Record;
 use super::segment::Segment;
+use super::source::{AppendBatch, One, Source};
 use crate::sync::{Arc, Ordering};
 
 /// The only publisher of an exclusive log; see
 /// [`Builder::build_exclusive`](super::Builder::build_exclusive).
 ///
 /// It owns the right to append, so an append is: write the payload, store one word. No locked
-/// instruction, no guard, no fence. That there is only one is the type's doing: it cannot be
+/// instruction, no announcement, no fence. That there is only one is the type's doing: it cannot be
 /// cloned, and appending takes `&mut self`. It can be sent to another thread.
 ///
 /// Dropping it closes the log: no record can come any more.
@@ -37,7 +38,7 @@ use crate::sync::{Arc, Ordering};
 pub struct Publisher<R: Record + ?Sized> {
     chain: Arc<Chain<R>>,
     /// The last segment of the chain. It is never closed, hence never retired, while it is that,
-    /// and nobody but us links another one behind it.
+    /// and nobody but us links another one after it.
     segment: *const Segment<R>,
     /// What we stored in its word last.
     word: Word,
@@ -54,9 +55,7 @@ impl<R: Record + ?Sized> Publisher<R> {
     pub(super) fn new(chain: Arc<Chain<R>>) -> Self {
         // Relaxed: statistics; an exclusive log's publisher is one of its handles.
         chain.publishers.fetch_add(1, Ordering::Relaxed);
-        let guard = chain.enter();
-        let segment: *const _ = chain.last(&guard);
-        drop(guard);
+        let segment = chain.last().as_ptr();
         Publisher { chain, segment, word: Word::new(0, 0) }
     }
 
@@ -107,12 +106,14 @@ impl<R: Record + ?Sized> Publisher<R> {
 
     /// Goes on in a next segment.
     fn roll(&mut self, records: usize, slots: usize) -> Result<(), AppendError> {
-        let mut guard = self.chain.enter();
-        self.chain.extend(self.segment, records, slots, &mut guard)?;
-        // SAFETY: it was the last segment until `extend`, and if that linked another one, then
-        // under the guard that we still hold.
-        if let After::Segment(next) = self.chain.after(unsafe { &*self.segment }) {
-            self.segment = next;
+        // The last one, since nobody else links another one after it.
+        let last = self.chain.last();
+        debug_assert!(std::ptr::eq(last.as_ptr(), self.segment));
+        let number = last.number;
+        self.chain.extend(last, records, slots)?;
+        let last = self.chain.last();
+        if last.number != number {
+            self.segment = last.as_ptr();
             self.word = Word::new(0, 0);
         }
         Ok(())
@@ -189,59 +190,6 @@ impl<T: Send + Sync + 'static> Publisher<T> {
         let mut one = One(Some(value));
         append::settle(self.put_async(&mut one).await, one)
     }
-
-    /// Appends many values, all or none, with consecutive offsets.
-    ///
-    /// # Errors
-    ///
-    /// [`Refused`], with the values.
-    pub fn append_batch(
-        &mut self,
-        values: impl IntoIterator<Item = T>,
-    ) -> Result<Range<u64>, Refused<Vec<T>>> {
-        append::many(values, |values| self.put_blocking(values))
-    }
-
-    /// As [`append_batch`](Self::append_batch), but never waits.
-    ///
-    /// # Errors
-    ///
-    /// [`Refused`], with the values.
-    pub fn try_append_batch(
-        &mut self,
-        values: impl IntoIterator<Item = T>,
-    ) -> Result<Range<u64>, Refused<Vec<T>>> {
-        append::many(values, |values| self.put(values))
-    }
-
-    /// As [`append_batch`](Self::append_batch), but waits as a task does. Cancel safe.
-    ///
-    /// # Errors
-    ///
-    /// [`Refused`], with the values.
-    pub async fn append_batch_async(
-        &mut self,
-        values: impl IntoIterator<Item = T>,
-    ) -> Result<Range<u64>, Refused<Vec<T>>> {
-        let mut values: Vec<T> = values.into_iter().collect();
-        match self.put_async(&mut Values::new(&mut values)).await {
-            Ok(offsets) => Ok(offsets),
-            Err(reason) => Err(Refused { reason, value: values }),
-        }
-    }
-
-    /// Appends copies of all values, or of none, with consecutive offsets.
-    ///
-    /// # Errors
-    ///
-    /// [`AppendError`].
-    #[inline]
-    pub fn append_slice(&mut self, values: &[T]) -> Result<Range<u64>, AppendError>
-    where
-        T: Copy,
-    {
-        self.put_blocking(&mut Copied(values))
-    }
 }
 
 impl Publisher<[u8]> {
@@ -252,8 +200,8 @@ impl Publisher<[u8]> {
     ///
     /// [`AppendError`].
     #[inline]
-    pub fn append(&mut self, mut record: &[u8]) -> Result<u64, AppendError> {
-        self.put_blocking(&mut record).map(|offsets| offsets.start)
+    pub fn append(&mut self, record: impl AsRef<[u8]>) -> Result<u64, AppendError> {
+        self.put_blocking(&mut record.as_ref()).map(|offsets| offsets.start)
     }
 
     /// As [`append`](Self::append), but never waits.
@@ -262,8 +210,8 @@ impl Publisher<[u8]> {
     ///
     /// [`AppendError`].
     #[inline]
-    pub fn try_append(&mut self, mut record: &[u8]) -> Result<u64, AppendError> {
-        self.put(&mut record).map(|offsets| offsets.start)
+    pub fn try_append(&mut self, record: impl AsRef<[u8]>) -> Result<u64, AppendError> {
+        self.put(&mut record.as_ref()).map(|offsets| offsets.start)
     }
 
     /// As [`append`](Self::append), but waits as a task does.
@@ -271,47 +219,50 @@ impl Publisher<[u8]> {
     /// # Errors
     ///
     /// [`AppendError`].
-    pub async fn append_async(&mut self, mut record: &[u8]) -> Result<u64, AppendError> {
-        self.put_async(&mut record).await.map(|offsets| offsets.start)
+    pub async fn append_async(&mut self, record: impl AsRef<[u8]>) -> Result<u64, AppendError> {
+        self.put_async(&mut record.as_ref()).await.map(|offsets| offsets.start)
     }
+}
 
-    /// Appends many records, all or none, with consecutive offsets.
+impl<R: Record + ?Sized> Publisher<R> {
+    /// Appends many records, all or none, with consecutive offsets; [`AppendBatch`] says what a batch can be. At the
+    /// memory limit, as [`append`](Publisher::<u64>::append).
     ///
     /// # Errors
     ///
-    /// [`AppendError`].
-    pub fn append_batch(&mut self, records: &[&[u8]]) -> Result<Range<u64>, AppendError> {
-        self.put_blocking(&mut Slices::new(records))
+    /// [`AppendBatch::Refused`]: the reason, with the values where the batch owned them.
+    #[inline]
+    pub fn append_batch<B: AppendBatch<R>>(&mut self, batch: B) -> Result<Range<u64>, B::Refused> {
+        let mut source = batch.into_source();
+        self.put_blocking(&mut source).map_err(|reason| B::refused(reason, source))
     }
 
     /// As [`append_batch`](Self::append_batch), but never waits.
     ///
     /// # Errors
     ///
-    /// [`AppendError`].
-    pub fn try_append_batch(&mut self, records: &[&[u8]]) -> Result<Range<u64>, AppendError> {
-        self.put(&mut Slices::new(records))
+    /// [`AppendBatch::Refused`].
+    #[inline]
+    pub fn try_append_batch<B: AppendBatch<R>>(
+        &mut self,
+        batch: B,
+    ) -> Result<Range<u64>, B::Refused> {
+        let mut source = batch.into_source();
+        self.put(&mut source).map_err(|reason| B::refused(reason, source))
     }
 
     /// As [`append_batch`](Self::append_batch), but waits as a task does. Cancel safe.
     ///
     /// # Errors
     ///
-    /// [`AppendError`].
-    pub async fn append_batch_async(
+    /// [`AppendBatch::Refused`].
+    pub async fn append_batch_async<B: AppendBatch<R>>(
         &mut self,
-        records: &[&[u8]],
-    ) -> Result<Range<u64>, AppendError> {
-        self.put_async(&mut Slices::new(records)).await
-    }
-
-    /// Appends a packed batch, all or none, with consecutive offsets.
-    ///
-    /// # Errors
-    ///
-    /// [`AppendError`].
-    pub fn append_packed(&mut self, mut records: Packed<'_>) -> Result<Range<u64>, AppendError> {
-        self.put_blocking(&mut records)
+        batch: B,
+    ) -> Result<Range<u64>, B::Refused> {
+        let mut source = batch.into_source();
+        let put = self.put_async(&mut source).await;
+        put.map_err(|reason| B::refused(reason, source))
     }
 }
 

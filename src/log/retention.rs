@@ -12,7 +12,7 @@ use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, Weak};
 /// segment come on top. At the memory limit, [`Overflow::Block`] and [`Overflow::Evict`] go before
 /// retention: publishers wait for subscribers, not for what nobody may ever read. With
 /// [`Overflow::Reject`], what is retained stays, and new records are refused.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Retention {
     /// Nothing: a segment goes as soon as the last cursor has passed it.
@@ -31,7 +31,7 @@ pub enum Retention {
 }
 
 /// What an append does when the log has reached its memory limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Overflow {
     /// It waits until the slowest cursors have gone on ([`Log::append`](super::Log::append) blocks
@@ -45,9 +45,13 @@ pub enum Overflow {
     /// records they missed. They hold nothing back any more, so that with [`Retention::Nothing`] all
     /// segments go with it that no other cursor has yet to read.
     ///
-    /// What goes while a reader is inside its closure is back when that closure returns. An append
-    /// waits for that ([`try_append`](super::Log::try_append) refuses): letting go of more, which the
-    /// same closure would hold, would cost others their place for nothing.
+    /// A reader that is inside its closure then keeps the one segment that it looks at, until the closure returns.
+    /// Nobody waits for it: the next segment goes in its place. Only when all that is left is the open segment does an
+    /// append wait ([`try_append`](super::Log::try_append) refuses), so the limit should have room for two segments
+    /// and one for each reader that may stay in its closure.
+    ///
+    /// An append that evicts does not pay for everything that becomes free by it. It collects a few segments; each
+    /// append after it that begins a segment collects two more, and [`Log::maintain`](super::Log::maintain) all.
     Evict,
 }
 

@@ -34,7 +34,8 @@ use super::arena::{Arena, Pages};
 use super::chain::Chain;
 use super::layout::{Layout, Word};
 use super::observer::Event;
-use super::record::{Record, Source};
+use super::record::Record;
+use super::source::Source;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, contain, zeroed_u32s, zeroed_u64s};
 
 /// A cache line of its own, and the one that the prefetcher brings along.
@@ -88,13 +89,17 @@ pub(super) struct Segment<R: Record + ?Sized> {
     /// The following segment; null while there is none, [`terminal`](Self::terminal) when there
     /// never will be.
     pub(super) next: AtomicPtr<Segment<R>>,
+    /// The next one of the chain's pending segments, while this one is pending.
+    pub(super) pending: AtomicPtr<Segment<R>>,
     /// How many segments came before this one. Unlike the base offset, no two segments share it.
     pub(super) number: u64,
     /// Offset of the first record.
     pub(super) base: u64,
-    /// When the segment was linked, in nanoseconds since the Unix epoch: every record of the
-    /// segment before was appended earlier.
+    /// When the segment was linked, in nanoseconds since the Unix epoch; not before any time that was kept of a record
+    /// in front of it.
     pub(super) linked_at: u64,
+    /// The same on the clock that nobody sets: every record of the segment before was appended earlier.
+    pub(super) linked_after: u64,
     /// Slots of all segments before this one: a position in the log's bytes.
     pub(super) slots_before: u64,
     /// Bytes of memory of all segments before this one.
@@ -104,7 +109,7 @@ pub(super) struct Segment<R: Record + ?Sized> {
     /// Whether it has been in the pool.
     pub(super) reused: bool,
     pub(super) layout: Layout,
-    /// The chain that this segment belongs to, for the reclaimer. The chain outlives its segments.
+    /// The chain that this segment belongs to, for whoever gives it back. The chain outlives its segments.
     pub(super) chain: *const Chain<R>,
 
     index: Box<[AtomicU32]>,
@@ -130,9 +135,11 @@ impl<R: Record + ?Sized> Segment<R> {
             word: Padded(AtomicU64::new(0)),
             pins: Padded(AtomicU32::new(0)),
             next: AtomicPtr::new(std::ptr::null_mut()),
+            pending: AtomicPtr::new(std::ptr::null_mut()),
             number: 0,
             base: 0,
             linked_at: 0,
+            linked_after: 0,
             slots_before: 0,
             memory_before: 0,
             memory: layout.bytes::<R>(),
@@ -171,12 +178,6 @@ impl<R: Record + ?Sized> Segment<R> {
                 Err(now) => seen = now,
             }
         }
-    }
-
-    /// Whether an append of this size would find room at this moment.
-    pub(super) fn has_room(&self, records: usize, slots: usize) -> bool {
-        let word = self.word();
-        !word.sealed() && self.layout.fits(word, records, slots)
     }
 
     /// Writes and commits what was reserved. `now` is asked for the time of records that keep one.
@@ -234,8 +235,8 @@ impl<R: Record + ?Sized> Segment<R> {
     /// Keeps the time of those records that keep one.
     #[inline]
     fn stamp(&self, first: u32, records: usize, now: impl FnOnce() -> u64) {
-        // Two numbers differ above a power of two if a multiple of it lies behind the one and not
-        // behind the other. (What comes before record 0 differs from every record.)
+        // Two numbers differ above a power of two if a multiple of it lies after the one and not
+        // after the other. (What comes before record 0 differs from every record.)
         let before = first.wrapping_sub(1);
         let last = before.wrapping_add(records as u32);
         if (before ^ last) & self.layout.stamp_every.wrapping_neg() != 0 {
@@ -305,7 +306,7 @@ impl<R: Record + ?Sized> Segment<R> {
         let Some(first) = self.committed(i) else {
             return Run { records: 0, start: 0, end: 0 };
         };
-        // A cursor can be attached behind a record that is still under way. Where that one ends is
+        // A cursor can be attached after a record that is still under way. Where that one ends is
         // not known before its commit; until then there is nothing to show.
         if !R::ONE_SLOT && i > 0 && self.committed(i - 1).is_none() {
             return Run { records: 0, start: 0, end: 0 };
@@ -388,13 +389,22 @@ impl<R: Record + ?Sized> Segment<R> {
         Some((record, self.stamps[at as usize].load(Ordering::Relaxed)))
     }
 
+    /// The latest time that is kept of a record in this segment; its own if none is.
+    pub(super) fn latest(&self) -> u64 {
+        // Relaxed: the word is sealed, and a time that is still under way was taken by an append that has not
+        // returned.
+        let stamps = self.stamps.iter().map(|stamp| stamp.load(Ordering::Relaxed));
+        stamps.max().unwrap_or(0).max(self.linked_at)
+    }
+
     /// The first record that may have been appended at `time` or later. Never one too late; up to
     /// one stamp's interval too early.
     pub(super) fn first_since(&self, time: u64, committed: u32) -> u32 {
         let every = self.layout.stamp_every;
         let stamps = &self.stamps[..(committed as usize).div_ceil(every as usize)];
         // Zero: reserved, but not stamped yet. That may be as late as now.
-        let is_later = |stamp: u64| stamp == 0 || stamp >= time;
+        // Where the clock was set back, records keep the time that the segment has.
+        let is_later = |stamp: u64| stamp == 0 || stamp.max(self.linked_at) >= time;
         let later = stamps.iter().position(|s| is_later(s.load(Ordering::Relaxed)));
         let later = later.unwrap_or(stamps.len());
         // Between two stamps lie records that are newer than the first of them.
@@ -458,7 +468,7 @@ impl<R: Record + ?Sized> Segment<R> {
     ///
     /// # Safety
     ///
-    /// The caller's pin or guard keeps the segment up to this very operation.
+    /// The caller's pin or cover keeps the segment up to this very operation.
     pub(super) unsafe fn unpin(this: *const Self) -> u32 {
         // SAFETY: the caller's promise. An atomic in an argument may go meanwhile, as in `Arc`.
         let pins = unsafe { &(*this).pins.0 };
@@ -481,6 +491,11 @@ impl<R: Record + ?Sized> Segment<R> {
     /// How many cursors stand here.
     pub(super) fn pinned(&self) -> u32 {
         self.pins.load(Ordering::Relaxed) & !Self::CLOSED
+    }
+
+    /// Whether it was closed. If so, it has a successor, and is off the chain or can be taken off by anybody.
+    pub(super) fn is_closed(&self) -> bool {
+        self.pins.load(Ordering::Relaxed) & Self::CLOSED != 0
     }
 
     /// Whether [`close_if_unpinned`](Self::close_if_unpinned) would succeed at this moment.
@@ -509,11 +524,21 @@ impl<R: Record + ?Sized> Segment<R> {
         *self.pins.0.get_mut() = 0;
         *self.next.get_mut() = std::ptr::null_mut();
         if std::mem::needs_drop::<R::Slot>() {
-            let values = std::ptr::slice_from_raw_parts_mut(self.slot(0), word.slots() as usize);
-            // SAFETY: every reserved record was committed: reserving and committing happen within
-            // one call, and nothing is in a call any more that could reach a segment that we own.
-            // The word was cleared above, so nothing is dropped twice even if one of them panics.
-            contain(|| unsafe { std::ptr::drop_in_place(values) });
+            let mut slot = 0;
+            // Each record by itself: a panic in one of two destructors of the same slice would end here, one in both of
+            // them would end the process.
+            while slot < word.slots() {
+                contain(|| {
+                    while slot < word.slots() {
+                        let value = self.slot(slot);
+                        slot += 1;
+                        // SAFETY: every reserved record was committed: reserving and committing happen within one
+                        // call, and nothing is in a call any more that could reach a segment that we own. The word
+                        // was cleared above and the count goes on first, so nothing is dropped twice.
+                        unsafe { std::ptr::drop_in_place(value) };
+                    }
+                });
+            }
         }
     }
 }

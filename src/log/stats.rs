@@ -1,12 +1,14 @@
 //! What a log tells about itself.
 
 use super::chain::{After, Chain};
+use super::cover::{Cover, Gone};
 use super::record::Record;
+use super::segment::Segment;
 use crate::sync::Ordering;
 
 /// A log's figures at one moment.
 ///
-/// Costs a guard, the lock of the lease table, and a walk from the head to the first segment in
+/// Costs the lock of the lease table, and a walk from the head to the first segment in
 /// which a cursor stands: nothing that grows with the number of cursors. The figures are taken one
 /// after another while the log goes on, so they may be off against each other by what happened in
 /// between; on a log that rests they are exact.
@@ -27,7 +29,8 @@ pub struct Stats {
     pub live_segments: u64,
     /// Their memory in bytes, with their indexes.
     pub live_bytes: u64,
-    /// Segments that were unlinked, and that a guard may still see.
+    /// Segments that were unlinked, and that somebody still looks at: a thread in the middle of an append, or, where
+    /// the log evicts, a reader's closure. One for each of them at most.
     pub unlinked_segments: u64,
     /// Their memory in bytes.
     pub unlinked_bytes: u64,
@@ -76,37 +79,23 @@ pub struct Slowest {
 impl<R: Record + ?Sized> Chain<R> {
     pub(super) fn stats(&self) -> Stats {
         let leases = self.lease_count();
-        let guard = self.enter();
-        let head = self.head(&guard);
-        let last = self.last(&guard);
-        let word = last.word();
-        let next_offset = last.base + u64::from(word.records());
-        let slots = last.slots_before + u64::from(word.slots());
         let memory = self.memory();
-
-        let mut at = head;
-        let slowest = loop {
-            let After::Segment(next) = self.after(at) else { break None };
-            let cursors = at.pinned();
-            if cursors > 0 {
-                break Some(Slowest {
-                    first_offset: at.base,
-                    next_offset: next.base,
-                    cursors,
-                    segments: last.number.saturating_sub(at.number),
-                    bytes: last.memory_before.saturating_sub(at.memory_before),
-                    records: next_offset.saturating_sub(at.base),
-                });
-            }
-            at = next;
+        // Numbers, so that nothing is held while the chain is walked. The head first: it cannot lie after the last.
+        let (first_offset, memory_before_head) = {
+            let head = Cover::head(self);
+            (head.base, head.memory_before)
         };
+        let last = self.last();
+        let (end, closed) = (End::of(&last), matches!(self.after(&last), After::End));
+        drop(last);
+        let slowest = self.slowest(&end);
         Stats {
             epoch: self.epoch,
-            first_offset: head.base,
-            next_offset,
-            appended_bytes: slots * size_of::<R::Slot>() as u64,
+            first_offset,
+            next_offset: end.offset,
+            appended_bytes: end.slots * size_of::<R::Slot>() as u64,
             live_segments: memory.live_segments,
-            live_bytes: last.memory_before + last.memory - head.memory_before,
+            live_bytes: end.memory - memory_before_head,
             unlinked_segments: memory.unlinked_segments,
             unlinked_bytes: memory.unlinked_bytes,
             pooled_segments: memory.pooled_segments,
@@ -118,7 +107,57 @@ impl<R: Record + ?Sized> Chain<R> {
             evictions: self.evictions.load(Ordering::Relaxed),
             reader_waits: self.readers.waits(),
             publisher_waits: self.publisher_waits.load(Ordering::Relaxed),
-            closed: matches!(self.after(last), After::End),
+            closed,
+        }
+    }
+
+    /// See [`Stats::slowest`].
+    fn slowest(&self, end: &End) -> Option<Slowest> {
+        let mut at = Cover::head(self);
+        loop {
+            match at.next() {
+                Ok(None) => return None,
+                // What was walked over is gone, and nobody stood in it.
+                Err(Gone) => at = Cover::head(self),
+                Ok(Some(next)) => {
+                    let cursors = at.pinned();
+                    if cursors > 0 {
+                        return Some(Slowest {
+                            first_offset: at.base,
+                            next_offset: next.base,
+                            cursors,
+                            segments: end.segment.saturating_sub(at.number),
+                            bytes: end.memory_before.saturating_sub(at.memory_before),
+                            records: end.offset.saturating_sub(at.base),
+                        });
+                    }
+                    at = next;
+                }
+            }
+        }
+    }
+}
+
+/// The end of a log at one moment.
+struct End {
+    /// Number of the last segment.
+    segment: u64,
+    offset: u64,
+    slots: u64,
+    memory_before: u64,
+    memory: u64,
+}
+
+impl End {
+    fn of<R: Record + ?Sized>(last: &Segment<R>) -> Self {
+        // Loaded once.
+        let word = last.word();
+        End {
+            segment: last.number,
+            offset: last.base + u64::from(word.records()),
+            slots: last.slots_before + u64::from(word.slots()),
+            memory_before: last.memory_before,
+            memory: last.memory_before + last.memory,
         }
     }
 }

@@ -32,7 +32,7 @@ impl<R: Record + ?Sized> Watch<R> {
         (self.chain.next_offset(), closed)
     }
 
-    /// Ready when the log's [end](Self::end) is behind `seen`, or the log is closed; pending with the task's
+    /// Ready when the log's [end](Self::end) is past `seen`, or the log is closed; pending with the task's
     /// waker registered otherwise.
     pub(crate) fn poll_past(&mut self, cx: &Context<'_>, seen: u64) -> Poll<()> {
         let Watch { chain, waiter } = self;

@@ -78,8 +78,8 @@ codes! {
     UnknownTopic = 4, "unknown-topic", "create the topic, or check its name";
     /// CREATE without "ok if it exists" found the topic there.
     TopicExists = 5, "topic-exists", "choose another name, or allow that it exists";
-    /// A name is empty, too long, not UTF-8, or has a control character.
-    BadName = 6, "bad-name", "use 1 to 255 bytes of UTF-8 without control characters";
+    /// A name is empty, too long, not UTF-8, or has a control character, or a topic's name looks like a pattern.
+    BadName = 6, "bad-name", "use 1 to 255 bytes of UTF-8 without control characters, for topics also without `*`";
     /// One record is larger than the server's `max_record`, or the batch larger than what the topic
     /// can ever hold. Nothing of the batch was appended.
     RecordTooLarge = 7, "record-too-large", "send smaller records, or fewer of them at once";
@@ -93,12 +93,12 @@ codes! {
     Collected = 11, "collected", "go on from the first that is left";
     /// The asked offset is beyond the end; `next` is the end.
     Future = 12, "future", "ask for an offset up to the end";
-    /// The asked epoch is not the topic's: the topic was made anew (the server restarted, perhaps).
+    /// The asked epoch is not the topic's: the topic was recreated (the server restarted, perhaps).
     WrongEpoch = 13, "wrong-epoch", "go on from the earliest record of the new epoch";
     /// Another connection holds the lease.
     LeaseHeld = 14, "lease-held", "wait until its holder lets go, or take it over";
     /// The lease ended, or never was.
-    LeaseUnknown = 15, "lease-unknown", "subscribe again to make it anew";
+    LeaseUnknown = 15, "lease-unknown", "subscribe again to recreate it";
     /// No subscription of this connection has this number.
     UnknownSubscription = 16, "unknown-subscription", "use the number of a running subscription";
     /// A subscription of this connection has this number already.

@@ -5,7 +5,7 @@ use super::{Code, NameError};
 /// Why the bytes are not a frame that this side accepts.
 ///
 /// [`refused`](Self::refused) tells the two kinds apart: a *refused* frame was framed well, so that
-/// its request can be answered with an ERROR and the connection goes on behind it. After anything
+/// its request can be answered with an ERROR and the connection continues after it. After anything
 /// else, nothing that follows can be trusted: say [`code`](Self::code) in a GOODBYE and close.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -42,7 +42,7 @@ pub enum DecodeError {
         /// What is wrong.
         what: &'static str,
     },
-    /// The frame asks for something that cannot be; the connection goes on behind it.
+    /// The frame asks for something that cannot be; the connection continues after it.
     #[error("{refusal}")]
     Refused {
         /// The request's number: answer it with an ERROR.

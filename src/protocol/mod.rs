@@ -18,7 +18,7 @@
 //! * *One form.* Whatever decodes, encodes to the same bytes again; reserved bytes and unused
 //!   fields must be zero.
 //! * *Zero copy.* A batch of records is two slices ([`Records`]): a column of end positions and a
-//!   payload. A server hands the same two slices on from a segment's own memory behind a
+//!   payload. A server hands the same two slices on from a segment's own memory after a
 //!   [`deliver_header`]; nothing is encoded per subscriber.
 //!
 //! # Two kinds of error
@@ -67,6 +67,9 @@ mod settings;
 mod stats;
 mod wire;
 
+/// The log's own types: a topic on the wire keeps and refuses records as its log does.
+#[doc(no_inline)]
+pub use crate::log::{Overflow, Retention};
 pub use code::Code;
 pub use error::{DecodeError, Refusal};
 pub use frame::{DEFAULT_MAX_FRAME, DEFAULT_MAX_RECORD, DecodeLimits, Decoded, HEADER};
@@ -76,7 +79,7 @@ pub use reply::{Chunk, CloseReason, Description, ErrorReply, GapReason, Reply, W
 pub use reply_wire::{decode_reply, deliver_header};
 pub use request::{Hello, LeaseRequest, MAGIC, OnGap, Publish, Request, Start, Subscribe};
 pub use request_wire::{decode_request, encode_publish, publish_header};
-pub use settings::{Overflow, Retention, Settings};
+pub use settings::Settings;
 pub use stats::{LeaseInfo, Slowest, TopicStats, TopicSummary};
 pub use wire::{MAX_TEXT, MAX_TOKEN};
 

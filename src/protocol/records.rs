@@ -168,7 +168,7 @@ impl<'a> Records<'a> {
         })
     }
 
-    /// Record `index`, counted from 0, or `None` behind the last one. Constant time.
+    /// Record `index`, counted from 0, or `None` after the last one. Constant time.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&'a [u8]> {
         let (each, _) = self.ends.as_chunks::<4>();

@@ -72,7 +72,7 @@ pub enum Reply<'a> {
     },
     /// A request failed; the connection goes on.
     Error(ErrorReply<'a>),
-    /// The server closes the connection behind this frame.
+    /// The server closes the connection after this frame.
     Goodbye {
         /// Why.
         code: Code,
@@ -129,7 +129,7 @@ pub struct Chunk<'a> {
 }
 
 impl<'a> Chunk<'a> {
-    /// The offset behind the last record.
+    /// The offset after the last record.
     #[must_use]
     pub const fn next(&self) -> u64 {
         // The decoder has checked that it does not overflow.
@@ -194,7 +194,7 @@ pub enum GapReason {
     Collected = 1,
     /// The subscriber was too slow and lost its place at the memory limit.
     Evicted = 2,
-    /// The asked offset is of another epoch: the topic was made anew.
+    /// The asked offset is of another epoch: the topic was recreated.
     OtherEpoch = 3,
 }
 

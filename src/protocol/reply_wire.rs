@@ -330,7 +330,7 @@ impl Reply<'_> {
 }
 
 /// The first 40 bytes of a DELIVER: frame header and fields. The sender writes `count` ends and
-/// `payload_len` bytes of payload behind it, straight from where they lie. See [`Records`] for
+/// `payload_len` bytes of payload after it, straight from where they lie. See [`Records`] for
 /// what they must be.
 ///
 /// # Panics

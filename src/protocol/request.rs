@@ -5,6 +5,7 @@ use super::records::Records;
 use super::settings::Settings;
 #[cfg(doc)]
 use super::{MAX_TEXT, MAX_TOKEN};
+use crate::log::Position;
 
 /// The first four bytes of a HELLO's body.
 pub const MAGIC: [u8; 4] = *b"PSA\x01";
@@ -113,7 +114,7 @@ impl std::fmt::Debug for Hello<'_> {
     }
 }
 
-/// The body of a PUBLISH: all of its records are appended, one behind the other, or none.
+/// The body of a PUBLISH: all of its records are appended, one after the other, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Publish<'a> {
     /// The request's number.
@@ -156,7 +157,8 @@ pub struct LeaseRequest<'a> {
     pub takeover: bool,
 }
 
-/// Where a subscription starts.
+/// Where a subscription starts. The log's own [`Start`](crate::Start) has more to say: the wire has no word for the
+/// position before an epoch's first record, and its times are whole nanoseconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Start {
@@ -177,6 +179,25 @@ pub enum Start {
     Last(u64),
     /// At the first record appended at or after this time, in nanoseconds since the Unix epoch.
     Since(u64),
+}
+
+impl Start {
+    /// Goes on at `position`: after the record before it, or at offset 0 if there is none, which does not tell the
+    /// server the epoch.
+    ///
+    /// ```
+    /// use psa::{Position, protocol::Start};
+    ///
+    /// let position = Position { epoch: 7, next: 42 };
+    /// assert_eq!(Start::resume(position), Start::After { epoch: 7, offset: 41 });
+    /// ```
+    #[must_use]
+    pub const fn resume(position: Position) -> Self {
+        match position.next.checked_sub(1) {
+            Some(offset) => Self::After { epoch: position.epoch, offset },
+            None => Self::At(0),
+        }
+    }
 }
 
 /// What a SUBSCRIBE wants if its start was collected or belongs to another epoch.

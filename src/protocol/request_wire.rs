@@ -279,7 +279,7 @@ impl Request<'_> {
     }
 }
 
-/// Appends a PUBLISH without its ends and payload, which the sender writes behind it: for callers
+/// Appends a PUBLISH without its ends and payload, which the sender writes after it: for callers
 /// that have large payloads and can write several slices at once.
 pub fn publish_header(out: &mut Vec<u8>, publish: &Publish<'_>) {
     let records = &publish.records;

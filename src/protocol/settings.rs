@@ -2,6 +2,8 @@
 
 use super::error::{DecodeError, Refusal};
 use super::wire::{Reader, put_u16, put_u32, put_u64};
+use crate::log::{Overflow, Retention};
+use std::time::Duration;
 
 /// How a topic keeps and refuses records. `Default` leaves everything to the server.
 ///
@@ -19,35 +21,15 @@ pub struct Settings {
     pub memory_limit: u64,
 }
 
-/// What happens when a topic reaches its memory limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Overflow {
-    /// The publisher waits until subscribers have moved on.
-    Block,
-    /// The publish fails with [`Code::Full`](super::Code::Full).
-    Reject,
-    /// The slowest subscribers lose their place and are told what they missed.
-    Evict,
-}
-
-/// What a topic keeps although every subscriber has passed it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Retention {
-    /// Nothing.
-    Nothing,
-    /// The last so many records.
-    Records(u64),
-    /// The last so many bytes of payload.
-    Bytes(u64),
-    /// Records younger than so many milliseconds.
-    AgeMs(u64),
-    /// Everything, up to the memory limit.
-    Everything,
-}
-
 const DEFAULT: u8 = 255;
+
+/// Whole milliseconds, which is what the wire has; an age below one of them counts as one, since 0 means something else.
+fn millis(age: Duration) -> u64 {
+    match u64::try_from(age.as_millis()) {
+        Ok(0) => u64::from(!age.is_zero()),
+        millis => millis.unwrap_or(u64::MAX),
+    }
+}
 
 impl Settings {
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
@@ -62,7 +44,7 @@ impl Settings {
             Some(Retention::Nothing) => (0, 0),
             Some(Retention::Records(records)) => (1, records),
             Some(Retention::Bytes(bytes)) => (2, bytes),
-            Some(Retention::AgeMs(ms)) => (3, ms),
+            Some(Retention::Age(age)) => (3, millis(age)),
             Some(Retention::Everything) => (4, 0),
             None => (DEFAULT, 0),
         };
@@ -92,7 +74,7 @@ impl Settings {
             (0, 0) => Some(Retention::Nothing),
             (1, records) => Some(Retention::Records(records)),
             (2, bytes) => Some(Retention::Bytes(bytes)),
-            (3, ms) => Some(Retention::AgeMs(ms)),
+            (3, ms) => Some(Retention::Age(Duration::from_millis(ms))),
             (4, 0) => Some(Retention::Everything),
             (DEFAULT, 0) => None,
             (0 | 4 | DEFAULT, _) => {

@@ -38,7 +38,7 @@ pub struct TopicStats {
     pub live_segments: u64,
     /// Empty segments kept for reuse.
     pub pooled_segments: u64,
-    /// Segments taken out of the chain that a guard still protects.
+    /// Segments taken out of the chain that somebody still looks at.
     pub unlinked_segments: u64,
     /// Bytes of the live segments.
     pub live_bytes: u64,
@@ -71,7 +71,7 @@ pub struct TopicStats {
 pub struct Slowest {
     /// First offset of the segment that they stand in.
     pub first: u64,
-    /// First offset behind that segment.
+    /// First offset after that segment.
     pub next: u64,
     /// How many cursors stand there.
     pub cursors: u64,

@@ -14,7 +14,7 @@ use std::{
     task::{Wake, Waker},
 };
 
-use crate::sync::{Arc, AtomicBool, AtomicU32, Mutex, MutexGuard, Ordering};
+use crate::sync::{Arc, AtomicBool, AtomicU32, Mutex, MutexGuard, Ordering, contain};
 
 /// Wakes one connection's task.
 #[derive(Debug, Default)]
@@ -40,9 +40,7 @@ impl Bell {
     pub(super) fn ring(&self) {
         // Cloned out: a waker is foreign code, and must not run under the lock.
         let task = self.lock().task.clone();
-        if let Some(task) = task {
-            task.wake();
-        }
+        wake(task);
     }
 
     /// Notes whom to wake, and moves the slots that rang since the last time into `into`. Called
@@ -63,6 +61,13 @@ impl Bell {
     }
 }
 
+/// Wakes a task. A waker is other people's code: whoever wakes many goes on to the next one if it panics.
+fn wake(task: Option<Waker>) {
+    if let Some(task) = task {
+        contain(|| task.wake());
+    }
+}
+
 /// The waker of one subscription.
 #[derive(Debug)]
 pub(super) struct SubBell {
@@ -77,10 +82,10 @@ impl SubBell {
         Arc::new(Self { bell, slot, rung: AtomicBool::new(false) })
     }
 
-    /// Makes the bell ring anew. Call it before looking at what the bell is about.
+    /// Makes the bell ring again. Call it before looking at what the bell is about.
     pub(super) fn reset(&self) {
         // SeqCst with the swap below: a ring that comes before this reset is about something that
-        // the look after it will see; one that comes behind it is noted.
+        // the look after it will see; one that comes after it is noted.
         self.rung.store(false, Ordering::SeqCst);
     }
 }
@@ -99,9 +104,7 @@ impl Wake for SubBell {
             inner.rung.push(self.slot);
             inner.task.clone()
         };
-        if let Some(task) = task {
-            task.wake();
-        }
+        wake(task);
     }
 }
 

@@ -91,6 +91,10 @@ impl ServerConfig {
 pub struct Limits {
     /// The most connections. One more is told GOODBYE `too-many-connections`. Default: 20,000.
     pub max_connections: usize,
+    /// The most connections of one address, or of one /64 network of IPv6; 0 is no limit. One more is told
+    /// GOODBYE `too-many-connections`. Default: 0, since a proxy, or everybody behind one router, is one
+    /// address.
+    pub max_connections_per_address: usize,
     /// The largest frame in bytes, header included. A larger one: GOODBYE `frame-too-large`,
     /// known from its header. Default: 8 MiB.
     pub max_frame: u32,
@@ -145,6 +149,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_connections: 20_000,
+            max_connections_per_address: 0,
             max_frame: protocol::DEFAULT_MAX_FRAME,
             max_record: protocol::DEFAULT_MAX_RECORD,
             max_topics_per_connection: 1_024,

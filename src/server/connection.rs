@@ -2,9 +2,7 @@
 
 use std::{
     future::Future,
-    net::SocketAddr,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -14,8 +12,11 @@ use super::{
     session::{End, Session},
     shutdown::Shared,
 };
-use crate::net::{self, TcpStream};
-use crate::protocol::Code;
+use crate::{
+    listener::Counted,
+    net::{self, TcpStream},
+    protocol::Code,
+};
 
 /// What a session goes over. The code for a plain socket is made for it alone: nothing is asked at run time.
 pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin {
@@ -32,15 +33,16 @@ impl Socket for TcpStream {
 pub(super) struct Connection<S = TcpStream> {
     session: Session,
     stream: S,
-    peer: SocketAddr,
+    /// The last, so that it counts until its socket is closed.
+    counted: Counted<Shared>,
 }
 
 impl Connection {
-    /// `shared` has counted the connection.
-    pub(super) fn new(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr) -> Self {
-        let session = Session::new(shared);
-        tracing::debug!(connection = session.id, %peer, "connected");
-        Self { session, stream, peer }
+    pub(super) fn new(stream: TcpStream, counted: Counted<Shared>) -> Self {
+        let session = Session::new(counted.of().clone());
+        let (connection, peer) = (session.id, counted.peer());
+        tracing::debug!(connection, %peer, "connected");
+        Self { session, stream, counted }
     }
 }
 
@@ -53,7 +55,7 @@ mod secure {
 
     use super::*;
     use crate::{
-        protocol::Reply,
+        server::listener::goodbye,
         tls::{Accepted, Protocol, ServerStream, Tls},
     };
 
@@ -66,12 +68,13 @@ mod secure {
     /// Shakes hands and serves. The session is there from the beginning, so that the handshake counts as a
     /// connection, ends with the server, and takes its time from that for the HELLO.
     pub(in crate::server) async fn serve_secure(
-        shared: Arc<Shared>,
         tls: Tls,
         stream: TcpStream,
-        peer: SocketAddr,
+        counted: Counted<Shared>,
     ) {
-        let mut session = Session::new(shared);
+        let (shared, peer) = (counted.of().clone(), counted.peer());
+        let insecure = &shared.life.connections.insecure;
+        let mut session = Session::new(shared.clone());
         let connection = session.id;
         tracing::debug!(connection, %peer, "connected");
         let accepted = {
@@ -83,39 +86,58 @@ mod secure {
             .await
         };
         match accepted {
-            Some(Ok(Accepted::Secure(stream))) => Connection { session, stream, peer }.await,
+            Some(Ok(Accepted::Secure(stream))) => Connection { session, stream, counted }.await,
             Some(Ok(Accepted::Plain(stream))) => {
-                tracing::info!(connection, %peer, "refused: it does not speak TLS");
-                let (code, message) = (Code::TlsRequired, "this port speaks TLS; connect with it");
-                let mut goodbye = Vec::new();
-                Reply::Goodbye { code, message }.encode(&mut goodbye);
-                let _ = net::refuse(&stream, &goodbye);
+                if insecure.one() {
+                    tracing::info!(connection, %peer, "refused: it does not speak TLS");
+                }
+                goodbye(&stream, Code::TlsRequired, "this port speaks TLS; connect with it");
             }
-            Some(Err(error)) => tracing::info!(connection, %peer, %error, "TLS handshake failed"),
-            None => tracing::info!(connection, %peer, "TLS handshake cut off"),
+            Some(Err(error)) => {
+                if insecure.one() {
+                    tracing::info!(connection, %peer, %error, "TLS handshake failed");
+                }
+            }
+            // Its own end is nothing that the client has done.
+            None if shared.is_draining() => {}
+            None => {
+                if insecure.one() {
+                    tracing::info!(connection, %peer, "TLS handshake cut off");
+                }
+            }
         }
     }
 }
 
 impl<S> Connection<S> {
     fn tell(&self, end: &End) {
-        let (connection, peer) = (self.session.id, self.peer);
+        let (connection, peer, flood) =
+            (self.session.id, self.counted.peer(), &self.counted.of().flood);
         match end {
             End::Said(Code::ShuttingDown) | End::PeerLeft => {
                 tracing::debug!(connection, %peer, "disconnected");
             }
-            End::Said(code) => {
+            // That was logged with what is known of it.
+            End::Said(Code::Unauthorized) => {
+                tracing::debug!(connection, %peer, "disconnected: unauthorized");
+            }
+            End::Said(code) if flood.ended.one() => {
                 tracing::info!(connection, %peer, %code, "connection ended by the server");
             }
+            End::Said(code) => {
+                tracing::debug!(connection, %peer, %code, "connection ended by the server");
+            }
             End::Io(error) => tracing::debug!(connection, %peer, %error, "connection lost"),
-            End::Stalled => {
+            End::Stalled if flood.ended.one() => {
                 let code = Code::WriteStalled;
                 tracing::warn!(connection, %peer, %code, "connection reset: the peer reads nothing");
             }
-            End::Evicted => {
+            End::Stalled => tracing::debug!(connection, %peer, "connection reset: stalled"),
+            End::Evicted if flood.ended.one() => {
                 let code = Code::Evicted;
                 tracing::warn!(connection, %peer, %code, "connection reset: its place in the log was lost in the middle of a chunk");
             }
+            End::Evicted => tracing::debug!(connection, %peer, "connection reset: evicted"),
             End::RecordBeyondFrame => {
                 tracing::error!(connection, %peer, "connection ended: a record fits no frame");
             }

@@ -4,7 +4,7 @@
 //!
 //! A chunk is a header of 40 bytes, the records' end positions and their payload. The last two lie in
 //! the segment as they go over the wire, so a chunk is written with one vectored write whose slices
-//! point into the segment, inside the closure that [`Cursor::peek`] runs under its guard. Nothing is
+//! point into the segment, inside the closure that [`Cursor::peek`] runs. Nothing is
 //! copied for a subscriber and nothing waits in a queue: what a slow peer has not taken stays in the
 //! log, held by the cursor that stands there. Replies that wait go out in front, in the same write.
 //!
@@ -16,7 +16,7 @@
 //! no other frame can be sent.
 //!
 //! A chunk in flight cannot be taken back. If its cursor is evicted, the only honest end is to cut the
-//! connection: the peer drops the partial chunk and resumes behind the last whole one; likewise if its
+//! connection: the peer drops the partial chunk and resumes after the last whole one; likewise if its
 //! lease was taken over, since its records belong to the new holder. If its
 //! subscription ends for another reason (deleted topic, unsubscribed), the rest is copied, at most one
 //! chunk, so that the segment can go at once.
@@ -138,6 +138,14 @@ pub(super) struct ChunkLimit {
     pub(super) frame: usize,
 }
 
+/// A lease whose subscription has come to the end of a closed topic. The connection keeps it, so that what was delivered
+/// last can be committed.
+struct Drained {
+    /// The client's number for the subscription.
+    id: u32,
+    lease: TopicLease,
+}
+
 /// The subscriptions of one connection.
 #[derive(Default)]
 pub(super) struct Subscriptions {
@@ -148,6 +156,7 @@ pub(super) struct Subscriptions {
     queue: VecDeque<u32>,
     in_flight: Option<Box<InFlight>>,
     leases: usize,
+    drained: Vec<Drained>,
 }
 
 impl Subscriptions {
@@ -159,9 +168,17 @@ impl Subscriptions {
         self.ids.is_empty()
     }
 
-    /// How many of them hold a lease.
+    /// How many leases they hold, and those hold that came to their topic's end.
     pub(super) fn leases(&self) -> usize {
-        self.leases
+        self.leases + self.drained.len()
+    }
+
+    /// Lets go of the lease of a subscription that came to its topic's end, since its number or its lease is wanted again.
+    pub(super) fn let_go_of_drained(&mut self, id: u32, topic: &Arc<Topic>, lease: Option<&str>) {
+        self.drained.retain(|drained| {
+            let same = Arc::ptr_eq(drained.lease.topic(), topic);
+            drained.id != id && !(same && Some(drained.lease.name()) == lease)
+        });
     }
 
     /// The names of the topics that are followed.
@@ -245,6 +262,9 @@ impl Subscriptions {
 
     /// Ends the subscriptions whose topic was deleted or whose lease is another's now.
     pub(super) fn drop_revoked(&mut self, out: &mut Outbox) -> Result<(), End> {
+        self.drained.retain(|Drained { lease, .. }| {
+            !lease.topic().is_deleted() && lease.committed().is_some()
+        });
         for slot in 0..self.slots.len() as u32 {
             let Some(sub) = &self.slots[slot as usize] else { continue };
             let reason = match &sub.reader {
@@ -277,7 +297,13 @@ impl Subscriptions {
         out: &mut Outbox,
     ) -> Result<bool, End> {
         let Some(slot) = self.slot_of(id) else {
-            return Ok(false);
+            let drained = self.drained.iter().position(|drained| drained.id == id);
+            let drained = drained.map(|at| self.drained.swap_remove(at));
+            let found = drained.is_some();
+            if let (true, Some(drained)) = (release, drained) {
+                drained.lease.release();
+            }
+            return Ok(found);
         };
         if self.in_flight.as_ref().is_some_and(|chunk| chunk.slot == slot) {
             self.settle(out)?;
@@ -295,14 +321,17 @@ impl Subscriptions {
         Ok(true)
     }
 
-    /// Moves the lease of subscription `id` behind `offset`. `None` if there is no such
+    /// Moves the lease of subscription `id` past `offset`. `None` if there is no such
     /// subscription, `Some(None)` if it has no lease.
     pub(super) fn commit(
         &mut self,
         id: u32,
         offset: u64,
     ) -> Option<Option<Result<(), CommitError>>> {
-        let slot = self.slot_of(id)?;
+        let Some(slot) = self.slot_of(id) else {
+            let drained = self.drained.iter_mut().find(|drained| drained.id == id)?;
+            return Some(Some(drained.lease.commit(offset)));
+        };
         let sub = self.slots[slot as usize].as_mut()?;
         Some(match &mut sub.reader {
             Reader::Cursor(_) => None,
@@ -342,7 +371,7 @@ impl Subscriptions {
         Ok(())
     }
 
-    /// Writes one thing: what is left of the chunk in flight, or the next chunk behind what `out`
+    /// Writes one thing: what is left of the chunk in flight, or the next chunk after what `out`
     /// holds. `Ready(Ok(None))` if there is no chunk. The number is that of bytes written.
     ///
     /// `draining` is asked when a log turns out to be closed, and not before: the drain may begin while
@@ -452,7 +481,7 @@ impl Subscriptions {
         }
     }
 
-    /// The whole chunk is gone: go on behind it.
+    /// The whole chunk is gone: continue after it.
     fn finish(&mut self, slot: u32, records: usize, watched: Option<Watched>, out: &mut Outbox) {
         if let Some(Some(sub)) = self.slots.get_mut(slot as usize) {
             sub.reader.advance(records);
@@ -495,7 +524,11 @@ impl Subscriptions {
         if let Some(sub) = self.take(slot)
             && !closed_by_drain
         {
-            out.push(&Reply::Closed { sub: sub.id, reason, next: sub.reader.offset() });
+            let Sub { id, reader, .. } = *sub;
+            out.push(&Reply::Closed { sub: id, reason, next: reader.offset() });
+            if let (CloseReason::TopicClosed, Reader::Lease(lease)) = (reason, reader) {
+                self.drained.push(Drained { id, lease });
+            }
         }
     }
 }
@@ -514,7 +547,7 @@ impl InFlight {
 
 fn header(sub: u32, batch: &Batch<'_, [u8]>) -> [u8; HEADER] {
     let time = batch.append_time().duration_since(UNIX_EPOCH);
-    // A clock before 1970 or behind 2554 is wrong either way.
+    // A clock before 1970 or after 2554 is wrong either way.
     let time = time.map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     // A segment, and so a run in it, has less than 4 GiB.
     let (records, bytes) = (batch.len() as u32, batch.payload().len() as u32);

@@ -5,14 +5,14 @@ use std::time::Duration;
 use super::outbox::Outbox;
 use crate::{
     broker::{Topic, TopicSettings, TopicSummary},
-    log::{self, Stats},
+    log::Stats,
     protocol::{self, Description, LeaseInfo, Reply, Settings, TopicName, TopicStats},
 };
 
 /// The most bytes that a topic takes in a TOPICS frame.
 const SUMMARY: usize = 256 + 40;
-/// The most bytes that a lease takes in a DESCRIPTION frame.
-const LEASE: usize = 256 + 17;
+/// The bytes that a lease takes in a DESCRIPTION frame beside its name.
+const LEASE: usize = 1 + 17;
 /// Room for all else in either.
 const FRAME: usize = 1 << 10;
 /// Topics in one frame at most: a list is told in pieces of a few kilobytes.
@@ -43,7 +43,8 @@ pub(super) fn topics(request: u32, found: &[TopicSummary], more: bool, out: &mut
     out.push(&Reply::Topics { request, more, topics });
 }
 
-/// Tells everything about one topic; of its leases as many as the frame has room for.
+/// Tells everything about one topic; of its leases as many as the frame has room for. How many there are
+/// stands in the statistics.
 pub(super) fn describe(
     request: u32,
     name: TopicName<'_>,
@@ -52,10 +53,14 @@ pub(super) fn describe(
     out: &mut Outbox,
 ) {
     let (stats, leases) = topic.describe();
-    let room = (max_frame as usize).saturating_sub(FRAME) / LEASE;
+    let mut room = (max_frame as usize).saturating_sub(FRAME);
     let leases = leases
         .iter()
-        .take(room)
+        .take_while(|lease| {
+            let rest = room.checked_sub(LEASE + lease.name.len());
+            room = rest.unwrap_or(0);
+            rest.is_some()
+        })
         .filter_map(|lease| {
             Some(LeaseInfo {
                 name: TopicName::new(&lease.name).ok()?,
@@ -71,8 +76,8 @@ pub(super) fn describe(
         topic: name,
         settings: Settings {
             segment_bytes: u32::try_from(settings.segment_bytes).unwrap_or(u32::MAX),
-            overflow: Some(overflow_out(settings.overflow)),
-            retention: Some(retention_out(settings.retention)),
+            overflow: Some(settings.overflow),
+            retention: Some(settings.retention),
             memory_limit: settings.memory_limit,
         },
         stats: stats_out(&stats),
@@ -84,45 +89,9 @@ pub(super) fn describe(
 pub(super) fn settings_in(settings: &Settings) -> TopicSettings {
     TopicSettings {
         segment_bytes: (settings.segment_bytes != 0).then_some(settings.segment_bytes as usize),
-        retention: settings.retention.and_then(retention_in),
-        overflow: settings.overflow.and_then(overflow_in),
+        retention: settings.retention,
+        overflow: settings.overflow,
         memory_limit: (settings.memory_limit != 0).then_some(settings.memory_limit),
-    }
-}
-
-fn overflow_in(overflow: protocol::Overflow) -> Option<log::Overflow> {
-    Some(match overflow {
-        protocol::Overflow::Block => log::Overflow::Block,
-        protocol::Overflow::Reject => log::Overflow::Reject,
-        protocol::Overflow::Evict => log::Overflow::Evict,
-    })
-}
-
-fn overflow_out(overflow: log::Overflow) -> protocol::Overflow {
-    match overflow {
-        log::Overflow::Block => protocol::Overflow::Block,
-        log::Overflow::Reject => protocol::Overflow::Reject,
-        log::Overflow::Evict => protocol::Overflow::Evict,
-    }
-}
-
-fn retention_in(retention: protocol::Retention) -> Option<log::Retention> {
-    Some(match retention {
-        protocol::Retention::Nothing => log::Retention::Nothing,
-        protocol::Retention::Records(records) => log::Retention::Records(records),
-        protocol::Retention::Bytes(bytes) => log::Retention::Bytes(bytes),
-        protocol::Retention::AgeMs(ms) => log::Retention::Age(Duration::from_millis(ms)),
-        protocol::Retention::Everything => log::Retention::Everything,
-    })
-}
-
-fn retention_out(retention: log::Retention) -> protocol::Retention {
-    match retention {
-        log::Retention::Nothing => protocol::Retention::Nothing,
-        log::Retention::Records(records) => protocol::Retention::Records(records),
-        log::Retention::Bytes(bytes) => protocol::Retention::Bytes(bytes),
-        log::Retention::Age(age) => protocol::Retention::AgeMs(millis(age)),
-        log::Retention::Everything => protocol::Retention::Everything,
     }
 }
 

@@ -58,7 +58,7 @@ impl Session {
 
     /// Ends the connection without a word, from where no error can be returned.
     pub(super) fn cut(&mut self, end: End) {
-        // Nothing can be sent behind half a chunk, so nothing is.
+        // Nothing can be sent after half a chunk, so nothing is.
         self.out = Outbox::default();
         self.subs = Subscriptions::default();
         self.cut = Some(end);

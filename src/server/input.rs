@@ -1,7 +1,7 @@
 //! A session's input: from bytes to requests.
 //!
 //! Bytes are read into a scratch buffer of the thread and decoded where they lie. What is left of a frame
-//! that came in part is kept until the rest comes, and so is everything behind a request that waits.
+//! that came in part is kept until the rest comes, and so is everything after a request that waits.
 
 use std::{
     cell::RefCell,

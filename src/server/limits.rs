@@ -1,4 +1,4 @@
-//! What all connections share: counts with a ceiling, memory for input, and coarse time.
+//! What all connections share: memory for input, and coarse time.
 //!
 //! # Input memory
 //!
@@ -30,46 +30,13 @@ use std::{
     time::Duration,
 };
 
-use crate::sync::time::Instant;
+use crate::{
+    listener::Ceiling,
+    sync::{contain, time::Instant},
+};
 
 /// Input that a connection may keep without asking the pool, in bytes.
 pub(super) const SMALL: usize = 4 << 10;
-
-/// A count that does not go above a limit.
-#[derive(Debug)]
-pub(super) struct Ceiling {
-    limit: usize,
-    used: AtomicUsize,
-}
-
-impl Ceiling {
-    pub(super) fn new(limit: usize) -> Self {
-        Self { limit, used: AtomicUsize::new(0) }
-    }
-
-    pub(super) fn limit(&self) -> usize {
-        self.limit
-    }
-
-    pub(super) fn used(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
-    }
-
-    /// Takes `amount` if that much is left.
-    ///
-    /// SeqCst for the pool's sake (see `wait` there); as a count alone, Relaxed would do.
-    pub(super) fn take(&self, amount: usize) -> bool {
-        self.used
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |used| {
-                used.checked_add(amount).filter(|used| *used <= self.limit)
-            })
-            .is_ok()
-    }
-
-    pub(super) fn give_back(&self, amount: usize) {
-        self.used.fetch_sub(amount, Ordering::Relaxed);
-    }
-}
 
 /// Memory for input that is kept, shared by all connections.
 #[derive(Debug)]
@@ -105,14 +72,15 @@ impl InputPool {
     }
 
     fn give_back(&self, amount: usize) {
-        self.granted.used.fetch_sub(amount, Ordering::SeqCst);
+        self.granted.give_back(amount);
         if self.anyone.load(Ordering::SeqCst) {
             let waiting = {
                 let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
                 self.anyone.store(false, Ordering::SeqCst);
                 std::mem::take(&mut *waiting)
             };
-            waiting.into_iter().for_each(Waker::wake);
+            // A waker is other people's code: one that panics keeps no other from being woken.
+            waiting.into_iter().for_each(|waker| contain(|| waker.wake()));
         }
     }
 }
@@ -140,7 +108,7 @@ impl InputShare {
         let beyond = |bytes: usize| if bytes > SMALL { bytes } else { 0 };
         let (kept, wanted) = (beyond(kept), beyond(wanted.max(kept)));
         let enough = wanted == self.granted || {
-            // All of it anew, or none: who waits with a part in hand may be who others wait for.
+            // All of it again, or none: who waits with a part in hand may be who others wait for.
             if self.granted > 0 {
                 pool.give_back(std::mem::take(&mut self.granted));
             }
@@ -235,14 +203,6 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_ceiling_holds_exactly() {
-        let ceiling = Ceiling::new(3);
-        assert!(ceiling.take(2) && ceiling.take(1) && !ceiling.take(1));
-        ceiling.give_back(1);
-        assert!(ceiling.take(1));
-    }
 
     #[test]
     fn small_input_is_free_and_large_waits_for_its_turn() {

@@ -9,7 +9,7 @@
 //!
 //! | | |
 //! | --- | --- |
-//! | `listener` | accepting, and what stands in the way of it |
+//! | `listener` | what becomes of a connection that was accepted; the listener itself is `src/listener` |
 //! | `connection` | the task: a session and its socket |
 //! | `session` | bytes in, bytes out: the order of things, output, deadlines |
 //! | `input` | from bytes to requests |
@@ -18,7 +18,8 @@
 //! | `delivery` | from the segments to the socket |
 //! | `outbox` | replies that wait for the socket |
 //! | `bell` | who wakes the task, and why |
-//! | `limits` | shared counts, memory for input, coarse time |
+//! | `limits` | memory for input, coarse time |
+//! | `flood` | what is logged of what strangers can cause |
 //! | `shutdown` | what all parts share; drain and abort |
 //! | `describe`, `refusal` | the library's words in the protocol's |
 //!
@@ -40,6 +41,7 @@ mod connection;
 mod delivery;
 mod describe;
 mod ending;
+mod flood;
 mod input;
 mod limits;
 mod listener;
@@ -52,52 +54,22 @@ mod shutdown;
 #[cfg(test)]
 mod tests;
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc};
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::{
     broker::{Broker, ConfigError},
+    listener::{self as life, Settings, Socket},
     net::TcpListener,
+    sync::time::Instant,
 };
 
 pub use crate::access::{Access, AccessError, BadPattern, MAX_TOKENS, Pattern, Right, TokenEntry};
+pub use crate::listener::BindError;
 #[cfg(feature = "tls")]
 pub use crate::tls::{Tls, TlsError, TlsFiles};
 pub use config::{Limits, ServerConfig, Token};
-pub use shutdown::ServerHandle;
-use shutdown::{Shared, Stage};
-
-/// Why a server cannot start.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BindError {
-    /// Another process listens there.
-    #[error(
-        "{address} is in use; stop the other server, or listen elsewhere (port 0 takes a free port)"
-    )]
-    PortTaken {
-        /// The address that was asked for.
-        address: SocketAddr,
-    },
-    /// The address can be reached from other machines, and everyone could publish and subscribe.
-    #[error(
-        "{address} can be reached from other machines and there is no token; set one, listen on 127.0.0.1, or allow it explicitly"
-    )]
-    PublicWithoutToken {
-        /// The address that was asked for.
-        address: SocketAddr,
-    },
-    /// A setting makes no sense.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The system refuses.
-    #[error("cannot listen on {address}: {error}; choose another address")]
-    Io {
-        /// The address that was asked for.
-        address: SocketAddr,
-        /// What the system says.
-        error: io::Error,
-    },
-}
+use shutdown::Shared;
+pub use shutdown::{Refusals, ServerHandle};
 
 /// A server that listens. [`run`](Self::run) serves until it is told to stop.
 ///
@@ -142,26 +114,51 @@ impl Server {
     ///
     /// As [`bind`](Self::bind).
     pub fn bind_with(config: ServerConfig, broker: Broker) -> Result<Self, BindError> {
-        if let Some(what) = config.limits.fault() {
-            return Err(ConfigError { what }.into());
-        }
-        let address = config.listen;
+        let socket = Socket::At(config.listen);
+        Self::open(config, broker, socket)
+    }
+
+    /// As [`bind_with`](Self::bind_with), on a socket that listens already, for example one that a service manager
+    /// has passed, or one with options of your own (`config.listen` is not looked at). What may listen where is
+    /// decided by the socket's address.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new()?.block_on(async {
+    /// use psa::broker::{Broker, BrokerConfig};
+    /// use psa::server::{Server, ServerConfig};
+    ///
+    /// let socket = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let broker = Broker::new(BrokerConfig::default())?;
+    /// let server = Server::with_listener(ServerConfig::default(), broker, socket)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`bind`](Self::bind), and [`BindError::Listener`].
+    pub fn with_listener(
+        config: ServerConfig,
+        broker: Broker,
+        listener: std::net::TcpListener,
+    ) -> Result<Self, BindError> {
+        Self::open(config, broker, Socket::Open(listener))
+    }
+
+    fn open(config: ServerConfig, broker: Broker, socket: Socket) -> Result<Self, BindError> {
         let gate = config.gate();
-        if let Some(what) = gate.fault() {
+        if let Some(what) = config.limits.fault().or_else(|| gate.fault()) {
             return Err(ConfigError { what }.into());
         }
-        let public = !address.ip().to_canonical().is_loopback();
-        if public && !gate.is_open() && !config.is_secure() {
-            tracing::warn!(%address, "tokens and records cross the network unencrypted: there is no TLS");
-        }
-        if public && gate.is_open() {
-            if !config.allow_public_without_token {
-                return Err(BindError::PublicWithoutToken { address });
-            }
-            tracing::warn!(%address, "anyone who reaches this address may publish and subscribe: there is no token");
-        }
-        let listener = listener::bind(&config)?;
-        let address = listener.local_addr().map_err(|error| BindError::Io { address, error })?;
+        let settings = Settings {
+            gate: &gate,
+            is_secure: config.is_secure(),
+            allow_public_without_token: config.allow_public_without_token,
+            send_buffer: config.send_buffer,
+            receive_buffer: config.receive_buffer,
+        };
+        let (listener, address) = settings.open::<Shared>(socket)?;
         Ok(Self { shared: Arc::new(Shared::new(config, broker)), listener, address })
     }
 
@@ -182,64 +179,20 @@ impl Server {
     /// [`ServerHandle::abort`] returns at once from any of this; so does dropping the future.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Self { shared, listener, address } = self;
-        // However this ends, also by being dropped: no connection outlives it.
-        let _abort = AbortOnDrop(shared.clone());
-        tracing::info!(%address, "serving");
         // A task of its own, which ends with this one: it wakes others, among which it has its turn.
-        let mut beside = tokio::task::JoinSet::new();
+        let mut waking = tokio::task::JoinSet::new();
         let rooms = shared.rooms.clone();
-        beside.spawn(async move { rooms.serve().await });
-        let ticking = async {
-            tokio::join!(tick(&shared), shared.gate.keep_time(), tell_of_rights(&shared));
+        waking.spawn(async move { rooms.serve().await });
+        let beside = async {
+            tokio::join!(
+                tick(&shared),
+                shared.gate.keep_time(),
+                tell_of_rights(&shared),
+                shared.broker.housekeeping(),
+            );
         };
-        let keeping = shared.broker.housekeeping();
-        tokio::pin!(ticking, keeping);
-        {
-            let accepting = listener::accept(&shared, &listener);
-            tokio::pin!(accepting, shutdown);
-            while shared.stage() == Stage::Serving {
-                // In this order each time, so that a simulation that is run again runs the same; and with
-                // what may always have something to do at the end, so that it holds back none of the others.
-                tokio::select! {
-                    biased;
-                    () = &mut shutdown => shared.advance(Stage::Draining),
-                    () = shared.staged.notified() => {}
-                    () = &mut ticking => {}
-                    () = &mut keeping => {}
-                    () = &mut accepting => {}
-                }
-            }
-        }
-        // Whoever connects from now on is refused by the system.
-        drop(listener);
-        let connections = shared.connections.used();
-        tracing::info!(connections, "draining");
         let timeout = shared.config.limits.drain_timeout;
-        let drained = async {
-            while shared.connections.used() > 0 && shared.stage() < Stage::Aborting {
-                tokio::select! {
-                    biased;
-                    () = shared.ended.notified() => {}
-                    () = shared.staged.notified() => {}
-                }
-            }
-        };
-        tokio::select! {
-            biased;
-            () = drained => {}
-            () = tokio::time::sleep(timeout) => {
-                let connections = shared.connections.used();
-                tracing::warn!(connections, "the drain took too long; cutting off those that are left");
-            }
-            () = &mut ticking => {}
-            () = &mut keeping => {}
-        }
-        shared.advance(Stage::Aborting);
-        // The tasks see it when they next run, which is at once; there is nothing to wait for in them.
-        while shared.connections.used() > 0 {
-            shared.ended.notified().await;
-        }
-        tracing::info!("stopped");
+        life::run(&shared, listener, address, timeout, listener::welcome, beside, shutdown).await;
     }
 }
 
@@ -249,14 +202,23 @@ impl std::fmt::Debug for Server {
     }
 }
 
+/// How often the log is told what cannot be told one by one.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
 /// Moves the server's coarse time on, and wakes who waits for it. Never ends.
 async fn tick(shared: &Shared) {
     let mut interval = tokio::time::interval(shared.clock.period());
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut told = Instant::now();
     loop {
         interval.tick().await;
         let now = shared.clock.tick();
         shared.registry.ring_due(now);
+        if told.elapsed() >= TELL_EVERY {
+            told = Instant::now();
+            shared.flood.tell();
+            shared.broker.watch_memory();
+        }
     }
 }
 
@@ -268,13 +230,5 @@ async fn tell_of_rights(shared: &Shared) {
     loop {
         news.next().await;
         shared.registry.ring_all();
-    }
-}
-
-struct AbortOnDrop(Arc<Shared>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.advance(Stage::Aborting);
     }
 }

@@ -23,14 +23,14 @@ impl Refusal {
         Self { code, message: message.into(), epoch: 0, asked: 0, first: 0, next: 0 }
     }
 
-    /// A limit of `max` was met.
-    pub(super) fn limit(code: Code, max: usize, what: &str) -> Self {
+    /// A limit of `max` was met, which `setting` of the configuration holds.
+    pub(super) fn limit(code: Code, max: usize, what: &str, setting: &str) -> Self {
         Self {
             next: max as u64,
             ..Self::new(
                 code,
                 format!(
-                    "{max} {what} are the most that are allowed; end some, or raise the server's limit"
+                    "{max} {what} are the most that are allowed; end some, or raise the server's {setting}"
                 ),
             )
         }
@@ -77,6 +77,10 @@ impl Refusal {
                 (refusal.code, refusal.next) = (Code::Full, limit);
             }
             AppendError::BudgetExhausted { limit } => {
+                refusal.message = format!(
+                    "the {limit} bytes for all topics are used up; try again when some were given back, \
+                     or raise the server's limit.memory"
+                );
                 (refusal.code, refusal.next) = (Code::BudgetExhausted, limit);
             }
         }
@@ -107,7 +111,9 @@ impl From<BrokerError> for Refusal {
         let code = match error {
             BrokerError::UnknownTopic { .. } => Code::UnknownTopic,
             BrokerError::TopicExists { .. } => Code::TopicExists,
-            BrokerError::TooManyTopics { .. } => Code::TooManyTopics,
+            BrokerError::TooManyTopics { .. } | BrokerError::TooManyUnpublished { .. } => {
+                Code::TooManyTopics
+            }
             BrokerError::BadName { .. } => Code::BadName,
             BrokerError::BadSettings { .. } => Code::BadSettings,
             BrokerError::BudgetExhausted { .. } => Code::BudgetExhausted,

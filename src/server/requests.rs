@@ -32,7 +32,7 @@ pub(super) const PUBLISH_SLOT: u32 = u32::MAX;
 /// The slot under which memory for input rings.
 pub(super) const INPUT_SLOT: u32 = u32::MAX - 1;
 
-/// A request that holds back those behind it.
+/// A request that holds back those after it.
 pub(super) enum Held {
     /// A publish waits for room in its topic.
     Publish(Box<WaitingPublish>),
@@ -42,7 +42,7 @@ pub(super) enum Held {
 
 /// A publish that waits for room.
 pub(super) struct WaitingPublish {
-    /// The topic that it found: if the name is deleted and made anew meanwhile, it still waits here
+    /// The topic that it found: if the name is deleted and recreated meanwhile, it still waits here
     /// and is told that this one is closed.
     topic: Arc<Topic>,
     appender: Appender,
@@ -138,6 +138,10 @@ impl Session {
 
     pub(super) fn answer(&mut self, request: u32, result: Result<(), Refusal>) {
         if let Err(refusal) = result {
+            if refusal.code == Code::Forbidden && self.shared.flood.forbidden.one() {
+                let (token, message) = (self.grant.name(), refusal.message.as_str());
+                tracing::warn!(connection = self.id, token, message, "forbidden");
+            }
             tracing::debug!(
                 connection = self.id,
                 request,
@@ -180,7 +184,9 @@ impl Session {
         };
         let config = &self.shared.config;
         let Some(grant) = self.shared.gate.admit(hello.token) else {
-            tracing::warn!(connection = self.id, client = hello.client, "wrong token");
+            if self.shared.flood.unauthorized.one() {
+                tracing::warn!(connection = self.id, client = hello.client, "wrong token");
+            }
             return self
                 .goodbye(Code::Unauthorized, "the token is missing or wrong; give the server's");
         };
@@ -215,7 +221,12 @@ impl Session {
         let max = self.shared.config.limits.max_topics_per_connection;
         if self.topics_made >= max {
             let what = "topics made by one connection";
-            return Err(Refusal::limit(Code::TooManyTopics, max as usize, what));
+            return Err(Refusal::limit(
+                Code::TooManyTopics,
+                max as usize,
+                what,
+                "limit.connection_topics",
+            ));
         }
         Ok(())
     }
@@ -261,7 +272,7 @@ impl Session {
         let log = topic.log();
         // The first try is without an appender, which only those need that wait. A log that evicts
         // makes them wait too, as long as readers look at all that was evicted.
-        let first_try = resumed.is_none().then(|| log.try_append_packed(packed));
+        let first_try = resumed.is_none().then(|| log.try_append_batch(packed));
         let may_wait = topic.settings().overflow != Overflow::Reject;
         let appended = match first_try {
             Some(Ok(offsets)) => Ok(offsets),
@@ -277,7 +288,7 @@ impl Session {
                 waiting.bell.reset();
                 let waker = Waker::from(waiting.bell.clone());
                 let cx = &mut Context::from_waker(&waker);
-                match waiting.appender.poll_append_packed(cx, packed) {
+                match waiting.appender.poll_append_batch(cx, packed) {
                     Poll::Ready(appended) => appended,
                     Poll::Pending => {
                         self.held = Some(Held::Publish(waiting));
@@ -306,15 +317,27 @@ impl Session {
         let per_connection = limits.max_subscriptions_per_connection;
         if self.subs.len() >= per_connection {
             let what = "subscriptions of one connection";
-            return Err(Refusal::limit(Code::TooManySubscriptions, per_connection, what));
+            return Err(Refusal::limit(
+                Code::TooManySubscriptions,
+                per_connection,
+                what,
+                "limit.connection_subscriptions",
+            ));
         }
         let leases = limits.max_leases_per_connection;
         if ask.lease.is_some() && self.subs.leases() >= leases {
             let what = "leases of one connection";
-            return Err(Refusal::limit(Code::TooManyLeases, leases, what));
+            return Err(Refusal::limit(
+                Code::TooManyLeases,
+                leases,
+                what,
+                "limit.connection_leases",
+            ));
         }
         let made_before = self.topics_made;
         let topic = self.open(ask.topic, Purpose::Subscribe)?;
+        let lease = ask.lease.as_ref().map(|lease| lease.name.as_str());
+        self.subs.let_go_of_drained(ask.sub, &topic, lease);
         let (reader, gap) = match self.begin_reading(&topic, ask) {
             Ok(opened) => opened,
             Err(refusal) => {
@@ -355,7 +378,8 @@ impl Session {
         let subscriptions = &self.shared.subscriptions;
         if !subscriptions.take(1) {
             let what = "subscriptions of all connections";
-            return Err(Refusal::limit(Code::TooManySubscriptions, subscriptions.limit(), what));
+            let (code, max) = (Code::TooManySubscriptions, subscriptions.limit());
+            return Err(Refusal::limit(code, max, what, "limit.subscriptions"));
         }
         open_reader(topic, ask).inspect_err(|_| subscriptions.give_back(1))
     }

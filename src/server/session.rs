@@ -33,10 +33,11 @@ use super::{
     input::Input,
     outbox::Outbox,
     requests::{Held, INPUT_SLOT, PUBLISH_SLOT, WaitingPublish},
-    shutdown::{Shared, Stage},
+    shutdown::Shared,
 };
 use crate::{
     access::{Forbidden, Grant, Right},
+    listener::Stage,
     protocol::Code,
 };
 
@@ -135,7 +136,7 @@ pub(super) struct Session {
     pub(super) subs: Subscriptions,
     /// Subscriptions that the server's total counts for this session.
     pub(super) counted: usize,
-    /// The request that holds back those behind it.
+    /// The request that holds back those after it.
     pub(super) held: Option<Held>,
     /// A publish that waited and whose frame is about to be carried out again.
     pub(super) resumed: Option<Box<WaitingPublish>>,
@@ -157,7 +158,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// A session for a connection that [`Shared::connections`] has counted.
+    /// A session for a connection that the listener has counted.
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let (id, bell) = shared.enter();
         let deadlines = Deadlines {
@@ -167,7 +168,7 @@ impl Session {
         Self {
             seen_revocations: shared.revocations(),
             grant: Grant::ALL,
-            // Before the HELLO is looked at: what changes behind that is looked at again.
+            // Before the HELLO is looked at: what changes after that is looked at again.
             seen_rights: shared.gate.revision(),
             shared,
             bell,
@@ -342,7 +343,7 @@ impl Session {
     }
 
     pub(super) fn is_draining(&self) -> bool {
-        self.shared.stage() != Stage::Serving
+        self.shared.is_draining()
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -378,7 +379,7 @@ impl Session {
             frame: limits.max_frame as usize,
         };
         while self.written < TURN {
-            let draining = || self.shared.stage() != Stage::Serving;
+            let draining = || self.shared.is_draining();
             match self.subs.poll_write(cx, io, &mut self.out, chunk, draining) {
                 Poll::Pending => return Ok(true),
                 Poll::Ready(Ok(Some(wrote))) => self.written += wrote,
@@ -405,7 +406,7 @@ impl Session {
                 }
                 Poll::Ready(Err(End::RecordBeyondFrame)) => {
                     let message =
-                        "a record in the topic fits no frame of this server; raise max_frame";
+                        "a record in the topic fits no frame of this server; raise limit.frame";
                     self.goodbye(Code::FrameTooLarge, message)?;
                 }
                 Poll::Ready(Err(end)) => return Err(end),

@@ -2,39 +2,30 @@
 //!
 //! # Drain
 //!
-//! 1. Nobody is accepted any more, and every log is closed. From then on no append succeeds, so
-//!    what was acknowledged is exactly what the logs hold: no session has to be asked.
+//! Its stages are the listener's (`src/listener/drain.rs`). Here they mean:
+//!
+//! 1. Every log is closed, so no session has to be asked whether it has acknowledged anything else.
 //! 2. Each connection is woken. Requests that would make new work are refused with
 //!    `shutting-down`; commits and pings are still served. Subscriptions read their log to its end.
 //! 3. A connection whose subscriptions have all come to the end says GOODBYE and closes.
-//! 4. What is still connected after `drain_timeout` is cut off. So is everything at once after
-//!    [`ServerHandle::abort`].
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU8, AtomicU64, Ordering},
+    atomic::{AtomicU64, Ordering},
 };
-
-use tokio::sync::Notify;
 
 use super::{
     ServerConfig,
     bell::{Bell, Registry},
-    limits::{Ceiling, Clock, InputPool},
+    flood::Flood,
+    limits::{Clock, InputPool},
     room::Rooms,
 };
-use crate::{access::Gate, broker::Broker};
-
-/// How far a server has come. Only ever grows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Stage {
-    /// It serves.
-    Serving = 0,
-    /// It delivers what was acknowledged and takes nothing new.
-    Draining = 1,
-    /// Every connection ends at once.
-    Aborting = 2,
-}
+use crate::{
+    access::Gate,
+    broker::Broker,
+    listener::{Ceiling, Life, Stage},
+};
 
 /// What the listener, all sessions and the handles have in common.
 pub(super) struct Shared {
@@ -46,17 +37,13 @@ pub(super) struct Shared {
     pub(super) registry: Registry,
     pub(super) rooms: Arc<Rooms>,
     pub(super) input: InputPool,
-    pub(super) connections: Ceiling,
+    pub(super) life: Life,
+    pub(super) flood: Flood,
     pub(super) subscriptions: Ceiling,
-    stage: AtomicU8,
     /// How often topics or leases were taken from those who read them: a session that sees it move
     /// looks at its subscriptions.
     revocations: AtomicU64,
     next_connection: AtomicU64,
-    /// Told when the stage moves.
-    pub(super) staged: Notify,
-    /// Told when a connection ends.
-    pub(super) ended: Notify,
 }
 
 impl Shared {
@@ -67,13 +54,16 @@ impl Shared {
             registry: Registry::default(),
             rooms: Arc::default(),
             input: InputPool::new(limits.input_bytes),
-            connections: Ceiling::new(limits.max_connections),
+            life: Life::new(
+                broker.clone(),
+                limits.max_connections,
+                limits.max_connections_per_address,
+                "",
+            ),
+            flood: Flood::new(),
             subscriptions: Ceiling::new(limits.max_subscriptions),
-            stage: AtomicU8::new(Stage::Serving as u8),
             revocations: AtomicU64::new(0),
             next_connection: AtomicU64::new(1),
-            staged: Notify::new(),
-            ended: Notify::new(),
             broker,
             gate: config.gate(),
             config,
@@ -81,23 +71,19 @@ impl Shared {
     }
 
     pub(super) fn stage(&self) -> Stage {
-        match self.stage.load(Ordering::Acquire) {
-            0 => Stage::Serving,
-            1 => Stage::Draining,
-            _ => Stage::Aborting,
-        }
+        self.life.stage()
+    }
+
+    /// As [`Life::is_draining`].
+    pub(super) fn is_draining(&self) -> bool {
+        self.life.is_draining()
     }
 
     /// Goes on to `stage`, and wakes everyone if that is news.
     pub(super) fn advance(&self, stage: Stage) {
-        if self.stage.fetch_max(stage as u8, Ordering::AcqRel) >= stage as u8 {
-            return;
+        if self.life.advance(stage) {
+            self.registry.ring_all();
         }
-        // Behind the stage: whoever finds its log closed finds the reason too.
-        self.broker.shut();
-        self.registry.ring_all();
-        self.staged.notify_waiters();
-        self.staged.notify_one();
     }
 
     /// How often something was revoked so far.
@@ -122,9 +108,21 @@ impl Shared {
 
     pub(super) fn leave(&self, connection: u64) {
         self.registry.remove(connection);
-        self.connections.give_back(1);
-        self.ended.notify_one();
     }
+}
+
+/// What a server has refused since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Refusals {
+    /// Connections, at the limit of all or of their address.
+    pub connections: u64,
+    /// Connections that spoke no TLS where it is asked for, or failed at it.
+    pub tls: u64,
+    /// Connections with a wrong token, or none.
+    pub unauthorized: u64,
+    /// Requests that their token does not allow.
+    pub forbidden: u64,
 }
 
 /// Steers a running server from outside. Cloning is cheap; it stays valid after the server ended.
@@ -151,13 +149,25 @@ impl ServerHandle {
     /// Connections that are open now.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.shared.connections.used()
+        self.shared.life.connections.used()
     }
 
     /// Subscriptions of all connections now.
     #[must_use]
     pub fn subscriptions(&self) -> usize {
         self.shared.subscriptions.used()
+    }
+
+    /// What was refused so far.
+    #[must_use]
+    pub fn refusals(&self) -> Refusals {
+        let (flood, connections) = (&self.shared.flood, &self.shared.life.connections);
+        Refusals {
+            connections: connections.crowded.total() + connections.address_crowded.total(),
+            tls: connections.insecure.total(),
+            unauthorized: flood.unauthorized.total(),
+            forbidden: flood.forbidden.total(),
+        }
     }
 
     /// The topics that the server serves.

@@ -9,6 +9,9 @@ pub(crate) use std::sync::atomic::{
 };
 pub(crate) use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
+/// How many objects a thread can announce at once before it needs a second record.
+pub(crate) const SLOTS: usize = 6;
+
 /// How often a reader that waits with its thread looks again before it offers its processor to
 /// others. A record that arrives within a microsecond or two is taken without a system call.
 pub(crate) const SPINS: u32 = 32;
@@ -28,11 +31,30 @@ pub(crate) const TASK_TURN: usize = 256 << 10;
 /// The same for a thread, which pays more for changing over.
 pub(crate) const THREAD_TURN: usize = 1 << 20;
 
+/// Up to so many waiters are woken by the notifier itself.
+pub(crate) const WOKEN_WHOLE: usize = 8;
+
 /// Threads: parking, and the politeness of a spinning one.
 pub(crate) mod thread {
     pub(crate) use std::hint::spin_loop;
     pub(crate) use std::thread::{Thread, current, park, park_timeout, yield_now};
 }
+
+/// Statics that hold atomics, and what each thread has for itself: a model checker's live as long as one execution.
+macro_rules! global {
+    ($(#[$meta:meta])* static $name:ident: $type:ty = $init:expr;) => {
+        $(#[$meta])* static $name: $type = $init;
+    };
+}
+pub(crate) use global;
+
+/// As `std`'s, for values that a constant expression makes.
+macro_rules! local {
+    ($(#[$meta:meta])* static $name:ident: $type:ty = $init:expr;) => {
+        std::thread_local! { $(#[$meta])* static $name: $type = const { $init }; }
+    };
+}
+pub(crate) use local;
 
 /// Clocks.
 pub(crate) mod time {
@@ -40,8 +62,7 @@ pub(crate) mod time {
 }
 
 /// Runs a user's destructors. A panic in them ends here, after the panic hook has reported it: they
-/// run in whoever ends the last guard, in the middle of anything, and beneath `seize`, which would
-/// strand what else it is about to reclaim.
+/// run in whoever looked at the segment last, in the middle of anything, and beneath `seize`, which is not made for it.
 pub(crate) fn contain(destructors: impl FnOnce()) {
     let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(destructors));
     // Its payload is user code too.

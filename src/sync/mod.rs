@@ -1,5 +1,5 @@
-//! The one door through which the log core reaches the machine: atomics, threads, time, barriers
-//! and memory reclamation.
+//! What the log core needs of the machine, in one place: atomics, threads, time, barriers, random numbers, and
+//! `seize`, which frees.
 //!
 //! The core names nothing of `std::sync`, `std::thread` or `seize` itself. A test crate can
 //! therefore include the very same core source with a `sync` of its own, whose atomics are a model
@@ -9,6 +9,9 @@
 
 pub(crate) mod barrier;
 mod machine;
+pub(crate) mod random;
 pub(crate) mod reclaim;
+pub(crate) mod rescue;
+mod rescuer;
 
 pub(crate) use machine::*;

@@ -1,73 +1,66 @@
-//! Safe memory reclamation: the `seize` crate, which is Hyaline-1 (Nikolaev and Ravindran, "Snapshot-
-//! Free, Transparent, and Robust Memory Reclamation for Lock-Free Data Structures", PLDI 2021).
+//! The last step of a segment's life: `seize` frees it.
 //!
-//! # Promptly freed
+//! `seize` is Hyaline-1 (Nikolaev and Ravindran, "Snapshot-Free, Transparent, and Robust Memory Reclamation for
+//! Lock-Free Data Structures", PLDI 2021): an object that is retired is freed when every guard that was active at
+//! its retirement has ended. A guard that does not end holds back all that is retired after it began, and a
+//! retirement that meets more guards than its batch has entries waits for the next one of the same thread. Neither
+//! can happen here, because the log holds no guards: what a thread looks at is announced (`log::announce`), and a
+//! segment comes here only when no announcement names it. So it is freed before [`retire`] returns.
 //!
-//! `seize` keeps retired objects in a batch of the retiring thread until the batch is large enough
-//! for one entry per active guard. A segment must not wait for others to be retired, so each
-//! retirement fills its batch up with entries that do nothing, to [`BATCH`]. A segment's memory is
-//! therefore back when the last guard that could see it ends, as long as at most [`BATCH`] threads
-//! hold guards in this log at the instant it is retired. Beyond that it is back when the same thread
-//! retires the next one, or when the log is dropped.
+//! There is one collector for the whole process: its tables are not each log's to pay for.
+//!
+//! What `seize` costs here is a barrier across the process (`membarrier`) for each segment, beside the one with which the
+//! log looks at the announcements: 2 to 5 us on two virtual processors. The feature `without-seize` leaves it out, and
+//! frees segments as a thread does that is being torn down. `docs/study/reclamation.md` has the figures.
 
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::OnceLock;
 
-pub(crate) use seize::{Collector, Guard};
+pub(crate) use seize::Collector;
 
-/// The guard that protects reads of segments that nothing pins.
-pub(crate) type ReadGuard<'a> = seize::LocalGuard<'a>;
-
-/// Entries in a batch of retirements: one segment, and padding for the guards that may be active.
-/// A segment's retirement costs 0.6 us with 64.
-const BATCH: usize = 64;
-
-/// A log's collector.
-pub(crate) fn collector() -> Collector {
-    Collector::new().batch_size(BATCH)
+fn collector() -> &'static Collector {
+    static COLLECTOR: OnceLock<Collector> = OnceLock::new();
+    // One entry a batch: nothing waits for company.
+    COLLECTOR.get_or_init(|| Collector::new().batch_size(1))
 }
 
-/// Begins a guard of the calling thread: 7 to 9 ns, 2 ns when nested in another one.
-#[inline]
-pub(crate) fn enter(collector: &Collector) -> ReadGuard<'_> {
-    collector.enter()
-}
-
-/// Loads a pointer. What it leads to is not reclaimed before the guard ends, if it is retired only
-/// after this pointer has been moved on.
-#[inline]
-pub(crate) fn protect<T>(pointer: &AtomicPtr<T>, _guard: &ReadGuard<'_>) -> *mut T {
-    // SeqCst: what `seize` asks of a protected load. Either the load sees that the pointer was moved
-    // on, or the retirement that follows the move sees the guard.
-    pointer.load(Ordering::SeqCst)
-}
-
-/// Retires an object: it is reclaimed when the last guard that could see it has ended.
-///
-/// # Safety
-///
-/// Nobody who enters from now on can reach the object; it is retired once; `reclaim` may be called
-/// with it, from any thread.
-pub(crate) unsafe fn retire<T>(
-    guard: &ReadGuard<'_>,
-    object: *mut T,
-    reclaim: unsafe fn(*mut T, &Collector),
-) {
-    // SAFETY: the caller's promise; the padding is never dereferenced.
-    //
-    // The object first: entries may be left in the batch from a retirement that found too many
-    // guards, and then the batch goes in the middle of the padding, without what comes later.
-    unsafe {
-        guard.defer_retire(object, reclaim);
-        for _ in 1..BATCH {
-            guard.defer_retire(ptr::dangling_mut::<u8>(), nothing);
-        }
+/// Has `seize` make its record of the calling thread. What a thread registers first is torn down last: a thread-local
+/// whose destructor marks the thread as exiting calls this before it is registered itself.
+pub(crate) fn register_thread() {
+    if cfg!(feature = "without-seize") {
+        return;
     }
+    // SAFETY: nobody reaches what nobody has, and `nothing` touches nothing.
+    unsafe { collector().retire(ptr::dangling_mut::<u8>(), nothing) };
 }
 
-/// Padding for a batch.
+/// Frees nothing.
 ///
 /// # Safety
 ///
 /// None needed: it touches nothing.
 unsafe fn nothing(_: *mut u8, _: &Collector) {}
+
+/// Frees an object by calling `reclaim`, before this returns.
+///
+/// `exiting` says that the calling thread is being torn down: `seize` has no record of it any more, and would panic.
+///
+/// # Safety
+///
+/// Nobody can reach the object; it is retired once; `reclaim` may be called with it here.
+pub(crate) unsafe fn retire<T>(
+    object: *mut T,
+    reclaim: unsafe fn(*mut T, &Collector),
+    exiting: bool,
+) {
+    let collector = collector();
+    // SAFETY: the caller's promise. There is never a guard for which `seize` would have to wait, so a thread
+    // that it does not know may free the object itself.
+    unsafe {
+        if exiting || cfg!(feature = "without-seize") {
+            reclaim(object, collector);
+        } else {
+            collector.retire(object, reclaim);
+        }
+    }
+}

@@ -250,7 +250,7 @@ test("a server that is killed and started again: the page says so and goes on", 
   await until("live again", async () => (await state.textContent()) === "live")
   await server.publish("before", ["second life"])
   await page.getByText("second life").waitFor()
-  assert.match(await page.locator("#records [data-kind=gap]").first().textContent(), /the topic was made anew/)
+  assert.match(await page.locator("#records [data-kind=gap]").first().textContent(), /the topic was recreated/)
   // The records come over another connection than the picture, which may be a moment behind them.
   const rows = async () => (await page.locator("#rows h3").allTextContents()).sort().join()
   await until("both topics are there", async () => (await rows()) === "after,before")

@@ -23,7 +23,7 @@ async function follow(proxy) {
       const place = last ? `after=${last}&on_gap=continue` : "from=earliest"
       const source = new EventSource(`/topics/${topic}/events?${place}`)
       source.onopen = () => (window.seen.opened += 1)
-      for (const kind of ["message", "base64", "gap", "caught-up"])
+      for (const kind of ["begin", "message", "base64", "gap", "caught-up"])
         source.addEventListener(kind, (event) => (last = event.lastEventId))
       source.onmessage = (event) => window.seen.records.push([event.lastEventId, event.data])
       source.addEventListener("gap", (event) => window.seen.gaps.push(JSON.parse(event.data)))

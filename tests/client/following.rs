@@ -73,8 +73,8 @@ async fn every_kind_of_event_comes_in_order() {
     ] {
         assert_eq!(line(&mut subscription).await, expected);
     }
-    let place = Place { epoch: EPOCH, next: 21 };
-    assert_eq!(subscription.place(), place);
+    let place = Position { epoch: EPOCH, next: 21 };
+    assert_eq!(subscription.position(), place);
     finish(server).await;
 }
 
@@ -95,7 +95,7 @@ async fn records_and_batches_can_be_mixed() {
     for offset in 0..3 {
         assert_eq!(line(&mut subscription).await, format!("record {offset}"));
     }
-    assert_eq!(subscription.place().next, 3);
+    assert_eq!(subscription.position().next, 3);
     // The rest of the chunk, then the next whole one.
     for expected in [3..10, 10..20] {
         let Some(Ok(BatchEvent::Records(batch))) = subscription.next_batch().await else {
@@ -109,7 +109,7 @@ async fn records_and_batches_can_be_mixed() {
         let seconds = 1 + expected.start / 10 * 10;
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         assert_eq!(batch.time(), time);
-        assert_eq!(subscription.place().next, expected.end);
+        assert_eq!(subscription.position().next, expected.end);
     }
     // As a stream.
     for offset in 20..30 {

@@ -251,7 +251,7 @@ async fn a_lease_that_has_moved_on_was_taken_over() {
     finish(server).await;
 }
 
-/// A lease that had to be made anew, with a gap: it is told, and the lease goes on.
+/// A lease that had to be recreated, with a gap: it is told, and the lease goes on.
 #[tokio::test]
 async fn a_lease_that_expired_meanwhile_goes_on_behind_a_gap() {
     let (listener, builder) = listen().await;

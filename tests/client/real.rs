@@ -84,6 +84,40 @@ async fn fragile_line(server: SocketAddr, seed: u64, most: u64) -> SocketAddr {
     address
 }
 
+/// A line to a server that breaks when it is told to.
+struct Line {
+    address: SocketAddr,
+    cuts: tokio::sync::watch::Sender<()>,
+}
+
+impl Line {
+    /// Breaks every connection that there is.
+    fn cut(&self) {
+        self.cuts.send_replace(());
+    }
+}
+
+async fn breakable_line(server: SocketAddr) -> Line {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let cuts = tokio::sync::watch::Sender::new(());
+    let cut = cuts.subscribe();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let mut cut = cut.clone();
+            cut.mark_unchanged();
+            tokio::spawn(async move {
+                let Ok(mut far) = TcpStream::connect(server).await else { return };
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                    _ = cut.changed() => {}
+                }
+            });
+        }
+    });
+    Line { address, cuts }
+}
+
 async fn carry(
     mut from: impl AsyncReadExt + Unpin,
     mut to: impl AsyncWriteExt + Unpin,
@@ -175,7 +209,8 @@ async fn everything_works_end_to_end() {
     let closed = client.publish("news", b"late").await.unwrap_err();
     assert_eq!(closed.code(), Some(Code::TopicClosed));
     // Another one goes on where that one stood: there is nothing but the end.
-    let mut again = client.subscribe("news", news.place().resume()).await.unwrap();
+    let mut again =
+        client.subscribe("news", SubscribeOptions::resume(news.position())).await.unwrap();
     let end = again.next().await.unwrap().unwrap();
     assert!(matches!(end, Event::Closed { next: 20_000, .. }), "{end:?}");
     client.delete_topic("news").await.unwrap();
@@ -238,11 +273,16 @@ async fn outcomes_are_true_and_resuming_is_exact_on_a_line_that_breaks() {
     };
     let mut tickets = Vec::new();
     let (mut breaks, mut number) = (0, 0);
+    // Which connection each publish went over.
+    let mut sent_over: HashMap<u64, u32> = HashMap::new();
     // What each publish came to: its offset, or whether it may have been carried out.
     let mut said: HashMap<u64, Result<u64, Outcome>> = HashMap::new();
     while number < PUBLISHES {
         match publisher.send(&numbered(number)).await {
-            Ok(ticket) => tickets.push((number, ticket)),
+            Ok(ticket) => {
+                tickets.push((number, ticket));
+                sent_over.insert(number, breaks);
+            }
             Err(error) => {
                 assert!(error.not_carried_out(), "{error:?}");
                 said.insert(number, Err(Outcome::NotCarriedOut));
@@ -293,7 +333,13 @@ async fn outcomes_are_true_and_resuming_is_exact_on_a_line_that_breaks() {
             }
         }
     }
-    assert!(truth.is_sorted(), "one task's publishes keep their order");
+    for connection in 0..=breaks {
+        let its_own = truth.iter().filter(|number| sent_over[*number] == connection);
+        assert!(its_own.is_sorted(), "publishes over one connection keep their order");
+    }
+    // What was under way when a connection broke may be carried out after what went over the next one.
+    let acknowledged = truth.iter().filter(|number| said[*number].is_ok());
+    assert!(acknowledged.is_sorted(), "what is acknowledged keeps its order");
     let count = |wanted| said.values().filter(|said| **said == wanted).count();
     let (unknown, not) = (count(Err(Outcome::Unknown)), count(Err(Outcome::NotCarriedOut)));
     println!("{breaks} breaks, {unknown} unknown ({unknown_there} there), {not} not carried out");
@@ -318,7 +364,7 @@ async fn a_restarted_server_is_another_epoch() {
         let Some(Ok(Event::Record(record))) = news.next().await else { panic!() };
         assert_eq!(number_of(record.data()), number);
     }
-    let before = news.place();
+    let before = news.position();
     server.handle.drain();
     // The subscription waits for what comes, through the GOODBYE and the time without a server.
     let waiting = tokio::spawn(async move {
@@ -375,7 +421,7 @@ async fn a_lease_keeps_what_was_not_committed() {
             Err(error) => assert_eq!(error.code(), Some(Code::LeaseHeld)),
         }
     };
-    assert_eq!(desk.place().next, 3);
+    assert_eq!(desk.position().next, 3);
     for number in 3..10 {
         let Some(Ok(Event::Record(record))) = desk.next().await else { panic!() };
         assert_eq!(number_of(record.data()), number);
@@ -386,7 +432,7 @@ async fn a_lease_keeps_what_was_not_committed() {
     let options = SubscribeOptions::earliest().lease(lease);
     desk.commit(9).await.unwrap();
     let thief = client.subscribe("news", options).await.unwrap();
-    assert_eq!(thief.place().next, 10);
+    assert_eq!(thief.position().next, 10);
     let end = desk.next().await.unwrap().unwrap();
     assert!(matches!(end, Event::Closed { reason: CloseReason::LeaseTakenOver, .. }), "{end:?}");
     // Released: it is gone at once.
@@ -439,7 +485,7 @@ async fn commits_get_through_a_line_that_breaks() {
     assert!(desk.reconnections() > 3);
     drop(desk);
     let mut heir = direct.subscribe("news", options).await.unwrap();
-    let committed = heir.place().next;
+    let committed = heir.position().next;
     assert!((1_990..=2_000).contains(&committed), "{committed}");
     if committed < 2_000 {
         let Some(Ok(Event::Record(record))) = heir.next().await else { panic!() };
@@ -460,7 +506,7 @@ async fn who_was_cut_off_before_the_first_record_learns_what_was_missed() {
     };
     client.create_topic("news", settings, false).await.unwrap();
     let early = client.subscribe("news", SubscribeOptions::earliest()).await.unwrap();
-    let place = early.place();
+    let place = early.position();
     drop(early);
     let publisher = client.publisher("news", PublisherOptions::default()).await.unwrap();
     // The server notices that the first one is gone, and then nobody holds anything back.
@@ -470,7 +516,7 @@ async fn who_was_cut_off_before_the_first_record_learns_what_was_missed() {
         sent += 1;
         assert!(sent < 100_000, "nothing is collected");
     }
-    let mut late = client.subscribe("news", place.resume()).await.unwrap();
+    let mut late = client.subscribe("news", SubscribeOptions::resume(place)).await.unwrap();
     let Some(Ok(Event::Gap(gap))) = late.next().await else { panic!("no gap") };
     assert_eq!((gap.reason, gap.epoch, gap.first_missed), (GapReason::Collected, place.epoch, 0));
     assert!(gap.next > 0);
@@ -519,4 +565,44 @@ async fn an_evicted_subscriber_learns_exactly_what_it_missed() {
     }
     assert!(missed > 0, "it was never too slow");
     assert!(client.describe("news").await.unwrap().stats.evictions > 0);
+}
+
+/// The last records of a topic come with its end right after them. Over a line that breaks as well: then the lease is taken
+/// up again for the commit, and nothing is told twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_records_of_a_closed_topic_can_be_committed() {
+    let server = serve(anywhere());
+    let direct = client_of(server.address).build().unwrap();
+    direct.create_topic("news", keep_all(), false).await.unwrap();
+    for number in 0..3 {
+        direct.publish("news", &numbered(number)).await.unwrap();
+    }
+    direct.close_topic("news").await.unwrap();
+    let line = breakable_line(server.address).await;
+    let client = client_of(line.address).build().unwrap();
+    let desk = || LeaseOptions::new("desk", Duration::from_secs(60)).takeover(true);
+    let mut news =
+        client.subscribe("news", SubscribeOptions::earliest().lease(desk())).await.unwrap();
+    for number in 0..3 {
+        let Some(Ok(Event::Record(record))) = news.next().await else { panic!() };
+        assert_eq!(number_of(record.data()), number);
+    }
+    let end = news.next().await;
+    assert!(matches!(end, Some(Ok(Event::Closed { reason: CloseReason::TopicClosed, next: 3 }))));
+    assert!(news.next().await.is_none());
+
+    news.commit(0).await.unwrap();
+    let stands = |details: TopicDetails| details.leases[0].committed;
+    assert_eq!(stands(direct.describe("news").await.unwrap()), 1);
+    line.cut();
+    news.commit(1).await.unwrap();
+    assert!(news.reconnections() > 0);
+    assert_eq!(stands(direct.describe("news").await.unwrap()), 2);
+    // What does not wait goes with the next call, and nothing comes again.
+    news.commit_later(2).unwrap();
+    assert!(news.next().await.is_none());
+    assert_eq!(news.committed(), 3);
+    assert_eq!(stands(direct.describe("news").await.unwrap()), 3);
+    news.end(true).await.unwrap();
+    assert!(direct.describe("news").await.unwrap().leases.is_empty());
 }

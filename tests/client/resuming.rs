@@ -75,7 +75,7 @@ async fn a_cut_at_every_byte_is_resumed_exactly() {
                 assert_eq!(start, Start::Earliest);
                 if cut < whole {
                     let start = serve_cut(&listener, TAIL, 5, usize::MAX).await;
-                    // It asks for what comes behind the last chunk that was whole.
+                    // It asks for what comes after the last chunk that was whole.
                     let received =
                         (0..TAIL).rev().step_by(1).map(|last| last + 1).chain([0]).find(|next| {
                             let ends_chunk = *next == TAIL || next % 5 == 0;
@@ -166,7 +166,7 @@ async fn random_cuts_are_resumed_exactly() {
             assert_eq!(batch.first(), expected);
             expected = batch.next();
         }
-        assert_eq!(subscription.place().next, expected);
+        assert_eq!(subscription.position().next, expected);
     }
     drop(subscription);
     finish(server).await;
@@ -220,7 +220,7 @@ async fn another_epoch_is_a_gap_and_goes_on_from_its_earliest() {
             assert_eq!(line(&mut subscription).await, format!("record {offset}"));
         }
         let (epoch, next) = (0xf0, 5);
-        assert_eq!(subscription.place(), Place { epoch, next });
+        assert_eq!(subscription.position(), Position { epoch, next });
         drop(subscription);
         finish(server).await;
     }
@@ -249,7 +249,7 @@ async fn records_that_were_collected_meanwhile_are_a_gap() {
 /// Somebody who has received nothing yet misses as much as anybody when what comes first is collected.
 #[tokio::test]
 async fn a_place_in_front_of_all_records_is_resumed_with_the_gap() {
-    let place = Place { epoch: EPOCH, next: 0 };
+    let place = Position { epoch: EPOCH, next: 0 };
     // The epoch that is found, what the server says of a gap, and what is told.
     for (found, told, line_told) in [
         (EPOCH, Some(5), "Collected e0 0..5"),
@@ -270,10 +270,11 @@ async fn a_place_in_front_of_all_records_is_resumed_with_the_gap() {
             peer.wait_for_end().await;
         });
         let client = builder.build().unwrap();
-        let mut subscription = client.subscribe("topic", place.resume()).await.unwrap();
+        let mut subscription =
+            client.subscribe("topic", SubscribeOptions::resume(place)).await.unwrap();
         assert_eq!(line(&mut subscription).await, line_told);
         let behind = next + u64::from(line_told == "record 0");
-        assert_eq!(subscription.place(), Place { epoch: found, next: behind });
+        assert_eq!(subscription.position(), Position { epoch: found, next: behind });
         assert_eq!(line(&mut subscription).await, format!("record {behind}"));
         drop(subscription);
         finish(server).await;
@@ -290,7 +291,7 @@ async fn another_epoch_is_refused_in_front_of_all_records_too() {
         peer.wait_for_end().await;
     });
     let client = builder.build().unwrap();
-    let options = Place { epoch: EPOCH, next: 0 }.resume().on_gap(OnGap::Error);
+    let options = SubscribeOptions::resume(Position { epoch: EPOCH, next: 0 }).on_gap(OnGap::Error);
     let refused = client.subscribe("topic", options).await.unwrap_err();
     assert_eq!(refused.code(), Some(Code::WrongEpoch), "{refused}");
     finish(server).await;

@@ -1,15 +1,15 @@
 //! The fuzz targets' committed corpus, replayed: each file goes through the same function as in `fuzz`.
 //!
 //! What a fuzz run finds is added there, minimised, as a file whose name says what it shows.
-#![cfg(feature = "cli")]
+//! The configuration is the command line's: its corpus is replayed by `cli/tests/corpus.rs`.
+#![cfg(all(feature = "server", feature = "http", feature = "client", feature = "tls"))]
 #![allow(clippy::duplicate_mod, reason = "the session stands in the place of `src/server/mod.rs`")]
 
 use std::path::Path;
 
 #[path = "../replay/books.rs"]
 mod books;
-#[path = "../../fuzz/checks/configuration.rs"]
-mod configuration;
+mod files;
 #[path = "../../fuzz/checks/frames.rs"]
 mod frames;
 #[path = "../replay/kind.rs"]
@@ -25,20 +25,16 @@ mod session;
 #[path = "../replay/world.rs"]
 mod world;
 
-// The source that the session and the configuration need, which is private to the library and to the
-// binary.
+// The source that the session needs, which is private to the library.
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "a part is looked at")]
 #[path = "../../src/access/mod.rs"]
 mod access;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "a part is looked at")]
 #[path = "../../src/broker/mod.rs"]
 mod broker;
-#[allow(dead_code, reason = "a part is looked at")]
-#[path = "../../src/bin/psa/config/mod.rs"]
-mod config;
-#[allow(dead_code, reason = "a part is looked at")]
-#[path = "../../src/bin/psa/error.rs"]
-mod error;
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "a part is looked at")]
+#[path = "../../src/listener/mod.rs"]
+mod listener;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "a part is looked at")]
 #[path = "../../src/log/mod.rs"]
 mod log;
@@ -54,32 +50,9 @@ mod sync;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "a part is looked at")]
 #[path = "../../src/tls.rs"]
 mod tls;
-#[allow(dead_code, reason = "a part is looked at")]
-#[path = "../../src/bin/psa/units.rs"]
-mod units;
-
-/// Says which input it was, if it panics.
-struct Tell<'a>(&'a Path);
-
-impl Drop for Tell<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("the input is {}", self.0.display());
-        }
-    }
-}
 
 fn replay(target: &str, check: fn(&[u8])) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
-    let files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<_> = files.collect();
-    files.sort();
-    assert!(!files.is_empty(), "{} is empty", folder.display());
-    for file in &files {
-        let _tell = Tell(file);
-        check(&std::fs::read(file).unwrap());
-    }
-    println!("{} inputs", files.len());
+    files::replay(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target), check);
 }
 
 #[test]
@@ -90,11 +63,6 @@ fn frames_of_the_corpus() {
 #[test]
 fn sessions_of_the_corpus() {
     replay("session", session::check);
-}
-
-#[test]
-fn configurations_of_the_corpus() {
-    replay("config", configuration::check);
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Streams of the Durable Streams protocol: what its conformance suite (`.ci/durable-streams`) does not
-//! ask, which is what this server's own limits, its other doors and its end mean for them.
+//! ask, which is what this server's own limits, its other listeners and its end mean for them.
 
 use super::support::{Answer, Client, request, serve, until};
 
@@ -35,7 +35,7 @@ async fn a_stream_is_a_topic_and_a_topic_is_a_stream() {
 }
 
 #[tokio::test]
-async fn records_of_other_doors_leave_json_whole() {
+async fn records_of_other_listeners_leave_json_whole() {
     let server = serve(|_, _| {});
     server.ask("PUT /v1/stream/j", &[JSON], b"[{\"n\": 1}]").await;
     assert_eq!(server.get("/v1/stream/j").await.text(), "[{\"n\": 1}]");
@@ -58,7 +58,7 @@ async fn a_place_of_a_stream_that_is_gone_is_none_of_the_next_one() {
         let path = format!("/v1/stream/s?offset={old}{live}");
         server.get(&path).await.problem(410, "offset-gone");
     }
-    // One behind the end was never told.
+    // One after the end was never told.
     let tail = next(&server.get("/v1/stream/s").await).to_owned();
     let beyond = tail.replace("_0000000000000001", "_0000000000000002");
     assert_ne!(beyond, tail);

@@ -13,7 +13,7 @@ use tokio::net::TcpSocket;
 
 use super::{
     access::entry,
-    stream::{Event, Parser, Stream},
+    stream::{Event, Stream},
     support::*,
 };
 
@@ -46,12 +46,12 @@ impl Viewer {
         assert_eq!(answer.status, 200);
         for (name, value) in [
             ("content-type", "text/event-stream"),
-            ("cache-control", "no-store"),
+            ("cache-control", "no-store, no-transform"),
             ("x-accel-buffering", "no"),
         ] {
             assert_eq!(answer.header(name), Some(value));
         }
-        let stream = Stream { client, parser: Parser::default() };
+        let stream = Stream::from(client);
         Self { stream, topics: BTreeMap::new(), head: Value::Null, bytes: 0 }
     }
 
@@ -123,7 +123,7 @@ fn small() -> TopicSettings {
 
 fn append(topic: &Topic, records: usize, bytes: usize) {
     for _ in 0..records {
-        topic.log().append(&vec![b'x'; bytes]).expect("room");
+        topic.log().append(vec![b'x'; bytes]).expect("room");
     }
 }
 
@@ -416,7 +416,7 @@ async fn a_drain_and_a_lifetime_end_it_between_two_events() {
     server.handle.drain();
     while viewer.next().await.is_some() {}
     assert!(viewer.stream.client.is_closed().await);
-    until("the door is closed", || server.task.is_finished()).await;
+    until("the API is closed", || server.task.is_finished()).await;
 
     let short = std::time::Duration::from_millis(600);
     let server = serve(|config, _| config.limits.lifetime = short);

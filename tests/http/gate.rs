@@ -1,6 +1,12 @@
 //! Who may come in, and how many: tokens, browsers, connections, time.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use psa::{
     broker::{Broker, BrokerConfig},
@@ -106,10 +112,65 @@ async fn a_connection_too_many_is_told_so() {
 }
 
 #[tokio::test]
+async fn a_listener_that_is_open_already_is_served() {
+    let broker = Broker::new(BrokerConfig::default()).unwrap();
+    let open = |address: &str| std::net::TcpListener::bind(address).unwrap();
+    let socket = open("127.0.0.1:0");
+    let address = socket.local_addr().unwrap();
+    // The one in the settings is not looked at.
+    let config = HttpConfig { listen: "0.0.0.0:9".parse().unwrap(), ..HttpConfig::default() };
+    let server = HttpServer::with_listener(config.clone(), broker.clone(), socket).unwrap();
+    assert_eq!(server.local_addr(), address);
+    let handle = server.handle();
+    let task = tokio::spawn(server.run(std::future::pending()));
+    let running = Running { address, broker: broker.clone(), handle, task };
+    running.publish("t", b"x").await;
+    // What forbids an address forbids it here, too.
+    let refused = HttpServer::with_listener(config, broker, open("0.0.0.0:0")).unwrap_err();
+    assert!(matches!(refused, HttpBindError::PublicWithoutToken { .. }), "{refused}");
+}
+
+/// Counts the warnings of this thread.
+struct CountWarnings(Arc<AtomicUsize>);
+
+impl tracing::Subscriber for CountWarnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::WARN && metadata.target().starts_with("psa")
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// A line for each of them would let anyone fill the disk that the log is on.
+#[tokio::test]
+async fn a_flood_of_connections_is_a_few_lines_of_the_log() {
+    let warnings = Arc::new(AtomicUsize::new(0));
+    let _guard = tracing::subscriber::set_default(CountWarnings(warnings.clone()));
+    let server = serve(|config, _| config.limits.max_connections = 1);
+    let mut first = Client::new(server.address).await;
+    first.ask("POST /topics/t", &[], b"x").await.ok();
+    for _ in 0..100 {
+        let mut refused = Client::new(server.address).await;
+        refused.answer().await.expect("a word").problem(503, "too-many-connections");
+    }
+    let lines = warnings.load(Ordering::Relaxed);
+    assert!((1..=20).contains(&lines), "{lines} lines about 100 connections");
+}
+
+#[tokio::test]
 async fn who_says_nothing_or_half_is_sent_away() {
     let short = Duration::from_millis(200);
     let server = serve(|config, _| {
         config.limits.head_timeout = short;
+        config.limits.keep_alive = short;
         config.limits.body_timeout = short;
     });
     let mut clients = Vec::new();
@@ -179,7 +240,7 @@ async fn a_drain_finishes_what_was_begun_and_an_abort_does_not() {
     server.handle.drain();
     waiting.answer().await.unwrap().problem(503, "shutting-down");
     assert!(waiting.is_closed().await && idle.is_closed().await);
-    until("the door is closed", || server.task.is_finished()).await;
+    until("the API is closed", || server.task.is_finished()).await;
 
     let server = serve(|config, _| config.limits.drain_timeout = PATIENCE * 10);
     let mut half = Client::new(server.address).await;
@@ -189,5 +250,5 @@ async fn a_drain_finishes_what_was_begun_and_an_abort_does_not() {
     server.handle.drain();
     server.handle.abort();
     assert!(half.is_closed().await);
-    until("the door is closed", || server.task.is_finished()).await;
+    until("the API is closed", || server.task.is_finished()).await;
 }

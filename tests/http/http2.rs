@@ -71,7 +71,7 @@ async fn requests_and_streams_share_a_connection() {
         assert!(records.iter().copied().eq(&expected), "{records:?}");
         assert_eq!(events.last().unwrap().json("end")["reason"], "shutting-down");
     }
-    until("the door is closed", || server.task.is_finished()).await;
+    until("the API is closed", || server.task.is_finished()).await;
 }
 
 #[tokio::test]
@@ -112,7 +112,7 @@ async fn a_stream_that_takes_nothing_loses_its_place_and_its_connection_goes_on(
 
 #[tokio::test]
 async fn an_idle_connection_is_sent_away() {
-    let server = serve(|config, _| config.limits.head_timeout = Duration::from_millis(50));
+    let server = serve(|config, _| config.limits.keep_alive = Duration::from_millis(50));
     let mut client = connect(&server).await;
     json(ask(&mut client, Method::GET, "/topics", b"").await).await;
     until("the connection is gone", || server.handle.connections() == 0).await;
@@ -127,4 +127,19 @@ async fn an_idle_connection_is_sent_away() {
         let frame = stream.frame().await.expect("a frame").expect("in order");
         parser.feed(&frame.into_data().expect("data"));
     }
+}
+
+/// A page has one connection for all that it does.
+#[tokio::test]
+async fn a_hundred_streams_leave_room_for_more() {
+    let server = serve(|_, _| {});
+    let mut client = connect(&server).await;
+    let mut streams = Vec::new();
+    for _ in 0..100 {
+        let stream = ask(&mut client, Method::GET, "/topics/t/events", b"").await;
+        assert_eq!(stream.status(), 200);
+        streams.push(stream);
+    }
+    json(ask(&mut client, Method::POST, "/topics/t", b"x").await).await;
+    assert_eq!((server.handle.connections(), server.handle.streams()), (1, 100));
 }

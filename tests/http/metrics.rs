@@ -109,3 +109,110 @@ async fn health_needs_no_token_and_figures_do() {
     let token = [("authorization", "Bearer s3cret")];
     assert_eq!(client.ask("GET /metrics", &token, b"").await.status, 200);
 }
+
+/// What a program reads that knows nothing of us: each sample belongs to a family whose type and
+/// description come before it, and a histogram has a bucket for everything.
+#[tokio::test]
+async fn both_forms_describe_everything_that_they_have() {
+    let server = serve(|_, _| {});
+    let mut live = Stream::open(server.address, "t/events", None).await;
+    server.publish("t", b"x").await;
+    live.record().await;
+    let topic = server.broker.topic("t").unwrap();
+    let _lease = topic.lease("billing", Default::default()).unwrap();
+    server.get("/nothing").await;
+    for (accept, media, total) in [
+        (
+            "application/openmetrics-text",
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            "",
+        ),
+        ("text/plain", "text/plain; version=0.0.4; charset=utf-8", "_total"),
+    ] {
+        let answer = server.ask("GET /metrics", &[("accept", accept)], b"").await;
+        assert_eq!((answer.status, answer.header("content-type")), (200, Some(media)));
+        assert_eq!(answer.header("vary"), Some("accept"));
+        let text = answer.text();
+        assert_eq!(text.ends_with("# EOF\n"), total.is_empty());
+        let (mut described, mut kinds) = (String::new(), std::collections::BTreeMap::new());
+        for line in text.lines().filter(|line| *line != "# EOF") {
+            if let Some(help) = line.strip_prefix("# HELP ") {
+                described = help.split(' ').next().unwrap().to_owned();
+            } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = kind.split_once(' ').unwrap();
+                assert_eq!(name, described, "{line}");
+                assert!(kinds.insert(name, kind).is_none(), "{line}");
+            } else {
+                let name = line.split(['{', ' ']).next().unwrap();
+                let known = kinds.iter().any(|(family, kind)| match *kind {
+                    "counter" if total.is_empty() => name.strip_suffix("_total") == Some(family),
+                    "histogram" => ["_bucket", "_sum", "_count"]
+                        .iter()
+                        .any(|suffix| name.strip_suffix(suffix) == Some(family)),
+                    _ => name == *family,
+                });
+                assert!(known, "{line} in\n{text}");
+            }
+        }
+        for name in ["psa_delivery_seconds", "psa_http_append_seconds"] {
+            assert_eq!(kinds.get(name), Some(&"histogram"));
+            for labels in
+                ["{door=\"http\"", "{door=\"binary\""].iter().filter(|_| name.contains("delivery"))
+            {
+                let count = value(text, &format!("{name}_count{labels}}}"));
+                let all = text.lines().find(|line| {
+                    line.starts_with(&format!("{name}_bucket{{"))
+                        && line.contains("le=\"+Inf\"")
+                        && line.contains(&labels[1..])
+                });
+                let all = all.unwrap_or_else(|| panic!("no +Inf of {name} in\n{text}"));
+                assert_eq!(all.rsplit(' ').next().unwrap().parse(), Ok(count), "{all}");
+            }
+        }
+        for (line, expected) in [
+            ("psa_topic_delivered_records_total{topic=\"t\"}", 1.0),
+            ("psa_delivered_records_total", 1.0),
+            ("psa_lease_lag_records{topic=\"t\",lease=\"billing\"}", 0.0),
+            ("psa_http_problems_total{code=\"not-found\"}", 1.0),
+            ("psa_build_info{version=\"0.1.0\"}", 1.0),
+        ] {
+            assert_eq!(value(text, line), expected, "{line}");
+        }
+        #[cfg(target_os = "linux")]
+        assert!(value(text, "process_resident_memory_bytes") > 1e6);
+    }
+}
+
+/// Ten thousand clients that ask for figures and take none of them.
+#[tokio::test]
+async fn answers_that_nobody_takes_are_bounded() {
+    let server = serve(|config, topics| {
+        topics.segment_bytes = 4096;
+        config.send_buffer = Some(4 << 10);
+        config.limits.output_bytes = 1 << 20;
+    });
+    for n in 0..200 {
+        let name = format!("{n:0>200}");
+        server.broker.create(&name, &Default::default()).unwrap();
+    }
+    let mut clients = Vec::new();
+    for path in ["/metrics", "/topics?limit=1000"] {
+        let mut answered = 0;
+        for _ in 0..60 {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.set_recv_buffer_size(4 << 10).unwrap();
+            let mut client = Client::of(socket.connect(server.address).await.unwrap());
+            client.send(&request(&format!("GET {path}"), &[], b"")).await;
+            let head = client.head().await.unwrap();
+            assert!([200, 503].contains(&head.status), "{}", head.status);
+            answered += usize::from(head.status == 200);
+            clients.push(client);
+        }
+        // Figures are shared, so that many have them; lists are each one's own, until there is no room.
+        assert!(answered > 0 && (answered < 60 || path == "/metrics"), "{path}: {answered}");
+    }
+    drop(clients);
+    until("the answers are gone", || server.handle.connections() == 0).await;
+    assert_eq!(server.get("/topics?limit=1000").await.status, 200);
+    assert_eq!(server.get("/metrics").await.status, 200);
+}

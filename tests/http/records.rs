@@ -73,6 +73,11 @@ async fn every_place_can_be_asked_for() {
         (format!("after={epoch:#x}:-1"), "abcde"),
         ("from=1h".into(), "abcde"),
         ("from=2020-01-01T00:00:00Z".into(), "abcde"),
+        // Spellings that once only the command line read.
+        ("from=1d".into(), "abcde"),
+        ("from=30m1h".into(), "abcde"),
+        ("from=2020-01-01+00:00:00Z".into(), "abcde"),
+        ("from=2020-01-01+00:00:00%2B01:00".into(), "abcde"),
         // Append times are kept for every 64th record: never too late, but early by up to 63 records.
         ("from=2100-01-01T00:00:00%2B01:00".into(), "abcde"),
     ] {

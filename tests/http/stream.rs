@@ -40,6 +40,10 @@ pub(crate) struct Parser {
     pub(crate) id: String,
     pub(crate) retry: Option<u64>,
     pub(crate) comments: usize,
+    /// Whether the block that is being read has an id of its own.
+    has_id: bool,
+    /// Names of events without an id of their own.
+    pub(crate) without_id: Vec<String>,
     events: VecDeque<Event>,
 }
 
@@ -69,10 +73,13 @@ impl Parser {
     fn take(&mut self, line: &str) {
         if line.is_empty() {
             let (name, mut data) = (std::mem::take(&mut self.name), std::mem::take(&mut self.data));
-            if data.pop().is_some() {
-                let name = if name.is_empty() { "message".into() } else { name };
-                self.events.push_back(Event { name, data, id: self.id.clone() });
+            // The standard passes over such a block. Half of the clients outside of browsers do not.
+            assert!(data.pop().is_some(), "a block without data, after {:?}", self.id);
+            let name = if name.is_empty() { "message".into() } else { name };
+            if !std::mem::take(&mut self.has_id) {
+                self.without_id.push(name.clone());
             }
+            self.events.push_back(Event { name, data, id: self.id.clone() });
             return;
         }
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
@@ -80,8 +87,16 @@ impl Parser {
         match field {
             "" => self.comments += 1,
             "event" => self.name = value.into(),
-            "data" => self.data = format!("{}{value}\n", self.data),
-            "id" => self.id = value.into(),
+            "data" => {
+                assert!(!self.has_id, "the id {} stands before its data", self.id);
+                self.data = format!("{}{value}\n", self.data);
+            }
+            "id" => {
+                // Some clients take it for theirs at once: it is not to stand before what it is the id of.
+                assert!(!self.data.is_empty(), "the id {value} stands before its data");
+                self.id = value.into();
+                self.has_id = true;
+            }
             "retry" => self.retry = value.parse().ok(),
             other => panic!("an unknown field: {other}"),
         }
@@ -92,10 +107,18 @@ impl Parser {
 pub(crate) struct Stream {
     pub(crate) client: Client,
     pub(crate) parser: Parser,
+    /// The event that the stream began with, unless that was a gap.
+    pub(crate) begin: Option<Event>,
+}
+
+impl From<Client> for Stream {
+    fn from(client: Client) -> Self {
+        Self { client, parser: Parser::default(), begin: None }
+    }
 }
 
 impl Stream {
-    /// Follows a topic; `path` is what stands behind `/topics/`.
+    /// Follows a topic; `path` is what stands after `/topics/`.
     pub(crate) async fn open(address: SocketAddr, path: &str, last: Option<&str>) -> Self {
         let (answer, stream) = Self::try_open(address, path, last).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
@@ -113,7 +136,7 @@ impl Stream {
         headers.extend(last.map(|last| ("last-event-id", last)));
         client.send(&request(&format!("GET /topics/{path}"), &headers, b"")).await;
         let head = client.head().await.expect("an answer");
-        (head, Self { client, parser: Parser::default() })
+        (head, client.into())
     }
 
     /// Reads one piece; false at the end.
@@ -127,11 +150,21 @@ impl Stream {
         }
     }
 
-    /// The next event; `None` at the end.
+    /// The next event after the one that begins the stream, which it keeps; `None` at the end.
     pub(crate) async fn try_next(&mut self) -> Option<Event> {
         loop {
             if let Some(event) = self.parser.events.pop_front() {
-                return Some(event);
+                if event.name != "begin" {
+                    return Some(event);
+                }
+                assert_eq!(self.begin, None, "it begins once");
+                let told = event.json("begin");
+                let (epoch, offset) = event.id.split_once(':').expect("a position");
+                assert_eq!(told["epoch"], epoch);
+                let last: i64 = offset.parse().expect("an offset");
+                assert_eq!(told["next_offset"], last + 1);
+                self.begin = Some(event);
+                continue;
             }
             if !self.more().await {
                 return None;

@@ -1,4 +1,4 @@
-//! A door on a free port, and a client that writes requests and reads answers byte by byte.
+//! An API on a free port, and a client that writes requests and reads answers byte by byte.
 
 use std::{
     net::SocketAddr,
@@ -33,7 +33,7 @@ impl Drop for Running {
     }
 }
 
-/// A door on a free port, with topics of its own.
+/// An API on a free port, with topics of its own.
 pub(crate) fn serve(change: impl FnOnce(&mut HttpConfig, &mut BrokerConfig)) -> Running {
     let mut config = HttpConfig { listen: "127.0.0.1:0".parse().unwrap(), ..HttpConfig::default() };
     let mut topics = BrokerConfig::default();
@@ -103,7 +103,7 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) async fn new(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.expect("the door is there");
+        let stream = TcpStream::connect(address).await.expect("the API is there");
         Self::of(stream)
     }
 
@@ -115,7 +115,7 @@ impl Client {
 
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         let sent = tokio::time::timeout(PATIENCE, self.stream.write_all(bytes)).await;
-        sent.expect("the door reads").expect("the door is there");
+        sent.expect("the API reads").expect("the API is there");
     }
 
     /// Reads some more; false at the end, and a reset is one.
@@ -203,7 +203,7 @@ impl Client {
         self.answer().await.expect("an answer before the end")
     }
 
-    /// Whether the door closes the connection without another word.
+    /// Whether the API closes the connection without another word.
     pub(crate) async fn is_closed(&mut self) -> bool {
         self.input.is_empty() && !self.more().await
     }
@@ -235,7 +235,7 @@ impl Running {
         self.ask(&format!("GET {path}"), &[], b"").await
     }
 
-    /// Publishes one record, and gives what the door says.
+    /// Publishes one record, and gives what the API says.
     pub(crate) async fn publish(&self, topic: &str, record: &[u8]) -> Value {
         self.ask(&format!("POST /topics/{topic}"), &[], record).await.ok()
     }

@@ -26,6 +26,7 @@ async fn a_topic_is_made_described_closed_and_deleted() {
     let said = server.get("/topics/a%2Fb").await.ok();
     assert_eq!((&said["topic"], &said["durability"]), (&json!("a/b"), &json!("memory")));
     assert_eq!((&said["next_offset"], &said["closed"]), (&json!(0), &json!(false)));
+    assert_eq!((&said["appended_records"], &said["lease_count"]), (&json!(0), &json!(0)));
     assert!(server.broker.topic("a/b").is_some());
 
     assert_eq!(server.ask("POST /topics/a%2Fb/close", &[], b"").await.status, 204);
@@ -36,6 +37,25 @@ async fn a_topic_is_made_described_closed_and_deleted() {
     for line in ["GET /topics/a%2Fb", "DELETE /topics/a%2Fb", "POST /topics/a%2Fb/close"] {
         server.ask(line, &[], b"").await.problem(404, "unknown-topic");
     }
+}
+
+#[tokio::test]
+async fn patterns_are_not_names_of_topics() {
+    let server = serve(|_, _| {});
+    for name in ["*", "news.*", "news.%3E", "%3E"] {
+        for line in [
+            format!("PUT /topics/{name}"),
+            format!("POST /topics/{name}"),
+            format!("GET /topics/{name}/events"),
+        ] {
+            let refused = server.ask(&line, &[], b"").await;
+            let detail = refused.problem(400, "bad-name")["detail"].as_str().unwrap().to_owned();
+            assert!(detail.contains("patterns, which do not exist yet"), "{line}: {detail}");
+        }
+        let stream = format!("PUT /v1/stream/{name}");
+        server.ask(&stream, &[], b"").await.problem(400, "bad-name");
+    }
+    assert_eq!(server.broker.topics(), 0);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ fn offsets_are_dense_and_batches_contiguous() {
     let log = small::<u64>().build().unwrap();
     assert_eq!(log.append(10), Ok(0));
     assert_eq!(log.append_batch([11, 12, 13, 14, 15]), Ok(1..6));
-    assert_eq!(log.append_slice(&[16, 17]), Ok(6..8));
+    assert_eq!(log.append_batch(Copies(&[16, 17])), Ok(6..8));
     assert_eq!(log.append_batch([]), Ok(8..8));
     assert_eq!(log.next_offset(), 8);
     let mut cursor = log.subscribe(Start::At(6)).unwrap();
@@ -21,10 +21,10 @@ fn offsets_are_dense_and_batches_contiguous() {
 fn an_empty_batch_appends_nothing() {
     let log = small::<u64>().build().unwrap();
     assert_eq!(log.append_batch([]), Ok(0..0));
-    assert_eq!(log.append_slice(&[]), Ok(0..0));
+    assert_eq!(log.append_batch(Copies(&[])), Ok(0..0));
     let log = small::<[u8]>().build().unwrap();
-    assert_eq!(log.append_batch(&[]), Ok(0..0));
-    assert_eq!(log.append_packed(Packed::new(&[], b"").unwrap()), Ok(0..0));
+    assert_eq!(log.append_batch(&[""; 0]), Ok(0..0));
+    assert_eq!(log.append_batch(Packed::new(&[], b"").unwrap()), Ok(0..0));
     assert_eq!(log.subscribe(Start::Earliest).unwrap().try_next(|_| ()), Ok(None));
     assert!(!log.is_closed());
 }
@@ -40,8 +40,11 @@ fn every_way_to_append_values_says_where_they_are() {
     assert_eq!(at_once(log.append_async(3)), Ok(3));
     assert_eq!(log.try_append_batch([4, 5]), Ok(4..6));
     assert_eq!(at_once(log.append_batch_async([6, 7, 8])), Ok(6..9));
-    assert_eq!(log.append_slice(&[9, 10]), Ok(9..11));
-    assert_eq!(drain(&mut cursor), (0..11).collect::<Vec<_>>());
+    assert_eq!(log.append_batch(Copies(&[9, 10])), Ok(9..11));
+    assert_eq!(log.try_append_batch(Copies(&[11])), Ok(11..12));
+    assert_eq!(at_once(log.append_batch_async(Copies(&[12, 13]))), Ok(12..14));
+    assert_eq!(log.append_batch((14..20).filter(|n| n % 2 == 0)), Ok(14..17));
+    assert_eq!(drain(&mut cursor), (0..14).chain([14, 16, 18]).collect::<Vec<_>>());
 }
 
 fn read_all(cursor: &mut Cursor<[u8]>) -> Vec<Vec<u8>> {
@@ -68,16 +71,19 @@ fn every_way_to_append_bytes_says_where_they_are() {
     assert_eq!(log.append(b"a"), Ok(1));
     assert_eq!(log.try_append(b"bc"), Ok(2));
     assert_eq!(at_once(log.append_async(b"def")), Ok(3));
-    assert_eq!(log.append_batch(&[b"", b"ghij", b"k"]), Ok(4..7));
-    assert_eq!(log.try_append_batch(&[b"", b"lm"]), Ok(7..9));
-    assert_eq!(log.append_packed(packed(b"nop")), Ok(9..11));
-    assert_eq!(at_once(log.append_batch_async(&[b"qrs", b""])), Ok(11..13));
+    assert_eq!(log.append_batch(&["", "ghij", "k"]), Ok(4..7));
+    assert_eq!(log.try_append_batch(&vec!["".to_owned(), "lm".to_owned()]), Ok(7..9));
+    assert_eq!(log.append_batch(packed(b"nop")), Ok(9..11));
+    assert_eq!(
+        at_once(log.append_batch_async([b"qrs".to_vec(), Vec::new()].as_slice())),
+        Ok(11..13)
+    );
     assert_eq!(log.append_batch(&[b"t"]), Ok(13..14));
-    assert_eq!(log.append(b"u"), Ok(14));
-    assert_eq!(log.append_batch(&[b"vwx", b"y", b"z"]), Ok(15..18));
+    assert_eq!(log.append("u"), Ok(14));
+    assert_eq!(log.append_batch(&[b"vwx".as_slice(), b"y", b"z"]), Ok(15..18));
     assert_eq!(read_all(&mut cursor), RECORDS);
-    assert_eq!(log.try_append_packed(packed(b"abc")), Ok(18..20));
-    assert_eq!(at_once(log.append_packed_async(packed(b"abc"))), Ok(20..22));
+    assert_eq!(log.try_append_batch(packed(b"abc")), Ok(18..20));
+    assert_eq!(at_once(log.append_batch_async(packed(b"abc"))), Ok(20..22));
     assert_eq!(read_all(&mut cursor), [b"a".as_slice(), b"bc", b"a", b"bc"]);
 }
 
@@ -141,7 +147,7 @@ fn packed_batches_arrive_as_single_records() {
     log.append(b"first").unwrap();
     let ends: Vec<u8> = [0u32, 3, 3, 7].iter().flat_map(|end| end.to_le_bytes()).collect();
     let packed = Packed::new(&ends, b"abcdefg").unwrap();
-    assert_eq!(log.append_packed(packed), Ok(1..5));
+    assert_eq!(log.append_batch(packed), Ok(1..5));
     let mut cursor = log.subscribe(Start::At(1)).unwrap();
     let seen = cursor.try_next(split).unwrap().unwrap();
     assert_eq!(seen, [&b""[..], b"abc", b"", b"defg"]);
@@ -165,7 +171,7 @@ fn a_record_larger_than_a_segment_gets_its_own() {
     let log = Log::<[u8]>::builder().segment_bytes(64).build().unwrap();
     let mut cursor = log.subscribe(Start::Earliest).unwrap();
     log.append(b"small").unwrap();
-    log.append(&[7; 1000]).unwrap();
+    log.append([7; 1000]).unwrap();
     log.append(b"small again").unwrap();
     let mut lengths = Vec::new();
     while let Some(()) =
@@ -185,7 +191,7 @@ fn what_is_larger_than_a_segment_in_one_respect_gets_its_own() {
     let log = builder.overflow(Overflow::Reject).memory_limit(1 << 14).build().unwrap();
     let mut cursor = log.subscribe(Start::Earliest).unwrap();
     log.append(b"small").unwrap();
-    assert_eq!(log.append(&[7; 100]), Ok(1));
+    assert_eq!(log.append([7; 100]), Ok(1));
     assert_eq!(log.append_batch(&[b"".as_slice(); 20]), Ok(2..22));
     let lengths: Vec<_> = read_all(&mut cursor).iter().map(Vec::len).collect();
     assert_eq!(lengths, [&[5, 100][..], &[0; 20]].concat());

@@ -14,7 +14,7 @@ fn an_exclusive_publisher_is_read_like_any_other() {
     for n in 0..10 {
         assert_eq!(publisher.append(n), Ok(n));
     }
-    assert_eq!(publisher.append_slice(&[10, 11, 12]), Ok(10..13));
+    assert_eq!(publisher.append_batch(Copies(&[10, 11, 12])), Ok(10..13));
     assert_eq!(publisher.append_batch([13]), Ok(13..14));
     assert_eq!(publisher.next_offset(), 14);
     assert_eq!(drain(&mut cursor), (0..14).collect::<Vec<_>>());
@@ -52,7 +52,7 @@ fn an_exclusive_byte_log_respects_limits_of_a_look() {
     let (mut publisher, log) = Log::<[u8]>::builder().build_exclusive().unwrap();
     let mut cursor = log.subscribe(Start::Earliest).unwrap();
     for n in 0..100u8 {
-        publisher.append(&vec![n; n as usize]).unwrap();
+        publisher.append(vec![n; n as usize]).unwrap();
     }
     let mut seen = Vec::new();
     while seen.len() < 100 {
@@ -82,8 +82,10 @@ fn every_way_to_publish_values_says_where_they_are() {
     assert_eq!(at_once(publisher.append_async(3)), Ok(3));
     assert_eq!(at_once(publisher.append_batch_async([4, 5])), Ok(4..6));
     assert_eq!(publisher.try_append_batch([6, 7]), Ok(6..8));
-    assert_eq!(publisher.append_slice(&[8, 9, 10]), Ok(8..11));
-    assert_eq!(drain(&mut cursor), (0..11).collect::<Vec<_>>());
+    assert_eq!(publisher.append_batch(Copies(&[8, 9, 10])), Ok(8..11));
+    assert_eq!(publisher.try_append_batch(Copies(&[11])), Ok(11..12));
+    assert_eq!(at_once(publisher.append_batch_async(Copies(&[12, 13]))), Ok(12..14));
+    assert_eq!(drain(&mut cursor), (0..14).collect::<Vec<_>>());
 }
 
 #[test]
@@ -91,12 +93,12 @@ fn an_empty_batch_publishes_nothing() {
     let (mut publisher, log) = small::<u64>().build_exclusive().unwrap();
     assert_eq!(publisher.append_batch([]), Ok(0..0));
     assert_eq!(publisher.append(7), Ok(0));
-    assert_eq!(publisher.append_slice(&[]), Ok(1..1));
+    assert_eq!(publisher.append_batch(Copies(&[])), Ok(1..1));
     assert_eq!(publisher.try_append_batch([]), Ok(1..1));
     assert_eq!(drain(&mut log.subscribe(Start::Earliest).unwrap()), [7]);
     let (mut publisher, log) = small::<[u8]>().build_exclusive().unwrap();
-    assert_eq!(publisher.append_batch(&[]), Ok(0..0));
-    assert_eq!(publisher.append_packed(Packed::new(&[], b"").unwrap()), Ok(0..0));
+    assert_eq!(publisher.append_batch(&[""; 0]), Ok(0..0));
+    assert_eq!(publisher.append_batch(Packed::new(&[], b"").unwrap()), Ok(0..0));
     assert_eq!(log.next_offset(), 0);
 }
 
@@ -109,15 +111,20 @@ fn every_way_to_publish_bytes_says_where_they_are() {
     assert_eq!(publisher.append(b"a"), Ok(1));
     assert_eq!(publisher.try_append(b"bc"), Ok(2));
     assert_eq!(at_once(publisher.append_async(b"def")), Ok(3));
-    assert_eq!(publisher.append_batch(&[b"g", b"", b"hij"]), Ok(4..7));
-    assert_eq!(publisher.try_append_batch(&[b"k", b"lm"]), Ok(7..9));
-    assert_eq!(publisher.append_packed(Packed::new(&ends, b"nop").unwrap()), Ok(9..11));
-    assert_eq!(at_once(publisher.append_batch_async(&[b"q", b"rs"])), Ok(11..13));
+    assert_eq!(publisher.append_batch(&["g", "", "hij"]), Ok(4..7));
+    assert_eq!(publisher.try_append_batch(&[b"k".as_slice(), b"lm"]), Ok(7..9));
+    let packed = |records| Packed::new(&ends, records).unwrap();
+    assert_eq!(publisher.append_batch(packed(b"nop")), Ok(9..11));
+    assert_eq!(at_once(publisher.append_batch_async(&vec!["q", "rs"])), Ok(11..13));
+    assert_eq!(publisher.try_append_batch(packed(b"tuv")), Ok(13..15));
+    assert_eq!(at_once(publisher.append_batch_async(packed(b"wxy"))), Ok(15..17));
     let mut seen = Vec::new();
     while let Some(part) = cursor.try_next(split).unwrap() {
         seen.extend(part);
     }
-    let records: [&[u8]; 13] =
-        [b"", b"a", b"bc", b"def", b"g", b"", b"hij", b"k", b"lm", b"n", b"op", b"q", b"rs"];
+    let records: [&[u8]; 17] = [
+        b"", b"a", b"bc", b"def", b"g", b"", b"hij", b"k", b"lm", b"n", b"op", b"q", b"rs", b"t",
+        b"uv", b"w", b"xy",
+    ];
     assert_eq!(seen, records);
 }

@@ -93,10 +93,10 @@ fn a_full_log_of_bytes_that_blocks_makes_tasks_wait() {
     let (log, mut cursor) = full_bytes(Overflow::Block);
     assert_eq!(with_room(&mut cursor, log.append_batch_async(&slices())), Ok(8..10));
     let (log, mut cursor) = full_bytes(Overflow::Block);
-    assert_eq!(with_room(&mut cursor, log.append_packed_async(packed())), Ok(8..10));
+    assert_eq!(with_room(&mut cursor, log.append_batch_async(packed())), Ok(8..10));
     let (log, mut cursor) = full_bytes(Overflow::Block);
     let mut appender = log.appender();
-    let append = poll_fn(|cx| appender.poll_append_packed(cx, packed()));
+    let append = poll_fn(|cx| appender.poll_append_batch(cx, packed()));
     assert_eq!(with_room(&mut cursor, append), Ok(8..10));
 }
 
@@ -152,9 +152,9 @@ fn a_full_log_that_rejects_makes_no_task_wait() {
     let full = Err(AppendError::Full { limit: log.stats().memory_limit.unwrap() });
     assert_eq!(at_once(log.append_async(b"x")).map(|offset| offset..offset), full);
     assert_eq!(at_once(log.append_batch_async(&slices())), full);
-    assert_eq!(at_once(log.append_packed_async(packed())), full);
+    assert_eq!(at_once(log.append_batch_async(packed())), full);
     let mut appender = log.appender();
-    assert_eq!(at_once(poll_fn(|cx| appender.poll_append_packed(cx, packed()))), full);
+    assert_eq!(at_once(poll_fn(|cx| appender.poll_append_batch(cx, packed()))), full);
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn a_full_log_that_rejects_makes_no_thread_wait() {
     let (log, _cursor) = full_bytes(Overflow::Reject);
     assert!(log.try_append(b"x").unwrap_err().is_full());
     assert!(log.try_append_batch(&slices()).unwrap_err().is_full());
-    assert!(log.try_append_packed(packed()).unwrap_err().is_full());
+    assert!(log.try_append_batch(packed()).unwrap_err().is_full());
 }
 
 #[test]
@@ -202,9 +202,9 @@ fn a_log_that_is_closed_and_full_says_that_it_is_closed() {
         assert_eq!(at_once(log.append_async(7)).unwrap_err().reason, AppendError::Closed);
         let (log, _cursor) = full_bytes(overflow);
         log.close();
-        assert_eq!(at_once(log.append_packed_async(packed())), Err(AppendError::Closed));
+        assert_eq!(at_once(log.append_batch_async(packed())), Err(AppendError::Closed));
         let mut appender = log.appender();
-        let append = poll_fn(|cx| appender.poll_append_packed(cx, packed()));
+        let append = poll_fn(|cx| appender.poll_append_batch(cx, packed()));
         assert_eq!(at_once(append), Err(AppendError::Closed));
     }
 }
@@ -242,7 +242,7 @@ fn who_gives_up_waiting_for_room_hands_its_wake_up_on() {
     let (log, mut cursor) = full_bytes(Overflow::Block);
     waits_for_room_are_handed_on(&mut cursor, || {
         let mut appender = log.appender();
-        Box::pin(poll_fn(move |cx| appender.poll_append_packed(cx, packed()).map_ok(drop)))
+        Box::pin(poll_fn(move |cx| appender.poll_append_batch(cx, packed()).map_ok(drop)))
     });
     assert_eq!(log.next_offset(), 8);
 }
@@ -257,7 +257,7 @@ fn who_gives_up_before_there_is_room_keeps_no_waker() {
     drop(append);
     assert!(!task.is_known());
     let mut appender = log.appender();
-    assert!(appender.poll_append_packed(&mut task.context(), packed()).is_pending());
+    assert!(appender.poll_append_batch(&mut task.context(), packed()).is_pending());
     assert!(task.is_known());
     drop(appender);
     assert!(!task.is_known());

@@ -61,9 +61,8 @@ fn a_lag_in_values_is_exact() {
 
 #[test]
 fn a_lag_in_byte_records_is_exact() {
-    let append = |log: &Log<[u8]>, n| assert!(log.append(&record(n)).is_ok());
-    let publish =
-        |publisher: &mut Publisher<[u8]>, n| assert!(publisher.append(&record(n)).is_ok());
+    let append = |log: &Log<[u8]>, n| assert!(log.append(record(n)).is_ok());
+    let publish = |publisher: &mut Publisher<[u8]>, n| assert!(publisher.append(record(n)).is_ok());
     in_every_log(append, publish, |offset| bytes_from(offset, RECORDS));
 }
 

@@ -11,7 +11,7 @@ fn looks_show_as_much_as_their_limit_allows() {
     let log = Log::<[u8]>::builder().build().unwrap();
     let mut cursor = log.subscribe(Start::Earliest).unwrap();
     for length in [10, 10, 10, 100, 0, 0, 5] {
-        log.append(&vec![1; length]).unwrap();
+        log.append(vec![1; length]).unwrap();
     }
     let mut look = |records, bytes| {
         let shown = cursor.peek(Limit { records, bytes }, |batch| batch.len()).unwrap().unwrap();
@@ -60,8 +60,8 @@ fn a_look_shows_no_less_and_no_more_than_its_limit_allows() {
     let log = Log::<[u8]>::builder().build().unwrap();
     let (mut publisher, exclusive) = Log::<[u8]>::builder().build_exclusive().unwrap();
     for length in lengths {
-        log.append(&vec![1; length]).unwrap();
-        publisher.append(&vec![1; length]).unwrap();
+        log.append(vec![1; length]).unwrap();
+        publisher.append(vec![1; length]).unwrap();
     }
     looks_are_as_large_as_they_may_be(&log, &lengths);
     looks_are_as_large_as_they_may_be(&exclusive, &lengths);

@@ -4,7 +4,9 @@
 mod append;
 mod debug;
 mod exclusive;
+mod forgotten;
 mod full;
+mod handles;
 mod lag;
 mod lease;
 mod limit;
@@ -28,9 +30,26 @@ fn small<R: Record + ?Sized>() -> Builder<R> {
     Log::<R>::builder().segment_records(4)
 }
 
-fn drain<T: Copy + Send + Sync + 'static>(cursor: &mut Cursor<T>) -> Vec<T> {
+/// A cursor, or a lease, which reads as a cursor does.
+trait Reads<T: Copy + Send + Sync + 'static> {
+    fn look(&mut self, look: impl FnOnce(&Batch<'_, T>)) -> Result<Option<()>, ReadError>;
+}
+
+impl<T: Copy + Send + Sync + 'static> Reads<T> for Cursor<T> {
+    fn look(&mut self, look: impl FnOnce(&Batch<'_, T>)) -> Result<Option<()>, ReadError> {
+        self.try_next(look)
+    }
+}
+
+impl<T: Copy + Send + Sync + 'static> Reads<T> for Lease<T> {
+    fn look(&mut self, look: impl FnOnce(&Batch<'_, T>)) -> Result<Option<()>, ReadError> {
+        self.try_next(look)
+    }
+}
+
+fn drain<T: Copy + Send + Sync + 'static>(reader: &mut impl Reads<T>) -> Vec<T> {
     let mut all = Vec::new();
-    while let Ok(Some(())) = cursor.try_next(|batch| all.extend_from_slice(batch.as_slice())) {}
+    while let Ok(Some(())) = reader.look(|batch| all.extend_from_slice(batch.as_slice())) {}
     all
 }
 
@@ -78,8 +97,13 @@ fn settings_are_checked() {
 
 static_assertions::assert_impl_all!(Log<u64>: Send, Sync, Clone);
 static_assertions::assert_impl_all!(Log<[u8], Exclusive>: Send, Sync, Clone);
-static_assertions::assert_impl_all!(Cursor<u64>: Send, Sync, Unpin);
+static_assertions::assert_impl_all!(Cursor<u64>: Send, Sync, Unpin, Clone);
 static_assertions::assert_impl_all!(Lease<[u8]>: Send, Sync);
 static_assertions::assert_impl_all!(Publisher<u64>: Send, Sync);
+static_assertions::assert_impl_all!(Log<u64>: std::panic::UnwindSafe, std::panic::RefUnwindSafe);
+static_assertions::assert_impl_all!(Cursor<u64>: std::panic::UnwindSafe);
+static_assertions::assert_impl_all!(Lease<u64>: std::panic::UnwindSafe);
+static_assertions::assert_impl_all!(Publisher<u64>: std::panic::UnwindSafe);
+static_assertions::assert_impl_all!(Records<u64>: std::panic::UnwindSafe);
+static_assertions::assert_impl_all!(Appender: std::panic::UnwindSafe);
 static_assertions::assert_not_impl_any!(Publisher<u64>: Clone);
-static_assertions::assert_not_impl_any!(Cursor<u64>: Clone);

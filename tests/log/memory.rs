@@ -222,7 +222,7 @@ fn everything_is_freed_with_the_log() {
         let log = Log::<[u8]>::builder().segment_bytes(segment_bytes).build().unwrap();
         let mut cursor = log.subscribe(Start::Earliest).unwrap();
         for n in 0..40 {
-            log.append(&vec![7; n * 50]).unwrap();
+            log.append(vec![7; n * 50]).unwrap();
             if n % 7 == 0 {
                 cursor.try_next(|_| ()).unwrap();
             }

@@ -31,7 +31,7 @@ fn retention_by_bytes() {
         .build()
         .unwrap();
     for _ in 0..100 {
-        log.append(&[0; 10]).unwrap();
+        log.append([0; 10]).unwrap();
     }
     assert_eq!(live(&log), 4, "three sealed ones of 100 bytes, and the open one");
 }

@@ -44,6 +44,29 @@ fn impossible_starts_carry_the_facts() {
     assert!(matches!(log.subscribe(last), Err(SubscribeError::Future { .. })));
 }
 
+/// A position of an empty log says "this epoch, nothing received yet", which an offset alone cannot.
+#[test]
+fn a_position_is_where_a_cursor_goes_on() {
+    let log = small::<u64>().retention(Retention::Everything).build().unwrap();
+    let epoch = log.epoch();
+    let mut cursor = log.subscribe(Start::Next).unwrap();
+    let nothing_yet = cursor.position();
+    assert_eq!(nothing_yet, Position { epoch, next: 0 });
+    log.append_batch(0..3).unwrap();
+    assert_eq!(drain(&mut cursor), [0, 1, 2]);
+    assert_eq!(cursor.position(), Position { epoch, next: 3 });
+    assert!(nothing_yet < cursor.position());
+    assert_eq!(drain(&mut log.subscribe(Start::Resume(nothing_yet)).unwrap()), [0, 1, 2]);
+    assert_eq!(log.subscribe(cursor.position().into()).unwrap().offset(), 3);
+
+    // After a restart it is another log, even where nothing had been received.
+    let other = small::<u64>().build().unwrap();
+    let foreign =
+        SubscribeError::WrongEpoch { asked: epoch, epoch: other.epoch(), first: 0, next: 0 };
+    assert_eq!(other.subscribe(Start::Resume(nothing_yet)).unwrap_err(), foreign);
+    assert_eq!(nothing_yet.partial_cmp(&other.subscribe(Start::Next).unwrap().position()), None);
+}
+
 #[test]
 fn since_finds_the_first_record_that_is_not_older() {
     let log = small::<u64>().stamp_every(1).retention(Retention::Everything).build().unwrap();

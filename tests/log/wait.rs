@@ -200,7 +200,7 @@ fn backlog(segment_bytes: usize) -> (Log<[u8]>, Cursor<[u8]>, usize) {
     let cursor = log.subscribe(Start::Next).unwrap();
     let records = 1536;
     for _ in 0..records {
-        log.append(&[7; 1024]).unwrap();
+        log.append([7; 1024]).unwrap();
     }
     (log, cursor, records)
 }
@@ -257,7 +257,7 @@ fn a_stream_that_catches_up_lets_others_go_first() {
 fn a_task_that_has_read_little_does_not_step_aside() {
     let log = Log::<[u8]>::builder().build().unwrap();
     let mut cursor = log.subscribe(Start::Next).unwrap();
-    log.append(&[7; 1024]).unwrap();
+    log.append([7; 1024]).unwrap();
     let aside = times_aside(async { assert_eq!(cursor.next(|batch| batch.len()).await, Ok(1)) });
     assert_eq!(aside, 0);
 }

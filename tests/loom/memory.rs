@@ -34,7 +34,7 @@ fn held(log: &Log<Watched>) -> u64 {
 /// twice, but not overlook it.
 #[test]
 fn what_comes_back_is_counted_all_the_time() {
-    explore_all(3, || {
+    explore_all(1, || {
         let limit = 2 * segment(1);
         let limited = tiny(1).memory_limit(limit).overflow(Overflow::Reject);
         let log: Log<Watched> = limited.build().unwrap();
@@ -61,14 +61,14 @@ fn a_publisher_hears_of_memory_that_comes_back() {
         leaver.join().unwrap();
         assert_all_collected(&log);
     }
-    explore_all(2, || waits(tiny(1)));
-    explore_all(2, || waits(tiny(1).pool_segments(0)));
+    explore_all(1, || waits(tiny(1)));
+    explore_all(1, || waits(tiny(1).pool_segments(0)));
 }
 
 /// The same, where what comes back is another log's.
 #[test]
 fn a_publisher_hears_of_what_another_log_gives_back() {
-    explore_all(2, || {
+    explore_all(1, || {
         let budget = Arc::new(Budget::new(3 * segment(1)));
         let build = || tiny(1).budget(budget.clone()).build().unwrap();
         let (log, other): (Log<Watched>, Log<Watched>) = (build(), build());
@@ -108,15 +108,15 @@ fn two_candidates_for_one_place() {
         drop((log, stalled));
         assert_eq!(budget.used(), 0);
     }
-    explore_all(2, || both(2));
-    explore_all(2, || both(3));
+    explore_all(1, || both(2));
+    explore_all(1, || both(3));
 }
 
 /// The pool has the last segment below the limit. While one publisher takes it, the other one counts it in the
 /// pool and in the chain, and is told when it is linked.
 #[test]
 fn a_publisher_that_counted_a_segment_twice_goes_on() {
-    explore_all(2, || {
+    explore_all(1, || {
         let log: Log<Watched> = tiny(2).memory_limit(3 * segment(2)).build().unwrap();
         let passing = log.subscribe(Start::Earliest).unwrap();
         (0..5).for_each(|n| append(&log, n));
@@ -139,7 +139,7 @@ fn a_publisher_that_counted_a_segment_twice_goes_on() {
 /// comes too late hears of what is given back.
 #[test]
 fn a_pool_is_emptied_by_another_log() {
-    explore_all(2, || {
+    explore_all(1, || {
         let budget = Arc::new(Budget::new(4 * segment(1)));
         let build = || {
             let log: Log<Watched> = tiny(1).budget(budget.clone()).build().unwrap();

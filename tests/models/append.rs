@@ -75,7 +75,7 @@ fn an_exclusive_publisher_is_followed_across_segments() {
     });
 }
 
-/// A cursor may start behind a record that is reserved but not written yet. It shows what comes after
+/// A cursor may start after a record that is reserved but not written yet. It shows what comes after
 /// that one exactly, and only once it is there: where a record begins is where the one before ends.
 #[test]
 fn a_start_behind_an_unfinished_append_reads_exactly() {

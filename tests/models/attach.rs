@@ -35,7 +35,7 @@ fn attaching_at_an_old_offset_is_exact_or_refused() {
 }
 
 /// Attaching at the earliest record, at the next one, and at the last ones, while a publisher rolls
-/// over and the log collects behind it.
+/// over and the log collects after it.
 #[test]
 fn attaching_at_either_end_sees_an_unbroken_run() {
     explore(|| {
@@ -138,7 +138,7 @@ fn a_cursor_that_seeks_is_here_or_there() {
     });
 }
 
-/// A start by time, while records of that time are being appended: never behind the first of them.
+/// A start by time, while records of that time are being appended: never after the first of them.
 #[test]
 fn attaching_by_time_is_never_too_late() {
     const HOUR: Duration = Duration::from_secs(3600);

@@ -4,7 +4,7 @@ use shuttle::thread;
 
 use crate::explore::explore;
 use crate::log::{Log, Start};
-use crate::support::{Canary, assert_all_collected, read_available, tiny};
+use crate::support::{Canary, append_all, assert_all_collected, read_available, tiny};
 
 /// Two cursors cross the same segments while a publisher rolls over.
 #[test]
@@ -57,6 +57,24 @@ fn dropped_cursors_hold_nothing_back() {
         }
         for reader in readers {
             reader.join().unwrap();
+        }
+        assert_all_collected(&log);
+    });
+}
+
+/// Whoever announces a segment that another publisher unlinks at that moment, for nothing or not, leaves nothing
+/// behind: not even until the next event, since there is none.
+#[test]
+fn publishers_that_meet_at_a_roll_over_leave_nothing_pending() {
+    explore(|| {
+        let log: Log<Canary> = tiny().build().unwrap();
+        append_all(&log, 0..2);
+        let publishers = [0, 1].map(|n| {
+            let log = log.clone();
+            thread::spawn(move || append_all(&log, n..n + 1))
+        });
+        for publisher in publishers {
+            publisher.join().unwrap();
         }
         assert_all_collected(&log);
     });

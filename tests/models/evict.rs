@@ -60,7 +60,7 @@ fn evicted_cursors_can_be_dropped_at_any_moment() {
 }
 
 /// One publisher is refused for the candidate of another one and evicts; the other one links meanwhile,
-/// and meets a head that is closed and not yet unlinked. What lies behind it was passed long ago, and
+/// and meets a head that is closed and not yet unlinked. What lies after it was passed long ago, and
 /// has to go with it.
 #[test]
 fn what_an_eviction_uncovers_is_collected() {
@@ -109,5 +109,27 @@ fn an_exclusive_publisher_evicts_behind_itself() {
             while read_or_miss(&mut cursor, &mut expected) {}
             assert_eq!(expected, 7);
         }
+    });
+}
+
+/// A publisher that finds the log full may have been overtaken: what came after its segment is given back already.
+#[test]
+fn a_publisher_that_is_overtaken_counts_no_less_than_nothing() {
+    explore(|| {
+        let log = tiny::<Canary>()
+            .pool_segments(0)
+            .memory_limit(4 * segment())
+            .overflow(Overflow::Evict)
+            .build()
+            .unwrap();
+        log.append(Canary::new(0)).unwrap();
+        log.append(Canary::new(1)).unwrap();
+        let other = log.clone();
+        let overtaken = thread::spawn(move || drop(other.try_append(Canary::new(2))));
+        for n in 3..16 {
+            let _ = log.try_append(Canary::new(n));
+            assert!(log.stats().live_segments <= 5, "{:?}", log.stats());
+        }
+        overtaken.join().unwrap();
     });
 }

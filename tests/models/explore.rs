@@ -9,7 +9,7 @@ use shuttle::scheduler::{
 use shuttle::{Config, Runner};
 
 use crate::support;
-use crate::sync::time;
+use crate::sync::{rescuer, time};
 
 /// Schedules for each model, unless `PSA_TEST_SCHEDULES` says otherwise.
 const SCHEDULES: usize = 20_000;
@@ -57,6 +57,13 @@ pub(crate) fn explore(model: fn()) {
     }
 }
 
+/// Runs a model of one thread, which has one schedule.
+pub(crate) fn explore_one(model: fn()) {
+    support::prepare();
+    let explored = run(RandomScheduler::new_from_seed(0, 1), model);
+    println!("explored {explored} schedules; there are no others");
+}
+
 /// Runs the model under each schedule of one scheduler, and returns how many that were.
 fn run(scheduler: impl Scheduler + 'static, model: fn()) -> usize {
     let mut config = Config::new();
@@ -64,6 +71,7 @@ fn run(scheduler: impl Scheduler + 'static, model: fn()) -> usize {
     config.silence_warnings = true;
     Runner::new(scheduler, config).run(move || {
         time::reset();
+        rescuer::reset();
         support::forget_records();
         model();
         support::assert_no_record_is_left();

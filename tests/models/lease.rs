@@ -87,7 +87,7 @@ fn a_lease_without_time_ends_with_its_holder_or_goes_on() {
 }
 
 /// A holder that reads, commits and waits is robbed. It commits until it is told; the new holder goes
-/// on exactly behind that; and the old one does not sleep for ever.
+/// on exactly after that; and the old one does not sleep for ever.
 #[test]
 fn a_lease_that_is_taken_over_is_handed_on_exactly() {
     explore(|| {

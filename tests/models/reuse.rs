@@ -143,7 +143,7 @@ impl Observer for LastLinked {
 /// unless it was made to the measure of a batch: the pool's are all alike.
 #[test]
 fn what_was_not_linked_is_kept_if_it_has_the_right_size() {
-    /// Appends two batches of so many at once behind a full segment; one segment was pooled before.
+    /// Appends two batches of so many at once after a full segment; one segment was pooled before.
     fn both(records: u64) -> (bool, Stats) {
         let last = std::sync::Arc::new(LastLinked(AtomicBool::new(false)));
         let log: Log<Canary> = tiny().observer(last.clone()).build().unwrap();

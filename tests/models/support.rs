@@ -6,7 +6,7 @@ use std::ops::Range;
 use shuttle::scheduler::RandomScheduler;
 use shuttle::{Config, Runner};
 
-use crate::log::{Builder, Cursor, Log, ReadError, Record};
+use crate::log::{Batch, Builder, Cursor, Lease, Log, ReadError, Record};
 
 // All threads of a model run on one thread of the operating system, and each test on another one.
 thread_local! {
@@ -83,10 +83,27 @@ pub(crate) fn append_all(log: &Log<Canary>, numbers: Range<u64>) {
     }
 }
 
+/// A cursor, or a lease, which reads as a cursor does.
+pub(crate) trait Reads {
+    fn look(&mut self, look: impl FnOnce(&Batch<'_, Canary>)) -> Result<Option<()>, ReadError>;
+}
+
+impl Reads for Cursor<Canary> {
+    fn look(&mut self, look: impl FnOnce(&Batch<'_, Canary>)) -> Result<Option<()>, ReadError> {
+        self.try_next(look)
+    }
+}
+
+impl Reads for Lease<Canary> {
+    fn look(&mut self, look: impl FnOnce(&Batch<'_, Canary>)) -> Result<Option<()>, ReadError> {
+        self.try_next(look)
+    }
+}
+
 /// Reads what is there. The offsets have to be dense.
-pub(crate) fn read_available(cursor: &mut Cursor<Canary>) -> Vec<u64> {
+pub(crate) fn read_available(cursor: &mut impl Reads) -> Vec<u64> {
     let mut values = Vec::new();
-    while let Ok(Some(())) = cursor.try_next(|batch| {
+    while let Ok(Some(())) = cursor.look(|batch| {
         // A step in between: whatever can be freed under our eyes is freed now.
         shuttle::thread::yield_now();
         values.extend(batch.iter().map(|(_, value)| value.read()));
@@ -111,8 +128,8 @@ pub(crate) fn read_to_end(mut cursor: Cursor<Canary>) -> Vec<u64> {
 }
 
 /// Reads once; accounts for every offset, read or missed. False if there was nothing.
-pub(crate) fn read_or_miss(cursor: &mut Cursor<Canary>, expected: &mut u64) -> bool {
-    let seen = cursor.try_next(|batch| {
+pub(crate) fn read_or_miss(cursor: &mut impl Reads, expected: &mut u64) -> bool {
+    let seen = cursor.look(|batch| {
         shuttle::thread::yield_now();
         for (offset, value) in batch.iter() {
             assert_eq!((offset, value.read()), (*expected, *expected));

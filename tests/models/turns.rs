@@ -1,4 +1,4 @@
-//! The HTTP door's turns: those who follow against the record that comes, against each other's leaving, and
+//! The HTTP API's turns: those who follow against the record that comes, against each other's leaving, and
 //! against the end of the log. `turns` is the source that ships, over a log whose every step shuttle may
 //! interrupt. A stream that is not called, and a caller that does not end, show as deadlocks.
 

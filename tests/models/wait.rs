@@ -47,7 +47,7 @@ fn the_cascade_reaches_every_task() {
     });
 }
 
-/// Records that are committed out of order: whoever waits behind a hole is woken by the publisher
+/// Records that are committed out of order: whoever waits after a hole is woken by the publisher
 /// that fills it.
 #[test]
 fn a_hole_wakes_its_readers_when_it_is_filled() {

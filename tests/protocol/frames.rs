@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use psa::protocol::*;
+use std::time::Duration;
 
 /// Any name that the rules allow, with some at the limit.
 pub(crate) fn name() -> impl Strategy<Value = String> {
@@ -47,7 +48,7 @@ pub(crate) fn settings() -> impl Strategy<Value = Settings> {
         Just(Some(Retention::Everything)),
         int().prop_map(|n| Some(Retention::Records(n))),
         int().prop_map(|n| Some(Retention::Bytes(n))),
-        int().prop_map(|n| Some(Retention::AgeMs(n))),
+        int().prop_map(|n| Some(Retention::Age(Duration::from_millis(n)))),
     ];
     (any::<u32>(), overflow, retention, int()).prop_map(
         |(segment_bytes, overflow, retention, memory_limit)| Settings {

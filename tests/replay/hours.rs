@@ -1,8 +1,6 @@
 //! What the log does when time passes, to the nanosecond.
 
-use crate::log::{
-    Batch, Cursor, LeaseOptions, Limit, Log, Overflow, ReadError, Record, Retention, Start,
-};
+use crate::log::{Batch, Cursor, LeaseOptions, Limit, Log, Record, Retention, Start};
 use crate::sync::time::{self, Duration, SystemTime};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -185,40 +183,61 @@ fn a_lease_lives_as_long_as_it_says() {
 
 // ---- patience ----
 
-/// While a reader's closure holds on to what a publisher let go of, that lets go of one segment more
-/// for every ten milliseconds, and of no more.
+/// Whoever asks for what was appended since now gets all of it, whatever the clock did before.
 #[test]
-fn publishers_are_patient_with_what_is_on_its_way_back() {
-    time::reset();
-    let builder = || {
-        Log::<u64>::builder()
-            .segment_records(4)
-            .retention(Retention::Everything)
-            .overflow(Overflow::Evict)
-    };
-    let segment = builder().build().unwrap().stats().live_bytes;
-    let log = builder().memory_limit(8 * segment).build().unwrap();
-    let mut cursor = log.subscribe(Start::Earliest).unwrap();
-    (0..32).for_each(|n| assert!(log.append(n).is_ok()));
-    time::advance(SECOND);
-    let gone = || {
-        assert!(log.try_append(0).is_err());
-        assert!(log.try_append(0).is_err());
-        log.first_offset() / 4
-    };
-    let patience = Duration::from_millis(10);
-    let look = cursor.try_next(|batch| {
-        assert_eq!(gone(), 1);
-        for segments in 1..4 {
-            time::advance(patience - NANO);
-            assert_eq!(gone(), segments);
-            time::advance(NANO);
-            assert_eq!(gone(), segments + 1);
+fn a_clock_that_is_set_makes_nobody_begin_too_late() {
+    for every in [1, 4] {
+        time::reset();
+        let log = Log::<u64>::builder().segment_records(8).stamp_every(every).build().unwrap();
+        let _keeps = log.subscribe(Start::Earliest).unwrap();
+        let start = |time| log.subscribe(Start::Since(time)).unwrap().offset();
+        let (mut next, mut asked) = (0, Vec::new());
+        // Forward by an hour, back by two, forward by one again; within segments and at their ends.
+        for hours in [0, 1, 1, 3, 1, 1, 2] {
+            time::set_time_of_day(60 * 60 * SECOND * hours);
+            time::advance(SECOND);
+            for n in 0..5 {
+                // A record that keeps no time of its own is not known to be later than the last one that does.
+                if n == 0 || every == 1 {
+                    asked.push((SystemTime::now(), next));
+                }
+                time::advance(SECOND);
+                log.append(next).unwrap();
+                next += 1;
+            }
+            // Whatever was asked for before the clock was set again still is where it was, or earlier.
+            for (time, first) in &asked {
+                assert!(start(*time) <= *first, "begins at {} of {first}", start(*time));
+            }
         }
-        batch.len()
-    });
-    assert_eq!(look, Ok(Some(4)), "the reader does not notice");
-    assert_eq!(log.stats().unlinked_segments, 0);
-    (0..16).for_each(|n| assert!(log.try_append(n).is_ok()));
-    assert!(matches!(cursor.try_next(|_| ()), Err(ReadError::Lagged(_))));
+        // Where the clock has only gone on since, exactly, but for the interval of kept times.
+        time::set_time_of_day(60 * 60 * SECOND * 4);
+        let now = SystemTime::now();
+        for _ in 0..5 {
+            time::advance(SECOND);
+            log.append(next).unwrap();
+            next += 1;
+        }
+        let begins = start(now);
+        assert!((next - 5 - u64::from(every > 1) * 4..=next - 5).contains(&begins), "{begins}");
+    }
+}
+
+/// How long records are kept is no matter of the time of day.
+#[test]
+fn a_clock_that_is_set_lets_nothing_go() {
+    time::reset();
+    let log = Log::<u64>::builder()
+        .segment_records(4)
+        .retention(Retention::Age(60 * SECOND))
+        .build()
+        .unwrap();
+    (0..9).for_each(|n| assert!(log.append(n).is_ok()));
+    time::set_time_of_day(60 * 60 * SECOND);
+    assert_eq!(log.maintain(), Some(60 * SECOND));
+    assert_eq!(log.first_offset(), 0);
+    time::set_time_of_day(Duration::ZERO);
+    time::advance(60 * SECOND);
+    assert_eq!(log.maintain(), None);
+    assert_eq!(log.first_offset(), 8);
 }

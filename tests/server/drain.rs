@@ -176,6 +176,28 @@ async fn requests_during_a_drain_are_refused_but_commits_are_served() {
     assert_eq!(answers, [(5, refused), (1002, refused), (6, None)]);
 }
 
+/// Another listener of the same topics begins to drain, or the program shuts them: their subscribers get all records and
+/// are told that the server stops, not that the topic has come to its end. Otherwise their client would never come back.
+#[tokio::test]
+async fn topics_that_others_shut_have_not_come_to_their_end() {
+    let server = serve(|_| {});
+    let mut reads = Client::new(&server).await;
+    reads.subscribe(1, "a", Start::Earliest).await;
+    let mut publisher = Client::new(&server).await;
+    publisher.publish("a", &[b"x"]).await;
+    reads.records(1, 0, 1).await;
+    server.handle.broker().shut();
+    reads.expect_goodbye(Code::ShuttingDown).await;
+    publisher.send_publish(1, "a", &[b"y"], true).await;
+    match publisher.next().await {
+        Got::Error { code: Code::ShuttingDown, .. } => {
+            publisher.expect_goodbye(Code::ShuttingDown).await;
+        }
+        Got::Goodbye { code: Code::ShuttingDown, .. } => {}
+        other => panic!("{other:?}"),
+    }
+}
+
 #[tokio::test]
 async fn the_shutdown_future_drains_too_and_nothing_outlives_a_dropped_server() {
     let config = || ServerConfig { listen: "127.0.0.1:0".parse().unwrap(), ..Default::default() };

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use psa::{
+    broker::{Broker, BrokerConfig},
     protocol::{Code, Hello, Request},
     server::{BindError, Server, ServerConfig, Token},
 };
@@ -193,4 +194,23 @@ async fn a_port_that_is_taken_is_said_to_be() {
     let error = Server::bind(config).unwrap_err();
     assert!(matches!(error, BindError::PortTaken { .. }), "{error}");
     assert!(error.to_string().contains(&server.address.to_string()));
+}
+
+#[tokio::test]
+async fn a_listener_that_is_open_already_is_served() {
+    let broker = || Broker::new(BrokerConfig::default()).unwrap();
+    let open = |address: &str| std::net::TcpListener::bind(address).unwrap();
+    let socket = open("127.0.0.1:0");
+    let address = socket.local_addr().unwrap();
+    // The one in the settings is not looked at.
+    let config = ServerConfig { listen: "0.0.0.0:9".parse().unwrap(), ..ServerConfig::default() };
+    let server = Server::with_listener(config.clone(), broker(), socket).unwrap();
+    assert_eq!(server.local_addr(), address);
+    let handle = server.handle();
+    let task = tokio::spawn(server.run(std::future::pending()));
+    let running = Running { address, handle, task };
+    Client::new(&running).await.publish("a", &[b"x"]).await;
+    // What forbids an address forbids it here, too.
+    let refused = Server::with_listener(config, broker(), open("0.0.0.0:0")).unwrap_err();
+    assert!(matches!(refused, BindError::PublicWithoutToken { .. }), "{refused}");
 }

@@ -226,3 +226,79 @@ async fn a_take_over_in_the_middle_of_a_chunk_cuts_the_holder_and_loses_nothing(
     other.send(&Request::Commit { request: 5, sub: 1, offset: 99, ack: true }).await;
     other.expect_done(5).await;
 }
+
+/// The last records come with the topic's end right after them: they can be committed all the same.
+#[tokio::test]
+async fn what_was_delivered_last_is_committed_after_the_topic_has_ended() {
+    let server = nothing_kept();
+    let mut worker = Client::new(&server).await;
+    worker.send(&Request::Subscribe(leased(1, "a", 60_000))).await;
+    worker.subscribed(1).await;
+    let mut other = Client::new(&server).await;
+    publish_kilobytes(&mut other, 100).await;
+    other.send(&Request::Close { request: 1, topic: name("a") }).await;
+    other.expect_done(1).await;
+    worker.records(1, 0, 100).await;
+    let ended = Got::Closed { sub: 1, reason: CloseReason::TopicClosed, next: 100 };
+    assert_eq!(worker.next().await, ended);
+    assert!(other.stats("a").await.live_segments > 20, "nothing is committed");
+
+    let commit = |offset| Request::Commit { request: 2, sub: 1, offset, ack: true };
+    worker.send(&commit(100)).await;
+    assert_eq!(worker.expect_error(2).await, Code::BadCommit);
+    worker.send(&commit(98)).await;
+    worker.expect_done(2).await;
+    assert!(other.stats("a").await.live_segments <= 2);
+    // It is held until then, by this connection; which may subscribe with it again.
+    other.send(&Request::Subscribe(leased(1, "a", 60_000))).await;
+    assert_eq!(other.expect_error(1001).await, Code::LeaseHeld);
+    worker.send(&Request::Subscribe(leased(7, "a", 60_000))).await;
+    let (_, next, _) = worker.subscribed(7).await;
+    assert_eq!(next, 99);
+    worker.records(7, 99, 1).await;
+    assert!(matches!(worker.next().await, Got::Closed { sub: 7, .. }));
+    worker.send(&commit(99)).await;
+    assert_eq!(worker.expect_error(2).await, Code::UnknownSubscription, "it went to the other");
+
+    // Let go, it is there for others; released, it is gone.
+    worker.send(&Request::Unsubscribe { request: 3, sub: 7, release: false }).await;
+    worker.expect_done(3).await;
+    other.send(&Request::Subscribe(leased(1, "a", 60_000))).await;
+    let (_, next, _) = other.subscribed(1).await;
+    assert_eq!(next, 99);
+    other.records(1, 99, 1).await;
+    assert!(matches!(other.next().await, Got::Closed { sub: 1, .. }));
+    other.send(&Request::Unsubscribe { request: 4, sub: 1, release: true }).await;
+    other.expect_done(4).await;
+    assert_eq!(other.stats("a").await.leases, 0);
+    other.send(&Request::Unsubscribe { request: 5, sub: 1, release: true }).await;
+    assert_eq!(other.expect_error(5).await, Code::UnknownSubscription);
+}
+
+/// A lease that is kept for its last commits keeps nothing of a topic that is deleted, nor from one who takes it over.
+#[tokio::test]
+async fn a_lease_of_an_ended_topic_is_taken_over_and_goes_with_its_topic() {
+    let server = nothing_kept();
+    let mut worker = Client::new(&server).await;
+    worker.send(&Request::Subscribe(leased(1, "a", 60_000))).await;
+    worker.subscribed(1).await;
+    let mut other = Client::new(&server).await;
+    other.publish("a", &[b"x"]).await;
+    other.send(&Request::Close { request: 1, topic: name("a") }).await;
+    other.expect_done(1).await;
+    worker.records(1, 0, 1).await;
+    assert!(matches!(worker.next().await, Got::Closed { sub: 1, .. }));
+    let mut ask = leased(1, "a", 60_000);
+    ask.lease.as_mut().unwrap().takeover = true;
+    other.send(&Request::Subscribe(ask)).await;
+    other.subscribed(1).await;
+    other.records(1, 0, 1).await;
+    assert!(matches!(other.next().await, Got::Closed { sub: 1, .. }));
+    worker.send(&Request::Commit { request: 2, sub: 1, offset: 0, ack: true }).await;
+    worker.expect_error(2).await;
+
+    other.send(&Request::Delete { request: 3, topic: name("a") }).await;
+    other.expect_done(3).await;
+    other.send(&Request::Commit { request: 4, sub: 1, offset: 0, ack: true }).await;
+    assert_eq!(other.expect_error(4).await, Code::UnknownSubscription);
+}

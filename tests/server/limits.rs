@@ -21,6 +21,52 @@ async fn one_connection_too_many_is_told_so() {
 }
 
 #[tokio::test]
+async fn one_address_does_not_take_the_places_of_others() {
+    let server = serve(|c| c.limits.max_connections_per_address = 2);
+    let _a = Client::new(&server).await;
+    let b = Client::new(&server).await;
+    let mut c = Client::raw(&server).await;
+    c.expect_goodbye(Code::TooManyConnections).await;
+    // Another address has its own.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let other = socket.connect(server.address).await.unwrap();
+    until("the other one is in", || server.handle.connections() == 3).await;
+    assert_eq!(server.handle.refusals().connections, 1);
+    drop((b, other));
+    until("there is room", || server.handle.connections() == 1).await;
+    Client::new(&server).await;
+}
+
+/// What subscribers can ask for without end stops no publisher.
+#[tokio::test]
+async fn subscriptions_to_unknown_topics_leave_publishers_their_memory() {
+    let server = serve(|c| {
+        c.broker.max_bytes = 64 << 20;
+        c.broker.topic_bytes = 8 << 20;
+        c.broker.segment_bytes = 256 << 10;
+    });
+    let mut healthy = Client::new(&server).await;
+    healthy.publish("healthy", &[b"first"]).await;
+    let mut many = Client::new(&server).await;
+    let mut made = 0;
+    let refused = loop {
+        let topic = format!("nobody-{made}");
+        many.send(&Request::Subscribe(subscribe(made, &topic, Start::Next))).await;
+        match many.next().await {
+            Got::Subscribed { .. } => made += 1,
+            Got::Error { code, message, .. } => break (code, message),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(refused.0, Code::TooManyTopics);
+    assert!(refused.1.contains("limit.memory"), "{}", refused.1);
+    for _ in 0..200 {
+        healthy.publish("healthy", &[&[0; 100_000]]).await;
+    }
+}
+
+#[tokio::test]
 async fn topics_are_limited_in_all_and_by_connection() {
     let server = serve(|c| {
         c.broker.max_topics = 3;

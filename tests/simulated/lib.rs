@@ -13,6 +13,8 @@ mod access;
 pub mod broker;
 #[path = "../../src/client/mod.rs"]
 pub mod client;
+#[path = "../../src/listener/mod.rs"]
+mod listener;
 #[path = "../../src/log/mod.rs"]
 pub mod log;
 mod net;
@@ -25,6 +27,6 @@ mod sync;
 pub use log::{
     AppendError, Appender, Batch, Budget, BuildError, Builder, CommitError, Cursor, Event,
     Exclusive, Lag, Lagged, Lease, LeaseError, LeaseInfo, LeaseOptions, Limit, Log, Next, Observer,
-    Overflow, Packed, PackedError, Publisher, ReadError, Record, Records, Refused, Retention,
-    Shared, Slowest, Start, Stats, SubscribeError,
+    Overflow, Packed, PackedError, Position, Publisher, ReadError, Record, Records, Refused,
+    Retention, Shared, Slowest, Start, Stats, SubscribeError,
 };

@@ -37,6 +37,15 @@ pub(crate) fn listen(
     Ok(TcpListener { address, opened: OnceCell::new() })
 }
 
+/// The simulated network has no sockets of the system.
+pub(crate) fn adopt(
+    _: std::net::TcpListener,
+    _: Option<u32>,
+    _: Option<u32>,
+) -> io::Result<TcpListener> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// The kernel's watch over silent peers is not simulated.
 pub(crate) fn prepare(_: &TcpStream) -> io::Result<()> {
     Ok(())

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use psa_simulated::client::{
-    Client, ClientError, Code, Event, GapReason, LeaseOptions, Place, Publisher, PublisherOptions,
-    Settings, SubscribeOptions, Subscription, Ticket,
+    Client, ClientError, Code, Event, GapReason, LeaseOptions, Position, Publisher,
+    PublisherOptions, Settings, SubscribeOptions, Subscription, Ticket,
 };
 use tokio::time::sleep;
 
@@ -139,7 +139,7 @@ async fn settle(world: &Shared, sent: &mut Vec<(u64, Ticket)>) {
 /// What a subscriber keeps when its host crashes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Kept {
-    place: Option<Place>,
+    place: Option<Position>,
     /// Of the lease: what was confirmed, to what was asked for.
     committed: Option<RangeInclusive<u64>>,
 }
@@ -206,7 +206,7 @@ impl Follow {
                 let lease = LeaseOptions::new(name, Duration::from_secs(3600)).takeover(true);
                 SubscribeOptions::earliest().lease(lease)
             }
-            (false, Some(place)) => place.resume(),
+            (false, Some(place)) => SubscribeOptions::resume(place),
             (false, None) => SubscribeOptions::earliest(),
         };
         loop {
@@ -230,13 +230,13 @@ impl Follow {
         match (self.lease, kept.place, &kept.committed) {
             (true, _, Some(committed)) => committed.clone(),
             (false, Some(place), _) => place.next..=place.next,
-            _ => sub.place().next..=sub.place().next,
+            _ => sub.position().next..=sub.position().next,
         }
     }
 
     /// Notes how far it is, and commits now and then.
     fn keep(&self, sub: &mut Subscription) {
-        let place = sub.place();
+        let place = sub.position();
         let mut kept = self.kept.borrow_mut();
         kept.place = Some(place);
         if self.lease {

@@ -1,10 +1,12 @@
-//! The stand-in for `src/sync`: the very files that ship, but for memory reclamation, which is the
-//! crate's own.
+//! What the log takes from the machine. All of it is the same for every scheme, but for reclamation, which
+//! is the crate's own.
 
-#[path = "../../../src/sync/barrier.rs"]
+#[path = "barrier.rs"]
 pub(crate) mod barrier;
-#[path = "../../../src/sync/machine.rs"]
+#[path = "machine.rs"]
 mod machine;
+#[path = "roles.rs"]
+pub(crate) mod roles;
 
 pub(crate) use crate::reclaim;
 pub(crate) use machine::*;

@@ -1,43 +1,23 @@
-// Included once for each scheme, with `scheme` naming its crate: the schemes' logs are different types of
-// the same source.
+// Included once for each scheme, with `scheme` naming its crate: the schemes' logs are different types.
+// Everything here uses the public interface alone, which the log that ships has, too.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use scheme::{Event, Log, Observer, Start};
+use scheme::{Event, Log, Observer, Overflow, ReadError, Start};
 
-use crate::figures::{Churn, Curve, Sample};
+use crate::figures::{Churn, Closure, Crowd, Curve, Sample};
 use crate::plan::{self, Stalls};
-
-/// Takes down when segments were passed and when their memory was back.
-#[derive(Default)]
-struct Returns {
-    passed: Mutex<Vec<(u64, Instant)>>,
-    times: Mutex<Vec<u64>>,
-    unreclaimed: AtomicU64,
-    most_unreclaimed: AtomicU64,
-}
+use crate::returns::Returns;
 
 impl Observer for Returns {
     fn on_event(&self, event: Event) {
         match event {
-            Event::Closed { segment, .. } => {
-                self.passed.lock().unwrap().push((segment, Instant::now()));
-                let now = self.unreclaimed.fetch_add(1, Ordering::Relaxed) + 1;
-                self.most_unreclaimed.fetch_max(now, Ordering::Relaxed);
-            }
-            Event::Reclaimed { segment, .. } => {
-                let now = Instant::now();
-                let mut passed = self.passed.lock().unwrap();
-                // Those that the log's end reclaims were never passed.
-                let Some(at) = passed.iter().position(|(number, _)| *number == segment) else { return };
-                let (_, closed) = passed.swap_remove(at);
-                drop(passed);
-                self.unreclaimed.fetch_sub(1, Ordering::Relaxed);
-                self.times.lock().unwrap().push((now - closed).as_nanos() as u64);
-            }
+            Event::Closed { segment, .. } => self.passed(segment),
+            Event::Reclaimed { segment, .. } => self.is_back(segment),
             _ => {}
         }
     }
@@ -45,7 +25,7 @@ impl Observer for Returns {
 
 /// Publishers and readers at full speed, half of the threads each.
 pub(crate) fn churn(threads: usize, records: u64) -> Churn {
-    let returns = Arc::new(Returns::default());
+    let returns = Returns::new(records as usize / plan::SEGMENT_RECORDS);
     let log = Log::<u64>::builder()
         .segment_records(plan::SEGMENT_RECORDS)
         .observer(returns.clone())
@@ -111,24 +91,40 @@ pub(crate) fn churn(threads: usize, records: u64) -> Churn {
         }
     });
     let seconds = begun.into_inner().unwrap().unwrap().elapsed().as_secs_f64();
-    let segment = log.stats().live_bytes / log.stats().live_segments;
-    let stranded = returns.unreclaimed.load(Ordering::Relaxed);
-    let times = std::mem::take(&mut *returns.times.lock().unwrap());
+    let stranded = returns.unreclaimed();
+    let rate = (each * publishers as u64) as f64 / seconds;
+    let churn = Churn::new(rate, appends, reads, returns.times(), returns.most(), stranded);
     drop(log);
-    Churn::new(
-        (each * publishers as u64) as f64 / seconds,
-        appends,
-        reads,
-        times,
-        returns.most_unreclaimed.load(Ordering::Relaxed) * segment,
-        stranded * segment,
-    )
+    churn
+}
+
+thread_local! {
+    /// Whether this thread stops when it has linked a segment.
+    static STOPS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Stops a publisher in the middle of an append, with the guard that it holds there: what the others see of
+/// one that loses its processor.
+struct Stall {
+    until: Instant,
+}
+
+impl Observer for Stall {
+    fn on_event(&self, event: Event) {
+        if matches!(event, Event::Linked { .. }) && STOPS.replace(false) {
+            thread::sleep(self.until.saturating_duration_since(Instant::now()));
+        }
+    }
 }
 
 /// Memory over time: one prompt subscriber, and some that stall, with a guard or without.
 pub(crate) fn curve(stalls: Stalls) -> Curve {
-    let log = Log::<u64>::builder().segment_records(plan::SEGMENT_RECORDS).build().unwrap();
     let begin = Instant::now();
+    let log = Log::<u64>::builder()
+        .segment_records(plan::SEGMENT_RECORDS)
+        .observer(Arc::new(Stall { until: begin + plan::STALL_TO }))
+        .build()
+        .unwrap();
     let over = AtomicBool::new(false);
     let mut samples = Vec::new();
     thread::scope(|scope| {
@@ -146,11 +142,11 @@ pub(crate) fn curve(stalls: Stalls) -> Curve {
             let log = log.clone();
             scope.spawn(move || {
                 thread::sleep(plan::STALL_FROM);
-                let _ = log.next_offset();
-                // SAFETY: we hold the log, and end the guard below.
-                unsafe { scheme::stall::begin() };
-                thread::sleep(plan::STALL_TO.saturating_sub(begin.elapsed()));
-                scheme::stall::end();
+                STOPS.set(true);
+                while STOPS.get() {
+                    // A whole segment: there is hardly room for it in the open one, so this thread links one.
+                    log.append_batch(0..plan::SEGMENT_RECORDS as u64).unwrap();
+                }
             });
         }
         let publisher = scope.spawn({
@@ -180,4 +176,95 @@ pub(crate) fn curve(stalls: Stalls) -> Curve {
         log.close();
     });
     Curve { stalls, samples }
+}
+
+/// A log at a limit that evicts: one reader stays in its closure, another one follows, and a publisher goes on.
+pub(crate) fn closure() -> Closure {
+    let returns = Returns::new(plan::CLOSURE_SEGMENTS);
+    let segment = Log::<u64>::builder().segment_records(plan::SEGMENT_RECORDS).build().unwrap();
+    let segment = segment.stats().live_bytes;
+    let log = Log::<u64>::builder()
+        .segment_records(plan::SEGMENT_RECORDS)
+        .memory_limit(plan::LIMIT * segment)
+        .overflow(Overflow::Evict)
+        .observer(returns.clone())
+        .build()
+        .unwrap();
+    let mut slow = log.subscribe(Start::Earliest).unwrap();
+    let mut other = log.subscribe(Start::Earliest).unwrap();
+    log.append(0).unwrap();
+    let inside = Barrier::new(2);
+    let (appended, longest) = thread::scope(|scope| {
+        scope.spawn(|| {
+            slow.next_blocking(|_| {
+                inside.wait();
+                thread::sleep(plan::CLOSURE);
+            })
+            .unwrap();
+        });
+        let reader = scope.spawn(|| {
+            let mut read = 0;
+            loop {
+                match other.next_blocking(|b| b.len() as u64) {
+                    Ok(records) => read += records,
+                    Err(ReadError::Lagged(_)) => {}
+                    Err(_) => break read,
+                }
+            }
+        });
+        inside.wait();
+        let begin = Instant::now();
+        let (mut appended, mut longest) = (0u64, Duration::ZERO);
+        // So many at most that the observer has room for all segments.
+        let most = ((plan::CLOSURE_SEGMENTS - 2) * plan::SEGMENT_RECORDS) as u64;
+        while begin.elapsed() < plan::CLOSURE_LOAD && appended < most {
+            let at = Instant::now();
+            log.append(appended).unwrap();
+            longest = longest.max(at.elapsed());
+            appended += 1;
+        }
+        log.close();
+        reader.join().unwrap();
+        (appended, longest)
+    });
+    Closure { appended, longest: longest.as_nanos() as u64, most_unreclaimed: returns.most() }
+}
+
+/// A log at a limit that blocks, with more publishers than a batch of retirements has entries.
+pub(crate) fn crowd(publishers: usize) -> Crowd {
+    let segment = Log::<u64>::builder().segment_records(plan::CROWD_RECORDS).build().unwrap();
+    let segment = segment.stats().live_bytes;
+    let log = Log::<u64>::builder()
+        .segment_records(plan::CROWD_RECORDS)
+        .memory_limit(plan::CROWD_LIMIT * segment)
+        .build()
+        .unwrap();
+    let begin = Instant::now();
+    let appended = AtomicU64::new(0);
+    let mut last = (0, Duration::ZERO);
+    thread::scope(|scope| {
+        for _ in 0..plan::CROWD_READERS {
+            let mut cursor = log.subscribe(Start::Earliest).unwrap();
+            scope.spawn(move || while cursor.next_blocking(|_| ()).is_ok() {});
+        }
+        for _ in 0..publishers {
+            let (log, appended) = (&log, &appended);
+            // Until the log is closed.
+            scope.spawn(move || {
+                while log.append(0).is_ok() {
+                    appended.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        while begin.elapsed() < plan::CROWD_TIME {
+            let now = appended.load(Ordering::Relaxed);
+            if now != last.0 {
+                last = (now, begin.elapsed());
+            }
+            thread::sleep(plan::SAMPLE);
+        }
+        log.close();
+    });
+    let (appended, last) = last;
+    Crowd { publishers, appended, last_ms: last.as_secs_f64() * 1e3 }
 }

@@ -33,7 +33,7 @@ pub(crate) struct Churn {
     pub(crate) read: Times,
     /// From the last one's passing to the memory being back.
     pub(crate) back: Times,
-    /// The most bytes that were passed and not yet back.
+    /// The most segments that were passed and not yet back.
     pub(crate) most_unreclaimed: u64,
     /// Those of them that were still not back when everybody had finished.
     pub(crate) stranded: u64,
@@ -68,4 +68,33 @@ pub(crate) struct Sample {
 pub(crate) struct Curve {
     pub(crate) stalls: Stalls,
     pub(crate) samples: Vec<Sample>,
+}
+
+/// A log at a limit that evicts, one of whose readers stays in its closure.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Closure {
+    /// Records that the publisher appended while the closure ran.
+    pub(crate) appended: u64,
+    /// Its longest append, in nanoseconds.
+    pub(crate) longest: u64,
+    /// The most segments that were evicted or passed and not back, at once.
+    pub(crate) most_unreclaimed: u64,
+}
+
+/// A log at a limit that blocks, with many publishers.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Crowd {
+    pub(crate) publishers: usize,
+    /// Records that were appended.
+    pub(crate) appended: u64,
+    /// When the last one was, in milliseconds from the beginning.
+    pub(crate) last_ms: f64,
+}
+
+impl Crowd {
+    /// Whether nothing moved any more at the end.
+    pub(crate) fn has_stopped(&self) -> bool {
+        let end = crate::plan::CROWD_TIME.as_secs_f64() - crate::plan::CROWD_STOPPED.as_secs_f64();
+        self.last_ms < end * 1e3
+    }
 }

@@ -9,14 +9,14 @@ const OWNED: Colour = Colour::Line(5);
 /// It is in the chain.
 const HELD: Colour = Colour::Line(1);
 /// It is off the chain, and may still be looked at.
-const GUARDED: Colour = Colour::Line(3);
+const LOOKED_AT: Colour = Colour::Line(3);
 
 const STATES: [State<'static>; 8] = [
     state("fresh", "one publisher owns it", (0, 0), OWNED),
     state("open", "next = null", (1, 0), HELD),
     state("sealed", "its records are final", (2, 0), HELD),
     state("closed", "takes no pins any more", (2, 1), HELD),
-    state("unlinked", "retired, maybe guarded", (1, 1), GUARDED),
+    state("unlinked", "maybe announced", (1, 1), LOOKED_AT),
     state("reclaimed", "nobody can see it", (1, 2), OWNED),
     state("pooled", "cleared, for reuse", (0, 2), OWNED),
     state("freed", "back at the allocator", (2, 2), OWNED),
@@ -76,8 +76,8 @@ const ARROWS: [Arrow<'static>; 12] = [
         Some("unlinked"),
         "reclaimed",
         Way::RightOf(0.0),
-        &["the last guard ends that was", "active when it was retired"],
-        "collect.rs: reclaim",
+        &["nobody announces it: at once,", "or when the last one ends"],
+        "reclaim.rs: retire, sweep",
     ),
     arrow(
         Some("reclaimed"),
@@ -128,7 +128,7 @@ pub(crate) fn picture() -> Result<String, String> {
     };
     let key = [
         (HELD, "in the chain: found from head and tail, held by pins and by retention"),
-        (GUARDED, "only guards that began before it was retired may still look at it"),
+        (LOOKED_AT, "only those who announced it before it was unlinked may still look at it"),
         (OWNED, "one owner: a publisher, the collector, the pool"),
     ];
     states::draw(&frame, &STATES, &ARROWS, &key)

@@ -13,13 +13,13 @@ use crate::report::{Results, Scheme};
 /// File names and what is in them.
 pub(crate) fn all(results: &Results) -> [(&'static str, String); 4] {
     let back = "From the last cursor's passing to the memory being back";
-    let held = "Memory that was passed and not back, at the most";
+    let held = "Segments that were passed and not back, at the most";
     let longest = "The unlucky one: the longest read of a run";
     [
         ("schemes-back.svg", by_threads(results, back, "median of a run", &nanos, |c| c.back.p50)),
         (
             "schemes-unreclaimed.svg",
-            by_threads(results, held, "bytes", &bytes, |c| c.most_unreclaimed),
+            by_threads(results, held, "segments", &count, |c| c.most_unreclaimed),
         ),
         (
             "schemes-reader.svg",
@@ -55,6 +55,15 @@ fn bytes(value: f64) -> String {
     }
 }
 
+fn count(value: f64) -> String {
+    format!("{value:.0}")
+}
+
+/// The last one frees nothing: it is only there to compare with.
+fn colour(results: &Results, n: usize) -> Colour {
+    if n + 1 == results.schemes.len() { Colour::Bound } else { Colour::Line(n as u8) }
+}
+
 /// One figure of a churn against the number of threads.
 fn by_threads(
     results: &Results,
@@ -71,7 +80,7 @@ fn by_threads(
         Curve {
             label: scheme.name.clone(),
             points: points.collect(),
-            colour: Colour::Line(n as u8),
+            colour: colour(results, n),
             is_chosen: n == 0,
             is_dashed: false,
         }
@@ -135,14 +144,14 @@ fn over_time(results: &Results) -> String {
             let look = Look::SOFT.anchored(Anchor::Middle);
             svg.text(place(ms), bottom + 15.0, &format!("{:.1} s", ms / 1e3), look);
         }
-        // The shipped one last, on top of the others.
+        // The one that ships last, on top of the others.
         for (n, scheme) in results.schemes.iter().enumerate().rev() {
             let Some(curve) = scheme.curves.iter().find(|curve| curve.stalls == *stalls) else {
                 continue;
             };
             let points: Vec<_> =
                 curve.samples.iter().map(|s| (place(s.ms), up.place(held(s)))).collect();
-            svg.curve(&points, Colour::Line(n as u8), if n == 0 { 2.4 } else { 1.5 }, false);
+            svg.curve(&points, colour(results, n), if n == 0 { 2.4 } else { 1.5 }, false);
         }
     }
     // The names stand in the place of a sixth picture.
@@ -150,7 +159,7 @@ fn over_time(results: &Results) -> String {
     let key = top + PANEL.1 + BETWEEN.1 + 20.0;
     for (n, scheme) in results.schemes.iter().enumerate() {
         let y = key + n as f64 * 24.0;
-        svg.curve(&[(left, y - 4.0), (left + 24.0, y - 4.0)], Colour::Line(n as u8), 2.4, false);
+        svg.curve(&[(left, y - 4.0), (left + 24.0, y - 4.0)], colour(results, n), 2.4, false);
         svg.text(left + 32.0, y, &scheme.name, Look::TEXT);
     }
     let width = left + PANEL.0 + MARGIN;

@@ -37,4 +37,26 @@ pub(crate) const STALLS: [Stalls; 5] = [
 ];
 
 /// Threads of a churn, on two processors in the runs that are recorded.
-pub(crate) const THREADS: [usize; 5] = [2, 4, 8, 16, 32];
+pub(crate) const THREADS: [usize; 3] = [2, 8, 32];
+
+/// How long a reader stays in its closure.
+pub(crate) const CLOSURE: Duration = Duration::from_millis(1000);
+/// How long the publisher goes on meanwhile.
+pub(crate) const CLOSURE_LOAD: Duration = Duration::from_millis(900);
+/// The limit of that log, in segments.
+pub(crate) const LIMIT: u64 = 64;
+/// The most segments that the publisher fills meanwhile.
+pub(crate) const CLOSURE_SEGMENTS: usize = 1 << 17;
+
+/// How many publishers a crowd has: fewer and more than a padded batch has entries.
+pub(crate) const CROWDS: [usize; 2] = [32, 128];
+/// Readers of a crowd.
+pub(crate) const CROWD_READERS: usize = 2;
+/// Records in its segments.
+pub(crate) const CROWD_RECORDS: usize = 16;
+/// Its limit, in segments.
+pub(crate) const CROWD_LIMIT: u64 = 8;
+/// How long it publishes.
+pub(crate) const CROWD_TIME: Duration = Duration::from_millis(1500);
+/// A crowd whose last record is so much older than its end has stopped.
+pub(crate) const CROWD_STOPPED: Duration = Duration::from_millis(500);

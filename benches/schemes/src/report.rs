@@ -8,8 +8,8 @@ use psa_suite::machine::{self, Machine};
 use psa_suite::outputs::{Outputs, read};
 use serde::{Deserialize, Serialize};
 
-use crate::figures::{Churn, Curve, Times};
-use crate::{days, life, pictures};
+use crate::figures::{Churn, Closure, Crowd, Curve, Times};
+use crate::{life, pictures, plan};
 
 /// One scheme's figures.
 #[derive(Serialize, Deserialize)]
@@ -17,12 +17,20 @@ pub(crate) struct Scheme {
     pub(crate) name: String,
     /// By the number of threads, each with one run a round.
     pub(crate) churns: Vec<(usize, Vec<Churn>)>,
+    pub(crate) closures: Vec<Closure>,
+    pub(crate) crowds: Vec<Crowd>,
     pub(crate) curves: Vec<Curve>,
 }
 
 impl Scheme {
     pub(crate) fn new(name: &str) -> Scheme {
-        Scheme { name: name.to_owned(), churns: Vec::new(), curves: Vec::new() }
+        Scheme {
+            name: name.to_owned(),
+            churns: Vec::new(),
+            closures: Vec::new(),
+            crowds: Vec::new(),
+            curves: Vec::new(),
+        }
     }
 
     pub(crate) fn add_churn(&mut self, threads: usize, churn: Churn) {
@@ -46,7 +54,7 @@ impl Results {
     }
 }
 
-/// Where results lie: the latest in `schemes.json`, those of an earlier day in `schemes-DAY.json`.
+/// Where results lie.
 fn folder() -> PathBuf {
     machine::repository().join("docs/figures")
 }
@@ -62,24 +70,13 @@ fn results(file: &Path) -> Result<Results, String> {
     serde_json::from_str(&read(file)?).map_err(|error| format!("{}: {error}", file.display()))
 }
 
-/// Those of earlier days, the first one first.
-fn earlier() -> Result<Vec<Results>, String> {
-    let folder = folder();
-    let listed = fs::read_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    let names = listed.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let mut names: Vec<_> =
-        names.filter(|name| name.starts_with("schemes-") && name.ends_with(".json")).collect();
-    names.sort();
-    names.iter().map(|name| results(&folder.join(name))).collect()
-}
-
 fn median<T: PartialOrd + Copy>(values: impl Iterator<Item = T>) -> T {
     let mut values: Vec<T> = values.collect();
     values.sort_by(|a, b| a.partial_cmp(b).expect("figures are numbers"));
     values[values.len() / 2]
 }
 
-pub(crate) fn time(nanos: u64) -> String {
+fn time(nanos: u64) -> String {
     match nanos {
         0..10_000 => format!("{nanos} ns"),
         10_000..10_000_000 => format!("{:.0} us", nanos as f64 / 1e3),
@@ -87,19 +84,29 @@ pub(crate) fn time(nanos: u64) -> String {
     }
 }
 
-pub(crate) fn size(bytes: u64) -> String {
-    match bytes {
-        0..10_240 => format!("{bytes} B"),
-        10_240..10_485_760 => format!("{:.0} KiB", bytes as f64 / 1024.0),
-        _ => format!("{:.0} MiB", bytes as f64 / 1_048_576.0),
-    }
+/// Everything but what is drawn over time.
+pub(crate) fn tables(results: &Results) -> String {
+    let churns = churns(results);
+    let (closures, crowds) = (closures(results), crowds(results));
+    format!(
+        "**Churn.** Medians of the rounds; for the rate, the least and the most, too.\n\n{churns}\n\
+         **A closure that stays, where the log evicts.** A reader stays in its closure for {} s, under a limit of {} \
+         segments; medians, and the worst round.\n\n{closures}\n\
+         **Many publishers at a limit that blocks.** {} segments of {} records, {} readers, {:.1} s.\n\n{crowds}",
+        plan::CLOSURE.as_secs(),
+        plan::LIMIT,
+        plan::CROWD_LIMIT,
+        plan::CROWD_RECORDS,
+        plan::CROWD_READERS,
+        plan::CROWD_TIME.as_secs_f64(),
+    )
 }
 
-/// One line for every scheme and number of threads: medians over the rounds.
-pub(crate) fn table(results: &Results) -> String {
+/// One line for every log and number of threads: medians over the rounds.
+fn churns(results: &Results) -> String {
     let mut out = String::from(
-        "| threads | scheme | appends a second (least to most) | append p99.9 | memory back after: p50 | p99.9 \
-         | longest | most unreclaimed | left at the end | read p99.9 |\n\
+        "| threads | log over | appends a second (least to most) | append p99.9 | memory back after: p50 | p99.9 \
+         | longest | most unreclaimed segments | left at the end | read p99.9 |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     for (i, (threads, _)) in results.schemes[0].churns.iter().enumerate() {
@@ -125,9 +132,54 @@ pub(crate) fn table(results: &Results) -> String {
                 back(|times| times.p50),
                 back(|times| times.p999),
                 back(|times| times.most),
-                size(of(|run| run.most_unreclaimed)),
-                size(of(|run| run.stranded)),
+                of(|run| run.most_unreclaimed),
+                of(|run| run.stranded),
                 time(of(|run| run.read.p999)),
+            );
+        }
+    }
+    out
+}
+
+fn closures(results: &Results) -> String {
+    let mut out = String::from(
+        "| log over | the publisher's longest append (worst) | records meanwhile | most unreclaimed segments (worst) |\n\
+         | --- | --- | --- | --- |\n",
+    );
+    for scheme in results.schemes.iter().filter(|scheme| !scheme.closures.is_empty()) {
+        let of = |pick: fn(&Closure) -> u64| median(scheme.closures.iter().map(pick));
+        let most = |pick: fn(&Closure) -> u64| scheme.closures.iter().map(pick).max().unwrap_or(0);
+        let _ = writeln!(
+            out,
+            "| {} | {} ({}) | {:.1} M | {} ({}) |",
+            scheme.name,
+            time(of(|run| run.longest)),
+            time(most(|run| run.longest)),
+            of(|run| run.appended) as f64 / 1e6,
+            of(|run| run.most_unreclaimed),
+            most(|run| run.most_unreclaimed),
+        );
+    }
+    out
+}
+
+fn crowds(results: &Results) -> String {
+    let mut out = String::from(
+        "| publishers | log over | records (median) | rounds in which it came to a stop |\n| --- | --- | --- | --- |\n",
+    );
+    for publishers in plan::CROWDS {
+        for scheme in &results.schemes {
+            let runs = || scheme.crowds.iter().filter(|run| run.publishers == publishers);
+            if runs().next().is_none() {
+                continue;
+            }
+            let stopped = runs().filter(|run| run.has_stopped()).count();
+            let _ = writeln!(
+                out,
+                "| {publishers} | {} | {:.0} k | {stopped} of {} |",
+                scheme.name,
+                median(runs().map(|run| run.appended)) as f64 / 1e3,
+                runs().count(),
             );
         }
     }
@@ -144,14 +196,8 @@ pub(crate) fn draw(check: bool) -> Result<(), String> {
     }
     outputs.put(study.join("figures/segment-life.svg"), life::picture()?);
     let document = study.join("reclamation.md");
-    let text = format!("{}\n{}\n", table(&latest), whence(&latest));
+    let text = format!("{}\n{}\n", tables(&latest), whence(&latest));
     outputs.place(&document, "results", &text)?;
-    let mut text = String::new();
-    for day in &earlier()? {
-        let (apart, date) = (days::table(day, &latest), &day.machine.date);
-        let _ = writeln!(text, "{apart}\n### All of {date}\n\n{}\n{}", table(day), whence(day));
-    }
-    outputs.place(&document, "days", &text)?;
     if check { outputs.compare() } else { outputs.write() }
 }
 

@@ -4,8 +4,8 @@
 //! `check` how every subscriber's records are verified. `cells` are the benchmark bodies; `rounds`
 //! runs a cell with the rivals taking turns, `probe` watches the cores meanwhile. `results` is the
 //! file of all measurements, `table` and `figures` make of it what the documentation shows, with the
-//! drawing primitives of `draw`. `network` draws what `psa bench compare` and `psa bench sse` measured, `soak`
-//! what `psa bench soak` sampled. `outputs` writes all that, or compares it with what is there.
+//! drawing primitives of `draw`. `network` draws what `psa-lab compare` and `psa-lab sse` measured, `soak`
+//! what `psa-lab soak` sampled. `outputs` writes all that, or compares it with what is there.
 //! `docs/rivals-in-process.md` tells how it measures.
 
 pub mod cells;

@@ -122,14 +122,22 @@ fn capitalised_os() -> &'static str {
 /// The version of psa that is measured.
 fn psa_version() -> String {
     let version = locked("psa-log").unwrap_or_default();
-    let git = |args: &[&str]| {
-        let output = Command::new("git").arg("-C").arg(repository()).args(args).output().ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    match git(&["rev-parse", "--short=10", "HEAD"]) {
+    match commit(&repository()) {
         Some(commit) => format!("psa {version} ({commit})"),
         None => format!("psa {version}"),
     }
+}
+
+/// The commit that is checked out in `repository`, if that is one, and git is installed.
+fn commit(repository: &Path) -> Option<String> {
+    // A source archive inside another repository has no commit: git would name that one's.
+    if !repository.join(".git").exists() {
+        return None;
+    }
+    let mut git = Command::new("git");
+    git.arg("-C").arg(repository).args(["rev-parse", "--short=10", "HEAD"]);
+    let output = git.output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// The day of a moment, UTC, as `2026-01-31`.
@@ -164,6 +172,12 @@ mod tests {
         assert_eq!(day(951_782_400), "2000-02-29");
         assert_eq!(day(1_709_251_199), "2024-02-29");
         assert_eq!(day(1_709_251_200), "2024-03-01");
+    }
+
+    #[test]
+    fn a_folder_inside_a_repository_has_no_commit_of_its_own() {
+        let suite = Path::new(env!("CARGO_MANIFEST_DIR"));
+        assert_eq!(commit(suite), None);
     }
 
     #[test]

@@ -26,7 +26,7 @@ enum Command {
     /// Measures psa and its rivals in one process.
     InProcess(InProcess),
     /// Draws the figures and writes the tables of the documentation, from the results of `in-process`, and
-    /// draws those of `psa bench compare`, `psa bench sse` and `psa bench soak`.
+    /// draws those of `psa-lab compare`, `psa-lab sse` and `psa-lab soak`.
     Draw(Draw),
 }
 
@@ -195,9 +195,9 @@ fn draw(arguments: Draw) -> Result<(), String> {
 /// What tells one suite's file from another's.
 #[derive(Deserialize)]
 struct Mark {
-    /// Of `psa bench compare` and `psa bench sse`.
+    /// Of `psa-lab compare` and `psa-lab sse`.
     suite: Option<String>,
-    /// Of `psa bench soak`.
+    /// Of `psa-lab soak`.
     samples: Option<IgnoredAny>,
 }
 

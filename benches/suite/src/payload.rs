@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use psa::{Log, Publisher};
+use psa::{Copies, Log, Publisher};
 
 /// Bits of a number that count the records of one publisher; the publisher's own number is above.
 pub const SEQUENCE_BITS: u32 = 48;
@@ -35,12 +35,12 @@ pub trait Payload: Clone + Send + Sync + 'static {
 macro_rules! appended_as_slices {
     () => {
         fn append_exclusive(publisher: &mut Publisher<Self>, batch: &mut Vec<Self>) {
-            publisher.append_slice(batch).expect("a log without a limit takes everything");
+            publisher.append_batch(Copies(batch)).expect("a log without a limit takes everything");
             batch.clear();
         }
 
         fn append_shared(log: &Log<Self>, batch: &mut Vec<Self>) {
-            log.append_slice(batch).expect("a log without a limit takes everything");
+            log.append_batch(Copies(batch)).expect("a log without a limit takes everything");
             batch.clear();
         }
     };

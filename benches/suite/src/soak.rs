@@ -1,4 +1,4 @@
-//! The picture of a soak, from what `psa bench soak --json` said.
+//! The picture of a soak, from what `psa-lab soak --json` said.
 
 use serde::Deserialize;
 
@@ -56,7 +56,7 @@ struct Samples {
 /// If the text is not what the command says.
 pub fn draw(text: &str) -> Result<String, String> {
     let report: Report = serde_json::from_str(text)
-        .map_err(|error| format!("this is not what `psa bench soak --json` says: {error}"))?;
+        .map_err(|error| format!("this is not what `psa-lab soak --json` says: {error}"))?;
     let Report { samples, config, machine, .. } = &report;
     let curve = |label: &str, values: &[f64], unit: f64, colour| Curve {
         label: label.to_owned(),

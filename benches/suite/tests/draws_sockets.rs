@@ -1,10 +1,10 @@
-//! What `psa bench compare` and `psa bench sse` write is drawn.
+//! What `psa-lab compare` and `psa-lab sse` write is drawn.
 
 use psa_suite::figures::Figure;
 use psa_suite::network::figures::all;
 use psa_suite::network::results::Results;
 
-/// The very bytes that `psa bench sse --quick --rivals psa,psa-topics --out FILE` wrote.
+/// The very bytes that `psa-lab sse --quick --rivals psa,psa-topics --out FILE` wrote.
 const EVENTS: &str = include_str!("data/http-quick.json");
 
 fn drawn(text: &str) -> Vec<Figure> {
@@ -119,5 +119,5 @@ fn deliveries_are_drawn_over_the_number_of_subscribers() {
 #[test]
 fn anything_else_is_refused() {
     let error = Results::read(r#"{"suite": "network"}"#).unwrap_err();
-    assert!(error.contains("psa bench compare"), "{error}");
+    assert!(error.contains("psa-lab compare"), "{error}");
 }

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     access::{Grant, Right},
-    http::{door::Door, problem::Problem},
+    http::{api::Api, problem::Problem},
     log::{AppendError, Retention},
 };
 
@@ -36,7 +36,7 @@ struct Asked {
 
 /// Appends what the body brings, closes the stream, or both in one step.
 pub(super) async fn append(
-    State(door): State<Arc<Door>>,
+    State(api): State<Arc<Api>>,
     StreamName(name): StreamName,
     headers: HeaderMap,
     grant: Grant,
@@ -45,31 +45,31 @@ pub(super) async fn append(
     // Closing a stream is managing it, with or without some last words.
     let closes = headers::closes(&headers);
     grant.check(if closes { Right::Manage } else { Right::Publish }, &name)?;
-    if door.is_draining() {
+    if api.is_draining() {
         return Err(Problem::shutting_down());
     }
     let asked = Asked::read(&headers)?;
     // Before the body: it tells how large that may be.
-    let stream = door.durable.find(&door.broker, &name)?;
-    let limits = &door.config.limits;
+    let stream = api.durable.find(&api.broker, &name)?;
+    let limits = &api.config.limits;
     let json = stream.kind.media.is_json();
     let body = if json {
-        intake::read(&door, &headers, body, limits.max_body, |_| {
+        intake::read(&api, &headers, body, limits.max_body, |_| {
             Problem::body_too_large(limits.max_body)
         })
         .await?
     } else {
         let max = limits.max_record;
-        let too_large = |size: usize| Problem::record_too_large(size as u64, max as u64);
-        intake::read(&door, &headers, body, max, too_large).await?
+        let too_large = |size| Problem::record_too_large(size, max);
+        intake::read(&api, &headers, body, max, too_large).await?
     };
     if closes && !body.is_empty() {
         grant.check(Right::Publish, &name)?;
     }
     stream.touch();
     let began = Instant::now();
-    let done = asked.perform(&door, &stream, &body);
-    door.append_seconds.observe(began.elapsed().as_secs_f64());
+    let done = asked.perform(&api, &stream, &body);
+    api.append_seconds.observe(began.elapsed().as_secs_f64());
     done
 }
 
@@ -84,12 +84,12 @@ impl Asked {
         })
     }
 
-    fn perform(&self, door: &Door, stream: &Stream, body: &[u8]) -> Result<Response, Problem> {
+    fn perform(&self, api: &Api, stream: &Stream, body: &[u8]) -> Result<Response, Problem> {
         if body.is_empty() && !self.closes {
             return Err(Problem::body("it is empty; send what to append, or close the stream"));
         }
         let mut writers = stream.writers();
-        if stream.is_closed(door.is_draining()) {
+        if stream.is_closed(api.is_draining()) {
             return self.answer_closed(stream, &writers, body.is_empty());
         }
         if !body.is_empty() {
@@ -108,7 +108,7 @@ impl Asked {
         let records = match stream.kind.media.is_json() {
             _ if body.is_empty() => Vec::new(),
             true => {
-                let records = json::split(body, door.config.limits.max_batch)?;
+                let records = json::split(body, api.config.limits.max_batch)?;
                 if records.is_empty() {
                     return Err(Problem::body("the array is empty; send at least one value"));
                 }
@@ -116,7 +116,7 @@ impl Asked {
             }
             false => vec![body],
         };
-        check_sizes(door, &records)?;
+        check_sizes(api, &records)?;
         if new && let Err((max, scope)) = stream.make_room(&mut writers) {
             return Err(problems::too_many_producers(max, scope));
         }
@@ -128,10 +128,10 @@ impl Asked {
                 Refusal::Closed if stream.topic.is_deleted() => {
                     Err(problems::unknown(&stream.name))
                 }
-                Refusal::Closed if door.is_draining() => Err(Problem::shutting_down()),
-                // Through another door, since it was looked at above.
+                Refusal::Closed if api.is_draining() => Err(Problem::shutting_down()),
+                // Through another listener, since it was looked at above.
                 Refusal::Closed => self.answer_closed(stream, &writers, body.is_empty()),
-                Refusal::Other(error) => Err(problem(stream, door, &error)),
+                Refusal::Other(error) => Err(problem(stream, api, &error)),
             };
         }
         if self.closes {
@@ -233,20 +233,20 @@ pub(super) fn put(stream: &Stream, records: &[&[u8]]) -> Result<(), Refusal> {
 }
 
 /// How an append that failed is told.
-pub(super) fn problem(stream: &Stream, door: &Door, error: &AppendError) -> Problem {
+pub(super) fn problem(stream: &Stream, api: &Api, error: &AppendError) -> Problem {
     let keeps_all = stream.topic.settings().retention == Retention::Everything;
     match *error {
         // What is kept for ever is not let go by waiting.
         AppendError::Full { limit } if keeps_all => problems::full(limit),
-        _ => Problem::append(error, &stream.topic, door),
+        _ => Problem::append(error, &stream.topic, api),
     }
 }
 
 /// Checks that no record is too large.
-pub(super) fn check_sizes(door: &Door, records: &[&[u8]]) -> Result<(), Problem> {
-    let max = door.config.limits.max_record;
+pub(super) fn check_sizes(api: &Api, records: &[&[u8]]) -> Result<(), Problem> {
+    let max = api.config.limits.max_record;
     match records.iter().find(|record| record.len() > max) {
-        Some(record) => Err(Problem::record_too_large(record.len() as u64, max as u64)),
+        Some(record) => Err(Problem::record_too_large(Some(record.len()), max)),
         None => Ok(()),
     }
 }

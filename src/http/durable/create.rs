@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     body::Body,
     extract::State,
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header, uri::Authority},
     response::{IntoResponse, Response},
 };
 
@@ -21,11 +21,11 @@ use super::{
 use crate::{
     access::{Grant, Right},
     broker::TopicSettings,
-    http::{door::Door, problem::Problem},
+    http::{api::Api, gate::is_known_host, problem::Problem},
     log::{Overflow, Retention},
 };
 
-/// The most streams that a fork may come from, one behind the other.
+/// The most streams that a fork may come from, one after the other.
 const DEEPEST: usize = 64;
 /// The largest segment of a stream's log: streams are many and often small.
 const SEGMENT: usize = 32 << 10;
@@ -40,7 +40,7 @@ struct Asked {
 
 /// Makes a stream.
 pub(super) async fn create(
-    State(door): State<Arc<Door>>,
+    State(api): State<Arc<Api>>,
     StreamName(name): StreamName,
     uri: Uri,
     headers: HeaderMap,
@@ -48,7 +48,7 @@ pub(super) async fn create(
     body: Body,
 ) -> Result<Response, Problem> {
     grant.check(Right::Manage, &name)?;
-    if door.is_draining() {
+    if api.is_draining() {
         return Err(Problem::shutting_down());
     }
     let asked = Asked::read(&headers)?;
@@ -56,28 +56,27 @@ pub(super) async fn create(
         // What it begins with are the other one's records.
         grant.check(Right::Subscribe, &fork.source)?;
     }
-    let max = door.config.limits.max_body;
-    let body = intake::read(&door, &headers, body, max, |_| Problem::body_too_large(max)).await?;
+    let max = api.config.limits.max_body;
+    let body = intake::read(&api, &headers, body, max, |_| Problem::body_too_large(max)).await?;
     if !body.is_empty() {
         grant.check(Right::Publish, &name)?;
     }
-    let (stream, made) = make(&door, &name, &asked, &body)?;
+    let (stream, made) = make(&api, &name, &asked, &body)?;
     let mut answer = StatusCode::OK.into_response();
     let said = answer.headers_mut();
     if made {
-        let secure = door.config.is_secure();
-        said.insert(header::LOCATION, location(&headers, &uri, secure));
+        said.insert(header::LOCATION, location(&api, &headers, &uri));
     }
-    describe(&stream, &door, said);
+    describe(&stream, &api, said);
     *answer.status_mut() = if made { StatusCode::CREATED } else { StatusCode::OK };
     Ok(answer)
 }
 
 /// Says of a stream what all answers about it say.
-pub(super) fn describe(stream: &Stream, door: &Door, said: &mut HeaderMap) {
+pub(super) fn describe(stream: &Stream, api: &Api, said: &mut HeaderMap) {
     let media = HeaderValue::try_from(&stream.kind.media.given);
     said.insert(header::CONTENT_TYPE, media.expect("it came in a header"));
-    let closed = stream.is_closed(door.is_draining());
+    let closed = stream.is_closed(api.is_draining());
     let tail = super::stream::token_value(&stream.token(stream.tail()));
     said.insert(headers::NEXT_OFFSET, tail);
     if closed {
@@ -86,17 +85,20 @@ pub(super) fn describe(stream: &Stream, door: &Door, said: &mut HeaderMap) {
     said.insert(headers::DURABILITY, HeaderValue::from_static("memory"));
 }
 
-/// The address of the stream, whole if the request says where it went.
-fn location(headers: &HeaderMap, uri: &Uri, secure: bool) -> HeaderValue {
-    let scheme = if secure { "https" } else { "http" };
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+/// The address of the stream. The protocol's clients like it whole, so it is where the server was asked by
+/// a name of its own and nobody says that he stands in between. Otherwise nobody here knows by what scheme
+/// and name the client found it, and the path alone is right.
+fn location(api: &Api, headers: &HeaderMap, uri: &Uri) -> HeaderValue {
+    const PROXIES: [&str; 5] =
+        ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
     let path = uri.path();
-    let whole = match (uri.authority(), host) {
-        (Some(authority), _) => format!("{scheme}://{authority}{path}"),
-        (None, Some(host)) => format!("{scheme}://{host}{path}"),
-        (None, None) => path.to_owned(),
-    };
-    HeaderValue::try_from(whole).unwrap_or(HeaderValue::from_static(PREFIX))
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()?.parse().ok());
+    let authority: Option<Authority> = uri.authority().cloned().or(host);
+    let direct = !PROXIES.iter().any(|name| headers.contains_key(*name));
+    let own = authority.filter(|own| direct && is_known_host(own.host(), &api.hosts));
+    let scheme = if api.config.is_secure() { "https" } else { "http" };
+    let address = own.map_or(path.to_owned(), |own| format!("{scheme}://{own}{path}"));
+    HeaderValue::try_from(address).unwrap_or(HeaderValue::from_static(PREFIX))
 }
 
 impl Asked {
@@ -110,7 +112,7 @@ impl Asked {
     }
 
     /// What `stream` has that is not what was asked for.
-    fn difference(&self, stream: &Stream, door: &Door) -> Option<&'static str> {
+    fn difference(&self, stream: &Stream, api: &Api) -> Option<&'static str> {
         let kind = &stream.kind;
         let same_media = match &self.media {
             Some(media) => media.matches(&kind.media),
@@ -120,7 +122,7 @@ impl Asked {
             Some("content type")
         } else if self.lifetime != kind.asked_lifetime {
             Some("lifetime")
-        } else if self.closed != stream.is_closed(door.is_draining()) {
+        } else if self.closed != stream.is_closed(api.is_draining()) {
             Some("state: open or closed")
         } else if !self.is_same_fork(stream) {
             Some("source, or place in it")
@@ -183,20 +185,15 @@ struct Branch {
 }
 
 /// The stream of this name, and whether it was made now.
-fn make(
-    door: &Door,
-    name: &str,
-    asked: &Asked,
-    body: &[u8],
-) -> Result<(Arc<Stream>, bool), Problem> {
-    let registry = &door.durable;
+fn make(api: &Api, name: &str, asked: &Asked, body: &[u8]) -> Result<(Arc<Stream>, bool), Problem> {
+    let registry = &api.durable;
     // Held until the stream is whole: nobody sees it before.
     let mut streams = registry.lock();
-    if let Some(entry) = registry.entry(&mut streams, &door.broker, name) {
-        return existing(door, asked, entry);
+    if let Some(entry) = registry.entry(&mut streams, &api.broker, name) {
+        return existing(api, asked, entry);
     }
     let branch = match &asked.fork {
-        Some(fork) => Some(branch(door, &mut streams, asked, fork)?),
+        Some(fork) => Some(branch(api, &mut streams, asked, fork)?),
         None => None,
     };
     let source = branch.as_ref().map(|branch| &branch.source);
@@ -211,25 +208,25 @@ fn make(
     };
     let mut records = match media.is_json() {
         _ if body.is_empty() => Vec::new(),
-        true => json::split(body, door.config.limits.max_batch)?,
+        true => json::split(body, api.config.limits.max_batch)?,
         false => vec![body],
     };
     if let Some(part) = branch.as_ref().and_then(|branch| branch.part.as_deref()) {
         records.insert(0, part);
     }
-    append::check_sizes(door, &records)?;
+    append::check_sizes(api, &records)?;
 
     let settings = TopicSettings {
-        segment_bytes: Some(door.broker.config().segment_bytes.min(SEGMENT)),
+        segment_bytes: Some(api.broker.config().segment_bytes.min(SEGMENT)),
         retention: Some(Retention::Everything),
         overflow: Some(Overflow::Reject),
         memory_limit: None,
     };
-    let (topic, made) = door.broker.create_or_get(name, &settings)?;
+    let (topic, made) = api.broker.create_or_get(name, &settings)?;
     if !made {
-        // Somebody made it through another door meanwhile.
-        let entry = registry.entry(&mut streams, &door.broker, name);
-        return existing(door, asked, entry.ok_or_else(|| problems::unknown(name))?);
+        // Somebody made it through another listener meanwhile.
+        let entry = registry.entry(&mut streams, &api.broker, name);
+        return existing(api, asked, entry.ok_or_else(|| problems::unknown(name))?);
     }
     let base = branch.as_ref().map_or(0, |branch| branch.base);
     let source = source.cloned();
@@ -239,10 +236,10 @@ fn make(
     let stream = Arc::new(Stream::new(topic, kind, source.clone(), base, producers));
     if let Err(refusal) = append::put(&stream, &records) {
         // What fails has made nothing.
-        door.broker.delete_this(&stream.topic);
+        api.broker.delete_this(&stream.topic);
         return Err(match refusal {
             Refusal::Closed => Problem::shutting_down(),
-            Refusal::Other(error) => append::problem(&stream, door, &error),
+            Refusal::Other(error) => append::problem(&stream, api, &error),
         });
     }
     if asked.closed {
@@ -256,26 +253,21 @@ fn make(
 }
 
 /// What is there already, if it is what was asked for.
-fn existing(door: &Door, asked: &Asked, entry: &Entry) -> Result<(Arc<Stream>, bool), Problem> {
+fn existing(api: &Api, asked: &Asked, entry: &Entry) -> Result<(Arc<Stream>, bool), Problem> {
     let name = &entry.stream.name;
     if entry.deleted {
         return Err(problems::deleted(name, StatusCode::CONFLICT));
     }
-    match asked.difference(&entry.stream, door) {
+    match asked.difference(&entry.stream, api) {
         Some(what) => Err(problems::exists(name, what)),
         None => Ok((entry.stream.clone(), false)),
     }
 }
 
 /// Finds where a fork is to begin.
-fn branch(
-    door: &Door,
-    streams: &mut ByName,
-    asked: &Asked,
-    fork: &Fork,
-) -> Result<Branch, Problem> {
+fn branch(api: &Api, streams: &mut ByName, asked: &Asked, fork: &Fork) -> Result<Branch, Problem> {
     let name = &fork.source;
-    let entry = door.durable.entry(streams, &door.broker, name);
+    let entry = api.durable.entry(streams, &api.broker, name);
     let entry = entry.ok_or_else(|| problems::unknown(name))?;
     if entry.deleted {
         return Err(problems::deleted(name, StatusCode::CONFLICT));

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::problems;
-use crate::http::problem::Problem;
+use crate::{http::problem::Problem, words::Time};
 
 /// Where the next read, or the next append, goes on.
 pub(in crate::http) const NEXT_OFFSET: HeaderName = HeaderName::from_static("stream-next-offset");
@@ -70,7 +70,10 @@ pub(super) fn text<'a>(
     }
     match value.to_str() {
         Ok(value) => Ok(Some(value)),
-        Err(_) => Err(problems::header(name, "only visible characters of ASCII are understood")),
+        Err(_) => Err(problems::header(
+            name,
+            "only visible characters of ASCII, blanks and tabs are understood",
+        )),
     }
 }
 
@@ -175,11 +178,8 @@ impl Lifetime {
             }
             (Some(ttl), None) => Ok(Self::Idle(Duration::from_secs(number(&TTL, ttl)?))),
             (None, Some(given)) => {
-                let at = given.parse::<jiff::Timestamp>().ok();
-                match at.and_then(|at| SystemTime::try_from(at).ok()) {
-                    Some(at) => Ok(Self::Until(at, given.to_owned())),
-                    None => Err(problems::header(&EXPIRES_AT, "expected a time of RFC 3339")),
-                }
+                let Time(at) = given.parse().map_err(|why| problems::header(&EXPIRES_AT, why))?;
+                Ok(Self::Until(at, given.to_owned()))
             }
         }
     }

@@ -14,8 +14,8 @@ use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 
 use crate::http::{
+    api::Api,
     body::{self, Input},
-    door::Door,
     problem::Problem,
 };
 
@@ -26,11 +26,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Reads a body of at most `max` bytes, as [`body::read`] does.
 pub(super) async fn read(
-    door: &Door,
+    api: &Api,
     headers: &HeaderMap,
     body: Body,
     max: usize,
-    too_large: impl Fn(usize) -> Problem,
+    too_large: impl Fn(Option<usize>) -> Problem,
 ) -> Result<Input, Problem> {
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     let announced: usize = announced.and_then(|length| length.parse().ok()).unwrap_or(0);
@@ -39,9 +39,9 @@ pub(super) async fn read(
             // In time or not: the answer is the same.
             let _ = timeout(PATIENCE, discard(body)).await;
         }
-        return Err(too_large(announced));
+        return Err(too_large(Some(announced)));
     }
-    body::read(door, headers, body, max, too_large).await
+    body::read(api, headers, body, max, too_large).await
 }
 
 async fn discard(mut body: Body) {

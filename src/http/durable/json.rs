@@ -22,7 +22,7 @@ pub(super) fn split(body: &[u8], most: usize) -> Result<Vec<&[u8]>, Problem> {
     Ok(values.into_iter().map(|value| value.get().as_bytes()).collect())
 }
 
-/// Writes a record that came through another door, and may not be JSON: then as a string, or as
+/// Writes a record that came through another listener, and may not be JSON: then as a string, or as
 /// `{"data_base64": …}` if it is no text.
 pub(super) fn write_foreign(out: &mut Vec<u8>, record: &[u8]) {
     use base64::{Engine as _, engine::general_purpose::STANDARD};

@@ -1,6 +1,6 @@
 //! `GET …?live=sse`: following a stream as Server-Sent Events.
 //!
-//! Records go out in runs: a `data` event each, and behind it a `control` event that tells the place to go
+//! Records go out in runs: a `data` event each, and after it a `control` event that tells the place to go
 //! on at. All followers share them ([`told`](super::told)), and are called in
 //! [turn](super::super::turns). A stream holds its place in the log while it waits for records, and none
 //! while its connection is busy with a run: a client that takes nothing holds nothing back, and costs one
@@ -16,8 +16,8 @@ use std::{
 
 use axum::{
     body::{Body, HttpBody},
-    http::{HeaderName, HeaderValue, header},
-    response::{IntoResponse, Response},
+    http::{HeaderValue, header},
+    response::Response,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -33,32 +33,38 @@ use super::{
 };
 use crate::{
     access::{Grant, Right},
-    http::{door::Door, encode::Form, guarded, problem::Problem, runs::TopicRuns, turns::Follower},
+    http::{
+        answer::{HEARTBEAT, event_stream},
+        api::Api,
+        encode::Form,
+        guarded,
+        problem::Problem,
+        runs::TopicRuns,
+        turns::Follower,
+    },
 };
 
 /// How long a connection lives, by the protocol; its client goes on with another one.
 const LIFETIME: Duration = Duration::from_secs(60);
-/// Says that the stream lives. A line that begins with a colon is a comment.
-const HEARTBEAT: &[u8] = b":\n\n";
 /// As good as never, and far from what a clock cannot hold.
 const NEVER: Duration = Duration::from_secs(365 * 86_400);
 
 /// Begins to follow at `at`. `last` is the cursor that the client had.
 pub(super) fn follow(
-    door: &Arc<Door>,
+    api: &Arc<Api>,
     stream: Arc<Stream>,
     attending: Attending,
     at: u64,
     last: Option<u64>,
     grant: Grant,
 ) -> Result<Response, Problem> {
-    if door.is_draining() {
+    if api.is_draining() {
         return Err(Problem::shutting_down());
     }
-    if !door.streams.take() {
-        return Err(Problem::too_many_streams(door.streams.limit()));
+    if !api.streams.take(1) {
+        return Err(Problem::too_many_streams(api.streams.limit()));
     }
-    let seat = Counted(door.clone());
+    let seat = Counted(api.clone());
     let reader = Reader::new(stream.clone(), at);
     let text = stream.kind.media.is_text();
     let name = stream.name.clone();
@@ -67,32 +73,31 @@ pub(super) fn follow(
     if let Some(event) = events.next_event()? {
         events.ready = Some(events.tell(&event));
     }
-    let body = guarded::guard(door, grant, Right::Subscribe, &name, Body::new(events));
-    let mut answer = body.into_response();
+    let body = guarded::guard(api, grant, Right::Subscribe, &name, Body::new(events));
+    let mut answer = event_stream(body);
     let said = answer.headers_mut();
-    let set = |value| HeaderValue::from_static(value);
-    said.insert(header::CONTENT_TYPE, set("text/event-stream"));
-    said.insert(header::CACHE_CONTROL, set("no-cache"));
-    said.insert(HeaderName::from_static("x-accel-buffering"), set("no"));
-    said.insert(DURABILITY, set("memory"));
+    // The protocol asks for `no-cache`; the rest is as on every stream.
+    let kept = HeaderValue::from_static("no-cache, no-store, no-transform");
+    said.insert(header::CACHE_CONTROL, kept);
+    said.insert(DURABILITY, HeaderValue::from_static("memory"));
     if !text {
-        said.insert(DATA_ENCODING, set("base64"));
+        said.insert(DATA_ENCODING, HeaderValue::from_static("base64"));
     }
     Ok(answer)
 }
 
 /// An event stream that is counted.
-struct Counted(Arc<Door>);
+struct Counted(Arc<Api>);
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.streams.give_back();
+        self.0.streams.give_back(1);
     }
 }
 
 /// The stream, as the body of an answer.
 struct Events {
-    door: Counted,
+    api: Counted,
     stream: Arc<Stream>,
     _attending: Attending,
     reader: Reader,
@@ -116,13 +121,13 @@ struct Events {
 
 impl Events {
     fn new(
-        door: Counted,
+        api: Counted,
         stream: Arc<Stream>,
         attending: Attending,
         reader: Reader,
         last_cursor: Option<u64>,
     ) -> Self {
-        let limits = &door.0.config.limits;
+        let limits = &api.0.config.limits;
         let lifetime = match limits.lifetime {
             Duration::ZERO => LIFETIME,
             lifetime => lifetime.min(LIFETIME),
@@ -132,9 +137,9 @@ impl Events {
         let ends = now + lifetime.mul_f64(0.9 + 0.2 * fastrand::f64());
         let heartbeat = limits.heartbeat.clamp(Duration::from_millis(1), NEVER);
         let timer = Box::pin(sleep_until((now + heartbeat).min(ends)));
-        let runs = door.0.cache.topic(stream.log().epoch(), Form::Event);
+        let runs = api.0.cache.topic(stream.log().epoch(), Form::Event);
         Self {
-            door,
+            api,
             follower: runs.follow(stream.log()),
             _runs: runs,
             stream,
@@ -153,11 +158,11 @@ impl Events {
 
     /// The records that come next, as all followers share them; `None` if there are none yet.
     fn next_event(&mut self) -> Result<Option<Event>, Problem> {
-        let Self { door, stream, reader, follower, .. } = self;
+        let Self { api, stream, reader, follower, .. } = self;
         let (at, seen) = (reader.at(), stream.base() + follower.seen());
         let event = stream.told.take::<Problem>(at, seen, || {
             let mut run = Run::new(stream.kind.media.is_json());
-            reader.fill(&mut run, door.0.config.limits.run_bytes)?;
+            reader.fill(&mut run, api.0.config.limits.run_bytes)?;
             if run.is_empty() {
                 return Ok(None);
             }
@@ -165,7 +170,7 @@ impl Events {
             let mut out = Vec::new();
             data(&mut out, &run.into_bytes(), stream.kind.media.is_text());
             let data = out.len();
-            let control = control(stream, door.0.is_draining(), to, !full);
+            let control = control(stream, api.0.is_draining(), to, !full);
             out.extend_from_slice(control.event(&stream.token(to)).as_bytes());
             Ok(Some(Event { from: at, to, full, control, bytes: out.into(), data }))
         })?;
@@ -188,7 +193,7 @@ impl Events {
     /// Where the client is, if there is nothing new.
     fn tell_place(&mut self) -> Bytes {
         let at = self.reader.at();
-        let control = control(&self.stream, self.door.0.is_draining(), at, true);
+        let control = control(&self.stream, self.api.0.is_draining(), at, true);
         self.note(control);
         self.own(control).event(&self.stream.token(at)).into()
     }
@@ -224,7 +229,7 @@ impl Events {
             if let Some(ready) = self.ready.take() {
                 return Poll::Ready(Some(ready));
             }
-            let draining = self.door.0.is_draining();
+            let draining = self.api.0.is_draining();
             if self.over || draining || Instant::now() >= self.ends {
                 return Poll::Ready(None);
             }
@@ -270,7 +275,7 @@ impl Events {
         }
         self.timed = None;
         self.timer.as_mut().reset((now + self.heartbeat).min(self.ends));
-        // It is polled again behind the heartbeat, which registers the timer anew.
+        // It is polled again after the heartbeat, which registers the timer again.
         Poll::Ready(Some(Bytes::from_static(HEARTBEAT)))
     }
 }
@@ -288,7 +293,7 @@ impl HttpBody for Events {
     }
 }
 
-/// What there is to say of a place that is `exhausted`: nothing was behind it when somebody looked.
+/// What there is to say of a place that is `exhausted`: nothing was after it when somebody looked.
 fn control(stream: &Stream, draining: bool, at: u64, exhausted: bool) -> Control {
     // First whether it is closed, then where it ends: a closed stream does not grow.
     let closed = stream.is_closed(draining);

@@ -39,7 +39,7 @@ use axum::{
     routing::get,
 };
 
-use super::{door::Door, problem::Problem};
+use super::{api::Api, problem::Problem};
 use crate::access::{Grant, Right};
 
 pub(super) use registry::Streams;
@@ -82,17 +82,16 @@ pub(super) const SAID: [HeaderName; 13] = [
 ];
 
 /// The routes.
-pub(super) fn router() -> Router<Arc<Door>> {
+pub(super) fn router() -> Router<Arc<Api>> {
     let stream =
         get(read::read).head(read::head).put(create::create).post(append::append).delete(delete);
     Router::new().route(&format!("{PREFIX}{{*name}}"), stream).layer(from_fn(guard_browsers))
 }
 
-/// Keeps browsers from guessing what an answer is, and other origins from embedding it.
+/// Keeps other origins from embedding an answer. That no browser runs one is said by all answers.
 async fn guard_browsers(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let policy = HeaderName::from_static("cross-origin-resource-policy");
     headers.insert(policy, HeaderValue::from_static("same-origin"));
     response
@@ -101,11 +100,11 @@ async fn guard_browsers(request: Request, next: Next) -> Response {
 /// The stream's name in the address.
 struct StreamName(String);
 
-impl FromRequestParts<Arc<Door>> for StreamName {
+impl FromRequestParts<Arc<Api>> for StreamName {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, door: &Arc<Door>) -> Result<Self, Problem> {
-        match Path::<String>::from_request_parts(parts, door).await {
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
+        match Path::<String>::from_request_parts(parts, api).await {
             Ok(Path(name)) if is_reserved(&name) => Err(problems::not_offered()),
             Ok(Path(name)) => Ok(Self(name)),
             Err(rejection) => Err(Problem::name(rejection.body_text())),
@@ -118,11 +117,11 @@ fn is_reserved(name: &str) -> bool {
 }
 
 async fn delete(
-    State(door): State<Arc<Door>>,
+    State(api): State<Arc<Api>>,
     StreamName(name): StreamName,
     grant: Grant,
 ) -> Result<Response, Problem> {
     grant.check(Right::Manage, &name)?;
-    door.durable.delete(&door.broker, &name)?;
+    api.durable.delete(&api.broker, &name)?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

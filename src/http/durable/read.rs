@@ -6,13 +6,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use axum::{
-    extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
-    response::{IntoResponse, Response},
-};
-use tokio::time::timeout;
-
 use super::{
     StreamName, create,
     headers::{self, CLOSED, CURSOR, DURABILITY, Lifetime, NEXT_OFFSET, UP_TO_DATE},
@@ -22,7 +15,18 @@ use super::{
 };
 use crate::{
     access::{Grant, Right},
-    http::{answer, door::Door, problem::Problem},
+    http::{
+        answer,
+        api::Api,
+        problem::Problem,
+        reading::{Requests, wait_for},
+    },
+};
+use axum::{
+    Extension,
+    extract::State,
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
 };
 
 /// The longest that a request waits for records.
@@ -105,15 +109,15 @@ impl Asked {
 
 /// Says what there is to know about a stream.
 pub(super) async fn head(
-    State(door): State<Arc<Door>>,
+    State(api): State<Arc<Api>>,
     StreamName(name): StreamName,
     grant: Grant,
 ) -> Result<Response, Problem> {
     grant.check_sees(&name)?;
-    let stream = door.durable.find(&door.broker, &name)?;
+    let stream = api.durable.find(&api.broker, &name)?;
     let mut answer = StatusCode::OK.into_response();
     let said = answer.headers_mut();
-    create::describe(&stream, &door, said);
+    create::describe(&stream, &api, said);
     said.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     match &stream.kind.lifetime {
         Lifetime::Unlimited => {}
@@ -130,42 +134,44 @@ pub(super) async fn head(
 
 /// Answers with the records from a place on.
 pub(super) async fn read(
-    State(door): State<Arc<Door>>,
+    State(api): State<Arc<Api>>,
     StreamName(name): StreamName,
     uri: Uri,
     asked_headers: HeaderMap,
     grant: Grant,
+    requests: Option<Extension<Arc<Requests>>>,
 ) -> Result<Response, Problem> {
     grant.check(Right::Subscribe, &name)?;
     let asked = Asked::read(uri.query())?;
-    let stream = door.durable.find(&door.broker, &name)?;
+    let stream = api.durable.find(&api.broker, &name)?;
     let at = asked.place(&stream)?;
     let attending = stream.attend();
     if asked.live == Live::Events {
-        return live::follow(&door, stream, attending, at, asked.cursor, grant);
+        return live::follow(&api, stream, attending, at, asked.cursor, grant);
     }
     let json = stream.kind.media.is_json();
     let mut reader = Reader::new(stream.clone(), at);
     let mut run = Run::new(json);
     let only_tail = matches!(asked.from, Some(From::Tail));
-    let most = door.config.limits.answer_bytes;
+    let most = api.config.limits.answer_bytes;
     if !only_tail || asked.live == Live::LongPoll {
         reader.fill(&mut run, most)?;
         let waits = asked.live == Live::LongPoll && run.is_empty();
-        if waits && !stream.is_closed(door.is_draining()) {
-            let longest = door.config.limits.longest_wait.min(LONGEST_WAIT);
-            let _ = timeout(longest, poll_fn(|cx| reader.poll_ready(cx))).await;
+        if waits && !stream.is_closed(api.is_draining()) {
+            let longest = api.config.limits.longest_wait.min(LONGEST_WAIT);
+            let ready = poll_fn(|cx| reader.poll_ready(cx));
+            wait_for(requests, longest, ready).await;
             reader.stop_waiting();
-            door.still(&grant, Right::Subscribe, &name)?;
+            api.still(&grant, Right::Subscribe, &name)?;
             reader.fill(&mut run, most)?;
         }
     }
     if run.is_empty() {
-        check_alive(&door, &stream)?;
+        check_alive(&api, &stream)?;
     }
 
     // First whether it is closed, then where it ends: a closed stream does not grow.
-    let closed = stream.is_closed(door.is_draining());
+    let closed = stream.is_closed(api.is_draining());
     let up_to_date = only_tail && run.is_empty() || reader.is_at_tail();
     let closed = closed && reader.is_at_tail();
     let next = stream.token(reader.at());
@@ -188,7 +194,7 @@ pub(super) async fn read(
     let media = HeaderValue::try_from(&stream.kind.media.given);
     said.insert(header::CONTENT_TYPE, media.expect("it came in a header"));
     let fixed = !up_to_date && asked.from.is_some();
-    said.insert(header::CACHE_CONTROL, cache_control(&door, only_tail, fixed));
+    said.insert(header::CACHE_CONTROL, cache_control(&api, only_tail, fixed));
     if !only_tail {
         let tag = tag(&stream, at, reader.at(), closed);
         if matches(&asked_headers, &tag) {
@@ -200,16 +206,16 @@ pub(super) async fn read(
     }
     drop(reader);
     let bytes = run.into_bytes();
-    let permit = door.take_output(bytes.len())?;
+    let permit = api.take_output(bytes.len())?;
     Ok((said, answer::held(bytes, permit)).into_response())
 }
 
 /// Whether there still is something to wait for, and a server.
-fn check_alive(door: &Door, stream: &Stream) -> Result<(), Problem> {
+fn check_alive(api: &Api, stream: &Stream) -> Result<(), Problem> {
     if stream.topic.is_deleted() {
         return Err(problems::unknown(&stream.name));
     }
-    if door.is_draining() {
+    if api.is_draining() {
         return Err(Problem::shutting_down());
     }
     Ok(())
@@ -217,8 +223,8 @@ fn check_alive(door: &Door, stream: &Stream) -> Result<(), Problem> {
 
 /// What caches may do. What ends at the stream's end is asked for again each time, by its tag: a
 /// cache that keeps it would hide what comes.
-fn cache_control(door: &Door, only_tail: bool, fixed: bool) -> HeaderValue {
-    let text = match (only_tail, fixed, door.gate.is_open()) {
+fn cache_control(api: &Api, only_tail: bool, fixed: bool) -> HeaderValue {
+    let text = match (only_tail, fixed, api.gate.is_open()) {
         (true, ..) => "no-store".to_owned(),
         (_, true, true) => format!("public, {CACHED}"),
         (_, true, false) => format!("private, {CACHED}"),

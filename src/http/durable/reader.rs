@@ -11,7 +11,7 @@ use crate::{
     log::{Batch, Cursor, Limit, ReadError, Start},
 };
 
-/// Records that are looked at under one guard.
+/// Records that are looked at in one go.
 const LOOK: u64 = 1_024;
 
 /// A place in a stream that moves on.

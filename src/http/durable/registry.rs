@@ -20,10 +20,7 @@ use super::{
     problems,
     stream::{Kind, Stream},
 };
-use crate::{
-    broker::Broker,
-    http::{door::Count, problem::Problem},
-};
+use crate::{broker::Broker, http::problem::Problem, listener::Ceiling};
 
 /// The most producers in all streams together.
 const MOST_PRODUCERS: usize = 65_536;
@@ -33,7 +30,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// All streams.
 pub(in crate::http) struct Streams {
     by_name: Mutex<ByName>,
-    pub(super) producers: Arc<Count>,
+    pub(super) producers: Arc<Ceiling>,
     /// Told when there is a first one.
     some: Notify,
 }
@@ -52,7 +49,7 @@ impl Streams {
     pub(in crate::http) fn new() -> Self {
         Self {
             by_name: Mutex::default(),
-            producers: Arc::new(Count::new(MOST_PRODUCERS)),
+            producers: Arc::new(Ceiling::new(MOST_PRODUCERS)),
             some: Notify::new(),
         }
     }

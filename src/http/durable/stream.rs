@@ -7,7 +7,7 @@
 //!
 //! Clients see a place as text that sorts as the places do: the log's epoch and the number, in
 //! hexadecimal of fixed width. A fork's places are told with the epoch of the stream that it comes
-//! from, since they are the same up to its base; behind that, its own log's epoch is added. So a place
+//! from, since they are the same up to its base; after that, its own log's epoch is added. So a place
 //! of a stream that was deleted, or lost with a server, is never taken for one of another stream that
 //! has its name now.
 
@@ -26,7 +26,7 @@ use super::{
     producers::Producers,
     told::Told,
 };
-use crate::{broker::Topic, http::door::Count, log::Log};
+use crate::{broker::Topic, listener::Ceiling, log::Log};
 
 /// The beginning of any stream, in the form of a place.
 const BEGINNING: &str = "0000000000000000_0000000000000000";
@@ -58,10 +58,10 @@ pub(super) struct Stream {
     pub(super) source: Option<Arc<Stream>>,
     /// The place of the log's first record.
     base: u64,
-    /// How many streams it comes from, one behind the other.
+    /// How many streams it comes from, one after the other.
     pub(super) depth: usize,
     writers: Mutex<Writers>,
-    /// Records that came through this door. If that is all of them, all are what they should be.
+    /// Records that came through this API. If that is all of them, all are what they should be.
     own: AtomicU64,
     closed: AtomicBool,
     used: Mutex<Instant>,
@@ -70,7 +70,7 @@ pub(super) struct Stream {
     /// The newest event, for those who follow.
     pub(super) told: Told,
     /// All producers of all streams.
-    producers: Arc<Count>,
+    producers: Arc<Ceiling>,
 }
 
 /// What the appends of a stream go by, one after the other.
@@ -100,7 +100,7 @@ impl Stream {
         kind: Kind,
         source: Option<Arc<Self>>,
         base: u64,
-        producers: Arc<Count>,
+        producers: Arc<Ceiling>,
     ) -> Self {
         Self {
             name: topic.name().into(),
@@ -127,7 +127,7 @@ impl Stream {
         self.base
     }
 
-    /// The place behind the last record.
+    /// The place after the last record.
     pub(super) fn tail(&self) -> u64 {
         self.base + self.log().next_offset()
     }
@@ -192,12 +192,12 @@ impl Stream {
         self.writers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records came through this door. Called by who holds the writers.
+    /// Records came through this API. Called by who holds the writers.
     pub(super) fn note_appended(&self, records: usize) {
         self.own.fetch_add(records as u64, Ordering::Release);
     }
 
-    /// Whether every record up to now came through this door.
+    /// Whether every record up to now came through this API.
     pub(super) fn is_all_own(&self) -> bool {
         // In this order: records are counted after they are appended, so that if both are the same,
         // there was none of anybody else when the log was asked.
@@ -254,9 +254,9 @@ impl Stream {
         if writers.producers.len() >= super::producers::MOST {
             return Err((super::producers::MOST, "in one stream"));
         }
-        if !self.producers.take() {
+        if !self.producers.take(1) {
             self.forget_producers(writers);
-            if !self.producers.take() {
+            if !self.producers.take(1) {
                 return Err((self.producers.limit(), "in all streams"));
             }
         }
@@ -265,12 +265,12 @@ impl Stream {
 
     /// The room that was made is not needed.
     pub(super) fn give_room_back(&self) {
-        self.producers.give_back();
+        self.producers.give_back(1);
     }
 
     fn forget_producers(&self, writers: &mut Writers) {
         for _ in 0..writers.producers.forget(Instant::now()) {
-            self.producers.give_back();
+            self.producers.give_back(1);
         }
     }
 }
@@ -279,7 +279,7 @@ impl Drop for Stream {
     fn drop(&mut self) {
         let writers = self.writers.get_mut().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..writers.producers.len() {
-            self.producers.give_back();
+            self.producers.give_back(1);
         }
     }
 }
@@ -322,7 +322,7 @@ mod tests {
         };
         let base = source.map_or(0, |(_, base)| base);
         let source = source.map(|(source, _)| source.clone());
-        Arc::new(Stream::new(topic, kind, source, base, Arc::new(Count::new(1))))
+        Arc::new(Stream::new(topic, kind, source, base, Arc::new(Ceiling::new(1))))
     }
 
     #[test]
@@ -330,7 +330,7 @@ mod tests {
         let broker = Broker::new(BrokerConfig::default()).unwrap();
         let root = stream(&broker, "root", None);
         for record in 0..20 {
-            root.log().append(&[record]).unwrap();
+            root.log().append([record]).unwrap();
         }
         let tokens: Vec<_> = (0..=20).map(|at| root.token(at)).collect();
         assert!(tokens.is_sorted());
@@ -351,7 +351,7 @@ mod tests {
         let broker = Broker::new(BrokerConfig::default()).unwrap();
         let root = stream(&broker, "root", None);
         for record in 0..4 {
-            root.log().append(&[record]).unwrap();
+            root.log().append([record]).unwrap();
         }
         let fork = stream(&broker, "fork", Some((&root, 2)));
         let second = stream(&broker, "second", Some((&root, 2)));

@@ -14,10 +14,10 @@ use bytes::Bytes;
 #[derive(Default)]
 pub(super) struct Told(Mutex<Option<Event>>);
 
-/// Records as an event, with the control event behind it.
+/// Records as an event, with the control event after it.
 #[derive(Clone)]
 pub(super) struct Event {
-    /// The places of its first record, and behind its last one.
+    /// The places of its first record, and after its last one.
     pub(super) from: u64,
     pub(super) to: u64,
     /// There was more than fits into one.

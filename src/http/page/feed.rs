@@ -34,8 +34,8 @@ use std::{
 use axum::{
     body::{Body, HttpBody},
     extract::State,
-    http::{HeaderMap, HeaderName, HeaderValue, Uri, header},
-    response::{IntoResponse, Response},
+    http::{HeaderMap, Uri},
+    response::Response,
 };
 use bytes::Bytes;
 use hyper::body::Frame;
@@ -47,19 +47,21 @@ use tokio::{
 use super::state;
 use crate::access::{Grant, Right};
 use crate::http::{
+    answer::{EVENT_STREAM, event_stream},
+    api::Api,
     config::NEVER,
-    door::{Door, Stage},
-    events::Ticket,
+    events::{LAST_EVENT_ID_PARAMETER, Ticket},
     guarded,
     problem::Problem,
     request::{Parameters, choose},
 };
+use crate::listener::Stage;
 
 /// How often the topics are looked at.
 const EVERY: Duration = Duration::from_millis(250);
 /// Topics that are told of at the most.
 const SHOWN: usize = 256;
-/// After how many ticks it is decided anew which ones those are, where there are more.
+/// After how many ticks it is decided again which ones those are, where there are more.
 const RANK_EVERY: u64 = 8;
 /// Topics that are looked at before other tasks run.
 const GROUP: usize = 64;
@@ -105,9 +107,9 @@ impl Live {
     }
 
     /// Looks from now on.
-    fn join(door: &Arc<Door>) -> watch::Receiver<Arc<Tick>> {
-        let mut running = door.live.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut ticks = door.live.ticks.subscribe();
+    fn join(api: &Arc<Api>) -> watch::Receiver<Arc<Tick>> {
+        let mut running = api.live.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ticks = api.live.ticks.subscribe();
         if *running {
             // The last tick is as good a beginning as the next one, if there was one.
             if ticks.borrow().seq > 0 {
@@ -115,7 +117,7 @@ impl Live {
             }
         } else {
             *running = true;
-            tokio::spawn(run(door.clone()));
+            tokio::spawn(run(api.clone()));
         }
         ticks
     }
@@ -133,14 +135,14 @@ impl Live {
 }
 
 /// Looks at the topics as long as somebody looks at the page.
-async fn run(door: Arc<Door>) {
+async fn run(api: Arc<Api>) {
     let mut look = Look::default();
     let mut every = interval(EVERY);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while !door.live.is_over() {
+    while !api.live.is_over() {
         every.tick().await;
-        let tick = look.tick(&door).await;
-        door.live.ticks.send_replace(Arc::new(tick));
+        let tick = look.tick(&api).await;
+        api.live.ticks.send_replace(Arc::new(tick));
     }
 }
 
@@ -163,12 +165,12 @@ struct Seen {
 }
 
 impl Look {
-    async fn tick(&mut self, door: &Door) -> Tick {
-        let known = door.broker.topics();
+    async fn tick(&mut self, api: &Api) -> Tick {
+        let known = api.broker.topics();
         if known <= SHOWN {
-            self.names = door.broker.names(None, SHOWN);
+            self.names = api.broker.names(None, SHOWN);
         } else if self.seq.is_multiple_of(RANK_EVERY) || self.names.len() < SHOWN {
-            self.names = largest(door).await;
+            self.names = largest(api).await;
         }
         let mut before = std::mem::take(&mut self.topics);
         let mut changed = Vec::new();
@@ -176,10 +178,10 @@ impl Look {
             if i % GROUP == GROUP - 1 {
                 tokio::task::yield_now().await;
             }
-            let Some(topic) = door.broker.topic(name) else { continue };
+            let Some(topic) = api.broker.topic(name) else { continue };
             let now: Arc<str> = state::now(&topic).into();
             let epoch = topic.log().epoch();
-            // A topic that was made anew is another one.
+            // A topic that was recreated is another one.
             let seen = match before.remove(name) {
                 Some(seen) if seen.epoch == epoch => {
                     if seen.now != now {
@@ -202,7 +204,7 @@ impl Look {
         let gone: Vec<_> = before.values().map(|seen| seen.id.to_string()).collect();
         self.seq += 1;
         let at = self.began.get_or_insert_with(Instant::now).elapsed().as_millis();
-        let (used, limit) = (door.broker.budget().used(), door.broker.budget().limit());
+        let (used, limit) = (api.broker.budget().used(), api.broker.budget().limit());
         let seq = self.seq;
         let head =
             format!("\"seq\":{seq},\"at\":{at},\"memory\":[{used},{limit}],\"known\":{known}");
@@ -215,11 +217,11 @@ impl Look {
 }
 
 /// The topics that have the most memory, by name.
-async fn largest(door: &Door) -> Vec<Arc<str>> {
+async fn largest(api: &Api) -> Vec<Arc<str>> {
     let mut all: Vec<(u64, Arc<str>)> = Vec::new();
     loop {
         let after = all.last().map(|(_, name)| name.clone());
-        let group = door.broker.list("", after.as_deref(), GROUP);
+        let group = api.broker.list("", after.as_deref(), GROUP);
         if group.is_empty() {
             break;
         }
@@ -234,28 +236,24 @@ async fn largest(door: &Door) -> Vec<Arc<str>> {
 
 /// Begins to look.
 pub(super) async fn look(
-    State(door): State<Arc<Door>>,
+    State(api): State<Arc<Api>>,
     grant: Grant,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     // It names all topics and leases, as the figures do, and shows no record.
     grant.check(Right::Metrics, "")?;
-    Parameters::read(uri.query(), &[])?;
-    choose(&headers, &["text/event-stream"])?;
-    if door.is_draining() {
+    // A client that comes back may say what it had last; it gets everything in any case.
+    Parameters::read(uri.query(), &[LAST_EVENT_ID_PARAMETER])?;
+    choose(&headers, &[EVENT_STREAM])?;
+    if api.is_draining() {
         return Err(Problem::shutting_down());
     }
-    let Some(ticket) = Ticket::take(&door) else {
-        return Err(Problem::too_many_streams(door.streams.limit()));
+    let Some(ticket) = Ticket::take(&api) else {
+        return Err(Problem::too_many_streams(api.streams.limit()));
     };
-    let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
-    ];
-    let viewer = Body::new(Viewer::new(&door, ticket));
-    Ok((headers, guarded::guard(&door, grant, Right::Metrics, "", viewer)).into_response())
+    let viewer = Body::new(Viewer::new(&api, ticket));
+    Ok(event_stream(guarded::guard(&api, grant, Right::Metrics, "", viewer)))
 }
 
 /// The next tick; nothing if there will be none.
@@ -264,42 +262,44 @@ type Next = Pin<Box<dyn Future<Output = Option<Arc<Tick>>> + Send>>;
 /// Somebody who looks, as the body of an answer.
 struct Viewer {
     ticks: watch::Receiver<Arc<Tick>>,
-    stages: watch::Receiver<Stage>,
+    api: Arc<Api>,
     next: Next,
     /// The last tick that was handed on.
     last: u64,
-    begin: Option<Bytes>,
+    /// After how many milliseconds it may come back. Told with the first event: a block without data is
+    /// an empty message to some clients.
+    retry: Option<u64>,
     ends: Instant,
     _ticket: Ticket,
 }
 
 impl Viewer {
-    fn new(door: &Arc<Door>, ticket: Ticket) -> Self {
-        let limits = &door.config.limits;
+    fn new(api: &Arc<Api>, ticket: Ticket) -> Self {
+        let limits = &api.config.limits;
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let (soonest, latest) = (millis(limits.retry.0), millis(limits.retry.1));
         // Those that one server's end cut off do not all come back at once.
         let retry = fastrand::u64(soonest..=latest.max(soonest));
         let lifetime = if limits.lifetime.is_zero() { NEVER } else { limits.lifetime };
-        let (ticks, stages) = (Live::join(door), door.stages());
+        let ticks = Live::join(api);
         Self {
-            next: next(&ticks, &stages),
+            next: next(&ticks, api),
             ticks,
-            stages,
+            api: api.clone(),
             last: 0,
-            begin: Some(format!("retry: {retry}\n\n").into()),
+            retry: Some(retry),
             ends: Instant::now() + lifetime.mul_f64(0.9 + 0.2 * fastrand::f64()),
             _ticket: ticket,
         }
     }
 }
 
-fn next(ticks: &watch::Receiver<Arc<Tick>>, stages: &watch::Receiver<Stage>) -> Next {
-    let (mut ticks, mut stages) = (ticks.clone(), stages.clone());
+fn next(ticks: &watch::Receiver<Arc<Tick>>, api: &Arc<Api>) -> Next {
+    let (mut ticks, api) = (ticks.clone(), api.clone());
     Box::pin(async move {
         tokio::select! {
             biased;
-            _ = stages.wait_for(|stage| *stage > Stage::Serving) => None,
+            () = api.life.reached(Stage::Draining) => None,
             news = ticks.changed() => news.ok().map(|()| ticks.borrow().clone()),
         }
     })
@@ -314,9 +314,6 @@ impl HttpBody for Viewer {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = self.get_mut();
-        if let Some(begin) = this.begin.take() {
-            return Poll::Ready(Some(Ok(Frame::data(begin))));
-        }
         let tick = ready!(this.next.as_mut().poll(cx));
         let Some(tick) = tick.filter(|_| Instant::now() < this.ends) else {
             return Poll::Ready(None);
@@ -324,10 +321,13 @@ impl HttpBody for Viewer {
         // The wait had a receiver of its own. What came since is not waited for, but taken now.
         let newest = this.ticks.borrow_and_update().clone();
         let tick = if newest.seq > tick.seq { newest } else { tick };
-        this.next = next(&this.ticks, &this.stages);
+        this.next = next(&this.ticks, &this.api);
         let follows = this.last != 0 && tick.seq == this.last + 1;
         this.last = tick.seq;
-        let event = if follows { tick.some.clone() } else { tick.all() };
+        let mut event = if follows { tick.some.clone() } else { tick.all() };
+        if let Some(retry) = this.retry.take() {
+            event = [format!("retry: {retry}\n").as_bytes(), &event].concat().into();
+        }
         Poll::Ready(Some(Ok(Frame::data(event))))
     }
 }

@@ -26,7 +26,7 @@ use axum::{
     routing::get,
 };
 
-use super::{door::Door, problem::Problem, request::Parameters};
+use super::{api::Api, problem::Problem, request::Parameters};
 
 pub(super) use feed::Live;
 
@@ -64,14 +64,14 @@ const HEADERS: [(HeaderName, &str); 6] = [
 ];
 
 /// The page's files, which are for everybody.
-pub(super) fn router() -> Router<Arc<Door>> {
+pub(super) fn router() -> Router<Arc<Api>> {
     FILES.iter().fold(Router::new(), |router, (path, media, text)| {
         router.route(path, get(async move |uri: Uri| file(&uri, media, text)))
     })
 }
 
 /// What the page asks for, which is not.
-pub(super) fn feed() -> Router<Arc<Door>> {
+pub(super) fn feed() -> Router<Arc<Api>> {
     Router::new().route("/live/events", get(feed::look))
 }
 

@@ -9,7 +9,7 @@ export class Model {
   known = 0;
   seq = 0;
 
-  /** The feed begins anew, perhaps with another clock: no rate reaches back behind this. */
+  /** The feed begins again, perhaps with another clock: no rate reaches back behind this. */
   rejoin() {
     for (const { samples } of this.topics.values()) samples.length = 0;
   }

@@ -7,7 +7,7 @@
 //! | `delivered` | records handed to subscribers, once for each |
 //! | `bytes`, `segments` | memory: live, pooled, unlinked |
 //! | `cursors`, `leases` | how many |
-//! | `named` | the leases that lag most: name, first offset that is not committed, whether somebody holds it; behind them those that lost their place |
+//! | `named` | the leases that lag most: name, first offset that is not committed, whether somebody holds it; after them those that lost their place |
 //! | `leased` | how many leases stand in a block: its index, and the number; blocks without one are left out |
 //! | `slow` | the slowest: first offset and next of the segment that it stands in, how many stand there, and the segments, bytes and records that this holds back |
 //! | `evicted`, `waits` | places lost by eviction; how often a publisher waited for memory |
@@ -19,8 +19,8 @@ use serde::Serialize;
 
 use crate::{
     broker::Topic,
-    http::{start::epoch_text, topics},
-    log::Block,
+    http::start::epoch_text,
+    log::{Block, Overflow, Retention},
 };
 
 /// Blocks of one topic at the most: what a screen can show side by side.
@@ -36,8 +36,8 @@ struct Fixed<'a> {
     epoch: String,
     segment: usize,
     limit: u64,
-    retention: topics::Retention,
-    overflow: topics::Overflow,
+    retention: Retention,
+    overflow: Overflow,
 }
 
 /// What does.
@@ -75,8 +75,8 @@ pub(super) fn fixed(id: u64, topic: &Topic) -> String {
         epoch: epoch_text(topic.log().epoch()),
         segment: settings.segment_bytes,
         limit: settings.memory_limit,
-        retention: topics::retention(settings.retention),
-        overflow: topics::overflow(settings.overflow),
+        retention: settings.retention,
+        overflow: settings.overflow,
     })
 }
 

@@ -114,7 +114,7 @@ const shorten = (text) => (text.length > 2000 ? `${text.slice(0, 2000).toWellFor
 function gap(data) {
   const { reason, first_missed: first, next_offset: next, of_epoch: old } = JSON.parse(data);
   const what = old
-    ? `the topic was made anew: all from ${count(first)} on in epoch ${old}, and what the new one had before ${count(next)}`
+    ? `the topic was recreated: all from ${count(first)} on in epoch ${old}, and what the new one had before ${count(next)}`
     : `${reason}: records ${count(first)} to ${count(next - 1)}`;
   line("gap", "gap", `missed ${what}`);
   // Told to a screen reader, too: the list itself is too fast for that.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     body::Body,
     extract::Request,
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::Response,
 };
 use base64::{
@@ -18,14 +18,19 @@ use super::socket::Session;
 use crate::{
     access::{Grant, Right},
     http::{
-        door::Door, encode::Form, events::Following, guarded::Watch, listener::Counted,
+        api::Api,
+        encode::Form,
+        events::Following,
+        guarded::Watch,
         problem::Problem,
+        request::{lists, words},
     },
+    listener::Counted,
 };
 
 /// The version of the protocol that there is.
 const VERSION: HeaderValue = HeaderValue::from_static("13");
-/// What the standard has behind the key before both are hashed.
+/// What the standard has after the key before both are hashed.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// Subprotocols, and the form that each of them is.
 const PROTOCOLS: [(&str, Form); 2] = [("psa.json", Form::Json), ("psa.binary", Form::Binary)];
@@ -36,7 +41,7 @@ const TOKEN: &str = "psa.bearer.";
 pub(in crate::http) struct Handshake {
     upgrade: OnUpgrade,
     /// The connection, which is counted until the socket ends.
-    connection: Arc<Counted>,
+    connection: Arc<Counted<Api>>,
     key: HeaderValue,
     protocol: Option<&'static str>,
     form: Form,
@@ -71,17 +76,17 @@ impl Handshake {
         self.form
     }
 
-    /// Answers, and goes on as a socket behind the answer.
+    /// Answers, and goes on as a socket after the answer.
     pub(in crate::http) fn begin(
         self,
-        door: &Arc<Door>,
+        api: &Arc<Api>,
         following: Following,
         grant: Grant,
         topic: &str,
     ) -> Result<Response, Problem> {
         let Self { upgrade, connection, key, protocol, form } = self;
-        let rights = Watch::new(door, grant, Right::Subscribe, topic)?;
-        let session = Session::new(door, following, rights, connection, form);
+        let rights = Watch::new(api, grant, Right::Subscribe, topic)?;
+        let session = Session::new(api, following, rights, connection, form);
         tokio::spawn(session.begin(upgrade));
         let mut answer = Response::new(Body::empty());
         *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -108,16 +113,6 @@ pub(in crate::http) fn offered_token(headers: &HeaderMap) -> Option<String> {
 
 fn is_asked(headers: &HeaderMap) -> bool {
     lists(headers, &header::UPGRADE, "websocket")
-}
-
-/// The words of a header that is a list.
-fn words<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim)
-}
-
-fn lists(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
-    words(headers, name).any(|listed| listed.eq_ignore_ascii_case(word))
 }
 
 fn offered(headers: &HeaderMap) -> impl Iterator<Item = &str> {
@@ -164,6 +159,8 @@ fn bad(status: StatusCode, why: &'static str) -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderName;
+
     use super::*;
 
     fn headers(given: &[(&'static str, &str)]) -> HeaderMap {

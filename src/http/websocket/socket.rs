@@ -1,4 +1,4 @@
-//! The socket behind the handshake.
+//! The socket after the handshake.
 //!
 //! # What ends it
 //!
@@ -33,14 +33,16 @@ use tokio::{
 };
 use tokio_websockets::{CloseCode, Error, Limits, Message, ServerBuilder, WebSocketStream};
 
-use crate::http::{
-    config::NEVER,
-    door::{Door, Stage},
-    encode::Form,
-    events::{Following, Said, Stalled, Told},
-    guarded::Watch,
-    listener::Counted,
-    problem::Problem,
+use crate::{
+    http::{
+        api::Api,
+        config::NEVER,
+        encode::Form,
+        events::{Following, Said, Stalled, Told},
+        guarded::Watch,
+        problem::Problem,
+    },
+    listener::{Counted, Stage},
 };
 
 /// The most that is taken of what a client sends: as much as a control frame may carry.
@@ -59,7 +61,7 @@ type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
 /// Somebody who follows a topic over a WebSocket.
 pub(super) struct Session {
-    door: Arc<Door>,
+    api: Arc<Api>,
     following: Following,
     rights: Watch,
     form: Form,
@@ -69,7 +71,7 @@ pub(super) struct Session {
     asked: Option<Instant>,
     /// What the last event said, if that was the end.
     reason: Option<String>,
-    connection: Arc<Counted>,
+    connection: Arc<Counted<Api>>,
 }
 
 /// What comes next.
@@ -91,29 +93,19 @@ enum End {
 
 impl Session {
     pub(super) fn new(
-        door: &Arc<Door>,
+        api: &Arc<Api>,
         following: Following,
         rights: Watch,
-        connection: Arc<Counted>,
+        connection: Arc<Counted<Api>>,
         form: Form,
     ) -> Self {
-        let door = door.clone();
-        Self {
-            door,
-            following,
-            rights,
-            form,
-            listens: false,
-            asked: None,
-            reason: None,
-            connection,
-        }
+        let api = api.clone();
+        Self { api, following, rights, form, listens: false, asked: None, reason: None, connection }
     }
 
     /// Goes on when the answer has gone out.
     pub(super) async fn begin(self, upgrade: OnUpgrade) {
-        let door = self.door.clone();
-        let mut stages = door.stages();
+        let api = self.api.clone();
         let served = async {
             match upgrade.await {
                 Ok(upgraded) => self.serve(upgraded).await,
@@ -122,7 +114,7 @@ impl Session {
         };
         tokio::select! {
             biased;
-            _ = stages.wait_for(|stage| *stage >= Stage::Aborting) => {}
+            () = api.life.reached(Stage::Aborting) => {}
             () = served => {}
         }
     }
@@ -240,7 +232,7 @@ impl Session {
     }
 
     fn patience(&self) -> Duration {
-        let limit = self.door.config.limits.stall_timeout;
+        let limit = self.api.config.limits.stall_timeout;
         if limit.is_zero() { NEVER } else { limit }
     }
 

@@ -2,24 +2,27 @@
 //!
 //! # What it promises
 //!
-//! - With nobody waiting, [`WaitSet::notify`] is three plain loads: no locked instruction, no
+//! - With nobody waiting, [`WaitSet::notify`] is two plain loads: no locked instruction, no
 //!   system call, and where there is `membarrier` no fence.
 //! - With ten thousand waiting, it wakes [`WOKEN_BY_NOTIFIER`] of them. Each woken waiter wakes
-//!   [`WOKEN_BY_WAITER`] more before it does anything else ([`WaitSet::cascade`]), so the bill is
-//!   paid by those who were waiting. Every [`HELP_EVERY`]th notification that passes by helps, so
-//!   the cascade does not hang on waiters that are slow to be run. (For the few instructions in
-//!   which one thread has taken the chains and not yet put the rest back, it hangs on that thread.)
+//!   [`WOKEN_BY_WAITER`] more before it does anything else, so the bill is paid by those who were
+//!   waiting.
 //! - No lost wake-up: a waiter that registered, then looked for its condition and did not find it,
 //!   is woken by the next notification.
-//! - It is lock-free: nobody ever waits for a lock that a descheduled thread could hold.
+//! - No wake-up depends on a waiter that may never run, nor on another notification. After one
+//!   notification everybody who was registered is woken within a few milliseconds, whatever the others do
+//!   and however many there are ([`cascade`] says by whom).
+//! - A waker that panics harms nobody. A waker that blocks for ever holds up whoever called it, and no
+//!   other waiter.
+//! - It is lock-free: no notifier and no waiter ever waits for a lock that a descheduled thread could hold.
+//!   (The end of a set takes a lock for a few instructions, if its waiters were being woken.)
 //!
 //! # How it works
 //!
-//! Waiters push their node on a stack, `parked`. A notifier takes the whole stack with one swap,
-//! wakes the first few, and puts the rest, as one chain, on a second stack of chains, `waking`,
-//! from which woken waiters and later notifiers take and put back. Both stacks know only "push"
-//! and "take all", so a node that returns can confuse nobody (no ABA), and a node is kept alive by
-//! the reference that the stack holds.
+//! Waiters push their node on a stack, `parked`. A notifier takes the whole stack with one swap, wakes all
+//! of them if they are few, and otherwise the first ones, and leaves the rest to the [`cascade`]. The stack
+//! knows only "push" and "take all", so a node that returns can confuse nobody (no ABA), and a node
+//! is kept alive by the reference that the stack holds.
 //!
 //! # Why no wake-up is lost
 //!
@@ -38,27 +41,24 @@
 //!   pushes meanwhile issues one of its own. (It cannot leave that to the first one: what the two
 //!   wait for need not be the same, and the first may find nothing.)
 //!
-//! Shuttle models of this module run in `tests/models`.
+//! Shuttle models of this module run in `tests/models`, loom models in `tests/loom`.
 
+mod cascade;
 mod node;
 mod waiter;
 
-use std::sync::Arc;
-use std::task::Waker;
+use std::ptr;
 
-use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, barrier, contain};
-use node::{Node, unlink};
+use crate::sync::{Arc, AtomicPtr, AtomicU64, AtomicUsize, Ordering, WOKEN_WHOLE, barrier};
+use cascade::Cascade;
+use node::Node;
 pub(super) use waiter::Waiter;
 
-/// How many waiters a notifier wakes by itself.
-pub(super) const WOKEN_BY_NOTIFIER: usize = 2;
+/// How many waiters a notifier wakes by itself, if there are more than [`WOKEN_WHOLE`].
+const WOKEN_BY_NOTIFIER: usize = 2;
 
 /// How many more each woken waiter wakes.
-pub(super) const WOKEN_BY_WAITER: usize = 4;
-
-/// Of so many notifications that find a cascade under way, one helps it along: it must not hang on a
-/// woken waiter that nobody runs.
-const HELP_EVERY: u32 = 1024;
+const WOKEN_BY_WAITER: usize = 4;
 
 /// Nodes of dropped waiters are swept out of the stack when there are this many, and more of them
 /// than of others.
@@ -68,16 +68,14 @@ const SWEEP_AT: usize = 64;
 pub(super) struct WaitSet {
     /// Waiters that nobody has woken yet.
     parked: AtomicPtr<Node>,
-    /// Chains of waiters whose wake-up has been ordered but not carried out.
-    waking: AtomicPtr<Node>,
+    /// Waiters whose wake-up has been ordered.
+    cascade: Arc<Cascade>,
     /// First waiters on the way between their push and the end of their barrier, or about to be.
     unsettled: AtomicUsize,
     /// Nodes in `parked`, roughly.
     linked: AtomicUsize,
     /// How many of them belong to dropped waiters, roughly.
     abandoned: AtomicUsize,
-    /// Notifications that found a cascade under way; see [`HELP_EVERY`].
-    passed_by: AtomicU32,
     /// How often somebody had to wait whose waits are counted nowhere else.
     waits: AtomicU64,
 }
@@ -90,11 +88,10 @@ impl WaitSet {
         barrier::init();
         WaitSet {
             parked: AtomicPtr::default(),
-            waking: AtomicPtr::default(),
+            cascade: Arc::new(Cascade::new()),
             unsettled: AtomicUsize::new(0),
             linked: AtomicUsize::new(0),
             abandoned: AtomicUsize::new(0),
-            passed_by: AtomicU32::new(0),
             waits: AtomicU64::new(0),
         }
     }
@@ -113,161 +110,75 @@ impl WaitSet {
         }
     }
 
-    /// Whether what the caller did before has to be told by [`wake`](Self::wake).
+    /// Whether what the caller did before has to be told by [`wake`](Self::wake). Those who are being
+    /// woken already will see it: they look after they were woken.
     #[inline]
     pub(super) fn is_awaited(&self) -> bool {
         barrier::light();
-        // Relaxed: the barrier above pairs with the heavy one in `push`; the slow path orders.
-        !self.parked.load(Ordering::Relaxed).is_null()
-            || !self.waking.load(Ordering::Relaxed).is_null()
+        self.is_awaited_after_barrier()
     }
 
-    /// Wakes waiters, or helps along those who are being woken.
+    /// As [`is_awaited`](Self::is_awaited), for a caller that has issued the light barrier itself.
     #[inline]
-    pub(super) fn wake(&self) {
-        if self.parked.load(Ordering::Relaxed).is_null() {
-            self.help();
-        } else {
-            self.notify_slow();
-        }
+    pub(super) fn is_awaited_after_barrier(&self) -> bool {
+        // Relaxed: the caller's barrier pairs with the heavy one in `push`; `wake` orders.
+        !self.parked.load(Ordering::Relaxed).is_null()
     }
 
-    /// A cascade is under way. It is the waiters' own affair, unless they are slow.
-    fn help(&self) {
-        // Not a `fetch_add`: a count that is lost to a race delays the help, and a locked
-        // instruction would be what this module avoids.
-        let passed_by = self.passed_by.load(Ordering::Relaxed).wrapping_add(1);
-        self.passed_by.store(passed_by, Ordering::Relaxed);
-        if passed_by.is_multiple_of(HELP_EVERY) {
-            self.wake_some(WOKEN_BY_NOTIFIER);
-        }
-    }
-
+    /// Wakes those who are registered: all of them, or the first ones, who wake the others.
     #[cold]
-    fn notify_slow(&self) {
-        // SeqCst: a push comes before this swap in the word's order and is taken by it, or after it
-        // and then sees all that we did.
-        let chain = self.parked.swap(std::ptr::null_mut(), Ordering::SeqCst);
+    pub(super) fn wake(&self) {
+        let few = self.linked.load(Ordering::Relaxed) <= WOKEN_WHOLE;
+        let chain = self.take();
         if !chain.is_null() {
-            // Counted roughly: nodes in flight are not in the stack any more.
-            self.linked.store(0, Ordering::Relaxed);
-            self.abandoned.store(0, Ordering::Relaxed);
-            self.give(chain);
-        }
-        self.wake_some(WOKEN_BY_NOTIFIER);
-    }
-
-    /// Hands the wake-up on: whoever was woken calls this first.
-    pub(super) fn cascade(&self) {
-        // Acquire is in the swap; a chain that is given after this load is the giver's to wake.
-        if !self.waking.load(Ordering::Relaxed).is_null() {
-            self.wake_some(WOKEN_BY_WAITER);
+            let most = if few { WOKEN_WHOLE } else { WOKEN_BY_NOTIFIER };
+            // SAFETY: taken from the stack: its nodes are ours, with the stack's references.
+            unsafe { self.cascade.begin(chain, most) };
         }
     }
 
-    /// Puts a chain of nodes among those to be woken.
-    fn give(&self, chain: *mut Node) {
-        let mut seen = self.waking.load(Ordering::Relaxed);
-        loop {
-            // SAFETY: the chain's nodes were taken from a stack, whose references keep them alive,
-            // and nobody else has this chain.
-            unsafe { (*chain).next_chain.store(seen, Ordering::Relaxed) };
-            // SeqCst: publishes the chain's links; takers of this chain see what the giver of the
-            // one below had done; and a waiter that finds its node taken finds what was put back.
-            match self.waking.compare_exchange_weak(
-                seen,
-                chain,
-                Ordering::SeqCst,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => return,
-                Err(now) => seen = now,
-            }
-        }
+    /// Takes all who are registered.
+    fn take(&self) -> *mut Node {
+        // A push comes before this swap in the word's order and is taken by it: Acquire pairs with its Release,
+        // to have the node. Or the push comes after it: Release pairs with its Acquire, and the waiter, which
+        // looks after its push, sees all that we did.
+        let chain = self.parked.swap(ptr::null_mut(), Ordering::AcqRel);
+        // Counted roughly: who pushes at this moment is counted before or after it.
+        self.linked.store(0, Ordering::Relaxed);
+        self.abandoned.store(0, Ordering::Relaxed);
+        chain
     }
 
-    /// Puts back a list of chains that was taken, all at once if nobody has given one meanwhile: the
-    /// bill of whoever wakes does not grow with the number of chains.
-    fn give_back(&self, chains: *mut Node) {
-        // SeqCst: as in `give`.
-        let whole = self.waking.compare_exchange(
-            std::ptr::null_mut(),
-            chains,
-            Ordering::SeqCst,
-            Ordering::Relaxed,
-        );
-        if whole.is_ok() {
-            return;
-        }
-        let mut chain = chains;
-        while !chain.is_null() {
-            // SAFETY: taken from the stack, and not given to anybody yet.
-            let next = unsafe { (*chain).next_chain.load(Ordering::Relaxed) };
-            self.give(chain);
-            chain = next;
-        }
-    }
-
-    /// Wakes up to `most` waiters, at least one if there is one.
-    ///
-    /// Takes all chains, cuts a few nodes off, and puts the rest back *before* it touches those few:
-    /// a waiter may notice that its node was taken before its waker is called, finish, and go. When
-    /// it hands the wake-up on, the rest has to be there.
-    fn wake_some(&self, most: usize) {
-        let mut wakers: [Option<Waker>; WOKEN_BY_WAITER] = [const { None }; WOKEN_BY_WAITER];
-        let mut woken = 0;
-        // Nodes that need no waking do not count: what was put back must have somebody who will
-        // come for it.
-        while woken == 0 {
-            let mut chain = self.waking.swap(std::ptr::null_mut(), Ordering::SeqCst);
-            if chain.is_null() {
-                break;
-            }
-            // SAFETY: taken from the stack above: nobody else has these chains now.
-            let others = unsafe { (*chain).next_chain.load(Ordering::Relaxed) };
-            let mut few = [std::ptr::null_mut(); WOKEN_BY_WAITER];
-            for node in few.iter_mut().take(most) {
-                *node = chain;
-                if !chain.is_null() {
-                    // SAFETY: as above.
-                    chain = unsafe { (*chain).next.load(Ordering::Relaxed) };
-                }
-            }
-            let rest = if chain.is_null() {
-                others
-            } else {
-                // SAFETY: as above; what is left of the chain takes its place in the list.
-                unsafe { (*chain).next_chain.store(others, Ordering::Relaxed) };
-                chain
-            };
-            if !rest.is_null() {
-                self.give_back(rest);
-            }
-            for node in few.into_iter().filter(|node| !node.is_null()) {
-                // SAFETY: the reference was leaked when the node was pushed, and came to us with
-                // the chain.
-                let node = unsafe { Arc::from_raw(node.cast_const()) };
-                if let Some(waker) = unlink(&node) {
-                    wakers[woken] = Some(waker);
-                    woken += 1;
-                }
-            }
-        }
-        // Wakers run other people's code: last, when nothing is in our hands, and each by itself, so
-        // that a panic in one of them neither keeps the others from being called nor unwinds through
-        // a publisher.
-        wakers.into_iter().flatten().for_each(|waker| contain(|| waker.wake()));
+    /// Goes on with a cascade that is under way: whoever was woken calls this before anything else, so that
+    /// the others are woken soon. Nobody relies on it.
+    pub(super) fn hand_on(&self) {
+        self.cascade.go_on(WOKEN_BY_WAITER);
     }
 
     /// Wakes everybody, in this thread.
     pub(super) fn notify_all(&self) {
-        barrier::light();
-        let chain = self.parked.swap(std::ptr::null_mut(), Ordering::SeqCst);
-        if !chain.is_null() {
-            self.give(chain);
+        self.expose_all();
+        self.cascade.go_on(usize::MAX);
+    }
+
+    /// Wakes everybody in two sets, in this thread. No waker of one set holds up the waiters of the other one.
+    pub(super) fn notify_all_in(sets: [&WaitSet; 2]) {
+        sets.iter().for_each(|set| set.expose_all());
+        let [first, second] = sets.map(|set| set.cascade.is_under_way());
+        if first && second {
+            // False if nobody could come: then we do, unless a waker of the first set keeps us.
+            sets[1].cascade.arm();
         }
-        while !self.waking.load(Ordering::SeqCst).is_null() {
-            self.wake_some(WOKEN_BY_WAITER);
+        sets.iter().for_each(|set| set.cascade.go_on(usize::MAX));
+    }
+
+    /// Orders the wake-up of everybody who is registered. The caller carries it out.
+    fn expose_all(&self) {
+        // No barrier: the swap in `take` is unconditional, and orders by itself.
+        let chain = self.take();
+        if !chain.is_null() {
+            // SAFETY: as in `wake`.
+            unsafe { self.cascade.add(chain) };
         }
     }
 
@@ -285,8 +196,9 @@ impl WaitSet {
             // SAFETY: the reference that we leak keeps the node alive; only its pusher writes
             // `next`, while it is unlinked.
             unsafe { (*node).next.store(seen, Ordering::Relaxed) };
-            // SeqCst: see `notify_slow`.
-            match self.parked.compare_exchange_weak(seen, node, Ordering::SeqCst, Ordering::Relaxed)
+            // Release: pairs with `take`, for the node, and with the Acquire of whoever pushes on top of it, for
+            // `unsettled`. Acquire: pairs with `take`: a push after the swap sees what the notifier did.
+            match self.parked.compare_exchange_weak(seen, node, Ordering::AcqRel, Ordering::Relaxed)
             {
                 Ok(_) => break,
                 Err(now) => seen = now,
@@ -309,8 +221,6 @@ impl WaitSet {
         if abandoned >= SWEEP_AT && abandoned * 2 >= self.linked.load(Ordering::Relaxed) {
             // Those that still wait look once more and register again. At least half of the nodes
             // are gone afterwards, so the cost for each that was abandoned is constant.
-            self.abandoned.store(0, Ordering::Relaxed);
-            self.linked.store(0, Ordering::Relaxed);
             self.notify_all();
         }
     }
@@ -318,20 +228,12 @@ impl WaitSet {
 
 impl Drop for WaitSet {
     fn drop(&mut self) {
-        let parked = *self.parked.get_mut();
-        let mut chains = vec![parked];
-        let mut chain = *self.waking.get_mut();
-        while !chain.is_null() {
-            chains.push(chain);
-            // SAFETY: nobody else can reach the set any more, and the stack holds a reference.
-            chain = unsafe { (*chain).next_chain.load(Ordering::Relaxed) };
-        }
-        for mut node in chains {
-            while !node.is_null() {
-                // SAFETY: as above; this is the reference that was leaked in `push`.
-                let owned = unsafe { Arc::from_raw(node.cast_const()) };
-                node = owned.next.load(Ordering::Relaxed);
-            }
+        self.cascade.disarm();
+        let chain = self.take();
+        if !chain.is_null() {
+            // Freed with the others.
+            // SAFETY: as in `wake`.
+            unsafe { self.cascade.add(chain) };
         }
     }
 }

@@ -1,29 +1,29 @@
-//! One waiter's node, and the states that say whose its waker is.
+//! One waiter's node, and the states that say whose its call is: whom to wake.
 //!
 //! | from | to | who, and when |
 //! | --- | --- | --- |
 //! | `IDLE` | `WAITING` | the owner, which then links it: it waits |
-//! | `WAITING`, `ASIDE` | `BUSY` | the owner: it changes the waker |
-//! | `BUSY` | `WAITING` | the owner: it waits with another waker |
+//! | `WAITING`, `ASIDE` | `BUSY` | the owner: it changes the call |
+//! | `BUSY` | `WAITING` | the owner: it waits, with another call or the same |
 //! | `BUSY` | `ASIDE` | the owner: it has stopped waiting |
 //! | `WAITING`, `ASIDE`, `BUSY` | `TAKEN` | a notifier, which has unlinked it |
-//! | `TAKEN` | `IDLE` | the notifier, once the waker is out; if it was `BUSY`, the owner |
+//! | `TAKEN` | `IDLE` | the notifier, once the call is out; if it was `BUSY`, the owner |
+//!
+//! No code of a user runs while a node is `BUSY` or `TAKEN`: wakers are cloned before and dropped after.
 
-use std::sync::Arc;
-use std::task::Waker;
-
-use crate::sync::{AtomicPtr, AtomicU32, Ordering, UnsafeCell};
+use crate::sync::rescue::Call;
+use crate::sync::{Arc, AtomicPtr, AtomicU32, Ordering, UnsafeCell, contain};
 
 /// One waiter's node. Shared between its owner and, while linked, a stack.
 pub(super) struct Node {
     pub(super) state: AtomicU32,
     /// The next node of the same chain.
     pub(super) next: AtomicPtr<Node>,
-    /// On the first node of a chain in `waking`: the next chain.
+    /// On the first node of a chain in a list of chains: the next chain.
     pub(super) next_chain: AtomicPtr<Node>,
     /// Whom to wake. Accessed by the owner in `IDLE` and `BUSY`, and by whoever moved `WAITING` to
     /// `TAKEN`.
-    pub(super) waker: UnsafeCell<Option<Waker>>,
+    pub(super) call: UnsafeCell<Option<Call>>,
 }
 
 impl Node {
@@ -33,13 +33,13 @@ impl Node {
             state: AtomicU32::new(IDLE),
             next: AtomicPtr::default(),
             next_chain: AtomicPtr::default(),
-            waker: UnsafeCell::new(None),
+            call: UnsafeCell::new(None),
         })
     }
 }
 
-// SAFETY: `waker` is the only field that is not atomic, and the states give it one user at a time,
-// handed over with Acquire and Release (see the fields). `Waker` is Send.
+// SAFETY: `call` is the only field that is not atomic, and the states give it one user at a time,
+// handed over with Acquire and Release (see the fields). `Call` is Send.
 unsafe impl Send for Node {}
 // SAFETY: as above.
 unsafe impl Sync for Node {}
@@ -48,27 +48,36 @@ unsafe impl Sync for Node {}
 pub(super) const IDLE: u32 = 0;
 /// Linked, and to be woken.
 pub(super) const WAITING: u32 = 1;
-/// Linked; the owner is changing the waker.
+/// Linked; the owner is changing the call.
 pub(super) const BUSY: u32 = 2;
 /// Linked, but the owner has stopped waiting.
 pub(super) const ASIDE: u32 = 3;
-/// Unlinked by a notifier. If it was `WAITING`, the notifier has the waker until it stores `IDLE`;
+/// Unlinked by a notifier. If it was `WAITING`, the notifier has the call until it stores `IDLE`;
 /// if it was `BUSY`, the owner finds out and stores `IDLE` itself.
 pub(super) const TAKEN: u32 = 4;
 
-/// Takes a node out of the game and returns whom to wake.
-pub(super) fn unlink(node: &Node) -> Option<Waker> {
-    // AcqRel: Acquire to have the waker that the owner put in; Release so that an owner that finds
-    // TAKEN sees what the notifier did before.
+/// Takes a node out of the game and returns whom to wake. Consumes the reference that its stack held.
+///
+/// # Safety
+///
+/// The node was taken from a stack, whose reference comes with it.
+pub(super) unsafe fn unlink(node: *mut Node) -> Option<Call> {
+    // SAFETY: the caller's promise; the reference was leaked when the node was pushed.
+    let node = unsafe { Arc::from_raw(node.cast_const()) };
+    // Acquire: pairs with the owner's Release of WAITING, to have the call that it put in. Release: an owner
+    // that finds TAKEN sees what we did before: what the notifier had done, and what was put back among those
+    // to be woken (`Waiter::is_waiting`).
     match node.state.swap(TAKEN, Ordering::AcqRel) {
         WAITING => {
-            // SAFETY: the move from WAITING to TAKEN gives the waker to us, until IDLE.
-            let waker = unsafe { (*node.waker.get()).take() };
-            // Release: the owner that reads IDLE may touch the waker again.
+            // SAFETY: the move from WAITING to TAKEN gives the call to us, until IDLE.
+            let call = unsafe { (*node.call.get()).take() };
+            // Release: pairs with the owner's Acquire of IDLE, who may touch the call again, and sees what
+            // the swap above shows.
             node.state.store(IDLE, Ordering::Release);
-            waker
+            call
         }
         ASIDE => {
+            // Release: as above, but for the call, which is the owner's all the time.
             node.state.store(IDLE, Ordering::Release);
             None
         }
@@ -79,7 +88,62 @@ pub(super) fn unlink(node: &Node) -> Option<Waker> {
 
 /// Moves a node between states, unless a notifier took it meanwhile.
 pub(super) fn move_state(node: &Node, from: u32, to: u32) -> bool {
-    // AcqRel: Release hands the waker over together with WAITING; Acquire shows an owner that finds
-    // its node taken what the notifier had done.
+    // Release: pairs with the Acquire of `unlink`: hands the call over together with WAITING. Acquire, of the
+    // failure alone: an owner that finds its node taken sees what the notifier had done.
     node.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+}
+
+/// Cuts the first node off a list of chains: the node, and the rest of the list.
+///
+/// # Safety
+///
+/// The list is the caller's alone, its nodes are kept by the references of the stack that it came from, and
+/// it is not empty.
+pub(super) unsafe fn cut(list: *mut Node) -> (*mut Node, *mut Node) {
+    // SAFETY: the caller's promise. Relaxed here and below: whoever gave the list to the caller has
+    // published its links.
+    unsafe {
+        let others = (*list).next_chain.load(Ordering::Relaxed);
+        let next = (*list).next.load(Ordering::Relaxed);
+        if next.is_null() {
+            return (list, others);
+        }
+        // What is left of the chain takes its place in the list.
+        (*next).next_chain.store(others, Ordering::Relaxed);
+        (list, next)
+    }
+}
+
+/// Frees a list of chains.
+///
+/// # Safety
+///
+/// As for [`cut`], but that the list may be empty.
+pub(super) unsafe fn free(mut list: *mut Node) {
+    while !list.is_null() {
+        // SAFETY: the caller's promise; the reference was leaked when the node was pushed.
+        let node = unsafe {
+            let (node, rest) = cut(list);
+            list = rest;
+            Arc::from_raw(node.cast_const())
+        };
+        // What was forgotten has its waker here, which is code of a user.
+        contain(|| drop(node));
+    }
+}
+
+/// The first node of the last chain of a list.
+///
+/// # Safety
+///
+/// As for [`cut`].
+pub(super) unsafe fn last_chain(mut list: *mut Node) -> *mut Node {
+    loop {
+        // SAFETY: the caller's promise.
+        let next = unsafe { (*list).next_chain.load(Ordering::Relaxed) };
+        if next.is_null() {
+            return list;
+        }
+        list = next;
+    }
 }

@@ -1,12 +1,13 @@
 //! One who waits: a blocking thread or an asynchronous task.
 
-use std::sync::Arc;
-use std::task::{Poll, Wake, Waker};
+use std::task::{Poll, Waker};
 
 use super::node::{ASIDE, BUSY, IDLE, Node, TAKEN, WAITING, move_state};
 use super::{WaitCount, WaitSet};
+use crate::sync::rescue::Call;
+use crate::sync::thread::{self, Thread};
 use crate::sync::time::Instant;
-use crate::sync::{Ordering, SPINS, YIELDS, thread};
+use crate::sync::{Arc, Ordering, SPINS, YIELDS, contain};
 
 /// One who waits, again and again: a cursor or a publisher. Holds its node from one wait to the
 /// next.
@@ -14,9 +15,40 @@ use crate::sync::{Ordering, SPINS, YIELDS, thread};
 pub(in super::super) struct Waiter {
     node: Option<Arc<Node>>,
     /// Whether `register` was called without `cancel` since.
-    armed: bool,
+    pending: bool,
     /// Counts its waits, if the set does not: what several logs share cannot say whose waits those are.
     count: Option<WaitCount>,
+}
+
+/// In whose name somebody waits.
+#[derive(Clone, Copy)]
+enum Who<'a> {
+    Thread(&'a Thread),
+    Task(&'a Waker),
+}
+
+impl Who<'_> {
+    /// How to call it. For a task this is code of a user.
+    fn call(self) -> Call {
+        match self {
+            Who::Thread(thread) => Call::Thread(thread.clone()),
+            Who::Task(waker) => Call::Task(waker.clone()),
+        }
+    }
+
+    /// Whether `call` does already. Runs nobody's code.
+    fn is_called_by(self, call: &Call) -> bool {
+        match (self, call) {
+            (Who::Task(waker), Call::Task(call)) => call.will_wake(waker),
+            // A thread's handle costs nothing to replace.
+            _ => false,
+        }
+    }
+}
+
+/// Drops what is not called any more. For a task this is code of a user.
+fn discard(call: Option<Call>) {
+    contain(|| drop(call));
 }
 
 impl Waiter {
@@ -27,23 +59,34 @@ impl Waiter {
 
     /// Polls for a condition: ready with what `look` finds, or pending with `waker` registered for
     /// the next notification.
+    ///
+    /// If the waker's clone panics, that goes to the caller; nothing is registered then that was not before.
     pub(in super::super) fn poll_until<T>(
         &mut self,
         set: &WaitSet,
         waker: &Waker,
+        look: impl FnMut() -> Option<T>,
+    ) -> Poll<T> {
+        self.poll_as(Who::Task(waker), set, look)
+    }
+
+    fn poll_as<T>(
+        &mut self,
+        who: Who<'_>,
+        set: &WaitSet,
         mut look: impl FnMut() -> Option<T>,
     ) -> Poll<T> {
-        if self.armed && !self.is_waiting() {
+        if self.pending && !self.is_waiting() {
             // We were woken: the others first.
-            self.armed = false;
-            set.cascade();
+            self.pending = false;
+            set.hand_on();
         }
         if let Some(found) = look() {
             self.cancel(set);
             return Poll::Ready(found);
         }
         loop {
-            let registered = self.register(set, waker);
+            let registered = self.register(set, who);
             if let Some(found) = look() {
                 self.cancel(set);
                 return Poll::Ready(found);
@@ -64,9 +107,9 @@ impl Waiter {
         if let Some(found) = look_for_a_while(&mut look) {
             return Some(found);
         }
-        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let thread = thread::current();
         loop {
-            if let Poll::Ready(found) = self.poll_until(set, &waker, &mut look) {
+            if let Poll::Ready(found) = self.poll_as(Who::Thread(&thread), set, &mut look) {
                 return Some(found);
             }
             match deadline {
@@ -84,29 +127,34 @@ impl Waiter {
     }
 
     fn is_waiting(&self) -> bool {
-        // Acquire: whoever finds its node taken hands the wake-up on, and must find what the notifier
-        // put among those to be woken before it took the node.
+        // Acquire: pairs with the Release of `unlink`: whoever finds its node taken hands the wake-up on, and
+        // must find what was put among those to be woken before the node was taken.
         self.node.as_ref().is_some_and(|n| n.state.load(Ordering::Acquire) == WAITING)
     }
 
-    /// Registers `waker` for the next notification. The caller then looks for its condition once
+    /// Registers `who` for the next notification. The caller then looks for its condition once
     /// more, and sleeps if this was true. False: a notification came in between, and nothing is
     /// registered.
-    fn register(&mut self, set: &WaitSet, waker: &Waker) -> bool {
-        let armed = std::mem::replace(&mut self.armed, true);
+    fn register(&mut self, set: &WaitSet, who: Who<'_>) -> bool {
+        let pending = std::mem::replace(&mut self.pending, true);
         let waits = self.count.as_deref().unwrap_or(&set.waits);
+        // Made in front of the moves between states: it is code of a user, which may panic or come back to us.
+        let mut fresh = None;
         loop {
             let node = self.node.get_or_insert_with(Node::new);
             // Acquire: pairs with the notifier's Release of IDLE.
             match node.state.load(Ordering::Acquire) {
                 IDLE => {
-                    if armed {
+                    if pending {
                         // Taken since `poll_until` looked, and it was for nothing: the wake-up that
-                        // follows finds us registered anew, so it is now that we hand it on.
-                        set.cascade();
+                        // follows finds us registered again, so it is now that we hand it on.
+                        set.hand_on();
                     }
-                    // SAFETY: IDLE: unlinked, so the owner, which we borrow mutably, is alone.
-                    unsafe { *node.waker.get() = Some(waker.clone()) };
+                    let call = fresh.take().unwrap_or_else(|| who.call());
+                    // SAFETY: IDLE: unlinked, so the owner, which we borrow mutably, is alone. There is no call:
+                    // whoever makes a node IDLE takes it out.
+                    unsafe { *node.call.get() = Some(call) };
+                    // Relaxed: published by the push.
                     node.state.store(WAITING, Ordering::Relaxed);
                     waits.fetch_add(1, Ordering::Relaxed);
                     set.push(node.clone());
@@ -116,48 +164,68 @@ impl Waiter {
                     // A notifier is about to let go of the node: leave it to it.
                     self.node = None;
                 }
+                ASIDE if fresh.is_none() => fresh = Some(who.call()),
                 linked => {
                     if !move_state(node, linked, BUSY) {
                         continue;
                     }
-                    // SAFETY: BUSY: the waker is the owner's.
-                    let slot = unsafe { &mut *node.waker.get() };
-                    if !slot.as_ref().is_some_and(|w| w.will_wake(waker)) {
-                        *slot = Some(waker.clone());
-                    }
-                    if linked == ASIDE {
-                        waits.fetch_add(1, Ordering::Relaxed);
-                    }
-                    if move_state(node, BUSY, WAITING) {
+                    // SAFETY: BUSY: the call is the owner's.
+                    let slot = unsafe { &mut *node.call.get() };
+                    let is_same = slot.as_ref().is_some_and(|call| who.is_called_by(call));
+                    let is_known = is_same || fresh.is_some();
+                    let old = if is_same {
+                        fresh.take()
+                    } else {
+                        fresh.take().and_then(|f| slot.replace(f))
+                    };
+                    if move_state(node, BUSY, if is_known { WAITING } else { linked }) {
+                        discard(old);
+                        if !is_known {
+                            // Another waker than the last time.
+                            fresh = Some(who.call());
+                            continue;
+                        }
+                        if linked == ASIDE {
+                            waits.fetch_add(1, Ordering::Relaxed);
+                        }
                         return true;
                     }
-                    *slot = None;
-                    node.state.store(IDLE, Ordering::Relaxed);
-                    set.cascade();
+                    Self::leave(node, set, old);
                     return false;
                 }
             }
         }
     }
 
+    /// The node was taken while it was BUSY.
+    fn leave(node: &Node, set: &WaitSet, old: Option<Call>) {
+        // SAFETY: the notifier has left the call to the owner, which was BUSY with it.
+        let call = unsafe { (*node.call.get()).take() };
+        // Relaxed: nobody but the owner has to do with the node any more.
+        node.state.store(IDLE, Ordering::Relaxed);
+        set.hand_on();
+        discard(old);
+        discard(call);
+    }
+
     /// Ends the wait, whatever its outcome. If a notification had come for this waiter, it is handed
     /// on: the others must not suffer from one that was woken and does not care any more.
     pub(in super::super) fn cancel(&mut self, set: &WaitSet) {
-        if !std::mem::take(&mut self.armed) {
+        if !std::mem::take(&mut self.pending) {
             return;
         }
-        let Some(node) = &self.node else { return set.cascade() };
-        // Acquire: as in `is_waiting`, for the cascade below.
-        if node.state.load(Ordering::Acquire) == WAITING && move_state(node, WAITING, BUSY) {
-            // SAFETY: BUSY: the waker is the owner's.
-            let waker = unsafe { (*node.waker.get()).take() };
-            if move_state(node, BUSY, ASIDE) {
-                drop(waker);
-                return;
-            }
-            node.state.store(IDLE, Ordering::Relaxed);
+        let Some(node) = &self.node else { return set.hand_on() };
+        // Acquire: as in `is_waiting`, for what is handed on below.
+        if node.state.load(Ordering::Acquire) != WAITING || !move_state(node, WAITING, BUSY) {
+            return set.hand_on();
         }
-        set.cascade();
+        // SAFETY: BUSY: the call is the owner's.
+        let call = unsafe { (*node.call.get()).take() };
+        if move_state(node, BUSY, ASIDE) {
+            discard(call);
+        } else {
+            Self::leave(node, set, call);
+        }
     }
 
     /// Ends all waiting; called before the waiter is dropped.
@@ -187,13 +255,4 @@ fn look_for_a_while<T>(look: &mut impl FnMut() -> Option<T>) -> Option<T> {
         thread::yield_now();
     }
     None
-}
-
-/// Wakes a thread that blocks.
-struct Unpark(thread::Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
 }

@@ -92,7 +92,7 @@ async fn what_is_gone_is_told_over_the_socket() {
     assert_eq!(socket.next().await, Told::Record(first, vec![b'x'; 2000]));
     let said = Socket::try_open(server.address, &format!("{old}&on_gap=error"), &[]).await.0;
     said.problem(410, "collected");
-    // Another epoch: the topic was made anew.
+    // Another epoch: the topic was recreated.
     let mut socket = Socket::open(server.address, "t/events?after=0x1:41", &BYTES).await;
     let mut other = gone("other-epoch", 42);
     other["of_epoch"] = "0x0000000000000001".into();
@@ -211,7 +211,7 @@ async fn a_drain_delivers_all_that_was_acknowledged_and_the_end() {
         socket.send(LAST | CLOSE, &1001u16.to_be_bytes()).await;
         assert!(socket.client.is_closed().await);
         drop(socket);
-        until("the door is closed", || server.task.is_finished()).await;
+        until("the API is closed", || server.task.is_finished()).await;
     }
 }
 
@@ -223,7 +223,7 @@ async fn an_abort_cuts_sockets_off() {
     socket.next().await.event("caught-up");
     server.handle.abort();
     assert_eq!(socket.try_next().await, None);
-    until("the door is closed", || server.task.is_finished()).await;
+    until("the API is closed", || server.task.is_finished()).await;
 }
 
 #[tokio::test]

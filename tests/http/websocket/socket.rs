@@ -74,13 +74,13 @@ pub(crate) struct Socket {
     pub(crate) pings: usize,
     /// Whether it answers them.
     pub(crate) answers: bool,
-    /// What was told and not taken yet, each with the position behind it.
+    /// What was told and not taken yet, each with the position after it.
     told: VecDeque<(Told, String)>,
     epoch: String,
 }
 
 impl Socket {
-    /// Follows a topic; `path` is what stands behind `/topics/`.
+    /// Follows a topic; `path` is what stands after `/topics/`.
     pub(crate) async fn open(address: SocketAddr, path: &str, more: &[(&str, &str)]) -> Self {
         let (answer, socket) = Self::try_open(address, path, more).await;
         assert_eq!(answer.status, 101, "{}", answer.text());

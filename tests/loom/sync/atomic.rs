@@ -151,6 +151,16 @@ macro_rules! counter {
             }
 
             #[track_caller]
+            pub(crate) fn fetch_max(&self, other: $value, order: Ordering) -> $value {
+                ordered(order, Ordering::AcqRel, |order| self.0.fetch_max(other, order))
+            }
+
+            #[track_caller]
+            pub(crate) fn fetch_min(&self, other: $value, order: Ordering) -> $value {
+                ordered(order, Ordering::AcqRel, |order| self.0.fetch_min(other, order))
+            }
+
+            #[track_caller]
             pub(crate) fn fetch_update(
                 &self,
                 success: Ordering,

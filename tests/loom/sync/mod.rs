@@ -1,4 +1,4 @@
-//! The stand-in for `src/sync` behind which loom sits: the same door, with memory that may be weak.
+//! The stand-in for `src/sync` over loom: the same names, with memory that may be weak.
 //!
 //! # Sequential consistency, in two readings
 //!
@@ -7,7 +7,7 @@
 //! such fences in two ways: a full fence *before* each SeqCst access, or one *after* it. Both are
 //! right for every program, as long as all of it is compiled the same way. So each model runs under
 //! both readings ([`Reading`]), and what fails under one of them is wrong. It takes both: where two
-//! threads each write one word and read the other's, a reading that fences behind the write hides
+//! threads each write one word and read the other's, a reading that fences after the write hides
 //! that the read's own ordering is missing, and the other way round.
 //!
 //! Such fences order more than the accesses that they stand for: they can hide that an Acquire or a
@@ -31,6 +31,9 @@ pub(crate) use std::sync::atomic::Ordering;
 pub(crate) use loom::sync::{Mutex, MutexGuard};
 pub(crate) use std::sync::{Arc, Weak};
 
+/// Each slot is one more load for whoever looks at the announcements.
+pub(crate) const SLOTS: usize = 3;
+
 /// A waiting thread parks after one look: spinning would only lengthen the executions.
 pub(crate) const SPINS: u32 = 1;
 
@@ -45,6 +48,9 @@ pub(crate) const TASK_TURN: usize = usize::MAX;
 
 /// As above.
 pub(crate) const THREAD_TURN: usize = usize::MAX;
+
+/// As many as a notifier wakes at least: the next one is the rescuer's affair, or the others'.
+pub(crate) const WOKEN_WHOLE: usize = 2;
 
 /// On which side of a SeqCst access its fence stands.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -76,8 +82,6 @@ thread_local! {
 loom::lazy_static! {
     /// A word of each thread, for its light barriers.
     static ref BARRIERS: [model::AtomicUsize; THREADS] = [const { 0 }; THREADS].map(model::AtomicUsize::new);
-    /// A word of each thread, for the guards that it ended.
-    static ref ENDED: [model::AtomicUsize; THREADS] = [const { 0 }; THREADS].map(model::AtomicUsize::new);
 }
 
 loom::thread_local! {
@@ -98,8 +102,10 @@ pub(crate) fn choose(reading: Reading, barrier: Barrier) {
 /// Begins an execution, in its main thread.
 pub(crate) fn begin() {
     NUMBERED.set(0);
+    crate::fixed::begin();
     // Initialised by all threads' common ancestor: looking at them orders nothing between others.
-    let _ = (BARRIERS.len(), ENDED.len());
+    let _ = BARRIERS.len();
+    rescuer::reset();
 }
 
 fn number() -> usize {
@@ -141,6 +147,7 @@ pub(crate) mod thread {
     }
 
     /// A thread's token. (Loom's own `unpark` would also end a `join`.)
+    #[derive(Clone)]
     pub(crate) struct Thread(Arc<Notify>);
 
     impl Thread {
@@ -165,6 +172,56 @@ pub(crate) mod thread {
 
 #[path = "../../models/clock.rs"]
 pub(crate) mod time;
+
+#[expect(dead_code, reason = "a model takes a part of it")]
+#[path = "../../../src/sync/rescue.rs"]
+pub(crate) mod rescue;
+
+/// There is somebody who could rescue, and does so where a model says it: [`round`](rescuer::round). Models that
+/// do not need it are spared the steps of arming.
+pub(crate) mod rescuer {
+    use std::cell::Cell;
+
+    use super::rescue::{Found, Rescue};
+
+    // As above.
+    thread_local! {
+        static TAKES_PART: Cell<bool> = const { Cell::new(false) };
+    }
+
+    loom::lazy_static! {
+        static ref RESCUE: Rescue = Rescue::new();
+    }
+
+    /// Begins an execution.
+    pub(crate) fn reset() {
+        TAKES_PART.set(false);
+        // As the barriers' words.
+        let _ = &*RESCUE;
+    }
+
+    /// This model has a rescuer.
+    pub(crate) fn takes_part() {
+        TAKES_PART.set(true);
+    }
+
+    pub(crate) fn current() -> Option<&'static Rescue> {
+        TAKES_PART.get().then_some(&*RESCUE)
+    }
+
+    pub(crate) fn is_on_duty() -> bool {
+        true
+    }
+
+    /// Looks at what is armed, and wakes who is pending.
+    pub(crate) fn round() {
+        if RESCUE.look(0) != Found::Nothing {
+            while let Some(call) = RESCUE.next() {
+                call.wake();
+            }
+        }
+    }
+}
 
 /// See the module documentation.
 pub(crate) mod barrier {
@@ -191,7 +248,29 @@ pub(crate) mod barrier {
     }
 }
 
+macro_rules! global {
+    ($(#[$meta:meta])* static $name:ident: $type:ty = $init:expr;) => {
+        loom::lazy_static! { $(#[$meta])* static ref $name: $type = $init; }
+    };
+}
+pub(crate) use global;
+
+macro_rules! local {
+    ($(#[$meta:meta])* static $name:ident: $type:ty = $init:expr;) => {
+        loom::thread_local! { $(#[$meta])* static $name: $type = $init; }
+    };
+}
+pub(crate) use local;
+
 pub(crate) mod reclaim;
+
+/// What a model does depends on its schedule alone.
+pub(crate) mod random {
+    pub(crate) fn unique() -> u64 {
+        std::sync::atomic::AtomicU64::fetch_add(&NEXT, 1, std::sync::atomic::Ordering::Relaxed)
+    }
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+}
 
 /// A panic in a model's destructor is a finding, and has to come out.
 pub(crate) fn contain(destructors: impl FnOnce()) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Begin, Model, Place, Refusal};
+use super::{ALL, Begin, Model, Place, Refusal};
 
 /// A named place that outlives its holder for a time.
 #[derive(Debug)]
@@ -18,8 +18,8 @@ impl Model {
         self.leases.len()
     }
 
-    /// Ends the leases whose time is over. False if there are none.
-    pub(super) fn expire(&mut self) -> bool {
+    /// Ends the leases whose time is over, and collects so many segments for each.
+    pub(super) fn expire(&mut self, most: usize) {
         let now = self.now;
         let mut over = Vec::new();
         self.leases.retain(|_, lease| {
@@ -29,8 +29,8 @@ impl Model {
             }
             lives
         });
-        over.iter().for_each(|place| self.leave(place));
-        !over.is_empty()
+        self.has_backlog |= most != ALL && !over.is_empty();
+        over.iter().for_each(|place| self.leave_collecting(place, most));
     }
 
     /// Takes a lease: a new one begins where that says. Returns where its holder reads.
@@ -40,21 +40,19 @@ impl Model {
         begin: Begin,
         ttl: Duration,
     ) -> Result<Place, Refusal> {
-        self.expire();
-        self.guarded(|model| {
-            let committed = match model.leases.get(name) {
-                Some(lease) => lease.committed.clone(),
-                None => model.attach(begin)?,
-            };
-            model.leases.insert(name, Lease { committed: committed.clone(), ttl, until: None });
-            Ok(model.ahead(&committed, committed.offset))
-        })
+        self.expire(ALL);
+        let committed = match self.leases.get(name) {
+            Some(lease) => lease.committed.clone(),
+            None => self.attach(begin)?,
+        };
+        let reading = self.at_or_later(committed.offset);
+        self.leases.insert(name, Lease { committed, ttl, until: None });
+        Ok(reading)
     }
 
-    /// A place further on; a lost one if the offset was evicted.
-    fn ahead(&mut self, from: &Place, offset: u64) -> Place {
-        let lost = Place { offset, segment: from.segment };
-        self.attach(Begin::At(offset)).unwrap_or(lost)
+    /// A place at an offset; in the oldest segment, with something missed in front of it, if that was evicted.
+    fn at_or_later(&mut self, offset: u64) -> Place {
+        self.attach(Begin::At(offset)).unwrap_or_else(|_| self.at_head(offset))
     }
 
     fn lease(&mut self, name: &str) -> &mut Lease {
@@ -64,11 +62,9 @@ impl Model {
     pub(crate) fn commit(&mut self, name: &str, offset: u64) {
         let old = self.lease(name).committed.clone();
         if offset >= old.offset {
-            self.guarded(|model| {
-                let new = model.ahead(&old, offset + 1);
-                model.lease(name).committed = new;
-                model.leave(&old);
-            });
+            let new = self.at_or_later(offset + 1);
+            self.lease(name).committed = new;
+            self.leave(&old);
         }
     }
 
@@ -84,7 +80,7 @@ impl Model {
             let lease = self.lease(name);
             lease.until = Some(now + lease.ttl);
         }
-        self.expire();
+        self.expire(ALL);
         self.leave(reading);
     }
 

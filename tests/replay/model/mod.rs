@@ -12,6 +12,11 @@ use super::books::Books;
 use super::kind::Size;
 use super::log::{Overflow, Retention};
 
+/// As many segments as can go.
+const ALL: usize = usize::MAX;
+/// As many as a publisher collects at once, where others may have let go of any number.
+const STEP: usize = 2;
+
 /// A segment: its records, and who stands in it.
 #[derive(Debug)]
 struct Segment {
@@ -106,11 +111,9 @@ pub(crate) struct Model {
     overflow: Overflow,
     books: Books,
     chain: VecDeque<Segment>,
-    /// What is off the chain, and comes back when the outermost guard ends.
-    unlinked: Vec<Segment>,
-    /// Guards, each inside the one before.
-    guards: u32,
     leases: BTreeMap<&'static str, Lease>,
+    /// Whether leases that expired at the limit may have left more than a publisher collects at once.
+    has_backlog: bool,
     /// What has passed since the log was made.
     now: Duration,
     closed: bool,
@@ -135,9 +138,8 @@ impl Model {
             overflow: rules.overflow,
             books,
             chain: VecDeque::from([first]),
-            unlinked: Vec::new(),
-            guards: 0,
             leases: BTreeMap::new(),
+            has_backlog: false,
             now: Duration::ZERO,
             closed: false,
         }
@@ -174,8 +176,8 @@ impl Model {
 
     /// What only the passing of time makes necessary; how long until there is more of it.
     pub(crate) fn maintain(&mut self) -> Option<Duration> {
-        self.expire();
-        self.collect();
+        self.expire(ALL);
+        self.collect(ALL);
         let leases = self.leases.values().filter_map(|lease| lease.until);
         let by_age = match (self.retention, self.chain.get(1)) {
             (Retention::Age(keep), Some(second)) => Some(second.linked + keep),
@@ -208,36 +210,16 @@ impl Model {
         true
     }
 
-    /// A guard, under which what is unlinked stays. With a budget, what is pooled depends on what has come
-    /// back before.
-    fn guarded<T>(&mut self, call: impl FnOnce(&mut Self) -> T) -> T {
-        self.guards += 1;
-        let returned = call(self);
-        self.guards -= 1;
-        if self.guards == 0 {
-            self.reclaim();
-        }
-        returned
+    /// Whether a publisher collects a little at a time.
+    pub(crate) fn collects_little(&self) -> bool {
+        self.has_backlog || self.overflow == Overflow::Evict && self.books.has_limit()
     }
 
-    /// What was unlinked comes back, the last one first.
-    fn reclaim(&mut self) {
-        while let Some(gone) = self.unlinked.pop() {
-            self.books.take_back(gone.bytes, gone.room == self.sizes.room);
-        }
-    }
-
-    /// Whether those who read need guards.
-    fn evicts(&self) -> bool {
-        self.overflow == Overflow::Evict && self.books.has_limit()
-    }
-
-    /// A new segment behind the open one, if there is room for it.
+    /// A new segment after the open one, if there is room for it.
     fn roll(&mut self, size: Size) -> bool {
-        !self.closed && self.guarded(|model| model.roll_guarded(size))
-    }
-
-    fn roll_guarded(&mut self, size: Size) -> bool {
+        if self.closed {
+            return false;
+        }
         let standard = self.sizes.room;
         let fits = size.records <= standard.records && size.slots <= standard.slots;
         // What does not fit gets a segment to its measure.
@@ -249,10 +231,9 @@ impl Model {
         while !self.books.obtain(bytes, fits) {
             // What time alone lets go of goes first.
             let head = self.chain[0].number;
-            let expired = self.expire();
-            self.collect();
-            if expired || self.chain[0].number != head {
-                self.reclaim();
+            self.expire(STEP);
+            self.collect(STEP);
+            if self.chain[0].number != head {
                 continue;
             }
             let goes = match self.overflow {
@@ -264,8 +245,7 @@ impl Model {
                 return false;
             }
             self.unlink();
-            self.collect();
-            self.reclaim();
+            self.collect(if self.overflow == Overflow::Evict { 1 } else { STEP });
         }
         self.chain.push_back(Segment {
             number: self.open().number + 1,
@@ -277,24 +257,31 @@ impl Model {
             linked: self.now,
             appended: Vec::new(),
         });
-        self.collect();
+        if !self.collects_little() {
+            self.collect(ALL);
+            return true;
+        }
+        let head = self.chain[0].number;
+        self.collect(STEP);
+        if self.chain[0].number < head + STEP as u64 {
+            self.has_backlog = false;
+        }
         true
     }
 
     /// The oldest segment goes.
     fn unlink(&mut self) {
         let gone = self.chain.pop_front().expect("a chain is never empty");
-        self.unlinked.push(gone);
+        self.books.take_back(gone.bytes, gone.room == self.sizes.room);
     }
 
     /// Drops what nobody can ask for any more, from the oldest segment on. To be called exactly where
     /// the log collects: with retention by age, a call too many would let go of more.
-    fn collect(&mut self) {
-        self.guarded(Self::collect_guarded);
-    }
-
-    fn collect_guarded(&mut self) {
-        while self.chain.len() > 1 && self.chain[0].standing == 0 {
+    fn collect(&mut self, most: usize) {
+        for _ in 0..most {
+            if self.chain.len() == 1 || self.chain[0].standing > 0 {
+                break;
+            }
             let sealed_behind = self.open().base - self.chain[1].base;
             let slots_behind = || {
                 self.chain.range(1..self.chain.len() - 1).map(|segment| segment.slots).sum::<u64>()
@@ -320,7 +307,7 @@ impl Model {
         let segment = segment.expect("the offset is kept");
         segment.standing += 1;
         let place = Place { offset, segment: segment.number };
-        self.collect();
+        self.collect(ALL);
         place
     }
 
@@ -334,16 +321,15 @@ impl Model {
         found.standing += 1;
         let before = found.appended.iter().filter(|appended| **appended < time).count() as u64;
         let place = Place { offset: found.base + before, segment: found.number };
-        self.collect();
+        self.collect(ALL);
         place
     }
 
     pub(crate) fn attach(&mut self, begin: Begin) -> Result<Place, Refusal> {
         let offset = match begin {
             Begin::Earliest => {
-                let head = &mut self.chain[0];
-                head.standing += 1;
-                return Ok(Place { offset: head.base, segment: head.number });
+                let first = self.first();
+                return Ok(self.at_head(first));
             }
             Begin::Next => {
                 let offset = self.next();
@@ -360,32 +346,38 @@ impl Model {
             return Ok(self.stand(offset));
         }
         // It has stood at the head to look.
-        self.collect();
+        self.collect(ALL);
         Err(if offset < first { Refusal::Collected(first) } else { Refusal::Future(next) })
     }
 
-    pub(crate) fn leave(&mut self, place: &Place) {
-        if let Some(segment) = self.by_number(place.segment) {
-            segment.standing -= 1;
-            if segment.standing == 0 {
-                self.collect();
-            }
-        }
+    /// Comes to stand in the oldest segment, with this offset or what was missed since.
+    fn at_head(&mut self, offset: u64) -> Place {
+        let head = &mut self.chain[0];
+        head.standing += 1;
+        Place { offset, segment: head.number }
     }
 
-    /// Reads up to `records` records of one segment and moves behind them.
+    pub(crate) fn leave(&mut self, place: &Place) {
+        self.leave_collecting(place, ALL);
+    }
+
+    fn leave_collecting(&mut self, place: &Place, most: usize) {
+        if let Some(segment) = self.by_number(place.segment) {
+            segment.standing -= 1;
+            if segment.standing > 0 {
+                return;
+            }
+        }
+        // Also if it was evicted: what only it held back was left to others.
+        self.collect(most);
+    }
+
+    /// Reads up to `records` records of one segment and moves past them.
     pub(crate) fn read(&mut self, place: &mut Place, records: u64) -> Read {
-        let evicts = self.evicts();
-        let look = |model: &mut Self, place: &mut Place| model.look(place, records);
-        let read =
-            if evicts { self.guarded(|model| look(model, place)) } else { look(self, place) };
+        let read = self.look(place, records);
         if let Read::Records(read) = &read {
             place.offset = read.end;
-            if evicts {
-                self.guarded(|model| model.cross(place));
-            } else {
-                self.cross(place);
-            }
+            self.cross(place);
         }
         read
     }
@@ -393,15 +385,13 @@ impl Model {
     /// Looks, and moves where it stands if it has nothing to read there.
     fn look(&mut self, place: &mut Place, records: u64) -> Read {
         if self.by_number(place.segment).is_none() {
-            let first = self.first();
-            if place.offset < first {
-                let missed = place.offset..first;
-                let head = &mut self.chain[0];
-                head.standing += 1;
-                *place = Place { offset: first, segment: head.number };
-                return Read::Missed(missed);
-            }
-            *place = self.stand(place.offset);
+            *place = self.at_head(place.offset);
+        }
+        let base = self.by_number(place.segment).expect("it stands there").base;
+        if place.offset < base {
+            let missed = place.offset..base;
+            place.offset = base;
+            return Read::Missed(missed);
         }
         self.cross(place);
         let (closed, last) = (self.closed, self.open().number);

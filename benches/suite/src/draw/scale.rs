@@ -11,7 +11,7 @@ pub struct Log {
 
 impl Log {
     /// A scale on which all `values` have a place, from the power of ten below the least to the next
-    /// of 1, 2, 5 behind the most; `from` and `to` are the ends of the axis. Values that are not
+    /// of 1, 2, 5 after the most; `from` and `to` are the ends of the axis. Values that are not
     /// positive have no place and are ignored; without any the scale is that of 1.
     pub fn around(values: impl IntoIterator<Item = f64>, from: f64, to: f64) -> Self {
         let (mut least, mut most) = (f64::INFINITY, f64::NEG_INFINITY);
@@ -56,7 +56,7 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// A scale from zero to the next tick behind the greatest of the values, with about so many ticks;
+    /// A scale from zero to the next tick after the greatest of the values, with about so many ticks;
     /// `from` and `to` are the ends of the axis. Without a value above zero the scale is that of 1.
     pub fn around(values: impl IntoIterator<Item = f64>, ticks: usize, from: f64, to: f64) -> Self {
         let most = values.into_iter().filter(|value| value.is_finite()).fold(0.0, f64::max);

@@ -1,4 +1,4 @@
-//! The file that `psa bench compare --out` and `psa bench sse --out` write: what of it is drawn.
+//! The file that `psa-lab compare --out` and `psa-lab sse --out` write: what of it is drawn.
 
 use std::collections::BTreeMap;
 
@@ -86,7 +86,7 @@ impl Results {
     /// If the text is not what the commands write.
     pub fn read(text: &str) -> Result<Self, String> {
         serde_json::from_str(text).map_err(|error| {
-            format!("this is not what `psa bench compare` or `psa bench sse` writes: {error}")
+            format!("this is not what `psa-lab compare` or `psa-lab sse` writes: {error}")
         })
     }
 

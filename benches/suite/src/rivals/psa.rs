@@ -260,7 +260,7 @@ impl Publish<Bytes> for psa::Publisher<[u8]> {
     #[inline]
     fn publish(&mut self, payloads: impl Iterator<Item = Bytes>) {
         for payload in payloads {
-            self.append(&payload).expect("a log without a limit takes everything");
+            self.append(payload).expect("a log without a limit takes everything");
         }
     }
 }

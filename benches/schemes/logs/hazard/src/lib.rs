@@ -1,11 +1,18 @@
-//! The log over `haphazard`: hazard pointers.
+//! The log over hazard pointers.
 
-#[path = "../../../../../src/log/mod.rs"]
+#[path = "../../../log-with-guards/mod.rs"]
 mod log;
 mod reclaim;
-#[path = "../../../shared/stall.rs"]
-pub mod stall;
+#[path = "../../../shared/slots.rs"]
+mod slots;
 #[path = "../../../shared/sync.rs"]
 mod sync;
 
 pub use log::*;
+
+#[cfg(test)]
+#[path = "../../../shared/log_tests.rs"]
+mod log_tests;
+#[cfg(test)]
+#[path = "../../../shared/reclaim_tests.rs"]
+mod reclaim_tests;

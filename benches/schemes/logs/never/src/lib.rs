@@ -1,10 +1,8 @@
 //! The log over nothing: what is retired stays.
 
-#[path = "../../../../../src/log/mod.rs"]
+#[path = "../../../log-with-guards/mod.rs"]
 mod log;
 mod reclaim;
-#[path = "../../../shared/stall.rs"]
-pub mod stall;
 #[path = "../../../shared/sync.rs"]
 mod sync;
 

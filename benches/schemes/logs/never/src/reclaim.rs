@@ -3,6 +3,12 @@
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
+#[path = "../../../shared/everything.rs"]
+mod everything;
+
+pub(crate) use crate::sync::roles::Role;
+pub(crate) use everything::{Birth, IN_ORDER, announce, born};
+
 pub(crate) struct Collector;
 
 impl Collector {
@@ -31,19 +37,19 @@ pub(crate) fn collector() -> Collector {
 }
 
 #[inline]
-pub(crate) fn enter(collector: &Collector) -> ReadGuard<'_> {
-    crate::stall::note(collector);
+pub(crate) fn enter(_collector: &Collector) -> ReadGuard<'_> {
     ReadGuard(PhantomData)
 }
 
 #[inline]
-pub(crate) fn protect<T>(pointer: &AtomicPtr<T>, _guard: &ReadGuard<'_>) -> *mut T {
+pub(crate) fn protect<T>(pointer: &AtomicPtr<T>, _guard: &ReadGuard<'_>, _role: Role) -> *mut T {
     pointer.load(Ordering::SeqCst)
 }
 
 pub(crate) unsafe fn retire<T>(
     _guard: &ReadGuard<'_>,
     _object: *mut T,
+    _birth: Birth,
     _reclaim: unsafe fn(*mut T, &Collector),
 ) {
 }

@@ -1,10 +1,8 @@
-//! The log over `seize` as it ships: Hyaline-1, each batch of retirements padded to its full size.
+//! The log over `seize`: Hyaline-1, each batch of retirements padded to its full size.
 
-#[path = "../../../../../src/log/mod.rs"]
+#[path = "../../../log-with-guards/mod.rs"]
 mod log;
 mod reclaim;
-#[path = "../../../shared/stall.rs"]
-pub mod stall;
 #[path = "../../../shared/sync.rs"]
 mod sync;
 

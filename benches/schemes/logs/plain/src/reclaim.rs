@@ -4,6 +4,12 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 pub(crate) use seize::{Collector, Guard};
 
+#[path = "../../../shared/everything.rs"]
+mod everything;
+
+pub(crate) use crate::sync::roles::Role;
+pub(crate) use everything::{Birth, IN_ORDER, announce, born};
+
 pub(crate) type ReadGuard<'a> = seize::LocalGuard<'a>;
 
 pub(crate) fn collector() -> Collector {
@@ -12,18 +18,18 @@ pub(crate) fn collector() -> Collector {
 
 #[inline]
 pub(crate) fn enter(collector: &Collector) -> ReadGuard<'_> {
-    crate::stall::note(collector);
     collector.enter()
 }
 
 #[inline]
-pub(crate) fn protect<T>(pointer: &AtomicPtr<T>, _guard: &ReadGuard<'_>) -> *mut T {
+pub(crate) fn protect<T>(pointer: &AtomicPtr<T>, _guard: &ReadGuard<'_>, _role: Role) -> *mut T {
     pointer.load(Ordering::SeqCst)
 }
 
 pub(crate) unsafe fn retire<T>(
     guard: &ReadGuard<'_>,
     object: *mut T,
+    _birth: Birth,
     reclaim: unsafe fn(*mut T, &Collector),
 ) {
     // SAFETY: the caller's promise.

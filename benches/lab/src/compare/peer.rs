@@ -1,0 +1,283 @@
+//! A rival that runs, and the thinnest clients for it: a subscriber is a socket after its handshake and a
+//! [`Checker`]; a publisher writes one batch of ready-made messages over and over.
+//!
+//! Every server is started with nothing but what the comparison needs: a port of its own, nothing saved,
+//! and limits for slow consumers raised so that nothing is dropped. [`Limits::Usual`] leaves those limits
+//! as they are shipped, for the cell that asks what then becomes of a subscriber that stands still.
+
+use super::check::{Checker, Lines, Units};
+use super::plain::Plain;
+use super::process::Process;
+use super::rival::Rival;
+use super::streams::Entries;
+use psa_cli::bench::facts::Usage;
+use psa_cli::bench::readers::Subscriber;
+use psa_cli::bench::source::Batch;
+use psa_cli::bench::verify::{NUMBER, Sink, write_number};
+use psa_cli::error::{Error, Result};
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// What a server does with slow consumers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Limits {
+    /// It waits for them, and keeps what they have not read.
+    Raised,
+    /// As it is shipped.
+    Usual,
+}
+
+/// Entries of one answer to `XREAD`.
+const BLOCK: usize = 4096;
+
+/// How long JetStream may take to store what it was sent.
+const SETTLE: Duration = Duration::from_secs(60);
+
+/// A rival's server.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) rival: Rival,
+    process: Process,
+}
+
+impl Peer {
+    /// Starts it.
+    pub(crate) fn start(rival: Rival, limits: Limits) -> Result<Peer> {
+        let program = match rival.installed() {
+            Ok(Some(program)) => program,
+            Ok(None) => {
+                std::env::current_exe().map_err(|error| Error::failed("start a relay", error))?
+            }
+            Err(missing) => return Err(Error::failed("compare", missing)),
+        };
+        let process = Process::start(&program, |command, port, folder| match rival {
+            Rival::Nats | Rival::Jetstream => nats(command, port, folder, rival, limits),
+            Rival::Redis | Rival::Streams => redis(command, port, folder, limits),
+            Rival::Relay | Rival::Psa | Rival::Ceiling => {
+                command.args(["relay", "--port", &port.to_string()]);
+                Ok(())
+            }
+        })?;
+        Ok(Peer { rival, process })
+    }
+
+    /// What its server has used so far.
+    pub(crate) fn usage(&self) -> Option<Usage> {
+        self.process.usage()
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.process.address()
+    }
+
+    /// Makes what subscribers and publishers need.
+    pub(crate) fn open(&self, topic: &str) -> Result {
+        if self.rival != Rival::Jetstream {
+            return Ok(());
+        }
+        let config = format!(
+            r#"{{"name":"{topic}","subjects":["{topic}"],"storage":"memory","retention":"limits","discard":"old","num_replicas":1}}"#
+        );
+        self.ask(&format!("STREAM.CREATE.{topic}"), &config).map(drop)
+    }
+
+    /// Waits until so many records are stored: JetStream takes them before it stores them.
+    pub(crate) fn settle(&self, topic: &str, records: u64) -> Result {
+        if self.rival == Rival::Jetstream {
+            let (began, stored) = (Instant::now(), format!("\"messages\":{records},"));
+            while !self.ask(&format!("STREAM.INFO.{topic}"), "")?.contains(&stored) {
+                if began.elapsed() > SETTLE {
+                    return Err(Error::failed("JetStream", "it did not store what it was sent"));
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what is left of it.
+    pub(crate) fn close(&self, topic: &str) -> Result {
+        match self.rival {
+            Rival::Jetstream => self.ask(&format!("STREAM.DELETE.{topic}"), "").map(drop),
+            Rival::Streams => {
+                let mut plain = Plain::connect(self.address())?;
+                let delete = format!("*2\r\n$3\r\nDEL\r\n${}\r\n{topic}\r\n", topic.len());
+                plain.send(delete.as_bytes())?;
+                plain.expect(b":")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Subscribes one to everything from the first record on.
+    pub(crate) fn subscribe<S: Sink>(
+        &self,
+        topic: &str,
+        size: usize,
+        until: u64,
+        sink: S,
+    ) -> Result<Subscriber<S, Checker>> {
+        let mut plain = Plain::connect(self.address())?;
+        let verifier = match self.rival {
+            Rival::Nats | Rival::Jetstream => {
+                plain.expect(b"\r\n")?;
+                let subject = if self.rival == Rival::Nats { topic } else { "catch.up" };
+                plain.send(format!("{CONNECT}SUB {subject} 1\r\nPING\r\n").as_bytes())?;
+                plain.expect(b"PONG\r\n")?;
+                let prefix = format!("MSG {subject} 1 {size}\r\n").into_bytes();
+                Checker::Units(Units::new(prefix, size, b"\r\n", Lines::Nats, until))
+            }
+            Rival::Redis => {
+                let (length, name) = (topic.len(), topic);
+                let bulk = format!("${length}\r\n{name}\r\n");
+                plain.send(format!("*2\r\n$9\r\nSUBSCRIBE\r\n{bulk}").as_bytes())?;
+                plain.expect(format!("*3\r\n$9\r\nsubscribe\r\n{bulk}:1\r\n").as_bytes())?;
+                let prefix = format!("*3\r\n$7\r\nmessage\r\n{bulk}${size}\r\n").into_bytes();
+                Checker::Units(Units::new(prefix, size, b"\r\n", Lines::Redis, until))
+            }
+            Rival::Streams => {
+                let mut entries = Entries::new(topic, size, until, BLOCK);
+                let mut first = Vec::new();
+                entries.answer(&mut first);
+                plain.send(&first)?;
+                Checker::Entries(entries)
+            }
+            Rival::Relay | Rival::Psa | Rival::Ceiling => {
+                plain.send(b"s")?;
+                plain.expect(b"k")?;
+                Checker::Units(Units::new(Vec::new(), size, b"", Lines::None, until))
+            }
+        };
+        if self.rival == Rival::Jetstream {
+            // Whatever is stored is pushed from here on, without being acknowledged one by one.
+            let config = format!(
+                r#"{{"stream_name":"{topic}","config":{{"deliver_subject":"catch.up","deliver_policy":"all","ack_policy":"none","replay_policy":"instant"}}}}"#
+            );
+            self.ask(&format!("CONSUMER.CREATE.{topic}"), &config)?;
+        }
+        let (stream, input) = plain.into_parts()?;
+        Ok(Subscriber { stream, input, verifier, sink, hold: None, resume: None })
+    }
+
+    /// Asks JetStream for something.
+    fn ask(&self, what: &str, payload: &str) -> Result<String> {
+        let mut plain = Plain::connect(self.address())?;
+        plain.expect(b"\r\n")?;
+        let length = payload.len();
+        let request =
+            format!("{CONNECT}SUB answer 1\r\nPUB $JS.API.{what} answer {length}\r\n{payload}\r\n");
+        plain.send(request.as_bytes())?;
+        plain.expect(b"MSG answer 1 ")?;
+        plain.expect(b"\r\n")?;
+        let answer = plain.line()?;
+        if answer.contains("\"error\"") {
+            return Err(Error::failed(format!("JetStream's {what}"), answer));
+        }
+        Ok(answer)
+    }
+}
+
+/// A NATS client's first words.
+pub(crate) const CONNECT: &str = "CONNECT {\"verbose\":false,\"pedantic\":false,\"lang\":\"rust\",\"version\":\"0\",\"protocol\":1,\"headers\":false,\"echo\":true}\r\n";
+
+/// Nothing logged, nothing watched; limits that are never met.
+fn nats(
+    command: &mut Command,
+    port: u16,
+    folder: &Path,
+    rival: Rival,
+    limits: Limits,
+) -> io::Result<()> {
+    let mut config = format!("listen: \"127.0.0.1:{port}\"\nping_interval: \"1h\"\n");
+    if limits == Limits::Raised {
+        config.push_str("max_pending: 8589934592\nwrite_deadline: \"1h\"\n");
+    }
+    if rival == Rival::Jetstream {
+        config.push_str(
+            "jetstream: { max_mem: 4294967296, max_file: 0, store_dir: \"jetstream\" }\n",
+        );
+    }
+    std::fs::write(folder.join("nats.conf"), config)?;
+    command.args(["-c", "nats.conf"]);
+    Ok(())
+}
+
+/// Nothing saved; no limit on what a subscriber has not read yet.
+fn redis(command: &mut Command, port: u16, folder: &Path, limits: Limits) -> io::Result<()> {
+    let port = port.to_string();
+    command.args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+    command.args(["--maxclients", "15000", "--dir"]).arg(folder);
+    if limits == Limits::Raised {
+        command.args(["--client-output-buffer-limit", "pubsub 0 0 0"]);
+    }
+    Ok(())
+}
+
+/// Messages as they go over the wire, all of one length.
+#[derive(Debug)]
+pub(crate) struct Messages {
+    bytes: Vec<u8>,
+    /// In front of each record.
+    before: usize,
+    size: usize,
+    /// From one message to the next.
+    stride: usize,
+}
+
+impl Messages {
+    /// So many messages of records of so many bytes.
+    pub(crate) fn new(rival: Rival, topic: &str, count: usize, size: usize) -> Messages {
+        let length = topic.len();
+        let (prefix, suffix) = match rival {
+            Rival::Nats | Rival::Jetstream => (format!("PUB {topic} {size}\r\n"), "\r\n"),
+            Rival::Redis => {
+                (format!("*3\r\n$7\r\nPUBLISH\r\n${length}\r\n{topic}\r\n${size}\r\n"), "\r\n")
+            }
+            Rival::Streams => (
+                format!(
+                    "*5\r\n$4\r\nXADD\r\n${length}\r\n{topic}\r\n$1\r\n*\r\n$1\r\nd\r\n${size}\r\n"
+                ),
+                "\r\n",
+            ),
+            Rival::Relay | Rival::Psa | Rival::Ceiling => (String::new(), ""),
+        };
+        let (before, stride) = (prefix.len(), prefix.len() + size + suffix.len());
+        let mut bytes = Vec::with_capacity(stride * count);
+        for _ in 0..count {
+            bytes.extend_from_slice(prefix.as_bytes());
+            bytes.resize(bytes.len() + size, b'.');
+            bytes.extend_from_slice(suffix.as_bytes());
+        }
+        Messages { bytes, before, size, stride }
+    }
+
+    fn records(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        let (before, size) = (self.before, self.size);
+        self.bytes.chunks_exact_mut(self.stride).map(move |message| &mut message[before..][..size])
+    }
+}
+
+impl Batch for Messages {
+    /// These protocols have none.
+    fn set_request(&mut self, _: u32) {}
+
+    fn number(&mut self, first: u64) {
+        for (number, record) in (first..).zip(self.records()) {
+            write_number(record, number);
+        }
+    }
+
+    fn stamp(&mut self, stamp: u64) {
+        for record in self.records() {
+            record[NUMBER..2 * NUMBER].copy_from_slice(&stamp.to_le_bytes());
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}

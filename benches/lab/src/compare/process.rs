@@ -1,0 +1,113 @@
+//! A rival's server: a child process on a free loopback port, with a folder of its own that is removed
+//! with it.
+
+use psa_cli::bench::facts::{self, Usage};
+use psa_cli::error::{Error, Result, describe_io};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long a server may take until it listens.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A running server, killed when this is dropped: it keeps nothing that it could save.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    address: SocketAddr,
+    folder: PathBuf,
+}
+
+/// Numbers this process's folders.
+static FOLDERS: AtomicU32 = AtomicU32::new(0);
+
+/// Where a program is, in `PATH` or where Debian puts servers.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders =
+        std::env::split_paths(&path).chain(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from));
+    folders.map(|folder| folder.join(program)).find(|path| path.is_file())
+}
+
+/// The first line that a program prints of its version.
+pub(crate) fn version(program: &Path) -> Option<String> {
+    let output = Command::new(program).arg("--version").stdin(Stdio::null()).output().ok()?;
+    String::from_utf8_lossy(&output.stdout).lines().next().map(str::to_owned)
+}
+
+impl Process {
+    /// Starts `program` and waits until it listens. `configure` is told the port and the folder.
+    pub(crate) fn start(
+        program: &Path,
+        configure: impl Fn(&mut Command, u16, &Path) -> std::io::Result<()>,
+    ) -> Result<Process> {
+        // Somebody may have taken its port before it could.
+        Process::try_start(program, &configure).or_else(|_| Process::try_start(program, &configure))
+    }
+
+    fn try_start(
+        program: &Path,
+        configure: impl Fn(&mut Command, u16, &Path) -> std::io::Result<()>,
+    ) -> Result<Process> {
+        let what = format!("start {}", program.display());
+        let fail = |error: &std::io::Error| Error::failed(&what, describe_io(error));
+        let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
+        let name = format!("psa-bench-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&folder).map_err(|error| fail(&error))?;
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr());
+        let address = free.map_err(|error| fail(&error))?;
+        let mut command = Command::new(program);
+        configure(&mut command, address.port(), &folder).map_err(|error| fail(&error))?;
+        command
+            .current_dir(&folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let child = command.spawn().map_err(|error| fail(&error))?;
+        let mut process = Process { child, address, folder };
+        let began = Instant::now();
+        while !process.listens() {
+            if process.has_ended() {
+                return Err(Error::failed(&what, "it ended before it listened"));
+            }
+            if began.elapsed() > PATIENCE {
+                let why = format!("it does not listen after {} s", PATIENCE.as_secs());
+                return Err(Error::failed(&what, why));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(process)
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it has used so far.
+    pub(crate) fn usage(&self) -> Option<Usage> {
+        facts::exact_usage(self.child.id())
+    }
+
+    /// Whether somebody else is at the other end: a connection to a free port of the range from which
+    /// connections get theirs can meet itself.
+    fn listens(&self) -> bool {
+        TcpStream::connect(self.address)
+            .is_ok_and(|stream| stream.local_addr().ok() != stream.peer_addr().ok())
+    }
+
+    fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}

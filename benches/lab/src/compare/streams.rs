@@ -1,0 +1,197 @@
+//! Checking a Redis stream: `XREAD` answers with a block of entries, and is asked again after the last.
+//!
+//! An answer is a header (which stream, how many entries) and its entries, each of them its id, a name
+//! and a record. Ids are the server's own and grow a digit now and then, so an entry's length is looked
+//! at; nothing is copied but the last id, into the next request.
+
+use super::check::{Count, number, said};
+use psa_cli::bench::verify::{Bad, Sink};
+
+/// The stream of one subscriber.
+#[derive(Debug)]
+pub(crate) struct Entries {
+    /// In front of the number of entries.
+    header: Box<[u8]>,
+    /// Between an entry's id and its record.
+    middle: Box<[u8]>,
+    size: usize,
+    count: Count,
+    /// Entries of this answer that are still to come.
+    left: usize,
+    /// The last entry's id.
+    last: Vec<u8>,
+    /// What a request has in front of the id.
+    request: Box<[u8]>,
+    /// Whether the next request is due.
+    due: bool,
+}
+
+/// A line of digits after a mark, as `$64` or `*3`: its number and its length.
+fn counted(bytes: &[u8], mark: &[u8]) -> Result<Option<(usize, usize)>, Bad> {
+    let known = bytes.len().min(mark.len());
+    if bytes[..known] != mark[..known] {
+        return Err(said(bytes));
+    }
+    let Some(end) = memchr::memchr(b'\n', &bytes[known..]) else {
+        return if bytes.len() < mark.len() + 24 { Ok(None) } else { Err(said(bytes)) };
+    };
+    let digits = bytes[known..known + end].trim_ascii_end();
+    let value = number(digits).ok_or_else(|| said(bytes))?;
+    Ok(Some((value, known + end + 1)))
+}
+
+impl Entries {
+    /// Entries of stream `key` with records of `size` bytes, until so many have come, `block` a time.
+    pub(crate) fn new(key: &str, size: usize, until: u64, block: usize) -> Entries {
+        let header = format!("*1\r\n*2\r\n${}\r\n{key}\r\n*", key.len());
+        let middle = format!("\r\n*2\r\n$1\r\nd\r\n${size}\r\n");
+        let block = block.to_string();
+        let request = format!(
+            "*8\r\n$5\r\nXREAD\r\n$5\r\nCOUNT\r\n${}\r\n{block}\r\n$5\r\nBLOCK\r\n$1\r\n0\r\n$7\r\nSTREAMS\r\n${}\r\n{key}\r\n",
+            block.len(),
+            key.len()
+        );
+        Entries {
+            header: header.into_bytes().into(),
+            middle: middle.into_bytes().into(),
+            size,
+            count: Count::until(until),
+            left: 0,
+            last: b"0-0".to_vec(),
+            request: request.into_bytes().into(),
+            due: true,
+        }
+    }
+
+    pub(crate) fn count(&self) -> &Count {
+        &self.count
+    }
+
+    pub(crate) fn longest_unit(&self) -> usize {
+        self.size + 2048
+    }
+
+    /// The next request, if it is due.
+    pub(crate) fn answer(&mut self, out: &mut Vec<u8>) {
+        if std::mem::take(&mut self.due) && !self.count.is_full() {
+            out.extend_from_slice(&self.request);
+            out.extend_from_slice(format!("${}\r\n", self.last.len()).as_bytes());
+            out.extend_from_slice(&self.last);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+
+    pub(crate) fn feed(&mut self, bytes: &[u8], sink: &mut impl Sink) -> Result<usize, Bad> {
+        let mut at = 0;
+        // Records that lie in equal distances are told together.
+        let (mut first, mut behind, mut stride) = (0, 0, 0);
+        loop {
+            let rest = &bytes[at..];
+            if self.left == 0 {
+                if rest.is_empty() {
+                    break;
+                }
+                let Some((entries, length)) = counted(rest, &self.header)? else { break };
+                self.left = entries;
+                self.count.tally.chunks += 1;
+                at += length;
+                continue;
+            }
+            let Some((record, length)) = self.entry(rest)? else { break };
+            let (record, length) = (at + record, length);
+            if stride != length || behind != at {
+                if stride > 0 {
+                    sink.records(&bytes[first..behind], stride);
+                }
+                (first, stride) = (record, length);
+            }
+            self.count.record(&bytes[record..record + self.size]);
+            at += length;
+            behind = at;
+            self.left -= 1;
+            self.due |= self.left == 0;
+        }
+        if stride > 0 {
+            sink.records(&bytes[first..behind], stride);
+        }
+        Ok(at)
+    }
+
+    /// Where the record of the entry in front lies, and the entry's length.
+    fn entry(&mut self, bytes: &[u8]) -> Result<Option<(usize, usize)>, Bad> {
+        let Some((id, begin)) = counted(bytes, b"*2\r\n$")? else { return Ok(None) };
+        let record = begin + id + self.middle.len();
+        let length = record + self.size + 2;
+        if id > 64 {
+            return Err(said(bytes));
+        }
+        let Some(entry) = bytes.get(..length) else { return Ok(None) };
+        if entry[begin + id..record] != *self.middle || entry[length - 2..] != *b"\r\n" {
+            return Err(said(entry));
+        }
+        self.last.clear();
+        self.last.extend_from_slice(&entry[begin..begin + id]);
+        Ok(Some((record, length)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use psa_cli::bench::verify::write_number;
+
+    struct Numbers(Vec<u64>);
+
+    impl Sink for Numbers {
+        fn records(&mut self, bytes: &[u8], stride: usize) {
+            for record in bytes.chunks(stride) {
+                self.0.extend(record.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)));
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_cut_of_a_good_stream_is_good(
+            blocks in prop::collection::vec(1_usize..30, 1..6), piece in 1_usize..300
+        ) {
+            let (mut bytes, mut next) = (Vec::new(), 0_u64);
+            let mut ids = Vec::new();
+            for block in &blocks {
+                bytes.extend_from_slice(format!("*1\r\n*2\r\n$2\r\nk7\r\n*{block}\r\n").as_bytes());
+                for _ in 0..*block {
+                    let id = format!("1763894622000-{next}");
+                    let mut record = [b'.'; 20];
+                    write_number(&mut record, next);
+                    let length = id.len();
+                    bytes.extend_from_slice(format!("*2\r\n${length}\r\n{id}\r\n*2\r\n$1\r\nd\r\n$20\r\n").as_bytes());
+                    bytes.extend_from_slice(&record);
+                    bytes.extend_from_slice(b"\r\n");
+                    next += 1;
+                    ids.push(id);
+                }
+            }
+            let mut entries = Entries::new("k7", 20, next + 1, 100);
+            let (mut kept, mut numbers, mut asked) = (Vec::new(), Numbers(Vec::new()), Vec::new());
+            for piece in bytes.chunks(piece) {
+                kept.extend_from_slice(piece);
+                let done = entries.feed(&kept, &mut numbers).unwrap();
+                kept.drain(..done);
+                prop_assert!(kept.len() < entries.longest_unit());
+                entries.answer(&mut asked);
+            }
+            prop_assert!(kept.is_empty());
+            prop_assert_eq!(numbers.0, (0..next).collect::<Vec<_>>());
+            prop_assert_eq!(entries.count().tally.records, next);
+            let last = format!("\r\n{}\r\n", ids[ids.len() - 1]);
+            prop_assert!(asked.ends_with(last.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn an_error_ends_the_stream() {
+        let mut entries = Entries::new("k", 8, 1, 1);
+        assert!(entries.feed(b"-ERR unknown\r\n", &mut ()).is_err());
+    }
+}

@@ -1,0 +1,47 @@
+//! The grammar of `psa-lab soak`.
+
+use clap::Args;
+use psa_cli::bench::args::{Common, parse_count, parse_rate};
+use serde_json::{Value, json};
+
+fn parse_minutes(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(minutes) if (0.01..=100_000.0).contains(&minutes) => Ok(minutes),
+        _ => Err("give minutes, from 0.01 to 100000".into()),
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SoakArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// How long
+    #[arg(long, value_name = "M", default_value = "60", value_parser = parse_minutes)]
+    pub(crate) minutes: f64,
+    /// Topics at a time
+    #[arg(long, value_name = "N", default_value = "4", value_parser = parse_count)]
+    pub(crate) topics: usize,
+    /// Subscribers of each topic at a time
+    #[arg(long, value_name = "N", default_value = "6", value_parser = parse_count)]
+    pub(crate) subs: usize,
+    /// Records published a second, to all topics together
+    #[arg(long, value_name = "N", default_value = "2000", value_parser = parse_rate)]
+    pub(crate) rate: f64,
+    /// What the choices are drawn from [default: another one each time; it is printed]
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+}
+
+impl SoakArgs {
+    pub(crate) fn describe(&self, seed: u64) -> Value {
+        json!({
+            "minutes": self.minutes,
+            "topics": self.topics,
+            "subscribers_each": self.subs,
+            "rate": self.rate,
+            "seed": seed,
+            "serve": self.common.serve,
+            "named": self.common.named,
+        })
+    }
+}

@@ -1,0 +1,140 @@
+//! `psa-lab`, each measurement at a tiny size, through the real binary: what it says is complete, and nothing
+//! was lost or came twice. No figure of speed is looked at here.
+
+#[path = "../../../cli/tests/bench_command/report.rs"]
+mod report;
+
+use report::{number, read, run};
+use serde_json::Value;
+use std::process::{Command, Output};
+
+fn lab(arguments: &[&str]) -> Output {
+    run(Command::new(env!("CARGO_BIN_EXE_psa-lab")), arguments)
+}
+
+/// Runs a measurement with `--json` and returns its one object, after the checks that hold for all.
+fn measure(arguments: &[&str]) -> Value {
+    read(lab(&[arguments, &["--json"]].concat()), arguments)
+}
+
+#[test]
+fn bad_clients_of_one_listener_take_nothing_from_the_other() {
+    let flags = ["--subs", "3", "--records", "20000", "--runs", "2", "--each", "2"];
+    let report = measure(&[&["hostile"], &flags[..]].concat());
+    // Two runs beside bad clients, and three alone around them: every record came.
+    assert_eq!(number(&report, "records"), 40_000.0);
+    assert_eq!(number(&report, "deliveries"), 5.0 * 3.0 * 20_000.0);
+    for key in ["deliveries_per_s", "alone_per_s", "ratio"] {
+        assert!(number(&report, key) > 0.0, "{key} in {report}");
+    }
+    for run in report["runs"].as_array().unwrap() {
+        let done = run["done"].as_object().unwrap();
+        assert_eq!(done.len(), 13, "{report}");
+        for (kind, done) in done {
+            assert!(done["deeds"].as_u64() > Some(0), "no {kind} in {report}");
+        }
+    }
+    if cfg!(target_os = "linux") {
+        let [before, beside, after] = ["before", "beside", "after"]
+            .map(|when| number(&report, &format!("server_descriptors_{when}")));
+        assert!(beside > before && after <= before, "{report}");
+    }
+}
+
+/// Every cell of the comparison, tiny: whoever is installed takes part, and all that was published came.
+#[test]
+fn rivals_are_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("figures.json");
+    let path = file.to_str().unwrap();
+    let output = lab(&["compare", "--quick", "--seconds", "0.05", "--out", path]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && output.stdout.is_empty(), "{said}");
+    // Which rivals are missing is no fault of ours, but nobody shall think that they were measured.
+    said.lines()
+        .filter(|line| line.contains("is not installed"))
+        .for_each(|line| println!("{line}"));
+    let figures: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    assert_eq!(figures["errors"].as_array().unwrap().len(), 0, "{figures}");
+    let missing = figures["missing"].to_string();
+    let cells = figures["cells"].as_array().unwrap();
+    let mut kinds = Vec::new();
+    for cell in cells {
+        let kind = cell["kind"].as_str().unwrap();
+        kinds.push(kind);
+        let rivals: &[&str] = match kind {
+            "fanout" | "burst" => &["psa", "ceiling", "nats", "redis", "streams"],
+            "latency" => &["psa", "relay", "nats", "redis", "streams"],
+            "stalled" => &["psa", "nats", "redis", "streams", "nats-default", "redis-default"],
+            "replay" => &["psa", "streams", "jetstream"],
+            _ => &["psa", "nats", "redis", "streams"],
+        };
+        for rival in rivals {
+            let program = match *rival {
+                "psa" | "ceiling" | "relay" => "",
+                "nats" | "nats-default" | "jetstream" => "nats-server",
+                _ => "redis-server",
+            };
+            if !program.is_empty() && missing.contains(program) {
+                continue;
+            }
+            let all = &cell["contenders"][rival]["figures"];
+            let median = |key: &str| number(&all[key], "median");
+            assert_eq!(median("faults"), 0.0, "{kind}, {rival}: {cell}");
+            assert_eq!(median("missed"), 0.0, "{kind}, {rival}: {cell}");
+            let readers = number(cell, "subscribers") - f64::from(u8::from(kind == "stalled"));
+            assert_eq!(median("deliveries"), readers * median("records"), "{kind}, {rival}");
+            assert!(median(cell["primary"].as_str().unwrap()) >= 0.0);
+            if *rival != "psa" {
+                assert!(cell["psa_to_others"][rival].is_object(), "{kind}, {rival}: {cell}");
+            }
+        }
+        for run in cell["runs"].as_array().unwrap() {
+            assert!(run["drifted"].is_boolean() && number(&run["probe_before"], "line_ns") > 0.0);
+        }
+    }
+    kinds.dedup();
+    assert_eq!(kinds, ["fanout", "burst", "latency", "stalled", "replay", "idle"]);
+    let report = lab(&["compare", "--report", path]);
+    let tables = String::from_utf8(report.stdout).unwrap();
+    for cell in cells {
+        let row = format!("| {} | psa | ", cell["name"].as_str().unwrap());
+        assert!(tables.contains(&row), "{row} in {tables}");
+    }
+}
+
+/// The soak in short: everything comes and goes, each record is checked, and in the end nothing is left.
+/// `PSA_TEST_SOAK_MINUTES=60` makes it a long one, which also judges whether memory grows.
+#[test]
+fn soak_checks_everything_and_leaves_nothing_behind() {
+    let minutes = std::env::var("PSA_TEST_SOAK_MINUTES").unwrap_or_else(|_| "0.15".to_owned());
+    let report = measure(&["soak", "--minutes", &minutes]);
+    for key in ["deliveries", "topics", "lives", "cut", "resumed", "passers"] {
+        assert!(number(&report, key) > 0.0, "{key} in {report}");
+    }
+    assert_eq!((number(&report, "wrong"), number(&report, "over_limit")), (0.0, 0.0), "{report}");
+    let samples = &report["samples"];
+    let last = |key: &str| samples[key].as_array().and_then(|all| all.last()?.as_u64());
+    let first = |key: &str| samples[key].as_array().and_then(|all| all.first()?.as_u64());
+    let taken = samples["seconds"].as_array().map_or(0, Vec::len);
+    assert!(taken > 10, "{report}");
+    for key in ["topics", "live_segments", "pooled_segments", "unlinked_segments", "leases"] {
+        assert_eq!((first(key), last(key)), (Some(0), Some(0)), "{key} in {report}");
+        assert_eq!(samples[key].as_array().map_or(0, Vec::len), taken);
+    }
+    assert!(last("descriptors") <= first("descriptors"), "{report}");
+    assert_eq!(last("delivered"), report["deliveries"].as_u64());
+}
+
+#[test]
+fn wrong_use_is_said_in_one_line() {
+    for (arguments, part) in [
+        (&["compare", "--cells", "fan"][..], "no cell `fan`"),
+        (&["compare", "--report", "no.json"], "no.json"),
+    ] {
+        let output = lab(arguments);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && output.stdout.is_empty(), "{arguments:?}");
+        assert!(error.contains(part) && error.lines().count() == 1, "{arguments:?}: {error}");
+    }
+}

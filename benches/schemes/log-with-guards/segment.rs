@@ -1,0 +1,399 @@
+//! One segment: an arena of consecutive records, and the two words that make it lock-free.
+//!
+//! # Reserve, write, commit
+//!
+//! A segment has a *reservation word*: a sealed bit, the number of records and the number of slots
+//! that are taken. An appender takes the next record numbers and the next slots together by one
+//! compare-and-swap, copies its payload into slots that nobody else will ever write, and then
+//! *commits* each record by storing its end position in the *commit index*, with Release. The index
+//! is zero where nothing is committed yet, so positions are stored plus one.
+//!
+//! A reader that stands at record `i` scans the index from `i` until the first zero. What it finds
+//! is a run of records whose payloads lie one after another in the arena: it is handed out as it
+//! lies there.
+//!
+//! Why compare-and-swap and not `fetch_add`: once the sealed bit is set, the count can never move
+//! again. Any thread can then compute the next segment's base offset and link it; nobody has to
+//! wait for the one who filled this segment up.
+//!
+//! # Who may touch what
+//!
+//! A segment is owned by one thread while it is fresh (before it is linked into a chain) and after
+//! it was reclaimed. In between it is shared, and everything in it is atomic but the arena, where
+//! the protocol above gives each slot one writer first and then only readers.
+
+use std::ops::Range;
+
+use super::arena::{Arena, Pages};
+use super::chain::Chain;
+use super::layout::{Layout, Word};
+use super::observer::Event;
+use super::record::{Record, Source};
+use crate::sync::reclaim::Birth;
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, contain, zeroed_u32s, zeroed_u64s};
+
+/// A cache line of its own, and the one that the prefetcher brings along.
+#[repr(align(128))]
+pub(super) struct Padded<T>(pub(super) T);
+
+impl<T> std::ops::Deref for Padded<T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// Why a segment gave no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoRoom {
+    /// It is sealed: the next record goes to the next segment.
+    Sealed,
+    /// It is open, but the records do not fit into what is left.
+    Full,
+}
+
+/// Where reserved records go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reserved {
+    /// Number of the first record within the segment.
+    pub(super) record: u32,
+    /// First slot of its payload.
+    pub(super) slot: u32,
+}
+
+/// A run of consecutive committed records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    /// How many records.
+    pub(super) records: u32,
+    /// The slots that they fill: `start..end`.
+    pub(super) start: u32,
+    pub(super) end: u32,
+}
+
+/// See the module documentation.
+pub(super) struct Segment<R: Record + ?Sized> {
+    /// The reservation word.
+    word: Padded<AtomicU64>,
+    /// How many cursors stand here, or [`CLOSED`](Self::CLOSED). Own line: crossing cursors write
+    /// it while readers of the fields below go on.
+    pins: Padded<AtomicU32>,
+
+    /// The following segment; null while there is none, [`terminal`](Self::terminal) when there
+    /// never will be.
+    pub(super) next: AtomicPtr<Segment<R>>,
+    /// How many segments came before this one. Unlike the base offset, no two segments share it.
+    pub(super) number: u64,
+    /// Offset of the first record.
+    pub(super) base: u64,
+    /// When the segment was linked, in nanoseconds since the Unix epoch: every record of the
+    /// segment before was appended earlier.
+    pub(super) linked_at: u64,
+    /// Bytes of memory of all segments before this one.
+    pub(super) memory_before: u64,
+    /// Bytes of memory of this one.
+    pub(super) memory: u64,
+    /// What the scheme of reclamation wants to know of its linking.
+    pub(super) birth: Birth,
+    /// Whether it has been in the pool.
+    pub(super) reused: bool,
+    pub(super) layout: Layout,
+    /// The chain that this segment belongs to, for the reclaimer. The chain outlives its segments.
+    pub(super) chain: *const Chain<R>,
+
+    index: Box<[AtomicU32]>,
+    stamps: Box<[AtomicU64]>,
+    arena: Arena<R::Slot>,
+}
+
+impl<R: Record + ?Sized> Segment<R> {
+    /// The pin count of a segment that was collected or evicted: it accepts no pins any more.
+    pub(super) const CLOSED: u32 = 1 << 31;
+
+    /// Half of what the count can hold: the other half is for those that come at once.
+    const MOST_PINS: u32 = Self::CLOSED / 2;
+
+    /// What `next` holds when the log ends here. Never dereferenced.
+    pub(super) fn terminal() -> *mut Self {
+        std::ptr::without_provenance_mut(1)
+    }
+
+    /// A fresh, empty segment, owned by the caller.
+    pub(super) fn allocate(layout: Layout, pages: Pages, chain: *const Chain<R>) -> Box<Self> {
+        Box::new(Segment {
+            word: Padded(AtomicU64::new(0)),
+            pins: Padded(AtomicU32::new(0)),
+            next: AtomicPtr::new(std::ptr::null_mut()),
+            number: 0,
+            base: 0,
+            linked_at: 0,
+            memory_before: 0,
+            memory: layout.bytes::<R>(),
+            birth: Birth::default(),
+            reused: false,
+            layout,
+            chain,
+            index: zeroed_u32s(layout.index_len()),
+            stamps: zeroed_u64s(layout.stamps_len()),
+            arena: Arena::new(layout.slots as usize, pages),
+        })
+    }
+
+    /// Takes room for `records` records of `slots` slots in all, or says why there is none.
+    #[inline]
+    pub(super) fn reserve(&self, records: usize, slots: usize) -> Result<Reserved, NoRoom> {
+        // Relaxed throughout: the word only deals out numbers. What is written into the slots is
+        // published by the commit index, and a reused segment's cleared state by the link that made
+        // this segment reachable.
+        let mut seen = self.word.load(Ordering::Relaxed);
+        loop {
+            let word = Word(seen);
+            if word.sealed() {
+                return Err(NoRoom::Sealed);
+            }
+            if !self.layout.fits(word, records, slots) {
+                return Err(NoRoom::Full);
+            }
+            let taken = word.after(records, slots);
+            match self.word.compare_exchange_weak(
+                seen,
+                taken.0,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return Ok(Reserved { record: word.records(), slot: word.slots() }),
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// Whether an append of this size would find room at this moment.
+    pub(super) fn has_room(&self, records: usize, slots: usize) -> bool {
+        let word = self.word();
+        !word.sealed() && self.layout.fits(word, records, slots)
+    }
+
+    /// Writes and commits what was reserved. `now` is asked for the time of records that keep one.
+    #[inline]
+    pub(super) fn fill(
+        &self,
+        at: Reserved,
+        source: &mut impl Source<R>,
+        now: impl FnOnce() -> u64,
+    ) {
+        self.stamp(at.record, source.records(), now);
+        // SAFETY: the reservation gave these slots to this call alone, and no reader touches them
+        // before the commit below.
+        unsafe { source.write(self.slot(at.slot)) };
+        let mut record = at.record as usize;
+        // Release: pairs with the Acquire loads of `run`. A reader that sees the position sees the
+        // payload and the time; one that does not stops in front of this record.
+        source.for_each_end(|end| {
+            self.index[record].store(at.slot + end + 1, Ordering::Release);
+            record += 1;
+        });
+    }
+
+    /// Keeps the time of those records that keep one.
+    #[inline]
+    fn stamp(&self, first: u32, records: usize, now: impl FnOnce() -> u64) {
+        // Two numbers differ above a power of two if a multiple of it lies behind the one and not
+        // behind the other. (What comes before record 0 differs from every record.)
+        let before = first.wrapping_sub(1);
+        let last = before.wrapping_add(records as u32);
+        if (before ^ last) & self.layout.stamp_every.wrapping_neg() != 0 {
+            let every = self.layout.stamp_every as usize;
+            let (from, to) = (first as usize, first as usize + records);
+            self.stamp_all(from.div_ceil(every)..to.div_ceil(every), now);
+        }
+    }
+
+    /// Out of the way of the appends that keep no time.
+    #[cold]
+    #[inline(never)]
+    fn stamp_all(&self, stamps: Range<usize>, now: impl FnOnce() -> u64) {
+        let now = now();
+        for stamp in &self.stamps[stamps] {
+            // Relaxed: published with the record, by its commit.
+            stamp.store(now, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    fn slot(&self, slot: u32) -> *mut R::Slot {
+        debug_assert!(slot as usize <= self.arena.len());
+        // SAFETY: a position is at most the arena's length.
+        unsafe { self.arena.as_ptr().add(slot as usize) }
+    }
+
+    /// The arena's first slot, for reading committed records.
+    #[inline]
+    pub(super) fn arena(&self) -> *const R::Slot {
+        self.arena.as_ptr()
+    }
+
+    /// Where record `i` ends. Only for records that are committed.
+    #[inline]
+    pub(super) fn end_of(&self, i: u32) -> u32 {
+        if R::ONE_SLOT {
+            i + 1
+        } else {
+            // Relaxed: the caller learnt from `run` that the record is committed, with Acquire.
+            self.index[i as usize].load(Ordering::Relaxed) - 1
+        }
+    }
+
+    /// Where record `i` starts; the record before it has to be committed.
+    #[inline]
+    pub(super) fn start_of(&self, i: u32) -> u32 {
+        if i == 0 { 0 } else { self.end_of(i - 1) }
+    }
+
+    /// The consecutive committed records from number `i` on: at most `max_records`, and no more
+    /// slots than `max_slots` unless the first record alone is larger. `max_records` is not zero.
+    #[inline]
+    pub(super) fn run(&self, i: u32, max_records: u32, max_slots: u32) -> Run {
+        let stop = i.saturating_add(max_records).min(self.layout.records);
+        // Acquire, in every load: pairs with the Release store in `fill`.
+        let Some(first) = self.committed(i) else {
+            return Run { records: 0, start: 0, end: 0 };
+        };
+        // A cursor can be attached behind a record that is still under way. Where that one ends is
+        // not known before its commit; until then there is nothing to show.
+        if !R::ONE_SLOT && i > 0 && self.committed(i - 1).is_none() {
+            return Run { records: 0, start: 0, end: 0 };
+        }
+        let start = self.start_of(i);
+        let limit = start.saturating_add(max_slots);
+        let (mut end, mut next) = (first, i + 1);
+        while next < stop {
+            match self.committed(next) {
+                Some(e) if e <= limit => (end, next) = (e, next + 1),
+                _ => break,
+            }
+        }
+        Run { records: next - i, start, end }
+    }
+
+    /// Where record `i` ends, if it is committed.
+    #[inline]
+    fn committed(&self, i: u32) -> Option<u32> {
+        match self.index.get(i as usize)?.load(Ordering::Acquire) {
+            0 => None,
+            _ if R::ONE_SLOT => Some(i + 1),
+            end => Some(end - 1),
+        }
+    }
+
+    /// The reservation word.
+    #[inline]
+    pub(super) fn word(&self) -> Word {
+        // Acquire: it only counts.
+        Word(self.word.load(Ordering::Acquire))
+    }
+
+    /// The offset after the last reserved record.
+    #[inline]
+    pub(super) fn end_offset(&self) -> u64 {
+        self.base + u64::from(self.word().records())
+    }
+
+    /// Seals the segment: no record is reserved in it from now on. Returns how much was.
+    pub(super) fn seal(&self) -> Word {
+        // AcqRel: of two threads that seal, the later one continues with a count that the earlier
+        // one has frozen; reservations are ordered before the seal by the word itself.
+        Word(self.word.fetch_or(Word::SEALED, Ordering::AcqRel))
+    }
+
+    /// The event of this segment's linking.
+    pub(super) fn linked(&self) -> Event {
+        Event::Linked {
+            segment: self.number,
+            base: self.base,
+            bytes: self.memory,
+            reused: self.reused,
+        }
+    }
+
+    /// Counts one more cursor that stands here, and returns how many do. `None` if the segment was
+    /// closed: then the count means nothing any more, and the caller does not stand here.
+    pub(super) fn pin(&self) -> Option<u32> {
+        // SeqCst: see `Chain::collect` for the race between pins and the head.
+        let before = self.pins.fetch_add(1, Ordering::SeqCst);
+        if Self::is_too_many(before) {
+            // Cursors that were forgotten cost no memory, so this many are possible; a count that
+            // wrapped around would free what others read. `Arc` does the same.
+            std::process::abort();
+        }
+        (before & Self::CLOSED == 0).then_some(before + 1)
+    }
+
+    /// Whether the count is so high that one more could make it overflow, with others at once.
+    fn is_too_many(pins: u32) -> bool {
+        pins & !Self::CLOSED > Self::MOST_PINS
+    }
+
+    /// Counts one cursor less, and returns how many are left, with [`CLOSED`](Self::CLOSED). Zero:
+    /// it was the last one of an unclosed segment, and the caller has to collect.
+    ///
+    /// Takes a pointer: with the pin gone, another thread may free the segment before this returns,
+    /// which a reference in an argument forbids.
+    ///
+    /// # Safety
+    ///
+    /// The caller's pin or guard keeps the segment up to this very operation.
+    pub(super) unsafe fn unpin(this: *const Self) -> u32 {
+        // SAFETY: the caller's promise. An atomic in an argument may go meanwhile, as in `Arc`.
+        let pins = unsafe { &(*this).pins.0 };
+        // SeqCst: see `Chain::collect`.
+        pins.fetch_sub(1, Ordering::SeqCst) - 1
+    }
+
+    /// Closes the segment if nobody stands here. True for exactly one caller, who collects it.
+    pub(super) fn close_if_unpinned(&self) -> bool {
+        // SeqCst: see `Chain::collect`.
+        self.pins.compare_exchange(0, Self::CLOSED, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// Closes the segment whoever stands here. Returns how many did, to exactly one caller.
+    pub(super) fn close_by_force(&self) -> Option<u32> {
+        let before = self.pins.fetch_or(Self::CLOSED, Ordering::SeqCst);
+        (before & Self::CLOSED == 0).then_some(before)
+    }
+
+    /// Whether nothing of an earlier use is left. A pin, a seal or a record in a segment that nobody
+    /// could reach would mean that somebody touched it after it was reclaimed.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.word() == Word(0) && self.pins.load(Ordering::Relaxed) == 0
+    }
+
+    /// Drops the records and makes the segment as fresh as a new one. A panic in a record's `Drop`
+    /// goes no further: see [`contain`].
+    pub(super) fn clear(&mut self) {
+        let word = Word(*self.word.0.get_mut());
+        let records = word.records() as usize;
+        for entry in &mut self.index[..records.min(self.layout.index_len())] {
+            *entry.get_mut() = 0;
+        }
+        for stamp in &mut self.stamps[..records.div_ceil(self.layout.stamp_every as usize)] {
+            *stamp.get_mut() = 0;
+        }
+        *self.word.0.get_mut() = 0;
+        *self.pins.0.get_mut() = 0;
+        *self.next.get_mut() = std::ptr::null_mut();
+        if std::mem::needs_drop::<R::Slot>() {
+            let values = std::ptr::slice_from_raw_parts_mut(self.slot(0), word.slots() as usize);
+            // SAFETY: every reserved record was committed: reserving and committing happen within
+            // one call, and nothing is in a call any more that could reach a segment that we own.
+            // The word was cleared above, so nothing is dropped twice even if one of them panics.
+            contain(|| unsafe { std::ptr::drop_in_place(values) });
+        }
+    }
+}
+
+impl<R: Record + ?Sized> Drop for Segment<R> {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}

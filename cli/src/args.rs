@@ -1,0 +1,349 @@
+//! The command line's grammar. What each flag does is said here once, in the help text; the values
+//! that need more than `clap` can check are checked by their command.
+
+use crate::config::flags::SettingFlags;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use psa::{Overflow, Position, Retention, Start};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A log that many subscribers follow at once: server and tools.
+#[derive(Debug, Parser)]
+#[command(name = "psa", version, arg_required_else_help = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Connection and configuration")]
+pub struct Global {
+    /// The server to connect to [default: 127.0.0.1:9853] [env: PSA_SERVER]
+    #[arg(long, global = true, value_name = "HOST:PORT")]
+    pub server: Option<String>,
+    /// The token; visible to others in the process list, so prefer PSA_TOKEN or --token-file
+    #[arg(long, global = true, value_name = "TOKEN")]
+    pub(crate) token: Option<String>,
+    /// A file whose first line is the token [env: PSA_TOKEN_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) token_file: Option<String>,
+    /// Speak TLS [env: PSA_CONNECT_TLS]
+    #[arg(long, global = true)]
+    pub(crate) tls: bool,
+    /// Trust these authorities, PEM, and not the system's; turns TLS on [env: PSA_CONNECT_CA]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) ca: Option<String>,
+    /// Our own certificate, PEM; turns TLS on [env: PSA_CONNECT_CERT]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) cert: Option<String>,
+    /// The private key of our certificate, PEM [env: PSA_CONNECT_KEY]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) key: Option<String>,
+    /// The name that the server's certificate must have [env: PSA_CONNECT_SERVER_NAME]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) server_name: Option<String>,
+    /// The configuration file, TOML [env: PSA_CONFIG]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<String>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the server
+    Serve(ServeArgs),
+    /// Print the configuration in effect and where each value came from
+    Config(ConfigArgs),
+    /// Publish records from standard input or files
+    Pub(PubArgs),
+    /// Subscribe to a topic and write its records
+    Sub(SubArgs),
+    /// List, create, close, delete and describe topics
+    Topics(TopicsArgs),
+    /// Make tokens for a server's access file
+    Token(TokenArgs),
+    /// Show what topics hold, who holds it, and how fast it moves
+    Stats(StatsArgs),
+    /// Half a minute's tour in this terminal, on a server of its own
+    Demo(DemoArgs),
+    /// Measure a server, and the machine it runs on
+    Bench(crate::bench::args::BenchArgs),
+    /// Record how a log's segments live and die, and draw it as one picture
+    Trace(crate::trace::TraceArgs),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) settings: SettingFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    /// Print one JSON object: sizes in bytes, durations in nanoseconds
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) settings: SettingFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PubArgs {
+    /// The topic
+    pub(crate) topic: String,
+    /// Files to read, one after the other; `-` or none is standard input
+    pub(crate) files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) split: SplitArgs,
+    /// Wait for the server to acknowledge every record (the default)
+    #[arg(long, overrides_with = "no_ack")]
+    pub(crate) ack: bool,
+    /// Do not ask for acknowledgements: faster, and what was refused is not known
+    #[arg(long)]
+    pub(crate) no_ack: bool,
+    /// Say how many records went where, on standard error
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+}
+
+/// How input becomes records.
+#[derive(Clone, Debug, Default, Args)]
+#[group(multiple = false)]
+pub(crate) struct SplitArgs {
+    /// A record is a line without its end (the default); an empty line is an empty record
+    #[arg(long)]
+    pub(crate) lines: bool,
+    /// A record is a line with its end, so that what comes out is byte for byte what went in
+    #[arg(long)]
+    pub(crate) keep_ends: bool,
+    /// A record is a little-endian 32-bit length and that many bytes
+    #[arg(long)]
+    pub(crate) length_prefixed: bool,
+    /// A record ends with a NUL byte, as `find -print0` writes them
+    #[arg(short = '0', long)]
+    pub(crate) null: bool,
+    /// A record is a whole file
+    #[arg(long)]
+    pub(crate) whole: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SubArgs {
+    /// The topic
+    pub(crate) topic: String,
+    /// Where to begin: earliest, next (only what comes), last:N, an offset, EPOCH:OFFSET (with that
+    /// record), a time such as 2026-01-31T12:00:00Z, or a duration ago such as 10m
+    #[arg(long, value_name = "START", default_value = "earliest", group = "start")]
+    pub(crate) from: Start,
+    /// Begin after the record with this epoch and offset
+    #[arg(long, value_name = "EPOCH:OFFSET", group = "start")]
+    pub(crate) after: Option<Position>,
+    /// Begin with the last N records
+    #[arg(long, value_name = "N", group = "start")]
+    pub(crate) last: Option<u64>,
+    /// Hold a lease of this name: what is not yet committed stays on the server if we die
+    #[arg(long, value_name = "NAME")]
+    pub(crate) lease: Option<String>,
+    /// How long the lease outlives the connection
+    #[arg(long, value_name = "DURATION", requires = "lease", value_parser = crate::units::parse_duration, default_value = "1m")]
+    pub(crate) lease_ttl: Duration,
+    /// Take the lease from whoever holds it
+    #[arg(long, requires = "lease")]
+    pub(crate) take_over: bool,
+    /// How records are written
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+    /// Short for `--format null`
+    #[arg(short = '0', long, conflicts_with = "format")]
+    pub(crate) null: bool,
+    /// Stop after this many records
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+    /// Stop when everything that was there is written
+    #[arg(long)]
+    pub(crate) exit_at_end: bool,
+    /// What to do when records are gone before they were received
+    #[arg(long, value_enum, default_value_t = OnGap::Report)]
+    pub(crate) on_gap: OnGap,
+    /// Keep epoch and last offset in this file, and go on from there when run again
+    #[arg(long, value_name = "FILE")]
+    pub(crate) state: Option<PathBuf>,
+    /// Write to this file; with --state every record is in it exactly once, however we ended
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Force output and state to the disk after each chunk: exactly once even across a power cut
+    #[arg(long, requires = "state")]
+    pub(crate) sync: bool,
+    /// After a connection broke, how long to try to make a new one; 0s does not try. If it is given, it holds
+    /// for the first connection, too, which is otherwise tried once [default: 1m]
+    #[arg(long, value_name = "DURATION", value_parser = crate::units::parse_duration)]
+    pub(crate) reconnect: Option<Duration>,
+    /// Say how it begins and ends, on standard error
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+}
+
+/// How records are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// The record and a line end
+    Text,
+    /// The record's bytes and nothing else
+    Raw,
+    /// The record and a NUL byte, which `psa pub --null` reads
+    Null,
+    /// A little-endian 32-bit length and the record, which `psa pub --length-prefixed` reads
+    LengthPrefixed,
+    /// One JSON object per line: topic, epoch, offset, time, data (or data_base64)
+    Json,
+}
+
+/// What happens at a gap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnGap {
+    /// Say so on standard error and go on
+    Report,
+    /// Say so and end with exit code 5
+    Fail,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TopicsArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<TopicsCommand>,
+    /// Print JSON, one object per topic and line
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TopicsCommand {
+    /// List topics (what `psa topics` alone does)
+    List {
+        /// Only topics that begin with this
+        #[arg(default_value = "")]
+        prefix: String,
+    },
+    /// Create a topic
+    Create(CreateArgs),
+    /// Delete topics with all their records
+    Delete {
+        /// The topics
+        #[arg(required = true, value_name = "TOPIC")]
+        topics: Vec<String>,
+    },
+    /// Close topics: no more records; subscribers get the rest and then the end
+    Close {
+        /// The topics
+        #[arg(required = true, value_name = "TOPIC")]
+        topics: Vec<String>,
+    },
+    /// Show a topic's settings, statistics and leases
+    Describe {
+        /// The topic
+        topic: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateArgs {
+    /// The topic
+    pub(crate) topic: String,
+    /// The arena of one segment, for example 1MiB
+    #[arg(long, value_name = "SIZE", value_parser = crate::units::parse_size)]
+    pub(crate) segment: Option<u64>,
+    /// What is kept although everyone has passed it: nothing, everything, "1000 records", 64MiB, 1h
+    #[arg(long)]
+    pub(crate) retention: Option<Retention>,
+    /// What happens at the memory limit
+    #[arg(long, value_parser = overflow())]
+    pub(crate) overflow: Option<Overflow>,
+    /// The memory limit
+    #[arg(long, value_name = "SIZE", value_parser = crate::units::parse_size)]
+    pub(crate) memory: Option<u64>,
+    /// A topic that exists already is fine
+    #[arg(long)]
+    pub(crate) exists_ok: bool,
+}
+
+/// Reads what happens at a topic's memory limit, and says in the help text what each word means.
+pub(crate) fn overflow() -> impl TypedValueParser<Value = Overflow> {
+    let word = |word: &'static str, help: &'static str| PossibleValue::new(word).help(help);
+    PossibleValuesParser::new([
+        word("block", "Publishers wait"),
+        word("reject", "Records are refused"),
+        word("evict", "The slowest subscribers are evicted, and told what they missed"),
+    ])
+    .try_map(|text| text.parse::<Overflow>())
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenArgs {
+    #[command(subcommand)]
+    pub(crate) command: TokenCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token: its entry for the access file goes to standard output, the secret, this once, to
+    /// standard error
+    New(NewTokenArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NewTokenArgs {
+    /// Whose it is, for the file and the server's log
+    pub(crate) name: String,
+    /// Topics that it may publish to; `*` stands for any run of characters [may be repeated]
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) publish: Vec<psa::server::Pattern>,
+    /// Topics that it may subscribe to
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) subscribe: Vec<psa::server::Pattern>,
+    /// Topics that it may create, describe, close and delete
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) manage: Vec<psa::server::Pattern>,
+    /// It may read the server's metrics
+    #[arg(long)]
+    pub(crate) metrics: bool,
+    /// From when on it is worth nothing: 2027-01-31 (UTC) or 2027-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = crate::access::parse_expires)]
+    pub(crate) expires: Option<crate::access::Expires>,
+    /// Write the secret to this new file, which only its owner may read, rather than to standard error
+    #[arg(long, value_name = "FILE")]
+    pub(crate) secret_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatsArgs {
+    /// Only this topic
+    pub(crate) topic: Option<String>,
+    /// A live view; q ends it
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) watch: bool,
+    /// How often the live view asks
+    #[arg(long, value_name = "DURATION", value_parser = crate::units::parse_duration, default_value = "1s", requires = "watch")]
+    pub(crate) interval: Duration,
+    /// Print JSON, one object per topic and line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// The same in a few seconds
+    #[arg(long)]
+    pub(crate) fast: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}

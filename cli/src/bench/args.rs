@@ -1,0 +1,343 @@
+//! The grammar of `psa bench`.
+
+use super::ceiling::Ceiling;
+use super::run::Plan;
+use super::source::Amount;
+use crate::args::overflow;
+use crate::units::{parse_duration, parse_size};
+use clap::{Args, Subcommand};
+use psa::Overflow;
+use psa::words::{Period, Size};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    pub(crate) mode: Mode,
+}
+
+/// What is measured.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Mode {
+    /// Deliveries a second to many subscribers, beside the machine's limit in the same run
+    Fanout(FanoutArgs),
+    /// The machine's limit: the same bytes to as many sockets with nothing in between
+    Ceiling(CeilingArgs),
+    /// Many bytes through a small memory, with subscribers that may stand still
+    Publish(PublishArgs),
+    /// The time from a record's turn to each subscriber, at a fixed rate
+    Latency(LatencyArgs),
+    /// One subscriber catching up with stored records
+    Replay(ReplayArgs),
+    /// Subscribers that wait: what each costs, and how fast one record reaches all
+    Idle(IdleArgs),
+    /// The other half of `idle`
+    #[command(hide = true)]
+    IdleSubscribers(IdleSubscribersArgs),
+}
+
+/// What every mode takes.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Common {
+    /// Print one JSON object with every figure
+    #[arg(long)]
+    pub json: bool,
+    /// Threads that read [default: one for each processor]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Threads that write the ceiling's bytes [default: one for each processor]
+    #[arg(long, value_name = "N")]
+    pub writers: Option<usize>,
+    /// A flag for the server that is started, as `--serve=--workers=1`; may be repeated
+    #[arg(long, value_name = "FLAG", allow_hyphen_values = true)]
+    pub serve: Vec<String>,
+    /// Times to measure; the median counts [default: 5; publish 1, latency 3, idle 10]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub runs: Option<u32>,
+    /// Whether a server was named.
+    #[arg(skip)]
+    pub named: bool,
+}
+
+impl Common {
+    /// Times to measure, of a mode whose default is this.
+    pub fn runs(&self, default: u32) -> u32 {
+        self.runs.unwrap_or(default)
+    }
+
+    /// Threads that read.
+    pub fn threads(&self) -> usize {
+        self.threads.unwrap_or_else(cores).max(1)
+    }
+
+    /// Threads that write the ceiling's bytes.
+    pub fn writers(&self) -> usize {
+        self.writers.unwrap_or_else(cores).max(1)
+    }
+
+    fn describe(&self, runs: u32) -> Value {
+        json!({ "runs": self.runs(runs), "threads": self.threads(), "serve": self.serve, "named": self.named })
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// The largest record that is measured, which the server takes by default.
+const MAX_SIZE: u64 = 1 << 20;
+
+fn parse_record(text: &str) -> Result<usize, String> {
+    match parse_size(text)? {
+        size if size <= MAX_SIZE => Ok(size as usize),
+        _ => Err(format!("a record has at most {}", Size(MAX_SIZE))),
+    }
+}
+
+fn parse_segment(text: &str) -> Result<u32, String> {
+    u32::try_from(parse_size(text)?).map_err(|_| "a segment has less than 4GiB".into())
+}
+
+/// A number of something, from one to a million.
+pub fn parse_count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 1..=1_000_000) => Ok(count),
+        _ => Err("give a number from 1 to 1000000".into()),
+    }
+}
+
+fn parse_stamped(text: &str) -> Result<usize, String> {
+    match parse_record(text)? {
+        size @ 16.. => Ok(size),
+        _ => Err("a record needs 16 bytes for its number and its time".into()),
+    }
+}
+
+/// Records a second.
+pub fn parse_rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if (0.1..=10_000_000.0).contains(&rate) => Ok(rate),
+        _ => Err("give records a second, from 0.1 to 10000000".into()),
+    }
+}
+
+/// Seconds, up to a day.
+pub fn parse_seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
+        _ => Err("give seconds, at most a day".into()),
+    }
+}
+
+/// What is delivered, and to how many.
+#[derive(Debug, Args)]
+pub struct Fan {
+    /// Subscribers
+    #[arg(long, value_name = "N", default_value = "100", value_parser = parse_count)]
+    pub subs: usize,
+    /// Bytes of a record
+    #[arg(long, value_name = "SIZE", default_value = "64", value_parser = parse_record)]
+    pub size: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FanoutArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(flatten)]
+    pub(crate) fan: Fan,
+    /// Records of each run [default: as many as make 4GiB of deliveries]
+    #[arg(long, value_name = "M", conflicts_with = "seconds")]
+    pub(crate) records: Option<u64>,
+    /// How long each run publishes
+    #[arg(long, value_name = "S", value_parser = parse_seconds)]
+    pub(crate) seconds: Option<f64>,
+    /// Records of one publish [default: 64KiB of them]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub(crate) batch: Option<usize>,
+    /// The topic's memory limit, at which the publisher waits
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_size)]
+    pub(crate) memory_limit: u64,
+    /// The topic's segment size [default: the server's]
+    #[arg(long, value_name = "SIZE", value_parser = parse_segment)]
+    pub(crate) segment: Option<u32>,
+    /// Records of the ceiling's chunks [default: as the server's were]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) chunk: Option<u32>,
+    /// Do not measure the ceiling
+    #[arg(long)]
+    pub(crate) no_ceiling: bool,
+}
+
+impl FanoutArgs {
+    pub(crate) fn describe(&self, plan: &Plan, chunk: u32) -> Value {
+        let mut config = self.common.describe(5);
+        config["writers"] = self.common.writers().into();
+        config["chunk_records"] = chunk.into();
+        describe_plan(&mut config, plan);
+        config
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CeilingArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Sockets
+    #[arg(long, value_name = "N", default_value = "100", value_parser = parse_count)]
+    pub(crate) subs: usize,
+    /// Bytes of a record
+    #[arg(long, value_name = "SIZE", default_value = "64", value_parser = parse_record)]
+    pub(crate) size: usize,
+    /// Records for each socket [default: as many as make 4GiB of deliveries]
+    #[arg(long, value_name = "M", conflicts_with = "seconds")]
+    pub(crate) records: Option<u64>,
+    /// How long each run writes
+    #[arg(long, value_name = "S", value_parser = parse_seconds)]
+    pub(crate) seconds: Option<f64>,
+    /// Records of a chunk [default: 256KiB of them]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) chunk: Option<u32>,
+}
+
+impl CeilingArgs {
+    pub(crate) fn describe(&self, ceiling: &Ceiling) -> Value {
+        let mut config = self.common.describe(5);
+        config["writers"] = self.common.writers().into();
+        config["chunk_records"] = ceiling.chunk.into();
+        config
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PublishArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// How much to publish
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_size)]
+    pub(crate) bytes: u64,
+    /// Subscribers
+    #[arg(long, value_name = "N", default_value = "4", value_parser = parse_count)]
+    pub(crate) subs: usize,
+    /// Bytes of a record
+    #[arg(long, value_name = "SIZE", default_value = "256", value_parser = parse_record)]
+    pub(crate) size: usize,
+    /// Subscribers among them that stand still
+    #[arg(long, value_name = "K", default_value = "0")]
+    pub(crate) stalled: usize,
+    /// For how long those do [default: 5s; until everything is published with --overflow evict]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "stalled")]
+    pub(crate) pause: Option<Duration>,
+    /// What happens at the memory limit
+    #[arg(long, value_parser = overflow(), default_value = "block")]
+    pub(crate) overflow: Overflow,
+    /// The topic's memory limit
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_size)]
+    pub(crate) memory_limit: u64,
+    /// The topic's segment size [default: the server's]
+    #[arg(long, value_name = "SIZE", value_parser = parse_segment)]
+    pub(crate) segment: Option<u32>,
+    /// Records of one publish [default: 64KiB of them]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub(crate) batch: Option<usize>,
+}
+
+impl PublishArgs {
+    pub(crate) fn describe(&self, plan: &Plan, limit: &str) -> Value {
+        let mut config = self.common.describe(1);
+        describe_plan(&mut config, plan);
+        config["bytes"] = self.bytes.into();
+        config["memory_limit"] = limit.parse::<u64>().ok().into();
+        config["stalled"] = plan.stalled.into();
+        config["pause"] = json!(plan.pause.map(|pause| Period(pause).to_string()));
+        config
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LatencyArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Records published a second
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = parse_rate)]
+    pub(crate) rate: f64,
+    /// Subscribers
+    #[arg(long, value_name = "N", default_value = "10", value_parser = parse_count)]
+    pub(crate) subs: usize,
+    /// Bytes of a record, at least 16
+    #[arg(long, value_name = "SIZE", default_value = "64", value_parser = parse_stamped)]
+    pub(crate) size: usize,
+    /// How long each run is
+    #[arg(long, value_name = "S", default_value = "5", value_parser = parse_seconds)]
+    pub(crate) seconds: f64,
+}
+
+impl LatencyArgs {
+    pub(crate) fn describe(&self, plan: &Plan) -> Value {
+        let mut config = self.common.describe(3);
+        describe_plan(&mut config, plan);
+        config["rate"] = self.rate.into();
+        config
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Records that are stored
+    #[arg(long, value_name = "M", default_value = "10000000", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub(crate) records: u64,
+    /// Bytes of a record
+    #[arg(long, value_name = "SIZE", default_value = "64", value_parser = parse_record)]
+    pub(crate) size: usize,
+    /// The topic's segment size [default: the server's]
+    #[arg(long, value_name = "SIZE", value_parser = parse_segment)]
+    pub(crate) segment: Option<u32>,
+}
+
+impl ReplayArgs {
+    pub(crate) fn describe(&self) -> Value {
+        let mut config = self.common.describe(5);
+        config["segment_bytes"] = self.segment.unwrap_or(0).into();
+        config
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IdleArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Subscribers
+    #[arg(long, value_name = "N", default_value = "10000", value_parser = parse_count)]
+    pub(crate) subs: usize,
+}
+
+impl IdleArgs {
+    pub(crate) fn describe(&self) -> Value {
+        self.common.describe(10)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IdleSubscribersArgs {
+    #[arg(long)]
+    pub(crate) topic: String,
+    #[arg(long, value_parser = parse_count)]
+    pub(crate) subs: usize,
+    #[arg(long, default_value = "2")]
+    pub(crate) threads: usize,
+}
+
+fn describe_plan(config: &mut Value, plan: &Plan) {
+    config["batch_records"] = plan.batch.into();
+    config["memory_limit"] = plan.settings.memory_limit.into();
+    config["segment_bytes"] = plan.settings.segment_bytes.into();
+    config["overflow"] =
+        json!(plan.settings.overflow.map(|overflow| format!("{overflow:?}").to_lowercase()));
+    match plan.amount {
+        Amount::Records(records) => config["run_records"] = records.into(),
+        Amount::Time(time) => config["run_seconds"] = time.as_secs_f64().into(),
+    }
+}

@@ -1,0 +1,164 @@
+//! `psa bench fanout` and `ceiling`: how many deliveries a second, and how many the machine could do.
+//!
+//! The two are measured in turns, ceiling, server, ceiling, server, ceiling, and each run of the server
+//! is compared with the mean of the ceilings before and after it: on a machine that others use too, the
+//! limit moves.
+
+use super::args::{CeilingArgs, FanoutArgs};
+use super::ceiling::{Ceiling, Limit};
+use super::report::{Report, Spread, rate};
+use super::rig::Rig;
+use super::run::{Plan, Run};
+use super::source::{Amount, usual_batch};
+use super::verify::Tally;
+use crate::config::Config;
+use crate::error::Result;
+use psa::protocol::{Overflow, Retention, Settings};
+use serde_json::json;
+
+/// Bytes that one run delivers unless it is told otherwise.
+const RUN: u64 = 4 << 30;
+
+/// How many records a run has: what was asked, or enough to fill some seconds.
+fn amount(records: Option<u64>, seconds: Option<f64>, subs: usize, size: usize) -> Amount {
+    match (records, seconds) {
+        (Some(records), _) => Amount::Records(records.max(1)),
+        (None, Some(seconds)) => Amount::Time(std::time::Duration::from_secs_f64(seconds)),
+        (None, None) => Amount::Records((RUN / subs as u64 / (size as u64 + 4)).max(1)),
+    }
+}
+
+/// Deliveries through a server, and the ceiling in the same run.
+pub(crate) fn fanout(config: &Config, args: &FanoutArgs) -> Result {
+    let common = &args.common;
+    let amount = amount(args.records, args.seconds, args.fan.subs, args.fan.size);
+    let settings = Settings {
+        overflow: Some(Overflow::Block),
+        retention: Some(Retention::Nothing),
+        memory_limit: args.memory_limit,
+        segment_bytes: args.segment.unwrap_or(0),
+    };
+    let plan = Plan {
+        settings,
+        subscribers: args.fan.subs,
+        stalled: 0,
+        pause: None,
+        size: args.fan.size,
+        batch: args.batch.unwrap_or_else(|| usual_batch(args.fan.size)),
+        amount,
+        pace: None,
+        one_by_one: false,
+        threads: common.threads(),
+    };
+    let mut rig = Rig::new(config, common, &[])?;
+    // Warms both sides up, and tells how large the server's chunks are.
+    let warm = plan.run(&mut rig, "warming up", || ())?;
+    let chunk = args.chunk.unwrap_or_else(|| warm.chunk());
+    let ceiling = Ceiling {
+        subscribers: args.fan.subs,
+        size: args.fan.size,
+        chunk,
+        amount,
+        readers: common.threads(),
+        writers: common.writers(),
+    };
+    let measure = || if args.no_ceiling { Ok(None) } else { ceiling.run().map(Some) };
+    measure()?;
+    let mut limits = vec![measure()?];
+    let mut runs = Vec::new();
+    for i in 1..=common.runs(5) {
+        let title = format!("run {i} of {}", common.runs(5));
+        runs.push(plan.run(&mut rig, &title, || ())?);
+        limits.push(measure()?);
+    }
+    let mut report = Report::new("fanout", args.describe(&plan, chunk));
+    summarise(&mut report, &runs, &limits, args.fan.size);
+    report.set("subscribers", args.fan.subs);
+    report.usage(&runs);
+    report.print(common.json)
+}
+
+fn summarise(report: &mut Report, runs: &[Run], limits: &[Option<Limit>], size: usize) {
+    let (mut speed, mut ceiling, mut ratio) =
+        (Spread::default(), Spread::default(), Spread::default());
+    let (mut seconds, mut tally, mut each) = (Spread::default(), Tally::default(), Vec::new());
+    for (i, run) in runs.iter().enumerate() {
+        tally.add(&run.tally);
+        seconds.push(run.seconds);
+        speed.push(run.per_second());
+        let around = limits[i].zip(limits[i + 1]);
+        let around = around.map(|(a, b)| (a.per_second() + b.per_second()) / 2.0);
+        if let Some(around) = around {
+            ratio.push(run.per_second() / around);
+        }
+        each.push(json!({
+            "records": run.published.records,
+            "seconds": run.seconds,
+            "publish_seconds": run.published.took.as_secs_f64(),
+            "deliveries_per_s": run.per_second(),
+            "ceiling_per_s": around,
+            "ratio": around.map(|around| run.per_second() / around),
+            "records_per_chunk": run.chunk(),
+            "server_cpu_s": run.server.map(|server| server.cpu),
+            "client_cpu_s": run.client_cpu,
+        }));
+    }
+    limits.iter().flatten().for_each(|limit| ceiling.push(limit.per_second()));
+    // Of both sides: a figure that says what is spent, also on a machine that is busy with others.
+    let (mut spent, mut least) = (Spread::default(), Spread::default());
+    for run in runs.iter().filter(|run| run.server.is_some()) {
+        let cpu = run.client_cpu + run.server.map_or(0.0, |server| server.cpu);
+        spent.push(1e9 * cpu / run.tally.records.max(1) as f64);
+    }
+    for limit in limits.iter().flatten() {
+        least.push(1e9 * limit.cpu / limit.deliveries.max(1) as f64);
+    }
+    // A ceiling that broke its own bytes measures nothing.
+    tally.corrupt += limits.iter().flatten().map(|limit| limit.faults).sum::<u64>();
+    report.spread("deliveries_per_s", "deliveries", &speed, rate);
+    report.spread("ceiling_per_s", "ceiling", &ceiling, rate);
+    report.spread("ratio", "ratio", &ratio, |ratio| format!("{ratio:.3}"));
+    let nanos = |nanos: f64| format!("{nanos:.1} ns");
+    report.spread("cpu_ns_per_delivery", "processor time of a delivery", &spent, nanos);
+    report.spread("ceiling_cpu_ns_per_delivery", "the same at the ceiling", &least, nanos);
+    report.spread("seconds", "seconds a run", &seconds, |seconds| format!("{seconds:.2}"));
+    report.set("records", runs.iter().map(|run| run.published.records).sum::<u64>());
+    report.set("record_bytes", size);
+    report.set("runs", each);
+    report.tally(&tally);
+}
+
+/// The machine's limit alone.
+pub(crate) fn ceiling(args: &CeilingArgs) -> Result {
+    let common = &args.common;
+    let ceiling = Ceiling {
+        subscribers: args.subs,
+        size: args.size,
+        chunk: args.chunk.unwrap_or_else(|| default_chunk(args.size)),
+        amount: amount(args.records, args.seconds, args.subs, args.size),
+        readers: common.threads(),
+        writers: common.writers(),
+    };
+    ceiling.run()?;
+    let (mut speed, mut seconds) = (Spread::default(), Spread::default());
+    let (mut deliveries, mut faults) = (0, 0);
+    for _ in 0..common.runs(5) {
+        let limit = ceiling.run()?;
+        speed.push(limit.per_second());
+        seconds.push(limit.seconds);
+        deliveries += limit.deliveries;
+        faults += limit.faults;
+    }
+    let mut report = Report::new("ceiling", args.describe(&ceiling));
+    report.spread("ceiling_per_s", "ceiling", &speed, rate);
+    report.spread("seconds", "seconds a run", &seconds, |seconds| format!("{seconds:.2}"));
+    report.tally(&Tally { records: deliveries, corrupt: faults, ..Tally::default() });
+    report.set("subscribers", args.subs);
+    report.set("record_bytes", args.size);
+    report.print(common.json)
+}
+
+/// Records that fill a chunk of the server's default size.
+fn default_chunk(size: usize) -> u32 {
+    u32::try_from((256 << 10) / size.max(4)).unwrap_or(1).max(1)
+}

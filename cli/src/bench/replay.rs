@@ -1,0 +1,76 @@
+//! `psa bench replay`: how fast one subscriber catches up with what is stored.
+
+use super::args::ReplayArgs;
+use super::facts::{self, Usage};
+use super::readers::Readers;
+use super::report::{Report, Spread, rate};
+use super::rig::Rig;
+use super::server::OwnServer;
+use super::source::{Amount, Source, usual_batch};
+use super::verify::{Shape, Tally};
+use crate::config::Config;
+use crate::error::Result;
+use crate::units::human_count;
+use psa::protocol::{Overflow, Retention, Settings};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
+
+/// The memory that so many records may take, generously: small ones leave room in their segments.
+fn memory(records: u64, size: usize) -> u64 {
+    records.saturating_mul(size.max(32) as u64 + 16).saturating_mul(3) / 2 + (64 << 20)
+}
+
+/// Stores records, and lets one subscriber read them from the first.
+pub(crate) fn replay(config: &Config, args: &ReplayArgs) -> Result {
+    let common = &args.common;
+    let limits = ["--limit-topic-memory", "64TiB", "--limit-memory", "64TiB"];
+    let mut rig = Rig::new(config, common, &limits)?;
+    let topic = rig.topic(Settings {
+        overflow: Some(Overflow::Reject),
+        retention: Some(Retention::Everything),
+        memory_limit: memory(args.records, args.size),
+        segment_bytes: args.segment.unwrap_or(0),
+    })?;
+    let source = Source {
+        target: rig.target.clone(),
+        topic: topic.clone(),
+        size: args.size,
+        batch: usual_batch(args.size),
+        amount: Amount::Records(args.records),
+        pace: None,
+        one_by_one: false,
+        window: None,
+    };
+    let published = source.run(&Arc::new(AtomicU64::new(0)))?;
+    // Whoever drains it from now on sees its end after the last record.
+    rig.close(&topic)?;
+    let mut report = Report::new("replay", args.describe());
+    let (mut speed, mut seconds, mut tally) =
+        (Spread::default(), Spread::default(), Tally::default());
+    let (before, client) = (rig.own.as_ref().and_then(OwnServer::usage), facts::own_cpu());
+    for _ in 0..common.runs(5) {
+        let began = Instant::now();
+        let subscriber = rig.subscribe(&topic, Shape::log(args.size), (), None, false)?;
+        for one in Readers::start(vec![subscriber], 1).join()? {
+            let took = one.last.unwrap_or(began).duration_since(began).as_secs_f64();
+            tally.add(&one.tally);
+            tally.lost += published.records.saturating_sub(one.next);
+            speed.push(one.tally.records as f64 / took.max(1e-9));
+            seconds.push(took);
+        }
+    }
+    let after = rig.own.as_ref().and_then(OwnServer::usage);
+    report.row("stored", format!("{} records", human_count(args.records)));
+    report.spread("deliveries_per_s", "replayed", &speed, rate);
+    report.spread("seconds", "seconds a run", &seconds, |seconds| format!("{seconds:.3}"));
+    report.set("records", published.records);
+    report.set("subscribers", 1);
+    report.set("record_bytes", args.size);
+    report.tally(&tally);
+    let used =
+        after.zip(before).map(|(after, before)| Usage { cpu: after.cpu - before.cpu, ..after });
+    let client = facts::own_cpu().zip(client).map_or(0.0, |(after, before)| after - before);
+    report.used(used, client, tally.records);
+    report.print(common.json)
+}

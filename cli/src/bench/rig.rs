@@ -1,0 +1,124 @@
+//! What every benchmark stands on: a server (our own, or one that was named), a topic of the run's own,
+//! and subscribers.
+
+use super::args::Common;
+use super::readers::{Resume, Subscriber};
+use super::server::OwnServer;
+use super::verify::{Shape, Sink, Verifier};
+use super::wire::{Target, Wire};
+use crate::config::Config;
+use crate::config::settings::Key;
+use crate::connect::{self, failure};
+use crate::error::Result;
+use psa::client::{Client, TopicDetails};
+use psa::protocol::{Settings, Start, TopicName};
+use tokio::sync::watch;
+
+/// A server to measure.
+#[derive(Debug)]
+pub struct Rig {
+    // In the order in which they end: a server that drains would wait for a client that is still there.
+    client: Client,
+    /// For the client's few requests.
+    runtime: tokio::runtime::Runtime,
+    /// `None` if one was named.
+    pub own: Option<OwnServer>,
+    /// How to reach it.
+    pub target: Target,
+    topics: u32,
+}
+
+impl Rig {
+    /// Starts a server with `flags`, or takes the one that was named on the command line.
+    pub fn new(config: &Config, common: &Common, flags: &[&str]) -> Result<Rig> {
+        let own = if common.named {
+            None
+        } else {
+            let mut all: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+            all.extend(common.serve.iter().cloned());
+            Some(OwnServer::start(&all)?)
+        };
+        match own {
+            Some(own) => Self::over(own, ""),
+            None => Self::at(None, config.text(Key::Server), config.token()?.unwrap_or_default()),
+        }
+    }
+
+    /// Takes a server of our own that asks for this token.
+    pub fn over(own: OwnServer, token: &str) -> Result<Rig> {
+        let address = own.address().to_owned();
+        Self::at(Some(own), address, token.to_owned())
+    }
+
+    fn at(own: Option<OwnServer>, address: String, token: String) -> Result<Rig> {
+        let runtime = connect::runtime()?;
+        let mut builder = Client::builder(address.clone()).name("psa bench");
+        if !token.is_empty() {
+            builder = builder.token(token.clone());
+        }
+        let connected = runtime.block_on(builder.connect());
+        let client = connected.map_err(|error| failure(&address, &error))?;
+        Ok(Rig { own, target: Target { address, token }, client, runtime, topics: 0 })
+    }
+
+    /// Makes a topic that nobody else has.
+    pub fn topic(&mut self, settings: Settings) -> Result<String> {
+        self.topics += 1;
+        let name = format!("bench-{}-{}", std::process::id(), self.topics);
+        let made = self.runtime.block_on(self.client.create_topic(&name, settings, false));
+        made.map_err(|error| failure(format!("create `{name}`"), &error))?;
+        Ok(name)
+    }
+
+    /// Says that nothing more comes: subscribers drain the topic and see its end.
+    pub fn close(&self, topic: &str) -> Result {
+        let closed = self.runtime.block_on(self.client.close_topic(topic));
+        closed.map_err(|error| failure(format!("close `{topic}`"), &error))
+    }
+
+    /// Everything about a topic.
+    pub fn describe(&self, topic: &str) -> Result<TopicDetails> {
+        let details = self.runtime.block_on(self.client.describe(topic));
+        details.map_err(|error| failure(format!("describe `{topic}`"), &error))
+    }
+
+    /// Removes a topic.
+    pub fn delete(&self, topic: &str) -> Result {
+        let deleted = self.runtime.block_on(self.client.delete_topic(topic));
+        deleted.map_err(|error| failure(format!("delete `{topic}`"), &error))
+    }
+
+    /// Subscribes one more to a topic. One that is held does not read until it is told to; one that
+    /// `resumes` connects again when it is cut off, as one that is evicted may be.
+    pub fn subscribe<S: Sink>(
+        &self,
+        topic: &str,
+        shape: Shape,
+        sink: S,
+        hold: Option<watch::Receiver<bool>>,
+        resumes: bool,
+    ) -> Result<Subscriber<S>> {
+        let name = TopicName::new(topic).map_err(|error| failure("topic", &error.into()))?;
+        subscriber(&self.target, name, shape, sink, hold, resumes)
+    }
+}
+
+/// Subscribes one to a topic's records from the first on; see [`Rig::subscribe`].
+pub fn subscriber<S: Sink>(
+    target: &Target,
+    topic: TopicName<'_>,
+    shape: Shape,
+    sink: S,
+    hold: Option<watch::Receiver<bool>>,
+    resumes: bool,
+) -> Result<Subscriber<S>> {
+    let mut wire = Wire::connect(target)?;
+    let (epoch, next) = wire.subscribe(topic, Start::At(0))?;
+    let (stream, input) = wire.into_parts()?;
+    let resume = resumes.then(|| {
+        let (target, topic) = (target.clone(), topic.as_str().to_owned());
+        Resume { target, topic, epoch }
+    });
+    let verifier = Verifier::new(shape, next);
+    Ok(Subscriber { stream, input, verifier, sink, hold, resume })
+}

@@ -1,0 +1,499 @@
+//! Configuration: defaults, overridden by a TOML file, overridden by the environment, overridden by
+//! flags; and for every value the answer to "where does that come from?".
+//!
+//! # How it is put together
+//!
+//! [`settings`] is the table of what there is. [`resolve`] takes the three sources as plain text and
+//! lays them over the defaults; it opens nothing and reads no environment, so that it can be tested
+//! and fuzzed with strings alone. What needs the world outside (the file's text, the token's file, the
+//! process's variables) is fetched by [`load`], the only function here that does I/O.
+//!
+//! # Errors
+//!
+//! The first problem is reported, on one line that names its place as the user sees it: `psa.toml:3`,
+//! `PSA_LIMIT_MEMORY` or `--limit-memory`. A name that does not exist is an error, with the nearest
+//! one that does: a typo in a limit must not leave the default standing in silence.
+//!
+//! For the environment this holds for `psa serve` and `psa config`; the client commands take only
+//! their three variables and let others be. Variables that container platforms set for services whose names
+//! begin with `psa` (`PSA_PORT`, `PSA_HEADLESS_SERVICE_HOST` …) are nobody's typo: they are ignored, and the
+//! server's log names them.
+//!
+//! # Secrets
+//!
+//! A token is never printed, not even in an error: [`show`] says whether it is set.
+
+pub(crate) mod file;
+pub(crate) mod flags;
+pub(crate) mod level;
+pub(crate) mod nearest;
+pub(crate) mod settings;
+pub(crate) mod show;
+pub(crate) mod value;
+
+#[cfg(test)]
+mod tests;
+
+use self::settings::{Key, SETTINGS};
+use self::value::{Kind, Value};
+use crate::error::Error;
+use psa::Retention;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Nobody set it.
+    Default,
+    /// A line of the configuration file.
+    File {
+        /// The file, as the user calls it.
+        path: Arc<str>,
+        /// 1-based.
+        line: usize,
+    },
+    /// An environment variable.
+    Env(String),
+    /// A flag, without its dashes.
+    Flag(String),
+    /// The default would be too much for the memory that there is: what allows no more.
+    Memory(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::File { path, line } => write!(f, "{path}:{line}"),
+            Origin::Env(name) => f.write_str(name),
+            Origin::Flag(name) => write!(f, "--{name}"),
+            Origin::Memory(why) => write!(f, "default: half of what there is, since {why}"),
+        }
+    }
+}
+
+/// A problem with the configuration: its place, the reason, and perhaps advice.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct ConfigError {
+    place: String,
+    why: String,
+    hint: Option<String>,
+}
+
+impl ConfigError {
+    fn new(place: impl fmt::Display, why: impl fmt::Display) -> ConfigError {
+        ConfigError { place: place.to_string(), why: why.to_string(), hint: None }
+    }
+
+    fn hint(mut self, hint: impl fmt::Display) -> ConfigError {
+        self.hint = Some(hint.to_string());
+        self
+    }
+}
+
+impl From<ConfigError> for Error {
+    fn from(error: ConfigError) -> Error {
+        let failure = Error::usage(error.place, error.why);
+        match error.hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}
+
+/// The three sources, as text. All pure.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sources<'a> {
+    /// The configuration file: what the user calls it, and its text.
+    pub(crate) file: Option<(&'a str, &'a str)>,
+    /// Environment variables whose names begin with `PSA_`.
+    pub(crate) environment: &'a [(String, String)],
+    /// Flags: setting and value.
+    pub(crate) flags: &'a [(Key, String)],
+    /// Whether an unknown `PSA_` variable is an error.
+    pub(crate) strict: bool,
+}
+
+/// Every setting with its value and origin.
+#[derive(Clone, Debug)]
+pub struct Config {
+    // In the order of `SETTINGS`, which is the order of `Key`.
+    entries: Vec<(Value, Origin)>,
+    /// Variables that a container platform has set, which were ignored.
+    links: Vec<String>,
+}
+
+/// Variables that are read elsewhere (`PSA_CONFIG`), that tests use, or that a container platform sets.
+fn is_foreign(variable: &str) -> bool {
+    variable == "PSA_CONFIG" || variable.starts_with("PSA_TEST_") || is_service_link(variable)
+}
+
+/// Whether Kubernetes or Docker set the variable for a service whose name begins with `psa`: `PSA` or
+/// `PSA_…`, and then `_SERVICE_HOST`, `_SERVICE_PORT`, `_SERVICE_PORT_NAME`, `_PORT`, or
+/// `_PORT_9853_TCP` with what may follow it.
+fn is_service_link(variable: &str) -> bool {
+    let Some(rest) = variable.strip_prefix("PSA_") else { return false };
+    // With the separator in front, so that `PSA_PORT` and `PSA_WEB_PORT` are looked at alike.
+    let rest = format!("_{rest}");
+    let of_port = |after: &str| {
+        let mut parts = after.split('_').skip(1);
+        let number = parts.next().is_some_and(|port| port.parse::<u16>().is_ok());
+        number && parts.next().is_some_and(|protocol| ["TCP", "UDP", "SCTP"].contains(&protocol))
+    };
+    rest.ends_with("_SERVICE_HOST")
+        || rest.ends_with("_SERVICE_PORT")
+        || rest.contains("_SERVICE_PORT_")
+        || rest.ends_with("_PORT")
+        || rest.match_indices("_PORT_").any(|(at, port)| of_port(&rest[at + port.len() - 1..]))
+}
+
+/// Lays the sources over the defaults and checks the result.
+pub(crate) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
+    let mut config = Config::defaults();
+    if let Some((path, text)) = sources.file {
+        for (key, value, origin) in file::read(path, text)? {
+            config.set(key, value, origin);
+        }
+        config.one_token(|origin| matches!(origin, Origin::File { .. }))?;
+    }
+    for (variable, text) in sources.environment {
+        let Some(setting) = SETTINGS.iter().find(|setting| setting.variable() == *variable) else {
+            if sources.strict && !is_foreign(variable) {
+                return Err(unknown_variable(variable));
+            }
+            if is_service_link(variable) {
+                config.links.push(variable.clone());
+            }
+            continue;
+        };
+        // An empty variable is how many tools spell "not set".
+        if text.is_empty() {
+            continue;
+        }
+        let value = setting.kind.parse(text).map_err(|why| ConfigError::new(variable, why))?;
+        config.set(setting.key, value, Origin::Env(variable.clone()));
+    }
+    config.one_token(|origin| matches!(origin, Origin::Env(_)))?;
+    for (key, text) in sources.flags {
+        let setting = &SETTINGS[*key as usize];
+        let flag = setting.flag();
+        let value =
+            setting.kind.parse(text).map_err(|why| ConfigError::new(format!("--{flag}"), why))?;
+        config.set(*key, value, Origin::Flag(flag));
+    }
+    config.one_token(|origin| matches!(origin, Origin::Flag(_)))?;
+    config.check()?;
+    Ok(config)
+}
+
+fn unknown_variable(variable: &str) -> ConfigError {
+    let names: Vec<String> = SETTINGS.iter().map(settings::Setting::variable).collect();
+    let error = ConfigError::new(variable, "no setting has this variable");
+    match nearest::nearest(variable, names.iter().map(String::as_str)) {
+        Some(near) => error.hint(format!("did you mean {near}?")),
+        None => error
+            .hint("`psa config` lists the settings; unset it, or call it PSA_TEST_… to keep it"),
+    }
+}
+
+impl Config {
+    fn defaults() -> Config {
+        let entries = SETTINGS
+            .iter()
+            .map(|setting| {
+                let value = match setting.default {
+                    "" => Value::Unset,
+                    text => setting.kind.parse(text).expect("the defaults are tested"),
+                };
+                (value, Origin::Default)
+            })
+            .collect();
+        Config { entries, links: Vec::new() }
+    }
+
+    /// The variables that were ignored because a container platform sets them.
+    pub(crate) fn ignored_links(&self) -> &[String] {
+        &self.links
+    }
+
+    fn set(&mut self, key: Key, value: Value, origin: Origin) {
+        // A later layer's token replaces an earlier layer's token file, and the other way round.
+        let rival = match key {
+            Key::Token => Some(Key::TokenFile),
+            Key::TokenFile => Some(Key::Token),
+            _ => None,
+        };
+        if let Some(rival) = rival
+            && std::mem::discriminant(self.origin(rival)) != std::mem::discriminant(&origin)
+        {
+            self.entries[rival as usize] = (Value::Unset, Origin::Default);
+        }
+        self.entries[key as usize] = (value, origin);
+    }
+
+    fn one_token(&self, layer: impl Fn(&Origin) -> bool) -> Result<(), ConfigError> {
+        if layer(self.origin(Key::Token)) && layer(self.origin(Key::TokenFile)) {
+            return Err(ConfigError::new(
+                self.origin(Key::TokenFile),
+                format!("{} already sets the token", self.origin(Key::Token)),
+            )
+            .hint("give one of the two"));
+        }
+        Ok(())
+    }
+
+    /// What no single value can be checked for.
+    fn check(&self) -> Result<(), ConfigError> {
+        let frame = self.size(Key::LimitFrame).unwrap_or(u64::MAX);
+        let record = self.size(Key::LimitRecord).unwrap_or(0);
+        if record.saturating_add(FRAME_ROOM) > frame {
+            return Err(self.clash(Key::LimitRecord, Key::LimitFrame));
+        }
+        let ends = self.count(Key::LimitChunkRecords).saturating_mul(4).saturating_add(64);
+        if ends > frame {
+            return Err(self.clash(Key::LimitChunkRecords, Key::LimitFrame));
+        }
+        if self.size(Key::LimitChunk).unwrap_or(0).saturating_add(ends) > frame {
+            return Err(self.clash(Key::LimitChunk, Key::LimitFrame));
+        }
+        if frame > self.size(Key::LimitInput).unwrap_or(u64::MAX) {
+            return Err(self.clash(Key::LimitFrame, Key::LimitInput));
+        }
+        let memory = self.size(Key::TopicMemory).unwrap_or(0);
+        if memory > self.size(Key::LimitTopicMemory).unwrap_or(u64::MAX) {
+            return Err(self.clash(Key::TopicMemory, Key::LimitTopicMemory));
+        }
+        // The default segment gives way to a small memory limit; one that was asked for does not.
+        if *self.origin(Key::TopicSegment) != Origin::Default
+            && self.size(Key::TopicSegment).unwrap_or(0) > memory
+        {
+            return Err(self.clash(Key::TopicSegment, Key::TopicMemory));
+        }
+        for (one, other) in
+            [(Key::TlsCertificate, Key::TlsPrivate), (Key::ConnectCert, Key::ConnectPrivate)]
+        {
+            self.needs(one, other)?;
+            self.needs(other, one)?;
+        }
+        self.needs(Key::TlsClientCa, Key::TlsCertificate)?;
+        self.check_public()
+    }
+
+    /// A default that the machine, or the container, has no room for gives way: topics may then take half of
+    /// the memory. What somebody has set stays as it is.
+    pub(crate) fn fit_memory(&mut self, available: u64, why: impl fmt::Display) {
+        let limit = self.size(Key::LimitMemory).unwrap_or(0);
+        // Whole MiB, and enough for one topic of the default size.
+        let half = (available / 2) & !((1 << 20) - 1);
+        let half = half.max(self.size(Key::TopicMemory).unwrap_or(0));
+        if *self.origin(Key::LimitMemory) == Origin::Default && half < limit {
+            self.set(Key::LimitMemory, Value::Size(half), Origin::Memory(why.to_string()));
+        }
+    }
+
+    /// A value that is of use only beside another one.
+    fn needs(&self, one: Key, other: Key) -> Result<(), ConfigError> {
+        if *self.value(one) == Value::Unset || *self.value(other) != Value::Unset {
+            return Ok(());
+        }
+        let name = |key: Key| SETTINGS[key as usize].name;
+        let why = format!("{} is set and {} is not", name(one), name(other));
+        Err(ConfigError::new(self.origin(one), why).hint("give both"))
+    }
+
+    /// Two values that do not fit together; the place is that of the one that somebody set.
+    fn clash(&self, small: Key, large: Key) -> ConfigError {
+        let place = match self.origin(small) {
+            Origin::Default => self.origin(large),
+            set => set,
+        };
+        let name = |key: Key| SETTINGS[key as usize].name;
+        ConfigError::new(
+            place,
+            format!(
+                "{} of {} ({}) has no room in {} of {} ({})",
+                name(small),
+                self.text(small),
+                self.origin(small),
+                name(large),
+                self.text(large),
+                self.origin(large)
+            ),
+        )
+        .hint("lower the one or raise the other")
+    }
+
+    /// An address that others can reach needs a token, unless the user says otherwise. A host name is
+    /// checked by the server, which resolves it.
+    fn check_public(&self) -> Result<(), ConfigError> {
+        for listen in [Key::Listen, Key::HttpListen] {
+            let public = match self.text(listen).parse::<SocketAddr>() {
+                Ok(address) => !is_loopback(address.ip()),
+                Err(_) => false,
+            };
+            if public && !self.asks_for_token() && !self.switch(Key::AllowPublic) {
+                return Err(ConfigError::new(
+                    self.origin(listen),
+                    format!(
+                        "{} can be reached from other machines and no token is set",
+                        self.text(listen)
+                    ),
+                )
+                .hint(
+                    "set PSA_TOKEN, --token-file or --access-file, or say --allow-public-without-token",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a value came from.
+    pub(crate) fn origin(&self, key: Key) -> &Origin {
+        &self.entries[key as usize].1
+    }
+
+    /// The value itself.
+    pub(crate) fn value(&self, key: Key) -> &Value {
+        &self.entries[key as usize].0
+    }
+
+    /// The value as a user would write it; empty if unset.
+    pub(crate) fn text(&self, key: Key) -> String {
+        self.value(key).text().unwrap_or_default()
+    }
+
+    /// A switch.
+    pub(crate) fn switch(&self, key: Key) -> bool {
+        matches!(self.value(key), Value::Switch(true))
+    }
+
+    /// A plain number.
+    pub(crate) fn count(&self, key: Key) -> u64 {
+        match self.value(key) {
+            Value::Count(count) => *count,
+            _ => unreachable!("{key:?} is not a count"),
+        }
+    }
+
+    /// A number of bytes, `None` for `off` or `system`.
+    pub(crate) fn size(&self, key: Key) -> Option<u64> {
+        match self.value(key) {
+            Value::Size(bytes) => Some(*bytes),
+            Value::Without(_) => None,
+            _ => unreachable!("{key:?} is not a size"),
+        }
+    }
+
+    /// A duration, `None` for `off` or `system`.
+    pub(crate) fn wait(&self, key: Key) -> Option<Duration> {
+        match self.value(key) {
+            Value::Wait(wait) => Some(*wait),
+            Value::Without(_) => None,
+            _ => unreachable!("{key:?} is not a duration"),
+        }
+    }
+
+    /// Words with commas between them; none if unset.
+    pub(crate) fn words(&self, key: Key) -> Vec<String> {
+        let text = self.text(key);
+        text.split(',').filter(|word| !word.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// What a topic keeps.
+    pub(crate) fn retention(&self) -> Retention {
+        match self.value(Key::TopicRetention) {
+            Value::Retention(retention) => *retention,
+            _ => unreachable!("the retention is not a retention"),
+        }
+    }
+
+    /// Whether a token or a token file is set.
+    pub(crate) fn has_token(&self) -> bool {
+        *self.value(Key::Token) != Value::Unset || *self.value(Key::TokenFile) != Value::Unset
+    }
+
+    /// Whether a server with this configuration lets in only those who have a token.
+    pub(crate) fn asks_for_token(&self) -> bool {
+        self.has_token() || *self.value(Key::AccessFile) != Value::Unset
+    }
+
+    /// The token, from its file if there is one.
+    pub(crate) fn token(&self) -> Result<Option<String>, Error> {
+        if let Value::Text(token) = self.value(Key::Token) {
+            return Ok(Some(token.clone()));
+        }
+        let Value::Text(path) = self.value(Key::TokenFile) else {
+            return Ok(None);
+        };
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            Error::usage(path, crate::error::describe_io(&e)).hint("it should hold the token")
+        })?;
+        let line = text.lines().next().unwrap_or_default().trim_end();
+        value::check_secret(line).map(Some).map_err(|why| Error::usage(path, why))
+    }
+}
+
+/// What the protocol reserves in a frame for everything around one record.
+const FRAME_ROOM: u64 = 4 << 10;
+
+fn is_loopback(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(v6.is_loopback(), |v4| v4.is_loopback()),
+        IpAddr::V4(v4) => v4.is_loopback(),
+    }
+}
+
+/// Fetches the sources from the world and resolves them.
+///
+/// `path` is `--config`, or else `PSA_CONFIG` is used if it is set.
+pub(crate) fn load(
+    path: Option<&str>,
+    flags: &[(Key, String)],
+    strict: bool,
+) -> Result<Config, Error> {
+    let from_env = || std::env::var("PSA_CONFIG").ok().filter(|path| !path.is_empty());
+    let path = path.map(str::to_owned).or_else(from_env);
+    let read = |path: &String| {
+        std::fs::read_to_string(path).map_err(|error| {
+            Error::usage(path, crate::error::describe_io(&error))
+                .hint("--config names the configuration file")
+        })
+    };
+    let text = path.as_ref().map(read).transpose()?;
+    let environment = environment(strict)?;
+    let sources = Sources {
+        file: path.as_deref().zip(text.as_deref()),
+        environment: &environment,
+        flags,
+        strict,
+    };
+    Ok(resolve(sources)?)
+}
+
+fn environment(strict: bool) -> Result<Vec<(String, String)>, Error> {
+    let mut variables = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let Some(name) = name.to_str().filter(|name| name.starts_with("PSA_")) else {
+            continue;
+        };
+        let known = SETTINGS.iter().any(|setting| setting.variable() == name);
+        match value.into_string() {
+            Ok(value) => variables.push((name.to_string(), value)),
+            Err(_) if known || (strict && !is_foreign(name)) => {
+                return Err(Error::usage(name, "the value is not UTF-8"));
+            }
+            Err(_) => {}
+        }
+    }
+    // The environment has no order: the first problem is the same on every run.
+    variables.sort();
+    Ok(variables)
+}
+
+/// Whether the kind is a secret, which is neither printed nor listed.
+pub(crate) fn is_secret(kind: Kind) -> bool {
+    matches!(kind, Kind::Secret)
+}

@@ -1,0 +1,217 @@
+//! How the command fails: one line on standard error, and an exit code that a script can use.
+//!
+//! The line reads `psa: what: why; what to do`. *What* is the thing that failed, in the user's words
+//! (a file, a topic, a flag); *why* is the cause; *what to do* is there when there is something to do.
+//!
+//! | code | meaning |
+//! | --- | --- |
+//! | 0 | done; also when whoever read the output closed it (a broken pipe) |
+//! | 1 | failed: a file, a disk, something inside |
+//! | 2 | used wrongly: a flag, a variable, the configuration file |
+//! | 3 | no connection: nobody listens, the network, a wrong protocol, a connection that ended for good |
+//! | 4 | the server refused: the line carries its code, for example `RecordTooLarge` |
+//! | 5 | records were lost to a gap, and `--on-gap fail` was given |
+//! | 128+n | ended by signal n: 130 for Ctrl-C, 143 for SIGTERM, 129 for a terminal that closed |
+
+use std::fmt;
+use std::io;
+use std::os::fd::AsFd;
+
+/// What the process tells its parent. See the module's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Something failed that is neither of the following.
+    Failed,
+    /// Wrong flags, variables or configuration.
+    Usage,
+    /// No connection to the server, or none any more.
+    Unreachable,
+    /// The server answered with an error.
+    Refused,
+    /// A gap was reported and the user asked to fail on one.
+    Gap,
+    /// The reader of our output is gone: not a failure.
+    OutputClosed,
+    /// Ended by a signal with this number.
+    Signal(u8),
+}
+
+impl Exit {
+    /// The process exit code.
+    pub fn code(self) -> u8 {
+        match self {
+            Exit::OutputClosed => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Unreachable => 3,
+            Exit::Refused => 4,
+            Exit::Gap => 5,
+            Exit::Signal(number) => 128 + number,
+        }
+    }
+}
+
+/// A failure of the command: one line and an exit code.
+#[derive(Debug)]
+pub struct Error {
+    exit: Exit,
+    what: String,
+    why: String,
+    hint: Option<String>,
+}
+
+/// What every command returns.
+pub type Result<T = (), E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// A failure with its exit code, what failed and why.
+    pub fn new(exit: Exit, what: impl fmt::Display, why: impl fmt::Display) -> Error {
+        Error { exit, what: what.to_string(), why: why.to_string(), hint: None }
+    }
+
+    /// A failure of the machine rather than of the user or the server.
+    pub fn failed(what: impl fmt::Display, why: impl fmt::Display) -> Error {
+        Error::new(Exit::Failed, what, why)
+    }
+
+    /// A wrong flag, variable or setting.
+    pub fn usage(what: impl fmt::Display, why: impl fmt::Display) -> Error {
+        Error::new(Exit::Usage, what, why)
+    }
+
+    /// An end without a message.
+    pub(crate) fn quiet(exit: Exit) -> Error {
+        Error::new(exit, "", "")
+    }
+
+    /// A file or stream that failed; `path` is what the user called it.
+    pub fn file(path: impl fmt::Display, error: &io::Error) -> Error {
+        let failure = Error::failed(path, describe_io(error));
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => failure.hint("check its owner and mode"),
+            io::ErrorKind::StorageFull => failure.hint("free some space"),
+            _ => failure,
+        }
+    }
+
+    /// A write to standard output that failed. A reader that went away is not a failure, and one that
+    /// closed the terminal is told nothing either.
+    pub fn stdout(error: &io::Error) -> Error {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            Error::quiet(Exit::OutputClosed)
+        } else if is_hang_up(error, io::stdout()) {
+            Error::quiet(HANG_UP)
+        } else {
+            Error::file("standard output", error)
+        }
+    }
+
+    /// The same failure with advice.
+    pub fn hint(mut self, hint: impl fmt::Display) -> Error {
+        self.hint = Some(hint.to_string());
+        self
+    }
+
+    /// The same failure, with something to say before its reason (how far a publisher got).
+    pub fn and(mut self, more: impl fmt::Display) -> Error {
+        self.why = format!("{}; {more}", self.why);
+        self
+    }
+
+    /// Whether the process ends without a message.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.what.is_empty() && self.why.is_empty()
+    }
+
+    /// Whether it is not known yet what failed.
+    pub(crate) fn is_unnamed(&self) -> bool {
+        self.what.is_empty()
+    }
+
+    /// The same failure, of this.
+    pub fn named(mut self, what: impl fmt::Display) -> Error {
+        self.what = what.to_string();
+        self
+    }
+
+    /// The exit code.
+    pub(crate) fn exit(&self) -> Exit {
+        self.exit
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = format!("{}: {}", self.what, self.why);
+        if let Some(hint) = &self.hint {
+            line.push_str("; ");
+            line.push_str(hint);
+        }
+        f.write_str(&one_line(&line))
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// The end of a process whose terminal was closed, as the hang-up signal has it. A read or a write that
+/// fails can be faster than the signal, and must mean the same.
+pub(crate) const HANG_UP: Exit = Exit::Signal(1);
+
+/// Whether a read or a write failed because the terminal behind it was closed: that answers EIO, which
+/// from a file means a broken disk.
+pub(crate) fn is_hang_up(error: &io::Error, stream: impl AsFd) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+        // Not `is_terminal`: a terminal that was closed denies that it is one.
+        && rustix::fs::fstat(stream).is_ok_and(|stat| {
+            let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
+            kind == rustix::fs::FileType::CharacterDevice
+        })
+}
+
+/// An I/O error without the `(os error 2)` that tells a user nothing, starting in lower case.
+pub fn describe_io(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut chars = text.chars();
+    match (chars.next(), text.chars().nth(1)) {
+        // "No such file" becomes "no such file"; "I/O error" stays.
+        (Some(first), Some(second)) if second.is_lowercase() || second == ' ' => {
+            first.to_lowercase().chain(chars).collect()
+        }
+        _ => text.to_string(),
+    }
+}
+
+/// Replaces line ends and control characters, which a file name or a server's message can contain, so
+/// that one error is one line and cannot drive the terminal.
+pub(crate) fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line() {
+        let error = Error::failed("a\nb\x1b[31m", "why").hint("do\r\nthis");
+        let text = error.to_string();
+        assert!(!text.contains(|c: char| c.is_control()), "{text:?}");
+        assert!(text.ends_with("why; do\u{fffd}\u{fffd}this"), "{text:?}");
+    }
+
+    #[test]
+    fn system_errors_lose_their_number() {
+        let error = io::Error::from_raw_os_error(2);
+        assert_eq!(describe_io(&error), "no such file or directory");
+        assert_eq!(describe_io(&io::Error::other("I/O broke")), "I/O broke");
+    }
+
+    #[test]
+    fn a_gone_reader_is_quiet_success() {
+        let error = Error::stdout(&io::Error::from(io::ErrorKind::BrokenPipe));
+        assert!(error.is_quiet());
+        assert_eq!(error.exit().code(), 0);
+        assert_eq!(Error::stdout(&io::Error::other("x")).exit().code(), 1);
+    }
+}

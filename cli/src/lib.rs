@@ -1,0 +1,193 @@
+//! `psa`: the server and its tools, on the command line.
+//!
+//! One file per command; `args` is the grammar, [`error`] how a command fails, `config` where
+//! settings come from. Everything a command writes goes through functions that see a reader which
+//! went away: nothing here panics on a broken pipe.
+//!
+//! This is a library only so that the laboratory, `benches/lab` in the repository, measures with the
+//! load generator of [`mod@bench`]. What is public here is public for it alone, and changes without notice:
+//! who wants to use psa in a program takes the crate `psa-log`.
+
+mod access;
+mod args;
+pub mod bench;
+mod config;
+pub mod connect;
+mod consumer;
+mod demo;
+pub mod error;
+mod format;
+mod input;
+mod intake;
+mod journal;
+mod locked;
+mod log;
+mod memory;
+mod progress;
+mod publish;
+mod reload;
+mod serve;
+mod service;
+mod signals;
+mod snapshot;
+mod split;
+mod stats;
+mod subscribe;
+mod table;
+mod terminal;
+mod token;
+mod topics;
+mod trace;
+pub mod units;
+mod watch;
+mod writer;
+
+pub use args::Global;
+pub use config::Config;
+pub use serve::raise_descriptor_limit;
+
+use args::{Cli, Command};
+use clap::{CommandFactory, Parser};
+use config::settings::Key;
+use error::{Error, Exit, Result};
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// The command `psa`.
+pub fn main() -> ExitCode {
+    start("psa", run)
+}
+
+/// Parses the command line of `program` and does what it says.
+pub fn start<C: Parser>(program: &str, run: impl FnOnce(C) -> Result) -> ExitCode {
+    match C::try_parse() {
+        Ok(command) => end(program, run(command)),
+        Err(error) => usage(program, &error),
+    }
+}
+
+/// Says what failed, and makes the exit code.
+fn end(program: &str, outcome: Result) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if !error.is_quiet() {
+                // Nobody may be there to read it; there is nothing left to do about that.
+                let _ = writeln!(io::stderr(), "{program}: {error}");
+            }
+            ExitCode::from(error.exit().code())
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result {
+    let Cli { global, command } = cli;
+    match command {
+        Command::Config(args) => {
+            let flags = global_flags(&global).chain(args.settings.0).collect::<Vec<_>>();
+            let config = server_config(&global, &flags)?;
+            let text = if args.json {
+                format!("{:#}\n", config::show::json(&config))
+            } else {
+                config::show::toml(&config)
+            };
+            print(text.as_bytes())
+        }
+        Command::Completions(args) => {
+            let mut script = Vec::new();
+            clap_complete::generate(args.shell, &mut Cli::command(), "psa", &mut script);
+            print(&script)
+        }
+        Command::Serve(args) => {
+            let flags = global_flags(&global).chain(args.settings.0).collect::<Vec<_>>();
+            serve::run(&server_config(&global, &flags)?)
+        }
+        Command::Pub(args) => publish::run(&client_config(&global)?, args),
+        Command::Sub(args) => subscribe::run(&client_config(&global)?, args),
+        Command::Topics(args) => topics::run(&client_config(&global)?, args),
+        Command::Token(args) => token::run(&args),
+        Command::Stats(args) => stats::run(&client_config(&global)?, args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Trace(args) => trace::run(&args),
+        Command::Bench(args) => bench::run(&client_config(&global)?, args, global.server.is_some()),
+    }
+}
+
+/// The configuration of a server, in the memory that there is.
+fn server_config(global: &Global, flags: &[(Key, String)]) -> Result<Config> {
+    let mut config = config::load(global.config.as_deref(), flags, true)?;
+    if let Some(memory) = memory::available() {
+        config.fit_memory(memory.bytes, memory);
+    }
+    Ok(config)
+}
+
+/// The configuration as far as a client needs it.
+pub fn client_config(global: &Global) -> Result<Config> {
+    let flags = global_flags(global).collect::<Vec<_>>();
+    config::load(global.config.as_deref(), &flags, false)
+}
+
+/// The global flags as settings.
+fn global_flags(global: &Global) -> impl Iterator<Item = (Key, String)> {
+    [
+        (Key::Server, global.server.clone()),
+        (Key::Token, global.token.clone()),
+        (Key::TokenFile, global.token_file.clone()),
+        (Key::ConnectTls, global.tls.then(|| "true".to_owned())),
+        (Key::ConnectCa, global.ca.clone()),
+        (Key::ConnectCert, global.cert.clone()),
+        (Key::ConnectPrivate, global.key.clone()),
+        (Key::ConnectServerName, global.server_name.clone()),
+    ]
+    .into_iter()
+    .filter_map(|(key, value)| Some((key, value?)))
+}
+
+/// Writes to standard output, all of it.
+pub fn print(bytes: &[u8]) -> Result {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| Error::stdout(&error))
+}
+
+/// What `clap` has to say: help and version on standard output, a wrong use as one line.
+fn usage(program: &str, error: &clap::Error) -> ExitCode {
+    use clap::error::ErrorKind;
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    ) {
+        let printed = error.print().and_then(|()| io::stdout().flush());
+        // Help that nobody asked for goes to standard error, and the code says that something was missing.
+        if error.use_stderr() {
+            return ExitCode::from(Exit::Usage.code());
+        }
+        return end(program, printed.map_err(|error| Error::stdout(&error)));
+    }
+    let _ = writeln!(io::stderr(), "{program}: {}", usage_line(&error.to_string()));
+    ExitCode::from(Exit::Usage.code())
+}
+
+/// Makes one line of `clap`'s paragraph: the message, its tip, and where to read more.
+fn usage_line(text: &str) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for line in text.lines().map(str::trim) {
+        if line.is_empty() || line.starts_with("Usage:") || line.starts_with("For more information")
+        {
+            continue;
+        }
+        let line =
+            line.strip_prefix("error: ").or_else(|| line.strip_prefix("tip: ")).unwrap_or(line);
+        // What follows a colon (a list of missing arguments, say) belongs to it.
+        match parts.last_mut().filter(|last| last.ends_with(':')) {
+            Some(last) => {
+                last.push(' ');
+                last.push_str(line);
+            }
+            None => parts.push(line.to_string()),
+        }
+    }
+    error::one_line(&format!("{}; `--help` says more", parts.join("; ")))
+}

@@ -1,0 +1,7 @@
+//! `psa`, the command. All of it is in the library beside this file.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    psa_cli::main()
+}

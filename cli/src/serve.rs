@@ -1,0 +1,480 @@
+//! `psa serve`: the configuration becomes a server, and signals end it.
+
+use crate::config::settings::Key;
+use crate::config::{Config, Origin};
+use crate::error::{Error, Result};
+use crate::log::Log;
+use crate::memory;
+use crate::reload::Reload;
+use crate::service;
+use crate::signals::{HangUp, Signals};
+use psa::broker::{Broker, BrokerConfig};
+use psa::http::{HttpBindError, HttpConfig, HttpLimits, HttpServer};
+use psa::server::{BindError, Limits, Refusals, Server, ServerConfig, Token};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::io::{self, Write};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+/// Serves until a signal ends it.
+pub(crate) fn run(config: &Config) -> Result {
+    // To the end of this function: what is logged last is written, too.
+    let log = Log::start(config)?;
+    tell_of_ignored_variables(config);
+    tell_of_memory(config);
+    let mut server_config = server_config(config)?;
+    let reloads = Reload::from(config)?;
+    server_config.access = reloads.access.clone();
+    server_config.tls = reloads.tls.clone();
+    let http_config = http_config(config, &server_config)?;
+    raise_descriptor_limit();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.enable_all();
+    if let Ok(workers @ 1..) = usize::try_from(config.count(Key::Workers)) {
+        runtime.worker_threads(workers);
+    }
+    let runtime = runtime.build().map_err(|error| Error::failed("runtime", error))?;
+    let outcome = runtime.block_on(serve(config, server_config, http_config, reloads, &log));
+    // Connections that were aborted are not waited for.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn serve(
+    config: &Config,
+    server_config: ServerConfig,
+    http_config: Option<HttpConfig>,
+    reload: Reload,
+    log: &Log,
+) -> Result {
+    let (mut signals, mut hang_ups) = Signals::listen_as_server()?;
+    let reload = reload.start();
+    // Both listeners open to the same topics.
+    let broker = Broker::new(server_config.broker.clone())
+        .map_err(|error| bind_error(config, Key::Listen, &BindError::from(error)))?;
+    let server = Server::bind_with(server_config, broker.clone())
+        .map_err(|error| bind_error(config, Key::Listen, &error))?;
+    let http = http_config
+        .map(|http| HttpServer::bind_with(http, broker))
+        .transpose()
+        .map_err(|error: HttpBindError| bind_error(config, Key::HttpListen, &error))?;
+    let (connections, subscriptions) = (server.handle(), server.handle());
+    let refusals = |read: fn(&Refusals) -> u64| {
+        let handle = server.handle();
+        move || read(&handle.refusals())
+    };
+    let http = http.map(|http| {
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        http.show("psa_connections", "Connections of the binary protocol", move || {
+            count(connections.connections())
+        })
+        .show("psa_subscriptions", "Subscriptions over the binary protocol", move || {
+            count(subscriptions.subscriptions())
+        })
+        .count(
+            "psa_refused_connections",
+            "Connections of the binary protocol that were refused at a limit",
+            refusals(|refused| refused.connections),
+        )
+        .count(
+            "psa_refused_tls",
+            "Connections of the binary protocol that spoke no TLS where it is asked for, or failed at it",
+            refusals(|refused| refused.tls),
+        )
+        .count(
+            "psa_refused_tokens",
+            "Connections of the binary protocol with a wrong token, or none",
+            refusals(|refused| refused.unauthorized),
+        )
+        .count(
+            "psa_refused_forbidden",
+            "Requests of the binary protocol that their token does not allow",
+            refusals(|refused| refused.forbidden),
+        )
+        .count("psa_log_lines_dropped", "Lines of the log that could not be written", log.dropped())
+    });
+    let (handle, http_handle) = (server.handle(), http.as_ref().map(HttpServer::handle));
+    let hello = hello(config, server.local_addr(), http.as_ref().map(HttpServer::local_addr));
+    // Nobody reading it is no reason to wait, or to stop.
+    tokio::task::spawn_blocking(move || {
+        let mut out = io::stdout().lock();
+        let _ = out.write_all(hello.as_bytes()).and_then(|()| out.flush());
+    });
+    service::ready();
+    let running = async {
+        tokio::join!(server.run(std::future::pending()), async {
+            if let Some(http) = http {
+                http.run(std::future::pending()).await;
+            }
+        });
+    };
+    let mut running = std::pin::pin!(running);
+    loop {
+        tokio::select! {
+            () = &mut running => return Ok(()),
+            _ = signals.next() => break,
+            hang_up = hang_ups.next() => match hang_up {
+                HangUp::Reload => reload(),
+                HangUp::TerminalClosed => break,
+            },
+        }
+    }
+    let connections =
+        handle.connections() + http_handle.as_ref().map_or(0, |http| http.connections());
+    tracing::info!(connections, "draining; a second signal ends at once");
+    service::stopping();
+    handle.drain();
+    if let Some(http) = &http_handle {
+        http.drain();
+    }
+    tokio::select! {
+        () = &mut running => Ok(()),
+        exit = signals.next() => {
+            handle.abort();
+            if let Some(http) = &http_handle {
+                http.abort();
+            }
+            Err(Error::quiet(exit))
+        }
+    }
+}
+
+/// Container platforms set variables for services that have our name; that they mean nothing is told, not
+/// complained about.
+fn tell_of_ignored_variables(config: &Config) {
+    let ignored = config.ignored_links();
+    if !ignored.is_empty() {
+        let variables = ignored.join(" ");
+        tracing::info!(variables, "ignored: a container platform sets these for services");
+    }
+}
+
+/// A part of the memory that topics may take without a warning, in percent: connections, input, and events that
+/// were encoded take some, too.
+const SHARE_OF_TOPICS: u64 = 80;
+
+/// What was chosen by the memory that there is, and what is more than that.
+fn tell_of_memory(config: &Config) {
+    let Some(memory) = memory::available() else { return };
+    let limit = config.size(Key::LimitMemory).unwrap_or(0);
+    let (setting, value) = ("limit.memory", config.text(Key::LimitMemory));
+    if let Origin::Memory(_) = config.origin(Key::LimitMemory) {
+        tracing::info!("{setting} is {value}: half of the memory, since {memory}");
+    } else if limit / SHARE_OF_TOPICS > memory.bytes / 100 {
+        tracing::warn!(
+            "{setting} is {value}, and {memory}: the system may end the server before that is reached; \
+             lower it, or give more memory"
+        );
+    }
+}
+
+/// Where it listens and what to type next.
+fn hello(config: &Config, address: SocketAddr, http: Option<SocketAddr>) -> String {
+    let default = config.origin(Key::Server) == &Origin::Default
+        && config.text(Key::Server) == address.to_string();
+    let reach = reachable(address);
+    let secure = !config.text(Key::TlsCertificate).is_empty();
+    let mut flag = if default { String::new() } else { format!(" --server {reach}") };
+    if secure {
+        flag.push_str(" --tls");
+    }
+    let scheme = if secure { "https" } else { "http" };
+    let http = http.map_or(String::new(), |http| {
+        let header =
+            if config.asks_for_token() { " -H \"Authorization: Bearer $PSA_TOKEN\"" } else { "" };
+        format!(
+            "\nOver HTTP:                      curl -N {scheme}://{}/topics/greetings/events{header}",
+            reachable(http)
+        )
+    });
+    let token = if config.asks_for_token() {
+        "\nAll need a token: set PSA_TOKEN or use --token-file."
+    } else {
+        ""
+    };
+    format!(
+        "psa {} listens on {address}\n\
+         Subscribe in another terminal:  psa sub greetings{flag}\n\
+         Publish from a third:           echo hello | psa pub greetings{flag}{http}{token}\n",
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+/// Where to connect to what listens here: an unspecified address is none.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let mut reach = address;
+    if address.ip().is_unspecified() {
+        reach.set_ip(match address.ip() {
+            std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            std::net::IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    reach
+}
+
+fn bind_error(config: &Config, listen: Key, error: &dyn std::error::Error) -> Error {
+    // The error names the address; we know where that was said.
+    match config.origin(listen) {
+        Origin::Default => Error::failed("serve", error),
+        origin => Error::failed(origin, error),
+    }
+}
+
+/// The server's own configuration from ours.
+fn server_config(config: &Config) -> Result<ServerConfig> {
+    let bytes = |key| config.size(key).unwrap_or(0);
+    let size = |key| usize::try_from(bytes(key)).unwrap_or(usize::MAX);
+    let small = |key| u32::try_from(bytes(key)).unwrap_or(u32::MAX);
+    let count = |key| usize::try_from(config.count(key)).unwrap_or(usize::MAX);
+    // Zero is "never" to the server.
+    let wait = |key| config.wait(key).unwrap_or(Duration::ZERO);
+    let buffer = |key| config.size(key).map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX));
+    let limits = Limits {
+        max_connections: count(Key::LimitConnections),
+        max_connections_per_address: count(Key::LimitAddressConnections),
+        max_frame: small(Key::LimitFrame),
+        max_record: small(Key::LimitRecord),
+        max_topics_per_connection: u32::try_from(config.count(Key::LimitConnectionTopics))
+            .unwrap_or(u32::MAX),
+        max_subscriptions_per_connection: count(Key::LimitConnectionSubscriptions),
+        max_subscriptions: count(Key::LimitSubscriptions),
+        max_leases_per_connection: count(Key::LimitConnectionLeases),
+        input_bytes: size(Key::LimitInput),
+        reply_bytes: size(Key::LimitReplies),
+        chunk_bytes: size(Key::LimitChunk),
+        chunk_records: count(Key::LimitChunkRecords),
+        handshake_timeout: wait(Key::TimeoutHandshake),
+        frame_timeout: wait(Key::TimeoutFrame),
+        idle_timeout: wait(Key::TimeoutIdle),
+        stall_timeout: wait(Key::TimeoutStall),
+        drain_timeout: wait(Key::TimeoutDrain),
+    };
+    let broker = BrokerConfig {
+        create_on_publish: config.switch(Key::TopicCreateOnPublish),
+        create_on_subscribe: config.switch(Key::TopicCreateOnSubscribe),
+        max_topics: count(Key::LimitTopics),
+        max_leases_per_topic: count(Key::LimitTopicLeases),
+        max_leases: count(Key::LimitLeases),
+        max_lease_ttl: wait(Key::LimitLeaseTime),
+        max_bytes: bytes(Key::LimitMemory),
+        max_topic_bytes: bytes(Key::LimitTopicMemory),
+        topic_bytes: bytes(Key::TopicMemory),
+        segment_bytes: size(Key::TopicSegment),
+        retention: config.retention(),
+        // One of its words, as was checked.
+        overflow: config.text(Key::TopicOverflow).parse().unwrap_or_default(),
+    };
+    Ok(ServerConfig {
+        listen: resolve(config, Key::Listen)?,
+        token: config.token()?.map(Token::new),
+        allow_public_without_token: config.switch(Key::AllowPublic),
+        limits,
+        broker,
+        send_buffer: buffer(Key::SendBuffer),
+        receive_buffer: buffer(Key::ReceiveBuffer),
+        ..ServerConfig::default()
+    })
+}
+
+/// The HTTP API's configuration, if it is to open. What both listeners know is the same at both.
+fn http_config(config: &Config, server: &ServerConfig) -> Result<Option<HttpConfig>> {
+    if config.text(Key::HttpListen).is_empty() {
+        return Ok(None);
+    }
+    let wait = |key| config.wait(key).unwrap_or(Duration::ZERO);
+    let count = |key| usize::try_from(config.count(key)).unwrap_or(usize::MAX);
+    let bytes = |key| usize::try_from(config.size(key).unwrap_or(0)).unwrap_or(usize::MAX);
+    let limits = &server.limits;
+    let connections = count(Key::HttpConnections);
+    let limits = HttpLimits {
+        max_connections: connections,
+        max_streams: connections,
+        max_record: limits.max_record as usize,
+        max_body: limits.max_frame as usize,
+        // More than 4 GiB of bodies at a time is more than the API can count.
+        input_bytes: limits.input_bytes.min(u32::MAX as usize),
+        cache_bytes: bytes(Key::HttpCache),
+        head_timeout: limits.handshake_timeout,
+        keep_alive: wait(Key::HttpKeepAlive),
+        body_timeout: limits.frame_timeout,
+        stall_timeout: limits.stall_timeout,
+        drain_timeout: limits.drain_timeout,
+        append_wait: wait(Key::HttpAppendWait),
+        longest_wait: wait(Key::HttpLongestWait),
+        heartbeat: wait(Key::HttpHeartbeat),
+        lifetime: wait(Key::HttpLifetime),
+        ..HttpLimits::default()
+    };
+    Ok(Some(HttpConfig {
+        listen: resolve(config, Key::HttpListen)?,
+        token: server.token.clone(),
+        access: server.access.clone(),
+        tls: server.tls.clone(),
+        token_in_query: config.switch(Key::HttpTokenInQuery),
+        allow_public_without_token: server.allow_public_without_token,
+        origins: config.words(Key::HttpOrigins),
+        hosts: config.words(Key::HttpHosts),
+        limits,
+        send_buffer: server.send_buffer,
+        receive_buffer: server.receive_buffer,
+    }))
+}
+
+/// The address to listen on; a host name is looked up, and its first address taken.
+fn resolve(config: &Config, listen: Key) -> Result<SocketAddr> {
+    let text = config.text(listen);
+    let fail = |why: String| Error::usage(config.origin(listen), format!("{text}: {why}"));
+    let mut addresses =
+        text.to_socket_addrs().map_err(|error| fail(crate::error::describe_io(&error)))?;
+    addresses.next().ok_or_else(|| fail("the name has no address".into()))
+}
+
+/// Each connection is a descriptor, and the usual soft limit of 1,024 is for programs that use
+/// `select`. Failing to raise it is not fatal: the server waits when it has none left.
+pub fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, current = limit.current, "cannot raise the limit of descriptors");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Sources, resolve as resolve_config};
+    use psa::{Overflow, Retention};
+
+    #[test]
+    fn our_defaults_are_the_servers_defaults() {
+        let config = resolve_config(Sources::default()).unwrap();
+        let (ours, theirs) = (server_config(&config).unwrap(), ServerConfig::default());
+        assert_eq!(ours.listen, theirs.listen);
+        assert_eq!(ours.limits, theirs.limits);
+        assert_eq!(ours.broker, theirs.broker);
+        assert_eq!(
+            (ours.send_buffer, ours.receive_buffer, ours.allow_public_without_token),
+            (theirs.send_buffer, theirs.receive_buffer, theirs.allow_public_without_token)
+        );
+        assert!(ours.token.is_none());
+    }
+
+    #[test]
+    fn the_http_api_is_off_unless_it_has_an_address() {
+        let config = resolve_config(Sources::default()).unwrap();
+        let server = server_config(&config).unwrap();
+        assert!(http_config(&config, &server).unwrap().is_none());
+    }
+
+    #[test]
+    fn our_defaults_are_the_librarys_defaults() {
+        let flags = [(Key::HttpListen, "127.0.0.1:9854".to_string())];
+        let config = resolve_config(Sources { flags: &flags, ..Sources::default() }).unwrap();
+        let server = server_config(&config).unwrap();
+        let (ours, theirs) =
+            (http_config(&config, &server).unwrap().unwrap(), HttpConfig::default());
+        assert_eq!((ours.listen, &ours.limits), (theirs.listen, &theirs.limits));
+        assert!(ours.token.is_none() && ours.origins.is_empty() && ours.hosts.is_empty());
+    }
+
+    #[test]
+    fn every_setting_of_the_http_api_reaches_it() {
+        let text = "token='t'\nallow_public_without_token=true\nsend_buffer=5001\nreceive_buffer=5002\n\
+            [http]\nlisten='127.0.0.2:8'\norigins='http://a, http://b'\nhosts='c'\nconnections=11\n\
+            keep_alive='10s'\nappend_wait='12s'\nlongest_wait='13s'\nheartbeat='14s'\nlifetime='off'\ncache=16\n\
+            [limit]\nframe=1000020\nrecord=21\ninput=1000024\nchunk=22\nchunk_records=23\n\
+            [timeout]\nhandshake='26s'\nframe='27s'\nstall='29s'\ndrain='30s'\n";
+        let sources = Sources { file: Some(("f", text)), strict: true, ..Sources::default() };
+        let config = resolve_config(sources).unwrap();
+        let ours = http_config(&config, &server_config(&config).unwrap()).unwrap().unwrap();
+        let seconds = Duration::from_secs;
+        assert_eq!(
+            ours.limits,
+            HttpLimits {
+                max_connections: 11,
+                max_streams: 11,
+                max_record: 21,
+                max_body: 1_000_020,
+                input_bytes: 1_000_024,
+                cache_bytes: 16,
+                head_timeout: seconds(26),
+                keep_alive: seconds(10),
+                body_timeout: seconds(27),
+                stall_timeout: seconds(29),
+                drain_timeout: seconds(30),
+                append_wait: seconds(12),
+                longest_wait: seconds(13),
+                heartbeat: seconds(14),
+                lifetime: Duration::ZERO,
+                ..HttpLimits::default()
+            }
+        );
+        assert_eq!(ours.listen, "127.0.0.2:8".parse().unwrap());
+        assert_eq!(
+            (ours.origins, ours.hosts),
+            (vec!["http://a".into(), "http://b".into()], vec!["c".to_string()])
+        );
+        assert_eq!((ours.send_buffer, ours.receive_buffer), (Some(5001), Some(5002)));
+        assert!(ours.allow_public_without_token && ours.token.unwrap().matches("t"));
+    }
+
+    #[test]
+    fn every_server_setting_reaches_the_server() {
+        // A value for each setting that differs from its default and from the others.
+        let text = "listen='127.0.0.2:7'\nallow_public_without_token=true\nsend_buffer=5001\nreceive_buffer=5002\n\
+            [topic]\ncreate_on_publish=false\ncreate_on_subscribe=false\nsegment=5003\nretention='5 records'\n\
+            overflow='evict'\nmemory=65541\n\
+            [limit]\nmemory=65542\ntopic_memory=65543\ntopics=11\nleases=12\ntopic_leases=13\nlease_time='14s'\n\
+            connections=15\naddress_connections=24\nsubscriptions=16\nconnection_topics=17\nconnection_subscriptions=18\n\
+            connection_leases=19\nframe=1000020\nrecord=21\nchunk=22\nchunk_records=23\ninput=1000024\nreplies=1025\n\
+            [timeout]\nhandshake='26s'\nframe='27s'\nidle='off'\nstall='29s'\ndrain='30s'\n";
+        let sources = Sources { file: Some(("f", text)), strict: true, ..Sources::default() };
+        let ours = server_config(&resolve_config(sources).unwrap()).unwrap();
+        let seconds = Duration::from_secs;
+        assert_eq!(
+            ours.limits,
+            Limits {
+                max_connections: 15,
+                max_connections_per_address: 24,
+                max_frame: 1_000_020,
+                max_record: 21,
+                max_topics_per_connection: 17,
+                max_subscriptions_per_connection: 18,
+                max_subscriptions: 16,
+                max_leases_per_connection: 19,
+                input_bytes: 1_000_024,
+                reply_bytes: 1025,
+                chunk_bytes: 22,
+                chunk_records: 23,
+                handshake_timeout: seconds(26),
+                frame_timeout: seconds(27),
+                idle_timeout: Duration::ZERO,
+                stall_timeout: seconds(29),
+                drain_timeout: seconds(30),
+            }
+        );
+        assert_eq!(
+            ours.broker,
+            BrokerConfig {
+                create_on_publish: false,
+                create_on_subscribe: false,
+                max_topics: 11,
+                max_leases_per_topic: 13,
+                max_leases: 12,
+                max_lease_ttl: seconds(14),
+                max_bytes: 65_542,
+                max_topic_bytes: 65_543,
+                topic_bytes: 65_541,
+                segment_bytes: 5003,
+                retention: Retention::Records(5),
+                overflow: Overflow::Evict,
+            }
+        );
+        assert_eq!((ours.send_buffer, ours.receive_buffer), (Some(5001), Some(5002)));
+        assert_eq!(ours.listen, "127.0.0.2:7".parse().unwrap());
+        assert!(ours.allow_public_without_token);
+    }
+}

@@ -1,0 +1,283 @@
+//! What a server tells about its topics, as `psa topics` and `psa stats` show it: tables and text for
+//! people, JSON for programs.
+
+use crate::error::one_line;
+use crate::format;
+use crate::table::{Align, list, table};
+use crate::units::{human_count, human_size};
+use psa::client::{LeaseDetails, TopicDetails, TopicInfo};
+use psa::protocol::TopicStats;
+use psa::words::{Period, Size};
+use serde_json::{Value, json};
+use std::fmt;
+use std::time::Duration;
+
+/// The list of topics.
+pub(crate) fn summaries_table(topics: &[TopicInfo]) -> String {
+    use Align::{Left, Right};
+    let headings = [
+        ("TOPIC", Left),
+        ("RECORDS", Right),
+        ("FIRST", Right),
+        ("NEXT", Right),
+        ("MEMORY", Right),
+        ("CURSORS", Right),
+        ("LEASES", Right),
+        ("EPOCH", Left),
+    ];
+    let rows: Vec<_> = topics
+        .iter()
+        .map(|topic| {
+            vec![
+                one_line(&topic.name),
+                (topic.next - topic.first.min(topic.next)).to_string(),
+                topic.first.to_string(),
+                topic.next.to_string(),
+                human_size(topic.bytes),
+                topic.cursors.to_string(),
+                topic.leases.to_string(),
+                format::epoch(topic.epoch),
+            ]
+        })
+        .collect();
+    table(&headings, &rows)
+}
+
+/// One topic of the list as JSON.
+pub(crate) fn summary_json(topic: &TopicInfo) -> Value {
+    json!({
+        "topic": topic.name,
+        "epoch": format::epoch(topic.epoch),
+        "first_offset": topic.first,
+        "next_offset": topic.next,
+        "live_bytes": topic.bytes,
+        "cursors": topic.cursors,
+        "leases": topic.leases,
+    })
+}
+
+/// The statistics of several topics, one line each.
+pub(crate) fn stats_table(topics: &[TopicDetails]) -> String {
+    use Align::{Left, Right};
+    let headings = [
+        ("TOPIC", Left),
+        ("NEXT", Right),
+        ("KEPT", Right),
+        ("SEGMENTS", Right),
+        ("MEMORY", Right),
+        ("LIMIT", Right),
+        ("CURSORS", Right),
+        ("LEASES", Right),
+        ("LAG", Right),
+        ("HELD BACK", Right),
+        ("EVICTED", Right),
+        ("STATE", Left),
+    ];
+    let rows: Vec<_> = topics
+        .iter()
+        .map(|TopicDetails { name, stats, .. }| {
+            let slowest = stats.slowest.unwrap_or_default();
+            vec![
+                one_line(name),
+                stats.next.to_string(),
+                (stats.next - stats.first.min(stats.next)).to_string(),
+                stats.live_segments.to_string(),
+                human_size(memory(stats)),
+                stats.memory_limit.map_or("none".into(), human_size),
+                stats.cursors.to_string(),
+                stats.leases.to_string(),
+                slowest.records.to_string(),
+                human_size(slowest.bytes),
+                stats.evictions.to_string(),
+                if stats.closed { "closed" } else { "open" }.to_string(),
+            ]
+        })
+        .collect();
+    table(&headings, &rows)
+}
+
+/// What a topic takes of its limit: segments in the chain, in the pool, and not yet let go.
+pub(crate) fn memory(stats: &TopicStats) -> u64 {
+    stats.live_bytes + stats.pooled_bytes + stats.unlinked_bytes
+}
+
+/// Everything about one topic, one fact a line.
+pub(crate) fn detail_text(topic: &TopicDetails) -> String {
+    let TopicDetails { name, settings, stats, leases, .. } = topic;
+    let segments =
+        |count: u64, bytes: u64| format!("{} ({})", human_count(count), human_size(bytes));
+    let mut entries = vec![
+        ("topic", one_line(name)),
+        ("state", if stats.closed { "closed" } else { "open" }.to_string()),
+        ("epoch", format::epoch(stats.epoch)),
+        ("offsets", format!("{} to {} (next)", stats.first, stats.next)),
+        (
+            "appended",
+            format!(
+                "{} records, {}",
+                human_count(stats.appended_records),
+                human_size(stats.appended_bytes)
+            ),
+        ),
+        ("live segments", segments(stats.live_segments, stats.live_bytes)),
+        ("pooled segments", segments(stats.pooled_segments, stats.pooled_bytes)),
+        ("unlinked segments", segments(stats.unlinked_segments, stats.unlinked_bytes)),
+        ("memory limit", stats.memory_limit.map_or("none".into(), |bytes| Size(bytes).to_string())),
+        ("segment size", Size(settings.segment_bytes.into()).to_string()),
+        ("retention", setting_text(settings.retention)),
+        ("overflow", setting_text(settings.overflow)),
+        ("cursors", human_count(stats.cursors)),
+    ];
+    if let Some(slowest) = stats.slowest {
+        entries.push((
+            "slowest",
+            format!(
+                "{} at offsets {} to {}: holds back {} records in {} segments, {}",
+                human_count(slowest.cursors),
+                slowest.first,
+                slowest.next,
+                human_count(slowest.records),
+                human_count(slowest.segments),
+                human_size(slowest.bytes)
+            ),
+        ));
+    }
+    entries.push(("evictions", human_count(stats.evictions)));
+    entries.push((
+        "waits",
+        format!(
+            "{} of readers, {} of publishers",
+            human_count(stats.reader_waits),
+            human_count(stats.publisher_waits)
+        ),
+    ));
+    for lease in leases {
+        entries.push(("lease", lease_text(lease)));
+    }
+    let untold = stats.leases.saturating_sub(leases.len() as u64);
+    if untold > 0 {
+        let noun = if untold == 1 { "lease" } else { "leases" };
+        let why = "for which the server's largest frame (limit.frame) has no room";
+        entries.push(("and", format!("{} {noun} {why}", human_count(untold))));
+    }
+    list(&entries)
+}
+
+/// One lease on one line.
+pub(crate) fn lease_text(lease: &LeaseDetails) -> String {
+    // Above a minute, nobody wants to read milliseconds.
+    let unit = if lease.expires_in_ms >= 60_000 { 1000 } else { 1 };
+    let time = Period(Duration::from_millis(lease.expires_in_ms / unit * unit)).to_string();
+    let state = if lease.held {
+        format!("held, outlives its holder by {time}")
+    } else {
+        format!("ends in {time}")
+    };
+    format!("{} from offset {}, {state}", one_line(&lease.name), lease.committed)
+}
+
+/// A setting in the words of the configuration.
+pub(crate) fn setting_text(setting: Option<impl fmt::Display>) -> String {
+    setting.map_or("default".into(), |setting| setting.to_string())
+}
+
+/// Everything about one topic as JSON. Sizes are bytes.
+pub(crate) fn detail_json(topic: &TopicDetails) -> Value {
+    let TopicDetails { name, settings, stats, leases, .. } = topic;
+    json!({
+        "topic": name,
+        "closed": stats.closed,
+        "epoch": format::epoch(stats.epoch),
+        "first_offset": stats.first,
+        "next_offset": stats.next,
+        "appended_records": stats.appended_records,
+        "appended_bytes": stats.appended_bytes,
+        "live_segments": stats.live_segments,
+        "live_bytes": stats.live_bytes,
+        "pooled_segments": stats.pooled_segments,
+        "pooled_bytes": stats.pooled_bytes,
+        "unlinked_segments": stats.unlinked_segments,
+        "unlinked_bytes": stats.unlinked_bytes,
+        "memory_limit": stats.memory_limit,
+        "segment_bytes": settings.segment_bytes,
+        "retention": setting_text(settings.retention),
+        "overflow": setting_text(settings.overflow),
+        "cursors": stats.cursors,
+        "lease_count": stats.leases,
+        "leases": leases.iter().map(|lease| json!({
+            "name": lease.name,
+            "committed": lease.committed,
+            "held": lease.held,
+            "expires_in_ms": lease.expires_in_ms,
+        })).collect::<Vec<_>>(),
+        "slowest": stats.slowest.map(|slowest| json!({
+            "first_offset": slowest.first,
+            "next_offset": slowest.next,
+            "cursors": slowest.cursors,
+            "segments": slowest.segments,
+            "bytes": slowest.bytes,
+            "records": slowest.records,
+        })),
+        "evictions": stats.evictions,
+        "reader_waits": stats.reader_waits,
+        "publisher_waits": stats.publisher_waits,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use psa::protocol::{Overflow, Retention, Settings, Slowest};
+
+    fn detail() -> TopicDetails {
+        let mut lease = LeaseDetails::default();
+        (lease.name, lease.committed, lease.expires_in_ms) = ("a".into(), 12, 1500);
+        let mut detail = TopicDetails::default();
+        detail.name = "orders\u{1b}".into();
+        detail.settings = Settings {
+            segment_bytes: 1 << 18,
+            overflow: Some(Overflow::Evict),
+            retention: Some(Retention::Age(Duration::from_secs(90))),
+            memory_limit: 1 << 26,
+        };
+        detail.stats = TopicStats {
+            epoch: 7,
+            first: 10,
+            next: 1_000_010,
+            live_bytes: 3 << 20,
+            pooled_bytes: 1 << 20,
+            memory_limit: Some(1 << 26),
+            slowest: Some(Slowest {
+                records: 1_000_000,
+                bytes: 3 << 20,
+                cursors: 1,
+                ..Slowest::default()
+            }),
+            ..TopicStats::default()
+        };
+        detail.leases = vec![lease];
+        detail
+    }
+
+    #[test]
+    fn text_says_what_matters() {
+        let text = detail_text(&detail());
+        for part in
+            ["1m30s", "evict", "64MiB", "1,000,000 records", "a from offset 12, ends in 1s500ms"]
+        {
+            assert!(text.contains(part), "{part} in\n{text}");
+        }
+        assert!(!text.contains('\u{1b}'), "a name from a server cannot drive the terminal");
+        assert!(stats_table(&[detail()]).contains("4.0 MiB"), "memory is all three kinds");
+    }
+
+    #[test]
+    fn json_has_the_figures() {
+        let value = detail_json(&detail());
+        assert_eq!(value["next_offset"], 1_000_010);
+        assert_eq!(value["epoch"], "0x0000000000000007");
+        assert_eq!(value["retention"], "1m30s");
+        assert_eq!(value["slowest"]["records"], 1_000_000);
+        assert_eq!(value["leases"][0]["committed"], 12);
+    }
+}

@@ -1,0 +1,146 @@
+//! `psa topics`: list, create, delete, close, describe.
+
+use crate::args::{CreateArgs, TopicsArgs, TopicsCommand};
+use crate::config::Config;
+use crate::connect::{self, failure};
+use crate::error::{Error, Result, one_line};
+use crate::print;
+use crate::snapshot;
+use psa::client::{Client, ClientError, TopicDetails};
+use psa::protocol::Settings;
+
+/// Does what the subcommand says.
+pub(crate) fn run(config: &Config, args: TopicsArgs) -> Result {
+    connect::block_on(topics(config, args))
+}
+
+async fn topics(config: &Config, args: TopicsArgs) -> Result {
+    let command = args.command.unwrap_or(TopicsCommand::List { prefix: String::new() });
+    // Before the server is asked: what is wrong with the words alone is wrong without one.
+    let settings = match &command {
+        TopicsCommand::Create(create) => settings(create)?,
+        _ => Settings::default(),
+    };
+    let client = connect::connect(config, "topics").await?;
+    match command {
+        TopicsCommand::List { prefix } => {
+            let list =
+                client.topics(&prefix).await.map_err(|error| failure("list topics", &error))?;
+            if args.json {
+                print_lines(list.iter().map(snapshot::summary_json))
+            } else {
+                print(snapshot::summaries_table(&list).as_bytes())
+            }
+        }
+        TopicsCommand::Create(create) => {
+            let made = client.create_topic(&create.topic, settings, create.exists_ok).await;
+            made.map_err(|error| failure(about("create", &create.topic), &error))
+        }
+        TopicsCommand::Delete { topics } => {
+            for topic in topics {
+                let deleted = client.delete_topic(&topic).await;
+                deleted.map_err(|error| failure(about("delete", &topic), &error))?;
+            }
+            Ok(())
+        }
+        TopicsCommand::Close { topics } => {
+            for topic in topics {
+                let closed = client.close_topic(&topic).await;
+                closed.map_err(|error| failure(about("close", &topic), &error))?;
+            }
+            Ok(())
+        }
+        TopicsCommand::Describe { topic } => describe(&client, &topic, args.json).await,
+    }
+}
+
+fn about(verb: &str, topic: &str) -> String {
+    format!("{verb} `{}`", one_line(topic))
+}
+
+fn settings(create: &CreateArgs) -> Result<Settings> {
+    let segment_bytes = create.segment.map_or(Ok(0), u32::try_from);
+    let segment_bytes =
+        segment_bytes.map_err(|_| Error::usage("--segment", "a segment is smaller than 4GiB"))?;
+    if create.segment == Some(0) || create.memory == Some(0) {
+        return Err(Error::usage("create", "a size of 0 makes no sense")
+            .hint("leave it out for the server's default"));
+    }
+    Ok(Settings {
+        segment_bytes,
+        overflow: create.overflow,
+        retention: create.retention,
+        memory_limit: create.memory.unwrap_or(0),
+    })
+}
+
+/// Prints everything about one topic.
+pub(crate) async fn describe(client: &Client, topic: &str, json: bool) -> Result {
+    let details =
+        client.describe(topic).await.map_err(|error| failure(about("describe", topic), &error))?;
+    if json {
+        print_lines([snapshot::detail_json(&details)].into_iter())
+    } else {
+        print(snapshot::detail_text(&details).as_bytes())
+    }
+}
+
+/// Everything about many topics; one that was deleted meanwhile is left out.
+pub(crate) async fn describe_all(client: &Client) -> Result<Vec<TopicDetails>, ClientError> {
+    let mut all = Vec::new();
+    for topic in client.topics("").await? {
+        match client.describe(&topic.name).await {
+            Ok(details) => all.push(details),
+            Err(error) if error.code() == Some(psa::protocol::Code::UnknownTopic) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(all)
+}
+
+/// Prints JSON, one value a line.
+pub(crate) fn print_lines(values: impl Iterator<Item = serde_json::Value>) -> Result {
+    let mut text = String::new();
+    for value in values {
+        text.push_str(&value.to_string());
+        text.push('\n');
+    }
+    print(text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use psa::{Overflow, Retention};
+    use std::time::Duration;
+
+    fn create(words: &[&str]) -> CreateArgs {
+        let words = ["psa", "topics", "create", "t"].iter().chain(words);
+        match crate::args::Cli::try_parse_from(words).unwrap().command {
+            crate::args::Command::Topics(TopicsArgs {
+                command: Some(TopicsCommand::Create(create)),
+                ..
+            }) => create,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn flags_become_settings() {
+        assert_eq!(settings(&create(&[])).unwrap(), Settings::default());
+        let flags =
+            ["--segment", "64KiB", "--retention", "90s", "--overflow", "evict", "--memory", "8MiB"];
+        assert_eq!(
+            settings(&create(&flags)).unwrap(),
+            Settings {
+                segment_bytes: 65_536,
+                overflow: Some(Overflow::Evict),
+                retention: Some(Retention::Age(Duration::from_secs(90))),
+                memory_limit: 8 << 20,
+            }
+        );
+        assert!(settings(&create(&["--segment", "4GiB"])).is_err());
+        assert!(settings(&create(&["--memory", "0"])).is_err());
+    }
+}

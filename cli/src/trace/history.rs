@@ -1,0 +1,164 @@
+//! From single events to one life for each segment, and the memory that they took together.
+
+use super::record::Recording;
+use psa::{Event, Stats};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// One segment from its linking to its end. What has not happened is `None`.
+#[derive(Clone, Debug)]
+pub(super) struct Life {
+    pub(super) number: u64,
+    /// Offset of its first record.
+    pub(super) base: u64,
+    pub(super) records: u32,
+    pub(super) bytes: u64,
+    pub(super) reused: bool,
+    pub(super) linked: Duration,
+    pub(super) sealed: Option<Duration>,
+    /// When the last cursor left, or when it was evicted.
+    pub(super) closed: Option<Duration>,
+    pub(super) evicted: u32,
+    pub(super) reclaimed: Option<Duration>,
+    pub(super) pooled: bool,
+}
+
+/// Memory at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Memory {
+    /// In the chain.
+    pub(super) live: u64,
+    /// Unlinked, and somebody still looks at it.
+    pub(super) pending: u64,
+}
+
+/// All segments' lives.
+pub(super) struct History {
+    lives: Vec<Life>,
+    /// Memory after each moment at which it changed.
+    memory: Vec<(Duration, Memory)>,
+}
+
+impl History {
+    pub(super) fn new(recording: &Recording) -> History {
+        let mut lives: BTreeMap<u64, Life> = BTreeMap::new();
+        let mut changes: Vec<(Duration, i64, i64)> = Vec::new();
+        // Two threads' events may stand in another order than they happened, so what follows does not
+        // depend on it: a segment is known from its linking, whenever that was told.
+        for (at, event) in &recording.events {
+            if let Event::Linked { segment, base, bytes, reused } = *event {
+                let life = Life {
+                    number: segment,
+                    base,
+                    records: 0,
+                    bytes,
+                    reused,
+                    linked: *at,
+                    sealed: None,
+                    closed: None,
+                    evicted: 0,
+                    reclaimed: None,
+                    pooled: false,
+                };
+                lives.insert(segment, life);
+                changes.push((*at, bytes as i64, 0));
+            }
+        }
+        for (at, event) in &recording.events {
+            match event {
+                Event::Sealed { segment, records } => {
+                    if let Some(life) = lives.get_mut(segment) {
+                        (life.sealed, life.records) = (Some(*at), *records);
+                    }
+                }
+                Event::Closed { segment, evicted } => {
+                    if let Some(life) = lives.get_mut(segment) {
+                        (life.closed, life.evicted) = (Some(*at), *evicted);
+                        changes.push((*at, -(life.bytes as i64), life.bytes as i64));
+                    }
+                }
+                Event::Reclaimed { segment, pooled, .. } => {
+                    if let Some(life) = lives.get_mut(segment) {
+                        (life.reclaimed, life.pooled) = (Some(*at), *pooled);
+                        changes.push((*at, 0, -(life.bytes as i64)));
+                    }
+                }
+                _ => {}
+            }
+        }
+        changes.sort_by_key(|(at, ..)| *at);
+        let (mut live, mut pending) = (0, 0);
+        let memory = changes.into_iter().map(|(at, more_live, more_pending)| {
+            (live, pending) = (live + more_live, pending + more_pending);
+            // Told out of order, a figure can dip below zero for a moment.
+            (at, Memory { live: live.max(0) as u64, pending: pending.max(0) as u64 })
+        });
+        History { memory: memory.collect(), lives: lives.into_values().collect() }
+    }
+
+    pub(super) fn segments(&self) -> &[Life] {
+        &self.lives
+    }
+
+    pub(super) fn memory(&self) -> &[(Duration, Memory)] {
+        &self.memory
+    }
+
+    /// What the events say and the log's own statistics do not, if there is such a thing.
+    pub(super) fn fault(&self, stats: &Stats) -> Option<String> {
+        let records: u64 = self.lives.iter().map(|life| u64::from(life.records)).sum();
+        let live = self.lives.iter().filter(|life| life.closed.is_none());
+        let (live, live_bytes) = live.fold((0, 0), |(n, bytes), life| (n + 1, bytes + life.bytes));
+        let unlinked =
+            self.lives.iter().filter(|l| l.closed.is_some() && l.reclaimed.is_none()).count();
+        let pairs = [
+            ("records", records, stats.next_offset),
+            ("live segments", live, stats.live_segments),
+            ("live bytes", live_bytes, stats.live_bytes),
+            ("unlinked segments", unlinked as u64, stats.unlinked_segments),
+        ];
+        let wrong = pairs.into_iter().find(|(_, told, counted)| told != counted)?;
+        let (what, told, counted) = wrong;
+        Some(format!("its events make {told} {what}, the log's statistics say {counted}"))
+    }
+
+    /// How many segments were allocated, and how many came from the pool.
+    pub(super) fn origins(&self) -> (usize, usize) {
+        let reused = self.lives.iter().filter(|life| life.reused).count();
+        (self.lives.len() - reused, reused)
+    }
+
+    /// The most memory at any moment, pooled segments not counted.
+    pub(super) fn peak(&self) -> u64 {
+        self.memory.iter().map(|(_, m)| m.live + m.pending).max().unwrap_or(0)
+    }
+
+    pub(super) fn pending_peak(&self) -> u64 {
+        self.memory.iter().map(|(_, m)| m.pending).max().unwrap_or(0)
+    }
+
+    /// From the last one's passing to the memory being back, ascending.
+    fn returns(&self) -> Vec<Duration> {
+        let times = self.lives.iter().filter_map(|l| Some(l.reclaimed?.saturating_sub(l.closed?)));
+        let mut times: Vec<_> = times.collect();
+        times.sort();
+        times
+    }
+
+    pub(super) fn median_return(&self) -> Duration {
+        let times = self.returns();
+        times.get(times.len() / 2).copied().unwrap_or_default()
+    }
+
+    pub(super) fn longest_return(&self) -> Duration {
+        self.returns().last().copied().unwrap_or_default()
+    }
+
+    /// Where an offset lies, in segments: the number of its segment and how far into it.
+    pub(super) fn height(&self, offset: u64) -> f64 {
+        let i = self.lives.partition_point(|life| life.base <= offset).saturating_sub(1);
+        let Some(life) = self.lives.get(i) else { return 0.0 };
+        let into = (offset - life.base) as f64 / f64::from(life.records.max(1));
+        life.number as f64 + into.min(1.0)
+    }
+}

@@ -1,0 +1,65 @@
+//! A server inside your own program: TCP clients, browsers and the program itself share one broker's topics.
+//!
+//! The program listens on two free ports and prints how to reach them. It prints every record that anybody publishes to
+//! the topic `events`, which it reads without a socket. Ctrl-C drains: nothing new is taken, everybody gets what was
+//! acknowledged, and then the connections end.
+//!
+//! ```sh
+//! cargo run --release --example embedded_server
+//! ```
+
+use std::error::Error;
+use std::future::pending;
+
+use psa::broker::{Broker, BrokerConfig, Purpose};
+use psa::http::{HttpConfig, HttpServer};
+use psa::server::{Server, ServerConfig};
+use psa::{Cursor, ReadError, Start};
+
+/// Prints records until the topic ends, and says how many there were.
+async fn print(mut events: Cursor<[u8]>) -> u64 {
+    loop {
+        let read = events.next(|batch| {
+            for (offset, record) in batch.iter() {
+                println!("record {offset}: {}", String::from_utf8_lossy(record));
+            }
+        });
+        match read.await {
+            Ok(()) => {}
+            Err(ReadError::Lagged(lagged)) => println!("missed {} records", lagged.missed),
+            // A drain closes the topics, for this program as well.
+            Err(_) => return events.offset(),
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    // All topics together take at most this much memory.
+    let broker = Broker::new(BrokerConfig { max_bytes: 256 << 20, ..BrokerConfig::default() })?;
+    let config = ServerConfig { listen: "127.0.0.1:0".parse()?, ..ServerConfig::default() };
+    let server = Server::bind_with(config, broker.clone())?;
+    let config = HttpConfig { listen: "127.0.0.1:0".parse()?, ..HttpConfig::default() };
+    let http = HttpServer::bind_with(config, broker.clone())?;
+
+    let topic = broker.open("events", Purpose::Publish)?;
+    let printing = tokio::spawn(print(topic.log().subscribe(Start::Earliest)?));
+    topic.log().append_async("the server has started").await?;
+
+    println!("clients: {}", server.local_addr());
+    println!("browsers: http://{}/", http.local_addr());
+    println!("  psa pub events --server {}", server.local_addr());
+    println!("  curl -d hello http://{}/topics/events", http.local_addr());
+
+    let handles = (server.handle(), http.handle());
+    let interrupted = async {
+        let _ = tokio::signal::ctrl_c().await;
+        let (clients, browsers) = (handles.0.connections(), handles.1.connections());
+        println!("draining: {clients} clients and {browsers} browsers");
+        handles.1.drain();
+    };
+    // Each returns when its last connection has ended, at the latest after the drain timeout.
+    tokio::join!(server.run(interrupted), http.run(pending()));
+    println!("drained after {} records", printing.await?);
+    Ok(())
+}

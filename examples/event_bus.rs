@@ -1,0 +1,134 @@
+//! An event bus in an axum server. Whoever posts to `/events` publishes; whoever gets `/events` follows as an event
+//! stream (Server-Sent Events), and there may be thousands of them. Those who come late begin with the last hundred
+//! events. Those who come back name the last event that they received (`Last-Event-ID`, which a browser sends by
+//! itself) and continue with the next one. What a stream misses comes in its place, as an event `gap` with the exact
+//! range. The program prints its address and what to type, and ends with Ctrl-C.
+//!
+//! ```sh
+//! cargo run --release --example event_bus
+//! ```
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::fmt::Display;
+
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::routing::get;
+use futures_util::stream::{self, Stream, StreamExt};
+use psa::{AppendError, Cursor, Log, Overflow, Position, Retention, Start, SubscribeError};
+use tokio::net::TcpSocket;
+
+type Bus = Log<[u8]>;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    // At the memory limit the slowest streams lose events, and are told which: nobody else waits for them.
+    let bus = Bus::builder()
+        .segment_bytes(64 << 10)
+        .retention(Retention::Records(100))
+        .memory_limit(16 << 20)
+        .overflow(Overflow::Evict)
+        .build()?;
+    let app = axum::Router::new()
+        .route("/", get(figures))
+        .route("/events", get(follow).post(publish))
+        .layer(DefaultBodyLimit::max(64 << 10))
+        .with_state(bus.clone());
+
+    // `TcpListener::bind` has a short queue, which overflows when hundreds of clients come back at the same moment.
+    let socket = TcpSocket::new_v4()?;
+    socket.bind("127.0.0.1:0".parse()?)?;
+    let listener = socket.listen(4_096)?;
+    let address = listener.local_addr()?;
+    println!("listening on {address}; in other terminals:");
+    println!("  curl -N http://{address}/events");
+    println!("  curl -d hello http://{address}/events");
+    println!("  curl http://{address}/");
+    let stop = {
+        let bus = bus.clone();
+        async move {
+            let _ = tokio::signal::ctrl_c().await;
+            // Every stream reads on to the end of the log, and ends there.
+            bus.close();
+        }
+    };
+    axum::serve(listener, app).with_graceful_shutdown(stop).await?;
+    println!("stopped after {} events", bus.next_offset());
+    Ok(())
+}
+
+async fn figures(State(bus): State<Bus>) -> String {
+    let stats = bus.stats();
+    let bytes = stats.live_bytes + stats.pooled_bytes + stats.unlinked_bytes;
+    format!("{} events, {} streams, {} KiB\n", stats.next_offset, stats.cursors, bytes >> 10)
+}
+
+/// Answers with the ID that the event has got.
+async fn publish(State(bus): State<Bus>, event: String) -> Result<String, (StatusCode, String)> {
+    match bus.append_async(event).await {
+        Ok(offset) => Ok(format!("{}\n", id(bus.epoch(), offset))),
+        Err(error @ AppendError::TooLarge { .. }) => {
+            Err((StatusCode::PAYLOAD_TOO_LARGE, format!("{error}\n")))
+        }
+        Err(error) => Err((StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n"))),
+    }
+}
+
+async fn follow(
+    State(bus): State<Bus>,
+    headers: HeaderMap,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, (StatusCode, String)> {
+    let bad_request = |why: &dyn Display| (StatusCode::BAD_REQUEST, format!("{why}\n"));
+    let last = match headers.get("last-event-id") {
+        Some(id) => {
+            let id = id.to_str().map_err(|error| bad_request(&error))?;
+            Some(id.parse().map_err(|error| bad_request(&error))?)
+        }
+        None => None,
+    };
+    let (cursor, missed) = subscribe(&bus, last).map_err(|error| bad_request(&error))?;
+    let epoch = cursor.epoch();
+    let events = cursor.into_stream().map(move |next| match next {
+        Ok((offset, event)) => {
+            Event::default().id(id(epoch, offset)).data(String::from_utf8_lossy(&event))
+        }
+        Err(lagged) => gap(epoch, lagged.first_missed, lagged.missed),
+    });
+    Ok(Sse::new(stream::iter(missed).chain(events).map(Ok)).keep_alive(KeepAlive::default()))
+}
+
+/// A cursor for whoever stood at `last`, and what is to be said before it continues.
+fn subscribe(
+    bus: &Bus,
+    last: Option<Position>,
+) -> Result<(Cursor<[u8]>, Option<Event>), SubscribeError> {
+    let Some(last) = last else {
+        return Ok((bus.subscribe(Start::Last(100))?, None));
+    };
+    match bus.subscribe(Start::Resume(last)) {
+        Err(SubscribeError::Collected { asked, .. }) => {
+            // The cursor says where it stands, so that the gap is exact although more may have gone since.
+            let cursor = bus.subscribe(Start::Earliest)?;
+            let missed = cursor.offset() - asked;
+            Ok((cursor, Some(gap(last.epoch, asked, missed))))
+        }
+        // The server was started again: nobody knows how much there was after the last event.
+        Err(SubscribeError::WrongEpoch { .. }) => {
+            let restart = Event::default().event("restart").data(last.to_string());
+            Ok((bus.subscribe(Start::Earliest)?, Some(restart)))
+        }
+        other => Ok((other?, None)),
+    }
+}
+
+/// Its ID is that of the last event missed: whoever comes back after it is not told again.
+fn gap(epoch: u64, first: u64, missed: u64) -> Event {
+    let data = format!(r#"{{"first_missed":{first},"missed":{missed}}}"#);
+    Event::default().event("gap").id(id(epoch, first + missed - 1)).data(data)
+}
+
+fn id(epoch: u64, offset: u64) -> String {
+    Position { epoch, next: offset + 1 }.to_string()
+}

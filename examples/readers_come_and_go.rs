@@ -1,0 +1,86 @@
+//! One writer, and readers that come and go: the log keeps what somebody still has to read, and nothing else.
+//!
+//! The writer is the only one, so the log is exclusive: its `Publisher` appends without a locked instruction. The
+//! program prints a table with a line for each thing that happens: how many records are kept, in how much memory, and who
+//! holds how much of it back. Memory grows while a reader stands still, and falls as it reads on or leaves.
+//!
+//! ```sh
+//! cargo run --release --example readers_come_and_go
+//! ```
+
+use std::error::Error;
+
+use psa::{Cursor, Exclusive, Log, Publisher, Start};
+
+const ROUND: u64 = 200_000;
+
+fn write(publisher: &mut Publisher<u64>) -> Result<(), Box<dyn Error>> {
+    for _ in 0..ROUND {
+        publisher.append(publisher.next_offset())?;
+    }
+    Ok(())
+}
+
+/// Reads until `offset`, or a little further: a read shows all that is there of one segment.
+fn read(cursor: &mut Cursor<u64>, offset: u64) -> Result<(), Box<dyn Error>> {
+    while cursor.offset() < offset {
+        cursor.try_next(|batch| {
+            for (offset, record) in batch.iter() {
+                assert_eq!(*record, offset, "every record is there, in order");
+            }
+        })?;
+    }
+    Ok(())
+}
+
+fn show(what: &str, log: &Log<u64, Exclusive>) {
+    let stats = log.stats();
+    let kept = stats.next_offset - stats.first_offset;
+    let memory = stats.live_bytes + stats.unlinked_bytes + stats.pooled_bytes;
+    let held = stats.slowest.map_or(0, |slowest| slowest.bytes);
+    println!("{what:<43}{:>7}{kept:>9}{:>12}{:>12}", stats.cursors, memory >> 10, held >> 10);
+}
+
+// Readers usually live in threads or tasks of their own. Here they take turns with the writer, so that the table says
+// the same in every run.
+fn main() -> Result<(), Box<dyn Error>> {
+    let (mut publisher, log) = Log::<u64>::builder().build_exclusive()?;
+    println!("{:<43}{:>7}{:>9}{:>12}{:>12}", "", "readers", "kept", "memory KiB", "held KiB");
+
+    write(&mut publisher)?;
+    show("nobody reads", &log);
+
+    let mut dashboard = log.subscribe(Start::Next)?;
+    write(&mut publisher)?;
+    read(&mut dashboard, log.next_offset())?;
+    show("a dashboard comes, and keeps up", &log);
+
+    let mut audit = log.subscribe(Start::Next)?;
+    write(&mut publisher)?;
+    read(&mut dashboard, log.next_offset())?;
+    show("an audit comes, and stands still", &log);
+
+    let first = audit.offset();
+    read(&mut audit, first + ROUND / 2)?;
+    show("the audit has read half", &log);
+
+    read(&mut audit, log.next_offset())?;
+    show("the audit has read all", &log);
+
+    let backup = log.subscribe(Start::Next)?;
+    write(&mut publisher)?;
+    read(&mut dashboard, log.next_offset())?;
+    read(&mut audit, log.next_offset())?;
+    show("a backup comes, and stands still", &log);
+
+    // Nobody has to say what the backup did not read: dropping the cursor is all.
+    drop(backup);
+    show("the backup leaves", &log);
+
+    // The end of the only publisher is the end of the log, which readers see.
+    drop(publisher);
+    assert_eq!(audit.try_next(|_| ()), Err(psa::ReadError::Closed));
+    drop((dashboard, audit));
+    show("the writer and all readers have gone", &log);
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! Fan-out to worker threads, without a runtime: every worker sees every record, in the log's own memory.
+//!
+//! The log has a memory limit and evicts, so that the publisher never waits. Three workers read all the time; the fourth
+//! is busy with its first records until the publisher has finished. Each prints how many records it read and which ones
+//! it missed: for the slow one these are most, and it learns exactly which. Both together are always all records.
+//!
+//! ```sh
+//! cargo run --release --example worker_threads [RECORDS]
+//! ```
+
+use std::env;
+use std::error::Error;
+use std::ops::Range;
+use std::sync::mpsc;
+use std::thread;
+
+use psa::{Cursor, Log, Overflow, ReadError, Start};
+
+/// What a worker did until the log was closed.
+#[derive(Default)]
+struct Report {
+    read: u64,
+    sum: u64,
+    missed: Vec<Range<u64>>,
+}
+
+fn work(mut cursor: Cursor<u64>, mut after_each_batch: impl FnMut()) -> Result<Report, ReadError> {
+    let mut report = Report::default();
+    loop {
+        // Waits for records, and sees all that are there as one slice.
+        let seen = cursor.next_blocking(|batch| {
+            report.read += batch.len() as u64;
+            report.sum += batch.as_slice().iter().sum::<u64>();
+        });
+        match seen {
+            Ok(()) => after_each_batch(),
+            // Said once for each gap; the next read continues after it.
+            Err(ReadError::Lagged(lagged)) => {
+                let first = lagged.first_missed;
+                report.missed.push(first..first + lagged.missed);
+            }
+            Err(ReadError::Closed) => return Ok(report),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let records = env::args().nth(1).map_or(Ok(5_000_000), |records| records.parse::<u64>())?;
+    let log = Log::<u64>::builder().memory_limit(16 << 20).overflow(Overflow::Evict).build()?;
+
+    // Each cursor is there before the first record, and may go to any thread.
+    let mut workers = Vec::new();
+    for name in ["ann", "bob", "cho"] {
+        let cursor = log.subscribe(Start::Next)?;
+        workers.push((name, thread::spawn(move || work(cursor, || ()))));
+    }
+    let (finished, publisher) = mpsc::channel::<()>();
+    let cursor = log.subscribe(Start::Next)?;
+    let slow = thread::spawn(move || {
+        work(cursor, || {
+            // Returns when the other end is dropped.
+            let _ = publisher.recv();
+        })
+    });
+    workers.push(("slow", slow));
+
+    for n in 0..records {
+        log.append(n)?;
+    }
+    // Workers read what is left, and then see the end.
+    log.close();
+    drop(finished);
+
+    for (name, worker) in workers {
+        let report = worker.join().map_err(|_| format!("{name} panicked"))??;
+        let missed: u64 = report.missed.iter().map(|gap| gap.end - gap.start).sum();
+        assert_eq!(report.read + missed, records, "every record was read or is known as missed");
+        println!("{name:<5} read {:>8} (sum {}), missed {missed:>8}", report.read, report.sum);
+        for gap in &report.missed {
+            println!("      missed {}..{}", gap.start, gap.end);
+        }
+    }
+    let stats = log.stats();
+    println!("{records} records through {} KiB of memory", stats.memory_limit.unwrap_or(0) >> 10);
+    Ok(())
+}

@@ -1,0 +1,101 @@
+//! Telling in the log that the memory of all topics comes to its end, before it does.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use super::Broker;
+
+/// Percent of the memory from which on it is scarce, and below which it is not any more.
+const SCARCE: u64 = 90;
+const PLENTY: u64 = 80;
+
+/// What was told last.
+#[derive(Debug, Default)]
+pub(super) struct Alarm(AtomicU8);
+
+/// How much is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Level {
+    Plenty,
+    Scarce,
+    /// No room for another segment of the usual size.
+    Exhausted,
+}
+
+impl Alarm {
+    /// What is news, if anything is.
+    fn look(&self, used: u64, limit: u64, segment: u64) -> Option<Level> {
+        let told = self.0.load(Ordering::Relaxed);
+        let percent = used.saturating_mul(100) / limit.max(1);
+        let level = if limit.saturating_sub(used) < segment {
+            Level::Exhausted
+        } else if percent >= SCARCE {
+            Level::Scarce
+        } else if percent < PLENTY {
+            Level::Plenty
+        } else {
+            // In between, what was said stands.
+            return None;
+        };
+        // At the end it goes up and down with each segment: from there, only plenty is news.
+        let news = match level {
+            Level::Plenty => told > 0,
+            level => level as u8 > told,
+        };
+        news.then(|| self.0.store(level as u8, Ordering::Relaxed)).map(|()| level)
+    }
+}
+
+impl Broker {
+    /// Logs when the memory of all topics becomes scarce, is used up, or is free again; each once. To be called
+    /// about once a second: the server does.
+    pub fn watch_memory(&self) {
+        let (used, limit) = (self.budget().used(), self.budget().limit());
+        let segment = self.config().segment_bytes as u64;
+        let topics = self.topics();
+        match self.inner.alarm.look(used, limit, segment) {
+            Some(Level::Scarce) => tracing::warn!(
+                used,
+                limit,
+                topics,
+                "the memory of all topics becomes scarce: see who lags behind, or raise limit.memory"
+            ),
+            Some(Level::Exhausted) => tracing::error!(
+                used,
+                limit,
+                topics,
+                "the memory of all topics is used up: appends wait or are refused; \
+                 delete topics, end who lags behind, or raise limit.memory"
+            ),
+            Some(Level::Plenty) => {
+                tracing::info!(used, limit, topics, "the memory of all topics is free again");
+            }
+            None => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_change_is_told_once() {
+        let alarm = Alarm::default();
+        let look = |used| alarm.look(used, 1000, 50);
+        assert_eq!(look(0), None);
+        assert_eq!(look(899), None);
+        assert_eq!(look(900), Some(Level::Scarce));
+        assert_eq!(look(940), None);
+        assert_eq!(look(890), None, "it goes up and down");
+        assert_eq!(look(951), Some(Level::Exhausted));
+        assert_eq!(look(1000), None);
+        assert_eq!(look(940), None);
+        assert_eq!(look(960), None, "it goes up and down");
+        assert_eq!(look(850), None);
+        assert_eq!(look(799), Some(Level::Plenty));
+        assert_eq!(look(799), None);
+        // All at once.
+        assert_eq!(look(1000), Some(Level::Exhausted));
+        assert_eq!(look(0), Some(Level::Plenty));
+    }
+}

@@ -1,0 +1,161 @@
+//! Accepting connections, and what stands in the way of it.
+//!
+//! # An error of one connection
+//!
+//! `accept` also fails for reasons of the connection that it would have returned: its client is gone, or a rule
+//! of the firewall forbids it. That says nothing about the next one, which is accepted at once.
+//!
+//! # When there are no descriptors left
+//!
+//! `accept` fails with `EMFILE` and the kernel keeps the connection in its queue, so that an accept loop that
+//! simply went on would spin. This one waits, a little longer each time, and says so once. Connections that it
+//! has are not touched; clients in the queue wait until one of them ends.
+
+use std::{future::Future, io, net::SocketAddr, time::Duration};
+
+/// The first wait after an accept that failed for want of something, and the longest.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// Passes each connection that `next` accepts to `welcome`. Never ends. `used` says how many connections there
+/// are, for the log.
+pub(super) async fn accept<S, F>(
+    over: &str,
+    next: impl Fn() -> F,
+    used: impl Fn() -> usize,
+    welcome: impl Fn(S, SocketAddr),
+) where
+    F: Future<Output = io::Result<(S, SocketAddr)>>,
+{
+    let mut back_off = BACK_OFF.0;
+    let mut short = false;
+    loop {
+        match next().await {
+            Ok((stream, peer)) => {
+                if std::mem::take(&mut short) {
+                    tracing::info!("accepting connections{over} again");
+                    back_off = BACK_OFF.0;
+                }
+                welcome(stream, peer);
+            }
+            Err(error) if is_of_one_connection(&error) => {
+                tracing::debug!(%error, "a client was gone before it was accepted{over}");
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut short, true) {
+                    let connections = used();
+                    tracing::error!(
+                        %error,
+                        connections,
+                        "cannot accept connections{over}; new ones wait until something is free: raise the limit of open files"
+                    );
+                }
+                tokio::time::sleep(back_off).await;
+                back_off = (back_off * 2).min(BACK_OFF.1);
+            }
+        }
+    }
+}
+
+/// Whether an accept failed because of the connection that it would have returned.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        cell::RefCell,
+        collections::VecDeque,
+        sync::{Arc, Mutex},
+    };
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// The lines of this thread that are worth reading.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<tracing::Level>>>);
+
+    impl tracing::Subscriber for Lines {
+        fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+            *metadata.level() <= tracing::Level::INFO
+        }
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+        fn event(&self, event: &tracing::Event<'_>) {
+            self.0.lock().unwrap().push(*event.metadata().level());
+        }
+        fn enter(&self, _: &tracing::span::Id) {}
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    /// Accepts what is given, then nothing more. When each one was welcome, and what was logged.
+    async fn accepted(given: Vec<io::Result<u32>>) -> (Vec<(u32, Duration)>, Vec<tracing::Level>) {
+        let lines = Lines::default();
+        let _guard = tracing::subscriber::set_default(lines.clone());
+        let (given, got) = (RefCell::new(VecDeque::from(given)), RefCell::new(Vec::new()));
+        let began = Instant::now();
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let next = || {
+            let given = given.borrow_mut().pop_front();
+            async move {
+                match given {
+                    Some(result) => result.map(|stream| (stream, peer)),
+                    None => std::future::pending().await,
+                }
+            }
+        };
+        let welcome = |stream, _| got.borrow_mut().push((stream, began.elapsed()));
+        let accepting = accept("", next, || 0, welcome);
+        let over = tokio::time::timeout(Duration::from_secs(3600), accepting).await;
+        assert!(over.is_err(), "it never ends");
+        let lines = lines.0.lock().unwrap().clone();
+        (got.into_inner(), lines)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_of_one_connection_neither_stops_it_nor_makes_it_wait() {
+        let mut given = Vec::new();
+        for kind in [
+            io::ErrorKind::ConnectionAborted,
+            io::ErrorKind::ConnectionReset,
+            io::ErrorKind::PermissionDenied,
+            io::ErrorKind::TimedOut,
+            io::ErrorKind::NetworkDown,
+        ] {
+            given.push(Err(kind.into()));
+        }
+        given.push(Ok(1));
+        let (got, lines) = accepted(given).await;
+        assert_eq!(got, [(1, Duration::ZERO)]);
+        assert!(lines.is_empty(), "clients that leave are nothing to log: {lines:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shortage_is_one_line_and_waits_ever_longer() {
+        let too_many = || Err(io::Error::other("too many open files"));
+        let mut given: Vec<_> = (0..10).map(|_| too_many()).collect();
+        given.extend([Ok(1), Ok(2), too_many(), Ok(3)]);
+        let (got, lines) = accepted(given).await;
+        // 20, 40, 80, 160, 320 and 640 ms, then 1 s each.
+        let first = Duration::from_millis(1_260 + 4 * 1_000);
+        let again = first + BACK_OFF.0;
+        assert_eq!(got, [(1, first), (2, first), (3, again)]);
+        let (error, info) = (tracing::Level::ERROR, tracing::Level::INFO);
+        assert_eq!(lines, [error, info, error, info]);
+    }
+}

@@ -1,0 +1,113 @@
+//! Opening the listening socket.
+
+use std::{io, net::SocketAddr};
+
+use super::Serve;
+use crate::{
+    access::Gate,
+    broker::ConfigError,
+    net::{self, TcpListener},
+};
+
+/// Why a listener cannot open.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BindError {
+    /// Another process listens there.
+    #[error(
+        "{address} is in use; stop the other server, or listen elsewhere (port 0 takes a free port)"
+    )]
+    PortTaken {
+        /// The address that was asked for.
+        address: SocketAddr,
+    },
+    /// The address can be reached from other machines, and everyone could publish and subscribe.
+    #[error(
+        "{address} can be reached from other machines and there is no token; set one, listen on 127.0.0.1, or allow it explicitly"
+    )]
+    PublicWithoutToken {
+        /// The address that was asked for.
+        address: SocketAddr,
+    },
+    /// A setting makes no sense.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The system refuses.
+    #[error("cannot listen on {address}: {error}; choose another address")]
+    Io {
+        /// The address that was asked for.
+        address: SocketAddr,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The system refuses to use the listener that was passed.
+    #[error("cannot use the listener that was passed: {error}")]
+    Listener {
+        /// What the system says.
+        error: io::Error,
+    },
+}
+
+/// Where a listener's socket comes from.
+pub(crate) enum Socket {
+    /// It is opened at this address.
+    At(SocketAddr),
+    /// It is open already.
+    Open(std::net::TcpListener),
+}
+
+/// What a listener is opened with.
+pub(crate) struct Settings<'a> {
+    pub(crate) gate: &'a Gate,
+    /// Whether clients have to speak TLS.
+    pub(crate) is_secure: bool,
+    pub(crate) allow_public_without_token: bool,
+    pub(crate) send_buffer: Option<u32>,
+    pub(crate) receive_buffer: Option<u32>,
+}
+
+impl Settings<'_> {
+    /// Checks that it may listen there, and opens the socket, or takes it over. The address has the port that was
+    /// taken if port 0 was asked for.
+    pub(crate) fn open<S: Serve>(
+        &self,
+        socket: Socket,
+    ) -> Result<(TcpListener, SocketAddr), BindError> {
+        match socket {
+            Socket::At(address) => {
+                self.check::<S>(address)?;
+                let opened = net::listen(address, self.send_buffer, self.receive_buffer)
+                    .and_then(|listener| listener.local_addr().map(|address| (listener, address)));
+                opened.map_err(|error| match error.kind() {
+                    io::ErrorKind::AddrInUse => BindError::PortTaken { address },
+                    _ => BindError::Io { address, error },
+                })
+            }
+            Socket::Open(listener) => {
+                let fail = |error| BindError::Listener { error };
+                let address = listener.local_addr().map_err(fail)?;
+                self.check::<S>(address)?;
+                let listener = net::adopt(listener, self.send_buffer, self.receive_buffer);
+                Ok((listener.map_err(fail)?, address))
+            }
+        }
+    }
+
+    /// Refuses or warns, if other machines can reach the address.
+    fn check<S: Serve>(&self, address: SocketAddr) -> Result<(), BindError> {
+        if address.ip().to_canonical().is_loopback() {
+            return Ok(());
+        }
+        let over = S::OVER;
+        if !self.gate.is_open() {
+            if !self.is_secure {
+                tracing::warn!(%address, "tokens and records cross the network unencrypted{over}: there is no TLS");
+            }
+        } else if self.allow_public_without_token {
+            tracing::warn!(%address, "anyone who reaches this address may publish and subscribe{over}: there is no token");
+        } else {
+            return Err(BindError::PublicWithoutToken { address });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,66 @@
+//! Sizes, durations, points in time, positions, starts, retentions and overflows as text: how each is written, and how it
+//! is read back.
+//!
+//! Configuration, command line and HTTP API read and write through this module, so that a text that one of them accepts
+//! is accepted by all of them. The [table](https://github.com/psa-log/psa/blob/main/docs/configuration.md#value-syntax)
+//! in the book has examples of each.
+//!
+//! | type | what it writes | what it reads besides |
+//! | --- | --- | --- |
+//! | [`Size`] | `64MiB`, `1500B` | `64 MB`, `65536` |
+//! | [`Period`] | `1h30m`, `250ms`, `0s` | `1.5h`, `90 minutes`, `1 day, 2 hours`, `PT90M` |
+//! | `Time` | `2026-01-31T12:00:00.000000000Z` | `2026-01-31 12:00:00+01:00`, `2026-01-31T12:00Z` |
+//! | [`Retention`](crate::Retention) | `nothing`, `everything`, `1000 records`, `64MiB`, `1h` | |
+//! | [`Overflow`](crate::Overflow) | `block`, `reject`, `evict` | |
+//! | [`Position`](crate::Position) | `0x0123456789abcdef:41`, the point after that record | the epoch in decimal digits |
+//! | [`Start`](crate::Start) | | `earliest`, `next`, `last:7`, `41`, `EPOCH:OFFSET`, a time, `10m` |
+//!
+//! Reading a [`Period`], a [`Retention`](crate::Retention) or a [`Start`](crate::Start), and all of `Time`, need the feature
+//! `text`, which brings a calendar. With the feature `serde`, each of these types but `Start` is serialized as its text, and
+//! `Retention` as the HTTP API has it: `"nothing"`, `{"records": 1000}`, `{"age_ms": 3600000}`.
+
+mod error;
+mod period;
+mod position;
+mod retention;
+mod size;
+#[cfg(feature = "text")]
+mod time;
+
+pub use error::BadText;
+pub use period::Period;
+#[cfg(feature = "http")]
+pub(crate) use position::parse_digits;
+pub use size::Size;
+#[cfg(feature = "text")]
+pub use time::Time;
+
+/// Serde for a type as its text: what `Display` writes and `FromStr` reads.
+#[cfg(feature = "serde")]
+macro_rules! serde_as_text {
+    ($word:ty) => {
+        impl serde::Serialize for $word {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $word {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+#[cfg(feature = "serde")]
+serde_as_text!(Size);
+#[cfg(feature = "serde")]
+serde_as_text!(crate::log::Overflow);
+#[cfg(feature = "serde")]
+serde_as_text!(crate::log::Position);
+#[cfg(all(feature = "serde", feature = "text"))]
+serde_as_text!(Period);
+#[cfg(all(feature = "serde", feature = "text"))]
+serde_as_text!(Time);

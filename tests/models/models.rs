@@ -1,0 +1,61 @@
+//! Models of the log's races, explored by shuttle over the very source that ships: `log` below is
+//! `src/log`, included with a `sync` of this crate (`sync.rs` here).
+//!
+//! Each model runs under random schedulers and under PCT (`explore.rs`). The seed is printed; a failure
+//! prints the schedule, and how to replay it. More schedules of all models, or of one:
+//!
+//! ```text
+//! .ci/models 40000000
+//! PSA_TEST_SCHEDULES=1000000 PSA_TEST_SEED=1 cargo test --test models the_cascade
+//! ```
+//!
+//! What a run cannot see: reorderings that weak memory allows (shuttle is sequentially consistent),
+//! and races inside `seize`, whose own atomics are the real ones.
+
+#![allow(clippy::duplicate_mod, reason = "announcements: inside the log, and by themselves")]
+
+#[expect(dead_code, unreachable_pub, unused_imports, reason = "models use a part of the log")]
+#[allow(
+    clippy::reversed_empty_ranges,
+    clippy::unnecessary_min_or_max,
+    reason = "models spin and lull zero times"
+)]
+#[path = "../../src/log/mod.rs"]
+mod log;
+mod sync;
+
+#[expect(dead_code, reason = "the models need the bells of subscriptions alone")]
+#[path = "../../src/server/bell.rs"]
+mod bell;
+#[expect(dead_code, reason = "as above")]
+#[path = "../../src/server/room.rs"]
+mod room;
+#[expect(dead_code, reason = "as above")]
+#[path = "../../src/http/turns.rs"]
+mod turns;
+/// What the server's rooms know of a broker.
+mod broker {
+    pub(crate) struct Topic;
+}
+
+mod explore;
+mod support;
+
+mod announce;
+mod append;
+mod attach;
+mod cancel;
+mod cascade;
+mod close;
+mod collect;
+mod evict;
+mod lease;
+mod limit;
+mod retention;
+mod reuse;
+mod rooms;
+mod tail;
+mod teardown;
+#[path = "turns.rs"]
+mod turns_of_streams;
+mod wait;
