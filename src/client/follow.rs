@@ -250,7 +250,13 @@ impl Follower {
                 State::Dialing(dialing) => match ready!(dialing.as_mut().poll(cx)) {
                     Ok(dialed) => {
                         self.reconnections += 1;
+                        let owed = self.owes_commit();
                         self.arrive(dialed);
+                        if owed && !self.owes_commit() {
+                            // Told, since nothing else may come: the connection was lost between the commit and
+                            // its DONE, and where the lease stands confirms it.
+                            return Poll::Ready(Some(Ok(Step::Confirmed)));
+                        }
                     }
                     Err(error) => {
                         if let Err(error) = self.lose(error) {

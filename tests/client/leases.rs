@@ -121,6 +121,47 @@ async fn records_that_come_again_from_the_committed_place_are_not_told_twice() {
     finish(server).await;
 }
 
+/// The connection is lost between a commit and its DONE. Where the lease stands then confirms the commit, although nothing
+/// else comes: neither from a topic that has ended nor from one that is quiet.
+#[tokio::test]
+async fn a_commit_whose_confirmation_was_lost_is_confirmed_by_where_the_lease_stands() {
+    for has_ended in [false, true] {
+        let (listener, builder) = listen().await;
+        let server = play(async move {
+            let end = Reply::Closed { sub: 1, reason: CloseReason::TopicClosed, next: 3 };
+            let mut peer = Peer::welcome(&listener).await;
+            peer.subscribed().await;
+            peer.send(&subscribed(EPOCH, 0, 3)).await;
+            peer.send_bytes(&deliver(EPOCH, 0..3)).await;
+            if has_ended {
+                peer.send(&end).await;
+            }
+            assert_eq!(peer.committed().await.1, 2);
+            drop(peer);
+
+            let mut peer = Peer::welcome(&listener).await;
+            peer.subscribed().await;
+            peer.send(&subscribed(EPOCH, 3, 3)).await;
+            if has_ended {
+                peer.send(&end).await;
+            }
+            peer.wait_for_end().await;
+        });
+        let client = builder.build().unwrap();
+        let mut subscription = client.subscribe("topic", leased()).await.unwrap();
+        for offset in 0..3 {
+            assert_eq!(line(&mut subscription).await, format!("record {offset}"));
+        }
+        if has_ended {
+            assert_eq!(line(&mut subscription).await, "TopicClosed 3");
+        }
+        subscription.commit(2).await.unwrap();
+        assert_eq!((subscription.committed(), subscription.reconnections()), (3, 1));
+        drop(subscription);
+        finish(server).await;
+    }
+}
+
 #[tokio::test]
 async fn commits_that_nobody_waits_for_are_joined() {
     let (listener, builder) = listen().await;
