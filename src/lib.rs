@@ -81,6 +81,8 @@ mod access;
 pub mod broker;
 #[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "disk")]
+pub mod disk;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(any(feature = "server", feature = "http"))]

@@ -376,6 +376,11 @@ impl<'a> Packed<'a> {
     pub fn payload(&self) -> &'a [u8] {
         self.payload
     }
+
+    /// Where each record ends in the payload, as little-endian `u32`.
+    pub fn ends(&self) -> &'a [u8] {
+        self.ends
+    }
 }
 
 impl Source<[u8]> for Packed<'_> {

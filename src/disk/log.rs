@@ -1,0 +1,389 @@
+//! The writer.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::error::AppendError;
+use super::files::{File, Folder, write_full};
+use super::frame::Frame;
+use super::header::{BLOCK, Began, HISTORY, Header};
+use super::part::{BEGIN, Part, Shared, name};
+use super::reader::Reader;
+use crate::log::Packed;
+
+/// Zeros that are written at a time.
+const ZEROS: &[u8] = &[0; 64 << 10];
+
+/// How a log uses its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DiskOptions {
+    /// Size of the first file, in bytes, rounded up to 4 KiB. Each later one has twice the size of the one before it,
+    /// until `largest_file`. Default: 1 MiB.
+    pub first_file: u64,
+    /// Size of the largest file, in bytes. A frame that is larger still gets a file of its own size. Default: 64 MiB.
+    pub largest_file: u64,
+    /// Whether readers may see records that were written and not forced to the disk yet. Default: no.
+    pub shows_written: bool,
+}
+
+impl Default for DiskOptions {
+    fn default() -> Self {
+        DiskOptions { first_file: 1 << 20, largest_file: 64 << 20, shows_written: false }
+    }
+}
+
+/// A file that has its size and has not begun.
+pub(crate) struct Prepared<F> {
+    pub(crate) size: u64,
+    pub(crate) file: F,
+}
+
+/// A log in the files of a folder: the one that writes. See the module's documentation for the format and for what is
+/// durable when.
+pub struct DiskLog<D: Folder> {
+    pub(crate) folder: D,
+    pub(crate) options: DiskOptions,
+    pub(crate) topic: u64,
+    /// The files that have begun, the oldest first; at least one.
+    pub(crate) parts: Vec<Arc<Part<D::File>>>,
+    pub(crate) shared: Arc<Shared<D::File>>,
+    /// The file after the last one of `parts`.
+    pub(crate) prepared: Option<Prepared<D::File>>,
+    pub(crate) epochs: Epochs,
+    /// Frames that were appended and not written.
+    pub(crate) buffer: Vec<u8>,
+    /// Where the buffer goes in the last file.
+    pub(crate) position: u64,
+    pub(crate) next: u64,
+    pub(crate) durable: u64,
+    /// The durable end that a mark in the last file states.
+    pub(crate) marked: Option<u64>,
+    /// Why nothing is appended any more.
+    pub(crate) failed: Option<String>,
+}
+
+/// The epochs of a log.
+#[derive(Clone, Debug)]
+pub(crate) struct Epochs {
+    pub(crate) current: Began,
+    pub(crate) earlier: Vec<Began>,
+}
+
+impl<D: Folder> DiskLog<D> {
+    /// Appends records, with the time of the append in nanoseconds since the Unix epoch and notes of the caller's.
+    /// Returns their offsets. The records are in memory until [`write`](Self::write).
+    ///
+    /// No records are no frame, and notes without records are not stored.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`]; these records were not appended then.
+    pub fn append(
+        &mut self,
+        time: u64,
+        notes: &[u8],
+        records: Packed<'_>,
+    ) -> Result<Range<u64>, AppendError> {
+        self.check()?;
+        let first = self.next;
+        if records.is_empty() {
+            return Ok(first..first);
+        }
+        let next = first.checked_add(records.len() as u64).ok_or(AppendError::Exhausted)?;
+        let mut frame = Frame { first, time, durable: self.durable, notes, records };
+        let bytes = (notes.len() + records.ends().len() + records.payload().len()) as u64;
+        let size = frame.size().ok_or(AppendError::TooLarge(bytes))?;
+        if size as u64 > self.room() {
+            self.roll(size as u64, self.epochs.clone())?;
+            frame.durable = self.durable;
+        }
+        self.put(&frame);
+        self.next = next;
+        Ok(first..next)
+    }
+
+    /// Hands to the system what was appended: it survives the death of the process.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError::Failed`]: the log takes no more records.
+    pub fn write(&mut self) -> Result<(), AppendError> {
+        self.check()?;
+        let put = write_full(&self.last().file, &self.buffer, self.position);
+        self.or_fail("write", put)?;
+        self.position += self.buffer.len() as u64;
+        self.buffer.clear();
+        if self.options.shows_written {
+            self.shared.show(self.next);
+        }
+        Ok(())
+    }
+
+    /// Forces to the disk what was appended: it survives whatever happens to the machine.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError::Failed`]: the log takes no more records.
+    pub fn sync(&mut self) -> Result<(), AppendError> {
+        self.write()?;
+        if self.durable < self.next {
+            let forced = self.last().file.sync();
+            self.or_fail("sync", forced)?;
+            self.durable = self.next;
+            self.shared.show(self.next);
+        }
+        Ok(())
+    }
+
+    /// Writes down that everything is durable, so that damage to the last records is known for what it is. Costs a
+    /// frame of 48 bytes and a [`sync`](Self::sync), unless nothing was appended since the last mark. For a time in
+    /// which there is nothing else to do, and before the log is closed.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError::Failed`]: the log takes no more records.
+    pub fn mark(&mut self, time: u64) -> Result<(), AppendError> {
+        self.sync()?;
+        let mark = Frame::mark(self.next, time);
+        let fits = mark.size().is_some_and(|size| size as u64 <= self.room());
+        if self.marked == Some(self.next) || !fits {
+            return Ok(());
+        }
+        self.put(&mark);
+        self.write()?;
+        let forced = self.last().file.sync();
+        self.or_fail("sync", forced)?;
+        self.marked = Some(self.next);
+        Ok(())
+    }
+
+    /// Lays out the next file, if there is none yet: what an append otherwise does that finds the last one full.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError::Full`]; nothing was changed.
+    pub fn prepare(&mut self) -> Result<(), AppendError> {
+        self.check()?;
+        if self.prepared.is_none() {
+            self.lay_out(self.next_size())?;
+        }
+        Ok(())
+    }
+
+    /// Bytes that are left in the file that is being written.
+    pub fn room(&self) -> u64 {
+        let used = self.position + self.buffer.len() as u64;
+        self.last().size.saturating_sub(used)
+    }
+
+    /// Gives up files whose records all lie before `before`. The last file stays.
+    ///
+    /// # Errors
+    ///
+    /// The system's. What could not be removed stays part of the log. If the folder could not be forced to the disk, the
+    /// log takes no more records.
+    pub fn trim(&mut self, before: u64) -> io::Result<()> {
+        if let Some(why) = &self.failed {
+            return Err(io::Error::other(why.clone()));
+        }
+        while self.parts.len() > 1 && self.parts[1].first <= before {
+            let oldest = &self.parts[0];
+            let (from, size) = (oldest.name(), oldest.size);
+            let is_used_again = self.prepared.is_none() && size >= self.next_size();
+            let mut used_again = None;
+            if is_used_again {
+                let file = self.folder.open(&from)?;
+                self.folder.rename(&from, &name(self.last().number + 1))?;
+                used_again = Some(Prepared { size, file });
+            } else {
+                self.folder.remove(&from)?;
+            }
+            self.parts.remove(0);
+            self.shared.set_parts(self.parts.clone());
+            // Forced one by one: two names of which only the second one is gone look like a lost file, and nothing may
+            // be written to a file that can come back under its old name.
+            let forced = self.folder.sync();
+            self.or_fail("sync the folder", forced).map_err(io::Error::other)?;
+            self.prepared = used_again.or(self.prepared.take());
+        }
+        Ok(())
+    }
+
+    /// Begins another epoch, with the next record.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`]; the epoch is the old one then.
+    pub fn begin_epoch(&mut self, epoch: u64) -> Result<(), AppendError> {
+        self.check()?;
+        let Epochs { current, mut earlier } = self.epochs.clone();
+        earlier.push(current);
+        let surplus = earlier.len().saturating_sub(HISTORY);
+        earlier.drain(..surplus);
+        self.roll(0, Epochs { current: Began { epoch, first: self.next }, earlier })
+    }
+
+    /// The epoch of the next record.
+    pub fn epoch(&self) -> u64 {
+        self.epochs.current.epoch
+    }
+
+    /// All epochs that are known, the oldest first.
+    pub fn history(&self) -> impl Iterator<Item = Began> {
+        self.epochs.earlier.iter().copied().chain([self.epochs.current])
+    }
+
+    /// Offset of the first record that was not trimmed.
+    pub fn first(&self) -> u64 {
+        self.parts[0].first
+    }
+
+    /// The offset of the next record.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// All records below this offset are on the disk, whatever happens.
+    pub fn durable(&self) -> u64 {
+        self.durable
+    }
+
+    /// Bytes of all files, with the one that is prepared.
+    pub fn size(&self) -> u64 {
+        let prepared = self.prepared.as_ref().map_or(0, |prepared| prepared.size);
+        self.parts.iter().map(|part| part.size).sum::<u64>() + prepared
+    }
+
+    /// A reader of what is stored.
+    pub fn reader(&self) -> Reader<D> {
+        Reader::new(self.shared.clone())
+    }
+
+    pub(crate) fn last(&self) -> &Part<D::File> {
+        self.parts.last().expect("a log has at least one file")
+    }
+
+    /// Puts a frame for which there is room into the buffer.
+    fn put(&mut self, frame: &Frame<'_>) {
+        let position = self.position + self.buffer.len() as u64;
+        if !frame.is_mark() {
+            self.last().note(frame.first, position);
+        }
+        let seed = self.last().seed;
+        frame.encode(seed, &mut self.buffer);
+    }
+
+    /// Begins the next file, with room for a frame of this size, for the records of these epochs.
+    fn roll(&mut self, frame: u64, epochs: Epochs) -> Result<(), AppendError> {
+        // First what can find the disk full.
+        self.lay_out((BEGIN + frame).max(self.next_size()))?;
+        self.sync()?;
+        self.begin(epochs)
+    }
+
+    /// Begins the file that is prepared.
+    pub(crate) fn begin(&mut self, epochs: Epochs) -> Result<(), AppendError> {
+        let Prepared { size, file } = self.prepared.take().expect("a file is prepared");
+        let number = self.parts.last().map_or(0, |part| part.number + 1);
+        let began = epochs.current;
+        let header = Header {
+            topic: self.topic,
+            number,
+            epoch: began.epoch,
+            first: self.next,
+            history: epochs.earlier.iter().copied().chain([began]).collect(),
+        };
+        // Before the first frame: whoever finds a broken header then knows that there are no frames.
+        let put = write_full(&file, &header.encode(), 0).and_then(|()| file.sync());
+        self.or_fail("begin a file", put)?;
+        self.parts.push(Arc::new(Part::new(&header, size, file)));
+        self.shared.set_parts(self.parts.clone());
+        self.epochs = epochs;
+        self.position = BEGIN;
+        self.marked = None;
+        Ok(())
+    }
+
+    fn next_size(&self) -> u64 {
+        let double = self.parts.last().map_or(0, |part| part.size.saturating_mul(2));
+        let least = self.options.first_file.max(2 * BEGIN);
+        double.clamp(least, self.options.largest_file.max(least)).next_multiple_of(BEGIN)
+    }
+
+    /// Prepares a file of at least this size, or makes the one that is prepared as large.
+    pub(crate) fn lay_out(&mut self, size: u64) -> Result<(), AppendError> {
+        let size = size.next_multiple_of(BEGIN);
+        if self.prepared.as_ref().is_some_and(|prepared| prepared.size >= size) {
+            return Ok(());
+        }
+        let name = name(self.parts.last().map_or(0, |part| part.number + 1));
+        // Taken out: one that cannot be forced is not written to again.
+        let before = self.prepared.take();
+        let laid_out = self.try_lay_out(&name, before, size);
+        match laid_out {
+            Ok(file) => {
+                self.prepared = Some(Prepared { size, file });
+                Ok(())
+            }
+            Err(error) => {
+                // What it took, others may need. If it stays, the next attempt finds it.
+                let _ = self.folder.remove(&name);
+                Err(AppendError::Full(error))
+            }
+        }
+    }
+
+    fn try_lay_out(
+        &self,
+        name: &str,
+        before: Option<Prepared<D::File>>,
+        size: u64,
+    ) -> io::Result<D::File> {
+        let (file, mut at) = match before {
+            Some(Prepared { size, file }) => (file, size),
+            None => match self.folder.create(name) {
+                // Left by an attempt that failed: whatever is in it, it is written over.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    (self.folder.open(name)?, 0)
+                }
+                created => (created?, 0),
+            },
+        };
+        while at < size {
+            let piece = ZEROS.len().min(usize::try_from(size - at).unwrap_or(usize::MAX));
+            write_full(&file, &ZEROS[..piece], at)?;
+            at += piece as u64;
+        }
+        file.sync()?;
+        self.folder.sync()?;
+        Ok(file)
+    }
+
+    fn check(&self) -> Result<(), AppendError> {
+        self.failed.as_ref().map_or(Ok(()), |why| Err(AppendError::Failed(why.clone())))
+    }
+
+    /// A call that fails is the last one.
+    fn or_fail<T>(&mut self, what: &str, done: io::Result<T>) -> Result<T, AppendError> {
+        done.map_err(|error| {
+            let why = format!("{what}: {error}");
+            self.failed = Some(why.clone());
+            AppendError::Failed(why)
+        })
+    }
+}
+
+impl<D: Folder> std::fmt::Debug for DiskLog<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DiskLog")
+            .field("epoch", &self.epoch())
+            .field("first", &self.first())
+            .field("next", &self.next)
+            .field("durable", &self.durable)
+            .finish_non_exhaustive()
+    }
+}
+
+const _: () = assert!(BLOCK as u64 == BEGIN);
