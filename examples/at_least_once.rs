@@ -1,8 +1,10 @@
-//! At least once, with a lease: a worker does its work first and commits after it. If it dies in between, the lease keeps
-//! the record, and the next worker does that work again. A record may be worked on twice, but is never lost.
+//! At-least-once processing with a lease: a worker processes a record first and commits it afterwards. If it dies in
+//! between, the lease keeps the record, and the next worker processes it again. A record may be processed twice, but is
+//! never lost.
 //!
-//! Without arguments it starts a server, publishes some letters, and runs itself as the worker three times. The first two
-//! die after they have sent a letter and before they have committed it. In the end it prints how often each was sent.
+//! Without arguments, the program starts a server, publishes some letters, and runs itself as the worker three times.
+//! The first two workers die after they have sent a letter and before they have committed it. At the end, the program
+//! prints how many times each letter was sent.
 //!
 //! ```sh
 //! cargo run --release --example at_least_once [ADDRESS OUTBOX [CRASH_AT]]
@@ -22,12 +24,12 @@ use psa::server::{Server, ServerConfig};
 
 const TOPIC: &str = "letters";
 
-/// Sends the letters that are there: appends each to the outbox.
+/// Sends all letters in the topic by appending each of them to the outbox.
 async fn work(address: &str, outbox: &Path, crash_at: Option<u64>) -> Result<(), Box<dyn Error>> {
     let mut outbox = File::options().create(true).append(true).open(outbox)?;
     let client = Client::builder(address).connect().await?;
-    // The lease outlives its holder for a minute. A new worker takes it over at once: the server may not have noticed
-    // yet that the old one is dead.
+    // The lease outlives its holder by a minute. A new worker takes it over without waiting, since the server may not
+    // have noticed yet that the old worker is dead.
     let lease = LeaseOptions::new("postman", Duration::from_secs(60)).takeover(true);
     let options = SubscribeOptions::earliest().lease(lease).caught_up(true);
     let mut letters = client.subscribe(TOPIC, options).await?;
@@ -36,20 +38,21 @@ async fn work(address: &str, outbox: &Path, crash_at: Option<u64>) -> Result<(),
     while let Some(event) = letters.next().await {
         match event? {
             Event::Record(letter) => {
-                // The work. What the next worker is to find must be on the disk before the commit.
+                // Process the record. The result must be on the disk before the commit.
                 outbox.write_all(&[letter.data(), b"\n"].concat())?;
                 outbox.sync_data()?;
                 println!("sent {}: {}", letter.offset(), String::from_utf8_lossy(letter.data()));
                 if crash_at == Some(letter.offset()) {
-                    // Like a crash: no destructor runs, and the server is told nothing.
+                    // Simulate a crash: no destructor runs, and the client does not say goodbye to the server.
                     process::exit(1);
                 }
-                // `commit_later` would not wait for the server, and repeat a little more after a crash.
+                // `commit_later` would not wait for the server, but more records would be repeated after a crash.
                 letters.commit(letter.offset()).await?;
             }
-            // A lease has gaps only if the topic evicts, or the server was started again.
+            // A lease has gaps only if the topic evicts, or if the server was restarted.
             Event::Gap(gap) => println!("lost: {gap}"),
-            // A service would wait for more. Ending in order, the lease stays, and the next worker finds it free.
+            // A service would wait for more. After this orderly end the lease still exists and is free for the next
+            // worker.
             Event::CaughtUp { .. } => {
                 println!("done up to {}", letters.committed());
                 return Ok(letters.end(false).await?);

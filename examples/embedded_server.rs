@@ -1,8 +1,8 @@
-//! A server inside your own program: TCP clients, browsers and the program itself share one broker's topics.
+//! A server inside your own program: TCP clients, browsers and the program itself share the topics of one broker.
 //!
-//! The program listens on two free ports and prints how to reach them. It prints every record that anybody publishes to
-//! the topic `events`, which it reads without a socket. Ctrl-C drains: nothing new is taken, everybody gets what was
-//! acknowledged, and then the connections end.
+//! The program listens on two free ports and prints how to reach them. It also prints every record that is published to
+//! the topic `events`, which it reads without a socket. Ctrl-C drains the server: it accepts nothing new, delivers
+//! everything that was acknowledged, and then closes the connections.
 //!
 //! ```sh
 //! cargo run --release --example embedded_server
@@ -16,7 +16,7 @@ use psa::http::{HttpConfig, HttpServer};
 use psa::server::{Server, ServerConfig};
 use psa::{Cursor, ReadError, Start};
 
-/// Prints records until the topic ends, and says how many there were.
+/// Prints records until the topic ends, and returns how many there were.
 async fn print(mut events: Cursor<[u8]>) -> u64 {
     loop {
         let read = events.next(|batch| {
@@ -27,7 +27,7 @@ async fn print(mut events: Cursor<[u8]>) -> u64 {
         match read.await {
             Ok(()) => {}
             Err(ReadError::Lagged(lagged)) => println!("missed {} records", lagged.missed),
-            // A drain closes the topics, for this program as well.
+            // A drain closes the topics, also for this program.
             Err(_) => return events.offset(),
         }
     }
@@ -35,7 +35,7 @@ async fn print(mut events: Cursor<[u8]>) -> u64 {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // All topics together take at most this much memory.
+    // All topics together use at most this much memory.
     let broker = Broker::new(BrokerConfig { max_bytes: 256 << 20, ..BrokerConfig::default() })?;
     let config = ServerConfig { listen: "127.0.0.1:0".parse()?, ..ServerConfig::default() };
     let server = Server::bind_with(config, broker.clone())?;
@@ -58,7 +58,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         println!("draining: {clients} clients and {browsers} browsers");
         handles.1.drain();
     };
-    // Each returns when its last connection has ended, at the latest after the drain timeout.
+    // Each of them returns when its last connection has ended, or after the drain timeout.
     tokio::join!(server.run(interrupted), http.run(pending()));
     println!("drained after {} records", printing.await?);
     Ok(())

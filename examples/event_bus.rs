@@ -1,8 +1,8 @@
-//! An event bus in an axum server. Whoever posts to `/events` publishes; whoever gets `/events` follows as an event
-//! stream (Server-Sent Events), and there may be thousands of them. Those who come late begin with the last hundred
-//! events. Those who come back name the last event that they received (`Last-Event-ID`, which a browser sends by
-//! itself) and continue with the next one. What a stream misses comes in its place, as an event `gap` with the exact
-//! range. The program prints its address and what to type, and ends with Ctrl-C.
+//! An event bus in an axum server. `POST /events` publishes an event, and `GET /events` follows the bus as an event
+//! stream (Server-Sent Events); there may be thousands of streams. A new stream begins with the last hundred events. A
+//! client that reconnects names the last event that it received (`Last-Event-ID`, which browsers send automatically)
+//! and continues with the next one. If a stream misses events, it receives an event `gap` with the exact range instead.
+//! The program prints its address and example commands, and ends with Ctrl-C.
 //!
 //! ```sh
 //! cargo run --release --example event_bus
@@ -24,7 +24,7 @@ type Bus = Log<[u8]>;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // At the memory limit the slowest streams lose events, and are told which: nobody else waits for them.
+    // At the memory limit, the slowest streams lose events and learn which ones. Nothing else waits for them.
     let bus = Bus::builder()
         .segment_bytes(64 << 10)
         .retention(Retention::Records(100))
@@ -37,7 +37,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .layer(DefaultBodyLimit::max(64 << 10))
         .with_state(bus.clone());
 
-    // `TcpListener::bind` has a short queue, which overflows when hundreds of clients come back at the same moment.
+    // `TcpListener::bind` has a short queue, which overflows when hundreds of clients reconnect at the same moment.
     let socket = TcpSocket::new_v4()?;
     socket.bind("127.0.0.1:0".parse()?)?;
     let listener = socket.listen(4_096)?;
@@ -50,7 +50,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let bus = bus.clone();
         async move {
             let _ = tokio::signal::ctrl_c().await;
-            // Every stream reads on to the end of the log, and ends there.
+            // Every stream reads to the end of the log, and ends there.
             bus.close();
         }
     };
@@ -65,7 +65,7 @@ async fn figures(State(bus): State<Bus>) -> String {
     format!("{} events, {} streams, {} KiB\n", stats.next_offset, stats.cursors, bytes >> 10)
 }
 
-/// Answers with the ID that the event has got.
+/// Responds with the ID of the new event.
 async fn publish(State(bus): State<Bus>, event: String) -> Result<String, (StatusCode, String)> {
     match bus.append_async(event).await {
         Ok(offset) => Ok(format!("{}\n", id(bus.epoch(), offset))),
@@ -99,7 +99,7 @@ async fn follow(
     Ok(Sse::new(stream::iter(missed).chain(events).map(Ok)).keep_alive(KeepAlive::default()))
 }
 
-/// A cursor for whoever stood at `last`, and what is to be said before it continues.
+/// A cursor for a stream whose last event was `last`, and the event to send before it continues, if any.
 fn subscribe(
     bus: &Bus,
     last: Option<Position>,
@@ -109,12 +109,12 @@ fn subscribe(
     };
     match bus.subscribe(Start::Resume(last)) {
         Err(SubscribeError::Collected { asked, .. }) => {
-            // The cursor says where it stands, so that the gap is exact although more may have gone since.
+            // The gap ends where the cursor really starts, so it is exact even if more was collected in the meantime.
             let cursor = bus.subscribe(Start::Earliest)?;
             let missed = cursor.offset() - asked;
             Ok((cursor, Some(gap(last.epoch, asked, missed))))
         }
-        // The server was started again: nobody knows how much there was after the last event.
+        // The server was restarted, so it is unknown how many events followed the last one.
         Err(SubscribeError::WrongEpoch { .. }) => {
             let restart = Event::default().event("restart").data(last.to_string());
             Ok((bus.subscribe(Start::Earliest)?, Some(restart)))
@@ -123,7 +123,7 @@ fn subscribe(
     }
 }
 
-/// Its ID is that of the last event missed: whoever comes back after it is not told again.
+/// Its ID is that of the last missed event, so a client that reconnects after it does not receive the gap again.
 fn gap(epoch: u64, first: u64, missed: u64) -> Event {
     let data = format!(r#"{{"first_missed":{first},"missed":{missed}}}"#);
     Event::default().event("gap").id(id(epoch, first + missed - 1)).data(data)

@@ -1,9 +1,9 @@
-//! A client that keeps its position in its own database (here redb): the balances and the position up to which they are
-//! right change in one transaction. Whenever it is killed, the next run continues exactly there: each payment counts
-//! exactly once, and nobody has to remember which ones were done.
+//! A client that keeps its position in its own database (here redb): the balances, and the position up to which they
+//! are correct, change in one transaction. Whenever the client is killed, the next run continues exactly there, so each
+//! payment counts exactly once.
 //!
-//! Without arguments it starts a server, publishes payments, and runs itself again and again, killing it in the middle,
-//! until all is done; then it prints the balances.
+//! Without arguments, the program starts a server, publishes payments, and runs itself again and again as the client,
+//! killing it in the middle, until all payments are done. Then it prints the balances.
 //!
 //! ```sh
 //! cargo run --release --example position_in_database [DATABASE ADDRESS]
@@ -22,19 +22,19 @@ use psa::server::{Limits, Server, ServerConfig};
 use redb::{Database, ReadableTable, TableDefinition};
 
 const BALANCES: TableDefinition<'_, &str, u64> = TableDefinition::new("balances");
-/// For each topic: the epoch, and the offset that comes next.
+/// For each topic, the epoch and the next offset.
 const POSITIONS: TableDefinition<'_, &str, (u64, u64)> = TableDefinition::new("positions");
 const TOPIC: &str = "payments";
 
 fn position(database: &Database) -> Result<Option<Position>, Box<dyn Error>> {
     let write = database.begin_write()?;
-    // Creates the table, the first time.
+    // Creates the table the first time.
     let stored = write.open_table(POSITIONS)?.get(TOPIC)?.map(|stored| stored.value());
     write.commit()?;
     Ok(stored.map(|(epoch, next)| Position { epoch, next }))
 }
 
-/// What came, and where that ends: both or neither.
+/// Stores the payments and the position after them: both or neither.
 fn store(
     database: &Database,
     paid: &BTreeMap<String, u64>,
@@ -71,12 +71,12 @@ async fn follow(database: &Database, address: &str) -> Result<(), Box<dyn Error>
                     *paid.entry(account.to_owned()).or_default() += amount.parse::<u64>()?;
                 }
             }
-            // The position moves past what is gone, so that this is said once.
+            // The position moves past the gap, so this is printed once.
             BatchEvent::Gap(gap) => println!("missed: {gap}"),
             BatchEvent::Closed { .. } => break,
             _ => continue,
         }
-        // Waits for the disk. With other tasks on this runtime, `spawn_blocking` would be the place for it.
+        // This waits for the disk. If the runtime had other tasks, it should be inside `spawn_blocking`.
         store(database, &paid, payments.position())?;
         println!("stored up to {}", payments.position().next);
     }
@@ -109,7 +109,7 @@ async fn demonstrate(database: &Path) -> Result<(), Box<dyn Error>> {
     let payments: Vec<_> = (1..=5_000).map(|n| format!("{} {n}", ["ann", "bob"][n % 2])).collect();
 
     for lines in [3, 6, 9, usize::MAX] {
-        // The last run ends with the topic; those before it would wait for more.
+        // The last run ends with the topic; the runs before it would wait for more.
         if lines == usize::MAX {
             client.close_topic(TOPIC).await?;
         } else {
@@ -123,7 +123,7 @@ async fn demonstrate(database: &Path) -> Result<(), Box<dyn Error>> {
         for line in output.lines().take(lines) {
             println!("{}: {}", run.id(), line?);
         }
-        // Kills it in the middle, or does nothing if it has ended.
+        // Kills the run in the middle, or does nothing if it has ended.
         run.kill()?;
         println!("{}: {}", run.id(), run.wait()?);
     }

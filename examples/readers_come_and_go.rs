@@ -1,8 +1,8 @@
-//! One writer, and readers that come and go: the log keeps what somebody still has to read, and nothing else.
+//! One writer, and readers that come and go: the log keeps only records that a reader has not read yet.
 //!
-//! The writer is the only one, so the log is exclusive: its `Publisher` appends without a locked instruction. The
-//! program prints a table with a line for each thing that happens: how many records are kept, in how much memory, and who
-//! holds how much of it back. Memory grows while a reader stands still, and falls as it reads on or leaves.
+//! There is only one writer, so the log is exclusive: its `Publisher` appends without a locked instruction. The program
+//! prints a table with a line for each step: how many records are kept, in how much memory, and how much of it the
+//! slowest reader holds back. Memory grows while a reader does not read, and shrinks as it continues or leaves.
 //!
 //! ```sh
 //! cargo run --release --example readers_come_and_go
@@ -21,7 +21,7 @@ fn write(publisher: &mut Publisher<u64>) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Reads until `offset`, or a little further: a read shows all that is there of one segment.
+/// Reads until `offset`, or a little further: a read returns all available records of one segment.
 fn read(cursor: &mut Cursor<u64>, offset: u64) -> Result<(), Box<dyn Error>> {
     while cursor.offset() < offset {
         cursor.try_next(|batch| {
@@ -41,8 +41,8 @@ fn show(what: &str, log: &Log<u64, Exclusive>) {
     println!("{what:<43}{:>7}{kept:>9}{:>12}{:>12}", stats.cursors, memory >> 10, held >> 10);
 }
 
-// Readers usually live in threads or tasks of their own. Here they take turns with the writer, so that the table says
-// the same in every run.
+// Readers usually run in threads or tasks of their own. Here they take turns with the writer, so that the table is the
+// same in every run.
 fn main() -> Result<(), Box<dyn Error>> {
     let (mut publisher, log) = Log::<u64>::builder().build_exclusive()?;
     println!("{:<43}{:>7}{:>9}{:>12}{:>12}", "", "readers", "kept", "memory KiB", "held KiB");
@@ -73,11 +73,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     read(&mut audit, log.next_offset())?;
     show("a backup comes, and stands still", &log);
 
-    // Nobody has to say what the backup did not read: dropping the cursor is all.
+    // To release what the backup did not read, it is enough to drop its cursor.
     drop(backup);
     show("the backup leaves", &log);
 
-    // The end of the only publisher is the end of the log, which readers see.
+    // Dropping the only publisher closes the log, and readers see its end.
     drop(publisher);
     assert_eq!(audit.try_next(|_| ()), Err(psa::ReadError::Closed));
     drop((dashboard, audit));

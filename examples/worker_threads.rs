@@ -1,8 +1,9 @@
-//! Fan-out to worker threads, without a runtime: every worker sees every record, in the log's own memory.
+//! Fan-out to worker threads without an async runtime: every worker sees every record, in the log's own memory.
 //!
-//! The log has a memory limit and evicts, so that the publisher never waits. Three workers read all the time; the fourth
-//! is busy with its first records until the publisher has finished. Each prints how many records it read and which ones
-//! it missed: for the slow one these are most, and it learns exactly which. Both together are always all records.
+//! The log has a memory limit and evicts, so the publisher never waits. Three workers read all the time. The fourth is
+//! busy with its first records until the publisher has finished, so it misses most records, and learns exactly which
+//! ones. The program prints how many records each worker read and which ones it missed; together these are always all
+//! records.
 //!
 //! ```sh
 //! cargo run --release --example worker_threads [RECORDS]
@@ -16,7 +17,7 @@ use std::thread;
 
 use psa::{Cursor, Log, Overflow, ReadError, Start};
 
-/// What a worker did until the log was closed.
+/// What a worker read and missed until the log was closed.
 #[derive(Default)]
 struct Report {
     read: u64,
@@ -27,14 +28,14 @@ struct Report {
 fn work(mut cursor: Cursor<u64>, mut after_each_batch: impl FnMut()) -> Result<Report, ReadError> {
     let mut report = Report::default();
     loop {
-        // Waits for records, and sees all that are there as one slice.
+        // Waits for records, and gets all available ones as one slice.
         let seen = cursor.next_blocking(|batch| {
             report.read += batch.len() as u64;
             report.sum += batch.as_slice().iter().sum::<u64>();
         });
         match seen {
             Ok(()) => after_each_batch(),
-            // Said once for each gap; the next read continues after it.
+            // Returned once for each gap; the next read continues after it.
             Err(ReadError::Lagged(lagged)) => {
                 let first = lagged.first_missed;
                 report.missed.push(first..first + lagged.missed);
@@ -49,7 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let records = env::args().nth(1).map_or(Ok(5_000_000), |records| records.parse::<u64>())?;
     let log = Log::<u64>::builder().memory_limit(16 << 20).overflow(Overflow::Evict).build()?;
 
-    // Each cursor is there before the first record, and may go to any thread.
+    // Each cursor is created before the first record, and may move to any thread.
     let mut workers = Vec::new();
     for name in ["ann", "bob", "cho"] {
         let cursor = log.subscribe(Start::Next)?;
@@ -68,7 +69,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for n in 0..records {
         log.append(n)?;
     }
-    // Workers read what is left, and then see the end.
+    // Workers read the remaining records, and then see the end.
     log.close();
     drop(finished);
 

@@ -3,7 +3,7 @@
 //! Publishers append to a segmented lock-free [`Log`]. Every subscriber is a [`Cursor`] over the same
 //! memory: nothing is copied per subscriber, and publishing costs the same for one subscriber as for
 //! ten thousand. A segment is freed as soon as every cursor has passed it. A subscriber that comes
-//! back says where it stood, its [`Position`], and goes on from there.
+//! back names the [`Position`] where it stopped, and continues from there.
 //!
 //! ```
 //! use psa::{Log, Start};
@@ -14,14 +14,14 @@
 //! let publisher = log.clone();
 //! std::thread::spawn(move || publisher.append("hello".to_owned()).map(drop));
 //!
-//! // Records are shown where they lie; nothing is cloned.
+//! // The closure sees the records in the log's memory; nothing is cloned.
 //! cursor.next_blocking(|batch| {
 //!     for (offset, record) in batch.iter() {
 //!         assert_eq!((offset, record.as_str()), (0, "hello"));
 //!     }
 //! })?;
 //!
-//! // Gone for a while, and back: exactly where it stopped, or told why that is impossible.
+//! // A subscriber that comes back continues exactly where it stopped, or learns why it cannot.
 //! let position = cursor.position();
 //! drop(cursor);
 //! let cursor = log.subscribe(Start::Resume(position))?;
@@ -29,36 +29,37 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # Choosing
+//! # Choosing a log
 //!
-//! - **Values or bytes.** A `Log<T>` holds values of any `T: Send + Sync + 'static`, a `Log<[u8]>`
-//!   byte records, whose payloads lie one after another, ready for a socket. Values that allocate, as
-//!   an `Arc<[u8]>` does, cost what the allocator takes for them:
+//! - **Values or bytes.** A `Log<T>` holds values of any `T: Send + Sync + 'static`. A `Log<[u8]>`
+//!   holds byte records, whose payloads lie one after another, ready for a socket. Values that own an
+//!   allocation, such as `Arc<[u8]>`, cost what the allocator takes for them:
 //!   [more](Log#records-with-memory-of-their-own).
-//! - **One publisher or many.** [`Builder::build`] gives a log to which everybody may append;
-//!   [`Builder::build_exclusive`] one with a single [`Publisher`], which appends without a locked
-//!   instruction. Many records at once are cheaper than one by one: [`Log::append_batch`].
-//! - **What is kept.** [`Retention`] for those who come later; a [`Lease`] for one who comes back.
-//! - **What happens when a subscriber stops.** Nothing, until a memory limit is set; then
-//!   [`Overflow`] says who pays for it: the publishers, or the subscriber.
+//! - **One publisher or many.** With [`Builder::build`], every holder of a handle may append. With
+//!   [`Builder::build_exclusive`], there is a single [`Publisher`], which appends without a locked
+//!   instruction. Appending many records in one call is cheaper than one by one: [`Log::append_batch`].
+//! - **What is kept.** [`Retention`] keeps records for subscribers that come later, a [`Lease`] for one
+//!   subscriber that comes back.
+//! - **What happens when a subscriber stops.** Without a memory limit, nothing: the log grows. With one,
+//!   [`Overflow`] decides who pays: the publishers, or the subscriber.
 //!
 //! # Slow subscribers, closing
 //!
-//! A cursor never loses a record silently: it is told the exact offsets that it missed, once
+//! A cursor never loses a record silently: it reports the exact offsets that it missed, once
 //! ([`ReadError::Lagged`]). Closing a log ends publishing; cursors drain it and then see
 //! [`ReadError::Closed`]. The log is in memory: all records are lost when the process exits.
 //!
 //! # Threads
 //!
-//! The library starts one thread, `psa-rescue`, for all logs of a process, when it is first needed: where more
-//! than eight wait for the same log, or a task is to be woken while another one still has to be. It wakes those
-//! who wait for whom nobody else comes, because a task that was woken before them does not run, or because
-//! a waker does not return. It sleeps while there is nothing to be woken, calls nothing but wakers, and has all
-//! signals blocked. Each waker that never returns costs another such thread, up to sixteen.
+//! The library starts one thread, `psa-rescue`, for all logs of a process, when it is first needed: when more
+//! than eight waiters wait for the same log, or when a task is to be woken while another one still has to be. The
+//! thread wakes waiters that nobody else wakes, because a task that was woken before them does not run, or because
+//! a waker does not return. It sleeps while there is nobody to wake, calls nothing but wakers, and blocks all
+//! signals. Each waker that never returns costs another such thread, up to sixteen.
 //!
 //! # Features
 //!
-//! By default, this crate is the log alone, without a runtime. What is more is a feature:
+//! By default, this crate is the log alone, without a runtime. Features add the rest:
 //!
 //! | feature | what it adds |
 //! | --- | --- |
@@ -69,9 +70,9 @@
 //! | `tls` | TLS under each of these three |
 //! | `text` | durations, points in time, starts and retentions from text: [`words`] |
 //! | `serde` | `Serialize` and `Deserialize` for [`words`] |
-//! | `without-seize` | frees segments without `seize`: for each segment, a memory barrier of the process less |
+//! | `without-seize` | frees segments without `seize`, which saves one process-wide memory barrier per segment |
 //!
-//! The command `psa`, which serves, publishes and subscribes, is a package of its own: `psa-cli`.
+//! The command `psa`, which serves, publishes and subscribes, is a separate package: `psa-cli`.
 
 #![forbid(unsafe_op_in_unsafe_fn)]
 
@@ -108,8 +109,8 @@ pub use log::{
     WeakLog,
 };
 
-/// The examples of the README and of the book compile and run with the other documentation, each where the features
-/// that it uses are there.
+/// The examples of the README and of the book, which compile and run as documentation tests. Each is present if the
+/// features that it uses are enabled.
 #[cfg(doctest)]
 mod book {
     #[doc = include_str!("../README.md")]

@@ -1,9 +1,9 @@
-//! The one way by which server and client reach the network: connecting, listening, and what is asked
-//! of a socket beside reading and writing.
+//! The only access of server and client to the network: connecting, listening, and the operations on sockets
+//! other than reading and writing.
 //!
-//! They name no socket of `tokio` themselves. A crate can therefore include their very source with a `net` of
-//! its own, whose network is simulated (`tests/simulated` does so), and what runs there is the code that
-//! ships. What a stand-in has to offer is exactly what this module exports; nothing here is public.
+//! Server and client do not name tokio's sockets themselves. Another crate can therefore include their unchanged
+//! source with its own `net`, whose network is simulated (`tests/simulated` does this), and run the code that
+//! ships. A replacement must provide exactly what this module exports. Nothing here is public.
 
 pub(crate) use tokio::net::TcpStream;
 
@@ -14,7 +14,7 @@ pub(crate) use listening::*;
 #[cfg(feature = "client")]
 pub(crate) async fn connect(address: &str) -> std::io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
-    // Requests are written whole; waiting to join small ones would only delay them.
+    // Requests are written whole, so waiting to merge small ones would only delay them.
     stream.set_nodelay(true)?;
     Ok(stream)
 }
@@ -28,30 +28,30 @@ mod listening {
 
     pub(crate) use tokio::net::TcpListener;
 
-    /// Connections that may wait to be accepted. The system may allow fewer.
+    /// How many connections may wait to be accepted. The system may allow fewer.
     const BACKLOG: u32 = 4096;
-    /// A silent peer is asked whether it lives after this time, ...
+    /// A silent peer gets the first keepalive probe after this time, ...
     const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
-    /// ... then this often, ...
+    /// ... then one at this interval, ...
     const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
-    /// ... and is given up after so many questions without an answer.
+    /// ... and counts as dead after this many unanswered probes.
     const KEEPALIVE_TRIES: u32 = 4;
 
-    /// Opens a listening socket; the sizes are those of the kernel's buffers, in bytes.
+    /// Opens a listening socket. The buffer sizes are those of the kernel's socket buffers, in bytes.
     pub(crate) fn listen(
         address: SocketAddr,
         send_buffer: Option<u32>,
         receive_buffer: Option<u32>,
     ) -> io::Result<TcpListener> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        // Connections that linger from the last run must not keep this one from starting.
+        // Connections that linger from the last run must not prevent this one from starting.
         socket.set_reuseaddr(true)?;
         size_buffers(&SockRef::from(&socket), send_buffer, receive_buffer)?;
         socket.bind(address)?;
         socket.listen(BACKLOG)
     }
 
-    /// Takes over a socket that listens already.
+    /// Adopts a socket that is already listening.
     pub(crate) fn adopt(
         listener: std::net::TcpListener,
         send_buffer: Option<u32>,
@@ -62,7 +62,8 @@ mod listening {
         TcpListener::from_std(listener)
     }
 
-    /// Accepted sockets inherit these, and must: the window scale is agreed on while connecting.
+    /// Sets the buffer sizes of a listening socket. Accepted sockets inherit them. They must be set here, because the
+    /// window scale is negotiated while connecting.
     fn size_buffers(
         socket: &SockRef<'_>,
         send_buffer: Option<u32>,
@@ -77,9 +78,9 @@ mod listening {
         Ok(())
     }
 
-    /// Sets up a connection that was accepted.
+    /// Sets the options of an accepted connection.
     pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
-        // Frames are written whole: holding the last piece back for company only delays it.
+        // Frames are written whole, so holding back the last segment would only delay it.
         stream.set_nodelay(true)?;
         let keepalive = TcpKeepalive::new()
             .with_time(KEEPALIVE_AFTER)
@@ -88,9 +89,9 @@ mod listening {
         SockRef::from(stream).set_tcp_keepalive(&keepalive)
     }
 
-    /// Bounds what the kernel takes for a peer beyond what may be on its way to it: a write waits while so
-    /// many bytes cannot be sent yet. What is on its way stays unbounded, so that distance costs no speed.
-    /// Does nothing where the system has no such bound.
+    /// Limits how many unsent bytes the kernel buffers for a peer: a write waits while this many bytes cannot be sent
+    /// yet. Bytes in flight are not limited, so latency to the peer does not cost throughput. Does nothing on systems
+    /// without such a limit.
     #[cfg(feature = "http")]
     pub(crate) fn limit_unsent(stream: &TcpStream, bytes: u32) -> io::Result<()> {
         #[cfg(any(target_os = "android", target_os = "linux"))]
@@ -99,21 +100,21 @@ mod listening {
         Ok(drop((stream, bytes)))
     }
 
-    /// Says something on a connection that was just accepted, as well as one write can, and closes it.
+    /// Sends `bytes` on a connection that was just accepted, in a single write, and closes it for writing.
     pub(crate) fn refuse(stream: &TcpStream, bytes: &[u8]) -> io::Result<()> {
-        // Readiness has not been reported yet on a socket this young: ask the kernel itself.
+        // The runtime has not reported readiness for a socket this new, so send through the kernel directly.
         let socket = SockRef::from(stream);
         let sent = socket.send(bytes);
-        // A HELLO that is in the buffer when the socket closes would turn the close into a reset, which
-        // may overtake what was said. Take out what is there; what comes later meets a closed socket.
+        // A HELLO in the receive buffer when the socket closes would turn the close into a reset, which may overtake
+        // the bytes sent. Read out what is there now; anything that arrives later meets a closed socket.
         let _ = socket.shutdown(Shutdown::Write);
         let mut scrap = [const { MaybeUninit::uninit() }; 2048];
         let _ = socket.recv(&mut scrap);
         sent.map(drop)
     }
 
-    /// Makes the end of a connection abrupt: what the kernel holds for a peer that does not read goes at
-    /// once. If that fails the socket is closed the ordinary way.
+    /// Makes closing the connection abrupt: the kernel immediately discards what it holds for a peer that does not
+    /// read. If setting this fails, the socket is closed normally.
     pub(crate) fn close_abruptly(stream: &TcpStream) {
         let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
     }

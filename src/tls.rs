@@ -1,18 +1,19 @@
-//! TLS under both listeners and under the client, by rustls.
+//! TLS for both listeners and for the client, using rustls.
 //!
-//! The cryptography is ring's: it builds with a C compiler alone, on every machine that has Rust. TLS 1.3 and 1.2.
+//! The cryptography is ring's, which needs only a C compiler to build, on every machine that has Rust. Supports
+//! TLS 1.3 and 1.2.
 //!
 //! # Listeners
 //!
-//! A [`Tls`] holds what its files say. It can [read them again](Tls::reload) while servers run: handshakes from
-//! then on have the new certificate, connections that are there stay. With a client CA, whoever has no
-//! certificate of it is turned away in the handshake, before any token is looked at.
+//! A [`Tls`] holds the contents of its files. It can [read them again](Tls::reload) while servers run: later
+//! handshakes use the new certificate, and existing connections stay open. With a client CA, a client without a
+//! certificate from it is refused in the handshake, before any token is checked.
 //!
-//! A handshake has to be over in the time that its listener gives a HELLO or a request's head. At most so many are
-//! computed at a time as [`TlsFiles::handshakes`] says; a client that has sent nothing is not one of them.
+//! A handshake must complete within the time that its listener allows for a HELLO or for the head of a request. At
+//! most [`TlsFiles::handshakes`] of them are computed at a time; a client that has sent nothing does not count.
 //!
-//! Each listener names its protocol in the handshake (ALPN: `psa/1`; `h2` and `http/1.1`), so that nobody can lead a
-//! browser to the TCP listener.
+//! Each listener names its protocol in the handshake (ALPN: `psa/1`; `h2` and `http/1.1`), so that a browser cannot
+//! be tricked into talking to the TCP listener.
 
 use std::{
     fmt, io,
@@ -26,11 +27,11 @@ use tokio_rustls::rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 
-/// The binary protocol's name in a handshake.
+/// The ALPN name of the binary protocol.
 #[cfg(any(feature = "server", feature = "client"))]
 const BINARY: &[u8] = b"psa/1";
 
-/// Why TLS cannot be had from these files.
+/// Why TLS cannot be set up from the given files.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{file}: {why}")]
 pub struct TlsError {
@@ -48,7 +49,7 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// The certificates of a PEM file; at least one.
+/// Reads the certificates of a PEM file; at least one.
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let found = read.map_err(|error| TlsError::new(file, error))?;
@@ -89,8 +90,9 @@ mod serving {
 
     pub(crate) type ServerStream = tokio_rustls::server::TlsStream<TcpStream>;
 
-    /// Whether a connection can begin a handshake with these bytes, as far as they are there. A frame of the
-    /// binary protocol begins with its length, which may be 22, too; its third byte is 0 in every HELLO.
+    /// Whether these bytes, of which not all may have arrived, can be the beginning of a TLS handshake. A frame of the
+    /// binary protocol begins with its length. The first byte of that may also be 22, but the third byte is 0 in every
+    /// HELLO.
     fn may_be_tls(begin: &[u8]) -> bool {
         match begin {
             [22] | [22, 3] => true,
@@ -99,24 +101,26 @@ mod serving {
         }
     }
 
-    /// Where a server's certificate is.
+    /// The files of a server's certificate, and the settings that go with them.
     #[derive(Clone, Debug)]
     pub struct TlsFiles {
-        /// The certificate and those between it and the authority, in PEM, its own first.
+        /// The certificate chain in PEM: the server's own certificate first, then the intermediate ones.
         pub certificate: PathBuf,
-        /// Its private key, in PEM.
+        /// The private key of the server's certificate, in PEM.
         pub key: PathBuf,
-        /// Authorities, in PEM, of which every client must have a certificate; `None` if it needs none.
+        /// The certificate authorities, in PEM, one of which must have issued each client's certificate. `None` if
+        /// clients need no certificate.
         pub client_ca: Option<PathBuf>,
-        /// Handshakes that are computed at a time, by each listener; more wait for their turn. 1,024 is plenty.
+        /// The most handshakes that each listener computes at a time; further ones wait for their turn. 1,024 is
+        /// plenty.
         pub handshakes: usize,
     }
 
-    /// TLS for a server. A clone is the same: give one to each listener.
+    /// TLS for a server. Clones share the same state: give one to each listener.
     #[derive(Clone)]
-    pub struct Tls(Arc<Inner>);
+    pub struct Tls(Arc<TlsState>);
 
-    struct Inner {
+    struct TlsState {
         files: TlsFiles,
         current: RwLock<Configs>,
         #[cfg(feature = "server")]
@@ -132,7 +136,7 @@ mod serving {
         http: Arc<ServerConfig>,
     }
 
-    /// Which listener asks.
+    /// The listener that a handshake is for.
     #[derive(Clone, Copy, Debug)]
     pub(crate) enum Protocol {
         #[cfg(feature = "server")]
@@ -141,10 +145,10 @@ mod serving {
         Http,
     }
 
-    /// What a connection turned out to be.
+    /// The kind of connection that a client opened.
     pub(crate) enum Accepted {
         Secure(Box<ServerStream>),
-        /// The client does not speak TLS.
+        /// The client does not use TLS.
         Plain(TcpStream),
     }
 
@@ -153,11 +157,11 @@ mod serving {
         ///
         /// # Errors
         ///
-        /// [`TlsError`] names the file, and says what is wrong with it.
+        /// [`TlsError`] names the file and describes what is wrong with it.
         pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
             let current = RwLock::new(read(&files)?);
             let most = files.handshakes.clamp(1, Semaphore::MAX_PERMITS);
-            Ok(Self(Arc::new(Inner {
+            Ok(Self(Arc::new(TlsState {
                 files,
                 current,
                 #[cfg(feature = "server")]
@@ -167,19 +171,19 @@ mod serving {
             })))
         }
 
-        /// Reads the files again, for the handshakes to come.
+        /// Reads the files again, for later handshakes.
         ///
         /// # Errors
         ///
-        /// As [`load`](Self::load); then everything stays as it is.
+        /// As [`load`](Self::load); then nothing changes.
         pub fn reload(&self) -> Result<(), TlsError> {
             let new = read(&self.0.files)?;
             *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = new;
             Ok(())
         }
 
-        /// Shakes hands, however long the client takes: the caller keeps the time. Cancel safe, in that
-        /// the connection ends with it.
+        /// Performs the handshake, however long the client takes: the caller enforces the timeout. It may be dropped at
+        /// any point; the connection then ends.
         pub(crate) async fn accept(
             &self,
             protocol: Protocol,
@@ -266,15 +270,15 @@ mod connecting {
 
     pub(crate) type ClientStream = tokio_rustls::client::TlsStream<TcpStream>;
 
-    /// What a client trusts, and who it is.
+    /// The authorities that a client trusts, and its own identity.
     #[derive(Clone, Debug, Default)]
     pub struct ClientTlsFiles {
-        /// Authorities, in PEM, of which the server must have a certificate. `None`: those that the system
-        /// trusts.
+        /// The certificate authorities, in PEM, one of which must have issued the server's certificate. `None`: those
+        /// that the system trusts.
         pub ca: Option<PathBuf>,
-        /// The client's own certificate and its key, in PEM, if the server asks for one.
+        /// The client's own certificate and its key, in PEM, for servers that ask for one.
         pub identity: Option<(PathBuf, PathBuf)>,
-        /// The name that the server's certificate must have. `None`: the host that is connected to.
+        /// The name that the server's certificate must be valid for. `None`: the host that the client connects to.
         pub server_name: Option<String>,
     }
 
@@ -290,7 +294,7 @@ mod connecting {
         ///
         /// # Errors
         ///
-        /// [`TlsError`] names the file, and says what is wrong with it.
+        /// [`TlsError`] names the file and describes what is wrong with it.
         pub fn load(files: &ClientTlsFiles) -> Result<Self, TlsError> {
             let system = Path::new("the system's certificates");
             let roots = match &files.ca {
@@ -320,7 +324,7 @@ mod connecting {
             Ok(Self { config: Arc::new(config), name: files.server_name.clone() })
         }
 
-        /// Shakes hands with the server at `HOST:PORT`.
+        /// Performs the handshake with the server at `HOST:PORT`.
         pub(crate) async fn connect(
             &self,
             address: &str,

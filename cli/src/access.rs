@@ -1,7 +1,7 @@
 //! The access file: tokens and their rights, as TOML.
 //!
-//! It holds what `psa token new` prints, one table for each token, and no secret: only hashes. The first problem
-//! is told with its line; a file that has one is refused whole.
+//! The file contains what `psa token new` prints: one table for each token, with its hash and without its secret. A file
+//! with a problem is refused as a whole, and the error names the line of the first problem.
 
 use crate::error::{Error, Result, describe_io};
 use psa::server::{Access, Pattern, TokenEntry};
@@ -12,20 +12,21 @@ use std::str::FromStr;
 use std::time::SystemTime;
 use toml::Spanned;
 
-/// The largest file that is read, in bytes: many times what the most tokens need.
+/// The largest file that is read, in bytes: many times what the maximum number of tokens needs.
 const LARGEST: u64 = 16 << 20;
 
-/// The file as it is written.
+/// The file, as TOML.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct AccessFile {
     #[serde(default)]
-    token: Vec<Spanned<Entry>>,
+    token: Vec<Spanned<TokenTable>>,
 }
 
+/// One token in the file, as TOML.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry {
+struct TokenTable {
     name: String,
     sha256: Spanned<String>,
     #[serde(default)]
@@ -39,30 +40,30 @@ struct Entry {
     expires: Option<Spanned<toml::value::Datetime>>,
 }
 
-/// When a token ends, with the text that says so.
+/// When a token expires, and its text in TOML.
 #[derive(Clone, Debug)]
 pub(crate) struct Expires {
     pub(crate) text: String,
     pub(crate) time: SystemTime,
 }
 
-/// Reads a day, which ends a token as it begins in UTC, or a time with its zone.
+/// Parses a date, on which a token expires as the day begins in UTC, or a time with its zone.
 pub(crate) fn parse_expires(text: &str) -> Result<Expires, String> {
     let whole =
         if text.len() == "2027-01-31".len() { format!("{text}T00:00:00Z") } else { text.into() };
     let Time(time) = whole
         .parse()
         .map_err(|_: BadText| "expected 2027-01-31 or 2027-01-31T12:00:00Z".to_string())?;
-    // A file that TOML cannot read is of no use.
+    // The text goes into the access file, so it must be valid TOML, too.
     let text =
         toml::value::Datetime::from_str(text).map_err(|error| error.to_string())?.to_string();
     Ok(Expires { text, time })
 }
 
-/// A problem, and the byte at which it stands.
-struct Fault(usize, String);
+/// A problem, and the offset in bytes at which it is.
+struct Problem(usize, String);
 
-impl Fault {
+impl Problem {
     fn at<T>(place: &Spanned<T>, why: impl fmt::Display) -> Self {
         Self(place.span().start, why.to_string())
     }
@@ -78,30 +79,30 @@ pub(crate) fn load(path: &str) -> Result<Vec<TokenEntry>> {
         return Err(Error::usage(path, format!("it has {size} bytes, more than {LARGEST}")));
     }
     let text = std::fs::read_to_string(path).map_err(fail)?;
-    let entries = read(&text).map_err(|Fault(at, why)| {
+    let entries = parse(&text).map_err(|Problem(at, why)| {
         let line =
             text.as_bytes()[..at.min(text.len())].iter().filter(|b| **b == b'\n').count() + 1;
         Error::usage(format!("{path}:{line}"), why)
     })?;
-    // Whether they go together is told of the whole file.
+    // Conflicts between entries are reported for the whole file.
     Access::new(entries.clone()).map_err(|error| Error::usage(path, error))?;
     Ok(entries)
 }
 
-fn read(text: &str) -> Result<Vec<TokenEntry>, Fault> {
-    let file: File = toml::from_str(text).map_err(|error| {
+fn parse(text: &str) -> Result<Vec<TokenEntry>, Problem> {
+    let file: AccessFile = toml::from_str(text).map_err(|error| {
         let message = error.message().lines().next().unwrap_or("not TOML").to_string();
-        Fault(error.span().map_or(0, |span| span.start), message)
+        Problem(error.span().map_or(0, |span| span.start), message)
     })?;
-    file.token.into_iter().map(|entry| entry.into_inner().finish()).collect()
+    file.token.into_iter().map(|table| table.into_inner().into_entry()).collect()
 }
 
-impl Entry {
-    fn finish(self) -> Result<TokenEntry, Fault> {
+impl TokenTable {
+    fn into_entry(self) -> Result<TokenEntry, Problem> {
         let sha256 = digest(self.sha256.get_ref()).ok_or_else(|| {
-            // What stands there may be a secret that somebody put in the wrong place: it is not shown.
+            // The value may be a secret that somebody put in the wrong place, so it is not shown.
             let why = "sha256 has 64 hexadecimal digits; `psa token new` prints them";
-            Fault::at(&self.sha256, why)
+            Problem::at(&self.sha256, why)
         })?;
         let mut entry = TokenEntry::new(self.name, sha256);
         entry.publish = patterns(&self.publish)?;
@@ -110,14 +111,14 @@ impl Entry {
         entry.metrics = self.metrics;
         if let Some(expires) = &self.expires {
             let read = parse_expires(&expires.get_ref().to_string());
-            entry.expires = Some(read.map_err(|why| Fault::at(expires, why))?.time);
+            entry.expires = Some(read.map_err(|why| Problem::at(expires, why))?.time);
         }
         Ok(entry)
     }
 }
 
-fn patterns(texts: &[Spanned<String>]) -> Result<Vec<Pattern>, Fault> {
-    texts.iter().map(|text| text.get_ref().parse().map_err(|why| Fault::at(text, why))).collect()
+fn patterns(texts: &[Spanned<String>]) -> Result<Vec<Pattern>, Problem> {
+    texts.iter().map(|text| text.get_ref().parse().map_err(|why| Problem::at(text, why))).collect()
 }
 
 fn digest(hex: &str) -> Option<[u8; 32]> {
@@ -137,7 +138,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     fn refused(text: &str) -> (usize, String) {
-        let Err(Fault(at, why)) = read(text) else { panic!("it is taken: {text}") };
+        let Err(Problem(at, why)) = parse(text) else { panic!("it is taken: {text}") };
         (text[..at].matches('\n').count() + 1, why)
     }
 
@@ -149,7 +150,7 @@ mod tests {
             "# a comment\n[[token]]\nname = \"a\"\nsha256 = \"{HASH}\"\npublish = [\"x/*\", \"y\"]\nmetrics = true\nexpires = 2001-09-09T01:46:40Z\n\n[[token]]\nname = \"b\"\nsha256 = \"{}\"\nexpires = 1970-01-02\n",
             HASH.to_uppercase()
         );
-        let entries = read(&text).unwrap_or_else(|Fault(at, why)| panic!("{at}: {why}"));
+        let entries = parse(&text).unwrap_or_else(|Problem(at, why)| panic!("{at}: {why}"));
         let (a, b) = (&entries[0], &entries[1]);
         assert_eq!(
             (a.name.as_str(), a.metrics, b.name.as_str(), b.metrics),
@@ -160,7 +161,7 @@ mod tests {
         assert!(a.subscribe.is_empty() && a.manage.is_empty() && b.publish.is_empty());
         assert_eq!(a.expires, Some(UNIX_EPOCH + Duration::from_secs(1_000_000_000)));
         assert_eq!(b.expires, Some(UNIX_EPOCH + Duration::from_secs(86_400)));
-        assert!(read("").unwrap_or_default().is_empty());
+        assert!(parse("").unwrap_or_default().is_empty());
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The command line's grammar. What each flag does is said here once, in the help text; the values
-//! that need more than `clap` can check are checked by their command.
+//! The grammar of the command line. The help texts here are the only description of each flag. Values
+//! that need checks beyond `clap`'s are checked by their commands.
 
 use crate::config::flags::SettingFlags;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
@@ -18,7 +18,7 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// What every command takes.
+/// The flags that every command takes.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Connection and configuration")]
 pub struct Global {
@@ -31,16 +31,16 @@ pub struct Global {
     /// A file whose first line is the token [env: PSA_TOKEN_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) token_file: Option<String>,
-    /// Speak TLS [env: PSA_CONNECT_TLS]
+    /// Connect with TLS [env: PSA_CONNECT_TLS]
     #[arg(long, global = true)]
     pub(crate) tls: bool,
-    /// Trust these authorities, PEM, and not the system's; turns TLS on [env: PSA_CONNECT_CA]
+    /// Certificate authorities, PEM, to trust instead of the system's; turns TLS on [env: PSA_CONNECT_CA]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) ca: Option<String>,
-    /// Our own certificate, PEM; turns TLS on [env: PSA_CONNECT_CERT]
+    /// The client's own certificate, PEM; turns TLS on [env: PSA_CONNECT_CERT]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) cert: Option<String>,
-    /// The private key of our certificate, PEM [env: PSA_CONNECT_KEY]
+    /// The private key of the client's certificate, PEM [env: PSA_CONNECT_KEY]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) key: Option<String>,
     /// The name that the server's certificate must have [env: PSA_CONNECT_SERVER_NAME]
@@ -64,15 +64,15 @@ pub(crate) enum Command {
     Sub(SubArgs),
     /// List, create, close, delete and describe topics
     Topics(TopicsArgs),
-    /// Make tokens for a server's access file
+    /// Create tokens for a server's access file
     Token(TokenArgs),
-    /// Show what topics hold, who holds it, and how fast it moves
+    /// Show what topics hold, what holds it back, and rates
     Stats(StatsArgs),
-    /// Half a minute's tour in this terminal, on a server of its own
+    /// Show a tour of half a minute in this terminal, on a server of its own
     Demo(DemoArgs),
     /// Measure a server, and the machine it runs on
     Bench(crate::bench::args::BenchArgs),
-    /// Record how a log's segments live and die, and draw it as one picture
+    /// Record the life of a log's segments, and draw it as one picture
     Trace(crate::trace::TraceArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
@@ -97,17 +97,17 @@ pub(crate) struct ConfigArgs {
 pub(crate) struct PubArgs {
     /// The topic
     pub(crate) topic: String,
-    /// Files to read, one after the other; `-` or none is standard input
+    /// Files to read, one after the other; `-`, or no file at all, means standard input
     pub(crate) files: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) split: SplitArgs,
     /// Wait for the server to acknowledge every record (the default)
     #[arg(long, overrides_with = "no_ack")]
     pub(crate) ack: bool,
-    /// Do not ask for acknowledgements: faster, and what was refused is not known
+    /// Do not request acknowledgements: faster, but a refusal is noticed only at the end, without counts
     #[arg(long)]
     pub(crate) no_ack: bool,
-    /// Say how many records went where, on standard error
+    /// Print a summary on standard error
     #[arg(short, long)]
     pub(crate) verbose: bool,
 }
@@ -116,16 +116,16 @@ pub(crate) struct PubArgs {
 #[derive(Clone, Debug, Default, Args)]
 #[group(multiple = false)]
 pub(crate) struct SplitArgs {
-    /// A record is a line without its end (the default); an empty line is an empty record
+    /// A record is a line without its line ending (the default); an empty line is an empty record
     #[arg(long)]
     pub(crate) lines: bool,
-    /// A record is a line with its end, so that what comes out is byte for byte what went in
+    /// A record is a line with its line ending, so `psa sub --format raw` writes byte for byte what went in
     #[arg(long)]
     pub(crate) keep_ends: bool,
     /// A record is a little-endian 32-bit length and that many bytes
     #[arg(long)]
     pub(crate) length_prefixed: bool,
-    /// A record ends with a NUL byte, as `find -print0` writes them
+    /// A record ends with a NUL byte, as in the output of `find -print0`
     #[arg(short = '0', long)]
     pub(crate) null: bool,
     /// A record is a whole file
@@ -137,7 +137,7 @@ pub(crate) struct SplitArgs {
 pub(crate) struct SubArgs {
     /// The topic
     pub(crate) topic: String,
-    /// Where to begin: earliest, next (only what comes), last:N, an offset, EPOCH:OFFSET (with that
+    /// Where to begin: earliest, next (only new records), last:N, an offset, EPOCH:OFFSET (with that
     /// record), a time such as 2026-01-31T12:00:00Z, or a duration ago such as 10m
     #[arg(long, value_name = "START", default_value = "earliest", group = "start")]
     pub(crate) from: Start,
@@ -147,16 +147,16 @@ pub(crate) struct SubArgs {
     /// Begin with the last N records
     #[arg(long, value_name = "N", group = "start")]
     pub(crate) last: Option<u64>,
-    /// Hold a lease of this name: what is not yet committed stays on the server if we die
+    /// Hold a lease with this name: if this command dies, the server keeps what is not committed yet
     #[arg(long, value_name = "NAME")]
     pub(crate) lease: Option<String>,
     /// How long the lease outlives the connection
     #[arg(long, value_name = "DURATION", requires = "lease", value_parser = crate::units::parse_duration, default_value = "1m")]
     pub(crate) lease_ttl: Duration,
-    /// Take the lease from whoever holds it
+    /// Take the lease over from its current holder
     #[arg(long, requires = "lease")]
     pub(crate) take_over: bool,
-    /// How records are written
+    /// How to write records
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,
     /// Short for `--format null`
@@ -165,26 +165,26 @@ pub(crate) struct SubArgs {
     /// Stop after this many records
     #[arg(long, value_name = "N")]
     pub(crate) count: Option<u64>,
-    /// Stop when everything that was there is written
+    /// Stop when every record that is there has been written, instead of waiting for more
     #[arg(long)]
     pub(crate) exit_at_end: bool,
-    /// What to do when records are gone before they were received
+    /// What to do at a gap, when records are gone before they were received
     #[arg(long, value_enum, default_value_t = OnGap::Report)]
     pub(crate) on_gap: OnGap,
-    /// Keep epoch and last offset in this file, and go on from there when run again
+    /// Record the position in this file, and continue from it when run again
     #[arg(long, value_name = "FILE")]
     pub(crate) state: Option<PathBuf>,
-    /// Write to this file; with --state every record is in it exactly once, however we ended
+    /// Write to this file; with --state, it has every record exactly once, however the command ended
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
-    /// Force output and state to the disk after each chunk: exactly once even across a power cut
+    /// Force output and state to disk after each piece: exactly once even across a power failure
     #[arg(long, requires = "state")]
     pub(crate) sync: bool,
-    /// After a connection broke, how long to try to make a new one; 0s does not try. If it is given, it holds
-    /// for the first connection, too, which is otherwise tried once [default: 1m]
+    /// How long to try to reconnect after the connection breaks; 0s does not try. If given, it also applies
+    /// to the first connection, which is otherwise tried only once [default: 1m]
     #[arg(long, value_name = "DURATION", value_parser = crate::units::parse_duration)]
     pub(crate) reconnect: Option<Duration>,
-    /// Say how it begins and ends, on standard error
+    /// Print where it begins and how many records it wrote, on standard error
     #[arg(short, long)]
     pub(crate) verbose: bool,
 }
@@ -192,7 +192,7 @@ pub(crate) struct SubArgs {
 /// How records are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// The record and a line end
+    /// The record and a newline
     Text,
     /// The record's bytes and nothing else
     Raw,
@@ -207,9 +207,9 @@ pub(crate) enum Format {
 /// What happens at a gap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OnGap {
-    /// Say so on standard error and go on
+    /// Report it on standard error and continue
     Report,
-    /// Say so and end with exit code 5
+    /// Report it and exit with code 5
     Fail,
 }
 
@@ -226,7 +226,7 @@ pub(crate) struct TopicsArgs {
 pub(crate) enum TopicsCommand {
     /// List topics (what `psa topics` alone does)
     List {
-        /// Only topics that begin with this
+        /// Only topics whose names begin with this
         #[arg(default_value = "")]
         prefix: String,
     },
@@ -238,7 +238,7 @@ pub(crate) enum TopicsCommand {
         #[arg(required = true, value_name = "TOPIC")]
         topics: Vec<String>,
     },
-    /// Close topics: no more records; subscribers get the rest and then the end
+    /// Close topics: they accept no more records; subscribers receive the rest and then the end
     Close {
         /// The topics
         #[arg(required = true, value_name = "TOPIC")]
@@ -255,10 +255,10 @@ pub(crate) enum TopicsCommand {
 pub(crate) struct CreateArgs {
     /// The topic
     pub(crate) topic: String,
-    /// The arena of one segment, for example 1MiB
+    /// The size of one segment's arena, for example 1MiB
     #[arg(long, value_name = "SIZE", value_parser = crate::units::parse_size)]
     pub(crate) segment: Option<u64>,
-    /// What is kept although everyone has passed it: nothing, everything, "1000 records", 64MiB, 1h
+    /// What is kept after every subscriber has passed it: nothing, everything, "1000 records", 64MiB, 1h
     #[arg(long)]
     pub(crate) retention: Option<Retention>,
     /// What happens at the memory limit
@@ -267,12 +267,12 @@ pub(crate) struct CreateArgs {
     /// The memory limit
     #[arg(long, value_name = "SIZE", value_parser = crate::units::parse_size)]
     pub(crate) memory: Option<u64>,
-    /// A topic that exists already is fine
+    /// Succeed if the topic exists already
     #[arg(long)]
     pub(crate) exists_ok: bool,
 }
 
-/// Reads what happens at a topic's memory limit, and says in the help text what each word means.
+/// Parses what happens at a topic's memory limit. The help text explains each word.
 pub(crate) fn overflow() -> impl TypedValueParser<Value = Overflow> {
     let word = |word: &'static str, help: &'static str| PossibleValue::new(word).help(help);
     PossibleValuesParser::new([
@@ -291,16 +291,16 @@ pub(crate) struct TokenArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
-    /// Make a token: its entry for the access file goes to standard output, the secret, this once, to
+    /// Create a token: its entry for the access file goes to standard output, and the secret, this once, to
     /// standard error
     New(NewTokenArgs),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct NewTokenArgs {
-    /// Whose it is, for the file and the server's log
+    /// The name of its owner, for the access file and the server's log
     pub(crate) name: String,
-    /// Topics that it may publish to; `*` stands for any run of characters [may be repeated]
+    /// Topics that it may publish to; `*` matches any sequence of characters [may be repeated]
     #[arg(long, value_name = "PATTERN")]
     pub(crate) publish: Vec<psa::server::Pattern>,
     /// Topics that it may subscribe to
@@ -309,13 +309,13 @@ pub(crate) struct NewTokenArgs {
     /// Topics that it may create, describe, close and delete
     #[arg(long, value_name = "PATTERN")]
     pub(crate) manage: Vec<psa::server::Pattern>,
-    /// It may read the server's metrics
+    /// Let it read the server's metrics
     #[arg(long)]
     pub(crate) metrics: bool,
-    /// From when on it is worth nothing: 2027-01-31 (UTC) or 2027-01-31T12:00:00Z
+    /// When it expires: 2027-01-31 (as that day begins, UTC) or 2027-01-31T12:00:00Z
     #[arg(long, value_name = "TIME", value_parser = crate::access::parse_expires)]
     pub(crate) expires: Option<crate::access::Expires>,
-    /// Write the secret to this new file, which only its owner may read, rather than to standard error
+    /// Write the secret to this new file, which only its owner may read, instead of to standard error
     #[arg(long, value_name = "FILE")]
     pub(crate) secret_file: Option<PathBuf>,
 }
@@ -324,10 +324,10 @@ pub(crate) struct NewTokenArgs {
 pub(crate) struct StatsArgs {
     /// Only this topic
     pub(crate) topic: Option<String>,
-    /// A live view; q ends it
+    /// Show a live view; q quits
     #[arg(long, conflicts_with = "json")]
     pub(crate) watch: bool,
-    /// How often the live view asks
+    /// How often the live view asks the server
     #[arg(long, value_name = "DURATION", value_parser = crate::units::parse_duration, default_value = "1s", requires = "watch")]
     pub(crate) interval: Duration,
     /// Print JSON, one object per topic and line
@@ -337,7 +337,7 @@ pub(crate) struct StatsArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
-    /// The same in a few seconds
+    /// Run the tour in a few seconds
     #[arg(long)]
     pub(crate) fast: bool,
 }

@@ -1,4 +1,4 @@
-//! From the configuration to a client, and from the client's errors to ours.
+//! Creates a client from the configuration, and turns the client's errors into this program's.
 
 use crate::config::Config;
 use crate::config::settings::Key;
@@ -8,22 +8,22 @@ use psa::protocol::Code;
 use std::fmt;
 use std::future::Future;
 
-/// Runs a client command. One thread is enough: a command waits for one connection.
+/// Runs a client command. One thread is enough, because a command waits for one connection.
 pub fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = runtime()?;
     let outcome = runtime.block_on(work);
-    // A thread that still reads standard input must not hold the process back.
+    // A thread that still reads standard input must not keep the process alive.
     runtime.shutdown_background();
     outcome
 }
 
-/// A runtime of one thread.
+/// A runtime with one thread.
 pub fn runtime() -> Result<tokio::runtime::Runtime> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| Error::failed("runtime", error))
 }
 
-/// How to reach the server, before anything is sent.
+/// A builder for a client of the configured server. Nothing is sent yet.
 pub fn builder(config: &Config, name: &str) -> Result<ClientBuilder> {
     let mut builder = Client::builder(config.text(Key::Server)).name(format!("psa {name}"));
     if let Some(token) = config.token()? {
@@ -35,7 +35,7 @@ pub fn builder(config: &Config, name: &str) -> Result<ClientBuilder> {
     Ok(builder)
 }
 
-/// TLS, if any of its settings asks for it.
+/// The TLS settings, if any of them asks for TLS.
 fn tls(config: &Config) -> Result<Option<ClientTls>> {
     let text = |key| Some(config.text(key)).filter(|text| !text.is_empty());
     let (ca, cert) = (text(Key::ConnectCa), text(Key::ConnectCert));
@@ -50,17 +50,17 @@ fn tls(config: &Config) -> Result<Option<ClientTls>> {
     ClientTls::load(&files).map(Some).map_err(|error| Error::usage("TLS", error))
 }
 
-/// Connects once, so that a server that is not there is noticed before anything else happens.
+/// Connects once, so that an unreachable server is noticed before anything else happens.
 pub async fn connect(config: &Config, name: &str) -> Result<Client> {
     reach(config, builder(config, name)?).await
 }
 
-/// Connects once with what [`builder`] has read.
+/// Connects once with a client that [`builder`] has prepared.
 pub async fn reach(config: &Config, builder: ClientBuilder) -> Result<Client> {
     builder.connect().await.map_err(|error| failure(config.text(Key::Server), &error))
 }
 
-/// Our error for one of the client's: `what` is what the user asked for.
+/// This program's error for one of the client's; `what` is what the user asked for.
 pub fn failure(what: impl fmt::Display, error: &ClientError) -> Error {
     let exit = exit_of(error);
     if let ClientError::Connect { address, source } = error {
@@ -84,7 +84,7 @@ fn exit_of(error: &ClientError) -> Exit {
     match error {
         ClientError::Config { .. } | ClientError::Name(_) => Exit::Usage,
         ClientError::RecordTooLarge { .. } | ClientError::BatchTooLarge { .. } => Exit::Refused,
-        // The server went away on purpose, or cut us off for being slow: no answer to a request.
+        // The server shut down, or closed the connection for being slow: not an answer to a request.
         _ => match error.code() {
             Some(
                 Code::ShuttingDown

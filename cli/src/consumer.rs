@@ -1,8 +1,8 @@
-//! Noticing that nobody reads our output any more, without writing to it.
+//! Notices, without writing to it, that nobody reads the output any more.
 //!
-//! A write to a pipe whose reader is gone fails. But whoever waits for records on a quiet topic writes
-//! nothing, and would wait for ever after `psa sub t | head -3`. The system tells it without a write: the pipe
-//! has an error, a socket a hang-up.
+//! A write to a pipe whose reader is gone fails. But a subscriber of a quiet topic writes nothing, and would wait
+//! for ever after `psa sub t | head -3`. The system reports the missing reader without a write, too: as an error on a
+//! pipe, and as a hang-up on a socket.
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::FileType;
@@ -10,18 +10,18 @@ use std::os::fd::OwnedFd;
 use std::thread;
 use tokio::sync::oneshot;
 
-/// Whoever reads an output.
+/// The reader of an output.
 #[derive(Debug)]
 pub(crate) struct Consumer(Option<oneshot::Receiver<()>>);
 
 impl Consumer {
-    /// One that cannot go away: that of a file, or of a terminal, whose end a signal tells.
+    /// A reader that cannot go away: for a file, or for a terminal, whose closing is reported by a signal.
     pub(crate) fn lasting() -> Consumer {
         Consumer(None)
     }
 
-    /// Whoever reads this output, if it is a pipe or a socket. Costs a thread, which sleeps and ends with the
-    /// process: the runtime could wait for it as well, but tells too little about sockets.
+    /// The reader of this output; only that of a pipe or a socket can go away. Costs a thread, which sleeps and ends
+    /// with the process. The runtime could wait for the reader, too, but reports too little about sockets.
     pub(crate) fn of(output: OwnedFd) -> Consumer {
         let kind = rustix::fs::fstat(&output).map(|stat| FileType::from_raw_mode(stat.st_mode));
         if !matches!(kind, Ok(FileType::Fifo | FileType::Socket)) {
@@ -29,17 +29,17 @@ impl Consumer {
         }
         let (tell, gone) = oneshot::channel();
         thread::spawn(move || {
-            // Asked for nothing: what the system tells unasked is an error or a hang-up.
+            // No events are requested: the system always reports errors and hang-ups.
             let mut output = [PollFd::new(&output, PollFlags::empty())];
             loop {
                 match poll(&mut output, None) {
                     Ok(0) | Err(rustix::io::Errno::INTR) => {}
                     Ok(_) => {
-                        // Nobody may wait for it any more.
+                        // This fails if nobody waits any more.
                         let _ = tell.send(());
                         break;
                     }
-                    // Then a write tells, as it always does.
+                    // A write will still notice, as always.
                     Err(_) => break,
                 }
             }
@@ -47,7 +47,7 @@ impl Consumer {
         Consumer(Some(gone))
     }
 
-    /// Waits until it is gone. Can be dropped and called again.
+    /// Waits until the reader is gone. Cancel safe.
     pub(crate) async fn gone(&mut self) {
         let gone = match &mut self.0 {
             Some(gone) => gone.await.is_ok(),
@@ -74,7 +74,7 @@ mod tests {
         drop(reader);
         consumer.gone().await;
 
-        // A socket's other side may say that it sends nothing more, and still read.
+        // The other side of a socket may announce that it sends nothing more, and still read.
         let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
         let mut consumer = Consumer::of(near.into());
         far.shutdown(std::net::Shutdown::Write).unwrap();

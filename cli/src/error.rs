@@ -1,36 +1,36 @@
-//! How the command fails: one line on standard error, and an exit code that a script can use.
+//! How a command fails: one line on standard error, and an exit code that a script can use.
 //!
 //! The line reads `psa: what: why; what to do`. *What* is the thing that failed, in the user's words
-//! (a file, a topic, a flag); *why* is the cause; *what to do* is there when there is something to do.
+//! (a file, a topic, a flag). *Why* is the cause. *What to do* is present if the user can do something.
 //!
 //! | code | meaning |
 //! | --- | --- |
-//! | 0 | done; also when whoever read the output closed it (a broken pipe) |
-//! | 1 | failed: a file, a disk, something inside |
-//! | 2 | used wrongly: a flag, a variable, the configuration file |
-//! | 3 | no connection: nobody listens, the network, a wrong protocol, a connection that ended for good |
-//! | 4 | the server refused: the line carries its code, for example `RecordTooLarge` |
-//! | 5 | records were lost to a gap, and `--on-gap fail` was given |
-//! | 128+n | ended by signal n: 130 for Ctrl-C, 143 for SIGTERM, 129 for a terminal that closed |
+//! | 0 | success; also when the reader of the output closed it (a broken pipe) |
+//! | 1 | failure: a file, a disk, an internal error |
+//! | 2 | wrong usage: a flag, a variable, the configuration file |
+//! | 3 | no connection: nothing listens there, the network failed, the peer speaks another protocol, or the connection ended for good |
+//! | 4 | the server refused; the line ends with its code in brackets, for example `[record-too-large]` |
+//! | 5 | records were lost in a gap, and `--on-gap fail` was given |
+//! | 128+n | ended by signal n: 130 for Ctrl-C, 143 for SIGTERM, 129 for a closed terminal |
 
 use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 
-/// What the process tells its parent. See the module's table.
+/// How the process exits. See the module's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// Something failed that is neither of the following.
+    /// A failure that is none of the following.
     Failed,
     /// Wrong flags, variables or configuration.
     Usage,
-    /// No connection to the server, or none any more.
+    /// No connection to the server, or the connection was lost.
     Unreachable,
     /// The server answered with an error.
     Refused,
     /// A gap was reported and the user asked to fail on one.
     Gap,
-    /// The reader of our output is gone: not a failure.
+    /// The reader of the output is gone, which is not a failure.
     OutputClosed,
     /// Ended by a signal with this number.
     Signal(u8),
@@ -64,12 +64,12 @@ pub struct Error {
 pub type Result<T = (), E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// A failure with its exit code, what failed and why.
+    /// A failure: its exit code, what failed, and why.
     pub fn new(exit: Exit, what: impl fmt::Display, why: impl fmt::Display) -> Error {
         Error { exit, what: what.to_string(), why: why.to_string(), hint: None }
     }
 
-    /// A failure of the machine rather than of the user or the server.
+    /// A failure of the machine, not of the user or the server.
     pub fn failed(what: impl fmt::Display, why: impl fmt::Display) -> Error {
         Error::new(Exit::Failed, what, why)
     }
@@ -79,12 +79,12 @@ impl Error {
         Error::new(Exit::Usage, what, why)
     }
 
-    /// An end without a message.
+    /// An exit without a message.
     pub(crate) fn quiet(exit: Exit) -> Error {
         Error::new(exit, "", "")
     }
 
-    /// A file or stream that failed; `path` is what the user called it.
+    /// A failure of a file or stream; `path` is the user's name for it.
     pub fn file(path: impl fmt::Display, error: &io::Error) -> Error {
         let failure = Error::failed(path, describe_io(error));
         match error.kind() {
@@ -94,8 +94,8 @@ impl Error {
         }
     }
 
-    /// A write to standard output that failed. A reader that went away is not a failure, and one that
-    /// closed the terminal is told nothing either.
+    /// A failed write to standard output. A reader that went away is not a failure, and a closed terminal
+    /// produces no message either.
     pub fn stdout(error: &io::Error) -> Error {
         if error.kind() == io::ErrorKind::BrokenPipe {
             Error::quiet(Exit::OutputClosed)
@@ -112,7 +112,7 @@ impl Error {
         self
     }
 
-    /// The same failure, with something to say before its reason (how far a publisher got).
+    /// The same failure with `more` after its reason, for example how far a publisher got.
     pub fn and(mut self, more: impl fmt::Display) -> Error {
         self.why = format!("{}; {more}", self.why);
         self
@@ -123,12 +123,12 @@ impl Error {
         self.what.is_empty() && self.why.is_empty()
     }
 
-    /// Whether it is not known yet what failed.
+    /// Whether the name of what failed is still missing.
     pub(crate) fn is_unnamed(&self) -> bool {
         self.what.is_empty()
     }
 
-    /// The same failure, of this.
+    /// The same failure, with `what` as the name of what failed.
     pub fn named(mut self, what: impl fmt::Display) -> Error {
         self.what = what.to_string();
         self
@@ -153,22 +153,22 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// The end of a process whose terminal was closed, as the hang-up signal has it. A read or a write that
-/// fails can be faster than the signal, and must mean the same.
+/// The exit of a process whose terminal was closed: the same as for the hang-up signal. A failed read or write
+/// can be noticed before the signal, and must have the same effect.
 pub(crate) const HANG_UP: Exit = Exit::Signal(1);
 
-/// Whether a read or a write failed because the terminal behind it was closed: that answers EIO, which
-/// from a file means a broken disk.
+/// Whether a read or a write failed because its terminal was closed. A closed terminal returns EIO, which for
+/// a file would mean a broken disk.
 pub(crate) fn is_hang_up(error: &io::Error, stream: impl AsFd) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
-        // Not `is_terminal`: a terminal that was closed denies that it is one.
+        // Not `is_terminal`, because a closed terminal no longer counts as one.
         && rustix::fs::fstat(stream).is_ok_and(|stat| {
             let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
             kind == rustix::fs::FileType::CharacterDevice
         })
 }
 
-/// An I/O error without the `(os error 2)` that tells a user nothing, starting in lower case.
+/// The text of an I/O error, without the `(os error 2)` that means nothing to a user, starting in lower case.
 pub fn describe_io(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or(&text);
@@ -182,8 +182,8 @@ pub fn describe_io(error: &io::Error) -> String {
     }
 }
 
-/// Replaces line ends and control characters, which a file name or a server's message can contain, so
-/// that one error is one line and cannot drive the terminal.
+/// Replaces line endings and control characters, which a file name or a server's message can contain, so
+/// that an error is one line and cannot control the terminal.
 pub(crate) fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

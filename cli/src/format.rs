@@ -1,21 +1,21 @@
-//! Records as `psa sub` writes them: raw, text, with lengths or NUL bytes between them, or JSON lines.
+//! The output formats of `psa sub`: raw, text, with lengths or NUL bytes between records, or JSON lines.
 
 use crate::args::Format;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::io::Write as _;
 
-/// Writes records in one format. It holds what is the same for every record of a topic.
+/// Writes records in one format. It holds the parts that are the same for every record of a topic.
 #[derive(Debug)]
 pub(crate) struct Formatter {
     format: Format,
-    /// `{"topic":"…","epoch":"` ready to be copied.
+    /// `{"topic":"…","epoch":"`, ready to be copied.
     json_head: Vec<u8>,
 }
 
-/// One record as it arrived.
+/// One received record.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Entry<'a> {
+pub(crate) struct ReceivedRecord<'a> {
     /// The log's epoch.
     pub(crate) epoch: u64,
     /// The record's offset.
@@ -29,50 +29,50 @@ pub(crate) struct Entry<'a> {
 impl Formatter {
     pub(crate) fn new(format: Format, topic: &str) -> Formatter {
         let mut json_head = b"{\"topic\":".to_vec();
-        // Writing into memory does not fail, and a str is always representable.
+        // Writing into memory does not fail, and JSON can represent every str.
         let _ = serde_json::to_writer(&mut json_head, topic);
         json_head.extend_from_slice(b",\"epoch\":\"");
         Formatter { format, json_head }
     }
 
     /// Appends one record to `out`.
-    pub(crate) fn write(&self, out: &mut Vec<u8>, entry: Entry<'_>) {
+    pub(crate) fn write(&self, out: &mut Vec<u8>, record: ReceivedRecord<'_>) {
         match self.format {
-            Format::Raw => out.extend_from_slice(entry.data),
+            Format::Raw => out.extend_from_slice(record.data),
             Format::Text => {
-                out.extend_from_slice(entry.data);
+                out.extend_from_slice(record.data);
                 out.push(b'\n');
             }
             Format::Null => {
-                out.extend_from_slice(entry.data);
+                out.extend_from_slice(record.data);
                 out.push(b'\0');
             }
             Format::LengthPrefixed => {
-                let length = u32::try_from(entry.data.len()).expect("a record is in a frame");
+                let length = u32::try_from(record.data.len()).expect("a record is in a frame");
                 out.extend_from_slice(&length.to_le_bytes());
-                out.extend_from_slice(entry.data);
+                out.extend_from_slice(record.data);
             }
-            Format::Json => self.json(out, entry),
+            Format::Json => self.json(out, record),
         }
     }
 
-    fn json(&self, out: &mut Vec<u8>, entry: Entry<'_>) {
+    fn json(&self, out: &mut Vec<u8>, record: ReceivedRecord<'_>) {
         out.extend_from_slice(&self.json_head);
-        let time = psa::words::Time::from_nanos(entry.time);
+        let time = psa::words::Time::from_nanos(record.time);
         let _ = write!(
             out,
             "{}\",\"offset\":{},\"time\":\"{time}\",",
-            epoch(entry.epoch),
-            entry.offset
+            epoch(record.epoch),
+            record.offset
         );
-        match std::str::from_utf8(entry.data) {
+        match std::str::from_utf8(record.data) {
             Ok(text) => {
                 out.extend_from_slice(b"\"data\":");
                 let _ = serde_json::to_writer(&mut *out, text);
             }
             Err(_) => {
                 out.extend_from_slice(b"\"data_base64\":\"");
-                base64(out, entry.data);
+                base64(out, record.data);
                 out.push(b'"');
             }
         }
@@ -80,8 +80,8 @@ impl Formatter {
     }
 }
 
-/// An epoch as it is shown everywhere: hexadecimal text. As a JSON number it would lose digits in
-/// every reader that keeps numbers as floating point.
+/// An epoch as it is shown everywhere: hexadecimal text. A JSON number would lose digits in
+/// every parser that stores numbers as floating point.
 pub(crate) fn epoch(epoch: u64) -> String {
     format!("{epoch:#018x}")
 }
@@ -97,8 +97,8 @@ mod tests {
 
     fn written(format: Format, data: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        let entry = Entry { epoch: u64::MAX, offset: 7, time: 1_500_000_000, data };
-        Formatter::new(format, "a \"topic\"").write(&mut out, entry);
+        let record = ReceivedRecord { epoch: u64::MAX, offset: 7, time: 1_500_000_000, data };
+        Formatter::new(format, "a \"topic\"").write(&mut out, record);
         out
     }
 

@@ -1,15 +1,15 @@
-//! What `psa pub` reads: files or standard input, cut into batches of records by a thread of its own.
+//! Reads the input of `psa pub`, files or standard input, and cuts it into batches of records on a separate thread.
 //!
-//! Reading blocks (a pipe, a slow disk), and so must not happen where the connection is served. The
-//! thread and the publisher meet in a bounded channel: input is read as fast as the server takes it,
-//! and memory stays at a few batches whatever the input's size.
+//! Reading blocks (on a pipe, on a slow disk), so it must not happen on the thread that serves the connection.
+//! A bounded channel connects the thread and the publisher: input is read as fast as the server accepts it,
+//! and memory stays at a few batches, whatever the size of the input.
 //!
-//! Each read that ends a record hands over what there is: a line typed into a terminal is published
-//! when it is typed, and a large file goes out in batches of [`Bounds::batch`], which may change while it
+//! Each read that completes a record hands over the records so far. So a line typed into a terminal is published
+//! when it is typed, and a large file is sent in batches of [`Bounds::batch`], which may change while it
 //! is read ([`BatchBound`]).
 
 use crate::error::{Error, Exit, HANG_UP, Result, is_hang_up};
-use crate::split::{Batch, Bounds, Mode, SplitError, Splitter};
+use crate::split::{Bounds, Mode, RecordBatch, SplitError, Splitter};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -19,21 +19,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use tokio::sync::mpsc;
 
-/// Bytes of one read. A pipe gives at most 64 KiB at a time, a file as much as is asked for.
+/// The size of one read in bytes. A pipe returns at most 64 KiB at a time, a file as much as is requested.
 const READ: usize = 256 << 10;
 
-/// Batches between the reading thread and the publisher.
+/// The number of batches in the channel between the reading thread and the publisher.
 const AHEAD: usize = 4;
 
-/// One piece of work: records, and how many bytes of input were read up to here.
+/// One piece of work: records, and how many bytes of input had been read after them.
 #[derive(Debug)]
 pub(crate) struct Piece {
-    pub(crate) batch: Batch,
+    pub(crate) batch: RecordBatch,
     pub(crate) read: u64,
 }
 
-/// Looks at the files before anything is published: a name that was mistyped should not be noticed
-/// after half of the others went out. Returns the sum of their sizes, if all of them have one.
+/// Checks the files before anything is published: a mistyped name should not be noticed only after half of
+/// the other files were sent. Returns the sum of their sizes, if all of them have one.
 pub(crate) fn check(files: &[PathBuf]) -> Result<Option<u64>> {
     let mut total = Some(0u64);
     let standard = [PathBuf::from("-")];
@@ -48,7 +48,7 @@ pub(crate) fn check(files: &[PathBuf]) -> Result<Option<u64>> {
                     Error::usage(path.display(), "it is a folder").hint("name the files in it")
                 );
             }
-            // A named pipe must be opened once only, when its turn has come.
+            // A named pipe must be opened only once, when its turn comes.
             if metadata.is_file() {
                 File::open(path).map_err(|error| Error::file(path.display(), &error))?;
             }
@@ -70,8 +70,8 @@ fn size_of_standard() -> Option<u64> {
     regular.then(|| u64::try_from(stat.st_size).unwrap_or(0))
 }
 
-/// How many bytes a batch has from now on, `Bounds::batch` at first: the publisher learns of the topic's
-/// limit when the first records are there.
+/// The size of further batches in bytes, at first `Bounds::batch`: the publisher learns the topic's limit
+/// only when the first records are in the topic.
 #[derive(Clone, Debug)]
 pub(crate) struct BatchBound(Arc<AtomicUsize>);
 
@@ -81,7 +81,7 @@ impl BatchBound {
     }
 
     pub(crate) fn set(&self, bytes: usize) {
-        // Relaxed, here and below: whoever sees it late makes a batch of the former size.
+        // Relaxed, here and below: a reader that sees the new value late makes one more batch of the previous size.
         self.0.store(bytes, Ordering::Relaxed);
     }
 
@@ -90,8 +90,8 @@ impl BatchBound {
     }
 }
 
-/// Starts reading. The receiver gets batches in order, and at last perhaps an error; when it is
-/// dropped, reading ends at its next batch.
+/// Starts reading. The receiver gets the batches in order, and after them an error if there was one. When the
+/// receiver is dropped, reading ends at the next batch.
 pub(crate) fn spawn(
     mut files: Vec<PathBuf>,
     mode: Mode,
@@ -102,21 +102,25 @@ pub(crate) fn spawn(
     if files.is_empty() {
         files.push(PathBuf::from("-"));
     }
-    // Not joined: it may be blocked in a read that never returns, and the process ends without it.
+    // The thread is not joined: it may be blocked in a read that never returns, and the process ends without it.
     thread::spawn(move || {
         let bounds = Bounds { record, batch: batch.get() };
-        let mut reader = Reader { sender: &sender, bound: batch, batch: Batch::default(), read: 0 };
-        if let Err(Stop::Failed(error)) = reader.files(&files, mode, bounds) {
+        let mut reader =
+            RecordReader { sender: &sender, bound: batch, batch: RecordBatch::default(), read: 0 };
+        if let Err(Stop::Failed(error)) = reader.read_files(&files, mode, bounds) {
             let _ = sender.blocking_send(Err(error));
         }
     });
     receiver
 }
 
-struct Reader<'a> {
+/// Reads files and sends their records in batches.
+struct RecordReader<'a> {
     sender: &'a mpsc::Sender<Result<Piece>>,
     bound: BatchBound,
-    batch: Batch,
+    /// The records that were not sent yet.
+    batch: RecordBatch,
+    /// Bytes of input read so far.
     read: u64,
 }
 
@@ -124,7 +128,7 @@ struct Reader<'a> {
 enum Stop {
     Failed(Error),
     Split(SplitError),
-    /// Nobody takes the batches any more.
+    /// Nobody receives the batches any more.
     Unwanted,
 }
 
@@ -134,18 +138,18 @@ impl From<SplitError> for Stop {
     }
 }
 
-impl Reader<'_> {
-    fn files(&mut self, files: &[PathBuf], mode: Mode, bounds: Bounds) -> Result<(), Stop> {
+impl RecordReader<'_> {
+    fn read_files(&mut self, files: &[PathBuf], mode: Mode, bounds: Bounds) -> Result<(), Stop> {
         for path in files {
             let outcome = if is_standard(path) {
-                self.one(io::stdin().lock(), mode, bounds)
+                self.read_one(io::stdin().lock(), mode, bounds)
             } else {
                 File::open(path)
                     .map_err(|error| file_error(path, &error))
-                    .and_then(|file| self.one(file, mode, bounds))
+                    .and_then(|file| self.read_one(file, mode, bounds))
             };
             match outcome {
-                // What was complete before the broken record is good.
+                // The complete records before the broken one are published.
                 Err(Stop::Split(error)) => {
                     self.hand_over()?;
                     return Err(Stop::Failed(split_error(path, &error)));
@@ -159,7 +163,12 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn one(&mut self, mut input: impl Read + AsFd, mode: Mode, bounds: Bounds) -> Result<(), Stop> {
+    fn read_one(
+        &mut self,
+        mut input: impl Read + AsFd,
+        mode: Mode,
+        bounds: Bounds,
+    ) -> Result<(), Stop> {
         let mut splitter = Splitter::new(mode, bounds);
         let mut buffer = vec![0; READ];
         loop {
@@ -179,21 +188,26 @@ impl Reader<'_> {
             };
             self.read += count as u64;
             splitter.bound_batches(self.bound.get());
-            let Reader { sender, batch, read, .. } = self;
+            let RecordReader { sender, batch, read, .. } = self;
             splitter.push(&buffer[..count], batch, &mut |batch| send(sender, batch, *read))?;
             self.hand_over()?;
         }
-        let Reader { sender, batch, read, .. } = self;
+        let RecordReader { sender, batch, read, .. } = self;
         splitter.finish(batch, &mut |batch| send(sender, batch, *read))?;
         self.hand_over()
     }
 
+    /// Sends the records so far, if there are any.
     fn hand_over(&mut self) -> Result<(), Stop> {
         if self.batch.is_empty() { Ok(()) } else { send(self.sender, &mut self.batch, self.read) }
     }
 }
 
-fn send(sender: &mpsc::Sender<Result<Piece>>, batch: &mut Batch, read: u64) -> Result<(), Stop> {
+fn send(
+    sender: &mpsc::Sender<Result<Piece>>,
+    batch: &mut RecordBatch,
+    read: u64,
+) -> Result<(), Stop> {
     let batch = std::mem::take(batch);
     sender.blocking_send(Ok(Piece { batch, read })).map_err(|_| Stop::Unwanted)
 }
@@ -208,7 +222,7 @@ fn file_error(path: &Path, error: &io::Error) -> Stop {
 
 fn split_error(path: &Path, error: &SplitError) -> Error {
     match error {
-        // The server would refuse it; the exit code is the same as if it had been asked.
+        // The server would refuse the record, so the exit code is the one for a refusal by the server.
         SplitError::TooLarge { .. } => Error::new(Exit::Refused, display(path), error)
             .hint("send smaller records, or raise the server's limit.record"),
         SplitError::Truncated { .. } | SplitError::TruncatedLength { .. } => {

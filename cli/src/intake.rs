@@ -1,40 +1,40 @@
-//! What `psa sub` makes of what it receives: each record once, formatted; each missing record told.
+//! Turns what `psa sub` receives into output: each record once, formatted, and each missing record reported.
 //! Pure: no socket, no file.
 //!
-//! The client resumes by itself and tells its gaps. What it cannot know is what *we* have already: a
-//! state file may be ahead of a lease's commit (we died between writing and committing; the records
-//! come again and are dropped here), or after it (someone else used the lease meanwhile; that is a
-//! gap). So the place up to which everything is in the output is kept here, and everything that
-//! arrives is measured against it.
+//! The client resumes by itself and reports its gaps. What it cannot know is what the output already contains. A
+//! state file may be ahead of a lease's commit (an earlier run died between writing and committing; the records
+//! come again and are dropped here), or behind it (another holder used the lease in the meantime; that is a
+//! gap). So the position up to which everything is in the output is kept here, and everything that
+//! arrives is compared with it.
 
 use crate::error::one_line;
-use crate::format::{Entry, Formatter, epoch as show_epoch};
+use crate::format::{Formatter, ReceivedRecord, epoch as show_epoch};
 use crate::writer::Work;
 use psa::Position;
 use psa::protocol::{GapReason, Records};
 
-/// Records that are not coming.
+/// Records that will not arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Missing {
-    /// Why, if the server said so.
+    /// The reason, if the server gave one.
     pub(crate) reason: Option<GapReason>,
-    /// The place that was expected.
+    /// The position that was expected.
     pub(crate) expected: Position,
-    /// The place that goes on.
-    pub(crate) goes_on: Position,
+    /// The position of the next record that arrives.
+    pub(crate) resumes_at: Position,
 }
 
 impl std::fmt::Display for Missing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Missing { reason, expected, goes_on } = self;
-        if expected.epoch != goes_on.epoch {
+        let Missing { reason, expected, resumes_at } = self;
+        if expected.epoch != resumes_at.epoch {
             return write!(
                 f,
                 "the topic was recreated: everything from offset {} of epoch {} on is gone; goes on at offset {} of epoch {}",
                 expected.next,
                 show_epoch(expected.epoch),
-                goes_on.next,
-                show_epoch(goes_on.epoch)
+                resumes_at.next,
+                show_epoch(resumes_at.epoch)
             );
         }
         let why = match reason {
@@ -44,29 +44,29 @@ impl std::fmt::Display for Missing {
             Some(_) => "collected before they were received",
             None => "passed by the lease under another holder",
         };
-        let count = goes_on.next.saturating_sub(expected.next);
+        let count = resumes_at.next.saturating_sub(expected.next);
         write!(
             f,
             "{count} records from offset {} to {} were {why}",
             expected.next,
-            goes_on.next.saturating_sub(1)
+            resumes_at.next.saturating_sub(1)
         )
     }
 }
 
-/// The records that were received and not yet handed to the writer.
+/// The received records that were not yet handed to the writer.
 #[derive(Debug)]
 pub(crate) struct Intake {
     topic: String,
     formatter: Formatter,
     /// Everything before it is in the output or on its way there.
     expected: Position,
-    /// How many records are still wanted, `None` for all.
+    /// How many records are still wanted; `None` for all.
     left: Option<u64>,
     bytes: Vec<u8>,
-    /// Whether there is something to write: bytes, or a new place.
+    /// Whether there is something to write: bytes, or a new position.
     dirty: bool,
-    /// Whether nothing was recorded before this run, and nothing came yet.
+    /// Whether nothing was recorded before this run, and nothing has arrived yet.
     fresh: bool,
     /// Records written in this run.
     taken: u64,
@@ -97,63 +97,63 @@ impl Intake {
         &self.topic
     }
 
-    /// How many records came in this run.
+    /// How many records were written in this run.
     pub(crate) fn taken(&self) -> u64 {
         self.taken
     }
 
-    /// Whether as many records are here as were wanted.
+    /// Whether all wanted records have arrived.
     pub(crate) fn is_complete(&self) -> bool {
         self.left == Some(0)
     }
 
-    /// Bytes that wait for the writer.
+    /// The number of bytes that wait for the writer.
     pub(crate) fn pending(&self) -> usize {
         self.bytes.len()
     }
 
-    /// What is missing if the subscription stands at `place`. Call it before the records that come
-    /// from there; then tell the user, and [`skip_to`](Self::skip_to) it.
+    /// The records that are missing if the subscription is at `position`. Call this before the records from that
+    /// position; if any are missing, report them and call [`skip_to`](Self::skip_to).
     pub(crate) fn missing_before(
         &self,
-        place: Position,
+        position: Position,
         reason: Option<GapReason>,
     ) -> Option<Missing> {
-        let behind = place.epoch == self.expected.epoch && place.next <= self.expected.next;
-        (!behind).then_some(Missing { reason, expected: self.expected, goes_on: place })
+        let behind = position.epoch == self.expected.epoch && position.next <= self.expected.next;
+        (!behind).then_some(Missing { reason, expected: self.expected, resumes_at: position })
     }
 
-    /// What is missing when the server tells of a gap: nothing, if all of it is here already.
+    /// The records that are missing when the server reports a gap: none, if the output has all of them already.
     ///
-    /// Before anything is recorded, a lease decides where we begin, and the gap before that is the
-    /// server's to tell; `asked` is the epoch that the user named.
+    /// Before anything is recorded, a lease decides where the subscription begins, and only the server knows the
+    /// gap before that. `asked` is the epoch that the user named.
     pub(crate) fn missing_in(
         &self,
         reason: GapReason,
         first_missed: u64,
-        place: Position,
+        position: Position,
         asked: Option<u64>,
     ) -> Option<Missing> {
-        let told = || {
+        let reported = || {
             let epoch = match reason {
                 GapReason::OtherEpoch => asked.unwrap_or_default(),
-                _ => place.epoch,
+                _ => position.epoch,
             };
             let expected = Position { epoch, next: first_missed };
-            Missing { reason: Some(reason), expected, goes_on: place }
+            Missing { reason: Some(reason), expected, resumes_at: position }
         };
-        self.missing_before(place, Some(reason)).or_else(|| self.fresh.then(told))
+        self.missing_before(position, Some(reason)).or_else(|| self.fresh.then(reported))
     }
 
-    /// Gives up what is missing.
-    pub(crate) fn skip_to(&mut self, place: Position) {
-        self.expected = place;
+    /// Gives up the missing records before `position`.
+    pub(crate) fn skip_to(&mut self, position: Position) {
+        self.expected = position;
         self.dirty = true;
         self.fresh = false;
     }
 
     /// Takes consecutive records, the first of which has the offset `first` in the expected epoch.
-    /// What is here already is dropped, and so is what is beyond the wanted number.
+    /// Drops records that the output has already, and those beyond the wanted number.
     pub(crate) fn records(&mut self, first: u64, time: u64, records: Records<'_>) {
         debug_assert!(first <= self.expected.next, "a gap comes first");
         let known = self.expected.next.saturating_sub(first);
@@ -162,8 +162,9 @@ impl Intake {
             if index - known >= wanted {
                 break;
             }
-            let entry = Entry { epoch: self.expected.epoch, offset: first + index, time, data };
-            self.formatter.write(&mut self.bytes, entry);
+            let record =
+                ReceivedRecord { epoch: self.expected.epoch, offset: first + index, time, data };
+            self.formatter.write(&mut self.bytes, record);
             self.expected.next = first + index + 1;
             self.taken += 1;
             self.left = self.left.map(|left| left - 1);
@@ -172,7 +173,7 @@ impl Intake {
         self.fresh = false;
     }
 
-    /// What is to be written, if anything; `empty` is the memory of an earlier piece.
+    /// The next piece to write, if there is anything to write. `empty` is a buffer to reuse, from an earlier piece.
     pub(crate) fn work(&mut self, empty: Vec<u8>) -> Option<Work> {
         if !std::mem::take(&mut self.dirty) {
             return None;
@@ -182,7 +183,7 @@ impl Intake {
         Some(Work { bytes, position: self.expected })
     }
 
-    /// Whether [`work`](Self::work) has something.
+    /// Whether [`work`](Self::work) would return something.
     pub(crate) fn is_dirty(&self) -> bool {
         self.dirty
     }
@@ -203,7 +204,7 @@ mod tests {
         )
     }
 
-    /// Records `first..end`, each its own offset.
+    /// Feeds the records `first..end`, each of which contains its own offset.
     fn feed(intake: &mut Intake, first: u64, end: u64) {
         let (mut ends, mut payload) = (Vec::new(), Vec::new());
         for offset in first..end {
@@ -264,7 +265,7 @@ mod tests {
         );
         let missing = intake.missing_before(at(2, 3), Some(GapReason::OtherEpoch)).unwrap();
         assert!(missing.to_string().contains("recreated"), "{missing}");
-        // Even at offset 0 of a new epoch: the old one is over.
+        // Even at offset 0 of a new epoch: the old epoch has ended.
         assert!(intake.missing_before(at(2, 0), None).is_some());
         intake.skip_to(at(1, 15));
         feed(&mut intake, 15, 16);
@@ -280,7 +281,7 @@ mod tests {
         };
         let told = missing(true, 10).unwrap().to_string();
         assert!(told.starts_with("5 records from offset 5 to 9"), "{told}");
-        // With a state that is ahead of the lease, all of it is here.
+        // If the state is ahead of the lease, nothing is missing.
         assert_eq!(missing(false, 10), None);
         let told = missing(false, 12).unwrap().to_string();
         assert!(told.starts_with("2 records from offset 10 to 11"), "{told}");

@@ -1,12 +1,12 @@
 //! `psa`: the server and its tools, on the command line.
 //!
-//! One file per command; `args` is the grammar, [`error`] how a command fails, `config` where
-//! settings come from. Everything a command writes goes through functions that see a reader which
-//! went away: nothing here panics on a broken pipe.
+//! Each command has a file of its own. `args` is the grammar, [`error`] says how a command fails, and
+//! `config` where settings come from. Everything that a command writes goes through functions that handle
+//! a reader that went away: nothing here panics on a broken pipe.
 //!
-//! This is a library only so that the laboratory, `benches/lab` in the repository, measures with the
-//! load generator of [`mod@bench`]. What is public here is public for it alone, and changes without notice:
-//! who wants to use psa in a program takes the crate `psa-log`.
+//! This package is a library only so that the laboratory, `benches/lab` in the repository, can measure with
+//! the load generator of [`mod@bench`]. Its public items are public for that alone, and change without
+//! notice. To use psa in a program, use the crate `psa-log`.
 
 mod access;
 mod args;
@@ -53,12 +53,12 @@ use error::{Error, Exit, Result};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-/// The command `psa`.
+/// Runs the command `psa`.
 pub fn main() -> ExitCode {
     start("psa", run)
 }
 
-/// Parses the command line of `program` and does what it says.
+/// Parses the command line of `program`, and runs it with `run`.
 pub fn start<C: Parser>(program: &str, run: impl FnOnce(C) -> Result) -> ExitCode {
     match C::try_parse() {
         Ok(command) => end(program, run(command)),
@@ -66,13 +66,13 @@ pub fn start<C: Parser>(program: &str, run: impl FnOnce(C) -> Result) -> ExitCod
     }
 }
 
-/// Says what failed, and makes the exit code.
+/// Prints the error, if there is one, and returns the exit code.
 fn end(program: &str, outcome: Result) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if !error.is_quiet() {
-                // Nobody may be there to read it; there is nothing left to do about that.
+                // If this fails, nobody reads it, and nothing else can be done.
                 let _ = writeln!(io::stderr(), "{program}: {error}");
             }
             ExitCode::from(error.exit().code())
@@ -113,7 +113,7 @@ fn run(cli: Cli) -> Result {
     }
 }
 
-/// The configuration of a server, in the memory that there is.
+/// The configuration of a server, adapted to the available memory.
 fn server_config(global: &Global, flags: &[(Key, String)]) -> Result<Config> {
     let mut config = config::load(global.config.as_deref(), flags, true)?;
     if let Some(memory) = memory::available() {
@@ -122,7 +122,7 @@ fn server_config(global: &Global, flags: &[(Key, String)]) -> Result<Config> {
     Ok(config)
 }
 
-/// The configuration as far as a client needs it.
+/// The configuration that a client needs.
 pub fn client_config(global: &Global) -> Result<Config> {
     let flags = global_flags(global).collect::<Vec<_>>();
     config::load(global.config.as_deref(), &flags, false)
@@ -144,13 +144,13 @@ fn global_flags(global: &Global) -> impl Iterator<Item = (Key, String)> {
     .filter_map(|(key, value)| Some((key, value?)))
 }
 
-/// Writes to standard output, all of it.
+/// Writes all of `bytes` to standard output.
 pub fn print(bytes: &[u8]) -> Result {
     let mut out = io::stdout().lock();
     out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| Error::stdout(&error))
 }
 
-/// What `clap` has to say: help and version on standard output, a wrong use as one line.
+/// Prints `clap`'s message: help and version on standard output, a usage error as one line on standard error.
 fn usage(program: &str, error: &clap::Error) -> ExitCode {
     use clap::error::ErrorKind;
     if matches!(
@@ -160,7 +160,7 @@ fn usage(program: &str, error: &clap::Error) -> ExitCode {
             | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
     ) {
         let printed = error.print().and_then(|()| io::stdout().flush());
-        // Help that nobody asked for goes to standard error, and the code says that something was missing.
+        // Help that was not requested goes to standard error, with the exit code of a usage error.
         if error.use_stderr() {
             return ExitCode::from(Exit::Usage.code());
         }
@@ -170,7 +170,7 @@ fn usage(program: &str, error: &clap::Error) -> ExitCode {
     ExitCode::from(Exit::Usage.code())
 }
 
-/// Makes one line of `clap`'s paragraph: the message, its tip, and where to read more.
+/// Turns `clap`'s paragraph into one line: the message, its tip, and where to read more.
 fn usage_line(text: &str) -> String {
     let mut parts: Vec<String> = Vec::new();
     for line in text.lines().map(str::trim) {
@@ -180,7 +180,7 @@ fn usage_line(text: &str) -> String {
         }
         let line =
             line.strip_prefix("error: ").or_else(|| line.strip_prefix("tip: ")).unwrap_or(line);
-        // What follows a colon (a list of missing arguments, say) belongs to it.
+        // A line after a colon (an item of a list of missing arguments, for example) belongs to the line before.
         match parts.last_mut().filter(|last| last.ends_with(':')) {
             Some(last) => {
                 last.push(' ');

@@ -1,12 +1,11 @@
-//! A file that this process alone writes: opened or created, and locked.
+//! A file that only this process writes: opened or created, and locked.
 //!
-//! To look whether a file is there and then to create it would let two processes believe that each has it for
-//! itself. Here a file that is missing is created and locked under a name of its own, and then gets its name, unless
-//! that was taken meanwhile. One that is there is locked, and then looked at once more: if another process has removed
-//! or replaced it in between, all is done again. So whoever holds the lock holds it on the file that has the name.
+//! Checking whether a file exists and then creating it would let two processes each believe that they own it. So a
+//! missing file is created and locked under a temporary name, and then renamed, unless the name was taken in the
+//! meantime. An existing file is locked and then checked again: if another process has removed or replaced it in
+//! between, everything starts over. So a held lock is always on the file that has the name.
 //!
-//! A file that was created here and in which nothing came to stand is removed again: a command that was
-//! refused leaves nothing.
+//! A file that was created here and is still empty is removed again, so that a command that was refused leaves nothing.
 
 use crate::error::{Error, Result};
 use rustix::fs::{FlockOperation, flock};
@@ -16,10 +15,10 @@ use std::ops::Deref;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// How often another process may be faster.
+/// How often another process may interfere before this one gives up.
 const TRIES: usize = 100;
 
-/// An open file, locked if it is a regular one. Dropped, it is removed if it was created here and is empty.
+/// An open file, locked if it is a regular one. Dropping it removes the file if it was created here and is empty.
 #[derive(Debug)]
 pub(crate) struct Locked {
     file: File,
@@ -29,12 +28,12 @@ pub(crate) struct Locked {
 }
 
 impl Locked {
-    /// Opens or creates the file for writing, and for reading too where `read` says so. Opening a FIFO waits
+    /// Opens or creates the file for writing, and with `read` also for reading. Opening a FIFO waits
     /// until somebody reads it.
     ///
     /// # Errors
     ///
-    /// If it cannot be opened, or another process holds it.
+    /// If the file cannot be opened, or another process holds it.
     pub(crate) fn open(path: &Path, read: bool) -> Result<Locked> {
         let fail = |error: io::Error| Error::file(path.display(), &error);
         for _ in 0..TRIES {
@@ -68,17 +67,17 @@ impl Locked {
         Err(Error::failed(path.display(), "other processes replace it all the time"))
     }
 
-    /// Whether it is a file with contents that stay, rather than a pipe or a device.
+    /// Whether it is a file whose contents stay, rather than a pipe or a device.
     pub(crate) fn is_regular(&self) -> bool {
         self.regular
     }
 
-    /// Keeps it, although it may be empty.
+    /// Keeps the file even if it is empty.
     pub(crate) fn keep(&mut self) {
         self.created = false;
     }
 
-    /// Whether it is the same file as that.
+    /// Whether it is the same file as `other`.
     pub(crate) fn is(&self, other: &Metadata) -> io::Result<bool> {
         let own = self.file.metadata()?;
         Ok((own.dev(), own.ino()) == (other.dev(), other.ino()))
@@ -104,14 +103,14 @@ impl Deref for Locked {
 impl Drop for Locked {
     fn drop(&mut self) {
         let empty = || self.file.metadata().is_ok_and(|metadata| metadata.len() == 0);
-        // While the lock is held: nobody else can take the file for theirs.
+        // The lock is still held, so no other process can claim the file.
         if self.created && self.regular && empty() && self.has_its_name().unwrap_or(false) {
             let _ = std::fs::remove_file(&self.path);
         }
     }
 }
 
-/// Opens a file that is there; a link to one that is not creates that.
+/// Opens an existing file. For a symbolic link to a missing file, creates that file.
 fn open(path: &Path, read: bool) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).read(read);
@@ -123,11 +122,11 @@ fn open(path: &Path, read: bool) -> io::Result<File> {
     }
 }
 
-/// Creates the file, which has its name only when it is locked: whoever finds an empty file that somebody else is just
-/// creating is refused, and does not take it for one that was there before. `None` if the name was taken meanwhile.
+/// Creates the file, which gets its name only when it is locked. So another process that finds an empty file that is just
+/// being created is refused, and does not mistake it for one that existed before. `None` if the name was taken meanwhile.
 fn create(path: &Path) -> io::Result<Option<Locked>> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    // What a new file gets, less what the caller's mask forbids.
+    // The permissions of a new file, less what the process's umask removes.
     let permissions = std::fs::Permissions::from_mode(0o666);
     let fresh = tempfile::Builder::new()
         .permissions(permissions)

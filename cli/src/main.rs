@@ -1,4 +1,4 @@
-//! `psa`, the command. All of it is in the library beside this file.
+//! The command `psa`. Its code is in the library beside this file.
 
 use std::process::ExitCode;
 

@@ -1,20 +1,20 @@
-//! How much memory the process may have: what the machine has, what its control group allows (a container's
-//! limit), and what `ulimit -v` allows.
+//! How much memory the process may use: the machine's memory, the limit of its control group (a container's
+//! limit), and the limit of `ulimit -v`.
 
 use crate::units::human_size;
 use rustix::process::{Resource, getrlimit};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// A bound, and what sets it.
+/// A limit, and what sets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Memory {
     pub(crate) bytes: u64,
-    by: By,
+    source: Source,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum By {
+enum Source {
     Machine,
     ControlGroup,
     AddressSpace,
@@ -23,27 +23,29 @@ enum By {
 impl fmt::Display for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let size = human_size(self.bytes);
-        match self.by {
-            By::Machine => write!(f, "the machine has {size}"),
-            By::ControlGroup => write!(f, "the control group allows {size}"),
-            By::AddressSpace => write!(f, "the limit of address space (ulimit -v) is {size}"),
+        match self.source {
+            Source::Machine => write!(f, "the machine has {size}"),
+            Source::ControlGroup => write!(f, "the control group allows {size}"),
+            Source::AddressSpace => write!(f, "the limit of address space (ulimit -v) is {size}"),
         }
     }
 }
 
-/// The least of them; `None` where the system tells none.
+/// The smallest of these limits; `None` if the system reports none.
 pub(crate) fn available() -> Option<Memory> {
     let read = |path: &Path| std::fs::read_to_string(path).ok();
     let address_space = getrlimit(Resource::As).current;
     [
-        read(Path::new("/proc/meminfo")).and_then(|text| total(&text)).map(|n| (n, By::Machine)),
-        control_group(read).map(|n| (n, By::ControlGroup)),
-        address_space.map(|n| (n, By::AddressSpace)),
+        read(Path::new("/proc/meminfo"))
+            .and_then(|text| total(&text))
+            .map(|n| (n, Source::Machine)),
+        control_group(read).map(|n| (n, Source::ControlGroup)),
+        address_space.map(|n| (n, Source::AddressSpace)),
     ]
     .into_iter()
     .flatten()
     .min_by_key(|(bytes, _)| *bytes)
-    .map(|(bytes, by)| Memory { bytes, by })
+    .map(|(bytes, source)| Memory { bytes, source })
 }
 
 /// The machine's memory, from the text of `/proc/meminfo`.
@@ -53,7 +55,7 @@ fn total(meminfo: &str) -> Option<u64> {
     kib.checked_mul(1 << 10)
 }
 
-/// The least that a control group of ours allows: ours, and those that it is in.
+/// The smallest limit of the process's control group and of the groups that contain it.
 fn control_group(read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
     let groups = read(Path::new("/proc/self/cgroup"))?;
     let limits = groups.lines().filter_map(|line| {
@@ -68,16 +70,16 @@ fn control_group(read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
             _ => return None,
         };
         let path = path.trim_start_matches('/');
-        // In a container its own group may be the root that it sees, whatever the path says.
+        // In a container, its own group may be the root that it sees, whatever the path says.
         let folders = Path::new(path).ancestors().map(|folder| PathBuf::from(root).join(folder));
         folders.filter_map(|folder| limit(&read(&folder.join(file))?)).min()
     });
     limits.min()
 }
 
-/// What a control group's file says: a number, or that there is no limit.
+/// Parses the limit in a control group's file; `None` if there is no limit.
 fn limit(text: &str) -> Option<u64> {
-    // Version 1 says "none" as the largest number of whole pages.
+    // In version 1, the largest number of whole pages means that there is no limit.
     text.trim().parse().ok().filter(|bytes| *bytes < 1 << 62)
 }
 
@@ -110,7 +112,7 @@ mod tests {
         let inner = format!("{at}/kube/pod/c/memory.max");
         assert_eq!(group(&[own, (&pod, "167772160\n"), (&inner, "max\n")]), Some(160 << 20));
         assert_eq!(group(&[own, (&pod, "max\n"), (&inner, "1048576\n")]), Some(1 << 20));
-        // In a name space of its own, the group is the root.
+        // In a cgroup namespace of its own, the group is the root.
         let root = ("/proc/self/cgroup", "0::/\n");
         assert_eq!(group(&[root, (&format!("{at}/memory.max"), "4096\n")]), Some(4096));
     }

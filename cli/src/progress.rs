@@ -1,4 +1,4 @@
-//! A progress bar on standard error, when that is a terminal and the work takes long enough to want one.
+//! A progress bar on standard error, shown if that is a terminal and the work takes long enough.
 
 use crate::terminal;
 use crate::units::human_count;
@@ -7,34 +7,35 @@ use std::io::{self, IsTerminal};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Work that is done before this passes shows no bar.
+/// Work that is done before this time has passed shows no bar.
 const PATIENCE: Duration = Duration::from_millis(700);
 
-/// How often to look whether something moves.
-const LOOK: Duration = Duration::from_millis(500);
+/// How often to redraw the bar while nothing moves.
+const REDRAW_EVERY: Duration = Duration::from_millis(500);
 
-/// How far a publisher is.
+/// How far a publisher has got.
 #[derive(Debug)]
 pub(crate) struct Progress {
-    /// `None` if nobody would see it, or if input is typed on the terminal.
-    state: Option<Arc<Mutex<State>>>,
+    /// `None` if nobody would see the bar, or if input is typed on the terminal.
+    state: Option<Arc<Mutex<BarState>>>,
 }
 
 #[derive(Debug)]
-struct State {
+struct BarState {
     bar: ProgressBar,
     began: Instant,
     shown: bool,
-    /// Acknowledged so far.
+    /// The number of records acknowledged so far.
     records: u64,
-    /// When that last changed.
+    /// When that number last changed, or when the server began to owe an answer, if that was later.
     moved: Instant,
-    /// Whether an answer is due.
+    /// Whether the server owes an answer.
     owed: bool,
 }
 
 impl Progress {
-    /// `total` is the input's size in bytes, if it is known. Must be called within a runtime.
+    /// Creates the bar, which is not shown yet. `total` is the size of the input in bytes, if it is known. Must be
+    /// called within a runtime.
     pub(crate) fn new(total: Option<u64>, typed: bool) -> Progress {
         if typed || !io::stderr().is_terminal() || terminal::is_dumb() {
             return Progress { state: None };
@@ -51,21 +52,21 @@ impl Progress {
             bar.set_style(style.progress_chars("=> "));
         }
         let now = Instant::now();
-        let state = State { bar, began: now, shown: false, records: 0, moved: now, owed: false };
+        let state = BarState { bar, began: now, shown: false, records: 0, moved: now, owed: false };
         let state = Arc::new(Mutex::new(state));
-        let looking = Arc::downgrade(&state);
-        // While nothing moves, nobody calls `update`: that is when there is something to say.
+        let weak = Arc::downgrade(&state);
+        // While nothing moves, nobody calls `update`; this task then shows for how long.
         tokio::spawn(async move {
             loop {
-                tokio::time::sleep(LOOK).await;
-                let Some(state) = looking.upgrade() else { return };
+                tokio::time::sleep(REDRAW_EVERY).await;
+                let Some(state) = weak.upgrade() else { return };
                 lock(&state).draw();
             }
         });
         Progress { state: Some(state) }
     }
 
-    /// `bytes` of input are published, `records` of them acknowledged.
+    /// Reports that `bytes` of the input are published, and `records` records acknowledged.
     pub(crate) fn update(&mut self, bytes: u64, records: u64) {
         let Some(state) = &self.state else { return };
         let mut state = lock(state);
@@ -75,7 +76,7 @@ impl Progress {
         state.draw();
     }
 
-    /// Whether the server owes an answer.
+    /// Sets whether the server owes an answer.
     pub(crate) fn owed(&mut self, owed: bool) {
         let Some(state) = &self.state else { return };
         let mut state = lock(state);
@@ -85,7 +86,7 @@ impl Progress {
         state.owed = owed;
     }
 
-    /// Takes the bar off the screen, so that what is written next stands alone.
+    /// Removes the bar from the screen, so that later output is not mixed with it.
     pub(crate) fn finish(&mut self) {
         if let Some(state) = self.state.take() {
             lock(&state).bar.finish_and_clear();
@@ -93,7 +94,7 @@ impl Progress {
     }
 }
 
-impl State {
+impl BarState {
     fn draw(&mut self) {
         if !self.shown && self.began.elapsed() > PATIENCE {
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
@@ -114,7 +115,7 @@ fn message(records: u64, still: Duration) -> String {
     }
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock(state: &Mutex<BarState>) -> MutexGuard<'_, BarState> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -1,13 +1,13 @@
-//! `psa pub`: records from files or standard input into a topic.
+//! `psa pub`: publishes records from files or standard input to a topic.
 //!
-//! Batches are pipelined: many are on their way before the first is acknowledged, and the
-//! acknowledgements are counted as they come. When something fails midway, nothing more is sent, the
-//! answers to what is on its way are waited for, and the error says how many records are in the topic
-//! and which one of the input is the first that is not. Nothing is ever sent twice.
+//! Batches are pipelined: many are in flight before the first is acknowledged, and the
+//! acknowledgements are counted as they come. When something fails midway, nothing more is sent. The
+//! command waits for the answers to the batches in flight, and the error says how many records are in the topic
+//! and which record of the input is the first that is not. Nothing is ever sent twice.
 //!
-//! A topic takes at most half of its memory limit in one append. How much that is is asked when the first
-//! records are there, since their publish may have made the topic; until then, batches are so small that
-//! every topic takes them.
+//! A topic accepts at most half of its memory limit in one append. The publisher asks for this limit when the
+//! first records are in the topic, because publishing them may have created it. Until then, batches are small
+//! enough for every topic.
 
 use crate::args::PubArgs;
 use crate::config::Config;
@@ -25,13 +25,13 @@ use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// Bytes of a batch: large enough that its overhead is nothing, small enough to share a connection.
+/// The size of a batch in bytes: large enough that its overhead is negligible, small enough to share a connection.
 const BATCH: usize = 256 << 10;
 
-/// Bytes of a batch for a topic with the smallest memory limit that can be configured.
+/// The size of a batch in bytes for a topic with the smallest memory limit that can be configured.
 const SMALL_BATCH: usize = batch_for(64 << 10);
 
-/// The batch for a topic with this memory limit: with the segment's own bytes less than half of it.
+/// The size of a batch for a topic with this memory limit: less than half of it, including the segment's own bytes.
 const fn batch_for(memory_limit: u64) -> usize {
     let third = memory_limit / 3;
     if third < BATCH as u64 { third as usize } else { BATCH }
@@ -40,7 +40,7 @@ const fn batch_for(memory_limit: u64) -> usize {
 /// How long to wait for outstanding answers after a failure or a signal.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Publishes everything and waits for the acknowledgements.
+/// Runs the command: publishes everything and waits for the acknowledgements.
 pub(crate) fn run(config: &Config, args: PubArgs) -> Result {
     let mode = if args.split.keep_ends {
         Mode::KeepEnds
@@ -59,7 +59,7 @@ pub(crate) fn run(config: &Config, args: PubArgs) -> Result {
 async fn publish(config: &Config, args: PubArgs, mode: Mode) -> Result {
     let total = input::check(&args.files)?;
     let what = format!("publish to `{}`", crate::error::one_line(&args.topic));
-    // Files are read here: before the signals are taken over, so that they end it where that takes long.
+    // This reads files. It comes before the signals are taken over, so that a signal ends it even if reading takes long.
     let builder = connect::builder(config, "pub")?;
     let mut signals = Signals::listen()?;
     let open = async {
@@ -71,47 +71,46 @@ async fn publish(config: &Config, args: PubArgs, mode: Mode) -> Result {
     let record = usize::try_from(publisher.max_record()).unwrap_or(usize::MAX);
     let bound = BatchBound::new(SMALL_BATCH.min(publisher.max_batch()));
     let typed = args.files.is_empty() && io::stdin().is_terminal();
-    let mut run = Run {
+    let mut publishing = Publishing {
         publisher,
         ack: !args.no_ack,
         tally: Tally::default(),
-        open: VecDeque::new(),
+        in_flight: VecDeque::new(),
         progress: Progress::new(total, typed),
-        unasked: Some(Unasked { client, topic: args.topic.clone(), bound: bound.clone() }),
+        limit_query: Some(LimitQuery { client, topic: args.topic.clone(), bound: bound.clone() }),
     };
     let began = Instant::now();
     let mut pieces = input::spawn(args.files, mode, record, bound);
-    let outcome = run.all(&mut pieces, &mut signals, &what).await;
+    let outcome = publishing.publish_all(&mut pieces, &mut signals, &what).await;
     drop(pieces);
-    run.progress.finish();
+    publishing.progress.finish();
     match outcome {
         Ok(()) => {
             if args.verbose {
-                run.tally.report(&args.topic, run.ack, began.elapsed());
+                publishing.tally.report(&args.topic, publishing.ack, began.elapsed());
             }
             Ok(())
         }
-        // Without acknowledgements there is nothing to say about how far it got.
-        Err(error) if !run.ack => Err(error),
+        // Without acknowledgements, nothing is known about how far it got.
+        Err(error) if !publishing.ack => Err(error),
         Err(error) => {
-            run.settle().await;
-            Err(error.and(run.tally.how_far()))
+            publishing.settle().await;
+            Err(error.and(publishing.tally.how_far()))
         }
     }
 }
 
-/// What became of the input so far.
+/// How much of the input was sent and acknowledged so far.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Tally {
-    /// Records given to the connection.
+    /// The number of records given to the connection.
     sent: u64,
-    /// Records acknowledged.
+    /// The number of records acknowledged.
     acknowledged: u64,
-    /// Offset of the last acknowledged record.
+    /// The offset of the last acknowledged record.
     last: Option<u64>,
     epoch: u64,
-    /// The first record of the input, counted from 1, that is not acknowledged although its answer
-    /// came.
+    /// The first record of the input, counted from 1, whose answer was an error.
     refused: Option<u64>,
 }
 
@@ -146,34 +145,36 @@ impl Tally {
     }
 }
 
-/// A publish that is on its way.
-struct Open {
+/// A batch in flight: sent, and not answered yet.
+struct InFlight {
     ticket: Ticket,
     /// The number of its first record in the input, from 1.
     first: u64,
     count: u64,
-    /// Bytes of input up to its end.
+    /// How many bytes of input had been read after it.
     read: u64,
 }
 
-struct Run {
+/// A run of the command.
+struct Publishing {
     publisher: Publisher,
     ack: bool,
     tally: Tally,
-    open: VecDeque<Open>,
+    in_flight: VecDeque<InFlight>,
     progress: Progress,
-    unasked: Option<Unasked>,
+    /// `None` once the topic's limit was asked for.
+    limit_query: Option<LimitQuery>,
 }
 
-/// The topic's limit was not asked for yet.
-struct Unasked {
+/// What is needed to ask for the topic's memory limit.
+struct LimitQuery {
     client: Client,
     topic: String,
     bound: BatchBound,
 }
 
-impl Unasked {
-    /// Asks, and lets batches grow. If there is no answer, they stay as they are: small.
+impl LimitQuery {
+    /// Asks for the limit, and sets the size of further batches accordingly. Without an answer, batches stay small.
     async fn ask(self, max_batch: usize) {
         if let Ok(details) = self.client.describe(&self.topic).await {
             let limit = details.stats.memory_limit.unwrap_or(u64::MAX);
@@ -182,9 +183,9 @@ impl Unasked {
     }
 }
 
-impl Run {
+impl Publishing {
     /// Sends everything and takes every answer. Stops at the first failure.
-    async fn all(
+    async fn publish_all(
         &mut self,
         pieces: &mut mpsc::Receiver<Result<Piece>>,
         signals: &mut Signals,
@@ -194,15 +195,15 @@ impl Run {
         let refused = |error: ClientError| connect::failure(what, &error);
         let mut failed_input = None;
         let mut ended = false;
-        while !ended || !self.open.is_empty() {
+        while !ended || !self.in_flight.is_empty() {
             tokio::select! {
-                // Answers first: they make room.
+                // Answers before new records, because they make room.
                 biased;
                 exit = signals.next() => return Err(interrupted(exit)),
-                answer = answer(&mut self.open), if !self.open.is_empty() => {
+                answer = next_acknowledgement(&mut self.in_flight), if !self.in_flight.is_empty() => {
                     self.take(answer).map_err(refused)?;
                     tokio::select! {
-                        () = self.ask() => {}
+                        () = self.query_limit() => {}
                         exit = signals.next() => return Err(interrupted(exit)),
                     }
                 }
@@ -237,30 +238,30 @@ impl Run {
         self.progress.owed(self.ack);
         if self.ack {
             let ticket = self.publisher.send_records(records).await?;
-            self.open.push_back(Open { ticket, first, count, read: *read });
+            self.in_flight.push_back(InFlight { ticket, first, count, read: *read });
         } else {
             let records: Vec<&[u8]> = records.iter().collect();
             self.publisher.post_batch(&records).await?;
             self.progress.update(*read, first + count - 1);
-            if self.unasked.is_some() {
+            if self.limit_query.is_some() {
                 self.publisher.flush().await?;
-                self.ask().await;
+                self.query_limit().await;
             }
         }
         self.tally.sent += count;
         Ok(())
     }
 
-    /// Asks for the topic's limit, the first time; the topic is there now.
-    async fn ask(&mut self) {
-        if let Some(unasked) = self.unasked.take() {
-            unasked.ask(self.publisher.max_batch()).await;
+    /// Asks for the topic's limit, once. Call this when the topic exists.
+    async fn query_limit(&mut self) {
+        if let Some(query) = self.limit_query.take() {
+            query.ask(self.publisher.max_batch()).await;
         }
     }
 
-    /// Takes the answer to the oldest publish on its way.
-    fn take(&mut self, answer: Answer) -> Result<(), ClientError> {
-        self.progress.owed(!self.open.is_empty());
+    /// Takes the answer to the oldest batch in flight.
+    fn take(&mut self, answer: Acknowledgement) -> Result<(), ClientError> {
+        self.progress.owed(!self.in_flight.is_empty());
         match answer.result {
             Ok(published) => {
                 self.tally.acknowledged += answer.count;
@@ -276,11 +277,11 @@ impl Run {
         }
     }
 
-    /// After a failure: takes the answers that still come, for a while, so that the count is right.
+    /// After a failure, takes the answers that still come within [`PATIENCE`], so that the count is right.
     async fn settle(&mut self) {
         let all = async {
-            while !self.open.is_empty() {
-                let answer = answer(&mut self.open).await;
+            while !self.in_flight.is_empty() {
+                let answer = next_acknowledgement(&mut self.in_flight).await;
                 let _ = self.take(answer);
             }
         };
@@ -288,21 +289,22 @@ impl Run {
     }
 }
 
-/// The answer to the oldest publish on its way.
-struct Answer {
+/// The answer to the oldest batch in flight: that it was published, or the error.
+struct Acknowledgement {
     result: Result<psa::client::Published, ClientError>,
     first: u64,
     count: u64,
     read: u64,
 }
 
-/// Waits for the answer to the oldest publish, and takes it out of the queue when it has come. Cancel
-/// safe.
-async fn answer(open: &mut VecDeque<Open>) -> Answer {
-    let Some(oldest) = open.front_mut() else { return std::future::pending().await };
+/// Waits for the answer to the oldest batch in flight, and removes the batch from the queue when the answer has come.
+/// Cancel safe.
+async fn next_acknowledgement(in_flight: &mut VecDeque<InFlight>) -> Acknowledgement {
+    let Some(oldest) = in_flight.front_mut() else { return std::future::pending().await };
     let result = (&mut oldest.ticket).await;
-    let Open { first, count, read, .. } = open.pop_front().expect("it was there before the wait");
-    Answer { result, first, count, read }
+    let InFlight { first, count, read, .. } =
+        in_flight.pop_front().expect("it was there before the wait");
+    Acknowledgement { result, first, count, read }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What `psa serve` reads again when it is told to (SIGHUP).
+//! The files that `psa serve` reads again at SIGHUP.
 
 use crate::access;
 use crate::config::Config;
@@ -8,7 +8,7 @@ use psa::server::{Access, Tls, TlsFiles};
 use std::sync::mpsc;
 use std::thread;
 
-/// The files, and where what they say goes.
+/// The files, and the running settings that they update.
 pub(crate) struct Reload {
     access_file: String,
     pub(crate) access: Option<Access>,
@@ -16,7 +16,7 @@ pub(crate) struct Reload {
 }
 
 impl Reload {
-    /// Reads them for the first time: then a file that cannot be used is the end.
+    /// Reads the files for the first time. A file that cannot be used is an error.
     pub(crate) fn from(config: &Config) -> Result<Reload> {
         let access_file = config.text(Key::AccessFile);
         let access = match access_file.as_str() {
@@ -45,22 +45,23 @@ impl Reload {
         Ok(Reload { access_file, access, tls })
     }
 
-    /// Starts what reads the files again, on a thread of its own: a file on a dead mount must keep nobody from
-    /// ending the server. Each call of what is returned asks for it; calls that come while one waits are one.
+    /// Starts a thread that reads the files again on request. It is a separate thread so that a file on a dead mount
+    /// does not keep the server from being stopped. Each call of the returned function requests a reload; requests that
+    /// arrive while one is waiting are combined with it.
     pub(crate) fn start(self) -> impl Fn() {
-        let (ask, asked) = mpsc::sync_channel(1);
+        let (request, requests) = mpsc::sync_channel(1);
         thread::spawn(move || {
-            while asked.recv().is_ok() {
-                self.again();
+            while requests.recv().is_ok() {
+                self.reload();
             }
         });
         move || {
-            let _ = ask.try_send(());
+            let _ = request.try_send(());
         }
     }
 
-    /// Reads them again. One that cannot be used now changes nothing, and the log says so.
-    fn again(&self) {
+    /// Reads the files again. A file that cannot be used changes nothing, and is logged.
+    fn reload(&self) {
         if self.tls.is_none() && self.access.is_none() {
             tracing::info!(
                 "SIGHUP: there is nothing to read again, neither an access file nor a certificate; the server goes on"

@@ -1,4 +1,4 @@
-//! `psa serve`: the configuration becomes a server, and signals end it.
+//! `psa serve`: starts a server from the configuration, and ends it at a signal.
 
 use crate::config::settings::Key;
 use crate::config::{Config, Origin};
@@ -18,10 +18,10 @@ use std::time::Duration;
 
 /// Serves until a signal ends it.
 pub(crate) fn run(config: &Config) -> Result {
-    // To the end of this function: what is logged last is written, too.
+    // Lives to the end of this function, so that the last log lines are written, too.
     let log = Log::start(config)?;
-    tell_of_ignored_variables(config);
-    tell_of_memory(config);
+    log_ignored_variables(config);
+    log_memory(config);
     let mut server_config = server_config(config)?;
     let reloads = Reload::from(config)?;
     server_config.access = reloads.access.clone();
@@ -35,7 +35,7 @@ pub(crate) fn run(config: &Config) -> Result {
     }
     let runtime = runtime.build().map_err(|error| Error::failed("runtime", error))?;
     let outcome = runtime.block_on(serve(config, server_config, http_config, reloads, &log));
-    // Connections that were aborted are not waited for.
+    // Does not wait for aborted connections.
     runtime.shutdown_background();
     outcome
 }
@@ -49,7 +49,7 @@ async fn serve(
 ) -> Result {
     let (mut signals, mut hang_ups) = Signals::listen_as_server()?;
     let reload = reload.start();
-    // Both listeners open to the same topics.
+    // Both listeners serve the same topics.
     let broker = Broker::new(server_config.broker.clone())
         .map_err(|error| bind_error(config, Key::Listen, &BindError::from(error)))?;
     let server = Server::bind_with(server_config, broker.clone())
@@ -94,11 +94,11 @@ async fn serve(
         .count("psa_log_lines_dropped", "Lines of the log that could not be written", log.dropped())
     });
     let (handle, http_handle) = (server.handle(), http.as_ref().map(HttpServer::handle));
-    let hello = hello(config, server.local_addr(), http.as_ref().map(HttpServer::local_addr));
-    // Nobody reading it is no reason to wait, or to stop.
+    let greeting = greeting(config, server.local_addr(), http.as_ref().map(HttpServer::local_addr));
+    // If nobody reads it, the server neither waits nor stops.
     tokio::task::spawn_blocking(move || {
         let mut out = io::stdout().lock();
-        let _ = out.write_all(hello.as_bytes()).and_then(|()| out.flush());
+        let _ = out.write_all(greeting.as_bytes()).and_then(|()| out.flush());
     });
     service::ready();
     let running = async {
@@ -139,9 +139,9 @@ async fn serve(
     }
 }
 
-/// Container platforms set variables for services that have our name; that they mean nothing is told, not
-/// complained about.
-fn tell_of_ignored_variables(config: &Config) {
+/// Logs which variables are ignored: container platforms set variables for services, and those for a service named
+/// `psa` look like ours. This is information, not a warning.
+fn log_ignored_variables(config: &Config) {
     let ignored = config.ignored_links();
     if !ignored.is_empty() {
         let variables = ignored.join(" ");
@@ -149,12 +149,12 @@ fn tell_of_ignored_variables(config: &Config) {
     }
 }
 
-/// A part of the memory that topics may take without a warning, in percent: connections, input, and events that
-/// were encoded take some, too.
+/// The share of the memory that topics may take without a warning, in percent. Connections, input, and encoded events
+/// need some, too.
 const SHARE_OF_TOPICS: u64 = 80;
 
-/// What was chosen by the memory that there is, and what is more than that.
-fn tell_of_memory(config: &Config) {
+/// Logs a memory limit that was derived from the available memory, and warns of one that is too large for it.
+fn log_memory(config: &Config) {
     let Some(memory) = memory::available() else { return };
     let limit = config.size(Key::LimitMemory).unwrap_or(0);
     let (setting, value) = ("limit.memory", config.text(Key::LimitMemory));
@@ -168,8 +168,8 @@ fn tell_of_memory(config: &Config) {
     }
 }
 
-/// Where it listens and what to type next.
-fn hello(config: &Config, address: SocketAddr, http: Option<SocketAddr>) -> String {
+/// The text for standard output: where the server listens, and what to type next.
+fn greeting(config: &Config, address: SocketAddr, http: Option<SocketAddr>) -> String {
     let default = config.origin(Key::Server) == &Origin::Default
         && config.text(Key::Server) == address.to_string();
     let reach = reachable(address);
@@ -200,7 +200,7 @@ fn hello(config: &Config, address: SocketAddr, http: Option<SocketAddr>) -> Stri
     )
 }
 
-/// Where to connect to what listens here: an unspecified address is none.
+/// The address to connect to. Nothing can connect to an unspecified address, so this replaces it with localhost.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let mut reach = address;
     if address.ip().is_unspecified() {
@@ -213,20 +213,20 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 fn bind_error(config: &Config, listen: Key, error: &dyn std::error::Error) -> Error {
-    // The error names the address; we know where that was said.
+    // The error names the address; this adds where the address was configured.
     match config.origin(listen) {
         Origin::Default => Error::failed("serve", error),
         origin => Error::failed(origin, error),
     }
 }
 
-/// The server's own configuration from ours.
+/// The server's configuration, from this program's.
 fn server_config(config: &Config) -> Result<ServerConfig> {
     let bytes = |key| config.size(key).unwrap_or(0);
     let size = |key| usize::try_from(bytes(key)).unwrap_or(usize::MAX);
     let small = |key| u32::try_from(bytes(key)).unwrap_or(u32::MAX);
     let count = |key| usize::try_from(config.count(key)).unwrap_or(usize::MAX);
-    // Zero is "never" to the server.
+    // To the server, zero means "never".
     let wait = |key| config.wait(key).unwrap_or(Duration::ZERO);
     let buffer = |key| config.size(key).map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX));
     let limits = Limits {
@@ -261,7 +261,7 @@ fn server_config(config: &Config) -> Result<ServerConfig> {
         topic_bytes: bytes(Key::TopicMemory),
         segment_bytes: size(Key::TopicSegment),
         retention: config.retention(),
-        // One of its words, as was checked.
+        // The configuration has checked that it is one of the words.
         overflow: config.text(Key::TopicOverflow).parse().unwrap_or_default(),
     };
     Ok(ServerConfig {
@@ -276,7 +276,7 @@ fn server_config(config: &Config) -> Result<ServerConfig> {
     })
 }
 
-/// The HTTP API's configuration, if it is to open. What both listeners know is the same at both.
+/// The HTTP API's configuration, if the API is enabled. Settings that both listeners have are the same for both.
 fn http_config(config: &Config, server: &ServerConfig) -> Result<Option<HttpConfig>> {
     if config.text(Key::HttpListen).is_empty() {
         return Ok(None);
@@ -291,7 +291,7 @@ fn http_config(config: &Config, server: &ServerConfig) -> Result<Option<HttpConf
         max_streams: connections,
         max_record: limits.max_record as usize,
         max_body: limits.max_frame as usize,
-        // More than 4 GiB of bodies at a time is more than the API can count.
+        // The API cannot count more than 4 GiB of bodies at a time.
         input_bytes: limits.input_bytes.min(u32::MAX as usize),
         cache_bytes: bytes(Key::HttpCache),
         head_timeout: limits.handshake_timeout,
@@ -320,7 +320,7 @@ fn http_config(config: &Config, server: &ServerConfig) -> Result<Option<HttpConf
     }))
 }
 
-/// The address to listen on; a host name is looked up, and its first address taken.
+/// The address to listen on. A host name is looked up, and its first address is used.
 fn resolve(config: &Config, listen: Key) -> Result<SocketAddr> {
     let text = config.text(listen);
     let fail = |why: String| Error::usage(config.origin(listen), format!("{text}: {why}"));
@@ -329,8 +329,9 @@ fn resolve(config: &Config, listen: Key) -> Result<SocketAddr> {
     addresses.next().ok_or_else(|| fail("the name has no address".into()))
 }
 
-/// Each connection is a descriptor, and the usual soft limit of 1,024 is for programs that use
-/// `select`. Failing to raise it is not fatal: the server waits when it has none left.
+/// Raises the soft limit on file descriptors to the hard limit. Each connection needs a descriptor, and the usual soft
+/// limit of 1,024 exists for programs that use `select`. Failing to raise it is not fatal: a server without free
+/// descriptors waits.
 pub fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     if limit.current == limit.maximum {
@@ -423,7 +424,7 @@ mod tests {
 
     #[test]
     fn every_server_setting_reaches_the_server() {
-        // A value for each setting that differs from its default and from the others.
+        // Each setting has a value that differs from its default and from the other values.
         let text = "listen='127.0.0.2:7'\nallow_public_without_token=true\nsend_buffer=5001\nreceive_buffer=5002\n\
             [topic]\ncreate_on_publish=false\ncreate_on_subscribe=false\nsegment=5003\nretention='5 records'\n\
             overflow='evict'\nmemory=65541\n\

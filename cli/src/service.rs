@@ -1,36 +1,37 @@
-//! What a server tells the service manager that has started it, if that wants to know (systemd's
-//! `Type=notify`, which says so with `NOTIFY_SOCKET`). Elsewhere this does nothing.
+//! Notifies the service manager that started the server, if the manager wants to know (systemd's `Type=notify`,
+//! which sets `NOTIFY_SOCKET`). Otherwise this does nothing.
 
 use sd_notify::NotifyState;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-/// How long we wait until a word is out: long enough for any manager that reads its socket, and no longer than a
-/// server that begins or ends can afford.
+/// How long to wait until a notification is sent: long enough for any manager that reads its socket, and no longer
+/// than a server that starts or stops can afford.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// It listens.
+/// Reports that the server listens.
 pub(crate) fn ready() {
-    tell(NotifyState::Ready);
+    notify(NotifyState::Ready);
 }
 
-/// It drains.
+/// Reports that the server drains.
 pub(crate) fn stopping() {
-    tell(NotifyState::Stopping);
+    notify(NotifyState::Stopping);
 }
 
-fn tell(state: NotifyState<'static>) {
+fn notify(state: NotifyState<'static>) {
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
         return;
     }
-    // A manager that does not read its socket must not stop us. One that does must be told before the process ends.
-    let (told, is_told) = mpsc::channel::<()>();
+    // A manager that does not read its socket must not block the server, so a thread sends the notification. A manager
+    // that reads must get it before the process ends, so this waits for the thread, for a limited time.
+    let (sent, is_sent) = mpsc::channel::<()>();
     thread::spawn(move || {
         if let Err(error) = sd_notify::notify(&[state]) {
             tracing::warn!(%error, "cannot tell the service manager how the server is");
         }
-        drop(told);
+        drop(sent);
     });
-    let _ = is_told.recv_timeout(PATIENCE);
+    let _ = is_sent.recv_timeout(PATIENCE);
 }

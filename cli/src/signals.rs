@@ -1,11 +1,11 @@
-//! Being told to end: Ctrl-C, SIGTERM, a terminal that closed.
+//! Signals that end the process: Ctrl-C, SIGTERM, a terminal that closed.
 //!
-//! A hang-up that was ignored when we were started stays ignored: that is how `nohup` and its kind say
-//! that we are to outlive the terminal.
+//! If the hang-up signal was ignored when the process started, it stays ignored: `nohup` and similar programs use this
+//! to let a process outlive its terminal.
 //!
-//! A command that has taken the signals over must look at them, and a call of the system that does not return
-//! keeps it from that: a message onto a full pipe, a terminal that was stopped. So a thread of its own looks
-//! too, and ends the process if nobody has taken a signal for a while.
+//! A command that has taken the signals over must handle them, but a system call that does not return can keep it from
+//! doing so: a message written to a full pipe, or to a stopped terminal. So a separate thread watches for signals, too,
+//! and ends the process if a signal was not handled for a while.
 
 use crate::error::{Error, Exit, Result};
 use crate::terminal;
@@ -17,24 +17,24 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
-/// The signals that ask the process to end. While this exists, they no longer end it by themselves.
+/// The signals that ask the process to end. While this exists, they no longer end the process on their own.
 #[derive(Debug)]
 pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
     /// `None` if it is to be ignored.
     hangup: Option<Signal>,
-    /// Whether one was taken, for whoever [watches](watch).
-    taken: Arc<AtomicBool>,
+    /// Whether a signal was handled; the [`watchdog`] reads this.
+    handled: Arc<AtomicBool>,
 }
 
-/// How long a signal may wait until somebody takes it. Far above what a busy machine needs.
-const UNTAKEN: Duration = Duration::from_secs(3);
+/// How long a signal may wait until it is handled. Far more than a busy machine needs.
+const UNHANDLED: Duration = Duration::from_secs(3);
 
-/// How long after a second signal the process may still be there.
+/// How long after a second signal the process may still exist.
 const INSISTED: Duration = Duration::from_secs(1);
 
-/// What a hang-up says to a server.
+/// What a hang-up means for a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HangUp {
     /// Read the files again.
@@ -43,35 +43,35 @@ pub(crate) enum HangUp {
     TerminalClosed,
 }
 
-/// The hang-ups of a server, to which the one signal says two things. Which of them is seen by the terminal:
-/// the kernel takes it away from its processes before it tells them.
+/// The hang-up signals of a server, which can mean two things. The terminal tells which: the kernel takes it away from
+/// its processes before it sends them the signal.
 #[derive(Debug)]
 pub(crate) struct HangUps {
     signal: Signal,
-    /// Whether there is a terminal whose end is ours.
+    /// Whether the process has a terminal whose closing must end it.
     terminal: bool,
-    /// When to look at the terminal again: a shell that ends may tell its jobs first.
-    look: Option<Instant>,
+    /// When to check the terminal again: a shell that exits may send its jobs the signal first.
+    recheck: Option<Instant>,
 }
 
-/// How long after a hang-up the terminal may still be there although it is about to go.
+/// How long after a hang-up the terminal may still exist although it is about to close.
 const LATE: Duration = Duration::from_secs(1);
 
 impl HangUps {
-    /// Waits for the next one. Can be dropped and called again.
+    /// Waits for the next hang-up. Cancel safe.
     pub(crate) async fn next(&mut self) -> HangUp {
         loop {
-            let look = self.look;
+            let recheck = self.recheck;
             tokio::select! {
                 Some(()) = self.signal.recv() => {
                     if self.terminal && terminal::is_gone() {
                         return HangUp::TerminalClosed;
                     }
-                    self.look = self.terminal.then(|| Instant::now() + LATE);
+                    self.recheck = self.terminal.then(|| Instant::now() + LATE);
                     return HangUp::Reload;
                 }
-                () = tokio::time::sleep_until(look.unwrap_or_else(Instant::now)), if look.is_some() => {
-                    self.look = None;
+                () = tokio::time::sleep_until(recheck.unwrap_or_else(Instant::now)), if recheck.is_some() => {
+                    self.recheck = None;
                     if terminal::is_gone() {
                         return HangUp::TerminalClosed;
                     }
@@ -83,12 +83,12 @@ impl HangUps {
 }
 
 impl Signals {
-    /// For a server: a hang-up means to read its files again, as it does to services, unless the terminal is
-    /// gone that the server was started in.
+    /// Takes the signals over for a server. A hang-up then means to read its files again, as for other services, unless
+    /// the terminal that the server was started in is gone.
     pub(crate) fn listen_as_server() -> Result<(Signals, HangUps)> {
         let mut signals = Signals::take_over()?;
         let hangup = signals.hangup.take();
-        // Under `nohup`, it must not end us, and it does not.
+        // Under `nohup`, a hang-up must not end the process; `hangup` is then `None`.
         let terminal = hangup.is_some() && terminal::is_there();
         let signal = match hangup {
             Some(hangup) => hangup,
@@ -96,16 +96,16 @@ impl Signals {
                 signal(SignalKind::hangup()).map_err(|error| Error::failed("signals", error))?
             }
         };
-        Ok((signals, HangUps { signal, terminal, look: None }))
+        Ok((signals, HangUps { signal, terminal, recheck: None }))
     }
 
-    /// Takes the signals over, for a command that a signal ends soon. Must be called within a runtime.
+    /// Takes the signals over for a command, which must end soon after a signal. Must be called within a runtime.
     pub(crate) fn listen() -> Result<Signals> {
         let signals = Signals::take_over()?;
-        let taken = signals.taken.clone();
+        let handled = signals.handled.clone();
         thread::Builder::new()
             .name("signals".into())
-            .spawn(move || watch(&taken))
+            .spawn(move || watchdog(&handled))
             .map_err(|error| Error::failed("signals", error))?;
         Ok(signals)
     }
@@ -117,22 +117,22 @@ impl Signals {
             interrupt: take(SignalKind::interrupt())?,
             terminate: take(SignalKind::terminate())?,
             hangup: if is_ignored(hangup) { None } else { Some(take(hangup)?) },
-            taken: Arc::default(),
+            handled: Arc::default(),
         })
     }
 
-    /// Waits for one; the exit code that belongs to it. Can be dropped and called again.
+    /// Waits for a signal, and returns its exit code. Cancel safe.
     pub(crate) async fn next(&mut self) -> Exit {
         let kind = tokio::select! {
             _ = self.interrupt.recv() => SignalKind::interrupt(),
             _ = self.terminate.recv() => SignalKind::terminate(),
             Some(_) = async { self.hangup.as_mut()?.recv().await } => SignalKind::hangup(),
         };
-        self.taken.store(true, Ordering::Relaxed);
+        self.handled.store(true, Ordering::Relaxed);
         Exit::Signal(u8::try_from(kind.as_raw_value()).unwrap_or(0))
     }
 
-    /// Does some work that may take long, unless a signal ends it.
+    /// Does some work that may take long. A signal ends it, with an error.
     pub(crate) async fn unless<T>(&mut self, work: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::select! {
             biased;
@@ -142,18 +142,18 @@ impl Signals {
     }
 }
 
-/// Ends the process when a signal came that nobody takes, or a second one after which it is still there.
-fn watch(taken: &AtomicBool) {
+/// Ends the process if a signal is not handled, or if the process still exists some time after a second signal.
+fn watchdog(handled: &AtomicBool) {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
         return;
     };
     let exit = runtime.block_on(async {
-        // The system tells each signal to everybody who listens.
+        // Every listener in the process gets each signal.
         let mut signals = Signals::take_over().ok()?;
         let first = signals.next().await;
         tokio::select! {
-            () = tokio::time::sleep(UNTAKEN) => {
-                if !taken.load(Ordering::Relaxed) {
+            () = tokio::time::sleep(UNHANDLED) => {
+                if !handled.load(Ordering::Relaxed) {
                     return Some(first);
                 }
                 signals.next().await;
@@ -168,7 +168,7 @@ fn watch(taken: &AtomicBool) {
     }
 }
 
-/// Whether the process ignores a signal. Only Linux tells without unsafe code; elsewhere the answer is no.
+/// Whether the process ignores a signal. Only Linux reports this without unsafe code; elsewhere this returns false.
 fn is_ignored(kind: SignalKind) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     ignored_in(&status) >> (kind.as_raw_value() - 1) & 1 == 1

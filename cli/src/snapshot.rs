@@ -1,4 +1,4 @@
-//! What a server tells about its topics, as `psa topics` and `psa stats` show it: tables and text for
+//! How `psa topics` and `psa stats` show what a server reports about its topics: tables and text for
 //! people, JSON for programs.
 
 use crate::error::one_line;
@@ -56,7 +56,7 @@ pub(crate) fn summary_json(topic: &TopicInfo) -> Value {
     })
 }
 
-/// The statistics of several topics, one line each.
+/// A table with the statistics of several topics, one line for each.
 pub(crate) fn stats_table(topics: &[TopicDetails]) -> String {
     use Align::{Left, Right};
     let headings = [
@@ -96,12 +96,12 @@ pub(crate) fn stats_table(topics: &[TopicDetails]) -> String {
     table(&headings, &rows)
 }
 
-/// What a topic takes of its limit: segments in the chain, in the pool, and not yet let go.
+/// How much of its limit a topic uses: segments in the chain, in the pool, and unlinked but not freed yet.
 pub(crate) fn memory(stats: &TopicStats) -> u64 {
     stats.live_bytes + stats.pooled_bytes + stats.unlinked_bytes
 }
 
-/// Everything about one topic, one fact a line.
+/// Everything about one topic, one fact per line.
 pub(crate) fn detail_text(topic: &TopicDetails) -> String {
     let TopicDetails { name, settings, stats, leases, .. } = topic;
     let segments =
@@ -165,7 +165,7 @@ pub(crate) fn detail_text(topic: &TopicDetails) -> String {
 
 /// One lease on one line.
 pub(crate) fn lease_text(lease: &LeaseDetails) -> String {
-    // Above a minute, nobody wants to read milliseconds.
+    // From a minute on, milliseconds are left out.
     let unit = if lease.expires_in_ms >= 60_000 { 1000 } else { 1 };
     let time = Period(Duration::from_millis(lease.expires_in_ms / unit * unit)).to_string();
     let state = if lease.held {
@@ -176,7 +176,7 @@ pub(crate) fn lease_text(lease: &LeaseDetails) -> String {
     format!("{} from offset {}, {state}", one_line(&lease.name), lease.committed)
 }
 
-/// A setting in the words of the configuration.
+/// A setting, written as in the configuration.
 pub(crate) fn setting_text(setting: Option<impl fmt::Display>) -> String {
     setting.map_or("default".into(), |setting| setting.to_string())
 }

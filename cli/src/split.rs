@@ -1,10 +1,10 @@
-//! Input bytes into records: lines, length-prefixed, whole files. Pure: pieces in, batches out.
+//! Splits input bytes into records: lines, length-prefixed records, whole files. Pure: pieces in, batches out.
 //!
-//! Input arrives in pieces that end anywhere. The [`Splitter`] keeps the unfinished record between
-//! them and never more than one record's limit, whatever the input is.
+//! Input arrives in pieces that can end anywhere. The [`Splitter`] keeps the unfinished record between
+//! them, and never more bytes than one record may have, whatever the input is.
 //!
 //! A line ends with `\n` and nothing else: a carriage return before it belongs to the record, so that
-//! a file with Windows line ends comes out as it went in. A last line without an end is a record; an
+//! a file with Windows line endings comes out as it went in. A last line without a line ending is a record; an
 //! empty line is an empty record; empty input has no records.
 
 use memchr::memchr;
@@ -12,11 +12,11 @@ use memchr::memchr;
 /// How input becomes records. See the flags of `psa pub`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// A line without its end.
+    /// A line without its line ending.
     Lines,
-    /// A line with its end.
+    /// A line with its line ending.
     KeepEnds,
-    /// What stands before each NUL byte.
+    /// The bytes before each NUL byte.
     Nul,
     /// A little-endian `u32` length, then the record.
     LengthPrefixed,
@@ -24,27 +24,27 @@ pub(crate) enum Mode {
     Whole,
 }
 
-/// Records packed as a publish frame wants them: end positions and payload.
+/// Records packed as in a publish frame: end positions and payload.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Batch {
+pub(crate) struct RecordBatch {
     /// Little-endian `u32` end position of each record in the payload.
     pub(crate) ends: Vec<u8>,
     /// The records, one after the other.
     pub(crate) payload: Vec<u8>,
 }
 
-impl Batch {
-    /// How many records there are.
+impl RecordBatch {
+    /// The number of records.
     pub(crate) fn len(&self) -> usize {
         self.ends.len() / 4
     }
 
-    /// Whether there is none.
+    /// Whether there are no records.
     pub(crate) fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    /// Adds one record that comes in two pieces.
+    /// Adds one record, given in two pieces.
     fn push(&mut self, first: &[u8], second: &[u8]) {
         self.payload.extend_from_slice(first);
         self.payload.extend_from_slice(second);
@@ -53,19 +53,19 @@ impl Batch {
     }
 }
 
-/// The bounds of one batch: where the splitter hands it over.
+/// The largest record, and the size at which the splitter hands a batch over.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
     /// The largest record, in bytes.
     pub(crate) record: usize,
-    /// Bytes of a batch, end positions included; one record alone may exceed it.
+    /// The size of a batch in bytes, including end positions. A single record may exceed it.
     pub(crate) batch: usize,
 }
 
 /// Why input cannot be split.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SplitError {
-    /// A record is larger than the server takes. `record` counts from 1 within the file.
+    /// A record is larger than the server accepts. `record` counts from 1 within the file.
     #[error("record {record} is larger than {max} bytes, the server's limit")]
     TooLarge {
         /// The record's number in this file.
@@ -73,32 +73,32 @@ pub(crate) enum SplitError {
         /// The limit in bytes.
         max: usize,
     },
-    /// The input ended within a record of `--length-prefixed`.
+    /// The `--length-prefixed` input ended within a record.
     #[error("the input ends within record {record}: {missing} more bytes were announced")]
     Truncated {
         /// The record's number in this file.
         record: u64,
-        /// What is missing of the record.
+        /// How many bytes of the record are missing.
         missing: usize,
     },
-    /// The input ended within the length before a record of `--length-prefixed`.
+    /// The `--length-prefixed` input ended within the length before a record.
     #[error(
         "the input ends within the length of record {record}: {missing} of its 4 bytes are missing"
     )]
     TruncatedLength {
         /// The record's number in this file.
         record: u64,
-        /// What is missing of the length.
+        /// How many bytes of the length are missing.
         missing: usize,
     },
 }
 
-/// Cuts input into records. One splitter per file.
+/// Splits input into records. Each file has a splitter of its own.
 #[derive(Debug)]
 pub(crate) struct Splitter {
     mode: Mode,
     bounds: Bounds,
-    /// What came of the record that is not finished yet; for `LengthPrefixed` with its length.
+    /// The bytes so far of the record that is not finished yet; for `LengthPrefixed`, including its length.
     partial: Vec<u8>,
     /// Records finished in this file.
     done: u64,
@@ -109,18 +109,18 @@ impl Splitter {
         Splitter { mode, bounds, partial: Vec::new(), done: 0 }
     }
 
-    /// From now on, batches are handed over at so many bytes.
+    /// Sets the size at which batches are handed over from now on.
     pub(crate) fn bound_batches(&mut self, bytes: usize) {
         self.bounds.batch = bytes;
     }
 
-    /// Takes a piece of input. Whenever `batch` is full, `full` is called with it, and must leave it
-    /// empty; its error ends the call.
+    /// Takes a piece of input. Whenever `batch` is full, calls `full` with it, which must leave it
+    /// empty. An error of `full` ends the call.
     pub(crate) fn push<E: From<SplitError>>(
         &mut self,
         mut piece: &[u8],
-        batch: &mut Batch,
-        full: &mut impl FnMut(&mut Batch) -> Result<(), E>,
+        batch: &mut RecordBatch,
+        full: &mut impl FnMut(&mut RecordBatch) -> Result<(), E>,
     ) -> Result<(), E> {
         match self.mode {
             Mode::Whole => self.keep(piece)?,
@@ -136,7 +136,7 @@ impl Splitter {
             }
             Mode::LengthPrefixed => {
                 while !piece.is_empty() {
-                    // First the four bytes of the length, then as many as they say.
+                    // First the four bytes of the length, then as many bytes as it says.
                     let want = 4 - self.partial.len().min(4);
                     let (length, rest) = piece.split_at(want.min(piece.len()));
                     self.partial.extend_from_slice(length);
@@ -162,14 +162,14 @@ impl Splitter {
         Ok(())
     }
 
-    /// The input has ended: what is left becomes a record, if it may.
+    /// Ends the input: the rest becomes a record, if the mode allows that.
     pub(crate) fn finish<E: From<SplitError>>(
         &mut self,
-        batch: &mut Batch,
-        full: &mut impl FnMut(&mut Batch) -> Result<(), E>,
+        batch: &mut RecordBatch,
+        full: &mut impl FnMut(&mut RecordBatch) -> Result<(), E>,
     ) -> Result<(), E> {
         match self.mode {
-            // An empty file is a record too: the user asked for one record per file.
+            // An empty file is a record, too: the user asked for one record per file.
             Mode::Whole => self.finish_record(&[], batch, full),
             _ if self.partial.is_empty() => Ok(()),
             Mode::Lines | Mode::KeepEnds | Mode::Nul => self.finish_record(&[], batch, full),
@@ -193,8 +193,8 @@ impl Splitter {
     fn finish_record<E: From<SplitError>>(
         &mut self,
         tail: &[u8],
-        batch: &mut Batch,
-        full: &mut impl FnMut(&mut Batch) -> Result<(), E>,
+        batch: &mut RecordBatch,
+        full: &mut impl FnMut(&mut RecordBatch) -> Result<(), E>,
     ) -> Result<(), E> {
         let prefix = if self.mode == Mode::LengthPrefixed { 4 } else { 0 };
         let head = &self.partial[prefix..];
@@ -243,7 +243,7 @@ mod tests {
     ) -> Result<(Vec<Vec<u8>>, Vec<usize>), SplitError> {
         let mut records = Vec::new();
         let mut sizes = Vec::new();
-        let mut take = |batch: &mut Batch| -> Result<(), SplitError> {
+        let mut take = |batch: &mut RecordBatch| -> Result<(), SplitError> {
             sizes.push(batch.payload.len() + batch.ends.len());
             let mut start = 0;
             for end in batch.ends.chunks_exact(4) {
@@ -251,11 +251,11 @@ mod tests {
                 records.push(batch.payload[start..end].to_vec());
                 start = end;
             }
-            *batch = Batch::default();
+            *batch = RecordBatch::default();
             Ok(())
         };
         let mut splitter = Splitter::new(mode, bounds);
-        let mut batch = Batch::default();
+        let mut batch = RecordBatch::default();
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (input.len() + 1)).collect();
         cuts.sort();
         let mut start = 0;
@@ -298,7 +298,7 @@ mod tests {
             truncated(b"\0\0\0\0\x05\0\0\0abc"),
             SplitError::Truncated { record: 2, missing: 2 }
         );
-        // A length that is far too large is refused at once, not waited for.
+        // A length that is far too large is refused immediately, without waiting for the bytes.
         assert_eq!(
             truncated(b"\xff\xff\xff\xff"),
             SplitError::TooLarge { record: 1, max: WIDE.record }
@@ -330,7 +330,7 @@ mod tests {
             let (kept, sizes) = split(Mode::KeepEnds, bounds, &input, &cuts).unwrap();
             prop_assert_eq!(kept.concat(), &input[..]);
             for size in sizes {
-                // Over the bound only with one record alone.
+                // Only a batch of a single record may exceed the bound.
                 prop_assert!(size <= limit || kept.iter().any(|record| record.len() + 4 == size));
             }
             let (lines, _) = split(Mode::Lines, bounds, &input, &cuts).unwrap();

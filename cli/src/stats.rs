@@ -1,4 +1,4 @@
-//! `psa stats`: once as a table or JSON, or live with `--watch`.
+//! `psa stats`: prints statistics once, as a table or JSON, or shows them live with `--watch`.
 
 use crate::args::StatsArgs;
 use crate::config::Config;
@@ -10,7 +10,7 @@ use crate::signals::Signals;
 use crate::snapshot;
 use crate::terminal;
 use crate::topics::{describe, describe_all, print_lines};
-use crate::watch::{Input, Snapshot, View};
+use crate::watch::{Action, Snapshot, View};
 use psa::client::{Client, ClientError};
 use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
@@ -21,7 +21,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
-/// The live view asks at most this often.
+/// The shortest interval at which the live view asks the server.
 const MIN_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Shows the statistics.
@@ -57,48 +57,48 @@ async fn once(client: &Client, args: &StatsArgs) -> Result {
 async fn live(config: &Config, client: Client, args: StatsArgs) -> Result {
     let mut signals = Signals::listen()?;
     let (select, selected) = watch::channel(args.topic.clone());
-    let (report, mut looks) = mpsc::channel(1);
+    let (report, mut snapshots) = mpsc::channel(1);
     let interval = args.interval.max(MIN_INTERVAL);
-    // On a task of its own: a server that does not answer must not keep a key from working.
-    tokio::spawn(ask(client, args.topic, interval, selected, report));
-    let mut inputs = read_inputs();
+    // A separate task, so that keys work even if the server does not answer.
+    tokio::spawn(poll_server(client, args.topic, interval, selected, report));
+    let mut actions = read_actions();
 
     let fail = |error: io::Error| Error::file("terminal", &error);
     let mut view = View::new(&config.text(Key::Server));
-    // This also restores the terminal when something panics. Its own drop complains on standard error,
-    // which panics when that is a terminal that was closed; so the guard alone gives it back.
+    // `try_init` also restores the terminal after a panic. The terminal's own `drop` would report errors on standard
+    // error, and panic if that is a closed terminal; so it is never dropped, and the guard below restores the terminal.
     let mut terminal = ManuallyDrop::new(ratatui::try_init().map_err(fail)?);
     let _restored = Restore;
-    // When the last answer came, and the pause after it was over.
-    let mut last = Instant::now();
+    // When the next answer is due: the time of the last one, plus the interval.
+    let mut due = Instant::now();
     loop {
         if let Err(error) = terminal.draw(|frame| view.draw(frame)) {
             return Err(Error::stdout(&error));
         }
         tokio::select! {
             exit = signals.next() => return Err(Error::quiet(exit)),
-            look = looks.recv() => match look {
+            snapshot = snapshots.recv() => match snapshot {
                 Some(Ok(snapshot)) => {
-                    last = snapshot.at + interval;
+                    due = snapshot.at + interval;
                     view.update(snapshot);
                 }
                 Some(Err(error)) => view.fail(failure("statistics", &error).to_string()),
                 None => return Ok(()),
             },
-            // What is waited for is said after a while, and for how long.
-            () = tokio::time::sleep(SECOND) => view.wait(last.elapsed()),
-            input = inputs.recv() => match input {
-                Some(Input::Quit) | None => return Ok(()),
-                Some(Input::Interrupt) => return Err(Error::quiet(INTERRUPT)),
-                // A new one, whose first frame draws everything: to clear the old one would ask the terminal
-                // where its cursor is, and the thread that reads keys would get the answer.
-                Some(Input::Suspend) => terminal = ManuallyDrop::new(suspend().map_err(fail)?),
-                Some(Input::Move(lines)) => view.select(lines),
-                Some(Input::Refresh) => select.send_modify(|_| {}),
-                Some(Input::Redraw) => {}
+            // After a while, the view says for how long the server has not answered.
+            () = tokio::time::sleep(SECOND) => view.wait(due.elapsed()),
+            action = actions.recv() => match action {
+                Some(Action::Quit) | None => return Ok(()),
+                Some(Action::Interrupt) => return Err(Error::quiet(INTERRUPT)),
+                // A new terminal, whose first frame draws everything. Clearing the old one would ask the terminal
+                // for its cursor's position, and the thread that reads keys would get the answer.
+                Some(Action::Suspend) => terminal = ManuallyDrop::new(suspend().map_err(fail)?),
+                Some(Action::Move(lines)) => view.select(lines),
+                Some(Action::Refresh) => select.send_modify(|_| {}),
+                Some(Action::Redraw) => {}
             },
         }
-        // The asking task looks at once if another topic was selected.
+        // If another topic was selected, the polling task asks for it immediately.
         let wanted = view.selected().map(str::to_string);
         select.send_if_modified(|current| {
             let changed = wanted.is_some() && *current != wanted;
@@ -110,12 +110,12 @@ async fn live(config: &Config, client: Client, args: StatsArgs) -> Result {
     }
 }
 
-/// What Ctrl-C means, as a key: the terminal makes no signal of it here.
+/// The exit for Ctrl-C, which arrives here as a key, because the terminal sends no signal for it in this mode.
 const INTERRUPT: Exit = Exit::Signal(2);
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Gives the terminal back and stops, as Ctrl-Z does elsewhere. Returns when the process goes on.
+/// Restores the terminal and stops the process, as Ctrl-Z does elsewhere. Returns when the process continues.
 fn suspend() -> io::Result<ratatui::DefaultTerminal> {
     ratatui::try_restore()?;
     execute!(io::stdout(), Show)?;
@@ -123,19 +123,19 @@ fn suspend() -> io::Result<ratatui::DefaultTerminal> {
     ratatui::try_init()
 }
 
-/// Gives the terminal back on every way out.
+/// Restores the terminal when the live view ends, however it ends.
 struct Restore;
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        // A terminal that was closed cannot be restored, and needs not be.
+        // A closed terminal cannot be restored, and need not be.
         let _ = ratatui::try_restore();
         let _ = execute!(io::stdout(), Show);
     }
 }
 
-/// Looks at the server again and again. `only` is the topic that the user named.
-async fn ask(
+/// Fetches snapshots from the server repeatedly. `only` is the topic that the user named.
+async fn poll_server(
     client: Client,
     only: Option<String>,
     interval: Duration,
@@ -144,8 +144,8 @@ async fn ask(
 ) {
     loop {
         let topic = selected.borrow_and_update().clone();
-        let look = look(&client, only.as_deref(), topic.as_deref()).await;
-        if report.send(look).await.is_err() {
+        let snapshot = fetch_snapshot(&client, only.as_deref(), topic.as_deref()).await;
+        if report.send(snapshot).await.is_err() {
             return;
         }
         tokio::select! {
@@ -155,7 +155,7 @@ async fn ask(
     }
 }
 
-async fn look(
+async fn fetch_snapshot(
     client: &Client,
     only: Option<&str>,
     selected: Option<&str>,
@@ -170,7 +170,7 @@ async fn look(
         None => None,
         Some(name) => match client.describe(name).await {
             Ok(details) => Some(details),
-            // Deleted since the list was made.
+            // The topic was deleted since the list was fetched.
             Err(error) if error.code() == Some(psa::protocol::Code::UnknownTopic) => None,
             Err(error) => return Err(error),
         },
@@ -178,13 +178,13 @@ async fn look(
     Ok(Snapshot { at: Instant::now(), topics, detail })
 }
 
-/// Reads the keyboard on a thread of its own, which ends with the process.
-fn read_inputs() -> mpsc::Receiver<Input> {
+/// Reads the keyboard on a separate thread, which ends with the process.
+fn read_actions() -> mpsc::Receiver<Action> {
     let (sender, receiver) = mpsc::channel(16);
     thread::spawn(move || {
         while let Ok(event) = event::read() {
-            let Some(input) = input(&event) else { continue };
-            if sender.blocking_send(input).is_err() {
+            let Some(action) = action(&event) else { continue };
+            if sender.blocking_send(action).is_err() {
                 break;
             }
         }
@@ -192,29 +192,30 @@ fn read_inputs() -> mpsc::Receiver<Input> {
     receiver
 }
 
-fn input(event: &Event) -> Option<Input> {
+/// The action for a terminal event, if it has one.
+fn action(event: &Event) -> Option<Action> {
     match event {
-        Event::Resize(..) => Some(Input::Redraw),
+        Event::Resize(..) => Some(Action::Redraw),
         Event::Key(KeyEvent { kind: KeyEventKind::Release, .. }) => None,
         Event::Key(KeyEvent { code: KeyCode::Char(key), modifiers, .. })
             if modifiers.contains(KeyModifiers::CONTROL) =>
         {
             match key {
-                'c' => Some(Input::Interrupt),
-                'd' => Some(Input::Quit),
-                'z' => Some(Input::Suspend),
+                'c' => Some(Action::Interrupt),
+                'd' => Some(Action::Quit),
+                'z' => Some(Action::Suspend),
                 _ => None,
             }
         }
         Event::Key(KeyEvent { code, .. }) => match code {
-            KeyCode::Char('q') | KeyCode::Esc => Some(Input::Quit),
-            KeyCode::Up | KeyCode::Char('k') => Some(Input::Move(-1)),
-            KeyCode::Down | KeyCode::Char('j') => Some(Input::Move(1)),
-            KeyCode::PageUp => Some(Input::Move(-10)),
-            KeyCode::PageDown => Some(Input::Move(10)),
-            KeyCode::Home => Some(Input::Move(isize::MIN)),
-            KeyCode::End => Some(Input::Move(isize::MAX)),
-            KeyCode::Char('r') => Some(Input::Refresh),
+            KeyCode::Char('q') | KeyCode::Esc => Some(Action::Quit),
+            KeyCode::Up | KeyCode::Char('k') => Some(Action::Move(-1)),
+            KeyCode::Down | KeyCode::Char('j') => Some(Action::Move(1)),
+            KeyCode::PageUp => Some(Action::Move(-10)),
+            KeyCode::PageDown => Some(Action::Move(10)),
+            KeyCode::Home => Some(Action::Move(isize::MIN)),
+            KeyCode::End => Some(Action::Move(isize::MAX)),
+            KeyCode::Char('r') => Some(Action::Refresh),
             _ => None,
         },
         _ => None,
@@ -228,13 +229,13 @@ mod tests {
     #[test]
     fn keys() {
         let key = |code, modifiers| Event::Key(KeyEvent::new(code, modifiers));
-        assert_eq!(input(&key(KeyCode::Char('q'), KeyModifiers::NONE)), Some(Input::Quit));
-        let control = |letter| input(&key(KeyCode::Char(letter), KeyModifiers::CONTROL));
-        assert_eq!(control('c'), Some(Input::Interrupt));
-        assert_eq!(control('z'), Some(Input::Suspend));
-        assert_eq!(control('d'), Some(Input::Quit));
-        assert_eq!(input(&key(KeyCode::Char('c'), KeyModifiers::NONE)), None);
-        assert_eq!(input(&key(KeyCode::Down, KeyModifiers::NONE)), Some(Input::Move(1)));
-        assert_eq!(input(&Event::Resize(10, 10)), Some(Input::Redraw));
+        assert_eq!(action(&key(KeyCode::Char('q'), KeyModifiers::NONE)), Some(Action::Quit));
+        let control = |letter| action(&key(KeyCode::Char(letter), KeyModifiers::CONTROL));
+        assert_eq!(control('c'), Some(Action::Interrupt));
+        assert_eq!(control('z'), Some(Action::Suspend));
+        assert_eq!(control('d'), Some(Action::Quit));
+        assert_eq!(action(&key(KeyCode::Char('c'), KeyModifiers::NONE)), None);
+        assert_eq!(action(&key(KeyCode::Down, KeyModifiers::NONE)), Some(Action::Move(1)));
+        assert_eq!(action(&Event::Resize(10, 10)), Some(Action::Redraw));
     }
 }

@@ -1,10 +1,10 @@
-//! `psa sub`: a topic's records onto standard output or into a file.
+//! `psa sub`: writes a topic's records to standard output or to a file.
 //!
-//! Three things happen at once: records are received and formatted, the piece before them is written
-//! by the [writing thread](crate::writer), and signals are waited for. A piece that was written is
-//! recorded in the state (by the thread) and then committed to the lease (here), in this order, so that
-//! at every instant: committed <= recorded <= written. Dying between two of them repeats records to the
-//! next run, which knows them by their offsets; it never loses one.
+//! Three things happen concurrently: records are received and formatted, the previous piece is written
+//! by the [writing thread](crate::writer), and the command waits for signals. A piece that was written is
+//! recorded in the state (by the thread) and then committed to the lease (here), in this order, so at every
+//! instant: committed <= recorded <= written. Dying between two of these steps repeats records to the
+//! next run, which recognizes them by their offsets; it never loses one.
 
 use crate::args::{Format, OnGap, SubArgs};
 use crate::config::Config;
@@ -24,30 +24,31 @@ use std::future::Future;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-/// While the writer is busy, receiving goes on up to this many bytes.
+/// While the writer is busy, receiving continues up to this many bytes.
 const AHEAD: usize = 1 << 20;
 
-/// After a signal, how long the writer and the last commit may take.
+/// How long the writer, and then the last commit, may take after a signal.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long a lease's former holder may take to be noticed as gone.
-const FORMER_LIFE: Duration = Duration::from_secs(1);
+/// How long to wait until the server notices that a lease's former holder is gone.
+const FORMER_HOLDER: Duration = Duration::from_secs(1);
 
-/// Between two tries to reach a server that is not there: at first, and at the most.
+/// The first pause between two attempts to reach a server. Each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause between two attempts to reach a server.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// How long to try to connect again, unless the user says it.
+/// How long to try to reconnect, unless the user gives a time.
 const RECONNECT: Duration = Duration::from_secs(60);
 
-/// Follows a topic until it ends, enough came, or a signal ends it.
+/// Runs the command: follows a topic until it ends, enough records have arrived, or a signal ends it.
 pub(crate) fn run(config: &Config, args: SubArgs) -> Result {
     connect::block_on(subscribe(config, args))
 }
 
 async fn subscribe(config: &Config, args: SubArgs) -> Result {
     let topic = format!("subscribe to `{}`", one_line(&args.topic));
-    // Files are read here: before the signals are taken over, so that they end it where that takes long.
+    // This reads files. It comes before the signals are taken over, so that a signal ends it even if reading takes long.
     let client =
         connect::builder(config, "sub")?.build().map_err(|error| failure(&topic, &error))?;
     let mut stop = Stop::listen(args.output.is_none())?;
@@ -58,8 +59,8 @@ async fn subscribe(config: &Config, args: SubArgs) -> Result {
         async { open(&client, &args, recorded).await.map_err(|error| failure(&topic, &error)) };
     let subscription = stop.unless(open).await?;
     sink.begin()?;
-    let place = subscription.position();
-    let begin = recorded.unwrap_or_else(|| first_place(&args, place));
+    let server_position = subscription.position();
+    let begin = recorded.unwrap_or_else(|| first_position(&args, server_position));
     if args.verbose {
         say(&format!(
             "{}: begins at offset {} of epoch {}",
@@ -70,7 +71,7 @@ async fn subscribe(config: &Config, args: SubArgs) -> Result {
     }
     let format = if args.null { Format::Null } else { args.format };
     let formatter = Formatter::new(format, &args.topic);
-    let mut follow = Follow {
+    let mut follower = Follower {
         intake: Intake::new(&args.topic, formatter, begin, args.count, recorded.is_none()),
         subscription,
         writer: Writer::spawn(sink),
@@ -78,21 +79,21 @@ async fn subscribe(config: &Config, args: SubArgs) -> Result {
         args,
         what: topic,
     };
-    let outcome = follow.all(&mut stop).await;
-    let taken = follow.intake.taken();
-    let verbose = follow.args.verbose;
-    let ended = follow.finish(outcome, &mut stop.signals).await;
+    let outcome = follower.follow(&mut stop).await;
+    let taken = follower.intake.taken();
+    let verbose = follower.args.verbose;
+    let ended = follower.finish(outcome, &mut stop.signals).await;
     if verbose {
         say(&format!("{} {}", human_count(taken), if taken == 1 { "record" } else { "records" }));
     }
     ended
 }
 
-/// What ends a subscriber from outside: a signal, or that nobody reads its output any more.
+/// What ends a subscriber from outside: a signal, or an output that nobody reads any more.
 struct Stop {
     signals: Signals,
     consumer: Consumer,
-    /// The name of the output whose consumer it is, if it is not standard output.
+    /// The name of the consumer's output, if that is not standard output.
     named: Option<String>,
 }
 
@@ -102,7 +103,7 @@ impl Stop {
         Ok(Stop { signals: Signals::listen()?, consumer, named: None })
     }
 
-    /// Watches an output that has a name; standard output is watched from the beginning.
+    /// Watches an output that has a name. Standard output is watched from the beginning.
     fn watch(&mut self, sink: &Sink) {
         if let Some((name, consumer)) = sink.named_consumer() {
             self.named = Some(name);
@@ -110,7 +111,7 @@ impl Stop {
         }
     }
 
-    /// Waits for it. Can be dropped and called again.
+    /// Waits until something ends the subscriber, and returns the error to exit with. Cancel safe.
     async fn next(&mut self) -> Error {
         tokio::select! {
             biased;
@@ -125,7 +126,7 @@ impl Stop {
         }
     }
 
-    /// Does some work that may take long, unless it is ended.
+    /// Does some work that may take long, unless something ends the subscriber first.
     async fn unless<T>(&mut self, work: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::select! {
             biased;
@@ -135,7 +136,7 @@ impl Stop {
     }
 }
 
-/// Opens the output on a thread of its own: opening a FIFO waits for its reader.
+/// Opens the output on a separate thread, because opening a FIFO waits for its reader.
 async fn open_sink(args: &SubArgs, stop: &mut Stop) -> Result<Sink> {
     let (state, output) = (args.state.clone(), args.output.clone());
     let (sync, topic) = (args.sync, args.topic.clone());
@@ -146,9 +147,9 @@ async fn open_sink(args: &SubArgs, stop: &mut Stop) -> Result<Sink> {
     stop.unless(opened).await
 }
 
-/// Subscribes. A lease that is held may be our own, from a life that ended a moment ago and whose
-/// connection the server has not given up yet: that is waited for, a little. A server that is not there is
-/// waited for as long as the user said.
+/// Subscribes. If the lease is held, its holder may be an earlier run of this subscriber, which ended a moment ago and
+/// whose connection the server has not given up yet; this waits a little for that. For an unreachable server, it waits as
+/// long as the user said.
 async fn open(
     client: &Client,
     args: &SubArgs,
@@ -162,14 +163,14 @@ async fn open(
             Err(error) => error,
         };
         if error.code() == Some(Code::LeaseHeld) {
-            if began.elapsed() >= FORMER_LIFE {
+            if began.elapsed() >= FORMER_HOLDER {
                 return Err(error);
             }
-            tokio::time::sleep(FORMER_LIFE / 20).await;
+            tokio::time::sleep(FORMER_HOLDER / 20).await;
             continue;
         }
         let left = args.reconnect.unwrap_or(Duration::ZERO).checked_sub(began.elapsed());
-        // What the server answers is an answer, and shows a mistake at once.
+        // If the server answered, waiting does not help: the answer is shown immediately.
         let refused = matches!(error, ClientError::Server(_));
         let Some(left) = left.filter(|left| !left.is_zero() && error.passes() && !refused) else {
             return Err(error);
@@ -184,12 +185,12 @@ async fn open(
     }
 }
 
-/// Where to begin and how: the state wins over the flags.
+/// Where to begin and how. A position in the state takes precedence over the flags.
 fn options(args: &SubArgs, recorded: Option<Position>) -> SubscribeOptions {
     let options = match recorded {
-        // Whether the epoch is the same is seen afterwards, too.
+        // The intake also compares the epochs.
         Some(position) => SubscribeOptions::new(protocol::Start::resume(position)),
-        None => asked(args),
+        None => requested_start(args),
     };
     let mut options =
         options.caught_up(args.exit_at_end).give_up_after(args.reconnect.unwrap_or(RECONNECT));
@@ -200,8 +201,8 @@ fn options(args: &SubArgs, recorded: Option<Position>) -> SubscribeOptions {
 }
 
 /// Where the flags say to begin.
-fn asked(args: &SubArgs) -> SubscribeOptions {
-    if let Some(position) = asked_position(args) {
+fn requested_start(args: &SubArgs) -> SubscribeOptions {
+    if let Some(position) = requested_position(args) {
         return SubscribeOptions::resume(position);
     }
     SubscribeOptions::new(match (args.last, args.from) {
@@ -209,73 +210,75 @@ fn asked(args: &SubArgs) -> SubscribeOptions {
         (None, Start::Next) => protocol::Start::Next,
         (None, Start::At(offset)) => protocol::Start::At(offset),
         (None, Start::Since(time)) => protocol::Start::Since(Time(time).nanos()),
-        // What is left is the earliest: no text is read as anything else.
+        // Only the earliest remains: no text parses to another start.
         (None, _) => protocol::Start::Earliest,
     })
 }
 
-/// The position that the flags say to go on at.
-fn asked_position(args: &SubArgs) -> Option<Position> {
+/// The position at which the flags say to continue.
+fn requested_position(args: &SubArgs) -> Option<Position> {
     match args.from {
         Start::Resume(position) => Some(position),
         _ => args.after,
     }
 }
 
-/// The first place that the user wants, when no state says it. What lies between it and `place`, where
-/// the server begins, is a gap.
-fn first_place(args: &SubArgs, place: Position) -> Position {
-    match (asked_position(args), args.last, args.from) {
-        // A lease that exists begins where it stands, whatever was asked for.
-        _ if args.lease.is_some() => place,
+/// The first position that the user wants, if no state has one. The records between it and `server_position`, where
+/// the server begins, are a gap.
+fn first_position(args: &SubArgs, server_position: Position) -> Position {
+    match (requested_position(args), args.last, args.from) {
+        // An existing lease begins at its committed position, whatever was requested.
+        _ if args.lease.is_some() => server_position,
         (Some(position), _, _) => position,
-        (None, None, Start::At(next)) => Position { next, ..place },
-        _ => place,
+        (None, None, Start::At(next)) => Position { next, ..server_position },
+        _ => server_position,
     }
 }
 
-/// Why following ends.
+/// Why following has ended.
 #[derive(Debug)]
-enum End {
-    /// The topic was closed and everything is here, or everything that was wanted is.
+enum Outcome {
+    /// The topic was closed and every record has arrived, or every record that was wanted has.
     Done,
-    /// It failed, or a signal came; what is here is still written.
-    Because(Error),
+    /// Following failed, or a signal came. The records that have arrived are still written.
+    Failed(Error),
     /// Nothing can be written any more.
     Unwritable(Error),
 }
 
-struct Follow {
+/// A subscription and where its records go.
+struct Follower {
     subscription: Subscription,
     intake: Intake,
     writer: Writer,
-    /// The memory of a piece that was written.
+    /// The buffer of a piece that was written, to be reused.
     spare: Vec<u8>,
     args: SubArgs,
     what: String,
 }
 
-impl Follow {
-    async fn all(&mut self, stop: &mut Stop) -> End {
+impl Follower {
+    /// Receives records and passes them to the writer until the end.
+    async fn follow(&mut self, stop: &mut Stop) -> Outcome {
         loop {
             self.feed_writer();
             if self.intake.is_complete() {
-                return End::Done;
+                return Outcome::Done;
             }
             let receive = self.intake.pending() < AHEAD;
             tokio::select! {
                 biased;
-                error = stop.next() => return End::Because(error),
+                error = stop.next() => return Outcome::Failed(error),
                 written = self.writer.done() => match written {
                     Ok(work) => self.written(work),
-                    Err(error) => return End::Unwritable(error),
+                    Err(error) => return Outcome::Unwritable(error),
                 },
                 event = self.subscription.next_batch(), if receive => {
-                    let taken = take(&mut self.intake, &self.args, &self.what, event);
+                    let taken = take_event(&mut self.intake, &self.args, &self.what, event);
                     match taken {
                         Ok(false) => {}
-                        Ok(true) => return End::Done,
-                        Err(error) => return End::Because(error),
+                        Ok(true) => return Outcome::Done,
+                        Err(error) => return Outcome::Failed(error),
                     }
                 }
             }
@@ -290,28 +293,28 @@ impl Follow {
         }
     }
 
-    /// A piece is written and recorded: what the lease kept for it can go.
+    /// Call this when a piece is written and recorded: commits its records, so that the lease no longer keeps them.
     fn written(&mut self, work: Work) {
         if self.args.lease.is_some()
             && work.position.epoch == self.subscription.position().epoch
             && let Some(last) = work.position.next.checked_sub(1)
             && work.position.next > self.subscription.committed()
         {
-            // It fails only for a record that was not taken, which this one was.
+            // This fails only for a record that was not received, and this one was.
             let _ = self.subscription.commit_later(last);
         }
         self.spare = work.bytes;
     }
 
-    /// Writes what is here, commits it, and says goodbye.
-    async fn finish(mut self, end: End, signals: &mut Signals) -> Result {
-        let mut failed = match end {
-            End::Done => None,
-            End::Because(error) => Some(error),
-            End::Unwritable(error) => return Err(error),
+    /// Writes what has arrived, commits it, and ends the subscription.
+    async fn finish(mut self, outcome: Outcome, signals: &mut Signals) -> Result {
+        let mut failed = match outcome {
+            Outcome::Done => None,
+            Outcome::Failed(error) => Some(error),
+            Outcome::Unwritable(error) => return Err(error),
         };
-        // Whoever sent a signal or went away wants us gone: a pipe that nobody reads must not keep us, and a
-        // second signal ends everything at once. What is not written is not recorded either.
+        // After a signal, or when the reader of the output is gone, the command must end soon: a pipe that nobody
+        // reads must not keep it, and a second signal ends it immediately. What is not written is not recorded either.
         let limit = match &failed {
             Some(error) if matches!(error.exit(), Exit::Signal(_) | Exit::OutputClosed) => PATIENCE,
             _ => Duration::MAX,
@@ -340,13 +343,13 @@ impl Follow {
     }
 }
 
-/// Does work for so long at most; `None` if that was too short.
+/// Does some work within a time limit; `None` if the time ran out.
 async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Result<Option<T>> {
     Ok(tokio::time::timeout(limit, work).await.ok())
 }
 
-/// Takes one event in. `Ok(true)` is the end.
-fn take(
+/// Takes one event. `Ok(true)` means that following ends.
+fn take_event(
     intake: &mut Intake,
     args: &SubArgs,
     what: &str,
@@ -356,18 +359,19 @@ fn take(
         None => Ok(true),
         Some(Err(error)) => Err(failure(what, &error)),
         Some(Ok(BatchEvent::Records(batch))) => {
-            let place = Position { epoch: batch.epoch(), next: batch.first() };
-            if let Some(missing) = intake.missing_before(place, None) {
-                tell(intake, args, &missing, place)?;
+            let position = Position { epoch: batch.epoch(), next: batch.first() };
+            if let Some(missing) = intake.missing_before(position, None) {
+                report_gap(intake, args, &missing, position)?;
             }
             intake.records(batch.first(), Time(batch.time()).nanos(), batch.records());
             Ok(false)
         }
         Some(Ok(BatchEvent::Gap(gap))) => {
-            let place = Position { epoch: gap.epoch, next: gap.next };
-            let asked = asked_position(args).map(|position| position.epoch);
-            if let Some(missing) = intake.missing_in(gap.reason, gap.first_missed, place, asked) {
-                tell(intake, args, &missing, place)?;
+            let position = Position { epoch: gap.epoch, next: gap.next };
+            let asked = requested_position(args).map(|requested| requested.epoch);
+            if let Some(missing) = intake.missing_in(gap.reason, gap.first_missed, position, asked)
+            {
+                report_gap(intake, args, &missing, position)?;
             }
             Ok(false)
         }
@@ -378,14 +382,19 @@ fn take(
     }
 }
 
-/// Something is missing: it is told, and passed over, unless the user wants to fail.
-fn tell(intake: &mut Intake, args: &SubArgs, missing: &Missing, place: Position) -> Result {
+/// Reports missing records and skips them, or fails if the user wants that.
+fn report_gap(
+    intake: &mut Intake,
+    args: &SubArgs,
+    missing: &Missing,
+    position: Position,
+) -> Result {
     let what = format!("gap in `{}`", intake.topic());
     if args.on_gap == OnGap::Fail {
         return Err(Error::new(Exit::Gap, what, missing).hint("--on-gap report goes on behind it"));
     }
     say(&format!("{what}: {missing}"));
-    intake.skip_to(place);
+    intake.skip_to(position);
     Ok(())
 }
 

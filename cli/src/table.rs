@@ -1,4 +1,4 @@
-//! Plain tables for people: aligned columns, no lines, no colours. For programs there is `--json`.
+//! Plain tables for people: aligned columns without lines or colours. Programs use `--json`.
 
 /// How a column is aligned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub(crate) fn table(headings: &[(&str, Align)], rows: &[Vec<String>]) -> String 
     out
 }
 
-/// Lays out `name: value` lines with the values under one another.
+/// Lays out lines of a name and a value, with the values aligned.
 pub(crate) fn list(entries: &[(&str, String)]) -> String {
     let width = entries.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     entries.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()

@@ -1,5 +1,5 @@
-//! What the terminal can show, and whether it is there. That a stream is a terminal does not say that it can move its cursor, nor that
-//! its user wants colours.
+//! What the terminal can show, and whether the process has one. A stream that is a terminal cannot necessarily move its
+//! cursor, and its user does not necessarily want colours.
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -7,30 +7,30 @@ use std::ffi::OsStr;
 use std::io::IsTerminal;
 use std::os::fd::OwnedFd;
 
-/// Whether to write colours to `stream`: a terminal that knows them, whose user has not said no
+/// Whether to write colours to `stream`: if it is a terminal that supports them, and the user has not disabled them
 /// (<https://no-color.org>).
 pub(crate) fn has_colours(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && !is_dumb() && !says_no(std::env::var_os("NO_COLOR").as_deref())
 }
 
-/// Whether the terminal only writes line after line, as an editor's or a build log's does.
+/// Whether the terminal can only print lines one after another, like that of an editor or a build log.
 pub(crate) fn is_dumb() -> bool {
     std::env::var_os("TERM").is_some_and(|term| term == "dumb")
 }
 
-/// Whether the process has a terminal that controls it.
+/// Whether the process has a controlling terminal.
 pub(crate) fn is_there() -> bool {
     open().is_ok()
 }
 
-/// Whether the process has no such terminal any more. An error of another kind says nothing: descriptors may
+/// Whether the process no longer has a controlling terminal. Other errors do not mean that: descriptors may
 /// have run out.
 pub(crate) fn is_gone() -> bool {
     open().is_err_and(|error| error == Errno::NXIO)
 }
 
 fn open() -> rustix::io::Result<OwnedFd> {
-    // It must not wait for a line that is not connected.
+    // Non-blocking, because opening must not wait for a line that is not connected.
     let flags = OFlags::RDONLY | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     rustix::fs::open("/dev/tty", flags, Mode::empty())
 }

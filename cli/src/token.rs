@@ -1,8 +1,8 @@
-//! `psa token`: making tokens for a server's access file.
+//! `psa token`: creates tokens for a server's access file.
 //!
-//! A token is 256 random bits, written with a prefix by which people and scanners know one when they see it where it
-//! should not be. Its entry and its secret go different ways, so that
-//! `psa token new NAME … >> access.toml` puts the one into the file and shows the other.
+//! A token is 256 random bits, written with a prefix by which people and scanners recognize a token that is where it
+//! should not be. The entry goes to standard output and the secret to standard error, so that
+//! `psa token new NAME … >> access.toml` puts the entry into the file and shows the secret.
 
 use crate::args::{NewTokenArgs, TokenArgs, TokenCommand};
 use crate::error::{Error, Result};
@@ -13,18 +13,18 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 
-/// What every token begins with.
+/// The prefix of every token.
 const PREFIX: &str = "psa_";
 
 /// Runs the command.
 pub(crate) fn run(args: &TokenArgs) -> Result {
     let TokenCommand::New(args) = &args.command;
     let secret = secret()?;
-    // The server's own check of the name, before anything is written.
+    // The server's own check of the name, made before anything is written.
     let checked = Access::new(vec![TokenEntry::new(&*args.name, [0; 32])]);
     checked.map_err(|error| Error::usage(&args.name, error))?;
     match &args.secret_file {
-        // The secret first: an entry whose secret nobody has is worth nothing.
+        // The secret is written first, because an entry without its secret is useless.
         Some(path) => {
             let shown = path.display();
             let options = &mut std::fs::OpenOptions::new();

@@ -9,14 +9,14 @@ use crate::snapshot;
 use psa::client::{Client, ClientError, TopicDetails};
 use psa::protocol::Settings;
 
-/// Does what the subcommand says.
+/// Runs the subcommand.
 pub(crate) fn run(config: &Config, args: TopicsArgs) -> Result {
     connect::block_on(topics(config, args))
 }
 
 async fn topics(config: &Config, args: TopicsArgs) -> Result {
     let command = args.command.unwrap_or(TopicsCommand::List { prefix: String::new() });
-    // Before the server is asked: what is wrong with the words alone is wrong without one.
+    // Wrong flags are reported before the server is contacted.
     let settings = match &command {
         TopicsCommand::Create(create) => settings(create)?,
         _ => Settings::default(),
@@ -85,7 +85,7 @@ pub(crate) async fn describe(client: &Client, topic: &str, json: bool) -> Result
     }
 }
 
-/// Everything about many topics; one that was deleted meanwhile is left out.
+/// Everything about all topics, except those that are deleted in the meantime.
 pub(crate) async fn describe_all(client: &Client) -> Result<Vec<TopicDetails>, ClientError> {
     let mut all = Vec::new();
     for topic in client.topics("").await? {
@@ -98,7 +98,7 @@ pub(crate) async fn describe_all(client: &Client) -> Result<Vec<TopicDetails>, C
     Ok(all)
 }
 
-/// Prints JSON, one value a line.
+/// Prints JSON, one value per line.
 pub(crate) fn print_lines(values: impl Iterator<Item = serde_json::Value>) -> Result {
     let mut text = String::new();
     for value in values {

@@ -1,20 +1,20 @@
-//! What the command line needs of sizes and durations beside `psa::words`, which reads and writes them: readers for
-//! flags that hold a plain number or duration, and figures for people to compare.
+//! Sizes, durations and counts for the command line. `psa::words` parses and writes them; this module adds parsers for
+//! flags that take a plain number or duration, and rounded figures for people to compare.
 
 use psa::words::{Period, Size};
 use std::time::Duration;
 
-/// Reads a size in bytes.
+/// Parses a size in bytes.
 pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     text.parse().map(|Size(bytes)| bytes).map_err(|error| error.to_string())
 }
 
-/// Reads a duration.
+/// Parses a duration.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     text.parse().map(|Period(duration)| duration).map_err(|error| error.to_string())
 }
 
-/// Writes a size for a person to compare, with one decimal: `1.4 MiB`. Not exact.
+/// Writes a size for people to compare, with one decimal: `1.4 MiB`. Not exact.
 pub fn human_size(bytes: u64) -> String {
     let units = ["TiB", "GiB", "MiB", "KiB"];
     for (unit, shift) in units.iter().zip([40u32, 30, 20, 10]) {
@@ -25,7 +25,7 @@ pub fn human_size(bytes: u64) -> String {
     format!("{bytes} B")
 }
 
-/// Writes a count with thin grouping: `1,234,567`.
+/// Writes a count with its digits grouped: `1,234,567`.
 pub fn human_count(count: u64) -> String {
     let digits = count.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);

@@ -1,7 +1,7 @@
-//! `psa stats --watch`: what the server holds, live.
+//! The live view of `psa stats --watch`.
 //!
-//! Drawing is a pure function of a [`View`], tested on a terminal in memory; what comes in (snapshots,
-//! keys) only changes the view.
+//! Drawing is a pure function of a [`View`], tested on a terminal in memory. Snapshots and keys only change the
+//! view.
 
 use crate::error::one_line;
 use crate::snapshot::{lease_text, memory, setting_text};
@@ -15,13 +15,13 @@ use ratatui::widgets::{Block, Gauge, Paragraph, Row, Sparkline, Table, TableStat
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// How many rates the little diagram remembers.
+/// How many rates the small diagram keeps.
 const HISTORY: usize = 240;
 
-/// Looks that are nearer to one another are not used for rates.
+/// Snapshots that are closer together than this are not used for rates.
 const MIN_ELAPSED: Duration = Duration::from_millis(40);
 
-/// One look at the server.
+/// The state of the server at one time.
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
     /// When the answer came.
@@ -35,45 +35,45 @@ pub(crate) struct Snapshot {
 /// Epoch and next offset of each topic.
 type Offsets = HashMap<String, (u64, u64)>;
 
-/// What is on the screen.
+/// The contents of the screen.
 #[derive(Debug, Default)]
 pub(crate) struct View {
     server: String,
-    topics: Vec<Entry>,
+    topics: Vec<TopicRow>,
     detail: Option<TopicDetails>,
-    /// Records a second of all topics, newest first.
+    /// Records per second of all topics together, newest first.
     history: Vec<u64>,
-    /// Offset and epoch of each topic at the last look, for the rates.
+    /// Epoch and next offset of each topic at the last measurement, for the rates.
     last: Option<(Instant, Offsets)>,
     selected: usize,
-    /// What went wrong at the last look, if anything.
+    /// The error of the last attempt to get a snapshot, if there was one.
     trouble: Option<String>,
-    /// How many seconds an answer is late, if it is.
+    /// By how many seconds an answer is late; 0 if it is not.
     late: u64,
 }
 
-/// One line of the table.
+/// One row of the table.
 #[derive(Clone, Debug)]
-struct Entry {
+struct TopicRow {
     topic: TopicInfo,
-    /// Records a second.
+    /// Records per second.
     rate: u64,
 }
 
-/// What a key asks for.
+/// What a key, or a new size of the terminal, asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Input {
-    /// End.
+pub(crate) enum Action {
+    /// Quit.
     Quit,
-    /// End as Ctrl-C does it.
+    /// Quit as for Ctrl-C.
     Interrupt,
-    /// Stop until the shell says otherwise.
+    /// Stop until the shell continues the process.
     Suspend,
     /// Move the selection by this many lines.
     Move(isize),
-    /// Look again at once.
+    /// Ask the server again immediately.
     Refresh,
-    /// The terminal has another size.
+    /// Redraw, because the terminal has another size.
     Redraw,
 }
 
@@ -87,7 +87,7 @@ impl View {
         self.topics.get(self.selected).map(|line| line.topic.name.as_str())
     }
 
-    /// Whether a topic is selected whose detail is not here.
+    /// Whether the details of the selected topic are missing.
     pub(crate) fn wants_detail(&self) -> bool {
         self.selected().is_some() && self.detail.is_none()
     }
@@ -101,14 +101,14 @@ impl View {
         }
     }
 
-    /// Takes in a new look at the server.
+    /// Takes a new snapshot.
     pub(crate) fn update(&mut self, snapshot: Snapshot) {
         let Snapshot { at, topics, detail } = snapshot;
         let selected = self.selected().map(str::to_string);
         let elapsed = self.last.as_ref().map(|(last, _)| at.saturating_duration_since(*last));
-        // Two looks right after one another say nothing about a rate.
+        // Two snapshots in quick succession say nothing about a rate.
         let measured = elapsed.is_none_or(|elapsed| elapsed >= MIN_ELAPSED);
-        let lines: Vec<Entry> = topics
+        let lines: Vec<TopicRow> = topics
             .into_iter()
             .map(|topic| {
                 let rate = if measured {
@@ -119,7 +119,7 @@ impl View {
                         .find(|entry| entry.topic.name == topic.name)
                         .map_or(0, |e| e.rate)
                 };
-                Entry { topic, rate }
+                TopicRow { topic, rate }
             })
             .collect();
         if measured {
@@ -134,7 +134,7 @@ impl View {
         self.topics = lines;
         self.trouble = None;
         self.late = 0;
-        // The selection stays on its topic, although others come and go.
+        // The selection stays on its topic while others come and go.
         if let Some(at) =
             self.topics.iter().position(|line| Some(&line.topic.name) == selected.as_ref())
         {
@@ -146,7 +146,7 @@ impl View {
         }
     }
 
-    /// Records a second since the last look. A topic that is new, or was recreated, counts from 0.
+    /// Records per second since the last measurement. A topic that is new or was recreated counts from 0.
     fn rate(&self, topic: &TopicInfo, elapsed: Option<Duration>) -> u64 {
         let (Some((_, offsets)), Some(elapsed)) = (&self.last, elapsed) else { return 0 };
         let from = match offsets.get(&topic.name) {
@@ -156,18 +156,18 @@ impl View {
         (topic.next.saturating_sub(from) as f64 / elapsed.as_secs_f64()).round() as u64
     }
 
-    /// Keeps what is shown and says why it is old.
+    /// Keeps what is shown, and shows why it is not up to date.
     pub(crate) fn fail(&mut self, why: String) {
         self.trouble = Some(one_line(&why));
         self.late = 0;
     }
 
-    /// Keeps what is shown and says for how long the server has not answered.
+    /// Keeps what is shown, and shows for how long the server has not answered.
     pub(crate) fn wait(&mut self, late: Duration) {
         self.late = late.as_secs();
     }
 
-    /// Draws everything into the frame, whatever its size.
+    /// Draws the view into a frame of any size.
     pub(crate) fn draw(&self, frame: &mut Frame<'_>) {
         let tall = frame.area().height >= 20;
         let [head, table, detail, foot] = Layout::vertical([
@@ -299,16 +299,16 @@ impl View {
 /// One column of the table.
 struct Column {
     heading: &'static str,
-    cell: fn(&Entry) -> String,
-    /// In the terminal's cells.
+    cell: fn(&TopicRow) -> String,
+    /// In cells of the terminal.
     width: u16,
 }
 
-/// The columns that there is room for. A number is shown whole or not at all, so columns are left out from the
-/// right; the name takes what is left.
-fn columns(topics: &[Entry], room: u16) -> Vec<Column> {
+/// The columns that fit. A number is shown whole or not at all, so columns are left out from the right; the name gets the
+/// remaining width.
+fn columns(topics: &[TopicRow], room: u16) -> Vec<Column> {
     const NAME: u16 = 12;
-    type Number = (&'static str, fn(&Entry) -> String);
+    type Number = (&'static str, fn(&TopicRow) -> String);
     let numbers: [Number; 6] = [
         ("RECORDS/S", |entry| human_count(entry.rate)),
         ("NEXT", |entry| human_count(entry.topic.next)),
@@ -335,7 +335,7 @@ fn columns(topics: &[Entry], room: u16) -> Vec<Column> {
     columns
 }
 
-/// The segments as a row of blocks: live, pooled, unlinked; cut where the line ends.
+/// The segments as a row of blocks: live, pooled, unlinked. Cut off at the end of the line.
 fn segment_line(stats: &psa::protocol::TopicStats, width: u16) -> Line<'static> {
     let kinds = [
         ("live", stats.live_segments, "■", Color::Green),

@@ -1,8 +1,8 @@
-//! Writing what `psa sub` received, on a thread of its own.
+//! Writes what `psa sub` has received, on a separate thread.
 //!
-//! Writing blocks: a pipe whose reader is slow, a disk. On its own thread it does not keep the command
-//! from answering pings and signals, and while one chunk is written the next is received and formatted.
-//! There is one chunk at the writer and one in the making, so memory stays at two chunks.
+//! Writing can block, on a pipe with a slow reader or on a disk. On a thread of its own, it does not keep the command
+//! from answering pings and signals, and while one piece is written, the next is received and formatted.
+//! One piece is with the writer and one is being collected, so memory stays at two pieces.
 
 use crate::consumer::Consumer;
 use crate::error::{Error, Result};
@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 /// Where records go.
 #[derive(Debug)]
 pub(crate) enum Sink {
-    /// Output and state, see [`crate::journal`].
+    /// Output and state: see [`crate::journal`].
     Journal {
         journal: Box<Journal<Files>>,
         /// For messages.
@@ -27,13 +27,13 @@ pub(crate) enum Sink {
     },
     /// Standard output.
     Standard,
-    /// A file that begins again, or a pipe with a name.
+    /// A file that is truncated at the start of each run, or a named pipe.
     File(Locked, PathBuf),
 }
 
 impl Sink {
-    /// Opens what the flags name. This can wait: for the reader of a FIFO, for a slow disk. Nothing that is
-    /// there is changed before [`begin`](Self::begin).
+    /// Opens the files that the flags name. This can block, for example until a FIFO has a reader, or on a slow disk.
+    /// Existing files are not changed before [`begin`](Self::begin).
     pub(crate) fn open(
         state: Option<&Path>,
         output: Option<&Path>,
@@ -53,7 +53,7 @@ impl Sink {
         Ok(Sink::Journal { journal: Box::new(journal), state: state.to_path_buf(), output: named })
     }
 
-    /// The subscription is there: an output without a state begins again.
+    /// Call this when the server has accepted the subscription: it truncates an output without a state.
     pub(crate) fn begin(&mut self) -> Result {
         match self {
             Sink::File(file, path) => {
@@ -67,7 +67,7 @@ impl Sink {
         }
     }
 
-    /// What an output with a name is called, and whoever reads it, if it is a pipe.
+    /// For an output file without a state, its name and its reader. Only the reader of a pipe can go away.
     pub(crate) fn named_consumer(&self) -> Option<(String, Consumer)> {
         match self {
             Sink::File(file, path) => {
@@ -78,7 +78,7 @@ impl Sink {
         }
     }
 
-    /// Where the last run stopped.
+    /// Where the last run stopped, if a state says so.
     pub(crate) fn position(&self) -> Option<Position> {
         match self {
             Sink::Journal { journal, .. } => journal.position(),
@@ -104,7 +104,7 @@ impl Sink {
     }
 }
 
-/// Whoever reads standard output.
+/// The reader of standard output.
 pub(crate) fn standard_consumer() -> Consumer {
     let output = io::stdout().as_fd().try_clone_to_owned();
     output.map_or_else(|_| Consumer::lasting(), Consumer::of)
@@ -126,7 +126,7 @@ fn journal_error(error: JournalError, state: &Path, output: &str) -> Error {
     }
 }
 
-/// Formatted records, and where the subscription stands after them.
+/// A piece of work: formatted records, and the position after them.
 #[derive(Debug)]
 pub(crate) struct Work {
     pub(crate) bytes: Vec<u8>,
@@ -145,7 +145,7 @@ impl Writer {
     pub(crate) fn spawn(mut sink: Sink) -> Writer {
         let (jobs, mut work) = mpsc::channel::<Work>(1);
         let (report, done) = mpsc::channel(1);
-        // Not joined: it may be blocked on a pipe that nobody reads.
+        // The thread is not joined: it may be blocked on a pipe that nobody reads.
         thread::spawn(move || {
             while let Some(work) = work.blocking_recv() {
                 let result = sink.write(&work).map(|()| work);
@@ -158,20 +158,20 @@ impl Writer {
         Writer { jobs, done, busy: false }
     }
 
-    /// Whether a piece of work is being done.
+    /// Whether the thread has a piece of work.
     pub(crate) fn is_busy(&self) -> bool {
         self.busy
     }
 
-    /// Gives the thread work; it must not be busy.
+    /// Gives the thread a piece of work. The thread must not be busy.
     pub(crate) fn give(&mut self, work: Work) {
         debug_assert!(!self.busy);
-        // A thread that ended has reported why, and `done` says it.
+        // A thread that has ended has reported why, and `done` returns that.
         let _ = self.jobs.try_send(work);
         self.busy = true;
     }
 
-    /// Waits for the work that was given, which comes back. Waits for ever if there is none.
+    /// Waits until the current piece of work is written, and returns it. Waits for ever if there is none.
     pub(crate) async fn done(&mut self) -> Result<Work> {
         if !self.busy {
             return std::future::pending().await;

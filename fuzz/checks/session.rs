@@ -7,16 +7,14 @@
 
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "a session uses a part of each")]
 
-#[path = "../../src/server/bell.rs"]
-mod bell;
+#[path = "../../src/server/closing.rs"]
+mod closing;
 #[path = "../../src/server/config.rs"]
 mod config;
 #[path = "../../src/server/delivery.rs"]
 mod delivery;
 #[path = "../../src/server/describe.rs"]
 mod describe;
-#[path = "../../src/server/ending.rs"]
-mod ending;
 #[path = "../../src/server/flood.rs"]
 mod flood;
 #[path = "../../src/server/input.rs"]
@@ -29,13 +27,15 @@ mod outbox;
 mod refusal;
 #[path = "../../src/server/requests.rs"]
 mod requests;
-#[path = "../../src/server/room.rs"]
-mod room;
 #[path = "../../src/server/session.rs"]
 mod shipped;
 use shipped as session;
 #[path = "../../src/server/shutdown.rs"]
 mod shutdown;
+#[path = "../../src/server/tail.rs"]
+mod tail;
+#[path = "../../src/server/wakers.rs"]
+mod wakers;
 
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
@@ -256,7 +256,7 @@ pub(crate) fn check(data: &[u8]) {
             // Long enough for every deadline.
             for _ in 0..100 {
                 let now = shared.clock.tick();
-                shared.registry.ring_due(now);
+                shared.registry.wake_due(now);
                 run(&mut session, &mut client, &mut told, 1);
             }
         }
@@ -273,7 +273,7 @@ pub(crate) fn check(data: &[u8]) {
         }
         // What is left may wait for a deadline.
         let now = shared.clock.tick();
-        shared.registry.ring_due(now);
+        shared.registry.wake_due(now);
         ended = run(&mut session, &mut client, &mut told, 2);
     }
     assert!(ended, "the session outlives its peer");

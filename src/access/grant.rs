@@ -1,4 +1,4 @@
-//! What one token may.
+//! What one token may do.
 
 use std::{
     fmt,
@@ -8,21 +8,21 @@ use std::{
 
 use super::Pattern;
 
-/// What a request may need.
+/// A right that a request may need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Right {
-    /// To append records to a topic; it is made on the way if the server is set so.
+    /// To append records to a topic. A missing topic is created if the server's configuration allows that.
     Publish,
-    /// To read a topic's records, to lease it, and to see that it is there.
+    /// To read a topic's records, to lease it, and to see that it exists.
     Subscribe,
-    /// To create, describe, close and delete a topic, and to see that it is there.
+    /// To create, describe, close and delete a topic, and to see that it exists.
     Manage,
-    /// To read the figures of all topics together.
+    /// To read the metrics of all topics.
     Metrics,
 }
 
 impl Right {
-    /// The right's name in the token file.
+    /// The name of the right in the access file.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -40,10 +40,10 @@ impl fmt::Display for Right {
     }
 }
 
-/// A token that an [`Access`](super::Access) is to know, and what it may.
+/// A token for an [`Access`](super::Access), and what it may do.
 #[derive(Clone)]
 pub struct TokenEntry {
-    /// Whose it is, for the log and for people. No two entries have the same.
+    /// The name of its owner, for the log and for people. Each entry has a different name.
     pub name: String,
     /// The SHA-256 of the token's text.
     pub sha256: [u8; 32],
@@ -53,14 +53,14 @@ pub struct TokenEntry {
     pub subscribe: Vec<Pattern>,
     /// Topics that it may manage.
     pub manage: Vec<Pattern>,
-    /// Whether it may read the figures of all topics.
+    /// Whether it may read the metrics of all topics.
     pub metrics: bool,
-    /// From when on it is worth nothing; `None` for never.
+    /// When it expires; `None` for never. From that moment on it is not accepted.
     pub expires: Option<SystemTime>,
 }
 
 impl TokenEntry {
-    /// A token that may do nothing yet.
+    /// A token without any rights yet.
     #[must_use]
     pub fn new(name: impl Into<String>, sha256: [u8; 32]) -> Self {
         Self {
@@ -78,7 +78,7 @@ impl TokenEntry {
         self.expires.is_some_and(|expires| expires <= now)
     }
 
-    /// How long it is still good, if it expires.
+    /// How long it remains valid, if it expires.
     pub(super) fn left(&self, now: SystemTime) -> Option<Duration> {
         self.expires.map(|expires| expires.duration_since(now).unwrap_or(Duration::ZERO))
     }
@@ -94,7 +94,7 @@ impl TokenEntry {
     }
 }
 
-// The hash of a good token gives nothing away, but no log needs it either.
+// The hash of a strong token reveals nothing, but no log needs it either.
 impl fmt::Debug for TokenEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenEntry")
@@ -108,30 +108,30 @@ impl fmt::Debug for TokenEntry {
     }
 }
 
-/// What somebody may who was let in.
+/// What an admitted client may do.
 #[derive(Clone, Debug)]
 pub(crate) struct Grant(Option<Arc<TokenEntry>>);
 
 impl Grant {
-    /// Everything.
+    /// Permission for everything.
     pub(crate) const ALL: Self = Self(None);
 
     pub(super) fn of(entry: Arc<TokenEntry>) -> Self {
         Self(Some(entry))
     }
 
-    /// The entry that gives it; `None` if it is for everything.
+    /// The entry that it comes from; `None` if it permits everything.
     pub(super) fn entry(&self) -> Option<&Arc<TokenEntry>> {
         self.0.as_ref()
     }
 
-    /// Whether it can end before its holder does.
+    /// Whether it can end while its client is connected.
     #[cfg(any(feature = "http", test))]
     pub(crate) fn is_limited(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Who holds it, for the log.
+    /// The name of the token's owner, for the log.
     pub(crate) fn name(&self) -> &str {
         self.0.as_ref().map_or("", |entry| &entry.name)
     }
@@ -140,7 +140,7 @@ impl Grant {
         self.0.as_ref().is_none_or(|entry| entry.may(right, topic))
     }
 
-    /// Whether the topic may be shown.
+    /// Whether the client may see that the topic exists.
     pub(crate) fn sees(&self, topic: &str) -> bool {
         self.may(Right::Subscribe, topic) || self.may(Right::Manage, topic)
     }
@@ -149,17 +149,17 @@ impl Grant {
         if self.may(right, topic) { Ok(()) } else { Err(Forbidden::new(right, topic)) }
     }
 
-    /// As [`sees`](Self::sees).
+    /// As [`sees`](Self::sees), with an error if it may not.
     pub(crate) fn check_sees(&self, topic: &str) -> Result<(), Forbidden> {
         if self.sees(topic) { Ok(()) } else { Err(Forbidden::new(Right::Subscribe, topic)) }
     }
 }
 
-/// A right that is missing.
+/// The error for a missing right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Forbidden {
     pub(crate) right: Right,
-    /// Empty for what is about all topics.
+    /// Empty if the request is about all topics.
     pub(crate) topic: String,
 }
 

@@ -1,17 +1,17 @@
-//! Which topics a right is about.
+//! Patterns: which topics a right applies to.
 
 use std::{fmt, str::FromStr};
 
 use wildmatch::WildMatchPattern;
 
-/// The longest pattern in bytes: as long as the longest name of a topic.
+/// The longest pattern in bytes: as long as the longest topic name.
 const LONGEST: usize = 255;
 
-/// No name of a topic has this character, so that it is a wildcard for nothing.
+/// The single-character wildcard. Patterns and topic names cannot contain this character, so there is no such wildcard.
 const NONE: char = '\0';
 
-/// A pattern for topics' names: `*` stands for any run of characters, the empty one and `/` included; every
-/// other character stands for itself. There is nothing else to know.
+/// A pattern for topic names: `*` matches any sequence of characters, including the empty one and `/`. Every
+/// other character matches itself. There is no other syntax.
 ///
 /// ```
 /// use psa::server::Pattern;
@@ -24,13 +24,13 @@ const NONE: char = '\0';
 #[derive(Clone, PartialEq)]
 pub struct Pattern(WildMatchPattern<'*', NONE>);
 
-/// Why a text is no pattern.
+/// The error for a text that is not a valid pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a pattern has 1 to {LONGEST} bytes and no control character; `*` is every topic")]
 pub struct BadPattern(());
 
 impl Pattern {
-    /// Whether the pattern is about the topic of this name.
+    /// Whether the pattern matches the name `topic`.
     #[must_use]
     pub fn matches(&self, topic: &str) -> bool {
         self.0.matches(topic)
@@ -68,7 +68,7 @@ mod tests {
         pattern.parse::<Pattern>().unwrap().matches(topic)
     }
 
-    /// What the documentation says, as slowly as it can be done.
+    /// The definition in the documentation, implemented in the simplest and slowest way.
     fn by_definition(pattern: &[char], topic: &[char]) -> bool {
         match pattern.split_first() {
             None => topic.is_empty(),
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn every_short_pattern_means_what_the_documentation_says() {
-        // All words of up to five letters over these three, as patterns and as names.
+        // All words of up to five of these three letters, as patterns and as names.
         let letters = ['a', 'b', '*'];
         let mut words: Vec<Vec<char>> = vec![Vec::new()];
         for length in 0..5 {

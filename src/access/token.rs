@@ -1,28 +1,28 @@
-//! The one token that all may share.
+//! The one token that all clients may share.
 
 use subtle::ConstantTimeEq;
 
-/// The longest secret in bytes: what fits a HELLO of the wire protocol.
+/// The longest secret in bytes: what fits into a HELLO of the wire protocol.
 pub(crate) const MAX_TOKEN: usize = 1024;
 
-/// A shared secret. It is not shown by `{:?}`, and compared in a time that depends on its length
+/// A shared secret. `{:?}` does not show it, and comparing it takes a time that depends on its length
 /// alone.
 #[derive(Clone)]
 pub struct Token(String);
 
 impl Token {
-    /// Takes the secret. What no client could present is a mistake that binding refuses: see
-    /// [`check`](Self::check).
+    /// Takes the secret. Binding a server fails if no client could present it: see [`check`](Self::check).
     pub fn new(secret: impl Into<String>) -> Self {
         Self(secret.into())
     }
 
-    /// Whether a client of each kind can present this as its token: 1 to 1,024 bytes, which a HELLO holds,
-    /// of visible ASCII, which a header of HTTP holds; blanks within it, but not at its ends.
+    /// Checks that clients of every kind can present this as their token. It must have 1 to 1,024 bytes, which fit
+    /// into a HELLO, of visible ASCII, which an HTTP header can carry. Blanks are allowed inside, but not at either
+    /// end.
     ///
     /// # Errors
     ///
-    /// Says what is wrong, and shows nothing of the secret.
+    /// The error says what is wrong, and shows nothing of the secret.
     ///
     /// ```
     /// use psa::server::Token;
@@ -48,12 +48,12 @@ impl Token {
         }
     }
 
-    /// What is wrong with it, if anything.
-    pub(crate) fn fault(&self) -> Option<&'static str> {
+    /// What is wrong with the token, if anything: see [`check`](Self::check).
+    pub(crate) fn validation_error(&self) -> Option<&'static str> {
         Self::check(&self.0).err()
     }
 
-    /// Whether `presented` is the secret. The time tells at most whether the lengths agree.
+    /// Whether `presented` is the secret. The time this takes reveals at most whether the lengths are equal.
     #[must_use]
     pub fn matches(&self, presented: &str) -> bool {
         self.0.as_bytes().ct_eq(presented.as_bytes()).into()

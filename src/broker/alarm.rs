@@ -1,18 +1,19 @@
-//! Telling in the log that the memory of all topics comes to its end, before it does.
+//! Warnings in the server's log before the memory of all topics runs out.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::Broker;
 
-/// Percent of the memory from which on it is scarce, and below which it is not any more.
+/// Memory is scarce from this percentage of use on.
 const SCARCE: u64 = 90;
+/// Memory is plentiful again below this percentage of use.
 const PLENTY: u64 = 80;
 
-/// What was told last.
+/// The level that was logged last.
 #[derive(Debug, Default)]
 pub(super) struct Alarm(AtomicU8);
 
-/// How much is left.
+/// How much memory is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Level {
     Plenty,
@@ -22,9 +23,9 @@ enum Level {
 }
 
 impl Alarm {
-    /// What is news, if anything is.
-    fn look(&self, used: u64, limit: u64, segment: u64) -> Option<Level> {
-        let told = self.0.load(Ordering::Relaxed);
+    /// The level to log now, if it is to be logged.
+    fn check(&self, used: u64, limit: u64, segment: u64) -> Option<Level> {
+        let logged = self.0.load(Ordering::Relaxed);
         let percent = used.saturating_mul(100) / limit.max(1);
         let level = if limit.saturating_sub(used) < segment {
             Level::Exhausted
@@ -33,26 +34,27 @@ impl Alarm {
         } else if percent < PLENTY {
             Level::Plenty
         } else {
-            // In between, what was said stands.
+            // In between, the level that was logged last still applies.
             return None;
         };
-        // At the end it goes up and down with each segment: from there, only plenty is news.
-        let news = match level {
-            Level::Plenty => told > 0,
-            level => level as u8 > told,
+        // Near the limit, usage goes up and down with each segment. So only a higher level is logged, until there is
+        // plenty again.
+        let is_new = match level {
+            Level::Plenty => logged > 0,
+            level => level as u8 > logged,
         };
-        news.then(|| self.0.store(level as u8, Ordering::Relaxed)).map(|()| level)
+        is_new.then(|| self.0.store(level as u8, Ordering::Relaxed)).map(|()| level)
     }
 }
 
 impl Broker {
-    /// Logs when the memory of all topics becomes scarce, is used up, or is free again; each once. To be called
-    /// about once a second: the server does.
+    /// Logs when the memory of all topics becomes scarce, is used up, or is free again, each once. Call it
+    /// about once a second, as the server does.
     pub fn watch_memory(&self) {
         let (used, limit) = (self.budget().used(), self.budget().limit());
         let segment = self.config().segment_bytes as u64;
         let topics = self.topics();
-        match self.inner.alarm.look(used, limit, segment) {
+        match self.inner.alarm.check(used, limit, segment) {
             Some(Level::Scarce) => tracing::warn!(
                 used,
                 limit,
@@ -81,7 +83,7 @@ mod tests {
     #[test]
     fn each_change_is_told_once() {
         let alarm = Alarm::default();
-        let look = |used| alarm.look(used, 1000, 50);
+        let look = |used| alarm.check(used, 1000, 50);
         assert_eq!(look(0), None);
         assert_eq!(look(899), None);
         assert_eq!(look(900), Some(Level::Scarce));
@@ -94,7 +96,7 @@ mod tests {
         assert_eq!(look(850), None);
         assert_eq!(look(799), Some(Level::Plenty));
         assert_eq!(look(799), None);
-        // All at once.
+        // From one extreme to the other.
         assert_eq!(look(1000), Some(Level::Exhausted));
         assert_eq!(look(0), Some(Level::Plenty));
     }

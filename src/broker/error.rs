@@ -1,24 +1,24 @@
-//! What can go wrong with topics and leases.
+//! Errors about topics and leases.
 
 use crate::log::LeaseError;
 
-/// Why a request about a topic failed. Nothing was changed then.
+/// Why a request about a topic failed. A failed request changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BrokerError {
-    /// No topic has this name, and it may not be made on the way.
+    /// No topic has this name, and the request may not create it.
     #[error("no topic is named {name:?}; create it, or check the name")]
     UnknownTopic {
         /// The name that was asked for.
         name: String,
     },
-    /// A topic has this name already.
+    /// A topic with this name exists already.
     #[error("the topic {name:?} exists; choose another name, or allow that it exists")]
     TopicExists {
         /// The name that was asked for.
         name: String,
     },
-    /// There are as many topics as the configuration allows.
+    /// The number of topics has reached the configured limit.
     #[error(
         "there are {max} topics, the most that are allowed; delete some, or raise limit.topics"
     )]
@@ -26,28 +26,28 @@ pub enum BrokerError {
         /// [`BrokerConfig::max_topics`](super::BrokerConfig::max_topics).
         max: usize,
     },
-    /// Subscribers have made so many topics that nobody has published to.
+    /// Subscribers have created too many topics to which nobody has published.
     #[error(
         "nobody has published to {max} topics that subscribers made, the most that are allowed: a quarter of \
          limit.topics and of limit.memory; publish to them, create the topic first, or raise these limits"
     )]
     TooManyUnpublished {
-        /// How many there may be now.
+        /// How many such topics are allowed now.
         max: usize,
     },
-    /// A name breaks the rules.
+    /// A name violates the rules.
     #[error("the name is refused: {what}; use 1 to 255 bytes without control characters")]
     BadName {
-        /// Which rule it breaks.
+        /// Which rule it violates.
         what: &'static str,
     },
-    /// The settings contradict the limits, or one another.
+    /// The settings contradict the limits or each other.
     #[error("the settings are refused: {what}")]
     BadSettings {
-        /// What is wrong, and what would be right.
+        /// What is wrong, and what to use instead.
         what: String,
     },
-    /// The memory that all topics share has no room for another one's first segment.
+    /// The memory that all topics share has no room for the first segment of another topic.
     #[error(
         "the {limit} bytes for all topics are used up; free memory in other topics, or raise limit.memory"
     )]
@@ -64,31 +64,31 @@ pub enum BrokerError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LeaseOpenError {
-    /// The topic or the broker has as many leases as it may.
+    /// The topic or the broker has as many leases as it is allowed.
     #[error(
         "there are {max} leases {scope}, the most that are allowed; release some, or raise {setting} ({})",
         config_name(setting)
     )]
     TooMany {
-        /// The limit that was met.
+        /// The limit that was reached.
         max: usize,
-        /// Where it holds: "in this topic" or "in all topics".
+        /// Its scope: "in this topic" or "in all topics".
         scope: &'static str,
-        /// The setting that holds the limit.
+        /// The setting that contains the limit.
         setting: &'static str,
     },
-    /// The name breaks the rules.
+    /// The name violates the rules.
     #[error(transparent)]
     Name(BrokerError),
-    /// The topic was deleted meanwhile.
+    /// The topic was deleted in the meantime.
     #[error("the topic was deleted; subscribe again to recreate it")]
     Deleted,
-    /// The log refused: someone holds the lease, or its start cannot be.
+    /// The log refused: somebody holds the lease, or its start is not possible.
     #[error(transparent)]
     Log(#[from] LeaseError),
 }
 
-/// What a limit is called where a server is configured.
+/// The name of a limit in the server's configuration.
 fn config_name(setting: &str) -> &'static str {
     match setting {
         "max_leases_per_topic" => "limit.topic_leases",

@@ -1,60 +1,62 @@
-//! What happens by the clock: one queue of due times for all topics.
+//! Work that depends on the clock: one queue of due times for all topics.
 
 use std::{
     cmp::Reverse,
     collections::BinaryHeap,
+    pin::pin,
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
 use tokio::sync::Notify;
 
-use super::{Broker, topic::Topic, unpublished::UNUSED};
+use super::{Broker, topic::Topic, unpublished::USE_CHECK_INTERVAL};
 use crate::sync::time::Instant;
 
-/// Due times closer together than this are one look: timers are no finer, and a log whose next
-/// record is due at once would otherwise be looked at in a circle.
+/// The shortest time until a topic is checked, so that due times closer together than this share one check.
+/// Timers are no finer, and otherwise a log whose next record is due immediately would be checked in a busy loop.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// How many topics one round looks at before it lets other tasks run.
+/// How many topics one round checks before it lets other tasks run.
 const ROUND: usize = 256;
 
-/// When to look at which topic, earliest first. A topic has one valid entry at most: its own
-/// `due` says which; older entries of it are passed over when their time comes.
+/// When to check which topic, earliest first. A topic has at most one valid entry: the one that its
+/// `due` names. Older entries of the topic are skipped when their time comes.
 #[derive(Default)]
 pub(super) struct Schedule {
-    queue: Mutex<BinaryHeap<Reverse<Entry>>>,
-    /// Told when the earliest due time moved forward.
+    queue: Mutex<BinaryHeap<Reverse<DueTopic>>>,
+    /// Notifies all that wait when an entry becomes the earliest one.
     earlier: Notify,
 }
 
-struct Entry {
+/// An entry of the queue: a topic and when to check it. Ordered by time alone.
+struct DueTopic {
     at: Instant,
     topic: Weak<Topic>,
 }
 
-impl PartialEq for Entry {
+impl PartialEq for DueTopic {
     fn eq(&self, other: &Self) -> bool {
         self.at == other.at
     }
 }
-impl Eq for Entry {}
-impl PartialOrd for Entry {
+impl Eq for DueTopic {}
+impl PartialOrd for DueTopic {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
-impl Ord for Entry {
+impl Ord for DueTopic {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.at.cmp(&other.at)
     }
 }
 
 impl Schedule {
-    /// Looks at `topic` in `after` from now at the latest. Costs a lock and, if it is earlier than
-    /// what was planned, a push.
+    /// Schedules a check of `topic` after `after`, unless an earlier one is scheduled already. Costs a lock
+    /// and, if this check is the earlier one, a push.
     pub(super) fn at(&self, topic: &Arc<Topic>, after: Duration) {
-        // A time beyond what the clock can hold is never.
+        // A time that the clock cannot represent never comes.
         let Some(at) = Instant::now().checked_add(after.max(SHORTEST)) else {
             return;
         };
@@ -66,15 +68,16 @@ impl Schedule {
             }
             *due = Some(at);
             let first = queue.peek().is_none_or(|Reverse(first)| at < first.at);
-            queue.push(Reverse(Entry { at, topic: Arc::downgrade(topic) }));
+            queue.push(Reverse(DueTopic { at, topic: Arc::downgrade(topic) }));
             first
         };
         if first {
-            self.earlier.notify_one();
+            // All of them: any one may be dropped before the time comes.
+            self.earlier.notify_waiters();
         }
     }
 
-    /// Takes up to `max` topics that are due, and says when the next one is.
+    /// Takes up to `max` topics that are due, and returns when the next one is.
     fn take_due(&self, max: usize) -> (Vec<Arc<Topic>>, Option<Instant>) {
         let now = Instant::now();
         let mut found = Vec::new();
@@ -100,23 +103,23 @@ impl Schedule {
 }
 
 impl Broker {
-    /// Does what is due now: collects records that passed their retention age, ends leases that
-    /// expired. Returns when to call again, `None` for "not before something changes".
+    /// Does what is due now: collects records that have passed their retention age, and ends leases that
+    /// have expired. Returns when to call it again; `None` means not until something changes.
     ///
-    /// [`housekeeping`](Self::housekeeping) calls it at the right times; call it yourself only
-    /// where no tokio runtime is.
+    /// [`housekeeping`](Self::housekeeping) calls this at the right times. Call it yourself only if you
+    /// have no tokio runtime.
     pub fn maintain(&self) -> Option<Instant> {
         let (due, next) = self.inner.schedule.take_due(ROUND);
         for topic in &due {
             let due =
-                topic.maintain().map(|after| after.max(topic.settings().look_at_most_every()));
+                topic.maintain().map(|after| after.max(topic.settings().min_check_interval()));
             let mut next: Option<Duration> =
-                due.into_iter().chain(topic.settings().look_every()).min();
+                due.into_iter().chain(topic.settings().check_interval()).min();
             if topic.is_unpublished() {
-                if topic.is_forsaken() && self.unmake(topic) {
+                if topic.check_abandoned() && self.delete_if_unused(topic) {
                     continue;
                 }
-                next = Some(next.map_or(UNUSED, |next| next.min(UNUSED)));
+                next = Some(next.map_or(USE_CHECK_INTERVAL, |next| next.min(USE_CHECK_INTERVAL)));
             }
             if let Some(after) = next {
                 self.inner.schedule.at(topic, after);
@@ -125,24 +128,27 @@ impl Broker {
         if due.is_empty() {
             return next;
         }
-        // What was just put back may be the earliest.
+        // A topic that was just scheduled again may be the earliest one.
         let queue = self.inner.schedule.queue.lock();
         let queue = queue.unwrap_or_else(PoisonError::into_inner);
         queue.peek().map(|Reverse(first)| first.at)
     }
 
-    /// Keeps time for all topics; never returns. Run it as a task next to whoever uses the broker
-    /// (the server does). Costs nothing while nothing is due.
+    /// Does the housekeeping of all topics when it is due; never returns. Run it as a task beside the code that
+    /// uses the broker (the server does). Costs nothing while nothing is due.
     pub async fn housekeeping(&self) {
         loop {
+            let mut earlier = pin!(self.inner.schedule.earlier.notified());
+            // Before the queue is read, so that no entry falls between the two.
+            earlier.as_mut().enable();
             match self.maintain() {
-                None => self.inner.schedule.earlier.notified().await,
+                None => earlier.await,
                 Some(at) if at <= Instant::now() => tokio::task::yield_now().await,
                 Some(at) => {
                     tokio::select! {
                         biased;
                         () = tokio::time::sleep_until(at.into()) => {}
-                        () = self.inner.schedule.earlier.notified() => {}
+                        () = earlier => {}
                     }
                 }
             }

@@ -1,16 +1,17 @@
-//! How long records are on their way: a histogram that both listeners fill.
+//! Delivery latency: a histogram that both listeners fill.
 //!
 //! # What is measured
 //!
-//! From the append of a record to the moment at which a listener has handed it to the connection of one
-//! subscriber. A log keeps the time of one record in 64 only, so those are watched, and of one write the
-//! first of them: each of their deliveries counts. By the log's own clock, which no setting of the
-//! machine's can move. A record that was there before its subscriber is not on its way to it, but read
-//! again: it does not count, or every replay of yesterday would say that delivery takes a day.
+//! The time from the append of a record to the moment at which a listener has handed it to the connection
+//! of one subscriber. A log keeps the append time of only one record in 64, so only those are watched, and
+//! in each write only the first of them. Each delivery of a watched record counts. Times are taken from the
+//! log's own clock, which setting the machine's clock does not move. A record that was appended before its
+//! subscriber came does not count: it is read again rather than on its way, and otherwise every replay of
+//! yesterday's records would report a delivery time of a day.
 //!
 //! # What it costs
 //!
-//! A write that has no watched record in it: a comparison. One that has: a look at the clock (25 ns) and
+//! For a write without a watched record, a comparison. For a write with one, a clock reading (25 ns) and
 //! two additions to words that all connections share.
 
 use std::{
@@ -20,20 +21,21 @@ use std::{
 
 use crate::log::{Batch, Log};
 
-/// Buckets with a bound; after them is one without.
+/// How many buckets have an upper bound. One bucket without a bound follows them.
 const BOUNDED: usize = 20;
-/// The bound of the first bucket in nanoseconds; each further bound is twice the one before: up to 8.4 s.
+/// The upper bound of the first bucket in nanoseconds. Each further bound is twice the previous one, up to 8.4 s.
 const FIRST: u64 = 16_000;
 
-/// A histogram of times.
+/// A histogram of delivery times.
 #[derive(Debug, Default)]
 pub struct Latency {
-    /// How many there were up to each bound, and not up to the one before; the last ones without a bound.
+    /// For each bucket, the number of times above the previous bound and up to its own. The last bucket has no
+    /// upper bound.
     counts: [AtomicU64; BOUNDED + 1],
     nanos: AtomicU64,
 }
 
-/// A record that is watched.
+/// A record whose delivery is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watched {
     offset: u64,
@@ -41,7 +43,8 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// The one that is watched among records that are about to be handed to a subscriber, if there is one.
+    /// The first record of the batch whose append time is known, if there is one. Call it for records that are
+    /// about to be handed to a subscriber.
     #[must_use]
     pub fn of(batch: &Batch<'_, [u8]>) -> Option<Self> {
         batch.first_stamp().map(|(offset, appended)| Self { offset, appended })
@@ -49,8 +52,8 @@ impl Watched {
 }
 
 impl Latency {
-    /// Counts a watched record that was just handed to a subscriber. `live` is the offset that was the
-    /// log's next when the subscriber came.
+    /// Counts a watched record that was just handed to a subscriber. `live` is the log's next offset at the
+    /// time when the subscriber came; records before it do not count.
     pub fn delivered(&self, watched: Option<Watched>, log: &Log<[u8]>, live: u64) {
         if let Some(Watched { offset, appended }) = watched
             && offset >= live
@@ -60,7 +63,7 @@ impl Latency {
     }
 
     fn count(&self, nanos: u64) {
-        // Doublings from the first bound to the first one that is not below.
+        // How often the first bound must be doubled until it is not below `nanos`.
         let above = nanos.div_ceil(FIRST).max(1).next_power_of_two().trailing_zeros();
         // Relaxed: statistics.
         self.counts[(above as usize).min(BOUNDED)].fetch_add(1, Ordering::Relaxed);
@@ -73,7 +76,8 @@ impl Latency {
         Duration::from_nanos(self.nanos.load(Ordering::Relaxed))
     }
 
-    /// Each bucket's bound, `None` for the last, and how many times fell into it and into none before.
+    /// For each bucket, its upper bound (`None` for the last one) and how many times fell into it. The counts are not
+    /// cumulative.
     pub fn buckets(&self) -> impl Iterator<Item = (Option<Duration>, u64)> {
         (0..).zip(&self.counts).map(|(at, count)| {
             let bound = (at < BOUNDED).then(|| Duration::from_nanos(FIRST << at));
@@ -82,12 +86,13 @@ impl Latency {
     }
 }
 
-/// What both listeners measured.
+/// The delivery times of both listeners.
 #[derive(Debug, Default)]
 pub struct Deliveries {
-    /// At the TCP listener: when the last byte of a chunk has gone into the socket.
+    /// At the TCP listener, measured when the last byte of a chunk has been written to the socket.
     pub binary: Latency,
-    /// At the HTTP API: when events, or a message of a WebSocket, go to the connection to be written next.
+    /// At the HTTP API, measured when events, or a WebSocket message, are handed to the connection to be written
+    /// next.
     pub http: Latency,
 }
 

@@ -1,37 +1,39 @@
-//! Named topics: many logs under one roof, with limits.
+//! Named topics: many logs under shared limits.
 //!
 //! # What it adds to a log
 //!
-//! A [`Log`] knows no name, no neighbour and no clock. The broker gives each log a name and
-//! settings, makes it on first use, and holds all of them to shared limits: how many topics, how
-//! many leases, how much memory each and together. It has no socket and needs no runtime: the
-//! server is one of its users, a program that embeds it is another.
+//! A [`Log`] has no name and no timer, and knows nothing of other logs. The broker gives each log a
+//! name and settings, creates it on first use, and applies shared limits: how many topics, how many
+//! leases, how much memory for each topic and for all together. It has no socket and needs no
+//! runtime: the server uses it, and so can a program that embeds it.
 //!
 //! # A topic's life
 //!
-//! *open*: made by [`create`](Broker::create), or by the first publisher or subscriber when the
-//! [configuration](BrokerConfig) allows that. *closed*: takes no record any more; subscribers
-//! read what is there and then see the end; the name stays taken, so that a late subscriber
-//! learns that the topic ended rather than waiting on a new empty one. *deleted*: the name is free
-//! at once, subscribers are woken to let go, and the memory is given back when the last of them
-//! did. A topic made again under the same name has another epoch.
+//! - *Open*: created by [`create`](Broker::create), or by the first publisher or subscriber if the
+//!   [configuration](BrokerConfig) allows that.
+//! - *Closed*: accepts no more records. Subscribers read the remaining records and then see the end.
+//!   The name stays taken, so that a late subscriber learns that the topic ended, rather than waiting
+//!   on a new, empty one.
+//! - *Deleted*: the name is free immediately. Subscribers are woken so that they let go, and the memory
+//!   is released when the last of them has. A topic that is created again under the same name has
+//!   another epoch.
 //!
-//! A topic that a subscriber made, and to which nobody has published, goes again within a minute after its last
-//! subscriber; and such topics may take a quarter of all topics and of all memory.
+//! A topic that a subscriber created, and to which nobody has published, is deleted within a minute after its last
+//! subscriber has left. Such topics may take up to a quarter of all topics and of all memory.
 //!
 //! # Memory
 //!
 //! Each topic has a memory limit and an [`Overflow`](crate::log::Overflow) policy for when it is
-//! reached. All topics draw on one [`Budget`]: when that is used up, an append
-//! to any topic waits or fails although its own limit has room.
+//! reached. All topics draw on one [`Budget`]: when that is used up, an append to any topic waits or
+//! fails even if the topic's own limit has room.
 //!
 //! # Time
 //!
-//! Two things happen by the clock alone: records pass their retention age, and detached leases
-//! expire. [`Broker::housekeeping`] does both when they are due: it sleeps until the earliest
-//! due time of all topics, and is woken when an earlier one appears. A topic with an age rule is
-//! looked at once per age even if it is empty: a record that comes just after a look is then seen
-//! by the next one before it is due.
+//! Two things depend on the clock alone: records reach their retention age, and detached leases
+//! expire. [`Broker::housekeeping`] handles both when they are due: it sleeps until the earliest
+//! due time of all topics, and is woken when an earlier one appears. A topic with retention by age is
+//! checked once per age even if it is empty, so that a record that is appended just after one check is
+//! seen by the next one before it is due.
 
 mod alarm;
 mod error;
@@ -46,13 +48,13 @@ use std::{
     ops::Bound,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, Ordering, fence},
     },
 };
 
 use crate::log::{Budget, BuildError, Log};
 use alarm::Alarm;
-use unpublished::{UNUSED, Unpublished};
+use unpublished::{USE_CHECK_INTERVAL, Unpublished};
 
 pub use error::{BrokerError, LeaseOpenError};
 use housekeeping::Schedule;
@@ -60,16 +62,16 @@ pub use latency::{Deliveries, Latency, Watched};
 pub use settings::{BrokerConfig, ConfigError, ResolvedSettings, TopicSettings};
 pub use topic::{Topic, TopicLease, TopicSummary};
 
-/// What a caller wants a topic for, where a missing one may be made on the way.
+/// What a caller needs a topic for, which decides whether a missing one is created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// Publish to it: made if [`BrokerConfig::create_on_publish`].
+    /// To publish: a missing topic is created if [`BrokerConfig::create_on_publish`] is set.
     Publish,
-    /// Subscribe to it: made if [`BrokerConfig::create_on_subscribe`].
+    /// To subscribe: a missing topic is created if [`BrokerConfig::create_on_subscribe`] is set.
     Subscribe,
 }
 
-/// Named topics under shared limits. Cloning is cheap and gives another handle on the same ones.
+/// Named topics under shared limits. Cloning is cheap; all clones are the same broker.
 ///
 /// ```
 /// use psa::broker::{Broker, BrokerConfig, Purpose};
@@ -84,23 +86,23 @@ pub enum Purpose {
 /// ```
 #[derive(Clone)]
 pub struct Broker {
-    inner: Arc<Inner>,
+    inner: Arc<BrokerState>,
 }
 
-struct Inner {
+struct BrokerState {
     config: BrokerConfig,
     budget: Arc<Budget>,
-    /// Ordered, so that a list can be told in pieces that go on after a name.
+    /// Ordered, so that a list can be returned in pages, each of which continues after a name.
     topics: RwLock<Topics>,
-    /// Set by [`Broker::shut`]: no topic can be made any more. Written under the topics' lock; event
-    /// streams ask for it whenever they are called, and must not meet at that lock.
+    /// Set by [`Broker::shut`]: no more topics can be created. Written under the topics' lock. Event
+    /// streams read it on every poll, and must not contend for that lock.
     shut: AtomicBool,
-    /// Leases of all topics, held or detached. Its own lock, because making a lease must look at
-    /// the total and add to it in one step.
+    /// The number of leases in all topics, held or detached. It has a lock of its own, because creating a
+    /// lease must check the total and add to it in one step.
     leases: Mutex<usize>,
     schedule: Schedule,
     deliveries: Arc<Deliveries>,
-    /// Topics that subscribers made and nobody has published to.
+    /// Topics that subscribers created and nobody has published to.
     unpublished: Unpublished,
     alarm: Alarm,
 }
@@ -108,15 +110,15 @@ struct Inner {
 type Topics = BTreeMap<Arc<str>, Arc<Topic>>;
 
 impl Broker {
-    /// Makes a broker without topics.
+    /// Creates a broker without topics.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] names the value that makes no sense and what would.
+    /// [`ConfigError`] names the invalid value and says what would be valid.
     pub fn new(config: BrokerConfig) -> Result<Self, ConfigError> {
         config.check()?;
         Ok(Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(BrokerState {
                 budget: Arc::new(Budget::new(config.max_bytes)),
                 topics: RwLock::default(),
                 shut: AtomicBool::new(false),
@@ -130,30 +132,31 @@ impl Broker {
         })
     }
 
-    /// The configuration that this broker was made with.
+    /// The configuration that this broker was created with.
     #[must_use]
     pub fn config(&self) -> &BrokerConfig {
         &self.inner.config
     }
 
-    /// The memory that all topics share: how much is used and how much there is, in bytes.
+    /// The memory that all topics share: how much of it is used, and its limit, in bytes.
     #[must_use]
     pub fn budget(&self) -> &Budget {
         &self.inner.budget
     }
 
-    /// The topic of this name, if there is one. Costs one shared lock and a tree look-up.
+    /// The topic with this name, if there is one. Costs one shared lock and a tree look-up.
     #[must_use]
     pub fn topic(&self, name: &str) -> Option<Arc<Topic>> {
         self.read().get(name).cloned()
     }
 
-    /// Makes a topic. Settings that are `None` take the configuration's defaults.
+    /// Creates a topic. Settings that are `None` take the configuration's defaults.
     ///
     /// # Errors
     ///
-    /// [`BrokerError::TopicExists`], [`BrokerError::TooManyTopics`], [`BrokerError::BadName`], or
-    /// [`BrokerError::BadSettings`]; nothing was made then.
+    /// [`BrokerError::TopicExists`], [`BrokerError::TooManyTopics`], [`BrokerError::BadName`],
+    /// [`BrokerError::BadSettings`], [`BrokerError::BudgetExhausted`], or [`BrokerError::Shut`]. In each
+    /// case, no topic is created.
     pub fn create(&self, name: &str, settings: &TopicSettings) -> Result<Arc<Topic>, BrokerError> {
         match self.create_or_get(name, settings)? {
             (topic, true) => Ok(topic),
@@ -161,8 +164,8 @@ impl Broker {
         }
     }
 
-    /// The topic of this name, made with `settings` if there is none, and whether it was made.
-    /// An existing topic keeps the settings that it has.
+    /// The topic with this name, created with `settings` if there is none, and whether it was created.
+    /// An existing topic keeps its settings.
     ///
     /// # Errors
     ///
@@ -173,7 +176,7 @@ impl Broker {
         settings: &TopicSettings,
     ) -> Result<(Arc<Topic>, bool), BrokerError> {
         let (topic, made) = self.make(name, settings, false)?;
-        // Somebody wants it to be, whoever made it.
+        // The caller wants the topic to exist, even if a subscriber created it.
         topic.claim();
         Ok((topic, made))
     }
@@ -194,7 +197,7 @@ impl Broker {
         if let Some(topic) = topics.get(name) {
             return Ok((topic.clone(), false));
         }
-        // Relaxed: the lock orders it.
+        // Relaxed: it is written under the same lock, which orders the two.
         if self.inner.shut.load(Ordering::Relaxed) {
             return Err(BrokerError::Shut);
         }
@@ -221,30 +224,35 @@ impl Broker {
         let topic = Topic::new(name.clone(), log, settings, by_subscriber, &self.inner);
         let topic = Arc::new(topic);
         topics.insert(name, topic.clone());
+        if by_subscriber {
+            // Under the lock, so that nobody else passes the check in between.
+            self.inner.unpublished.add(&topic);
+        }
         drop(topics);
-        if let Some(period) = topic.settings().look_every() {
+        if let Some(period) = topic.settings().check_interval() {
             self.inner.schedule.at(&topic, period);
         }
         if by_subscriber {
-            self.inner.unpublished.add(&topic);
-            self.inner.schedule.at(&topic, UNUSED);
+            self.inner.schedule.at(&topic, USE_CHECK_INTERVAL);
         }
         tracing::debug!(topic = topic.name(), epoch = topic.log().epoch(), "topic created");
         Ok((topic, true))
     }
 
-    /// How long deliveries took.
+    /// How long deliveries took, for all topics together.
     #[must_use]
     pub fn deliveries(&self) -> &Deliveries {
         &self.inner.deliveries
     }
 
-    /// The topic of this name for `purpose`, made with the default settings if it is missing and
+    /// The topic with this name for `purpose`, created with the default settings if it is missing and
     /// the configuration allows that.
     ///
     /// # Errors
     ///
-    /// [`BrokerError::UnknownTopic`] where it may not be made, else as [`create`](Self::create).
+    /// [`BrokerError::UnknownTopic`] if the topic is missing and may not be created;
+    /// [`BrokerError::TooManyUnpublished`] if subscribers may create no more topics; otherwise as
+    /// [`create`](Self::create), without `TopicExists`.
     pub fn open(&self, name: &str, purpose: Purpose) -> Result<Arc<Topic>, BrokerError> {
         if let Some(topic) = self.topic(name) {
             if purpose == Purpose::Publish {
@@ -252,7 +260,7 @@ impl Broker {
             }
             return Ok(topic);
         }
-        // Also where none is made: a pattern is not a topic that somebody will create.
+        // Also where a missing topic is not created: nobody will ever create one that is named like a pattern.
         check_topic_name(name)?;
         let may = match purpose {
             Purpose::Publish => self.inner.config.create_on_publish,
@@ -265,8 +273,8 @@ impl Broker {
         self.make(name, &TopicSettings::default(), by_subscriber).map(|(topic, _)| topic)
     }
 
-    /// Takes the name away and lets everyone who uses the topic know. Its leases end; its memory
-    /// is given back as soon as the last subscriber has let go.
+    /// Deletes the topic and wakes everyone who uses it. The name is free immediately, and the topic's leases
+    /// end. Its memory is released as soon as the last subscriber has let go.
     ///
     /// # Errors
     ///
@@ -282,14 +290,19 @@ impl Broker {
         Ok(())
     }
 
-    /// Takes back a topic that was made for a request which then failed, unless somebody has it already:
-    /// then it stays. Says whether it is gone.
-    pub(crate) fn unmake(&self, topic: &Arc<Topic>) -> bool {
+    /// Deletes a topic that is no longer needed, for example because it was created for a request that then failed.
+    /// A topic stays to which anybody else has a handle, which somebody has published to, created or closed, or which
+    /// has cursors or leases. Returns whether the topic was deleted.
+    pub(crate) fn delete_if_unused(&self, topic: &Arc<Topic>) -> bool {
         let mut topics = self.inner.topics.write().unwrap_or_else(PoisonError::into_inner);
         let listed = topics.get(topic.name()).is_some_and(|found| Arc::ptr_eq(found, topic));
-        // The map's and the caller's. New ones come from the map alone, whose lock is held (housekeeping
-        // borrows one for a moment, and then the topic stays: that is allowed).
-        let unused = listed && Arc::strong_count(topic) == 2;
+        // The two are the map's and the caller's. New handles come from the map alone, whose lock is held here.
+        // (Housekeeping holds one for a moment; the topic then stays, which is allowed.)
+        let is_only_handle = listed && Arc::strong_count(topic) == 2;
+        // Acquire: pairs with the Release with which the last other handle was dropped. What was done through it is
+        // seen below: a publish, a claim, a cursor that outlives its handle.
+        fence(Ordering::Acquire);
+        let unused = is_only_handle && topic.is_unpublished() && !topic.is_followed();
         if unused {
             topics.remove(topic.name());
             drop(topics);
@@ -299,7 +312,8 @@ impl Broker {
         unused
     }
 
-    /// Deletes this very topic, and not another one that has its name by now. Says whether it was there.
+    /// Deletes exactly this topic, not another one that has taken its name since. Returns whether it was still
+    /// there.
     #[cfg(feature = "http")]
     pub(crate) fn delete_this(&self, topic: &Arc<Topic>) -> bool {
         let mut topics = self.inner.topics.write().unwrap_or_else(PoisonError::into_inner);
@@ -313,8 +327,8 @@ impl Broker {
         listed
     }
 
-    /// Closes the topic for publishing: subscribers read what is there and then see the end.
-    /// Closing twice is no error.
+    /// Closes the topic for publishing: subscribers read the remaining records and then see the end.
+    /// Closing it twice is not an error.
     ///
     /// # Errors
     ///
@@ -323,20 +337,20 @@ impl Broker {
         let Some(topic) = self.topic(name) else {
             return Err(BrokerError::UnknownTopic { name: name.into() });
         };
-        // That it has ended is what who comes late is to learn.
+        // Claimed, so that it stays: late subscribers must learn that it has ended.
         topic.claim();
         topic.log().close();
         tracing::debug!(topic = name, "topic closed");
         Ok(())
     }
 
-    /// Closes every topic and makes no new one: from then on no record is taken, and whoever
-    /// follows a topic reads to its end. This is how a server drains. Shutting twice does nothing.
+    /// Closes every topic and creates no more: from then on no record is accepted, and subscribers
+    /// read to the end of their topics. This is how a server drains. A second call does nothing.
     pub fn shut(&self) {
         let topics: Vec<_> = {
             let topics = self.inner.topics.write().unwrap_or_else(PoisonError::into_inner);
-            // Under the lock that makes topics: none can be made after the walk below.
-            // Release: pairs with `is_shut`, and goes before the first log's closing.
+            // Under the lock that creating a topic takes, so that no topic can be added after the list below.
+            // Release: pairs with `is_shut`, and comes before the first log is closed.
             self.inner.shut.store(true, Ordering::Release);
             topics.values().cloned().collect()
         };
@@ -345,23 +359,23 @@ impl Broker {
         }
     }
 
-    /// Whether it was [shut](Self::shut): then a log that is closed need not have come to its end. True
-    /// before the first log is closed by that.
+    /// Whether the broker was [shut](Self::shut). If so, a closed log does not mean that its topic has ended.
+    /// This is true before `shut` closes the first log.
     #[must_use]
     pub fn is_shut(&self) -> bool {
-        // Acquire: whoever found a log closed by `shut` read what came after the store.
+        // Acquire: a caller that found a log closed by `shut` has read something written after the store.
         self.inner.shut.load(Ordering::Acquire)
     }
 
-    /// Up to `max` topics whose names start with `prefix`, in the names' byte order, from the
-    /// first one after `after` on. Costs a statistics snapshot for each.
+    /// Up to `max` topics whose names start with `prefix`, in the byte order of their names, beginning
+    /// with the first one after `after`. Costs a statistics snapshot for each.
     #[must_use]
     pub fn list(&self, prefix: &str, after: Option<&str>, max: usize) -> Vec<TopicSummary> {
-        self.list_those(prefix, after, max, |_| true)
+        self.list_filtered(prefix, after, max, |_| true)
     }
 
-    /// As [`list`](Self::list), of those whose name is `wanted`, which is asked under the list's lock.
-    pub(crate) fn list_those(
+    /// As [`list`](Self::list), but only topics whose name is `wanted`, which is called under the list's lock.
+    pub(crate) fn list_filtered(
         &self,
         prefix: &str,
         after: Option<&str>,
@@ -380,12 +394,12 @@ impl Broker {
             .take(max)
             .map(|(_, topic)| topic.clone())
             .collect();
-        // The statistics are read without the lock: they cost more than the walk.
+        // The statistics are read without the lock, because they cost more than the look-up.
         found.iter().map(|topic| topic.summary()).collect()
     }
 
-    /// Up to `max` names of topics in their byte order, from the first one after `after` on. Cheaper
-    /// than [`list`](Self::list): it asks the topics nothing.
+    /// Up to `max` names of topics in byte order, beginning with the first one after `after`. Cheaper
+    /// than [`list`](Self::list), because it reads no statistics.
     #[must_use]
     pub fn names(&self, after: Option<&str>, max: usize) -> Vec<Arc<str>> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
@@ -407,13 +421,13 @@ impl Broker {
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Topics> {
-        // A panic while the lock was held cannot leave the map half changed: each writer does one
-        // insert or remove.
+        // A panic under the lock cannot leave the map half changed: each writer does one insert or
+        // one remove.
         self.inner.topics.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Inner {
+impl BrokerState {
     fn lock_leases(&self) -> std::sync::MutexGuard<'_, usize> {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -429,8 +443,8 @@ impl std::fmt::Debug for Broker {
     }
 }
 
-/// What looks like a pattern is not the name of a topic: it would be a topic that stays silent for ever. A `*` is one
-/// wherever it stands, as in access rules; a `>` only where other brokers take it for one, alone or as the last part.
+/// Refuses names that look like patterns: a topic with such a name would stay silent for ever. A `*` counts anywhere,
+/// as in access rules; a `>` counts only where other brokers treat it as a wildcard: alone, or as the last part.
 fn check_topic_name(name: &str) -> Result<(), BrokerError> {
     check_name(name)?;
     let ends_open = name
@@ -445,7 +459,7 @@ fn check_topic_name(name: &str) -> Result<(), BrokerError> {
     Ok(())
 }
 
-/// 1 to 255 bytes without control characters: the rule for topics and for leases.
+/// The rule for names of topics and leases: 1 to 255 bytes without control characters.
 fn check_name(name: &str) -> Result<(), BrokerError> {
     let what = if name.is_empty() {
         "it is empty"

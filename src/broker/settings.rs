@@ -1,11 +1,11 @@
-//! What a broker and a topic are set to, and how the two meet.
+//! The settings of a broker and of a topic, and how they combine.
 
 use std::time::Duration;
 
 use super::BrokerError;
 use crate::log::{Overflow, Retention};
 
-/// A broker's limits, and what a topic gets that is made without settings of its own.
+/// A broker's limits, and the default settings of topics.
 ///
 /// Every field has a default that is safe for a machine with a few gigabytes.
 ///
@@ -17,18 +17,18 @@ use crate::log::{Overflow, Retention};
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct BrokerConfig {
-    /// Whether publishing to a topic that does not exist makes it. Default: true.
+    /// Whether publishing to a topic that does not exist creates it. Default: true.
     pub create_on_publish: bool,
-    /// Whether subscribing to a topic that does not exist makes it. Default: true.
+    /// Whether subscribing to a topic that does not exist creates it. Default: true.
     pub create_on_subscribe: bool,
-    /// The most topics. Default: 10,000.
+    /// The maximum number of topics. Default: 10,000.
     pub max_topics: usize,
-    /// The most leases in one topic, held and detached. Default: 1,024.
+    /// The maximum number of leases in one topic, held and detached. Default: 1,024.
     pub max_leases_per_topic: usize,
-    /// The most leases in all topics together. Default: 10,000.
+    /// The maximum number of leases in all topics together. Default: 10,000.
     pub max_leases: usize,
-    /// The longest time that a lease may outlive its holder; a longer wish is cut to it.
-    /// Default: 24 hours.
+    /// The longest time that a lease may outlive its holder. A longer requested time is reduced to
+    /// this. Default: 24 hours.
     pub max_lease_ttl: Duration,
     /// The memory that all topics may use together, in bytes. Default: 1 GiB.
     pub max_bytes: u64,
@@ -37,11 +37,11 @@ pub struct BrokerConfig {
     /// The memory limit of a topic that does not ask for one, in bytes. Default: 64 MiB.
     pub topic_bytes: u64,
     /// The segment size of a topic that does not ask for one, in bytes. Smaller segments free
-    /// memory in smaller steps; larger ones make longer runs. Default: 256 KiB.
+    /// memory in smaller steps; larger ones allow longer runs. Default: 256 KiB.
     pub segment_bytes: usize,
-    /// What is kept although everyone has read it. Default: the last 16 MiB.
+    /// What is kept after every subscriber has read it. Default: the last 16 MiB.
     pub retention: Retention,
-    /// What happens at a topic's memory limit. Default: the publisher waits.
+    /// What happens at a topic's memory limit. Default: publishers wait.
     pub overflow: Overflow,
 }
 
@@ -65,11 +65,11 @@ impl Default for BrokerConfig {
 }
 
 impl BrokerConfig {
-    /// Whether the values make sense together. [`Broker::new`](super::Broker::new) asks this.
+    /// Checks that the values are valid together. [`Broker::new`](super::Broker::new) calls this.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] names the first that does not.
+    /// [`ConfigError`] names the first invalid value.
     pub fn check(&self) -> Result<(), ConfigError> {
         let bad = |what: &str| Err(ConfigError { what: what.into() });
         if self.max_topics == 0 {
@@ -94,20 +94,20 @@ impl BrokerConfig {
     }
 }
 
-/// A configuration value makes no sense.
+/// A configuration value is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("bad configuration: {what}")]
 pub struct ConfigError {
-    /// Which value, why, and what would be right.
+    /// Which value is invalid, why, and what to use instead.
     pub what: String,
 }
 
-/// What a creator asks of a topic. `None` takes the broker's default.
+/// The settings that a topic is created with. `None` takes the broker's default.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TopicSettings {
-    /// Arena of one segment in bytes.
+    /// The size of one segment's arena in bytes.
     pub segment_bytes: Option<usize>,
-    /// What is kept although everyone has read it.
+    /// What is kept after every subscriber has read it.
     pub retention: Option<Retention>,
     /// What happens at the memory limit.
     pub overflow: Option<Overflow>,
@@ -115,12 +115,12 @@ pub struct TopicSettings {
     pub memory_limit: Option<u64>,
 }
 
-/// What a topic is set to, with the defaults filled in.
+/// A topic's settings, with the defaults filled in.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ResolvedSettings {
-    /// Arena of one segment in bytes.
+    /// The size of one segment's arena in bytes.
     pub segment_bytes: usize,
-    /// What is kept although everyone has read it.
+    /// What is kept after every subscriber has read it.
     pub retention: Retention,
     /// What happens at the memory limit.
     pub overflow: Overflow,
@@ -128,9 +128,9 @@ pub struct ResolvedSettings {
     pub memory_limit: u64,
 }
 
-/// The smallest segment: below it, a segment's own bookkeeping outweighs its records.
+/// The smallest segment. In a smaller one, bookkeeping would outweigh the records.
 const MIN_SEGMENT: usize = 4 << 10;
-/// The largest segment, so that positions in it fit the index.
+/// The largest segment whose positions fit the index.
 const MAX_SEGMENT: usize = 1 << 30;
 
 impl TopicSettings {
@@ -144,7 +144,7 @@ impl TopicSettings {
                 config.max_topic_bytes
             ));
         }
-        // Who asks for little memory and says nothing about segments gets segments that fit.
+        // A small memory limit without a segment size gets segments that fit it.
         let segment_bytes = self.segment_bytes.unwrap_or_else(|| {
             let quarter = usize::try_from(memory_limit / 4).unwrap_or(usize::MAX);
             config.segment_bytes.min(quarter.max(MIN_SEGMENT))
@@ -154,8 +154,8 @@ impl TopicSettings {
                 "a segment of {segment_bytes} bytes; give {MIN_SEGMENT} to {MAX_SEGMENT}"
             ));
         }
-        // Likewise for the default retention: it gives way to a small limit. One that was asked
-        // for and cannot be is an error.
+        // Likewise, the default retention is reduced to fit a small limit. A requested retention that
+        // does not fit is an error.
         let retention = match (self.retention, config.retention) {
             (Some(retention), _) => retention,
             (None, Retention::Bytes(bytes)) => Retention::Bytes(bytes.min(memory_limit / 4)),
@@ -178,18 +178,18 @@ impl TopicSettings {
 }
 
 impl ResolvedSettings {
-    /// How often a topic must be looked at although nothing is due: once per retention age. Not more often
-    /// than once a second, though a creator may ask for any age: ten thousand empty topics with an age of a
-    /// millisecond must not take a processor.
-    pub(super) fn look_every(&self) -> Option<Duration> {
+    /// How often a topic must be checked even if nothing is due: once per retention age, but not more often
+    /// than once a second. A topic may be created with any age, and ten thousand empty topics with an age of a
+    /// millisecond must not occupy a processor.
+    pub(super) fn check_interval(&self) -> Option<Duration> {
         match self.retention {
             Retention::Age(age) => Some(age.max(Duration::from_secs(1))),
             _ => None,
         }
     }
 
-    /// The shortest time between two looks, whatever is due.
-    pub(super) fn look_at_most_every(&self) -> Duration {
+    /// The shortest time between two checks, whatever is due.
+    pub(super) fn min_check_interval(&self) -> Duration {
         match self.retention {
             Retention::Age(_) => Duration::from_millis(250),
             _ => Duration::ZERO,

@@ -1,4 +1,4 @@
-//! The broker by itself.
+//! Unit tests of the broker.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn lease(ttl: Duration) -> LeaseOptions {
     LeaseOptions { ttl, start: Start::Earliest, take_over: false }
 }
 
-/// Waits for what housekeeping does at a time of its own; fails loudly if it never does.
+/// Waits for something that housekeeping does at its own time; fails if it does not happen within 20 s.
 async fn until(what: &str, mut done: impl FnMut() -> bool) {
     let began = std::time::Instant::now();
     while !done() {
@@ -63,7 +63,7 @@ fn bad_names_are_refused_for_topics_and_leases() {
 
 #[test]
 fn patterns_are_not_names_of_topics() {
-    // Where topics are made, and where they are not.
+    // Both with and without permission to create topics.
     for makes in [true, false] {
         let broker = broker(|c| (c.create_on_publish, c.create_on_subscribe) = (makes, makes));
         for name in ["*", "news.*", "news*", "*.eu", ">", "news.>", "news/>", "news:>"] {
@@ -114,14 +114,14 @@ fn settings_are_checked_against_the_limits_and_one_another() {
     let keep = Some(Retention::Bytes(2 << 20));
     assert!(refused(TopicSettings { retention: keep, ..none }).contains("retention"));
     assert_eq!(broker.topics(), 0);
-    // At its limit a topic that blocks lets go of what only retention keeps.
+    // This combination is allowed: at its limit, a topic that blocks frees what only retention keeps.
     let all = TopicSettings {
         retention: Some(Retention::Everything),
         overflow: Some(Overflow::Block),
         ..none
     };
     broker.create("everything", &all).unwrap();
-    // A small limit alone is no contradiction: the defaults give way to it.
+    // A small limit alone is no contradiction, because the defaults adapt to it.
     let small = TopicSettings { memory_limit: Some(64 << 10), ..none };
     let topic = broker.create("a", &small).unwrap();
     assert!(topic.settings().segment_bytes <= 16 << 10);
@@ -160,7 +160,7 @@ fn topics_share_one_budget_and_give_it_back() {
     }
     assert!(appended > 500, "{appended}");
     assert!(broker.budget().used() <= 1 << 20);
-    // The other one has room of its own, but not in the budget.
+    // The other topic has room within its own limit, but not in the budget.
     match broker.open("b", Purpose::Publish) {
         Ok(b) => while b.log().try_append(record).is_ok() {},
         Err(error) => assert_eq!(error, BrokerError::BudgetExhausted { limit: 1 << 20 }),
@@ -244,7 +244,7 @@ fn leases_are_limited_by_topic_and_in_total() {
     assert_eq!(setting(a.lease("3", lease(ttl)).unwrap_err()), "max_leases_per_topic");
     let _three = b.lease("1", lease(ttl)).unwrap();
     assert_eq!(setting(b.lease("2", lease(ttl)).unwrap_err()), "max_leases");
-    // A detached one still counts, and can be taken up again at the limit.
+    // A detached lease still counts, and can be opened again at the limit.
     drop(one);
     assert_eq!(broker.leases(), 3);
     let one = a.lease("1", lease(ttl)).unwrap();
@@ -279,7 +279,7 @@ async fn a_detached_lease_expires_at_its_time_and_frees_what_it_held() {
     for _ in 0..100 {
         topic.log().append([1; 1 << 10]).unwrap();
     }
-    // Read, not committed: still held.
+    // The records are read but not committed, so they are still kept.
     while held
         .peek(Limit { records: usize::MAX, bytes: usize::MAX }, |batch| batch.len())
         .unwrap()
@@ -307,7 +307,7 @@ async fn records_pass_their_age_without_any_traffic() {
     let keeping = broker.clone();
     let keeping = tokio::spawn(async move { keeping.housekeeping().await });
     let topic = broker.open("a", Purpose::Publish).unwrap();
-    // Idle at first, for longer than the age: housekeeping must not forget it.
+    // The topic is idle at first, for longer than the age; housekeeping must not forget it.
     tokio::time::sleep(3 * age).await;
     for _ in 0..100 {
         topic.log().append([1; 1 << 10]).unwrap();
@@ -317,7 +317,7 @@ async fn records_pass_their_age_without_any_traffic() {
     keeping.abort();
 }
 
-/// What subscribers make without end leaves publishers what they need.
+/// However many topics subscribers create, publishers keep the topics and memory that they need.
 #[test]
 fn topics_of_subscribers_alone_take_a_part_of_topics_and_memory() {
     let broker = broker(|c| {
@@ -334,18 +334,18 @@ fn topics_of_subscribers_alone_take_a_part_of_topics_and_memory() {
     assert_eq!(refused, BrokerError::TooManyUnpublished { max: made });
     assert!(refused.to_string().contains("limit.memory"), "{refused}");
     assert!(broker.budget().used() <= broker.budget().limit() / 3, "{:?}", broker.budget());
-    // Publishers do not notice, over many segments.
+    // Publishers are not affected, over many segments.
     let healthy = broker.open("healthy", Purpose::Publish).unwrap();
     for _ in 0..4_000 {
         healthy.log().try_append([0; 1_000]).unwrap();
     }
     assert!(healthy.log().stats().live_segments > 1);
-    // A topic that is published to counts no more.
+    // A topic that somebody publishes to no longer counts.
     let waiting = broker.topic("nobody-0").unwrap();
     waiting.log().append(b"at last").unwrap();
     broker.open("one-more", Purpose::Subscribe).unwrap();
     assert!(broker.open("two-more", Purpose::Subscribe).is_err());
-    // What is created on purpose does not count at all.
+    // A topic that is created explicitly does not count at all.
     broker.create("two-more", &TopicSettings::default()).unwrap();
     broker.open("two-more", Purpose::Subscribe).unwrap();
 }
@@ -355,7 +355,7 @@ fn the_part_of_subscribers_is_also_one_of_the_number() {
     let broker = broker(|c| c.max_topics = 100);
     let made = (0..100).filter(|n| broker.open(&n.to_string(), Purpose::Subscribe).is_ok()).count();
     assert_eq!(made, 25);
-    // A small server is not made smaller.
+    // On a small server, the share does not apply.
     let broker = super::tests::broker(|c| c.max_topics = 16);
     let made = (0..100).filter(|n| broker.open(&n.to_string(), Purpose::Subscribe).is_ok()).count();
     assert_eq!(made, 16);
@@ -364,22 +364,22 @@ fn the_part_of_subscribers_is_also_one_of_the_number() {
 #[test]
 fn a_topic_that_only_subscribers_wanted_goes_with_them() {
     let broker = broker(|_| {});
-    let forsaken = |topic: &Arc<Topic>| topic.is_forsaken();
+    let abandoned = |topic: &Arc<Topic>| topic.check_abandoned();
     let topic = broker.open("a", Purpose::Subscribe).unwrap();
     let cursor = topic.log().subscribe(Start::Next).unwrap();
-    assert!(!forsaken(&topic) && !forsaken(&topic), "it is used");
+    assert!(!abandoned(&topic) && !abandoned(&topic), "it is used");
     drop(cursor);
-    assert!(!forsaken(&topic), "somebody may come back");
+    assert!(!abandoned(&topic), "somebody may come back");
     let cursor = topic.log().subscribe(Start::Next).unwrap();
-    assert!(!forsaken(&topic));
+    assert!(!abandoned(&topic));
     drop(cursor);
-    assert!(!forsaken(&topic) && forsaken(&topic));
+    assert!(!abandoned(&topic) && abandoned(&topic));
     let handle = topic.clone();
-    assert!(!broker.unmake(&topic), "somebody has it");
+    assert!(!broker.delete_if_unused(&topic), "somebody has it");
     drop(handle);
-    assert!(broker.unmake(&topic) && broker.topic("a").is_none());
+    assert!(broker.delete_if_unused(&topic) && broker.topic("a").is_none());
 
-    // All these stay.
+    // Each of these keeps the topic.
     let wanted: [fn(&Broker, &Arc<Topic>); 5] = [
         |_, topic| {
             topic.log().append(b"x").unwrap();
@@ -392,11 +392,64 @@ fn a_topic_that_only_subscribers_wanted_goes_with_them() {
     for want in wanted {
         let topic = broker.open("b", Purpose::Subscribe).unwrap();
         want(&broker, &topic);
-        assert!(!forsaken(&topic) && !forsaken(&topic));
+        assert!(!abandoned(&topic) && !abandoned(&topic));
         broker.delete("b").unwrap();
     }
     let made = broker.open("b", Purpose::Publish).unwrap();
-    assert!(!forsaken(&made) && !forsaken(&made), "a publisher made it");
+    assert!(!abandoned(&made) && !abandoned(&made), "a publisher made it");
+}
+
+/// A request that fails takes back the topic that it created, but not from those that have used it meanwhile.
+#[test]
+fn a_topic_with_a_record_a_claim_or_a_cursor_is_not_taken_back() {
+    let broker = broker(|_| {});
+    let used: [fn(&Broker); 3] = [
+        |broker| {
+            let topic = broker.open("a", Purpose::Publish).unwrap();
+            topic.log().append(b"acknowledged").unwrap();
+        },
+        |broker| {
+            let topic = broker.topic("a").unwrap();
+            topic.log().append(b"acknowledged").unwrap();
+        },
+        |broker| drop(broker.create_or_get("a", &TopicSettings::default()).unwrap()),
+    ];
+    for used in used {
+        let topic = broker.open("a", Purpose::Subscribe).unwrap();
+        used(&broker);
+        assert!(!broker.delete_if_unused(&topic) && broker.topic("a").is_some());
+        broker.delete("a").unwrap();
+    }
+    let topic = broker.open("a", Purpose::Subscribe).unwrap();
+    let cursor = broker.topic("a").unwrap().log().subscribe(Start::Next).unwrap();
+    assert!(!broker.delete_if_unused(&topic));
+    drop(cursor);
+    assert!(broker.delete_if_unused(&topic) && broker.topic("a").is_none());
+}
+
+/// Of two that do the housekeeping, either one may end: the other one is there.
+#[tokio::test]
+async fn housekeeping_outlives_another_one() {
+    for ends in 0..2 {
+        let broker = broker(|_| {});
+        let keep = |broker: &Broker| {
+            let broker = broker.clone();
+            tokio::spawn(async move { broker.housekeeping().await })
+        };
+        let keepers = [keep(&broker), keep(&broker)];
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let topic = broker.open("a", Purpose::Publish).unwrap();
+        drop(topic.lease("l", lease(Duration::from_millis(200))).unwrap());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        keepers[ends].abort();
+        let expired = async {
+            while topic.log().stats().leases > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), expired).await.expect("the lease expires");
+        keepers[1 - ends].abort();
+    }
 }
 
 #[test]
@@ -411,14 +464,14 @@ fn an_age_of_nothing_costs_no_processor() {
     for _ in 0..100 {
         topic.log().append([0; 1 << 10]).unwrap();
     }
-    // Something expires all the time, and is looked at a few times a second.
+    // Records expire all the time, but the topic is checked only a few times a second.
     topic.due().take();
     broker.inner.schedule.at(&topic, Duration::ZERO);
     eventually_due(&broker);
     assert!(wait() > Duration::from_millis(100), "{:?}", wait());
 }
 
-/// Looks until what is due now was looked at.
+/// Runs maintenance until nothing is due now.
 fn eventually_due(broker: &Broker) {
     while broker.maintain().is_some_and(|at| at <= Instant::now() + Duration::from_millis(5)) {
         std::thread::sleep(Duration::from_millis(1));

@@ -9,27 +9,29 @@ use std::{
     time::Duration,
 };
 
-use super::{Deliveries, Inner, LeaseOpenError, ResolvedSettings, check_name, unpublished::Claim};
+use super::{
+    BrokerState, Deliveries, LeaseOpenError, ResolvedSettings, check_name, unpublished::Claim,
+};
 use crate::log::{Lease, LeaseInfo, LeaseOptions, Log, Stats};
 use crate::sync::time::Instant;
 
-/// A named log. Whoever holds one keeps the log alive, also when the name was deleted: ask
-/// [`is_deleted`](Self::is_deleted) after a wait, and let go.
+/// A named log. A handle keeps the log alive, even after the name was deleted. After every wait, check
+/// [`is_deleted`](Self::is_deleted), and drop the handle if it is.
 pub struct Topic {
     name: Arc<str>,
     log: Log<[u8]>,
     settings: ResolvedSettings,
     deleted: AtomicBool,
-    /// Who wants it to be.
+    /// Whether anybody but subscribers wants the topic to exist.
     claim: Claim,
-    /// Leases of this topic that the broker's total counts.
+    /// How many leases of this topic are included in the broker's total.
     leases: AtomicUsize,
-    /// Records that were handed to subscribers, each time again.
+    /// How many records were handed to subscribers, counted once for each subscriber.
     delivered: AtomicU64,
-    /// When housekeeping looks at this topic next, if it does.
+    /// When housekeeping checks this topic next, if that is scheduled.
     due: Mutex<Option<Instant>>,
     deliveries: Arc<Deliveries>,
-    broker: Weak<Inner>,
+    broker: Weak<BrokerState>,
 }
 
 /// A topic in a list.
@@ -37,17 +39,17 @@ pub struct Topic {
 pub struct TopicSummary {
     /// The topic's name.
     pub name: Arc<str>,
-    /// Which making of this name it is.
+    /// The log's epoch, which tells this topic from others that had the same name.
     pub epoch: u64,
     /// The oldest offset that is kept.
     pub first_offset: u64,
     /// The offset that the next record gets.
     pub next_offset: u64,
-    /// Subscribers.
+    /// The number of cursors.
     pub cursors: u64,
-    /// Leases, held and detached.
+    /// The number of leases, held and detached.
     pub leases: u64,
-    /// Memory in bytes, with pooled and unlinked segments.
+    /// Memory in bytes, including pooled and unlinked segments.
     pub bytes: u64,
 }
 
@@ -57,7 +59,7 @@ impl Topic {
         log: Log<[u8]>,
         settings: ResolvedSettings,
         by_subscriber: bool,
-        broker: &Arc<Inner>,
+        broker: &Arc<BrokerState>,
     ) -> Self {
         Self {
             name,
@@ -81,43 +83,43 @@ impl Topic {
 
     /// The log: append to it, subscribe to it.
     ///
-    /// Open leases with [`lease`](Self::lease), not on the log itself: leases that the broker does
-    /// not know escape its limits and its housekeeping.
+    /// Open leases with [`lease`](Self::lease), not on the log itself: a lease that the broker does
+    /// not know about escapes its limits and its housekeeping.
     #[must_use]
     pub fn log(&self) -> &Log<[u8]> {
         &self.log
     }
 
-    /// What the topic is set to.
+    /// The topic's settings.
     #[must_use]
     pub fn settings(&self) -> &ResolvedSettings {
         &self.settings
     }
 
-    /// Whether the name was deleted. The log is closed then, and who still follows it should let
-    /// go at once rather than read to its end.
+    /// Whether the topic was deleted. Its log is then closed, and a subscriber that still follows it should
+    /// let go immediately rather than read to its end.
     #[must_use]
     pub fn is_deleted(&self) -> bool {
         // Acquire: pairs with the store in `delete`. Either the caller sees the flag, or it looked
-        // before the log was closed, and then the close wakes it to look again.
+        // before the log was closed, and then closing wakes it to look again.
         self.deleted.load(Ordering::Acquire)
     }
 
-    /// How many records were handed to subscribers, counted once for each of them, as far as those who
-    /// handed them on said so: both listeners do, once for each write.
+    /// How many records were handed to subscribers, counted once for each subscriber, as reported with
+    /// [`count_delivered`](Self::count_delivered). Both listeners report each write.
     #[must_use]
     pub fn delivered(&self) -> u64 {
         self.delivered.load(Ordering::Relaxed)
     }
 
-    /// Counts `records` that were handed to one subscriber. For whole writes, not for single records:
-    /// everybody who reads the topic writes this one word.
+    /// Counts `records` that were handed to one subscriber. Call it once for a whole write, not for each
+    /// record: all subscribers of the topic write to this one word.
     pub fn count_delivered(&self, records: u64) {
         // Relaxed: statistics.
         self.delivered.fetch_add(records, Ordering::Relaxed);
     }
 
-    /// How long deliveries took, of all topics of the broker together.
+    /// How long deliveries took, for all topics of the broker together.
     #[must_use]
     pub fn deliveries(&self) -> &Deliveries {
         &self.deliveries
@@ -138,18 +140,20 @@ impl Topic {
         }
     }
 
-    /// Everything there is to know: the log's statistics and its leases.
+    /// The log's statistics and its leases.
     #[must_use]
     pub fn describe(&self) -> (Stats, Vec<LeaseInfo>) {
         (self.log.stats(), self.log.leases())
     }
 
-    /// Opens the lease `name`: goes on where it was committed if it exists, else makes it at
-    /// `options.start`. A `ttl` above the broker's longest is cut to that.
+    /// Opens the lease `name`. An existing lease continues at its committed position; a new one is created at
+    /// `options.start`. A `ttl` above [`BrokerConfig::max_lease_ttl`](super::BrokerConfig::max_lease_ttl) is reduced
+    /// to that.
     ///
     /// # Errors
     ///
-    /// [`LeaseOpenError::TooMany`] at a limit, else what the log says.
+    /// [`LeaseOpenError::TooMany`] at a limit, [`LeaseOpenError::Name`] for a bad name, [`LeaseOpenError::Deleted`] if
+    /// the broker is gone, otherwise the log's error.
     pub fn lease(
         self: &Arc<Self>,
         name: &str,
@@ -162,7 +166,7 @@ impl Topic {
         options.ttl = options.ttl.min(broker.config.max_lease_ttl);
         let ttl = options.ttl;
 
-        // The count and the making are one step: two that meet at the limit cannot both pass.
+        // Checking the count and creating the lease are one step, so two callers cannot both pass just below the limit.
         let mut total = broker.lock_leases();
         self.recount(&mut total);
         let before = self.log.lease_info(name);
@@ -190,30 +194,35 @@ impl Topic {
         Ok(TopicLease { lease: Some(lease), topic: self.clone(), ttl, took_over })
     }
 
-    /// Somebody wants it to be, though a subscriber has made it.
+    /// Notes that somebody wants the topic to exist, even if a subscriber created it.
     pub(super) fn claim(&self) {
-        // Reading first: publishers come here, and most of the time there is nothing to write.
-        if self.claim.is_open() {
+        // Reads first: every publisher calls this, and most of the time there is nothing to write.
+        if self.claim.is_unclaimed() {
             self.claim.claim();
         }
     }
 
-    /// Whether a subscriber made it, and nobody has published to it yet.
+    /// Whether a subscriber created the topic, and nobody has published to it yet.
     pub(super) fn is_unpublished(&self) -> bool {
-        if self.claim.is_open() && self.log.next_offset() > 0 {
+        if self.claim.is_unclaimed() && self.log.next_offset() > 0 {
             self.claim.claim();
         }
-        self.claim.is_open()
+        self.claim.is_unclaimed()
     }
 
-    /// Looks whether a topic that nobody has published to is used; says whether it is not, for the second time
-    /// in a row.
-    pub(super) fn is_forsaken(&self) -> bool {
+    /// Checks whether a topic that nobody has published to is in use. Returns whether it was unused at two checks in a
+    /// row.
+    pub(super) fn check_abandoned(&self) -> bool {
+        self.is_unpublished() && self.claim.note_use(self.is_followed())
+    }
+
+    /// Whether there are cursors or leases. A cursor needs no handle to the topic.
+    pub(super) fn is_followed(&self) -> bool {
         let stats = self.log.stats();
-        self.is_unpublished() && self.claim.look(stats.cursors > 0 || stats.leases > 0)
+        stats.cursors > 0 || stats.leases > 0
     }
 
-    /// Collects and expires what is due; says when to come again.
+    /// Collects and expires what is due. Returns how long until it must be called again.
     pub(super) fn maintain(&self) -> Option<Duration> {
         let next = self.log.maintain();
         if let Some(broker) = self.broker.upgrade() {
@@ -222,9 +231,9 @@ impl Topic {
         next
     }
 
-    /// Marks the topic deleted and wakes everyone on it.
+    /// Marks the topic as deleted and wakes everyone who waits on it.
     pub(super) fn delete(&self) {
-        // Release, and before the close: whom the close wakes sees the flag.
+        // Release, and before the close: a waiter that the close wakes sees the flag.
         self.deleted.store(true, Ordering::Release);
         self.log.close();
         if let Some(broker) = self.broker.upgrade() {
@@ -233,9 +242,9 @@ impl Topic {
         }
     }
 
-    /// Brings the broker's total up to what the log says. Under the total's lock.
+    /// Updates the broker's total with this log's current number of leases. Called under the total's lock.
     fn recount(&self, total: &mut usize) {
-        // Deleted topics count no leases: whoever still holds one is about to let go.
+        // A deleted topic counts as having no leases: anyone who still holds one is about to let go.
         let now = if self.is_deleted() { 0 } else { self.log.stats().leases };
         let before = self.leases.swap(now, Ordering::Relaxed);
         *total = *total - before + now;
@@ -256,12 +265,12 @@ impl std::fmt::Debug for Topic {
     }
 }
 
-/// A lease that the broker counts and whose expiry it keeps time for. Reads like the
+/// A lease that the broker counts, and that its housekeeping ends when it expires. Dereferences to the
 /// [`Lease`] inside it.
 ///
-/// Dropping it detaches: the records from the committed position on stay for the lease's `ttl`.
+/// Dropping it detaches the lease: the records from the committed position on are kept for the lease's `ttl`.
 pub struct TopicLease {
-    /// `None` only while it is being dropped.
+    /// `None` only while this is being dropped.
     lease: Option<Lease<[u8]>>,
     topic: Arc<Topic>,
     ttl: Duration,
@@ -269,25 +278,25 @@ pub struct TopicLease {
 }
 
 impl TopicLease {
-    /// Whether it was taken from another holder, who reads
-    /// [`ReadError::TakenOver`](crate::log::ReadError::TakenOver) from now on.
+    /// Whether the lease was taken from another holder, whose reads now fail with
+    /// [`ReadError::TakenOver`](crate::log::ReadError::TakenOver).
     #[must_use]
     pub fn took_over(&self) -> bool {
         self.took_over
     }
 
-    /// The topic that it reads.
+    /// The topic of the lease.
     #[must_use]
     pub fn topic(&self) -> &Arc<Topic> {
         &self.topic
     }
 
-    /// Ends the lease now and frees what only it held.
+    /// Ends the lease now, and frees what only it kept.
     pub fn release(mut self) {
         if let Some(lease) = self.lease.take() {
             lease.release();
         }
-        // Drop counts again.
+        // `drop` updates the count.
     }
 }
 
@@ -317,7 +326,7 @@ impl DerefMut for TopicLease {
 impl Drop for TopicLease {
     fn drop(&mut self) {
         let released = self.lease.is_none();
-        // The time to live starts when the lease detaches, so it must before the timer is set.
+        // The time to live begins when the lease detaches, so it must detach before the check is scheduled.
         drop(self.lease.take());
         let Some(broker) = self.topic.broker.upgrade() else {
             return;

@@ -1,9 +1,9 @@
-//! Topics that subscribers made, and to which nobody has published yet.
+//! Topics that subscribers created, and to which nobody has published yet.
 //!
-//! To subscribe to a topic that does not exist makes it, so that a subscriber can be there first. That is
-//! cheap for whoever asks and not for the server: each topic has a first segment. So what nobody has published
-//! to may take a quarter of the topics and of the memory together, which leaves publishers the rest; and a
-//! topic of this kind that nobody uses any more goes again ([`UNUSED`]).
+//! Subscribing to a topic that does not exist creates it, so that a subscriber can come before the first publisher.
+//! That is cheap for the client but not for the server: each topic has a first segment. So topics that nobody has
+//! published to may take a quarter of the topics and of the memory, all together, which leaves the rest to
+//! publishers; and such a topic is deleted when nobody uses it any more ([`USE_CHECK_INTERVAL`]).
 
 use std::{
     sync::{
@@ -15,28 +15,28 @@ use std::{
 
 use super::{BrokerConfig, BrokerError, topic::Topic};
 
-/// The part of all topics, and of all memory, that may be waiting for a publisher: one in so many.
+/// The share of all topics, and of all memory, that may be waiting for a publisher: one part in this many.
 const PART: u64 = 4;
 
-/// So many are always allowed: a small server's quarter would be nothing.
+/// This many are always allowed, because a quarter of a small server's limits would be next to nothing.
 const ALWAYS: usize = 16;
 
-/// How often it is looked whether a topic is used. It goes when it was not used at two looks in a row.
-pub(super) const UNUSED: Duration = Duration::from_secs(30);
+/// How often a topic is checked for use. It is deleted if it was unused at two checks in a row.
+pub(super) const USE_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
-/// All of them.
+/// A broker's topics that are waiting for a first publisher.
 #[derive(Default)]
-pub(super) struct Unpublished(Mutex<Waiting>);
+pub(super) struct Unpublished(Mutex<WaitingTopics>);
 
 #[derive(Default)]
-struct Waiting {
+struct WaitingTopics {
     topics: Vec<Weak<Topic>>,
-    /// What the last one took, in bytes; all are made with the same settings.
+    /// The memory of the last one in bytes. All of them are created with the same settings.
     each: u64,
 }
 
 impl Unpublished {
-    /// Whether there may be one more.
+    /// Whether one more is allowed.
     pub(super) fn check(&self, config: &BrokerConfig) -> Result<(), BrokerError> {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let by_memory = config.max_bytes / PART / waiting.each.max(1);
@@ -45,7 +45,7 @@ impl Unpublished {
         if waiting.topics.len() < max {
             return Ok(());
         }
-        // Some may have been published to, or be gone.
+        // Some may have been published to since, or be gone.
         waiting.topics.retain(|topic| topic.upgrade().is_some_and(|topic| topic.is_unpublished()));
         if waiting.topics.len() < max {
             Ok(())
@@ -61,35 +61,35 @@ impl Unpublished {
     }
 }
 
-/// Whether a topic that a subscriber made has found somebody who wants it to be.
+/// Whether anybody but subscribers wants a topic to exist: a publisher, or a caller that created or closed it.
 #[derive(Debug)]
 pub(super) struct Claim(AtomicU8);
 
-/// Made by a subscriber.
-const OPEN: u8 = 0;
-/// The same, and not in use when it was last looked at.
+/// Created by a subscriber, and in use when it was last checked, or not checked yet.
+const UNCLAIMED: u8 = 0;
+/// Created by a subscriber, and not in use when it was last checked.
 const IDLE: u8 = 1;
-/// Somebody published to it, or created or closed it on purpose.
+/// Somebody published to it, or created or closed it explicitly.
 const CLAIMED: u8 = 2;
 
-// Relaxed: each word stands for itself. Whoever is about to use the topic holds a handle on it, and a topic
-// with a handle does not go: see `Broker::unmake`.
+// Relaxed: no other memory depends on this word. Anyone who is about to use the topic holds a handle to it, and a
+// topic with a handle is not deleted: see `Broker::delete_if_unused`.
 impl Claim {
     pub(super) fn new(by_subscriber: bool) -> Self {
-        Self(AtomicU8::new(if by_subscriber { OPEN } else { CLAIMED }))
+        Self(AtomicU8::new(if by_subscriber { UNCLAIMED } else { CLAIMED }))
     }
 
     pub(super) fn claim(&self) {
         self.0.store(CLAIMED, Ordering::Relaxed);
     }
 
-    pub(super) fn is_open(&self) -> bool {
+    pub(super) fn is_unclaimed(&self) -> bool {
         self.0.load(Ordering::Relaxed) != CLAIMED
     }
 
-    /// Notes whether it is in use, and says whether it was not for two looks in a row.
-    pub(super) fn look(&self, used: bool) -> bool {
-        let now = if used { OPEN } else { IDLE };
+    /// Notes whether the topic is in use. Returns whether it was unused at two checks in a row.
+    pub(super) fn note_use(&self, used: bool) -> bool {
+        let now = if used { UNCLAIMED } else { IDLE };
         let before = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
             (word != CLAIMED).then_some(now)
         });

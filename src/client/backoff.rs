@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Doubling delays with jitter, so that many subscribers of a server that restarts do not come
-/// back in step.
+/// Doubling delays with jitter, so that the many subscribers of a restarted server do not reconnect
+/// in step.
 #[derive(Debug)]
 pub(super) struct Backoff {
     min: Duration,
@@ -16,12 +16,13 @@ impl Backoff {
         Self { min, max, next: min }
     }
 
-    /// After a success: the next delay is the shortest again.
+    /// Resets the delay to the minimum, after a success.
     pub(super) const fn reset(&mut self) {
         self.next = self.min;
     }
 
-    /// Between half and the whole of the current delay; the one after is twice as long.
+    /// Returns a random time between half and the whole of the current delay, and doubles the
+    /// delay, up to the maximum.
     pub(super) fn delay(&mut self) -> Duration {
         let whole = self.next;
         self.next = whole.saturating_mul(2).min(self.max);

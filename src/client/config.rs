@@ -1,4 +1,4 @@
-//! What a client is told before it connects.
+//! The settings of a client.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Client, ClientError};
 use crate::protocol::{DEFAULT_PORT, MAX_TOKEN};
 
-/// How to reach a server, and how long to wait for it. Made by [`Client::builder`].
+/// How to reach a server, and how long to wait for it. Created by [`Client::builder`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -26,7 +26,7 @@ pub struct ClientBuilder {
     config: Config,
 }
 
-/// The same, checked and shared.
+/// The settings of a [`ClientBuilder`]. A client shares them once they are checked.
 #[derive(Clone)]
 pub(super) struct Config {
     pub(super) address: String,
@@ -72,42 +72,42 @@ impl ClientBuilder {
         }
     }
 
-    /// The server's secret, at most [`MAX_TOKEN`] bytes. None by default.
+    /// The token that the server asks for, at most [`MAX_TOKEN`] bytes. None by default.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.config.token = token.into();
         self
     }
 
-    /// Speaks TLS. Without it, which is the default, the connection is plain.
+    /// Connects with TLS. By default, the connection is not encrypted.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, tls: crate::tls::ClientTls) -> Self {
         self.config.tls = Some(tls);
         self
     }
 
-    /// Who this is, for the server's log. The library's name and version by default.
+    /// The client's name, for the server's log. The library's name and version by default.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.config.name = name.into();
         self
     }
 
-    /// How long one attempt to connect may take, from the look-up of the name to the server's
-    /// WELCOME. 5 s by default.
+    /// How long one attempt to connect may take, from the name lookup to the server's WELCOME. 5 s
+    /// by default.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.config.connect_timeout = timeout;
         self
     }
 
-    /// How long to wait for the answer to a request. 10 s by default. A publish to a topic that
-    /// blocks at its limit is such a request: allow for the longest wait that is acceptable. Does
-    /// not hold for [`Publisher`](super::Publisher), which has a time of its own.
+    /// How long to wait for the answer to a request. 10 s by default. This includes a publish to a
+    /// topic that blocks at its limit, so allow for the longest wait that you accept. Does not apply
+    /// to [`Publisher`](super::Publisher), which has its own timeout.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.config.request_timeout = timeout;
         self
     }
 
-    /// How long a subscription waits before it connects again: `min` at first, doubled each time
-    /// up to `max`, each time a random part between half and the whole of it. 50 ms and 5 s by
+    /// How long a subscription waits before it reconnects: `min` at first, doubled after each attempt
+    /// up to `max`. Each wait is a random time between half and the whole of that. 50 ms and 5 s by
     /// default.
     pub fn backoff(mut self, min: Duration, max: Duration) -> Self {
         self.config.backoff_min = min;
@@ -115,25 +115,25 @@ impl ClientBuilder {
         self
     }
 
-    /// A subscription that heard nothing for so long asks the server for a sign of life, and takes
-    /// the connection for lost if none comes within the same time again. 15 s by default.
+    /// A subscription that has received nothing for this long sends a PING to the server, and treats
+    /// the connection as lost if nothing arrives within the same time again. 15 s by default.
     pub fn keepalive(mut self, interval: Duration) -> Self {
         self.config.keepalive = interval;
         self
     }
 
-    /// The largest frame to take, in bytes: what a connection may come to need for its buffer.
-    /// 64 MiB by default. A server that may send larger ones is refused when connecting.
+    /// The largest frame to accept, in bytes: the buffer of a connection may grow to this size.
+    /// 64 MiB by default. Connecting to a server that may send larger frames fails.
     pub fn max_frame(mut self, bytes: u32) -> Self {
         self.config.max_frame = bytes;
         self
     }
 
-    /// Makes the client, without connecting: the first request does that.
+    /// Creates the client without connecting: the first request connects.
     ///
     /// # Errors
     ///
-    /// [`ClientError::Config`] if a value makes no sense.
+    /// [`ClientError::Config`] if a value is invalid.
     pub fn build(self) -> Result<Client, ClientError> {
         let mut config = self.config;
         config.address = with_port(&config.address)?;
@@ -164,12 +164,12 @@ impl ClientBuilder {
         Ok(Client::new(Arc::new(config)))
     }
 
-    /// Makes the client and connects once, to learn at once whether the server is there, speaks
-    /// this protocol and takes the token.
+    /// Creates the client and connects once, to find out immediately whether the server is reachable,
+    /// speaks this protocol and accepts the token.
     ///
     /// # Errors
     ///
-    /// As [`build`](Self::build), and whatever goes wrong while connecting.
+    /// As [`build`](Self::build), and any error while connecting.
     pub async fn connect(self) -> Result<Client, ClientError> {
         let client = self.build()?;
         client.ping().await?;

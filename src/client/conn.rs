@@ -1,4 +1,4 @@
-//! One connection, from the name look-up to the WELCOME.
+//! One connection, from the name lookup to the WELCOME.
 
 use std::future::poll_fn;
 
@@ -19,16 +19,16 @@ use crate::protocol::{
 pub(super) struct Conn {
     pub(super) io: Stream,
     pub(super) inbox: Inbox,
-    /// What is accepted from the server.
+    /// The limits for frames from the server.
     pub(super) limits: DecodeLimits,
-    /// The largest frame that the server takes, in bytes.
+    /// The largest frame that the server accepts, in bytes.
     pub(super) max_frame: u32,
-    /// The largest record that the server takes, in bytes.
+    /// The largest record that the server accepts, in bytes.
     pub(super) max_record: u32,
 }
 
 impl Conn {
-    /// Connects and shakes hands, within the connect timeout.
+    /// Connects and performs the handshake, within the connect timeout.
     pub(super) async fn open(config: &Config) -> Result<Self, ClientError> {
         match timeout(config.connect_timeout, Self::open_patiently(config)).await {
             Ok(opened) => opened,
@@ -56,14 +56,14 @@ impl Conn {
             client: &config.name,
         })
         .encode(&mut hello);
-        // A server that refuses at once may close before it has read the HELLO: its GOODBYE says
-        // more than the failed write.
+        // A server that refuses immediately may close before it has read the HELLO. Its GOODBYE
+        // says more than the failed write.
         let sent = match conn.io.write_all(&hello).await {
             Ok(()) => conn.io.flush().await,
             failed => failed,
         };
         let consumed = loop {
-            // Owned, so that the borrow of the buffer ends before it is filled again.
+            // Owned values, so that the borrow of the buffer ends before it is filled again.
             let found = match conn.decode()? {
                 Ok((Reply::Welcome(welcome), consumed)) => {
                     let Welcome { version, .. } = welcome;
@@ -103,7 +103,7 @@ impl Conn {
         Ok(conn)
     }
 
-    /// The frame at the front of what was received, or how many bytes it needs.
+    /// The frame at the front of the received bytes, or how many bytes it needs.
     pub(super) fn decode(&self) -> Result<Result<(Reply<'_>, usize), usize>, ClientError> {
         Ok(match decode_reply(self.inbox.received(), &self.limits)? {
             Decoded::Frame { value, consumed } => Ok((value, consumed)),
@@ -111,7 +111,7 @@ impl Conn {
         })
     }
 
-    /// Receives more, once. Cancel safe.
+    /// Reads from the socket once. Cancel safe.
     pub(super) async fn fill(&mut self, at_least: usize) -> Result<(), ClientError> {
         let Self { io, inbox, .. } = self;
         match poll_fn(|cx| inbox.poll_fill(cx, io, at_least)).await {

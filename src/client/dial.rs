@@ -1,4 +1,4 @@
-//! Connecting for a subscription.
+//! Connecting and subscribing.
 
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
@@ -12,12 +12,12 @@ use crate::protocol::{LeaseRequest, Reply, Request, Subscribe, TopicName};
 /// The only subscription of its connection.
 pub(super) const SUB: u32 = 1;
 
-/// A connection whose subscription runs.
+/// A connection with a running subscription.
 pub(super) struct Dialed {
     pub(super) conn: Conn,
     pub(super) epoch: u64,
     pub(super) next: u64,
-    /// The offset that the topic's next record gets.
+    /// The offset that the topic's next record will get.
     pub(super) tail: u64,
 }
 
@@ -56,9 +56,9 @@ pub(super) async fn dial(
                 Err(at_least) => Err(at_least),
             };
             match found {
-                Ok((told, consumed)) => {
+                Ok((answer, consumed)) => {
                     conn.inbox.consume(consumed);
-                    return Ok::<_, ClientError>(told);
+                    return Ok::<_, ClientError>(answer);
                 }
                 Err(at_least) => conn.fill(at_least).await?,
             }
@@ -72,7 +72,7 @@ pub(super) async fn dial(
     Ok(Dialed { conn, epoch, next, tail })
 }
 
-/// The epoch, the offset that comes first, and the topic's end.
+/// The epoch, the first offset that will be delivered, and the topic's end.
 fn subscribed(reply: Reply<'_>) -> Result<(u64, u64, u64), ClientError> {
     match reply {
         Reply::Subscribed { request: 1, sub: SUB, epoch, next, tail } => Ok((epoch, next, tail)),

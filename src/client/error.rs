@@ -1,4 +1,4 @@
-//! What can go wrong for a client.
+//! The errors of a client.
 
 use std::io;
 use std::sync::Arc;
@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::protocol::{Code, DecodeError, ErrorReply, NameError};
 
-/// Why something that was asked of the client did not happen, or may not have happened.
+/// Why an operation of the client failed, or may have failed.
 ///
-/// Every message is one line: what, why, what to do. Cloning is cheap.
+/// Every message is one line: what happened, why, and what to do. Cloning is cheap.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
@@ -29,7 +29,8 @@ pub enum ClientError {
         /// What the system says.
         source: Arc<io::Error>,
     },
-    /// The two sides do not agree on TLS: a certificate that is not trusted, another name, no TLS at all.
+    /// The TLS handshake failed: a certificate that is not trusted, a certificate for another name,
+    /// or no TLS at all.
     #[error("no TLS with {address}: {why}")]
     Tls {
         /// Where to.
@@ -37,7 +38,7 @@ pub enum ClientError {
         /// What is wrong, and what to do.
         why: String,
     },
-    /// The server did not let the client in within the connect timeout.
+    /// The server did not accept the client within the connect timeout.
     #[error("{address} did not answer within {after:?}; check that it is a psa server")]
     ConnectTimeout {
         /// Where to.
@@ -45,7 +46,8 @@ pub enum ClientError {
         /// The connect timeout.
         after: Duration,
     },
-    /// The answer to a request did not come in time. Whether it was carried out is unknown.
+    /// The answer to a request did not arrive in time. Whether the request was carried out is
+    /// unknown.
     #[error("no answer within {after:?}; the outcome is unknown, look before you repeat it")]
     Timeout {
         /// The timeout.
@@ -59,7 +61,7 @@ pub enum ClientError {
     Goodbye {
         /// Why.
         code: Code,
-        /// Why, for people. Control characters are escaped.
+        /// A human-readable explanation. Control characters are escaped.
         message: String,
     },
     /// The connection broke.
@@ -68,7 +70,7 @@ pub enum ClientError {
         /// What the system says.
         source: Arc<io::Error>,
     },
-    /// The connection ended before the answer to a request.
+    /// The connection ended before the answer to a request arrived.
     #[error("the request was cut off ({outcome}): {cause}")]
     Lost {
         /// Whether it may have been carried out.
@@ -76,16 +78,16 @@ pub enum ClientError {
         /// Why the connection ended.
         cause: Arc<ClientError>,
     },
-    /// The server sent bytes that are not the protocol's.
+    /// The server sent bytes that do not follow the protocol.
     #[error("the server does not keep to the protocol: {0}")]
     Decode(#[from] DecodeError),
-    /// The server sent a frame that makes no sense in its place.
+    /// The server sent a frame that is not valid at this point.
     #[error("the server does not keep to the protocol: {what}; check its version")]
     Violation {
         /// What it did.
         what: &'static str,
     },
-    /// The server may send larger frames than this client takes.
+    /// The server may send larger frames than this client accepts.
     #[error(
         "the server sends frames of up to {server} bytes, the client takes {client}; raise max_frame"
     )]
@@ -95,7 +97,7 @@ pub enum ClientError {
         /// The client's limit in bytes.
         client: u32,
     },
-    /// A record is larger than the server takes. Nothing was sent.
+    /// A record is larger than the server accepts. Nothing was sent.
     #[error("a record has {size} bytes, the server takes {max}; send smaller records")]
     RecordTooLarge {
         /// The record's size in bytes.
@@ -103,7 +105,7 @@ pub enum ClientError {
         /// The server's limit in bytes.
         max: u32,
     },
-    /// A batch is larger than a frame that the server takes. Nothing was sent.
+    /// A batch is larger than the largest frame that the server accepts. Nothing was sent.
     #[error("the batch needs {size} bytes, the server takes {max}; send smaller batches")]
     BatchTooLarge {
         /// The size of its frame in bytes.
@@ -119,24 +121,24 @@ pub enum ClientError {
     Failed {
         /// How many.
         failed: u64,
-        /// The number of the first, as [`Ticket::number`](super::Ticket::number) tells it.
+        /// The number of the first one, as [`Ticket::number`](super::Ticket::number) returns it.
         first: u64,
         /// Why it failed.
         cause: Arc<ClientError>,
     },
-    /// A commit on a subscription without a lease, or of a record that was not taken yet.
+    /// A commit on a subscription without a lease, or of a record that was not yet taken.
     #[error("{what}")]
     Commit {
         /// What is wrong, and what is right.
         what: &'static str,
     },
-    /// The subscription has ended already.
+    /// The subscription has already ended.
     #[error("the subscription has ended; subscribe again")]
     Ended,
-    /// A subscription could not connect again in the time that it was given.
+    /// A subscription could not reconnect within the time that it was given.
     #[error("no connection for {after:?}, gave up: {cause}")]
     GaveUp {
-        /// How long it had none.
+        /// How long there was no connection.
         after: Duration,
         /// Why the last attempt failed.
         cause: Arc<ClientError>,
@@ -146,9 +148,9 @@ pub enum ClientError {
 /// Whether a request that was cut off may have been carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// It certainly was not: it had not left this machine whole, or the server said so.
+    /// It certainly was not: it had not completely left this machine, or the server said so.
     NotCarriedOut,
-    /// It may have been. Sending it again may do it twice.
+    /// It may have been. Sending it again may carry it out twice.
     Unknown,
 }
 
@@ -161,20 +163,20 @@ impl std::fmt::Display for Outcome {
     }
 }
 
-/// An ERROR of the server, with its facts. Facts that do not apply are 0.
+/// An ERROR of the server, with its details. Details that do not apply are 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerError {
     /// Why the request failed.
     pub code: Code,
     /// The topic's epoch.
     pub epoch: u64,
-    /// The offset, epoch or size that was asked for.
+    /// The offset, epoch or size that was requested.
     pub asked: u64,
     /// The first offset that is kept.
     pub first: u64,
-    /// The offset that the next record gets; or the limit that was exceeded.
+    /// The offset that the next record will get; or the limit that was exceeded.
     pub next: u64,
-    /// What, why, what to do, in one line. Control characters are escaped.
+    /// What happened, why, and what to do, in one line. Control characters are escaped.
     pub message: String,
 }
 
@@ -204,7 +206,7 @@ impl From<ErrorReply<'_>> for ServerError {
 }
 
 impl ClientError {
-    /// The server's code, if the server said why.
+    /// The server's code, if the server gave one.
     #[must_use]
     pub fn code(&self) -> Option<Code> {
         match self {
@@ -217,21 +219,22 @@ impl ClientError {
         }
     }
 
-    /// Whether the request certainly was not carried out, so that repeating it cannot do it twice.
+    /// Whether the request certainly was not carried out, so that repeating it cannot carry it out
+    /// twice.
     #[must_use]
     pub fn not_carried_out(&self) -> bool {
         match self {
             Self::Timeout { .. } | Self::Failed { .. } | Self::Io { .. } => false,
             Self::Lost { outcome, .. } => *outcome == Outcome::NotCarriedOut,
             Self::Goodbye { code, .. } => says_not_carried_out(*code),
-            // What the protocol leaves open after a fault of the format.
+            // After malformed bytes or a violation, the protocol does not say what was carried out.
             Self::Decode(_) | Self::Violation { .. } => false,
             _ => true,
         }
     }
 
-    /// Whether it makes sense to connect again after this: what was wrong may be over by then. A refusal that
-    /// would come again (a wrong token, a start in the future) does not pass.
+    /// Whether it makes sense to connect again after this error, because its cause may be temporary.
+    /// A refusal that would be repeated (a wrong token, a start in the future) does not pass.
     #[must_use]
     pub fn passes(&self) -> bool {
         match self {
@@ -250,8 +253,8 @@ impl ClientError {
                     | Code::ShuttingDown
                     | Code::Internal
             ),
-            // The server was restarted and its topics are not made again yet; or it has not
-            // noticed yet that the lease's former connection is dead; or it is full just now.
+            // The server was restarted and its topics have not been created again yet; or it has not
+            // noticed yet that the lease's former connection is dead; or it is at a limit just now.
             Self::Server(error) => matches!(
                 error.code,
                 Code::UnknownTopic
@@ -266,7 +269,7 @@ impl ClientError {
         }
     }
 
-    /// A handshake failed.
+    /// A TLS handshake failed.
     #[cfg(feature = "tls")]
     pub(super) fn tls(address: &str, error: io::Error) -> Self {
         use tokio_rustls::rustls::{Error, InvalidMessage};
@@ -286,7 +289,7 @@ impl ClientError {
         Self::Io { source: Arc::new(source) }
     }
 
-    /// The server closed the connection without a word.
+    /// The server closed the connection without a GOODBYE.
     pub(super) fn cut() -> Self {
         Self::io(io::Error::new(
             io::ErrorKind::UnexpectedEof,
@@ -305,7 +308,7 @@ pub(super) const fn says_not_carried_out(code: Code) -> bool {
     matches!(code, Code::BadFrame | Code::FrameTooLarge | Code::IdleTimeout | Code::ShuttingDown)
 }
 
-/// A text from outside for a terminal or a log: without control characters.
+/// Escapes control characters in a text from outside, which may go to a terminal or a log.
 pub(super) fn printable(text: &str) -> String {
     if !text.contains(char::is_control) {
         return text.to_owned();

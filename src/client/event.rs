@@ -1,4 +1,4 @@
-//! What a subscription yields.
+//! The events and records that a subscription yields.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,54 +7,56 @@ use std::time::{Duration, SystemTime};
 
 use crate::protocol::{CloseReason, GapReason, Records};
 
-/// One thing that happened on a subscription, record by record.
+/// An event of a subscription that yields record by record.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
     /// The next record.
     Record(Record),
-    /// Records that this subscription does not get.
+    /// Records that this subscription does not receive.
     Gap(Gap),
-    /// Everything before `next` was yielded. Only if it was asked for.
+    /// Everything before `next` was yielded. Only if
+    /// [`SubscribeOptions::caught_up`](super::SubscribeOptions::caught_up) is set.
     CaughtUp {
-        /// The offset that comes next.
+        /// The next offset.
         next: u64,
     },
-    /// The subscription ended in order; nothing comes after it.
+    /// The subscription ended normally; nothing follows.
     Closed {
         /// Why.
         reason: CloseReason,
-        /// The offset that would have come next.
+        /// The offset that would have been next.
         next: u64,
     },
 }
 
-/// One thing that happened on a subscription, chunk by chunk.
+/// An event of a subscription that yields chunk by chunk.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum BatchEvent<'a> {
     /// The next records.
     Records(Batch<'a>),
-    /// Records that this subscription does not get.
+    /// Records that this subscription does not receive.
     Gap(Gap),
-    /// Everything before `next` was yielded. Only if it was asked for.
+    /// Everything before `next` was yielded. Only if
+    /// [`SubscribeOptions::caught_up`](super::SubscribeOptions::caught_up) is set.
     CaughtUp {
-        /// The offset that comes next.
+        /// The next offset.
         next: u64,
     },
-    /// The subscription ended in order; nothing comes after it.
+    /// The subscription ended normally; nothing follows.
     Closed {
         /// Why.
         reason: CloseReason,
-        /// The offset that would have come next.
+        /// The offset that would have been next.
         next: u64,
     },
 }
 
 /// One record. Cloning is cheap.
 ///
-/// It shares the memory of the chunk that it came in (as large as the server makes them, a frame at
-/// most): copy the data out to keep few records of many for long.
+/// It shares the memory of the chunk in which it arrived (the server chooses the size, at most one
+/// frame). To keep a few records out of many for a long time, copy their data.
 #[derive(Clone)]
 pub struct Record {
     chunk: Arc<[u8]>,
@@ -84,7 +86,7 @@ impl Record {
         self.epoch
     }
 
-    /// When the first record of its chunk was appended: this one was appended then or shortly
+    /// When the first record of its chunk was appended: this one was appended at that time or shortly
     /// after.
     #[must_use]
     pub fn time(&self) -> SystemTime {
@@ -135,7 +137,7 @@ impl<'a> Batch<'a> {
         self.first + self.records.count() as u64
     }
 
-    /// When the first record was appended; after a reconnection perhaps a little before it.
+    /// When the first record was appended; after a reconnection, perhaps a little earlier than that.
     #[must_use]
     pub fn time(&self) -> SystemTime {
         from_unix_ns(self.time)
@@ -155,23 +157,24 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Records that a subscription does not get.
+/// Records that a subscription does not receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Gap {
     /// Why.
     pub reason: GapReason,
-    /// The topic's epoch now.
+    /// The topic's current epoch.
     pub epoch: u64,
-    /// The first offset that is missed: in this epoch, or with [`GapReason::OtherEpoch`] in the
-    /// one before.
+    /// The first missing offset: in this epoch, or with [`GapReason::OtherEpoch`] in the previous
+    /// one.
     pub first_missed: u64,
-    /// The offset that goes on, in `epoch`.
+    /// The offset at which the records continue, in `epoch`.
     pub next: u64,
 }
 
 impl Gap {
-    /// How many records are missed, if it can be known: nobody knows how many the other epoch had.
+    /// How many records are missing, if that is known. With [`GapReason::OtherEpoch`] it is not: the
+    /// number of records in the other epoch is unknown.
     #[must_use]
     pub const fn missed(&self) -> Option<u64> {
         match self.reason {
@@ -202,7 +205,8 @@ fn from_unix_ns(ns: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_nanos(ns)
 }
 
-/// Where the parts of a chunk are in some bytes: what was checked once stays checked.
+/// The positions of a chunk's parts in a byte slice. It is created only for records that the decoder
+/// has checked, so that they need not be checked again.
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
     pub(super) epoch: u64,
@@ -234,16 +238,16 @@ impl Layout {
     }
 }
 
-/// A received chunk from which records are taken one by one.
+/// A received chunk, from which records are taken one by one.
 #[derive(Clone, Debug)]
 pub(super) struct OwnedChunk {
     bytes: Arc<[u8]>,
-    /// What was not taken yet.
+    /// The records that were not yet taken.
     layout: Layout,
 }
 
 impl OwnedChunk {
-    /// Bytes of memory.
+    /// Its size in memory, in bytes.
     pub(super) fn size(&self) -> usize {
         self.bytes.len()
     }

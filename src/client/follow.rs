@@ -1,31 +1,32 @@
-//! The connection of a subscription: receiving, connecting again, resuming.
+//! The connection of a subscription: receiving, reconnecting, resuming.
 //!
 //! # Protocol
 //!
 //! There is no task. [`Follower::poll_step`] is a state machine that the subscription's methods
-//! drive; it is `Up` (connected), `Down` (waiting to try again), `Dialing`, or `Ended`. All of its
-//! progress is in its fields, so that whoever drives it can be dropped between any two polls.
+//! drive. Its [`Phase`] is `Up` (connected), `Down` (waiting to try again), `Dialing`, or `Ended`.
+//! All of its progress is in its fields, so the future that drives it can be dropped between any two
+//! polls.
 //!
-//! `expected` is the one place that decides what is new. It starts where SUBSCRIBED says, moves with
-//! every chunk that was received *whole* and with every gap, and a new connection asks for what
-//! comes after it. A chunk that begins before it (a lease redelivers from its committed place) is
-//! trimmed; one that begins after it without a GAP is a fault of the server and ends the
-//! subscription, because going on would be a silent gap. An incomplete chunk moves nothing: its
-//! bytes go with the connection that was cut, and all of it comes again.
+//! `expected` alone decides what is new. It starts at the position in SUBSCRIBED and advances with
+//! every chunk that was received *completely* and with every gap. A new connection asks for what
+//! comes after it. A chunk that begins before `expected` is trimmed (a lease redelivers from its
+//! committed position). A chunk that begins after it without a GAP is a fault of the server and ends
+//! the subscription, because continuing would be a silent gap. An incomplete chunk advances nothing:
+//! its bytes are lost with the connection that was cut, and the whole chunk is delivered again.
 //!
-//! If SUBSCRIBED has another epoch than `expected`, the gap is made here, and the server's own GAP
-//! about it is swallowed: so it is told even where the server could not know (a start at offset 0
-//! carries no epoch).
+//! If the epoch in SUBSCRIBED differs from that of `expected`, the gap is generated here, and the
+//! server's own GAP about it is dropped. The gap is thus reported even where the server could not
+//! know of it (a start at offset 0 carries no epoch).
 //!
 //! # Commits
 //!
-//! A commit is idempotent, so it is simply wanted until it is confirmed: after a reconnection it is
-//! sent again, but not before the record that it names was received again, since a server accepts
-//! commits of what it has delivered. One COMMIT is under way at a time; later ones join. Where
-//! SUBSCRIBED says that the lease stands confirms as much as a DONE does.
+//! A commit is idempotent, so it stays wanted until it is confirmed. After a reconnection it is sent
+//! again, but only once the record that it names has been received again, because a server accepts
+//! only commits of records that it has delivered. One COMMIT is in flight at a time; later ones are
+//! merged. The lease's position in SUBSCRIBED confirms commits just as a DONE does.
 //!
-//! If the lease stands further than this subscription has come, and no GAP says why, then somebody
-//! else has held it in the meantime and has committed: the subscription ends as taken over.
+//! If the lease's position is ahead of this subscription, and no GAP explains it, then another
+//! holder has committed in the meantime: the subscription ends as taken over.
 
 use std::future::Future;
 use std::io;
@@ -37,7 +38,7 @@ use std::time::Duration;
 use tokio::io::AsyncWrite;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::accept::{Fault, take};
+use super::apply::{Fault, incoming};
 use super::backoff::Backoff;
 use super::config::Config;
 use super::conn::Conn;
@@ -48,10 +49,10 @@ use super::options::SubscribeOptions;
 use crate::log::Position;
 use crate::protocol::{CloseReason, GapReason, OnGap, Request, Start};
 
-/// What one step brought.
+/// The result of one step.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// Records, which lie in the inbox until [`Follower::consume`].
+    /// Records, which stay in the inbox until [`Follower::consume`].
     Chunk {
         layout: Layout,
         consumed: usize,
@@ -74,35 +75,38 @@ pub(super) struct Follower {
     config: Arc<Config>,
     topic: Arc<str>,
     options: SubscribeOptions,
-    state: State,
+    phase: Phase,
     backoff: Backoff,
-    /// Since when there is no connection.
+    /// When the connection was lost, if there is none now.
     lost_since: Option<Instant>,
-    /// The epoch and the offset that must come next.
+    /// The epoch and offset that must come next.
     pub(super) expected: Position,
-    /// A GAP about another epoch would repeat one that was made here.
+    /// A gap to another epoch was generated here: the server's GAP about it would repeat it.
     pub(super) epoch_gap_made: bool,
-    /// A gap that was made here and is told next.
-    made: Option<Gap>,
-    /// Behind the last record that this connection delivered.
+    /// A gap that was generated here and is the next step to report.
+    local_gap: Option<Gap>,
+    /// The offset after the last record that this connection delivered.
     pub(super) received: u64,
-    /// Behind the last record whose commit was confirmed.
+    /// The offset after the last record whose commit was confirmed.
     pub(super) committed: u64,
-    /// Behind the last record whose commit is wanted.
+    /// The offset after the last record whose commit is wanted.
     pub(super) wanted: u64,
-    /// The commit under way on this connection.
+    /// The commit in flight on this connection.
     pub(super) committing: Option<u64>,
-    /// The lease stands further than this subscription has come.
+    /// The lease's position is ahead of this subscription.
     pub(super) lease_moved: bool,
-    /// The topic is closed and everything was received; the lease is still held, for what is not committed.
+    /// The topic is closed and everything was received; the lease is still held for what is not yet
+    /// committed.
     pub(super) drained: bool,
-    /// UNSUBSCRIBE is to be sent, or its answer awaited.
+    /// An UNSUBSCRIBE is still to be sent, or its answer is outstanding.
     pub(super) leaving: bool,
-    /// How often it connected again.
+    /// It has ended by an error.
+    pub(super) failed: bool,
+    /// How often it reconnected.
     pub(super) reconnections: u64,
 }
 
-enum State {
+enum Phase {
     Up(Box<Up>),
     Down(Pin<Box<Sleep>>),
     Dialing(Pin<Box<dyn Future<Output = Result<Dialed, ClientError>> + Send>>),
@@ -113,7 +117,7 @@ struct Up {
     conn: Conn,
     out: Vec<u8>,
     written: usize,
-    /// Rings when nothing was heard for a while.
+    /// Fires at every keepalive interval, to check whether anything was received since.
     alarm: Pin<Box<Sleep>>,
     heard: bool,
     pinged: bool,
@@ -129,32 +133,33 @@ impl Follower {
         options: SubscribeOptions,
         dialed: Dialed,
     ) -> Self {
-        let place = Position { epoch: dialed.epoch, next: dialed.next };
-        // If the topic is another one, `arrive` sees it.
+        let position = Position { epoch: dialed.epoch, next: dialed.next };
+        // If the epoch is another one, `on_connected` detects it.
         let expected = match options.epoch {
-            Some(epoch) if epoch != place.epoch => Position { epoch, next: 0 },
-            _ => place,
+            Some(epoch) if epoch != position.epoch => Position { epoch, next: 0 },
+            _ => position,
         };
         let mut this = Self {
             backoff: Backoff::new(config.backoff_min, config.backoff_max),
             config,
             topic,
             options,
-            state: State::Ended,
+            phase: Phase::Ended,
             lost_since: None,
             expected,
             epoch_gap_made: false,
-            made: None,
-            received: place.next,
-            committed: place.next,
-            wanted: place.next,
+            local_gap: None,
+            received: position.next,
+            committed: position.next,
+            wanted: position.next,
             committing: None,
             lease_moved: false,
             drained: false,
             leaving: false,
+            failed: false,
             reconnections: 0,
         };
-        this.arrive(dialed);
+        this.on_connected(dialed);
         this
     }
 
@@ -171,18 +176,18 @@ impl Follower {
     }
 
     pub(super) const fn is_up(&self) -> bool {
-        matches!(self.state, State::Up(_))
+        matches!(self.phase, Phase::Up(_))
     }
 
     pub(super) const fn is_ended(&self) -> bool {
-        matches!(self.state, State::Ended)
+        matches!(self.phase, Phase::Ended)
     }
 
     pub(super) fn request_timeout(&self) -> Duration {
         self.config.request_timeout
     }
 
-    /// Whether a wanted commit is not confirmed.
+    /// Whether a wanted commit is not yet confirmed.
     pub(super) const fn owes_commit(&self) -> bool {
         self.wanted > self.committed
     }
@@ -191,40 +196,40 @@ impl Follower {
         self.options.lease.is_some()
     }
 
-    /// What was received, for the [`Layout`] of a step.
+    /// The received bytes that the [`Layout`] of a step refers to.
     pub(super) fn received_bytes(&self) -> &[u8] {
-        match &self.state {
-            State::Up(up) => up.conn.inbox.received(),
+        match &self.phase {
+            Phase::Up(up) => up.conn.inbox.received(),
             _ => &[],
         }
     }
 
     /// Drops the bytes of a [`Step::Chunk`].
     pub(super) fn consume(&mut self, count: usize) {
-        if let State::Up(up) = &mut self.state {
+        if let Phase::Up(up) = &mut self.phase {
             up.conn.inbox.consume(count);
         }
     }
 
-    /// Ends in order: nothing is tried again.
+    /// Ends the subscription normally: it does not reconnect.
     pub(super) fn finish(&mut self) {
-        self.state = State::Ended;
+        self.phase = Phase::Ended;
     }
 
-    /// Wants everything before `next` to be committed.
+    /// Requests that everything before `next` be committed.
     pub(super) fn want_commit(&mut self, next: u64) {
         self.wanted = self.wanted.max(next);
     }
 
     /// Sends an UNSUBSCRIBE if there is a connection.
     pub(super) fn unsubscribe(&mut self, release: bool) {
-        if let State::Up(up) = &mut self.state {
+        if let Phase::Up(up) = &mut self.phase {
             Request::Unsubscribe { request: UNSUBSCRIBE_REQUEST, sub: SUB, release }
                 .encode(&mut up.out);
         }
     }
 
-    /// Goes on until something is there for the caller. `None` once it has ended.
+    /// Continues until there is something for the caller. `None` once it has ended.
     ///
     /// After an error it has ended, unless the error is a refused commit.
     pub(super) fn poll_step(
@@ -232,29 +237,29 @@ impl Follower {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Step, ClientError>>> {
         loop {
-            if let Some(gap) = self.made.take() {
+            if let Some(gap) = self.local_gap.take() {
                 return Poll::Ready(Some(Ok(Step::Gap(gap))));
             }
             if self.drained && !self.owes_commit() && !self.leaving {
                 return Poll::Ready(None);
             }
-            match &mut self.state {
-                State::Ended => return Poll::Ready(None),
-                State::Down(pause) => {
+            match &mut self.phase {
+                Phase::Ended => return Poll::Ready(None),
+                Phase::Down(pause) => {
                     ready!(pause.as_mut().poll(cx));
                     let (config, topic) = (Arc::clone(&self.config), Arc::clone(&self.topic));
                     let options = self.resumed();
                     let dialing = async move { dial(&config, &topic, &options).await };
-                    self.state = State::Dialing(Box::pin(dialing));
+                    self.phase = Phase::Dialing(Box::pin(dialing));
                 }
-                State::Dialing(dialing) => match ready!(dialing.as_mut().poll(cx)) {
+                Phase::Dialing(dialing) => match ready!(dialing.as_mut().poll(cx)) {
                     Ok(dialed) => {
                         self.reconnections += 1;
                         let owed = self.owes_commit();
-                        self.arrive(dialed);
+                        self.on_connected(dialed);
                         if owed && !self.owes_commit() {
-                            // Told, since nothing else may come: the connection was lost between the commit and
-                            // its DONE, and where the lease stands confirms it.
+                            // Reported, since nothing else may come: the connection was lost between the commit and
+                            // its DONE, and the lease's position confirms it.
                             return Poll::Ready(Some(Ok(Step::Confirmed)));
                         }
                     }
@@ -264,7 +269,7 @@ impl Follower {
                         }
                     }
                 },
-                State::Up(_) => match ready!(self.poll_up(cx)) {
+                Phase::Up(_) => match ready!(self.poll_up(cx)) {
                     Ok(Some(step)) => return Poll::Ready(Some(Ok(step))),
                     Ok(None) => {}
                     Err(Fault::Refused(error)) => return Poll::Ready(Some(Err(error))),
@@ -278,29 +283,30 @@ impl Follower {
         }
     }
 
-    /// The options with which to continue after what was received.
+    /// The options for continuing after what was received.
     fn resumed(&self) -> SubscribeOptions {
-        // A lease that has ended meanwhile is recreated from where it was committed, so that what
-        // was received but not committed stays kept; it is trimmed when it comes again.
+        // A lease that has expired meanwhile is recreated at its committed position, so that records
+        // that were received but not committed are still kept. They are trimmed when they are
+        // delivered again.
         let next = if self.options.lease.is_some() {
             self.committed.min(self.expected.next)
         } else {
             self.expected.next
         };
-        // If the epoch is another, and the start does not tell, `arrive` sees it.
+        // If the epoch is another one, and the start does not carry it, `on_connected` detects it.
         let start = Start::resume(Position { epoch: self.expected.epoch, next });
         SubscribeOptions { start, on_gap: OnGap::Continue, ..self.options.clone() }
     }
 
-    fn arrive(&mut self, dialed: Dialed) {
+    fn on_connected(&mut self, dialed: Dialed) {
         let Dialed { conn, epoch, next, .. } = dialed;
         if self.drained && epoch != self.expected.epoch {
-            // There is nothing left to commit to, and its end was told.
+            // There is nothing left to commit to, and the end was already reported.
             return self.finish();
         }
         self.epoch_gap_made = epoch != self.expected.epoch;
         if self.epoch_gap_made {
-            self.made = Some(Gap {
+            self.local_gap = Some(Gap {
                 reason: GapReason::OtherEpoch,
                 epoch,
                 first_missed: self.expected.next,
@@ -309,8 +315,8 @@ impl Follower {
             self.expected = Position { epoch, next };
             (self.committed, self.wanted) = (next, next);
         } else if self.has_lease() {
-            // Where a lease stands is what was committed: that confirms commits whose DONE was
-            // lost with the connection.
+            // A lease's position is what was committed: it confirms commits whose DONE was lost
+            // with the connection.
             self.committed = self.committed.max(next);
         }
         self.lease_moved = self.has_lease() && next > self.expected.next;
@@ -318,7 +324,7 @@ impl Follower {
         self.committing = None;
         self.lost_since = None;
         self.backoff.reset();
-        self.state = State::Up(Box::new(Up {
+        self.phase = Phase::Up(Box::new(Up {
             conn,
             out: Vec::new(),
             written: 0,
@@ -328,33 +334,36 @@ impl Follower {
         }));
     }
 
-    /// The connection is over: waits to try again, or ends.
+    /// The connection has ended: waits before the next attempt, or ends the subscription.
     fn lose(&mut self, error: ClientError) -> Result<(), ClientError> {
         let now = Instant::now();
         let since = *self.lost_since.get_or_insert(now);
         let delay = self.backoff.delay();
         let late = match self.options.give_up_after {
-            Some(limit) => since.checked_add(limit).is_some_and(|end| now + delay > end),
+            // A time that the clock cannot represent is later than any that it can.
+            Some(limit) => since
+                .checked_add(limit)
+                .is_some_and(|end| now.checked_add(delay).is_none_or(|next| next > end)),
             None => false,
         };
         if !error.passes() {
-            self.state = State::Ended;
+            (self.phase, self.failed) = (Phase::Ended, true);
             return Err(error);
         }
         if late {
-            self.state = State::Ended;
+            (self.phase, self.failed) = (Phase::Ended, true);
             return Err(ClientError::GaveUp { after: now - since, cause: Arc::new(error) });
         }
         tracing::debug!(topic = &*self.topic, %error, ?delay, "subscription connects again");
-        self.state = State::Down(Box::pin(sleep(delay)));
+        self.phase = Phase::Down(Box::pin(sleep(delay)));
         Ok(())
     }
 
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Step>, Fault>> {
-        let State::Up(up) = &mut self.state else {
+        let Phase::Up(up) = &mut self.phase else {
             return Poll::Ready(Ok(None));
         };
-        // One commit at a time, and none of what this connection has not delivered.
+        // One commit at a time, and only of records that this connection has delivered.
         let due = self.committing.is_none() && self.wanted > self.committed;
         if due && self.wanted <= self.received {
             self.committing = Some(self.wanted);
@@ -369,11 +378,11 @@ impl Follower {
         up.poll_write(cx).map_err(Fault::io)?;
         // Owned, so that the borrow of the buffer ends here.
         let found = match up.conn.decode().map_err(Fault::Ends)? {
-            Ok((reply, consumed)) => Ok((take(reply, consumed), consumed)),
+            Ok((reply, consumed)) => Ok((incoming(reply, consumed), consumed)),
             Err(at_least) => Err(at_least),
         };
         let at_least = match found {
-            Ok((taken, consumed)) => return Poll::Ready(self.accept(taken, consumed)),
+            Ok((frame, consumed)) => return Poll::Ready(self.apply(frame, consumed)),
             Err(at_least) => at_least,
         };
         let Conn { io, inbox, .. } = &mut up.conn;
@@ -405,14 +414,15 @@ impl Up {
         }
         self.out.clear();
         self.written = 0;
-        // TLS writes when it is asked to; a plain socket has nothing to flush.
+        // TLS may hold bytes until it is flushed; a plain socket has nothing to flush.
         match Pin::new(&mut self.conn.io).poll_flush(cx) {
             Poll::Ready(flushed) => flushed,
             Poll::Pending => Ok(()),
         }
     }
 
-    /// Ready when it has sent a PING, which must be written; an error when the server is silent.
+    /// Ready when it has queued a PING, which must then be written; an error when the server stays
+    /// silent.
     fn poll_alarm(&mut self, cx: &mut Context<'_>, keepalive: Duration) -> Poll<Result<(), Fault>> {
         loop {
             ready!(self.alarm.as_mut().poll(cx));

@@ -6,19 +6,19 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// The buffer of a connection that has received little.
+/// The size of the buffer while a connection has received little.
 const SMALL: usize = 16 << 10;
 
-/// What the buffer grows to when reads keep filling it. Larger frames make it larger.
+/// The size that the buffer grows to if reads keep filling it. Larger frames make it larger.
 const LARGE: usize = 1 << 20;
 
-/// A buffer that had to become larger than this is given back when it is empty.
+/// A buffer that had to grow beyond this size is freed when it is empty.
 const KEEP: usize = 4 << 20;
 
 /// Bytes that were received and not yet consumed: `bytes[start..end]`.
 ///
-/// The whole vector is initialised, so that reading needs no unsafe code; what lies outside the
-/// range is old bytes that nobody sees.
+/// The whole vector is initialised, so that reading needs no unsafe code. Outside the range are old
+/// bytes that are never read.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     bytes: Vec<u8>,
@@ -27,7 +27,7 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    /// What was received, from the next frame's first byte on. It stays in place until
+    /// The received bytes, from the first byte of the next frame on. They stay in place until
     /// [`consume`](Self::consume) or [`poll_fill`](Self::poll_fill).
     pub(super) fn received(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
@@ -40,15 +40,15 @@ impl Inbox {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
             if self.bytes.len() > KEEP {
-                // A huge frame has gone by: do not keep its memory.
+                // A huge frame was consumed: do not keep its memory.
                 self.bytes = Vec::new();
             }
         }
     }
 
-    /// Reads once, with room for a frame of `at_least` bytes in all. 0 is the end of the stream.
+    /// Reads once, with room for a frame of `at_least` bytes in total. 0 is the end of the stream.
     ///
-    /// `at_least` comes from the decoder and is below the frame limit.
+    /// `at_least` comes from the decoder, which keeps it within the frame limit.
     pub(super) fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
@@ -70,7 +70,7 @@ impl Inbox {
         let read = room.filled().len();
         self.end += read;
         if full && self.bytes.len() < LARGE {
-            // The sender is ahead: read more at a time.
+            // There is more to read than fits: read more at a time.
             let twice = (self.bytes.len() * 2).min(LARGE);
             self.bytes.resize(twice, 0);
         }
@@ -84,7 +84,7 @@ mod tests {
 
     use super::*;
 
-    /// Gives out `data` in pieces of `step` bytes.
+    /// A reader that returns `data` in pieces of `step` bytes.
     struct Steps<'a> {
         data: &'a [u8],
         step: usize,

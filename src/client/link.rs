@@ -1,20 +1,21 @@
-//! One connection that carries requests and publishes, pipelined, for many callers.
+//! One connection that carries pipelined requests and publishes for many callers.
 //!
 //! # How it works
 //!
 //! Callers never touch the socket. They append whole frames to a buffer under a short lock and
-//! wait for the answer on a channel; a task of the connection's own (`link_io`) writes the buffer
-//! and matches the answers, which come in the order of the requests. So every caller can be
-//! cancelled at any point without harm to the stream, and small publishes that pile up while a
-//! write is under way leave together in the next one.
+//! wait for the answer on a channel. A task that belongs to the connection (`link_io`) writes the
+//! buffer and matches the answers, which arrive in the order of the requests. A caller can therefore
+//! be cancelled at any point without harm to the stream, and small publishes that pile up during a
+//! write go out together in the next one.
 //!
-//! # What is known when it breaks
+//! # What is known when the connection breaks
 //!
 //! Positions in the outgoing stream are counted: `appended` by callers, `handed` to the system. A
-//! request whose last byte was not handed over cannot have been carried out; one that was has an
-//! unknown outcome, unless the server's GOODBYE says that it was not carried out. A link for a
-//! publisher also keeps the bytes from the oldest unanswered publish on, so that those can be given
-//! back to the caller. A broken link stays broken; another one takes its place.
+//! request whose last byte was not handed over cannot have been carried out. One whose last byte
+//! was handed over has an unknown outcome, unless the server's GOODBYE says that it was not carried
+//! out. The link of a publisher also keeps all bytes from the oldest unanswered publish on, so that
+//! unanswered publishes can be returned to the caller. A broken link stays broken; a new one
+//! replaces it.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,7 +29,7 @@ use super::error::{ClientError, Outcome, says_not_carried_out};
 use super::topics::{TopicDetails, TopicInfo};
 use crate::sync::time::Instant;
 
-/// What a request was answered with.
+/// The answer to a request.
 #[derive(Debug)]
 pub(super) enum Answer {
     Published { epoch: u64, first: u64, count: u32 },
@@ -38,16 +39,16 @@ pub(super) enum Answer {
     Details(Box<TopicDetails>),
 }
 
-pub(super) type Answered = oneshot::Receiver<Result<Answer, ClientError>>;
+pub(super) type AnswerReceiver = oneshot::Receiver<Result<Answer, ClientError>>;
 
-/// What sets the links of a client and of a publisher apart.
+/// Settings in which the links of a client and of a publisher differ.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LinkOptions {
-    /// Most requests without an answer; more wait for room.
+    /// The most requests without an answer; further ones wait for room.
     pub(super) max_in_flight: usize,
-    /// Most bytes from the oldest request without an answer on.
+    /// The most bytes, counted from the oldest request without an answer.
     pub(super) max_in_flight_bytes: u64,
-    /// The connection is given up when an answer is due and nothing was heard for so long.
+    /// The connection counts as lost when an answer is due and nothing was received for this long.
     pub(super) answer_timeout: Option<Duration>,
     /// Whether the bytes of unanswered publishes are kept.
     pub(super) keep: bool,
@@ -55,47 +56,48 @@ pub(super) struct LinkOptions {
     pub(super) first_number: u64,
 }
 
-/// A handle on the connection. Dropping it lets the connection finish what was appended, then ends
-/// it.
+/// A handle to the connection. When it is dropped, the connection finishes what was appended, then
+/// ends.
 #[derive(Debug)]
 pub(super) struct Link {
-    shared: Arc<Shared>,
+    shared: Arc<LinkShared>,
 }
 
-/// What callers and the connection's task share.
+/// What the callers and the connection's task share.
 #[derive(Debug)]
-pub(super) struct Shared {
-    state: Mutex<State>,
-    /// There is something to write, or the handle is gone.
+pub(super) struct LinkShared {
+    state: Mutex<LinkState>,
+    /// Notified when there is something to write, or the handle was dropped.
     pub(super) work: Notify,
-    /// The handle is gone.
+    /// Notified when the handle was dropped.
     pub(super) gone: Notify,
-    /// There is room, or the link broke.
+    /// Notified when there is room, or the link broke.
     room: Notify,
     pub(super) options: LinkOptions,
-    /// The largest frame that the server takes, in bytes.
+    /// The largest frame that the server accepts, in bytes.
     pub(super) max_frame: u32,
-    /// The largest record that the server takes, in bytes.
+    /// The largest record that the server accepts, in bytes.
     pub(super) max_record: u32,
 }
 
 #[derive(Debug)]
-struct State {
+struct LinkState {
     /// Whole frames that the task has not taken yet.
     out: Vec<u8>,
-    /// An empty buffer for `out` to be exchanged with.
+    /// An empty buffer that replaces `out` when the task takes it.
     spare: Vec<u8>,
     /// Stream position after the last byte of `out`.
     appended: u64,
-    /// Stream position after the last byte that the system took.
+    /// Stream position after the last byte that was handed to the system.
     handed: u64,
-    /// Buffers that were taken, with their stream positions, from the oldest that still matters.
+    /// Buffers that the task took, each with its stream position, from the oldest that is still
+    /// needed.
     kept: VecDeque<(u64, Arc<Vec<u8>>)>,
     /// Requests without an answer, oldest first.
     pending: VecDeque<Pending>,
     /// The number of the next request.
     number: u64,
-    /// When something was last heard, or the first of `pending` was sent if that is later.
+    /// When something was last received, or when `pending` last became non-empty if that is later.
     heard: Instant,
     closing: bool,
     lost: Option<ClientError>,
@@ -111,7 +113,7 @@ struct Pending {
     /// How many records, if it is a publish.
     records: Option<u32>,
     answer: oneshot::Sender<Result<Answer, ClientError>>,
-    /// What a list has gathered so far.
+    /// The topics that the TOPICS frames have brought so far, if it is a LIST.
     topics: Vec<TopicInfo>,
 }
 
@@ -122,10 +124,18 @@ pub(super) struct Failures {
     pub(super) first: Option<(u64, ClientError)>,
 }
 
-/// A publish whose acknowledgement did not come before its connection broke.
+impl Failures {
+    /// Adds later ones.
+    pub(super) fn merge(&mut self, later: Failures) {
+        self.count += later.count;
+        self.first = self.first.take().or(later.first);
+    }
+}
+
+/// A publish whose connection broke before its acknowledgement arrived.
 ///
-/// It holds the very bytes, so that the caller can choose: give it to
-/// [`Publisher::resend`](super::Publisher::resend), or look at it and let it go.
+/// It holds the original bytes, so that the caller can choose: pass it to
+/// [`Publisher::resend`](super::Publisher::resend), or inspect it and drop it.
 #[derive(Clone, Debug)]
 pub struct Unacknowledged {
     pub(super) number: u64,
@@ -134,19 +144,20 @@ pub struct Unacknowledged {
     pub(super) frame: Vec<u8>,
 }
 
-/// What is appended for a request.
-pub(super) struct Asked {
+/// What the link must know about a request besides its bytes.
+pub(super) struct RequestInfo {
     /// How many records, if it is a publish.
     pub(super) records: Option<u32>,
-    /// Whether an answer is due in any case.
-    pub(super) answered: bool,
+    /// Whether the server answers it even if it succeeds. A publish without acknowledgement is
+    /// answered only if it fails.
+    pub(super) wants_answer: bool,
 }
 
 impl Link {
     pub(super) async fn open(config: &Config, options: LinkOptions) -> Result<Self, ClientError> {
         let conn = Conn::open(config).await?;
-        let shared = Arc::new(Shared {
-            state: Mutex::new(State {
+        let shared = Arc::new(LinkShared {
+            state: Mutex::new(LinkState {
                 out: Vec::new(),
                 spare: Vec::new(),
                 appended: 0,
@@ -200,15 +211,16 @@ impl Link {
         std::mem::take(&mut self.shared.lock().unacknowledged)
     }
 
-    /// Waits for room, then appends the frame that `encode` writes for the number that it is given.
-    /// Nothing is appended if this is dropped while it waits; there is no waiting afterwards.
+    /// Waits for room, then appends the frame that `encode` writes for the request number that it
+    /// is given. If this is dropped while it waits, nothing is appended; after that point it does
+    /// not wait.
     pub(super) async fn append(
         &self,
-        asked: Asked,
+        info: RequestInfo,
         mut encode: impl FnMut(u32, &mut Vec<u8>) -> Result<(), ClientError>,
-    ) -> Result<(u64, Option<Answered>), ClientError> {
+    ) -> Result<(u64, Option<AnswerReceiver>), ClientError> {
         loop {
-            // Registered before the look, so that room made in between is not missed.
+            // Registered before the check, so that room that is made in between is not missed.
             let room = self.shared.room.notified();
             {
                 let mut state = self.shared.lock();
@@ -219,7 +231,7 @@ impl Link {
                     });
                 }
                 if state.has_room(&self.shared.options) {
-                    let appended = state.append(&asked, &mut encode, self.shared.max_frame)?;
+                    let appended = state.append(&info, &mut encode, self.shared.max_frame)?;
                     drop(state);
                     self.shared.work.notify_one();
                     return Ok(appended);
@@ -238,13 +250,13 @@ impl Drop for Link {
     }
 }
 
-impl State {
+impl LinkState {
     fn has_room(&self, options: &LinkOptions) -> bool {
         self.pending.len() < options.max_in_flight
             && self.appended - self.base() < options.max_in_flight_bytes
     }
 
-    /// The stream position that everything before is answered and written.
+    /// The stream position before which everything is answered and written.
     fn base(&self) -> u64 {
         match self.pending.front() {
             Some(oldest) => oldest.start.min(self.handed),
@@ -254,10 +266,10 @@ impl State {
 
     fn append(
         &mut self,
-        asked: &Asked,
+        info: &RequestInfo,
         encode: &mut impl FnMut(u32, &mut Vec<u8>) -> Result<(), ClientError>,
         max_frame: u32,
-    ) -> Result<(u64, Option<Answered>), ClientError> {
+    ) -> Result<(u64, Option<AnswerReceiver>), ClientError> {
         let before = self.out.len();
         let number = self.number;
         let encoded = encode(number as u32, &mut self.out);
@@ -273,7 +285,7 @@ impl State {
         let start = self.appended;
         self.appended += size as u64;
         self.number += 1;
-        if !asked.answered {
+        if !info.wants_answer {
             return Ok((number, None));
         }
         if self.pending.is_empty() {
@@ -284,15 +296,15 @@ impl State {
             number,
             start,
             end: self.appended,
-            records: asked.records,
+            records: info.records,
             answer,
             topics: Vec::new(),
         });
         Ok((number, Some(answered)))
     }
 
-    /// The bytes of the stream from `start` to `end`, as far as they are kept: a frame never lies
-    /// in two buffers.
+    /// The bytes of the stream from `start` to `end`, if they are kept. One buffer is enough to
+    /// look in, because a frame never spans two.
     fn kept_bytes(&self, start: u64, end: u64) -> Option<&[u8]> {
         let out = (self.appended - self.out.len() as u64, &self.out);
         let all = self.kept.iter().map(|(at, bytes)| (*at, &**bytes));
@@ -303,14 +315,14 @@ impl State {
     }
 }
 
-/// The side of the connection's task.
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // No code under this lock leaves the state half changed when it panics.
+/// The methods for the connection's task.
+impl LinkShared {
+    fn lock(&self) -> MutexGuard<'_, LinkState> {
+        // No code under this lock leaves the state half changed if it panics.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Everything appended so far, to be written; `Err(closing)` if there is nothing.
+    /// Takes everything appended so far, to be written; `Err(closing)` if there is nothing.
     pub(super) fn take_out(&self) -> Result<Arc<Vec<u8>>, bool> {
         let mut state = self.lock();
         if state.out.is_empty() {
@@ -325,14 +337,14 @@ impl Shared {
         Ok(taken)
     }
 
-    /// The system took `count` bytes more.
+    /// Records that the system took another `count` bytes.
     pub(super) fn handed(&self, count: usize) {
         let mut state = self.lock();
         state.handed += count as u64;
         self.make_room(&mut state);
     }
 
-    /// A buffer was written whole: its memory can serve again, unless it is kept.
+    /// Returns a buffer that was written completely: its memory is reused, unless it is kept.
     pub(super) fn give_back(&self, taken: Arc<Vec<u8>>) {
         if let Ok(mut empty) = Arc::try_unwrap(taken) {
             empty.clear();
@@ -340,7 +352,7 @@ impl Shared {
         }
     }
 
-    fn make_room(&self, state: &mut State) {
+    fn make_room(&self, state: &mut LinkState) {
         let base = state.base();
         while let Some((start, bytes)) = state.kept.front() {
             if start + bytes.len() as u64 > base {
@@ -352,7 +364,7 @@ impl Shared {
                 state.spare = bytes;
             }
         }
-        // Without a waiter this is one load.
+        // Without a waiter, this costs one load.
         self.room.notify_waiters();
     }
 
@@ -360,7 +372,7 @@ impl Shared {
         self.lock().heard = Instant::now();
     }
 
-    /// How long until the connection must be given up if nothing is heard; `None` if no answer is
+    /// How long until the connection counts as lost if nothing is received; `None` if no answer is
     /// due or there is no limit.
     pub(super) fn patience(&self) -> Option<Duration> {
         let limit = self.options.answer_timeout?;
@@ -389,11 +401,11 @@ impl Shared {
         true
     }
 
-    /// Answers a request; false if there is none of that number.
+    /// Passes an answer to the request with this number; false if there is no such request.
     pub(super) fn answer(&self, request: u32, answer: Result<Answer, ClientError>) -> bool {
         let mut state = self.lock();
         let Some(index) = state.find(request) else {
-            // A publish without acknowledgement has failed: only flush can tell of it.
+            // A publish without acknowledgement has failed: only `flush` can report it.
             let Err(error) = answer else {
                 return false;
             };
@@ -406,20 +418,20 @@ impl Shared {
         true
     }
 
-    fn finish(&self, state: &mut State, index: usize, answer: Result<Answer, ClientError>) {
-        // Answers come in order, so the index is 0 for a server that keeps to the protocol.
+    fn finish(&self, state: &mut LinkState, index: usize, answer: Result<Answer, ClientError>) {
+        // Answers arrive in order, so the index is 0 if the server follows the protocol.
         let Some(pending) = state.pending.remove(index) else {
             return;
         };
         if let (Err(error), Some(_)) = (&answer, pending.records) {
             state.failures.add(pending.number, error.clone());
         }
-        // The caller may have gone away: then nobody wants the answer.
+        // Fails if the caller was cancelled: then the answer is not wanted any more.
         let _ = pending.answer.send(answer);
         self.make_room(state);
     }
 
-    /// The connection is over: everybody who waits learns what is known.
+    /// The connection has ended: every waiting caller gets the error, with the known outcome.
     pub(super) fn lose(&self, cause: ClientError) {
         let mut state = self.lock();
         let said =
@@ -453,7 +465,7 @@ impl Shared {
     }
 }
 
-impl State {
+impl LinkState {
     fn find(&self, request: u32) -> Option<usize> {
         let same = |pending: &Pending| pending.number as u32 == request;
         self.pending.iter().position(same)

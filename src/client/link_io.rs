@@ -10,19 +10,19 @@ use tokio::time::{sleep, timeout};
 use super::conn::Conn;
 use super::error::{ClientError, ServerError};
 use super::inbox::Inbox;
-use super::link::{Answer, Shared};
+use super::link::{Answer, LinkShared};
 use super::stream::Stream;
 use super::topics::{TopicDetails, TopicInfo};
 use crate::protocol::{DecodeLimits, Decoded, Reply, decode_reply};
 
-/// How long to look for the server's GOODBYE after a write has failed.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+/// How long to wait for the server's GOODBYE after a write has failed.
+const GOODBYE_WAIT: Duration = Duration::from_millis(500);
 
-/// How often an answer that is due is looked for, at least.
-const LOOK: Duration = Duration::from_millis(50);
+/// The shortest pause between two checks for an overdue answer, unless the timeout is shorter.
+const MIN_PAUSE: Duration = Duration::from_millis(50);
 
-/// Runs the connection to its end.
-pub(super) async fn run(shared: Arc<Shared>, conn: Conn, linger: Duration) {
+/// Runs the connection until it ends.
+pub(super) async fn run(shared: Arc<LinkShared>, conn: Conn, linger: Duration) {
     let Conn { io, inbox, limits, .. } = conn;
     let cause = match io {
         Stream::Plain(io) => {
@@ -40,7 +40,7 @@ pub(super) async fn run(shared: Arc<Shared>, conn: Conn, linger: Duration) {
 }
 
 async fn carry(
-    shared: &Shared,
+    shared: &LinkShared,
     read_half: impl AsyncRead + Unpin,
     write_half: impl AsyncWrite + Unpin,
     inbox: Inbox,
@@ -49,13 +49,13 @@ async fn carry(
 ) -> ClientError {
     let reading = read(shared, read_half, inbox, limits);
     tokio::pin!(reading);
-    // Once the handle is gone, nobody is left who could end a connection that hangs.
+    // Once the handle is dropped, nothing else can end a connection that hangs.
     let lingering = async {
         shared.gone.notified().await;
         sleep(linger).await;
     };
     tokio::pin!(lingering);
-    // In this order each time: what runs has to be the same in a simulation that is run again.
+    // Always in this order, so that a repeated simulation runs identically.
     let written = tokio::select! {
         biased;
         cause = &mut reading => return cause,
@@ -64,24 +64,24 @@ async fn carry(
         written = write(shared, write_half) => written,
     };
     match written {
-        // The handle is gone and everything was written. The last answers may still come; the
-        // server ends the connection when it has seen the end of ours.
+        // The handle was dropped and everything was written. The last answers may still arrive; the
+        // server ends the connection when it has seen the end of our stream.
         Ok(_open) => tokio::select! {
             biased;
             cause = reading => cause,
             () = lingering => ClientError::Timeout { after: linger },
         },
-        // The server may have said why before it closed.
-        Err(error) => match timeout(LAST_WORDS, reading).await {
+        // The server may have sent the reason before it closed.
+        Err(error) => match timeout(GOODBYE_WAIT, reading).await {
             Ok(cause @ ClientError::Goodbye { .. }) => cause,
             _ => ClientError::io(error),
         },
     }
 }
 
-/// Writes whatever callers append, until the handle is gone. The half comes back, so that its end
-/// is not the connection's before the last answers are in.
-async fn write<W: AsyncWrite + Unpin>(shared: &Shared, mut half: W) -> io::Result<W> {
+/// Writes whatever callers append, until the handle is dropped. Returns the write half, so that
+/// dropping it does not close the connection before the last answers have arrived.
+async fn write<W: AsyncWrite + Unpin>(shared: &LinkShared, mut half: W) -> io::Result<W> {
     loop {
         let taken = match shared.take_out() {
             Ok(taken) => taken,
@@ -90,7 +90,7 @@ async fn write<W: AsyncWrite + Unpin>(shared: &Shared, mut half: W) -> io::Resul
                 return Ok(half);
             }
             Err(false) => {
-                // TLS writes when it is asked to; a plain socket has nothing to flush.
+                // TLS may hold bytes until it is flushed; a plain socket has nothing to flush.
                 half.flush().await?;
                 shared.work.notified().await;
                 continue;
@@ -109,8 +109,8 @@ async fn write<W: AsyncWrite + Unpin>(shared: &Shared, mut half: W) -> io::Resul
     }
 }
 
-/// Ends when an answer is due and nothing was heard for too long.
-async fn watch(shared: &Shared) -> ClientError {
+/// Ends when an answer is due and nothing was received for too long.
+async fn watch(shared: &LinkShared) -> ClientError {
     let Some(limit) = shared.options.answer_timeout else {
         return std::future::pending().await;
     };
@@ -118,16 +118,16 @@ async fn watch(shared: &Shared) -> ClientError {
         let pause = match shared.patience() {
             Some(Duration::ZERO) => return ClientError::Timeout { after: limit },
             Some(left) => left,
-            // Nothing is due now; something may be from the next moment on.
+            // Nothing is due now, but a request may be appended at any moment.
             None => limit,
         };
-        sleep(pause.min(limit).max(LOOK.min(limit))).await;
+        sleep(pause.min(limit).max(MIN_PAUSE.min(limit))).await;
     }
 }
 
 /// Matches answers with requests, until the connection ends.
 async fn read(
-    shared: &Shared,
+    shared: &LinkShared,
     mut half: impl AsyncRead + Unpin,
     mut inbox: Inbox,
     limits: DecodeLimits,
@@ -155,7 +155,7 @@ async fn read(
     }
 }
 
-fn take(shared: &Shared, reply: &Reply<'_>) -> Result<(), ClientError> {
+fn take(shared: &LinkShared, reply: &Reply<'_>) -> Result<(), ClientError> {
     let known = match reply {
         Reply::Ack { request, epoch, first, count } => shared.answer(
             *request,

@@ -1,23 +1,23 @@
-//! An asynchronous client that resumes by itself.
+//! An asynchronous client that resumes automatically.
 //!
 //! # Parts
 //!
 //! * [`Client`] is a handle that is cheap to clone. It has one connection for its publishes and one
-//!   for everything else, both made when they are first needed and again after they broke.
-//! * [`Publisher`] has a connection of its own and many publishes in flight.
-//! * [`Subscription`] has a connection of its own too, connects again by itself after it broke, and
-//!   resumes after what it has received. It has no task: reading happens in `next`, so a
-//!   subscriber that does not ask receives nothing, and the server sees a slow subscriber.
+//!   for everything else. Each is opened when it is first needed, and again after it has broken.
+//! * [`Publisher`] has its own connection and keeps many publishes in flight.
+//! * [`Subscription`] also has its own connection. It reconnects automatically and resumes after
+//!   what it has received. It has no task: all reading happens in `next`, so a subscriber that does
+//!   not call it receives nothing, and the server sees a slow subscriber.
 //!
-//! They are separate because a server carries a connection's requests out in order: a publish that
-//! waits for room must not hold back the commits that make it.
+//! The connections are separate because a server executes the requests of one connection in order:
+//! a publish that waits for room must not hold back the commits that make room.
 //!
-//! # What is never silent
+//! # No silent duplicates, no silent gaps
 //!
-//! * *Nothing is sent twice* by itself. A request that was cut off says whether it certainly was not
-//!   carried out or may have been ([`Outcome`]).
-//! * *Nothing is skipped.* A subscription yields each record once, in order; whatever is missing
-//!   comes as an [`Event::Gap`] with its reason and exact range.
+//! * *Nothing is sent twice* automatically. A request that was cut off reports whether it certainly
+//!   was not carried out or may have been ([`Outcome`]).
+//! * *Nothing is skipped.* A subscription yields each record once, in order. Missing records are
+//!   reported as an [`Event::Gap`] with the reason and the exact range.
 //!
 //! # Cancel safety
 //!
@@ -48,7 +48,7 @@
 //! # Ok(()) }
 //! ```
 
-mod accept;
+mod apply;
 mod backoff;
 mod config;
 mod conn;
@@ -90,37 +90,38 @@ pub use crate::protocol::{
 use crate::protocol::{Request, TopicName};
 use crate::sync::time::Instant;
 use config::Config;
-use link::{Answer, Asked, Link, LinkOptions};
-use publisher::{check_batch, encode_batch, wait};
+use link::{Answer, Link, LinkOptions, RequestInfo};
+use publisher::{check_batch, encode_batch, slices, wait};
 
 /// A handle on a server. Clones share its connections.
 ///
-/// Needs a tokio runtime with I/O and time when it is used, not when it is made.
+/// Needs a tokio runtime with I/O and time when it is used, not when it is created.
 #[derive(Clone, Debug)]
 pub struct Client {
-    shared: Arc<Shared>,
+    shared: Arc<ClientShared>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct ClientShared {
     config: Arc<Config>,
     publishing: Slot,
     managing: Slot,
 }
 
-/// A connection that is made when it is needed and broke or never was.
+/// A connection that is opened on demand: `None` until it is first needed. A broken one is replaced
+/// by the next request.
 type Slot = tokio::sync::Mutex<Option<Arc<Link>>>;
 
 impl Client {
-    /// Starts to make a client for the server at `address`: `HOST` or `HOST:PORT`, port 9853
-    /// unless given.
+    /// Returns a builder for a client of the server at `address`: `HOST` or `HOST:PORT`. The
+    /// default port is 9853.
     pub fn builder(address: impl Into<String>) -> ClientBuilder {
         ClientBuilder::new(address.into())
     }
 
     fn new(config: Arc<Config>) -> Self {
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(ClientShared {
                 config,
                 publishing: Slot::default(),
                 managing: Slot::default(),
@@ -131,12 +132,15 @@ impl Client {
     /// Publishes one record and waits for its acknowledgement.
     ///
     /// For many records use [`publish_batch`](Self::publish_batch) or a [`Publisher`]. Concurrent
-    /// calls share a connection and are not ordered among each other.
+    /// calls share a connection; their order relative to each other is undefined.
+    ///
+    /// If this future is dropped while it waits for the answer, the publish may still be carried
+    /// out.
     ///
     /// # Errors
     ///
-    /// Whatever the server answers; [`ClientError::not_carried_out`] tells whether repeating it is
-    /// safe. Dropped while it waits for the answer, it may be carried out.
+    /// Any error that the server answers. [`ClientError::not_carried_out`] tells whether it is safe
+    /// to repeat the publish.
     pub async fn publish(&self, topic: &str, record: &[u8]) -> Result<Published, ClientError> {
         self.publish_batch(topic, &[record]).await
     }
@@ -145,28 +149,30 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// As [`publish`](Self::publish), and if there is no record or the batch does not fit a frame.
+    /// As [`publish`](Self::publish), and if there is no record or the batch does not fit into a
+    /// frame.
     pub async fn publish_batch<R: AsRef<[u8]>>(
         &self,
         topic: &str,
         records: &[R],
     ) -> Result<Published, ClientError> {
         let topic = TopicName::new(topic)?;
+        let records = slices(records);
         let slot = &self.shared.publishing;
         let answer = self
             .request(slot, |link, request, out| {
-                check_batch(records, true, link.max_record())?;
-                encode_batch(out, request, topic, true, records)
+                check_batch(&records, true, link.max_record())?;
+                encode_batch(out, request, topic, true, &records)
             })
             .await?;
         Published::from_answer(answer)
     }
 
-    /// Makes a publisher for many records, with a connection of its own.
+    /// Creates a publisher for many records, with its own connection.
     ///
     /// # Errors
     ///
-    /// Whatever goes wrong while connecting. Whether the topic exists shows with the first publish.
+    /// Any error while connecting. Whether the topic exists shows only with the first publish.
     pub async fn publisher(
         &self,
         topic: &str,
@@ -175,14 +181,14 @@ impl Client {
         Publisher::open(Arc::clone(&self.shared.config), topic, options).await
     }
 
-    /// Subscribes to a topic, with a connection of its own.
+    /// Subscribes to a topic, with its own connection.
     ///
-    /// This first time nothing is tried again, so that a mistake shows at once; afterwards the
-    /// subscription connects again by itself.
+    /// This first attempt is not retried, so that a mistake shows immediately. Afterwards the
+    /// subscription reconnects automatically.
     ///
     /// # Errors
     ///
-    /// Whatever goes wrong while connecting; [`Code::UnknownTopic`], [`Code::LeaseHeld`];
+    /// Any error while connecting; [`Code::UnknownTopic`], [`Code::LeaseHeld`];
     /// [`Code::Collected`] and [`Code::WrongEpoch`] with [`OnGap::Error`]; [`Code::Future`].
     pub async fn subscribe(
         &self,
@@ -192,7 +198,7 @@ impl Client {
         Subscription::open(Arc::clone(&self.shared.config), topic, options).await
     }
 
-    /// Makes a topic. With `exist_ok` an existing one is fine and stays as it is.
+    /// Creates a topic. With `exist_ok`, an existing topic is not an error and stays unchanged.
     ///
     /// # Errors
     ///
@@ -207,7 +213,7 @@ impl Client {
         self.done(|request| Request::Create { request, topic, settings, exist_ok }).await
     }
 
-    /// Removes a topic with its records, at once; its subscribers see the end.
+    /// Removes a topic with its records, immediately; its subscribers see the end.
     ///
     /// # Errors
     ///
@@ -217,7 +223,8 @@ impl Client {
         self.done(|request| Request::Delete { request, topic }).await
     }
 
-    /// Closes a topic for publishing; its subscribers get what is there and then see the end.
+    /// Closes a topic for publishing; its subscribers receive the remaining records and then see
+    /// the end.
     ///
     /// # Errors
     ///
@@ -227,11 +234,11 @@ impl Client {
         self.done(|request| Request::Close { request, topic }).await
     }
 
-    /// The topics whose names begin with `prefix` (empty: all), in the order of their names.
+    /// The topics whose names begin with `prefix` (empty: all), sorted by name.
     ///
     /// # Errors
     ///
-    /// Whatever goes wrong with the connection.
+    /// Any error of the connection.
     pub async fn topics(&self, prefix: &str) -> Result<Vec<TopicInfo>, ClientError> {
         let prefix = match prefix {
             "" => None,
@@ -256,12 +263,12 @@ impl Client {
         }
     }
 
-    /// Asks the server for a sign of life; returns how long it took. The first time, connecting is
-    /// part of it.
+    /// Pings the server and returns the round-trip time. If there is no connection yet, the time
+    /// includes connecting.
     ///
     /// # Errors
     ///
-    /// Whatever goes wrong with the connection.
+    /// Any error of the connection.
     pub async fn ping(&self) -> Result<Duration, ClientError> {
         let asked = Instant::now();
         let ping = |request: u32| Request::Ping { token: request.into() };
@@ -286,8 +293,9 @@ impl Client {
         .await
     }
 
-    /// Makes a request and waits for its answer. Tried a second time only on a connection that had
-    /// been idle and that the server closed before it carried the request out.
+    /// Sends a request and waits for its answer. It is retried, once, only if it went to a
+    /// connection that existed already and that the server closed before it carried the request
+    /// out.
     async fn request(
         &self,
         slot: &Slot,
@@ -296,7 +304,8 @@ impl Client {
         let Config { connect_timeout, request_timeout: limit, .. } = *self.shared.config;
         let mut first = true;
         loop {
-            // Callers that queue up after a failing attempt wait no longer than for their own.
+            // Callers that queue behind an attempt that fails wait no longer than one connect
+            // timeout of their own.
             let connecting = timeout(connect_timeout, self.link(slot)).await;
             let (link, fresh) = connecting.unwrap_or_else(|_| {
                 Err(ClientError::ConnectTimeout {
@@ -304,10 +313,10 @@ impl Client {
                     after: connect_timeout,
                 })
             })?;
-            let asked = Asked { records: None, answered: true };
+            let info = RequestInfo { records: None, wants_answer: true };
             let exchange = async {
                 let encode = |request, out: &mut Vec<u8>| encode(&link, request, out);
-                let (_, answered) = link.append(asked, encode).await?;
+                let (_, answered) = link.append(info, encode).await?;
                 wait(answered.expect("an answer was asked for")).await
             };
             let answer = match timeout(limit, exchange).await {
@@ -325,9 +334,9 @@ impl Client {
         }
     }
 
-    /// The slot's connection, and whether it was made just now.
+    /// The slot's connection, and whether this call opened it.
     async fn link(&self, slot: &Slot) -> Result<(Arc<Link>, bool), ClientError> {
-        // Held while connecting: callers that come together make one connection.
+        // Held while connecting, so that concurrent callers open one connection between them.
         let mut slot = slot.lock().await;
         if let Some(link) = slot.as_ref().filter(|link| !link.is_lost()) {
             return Ok((Arc::clone(link), false));

@@ -1,11 +1,12 @@
-//! What a subscription is told.
+//! The settings of a subscription.
 
 use std::time::Duration;
 
 use crate::log::Position;
 use crate::protocol::{OnGap, Start};
 
-/// Where a subscription starts and how it behaves. Made by one of the constructors, then changed.
+/// Where a subscription starts and how it behaves. Create it with one of the constructors, then
+/// adjust it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -13,7 +14,7 @@ use crate::protocol::{OnGap, Start};
 ///
 /// // Continue after the last record that a former run has processed.
 /// let options = SubscribeOptions::after(0x1234, 41).caught_up(true);
-/// // A named place that outlives the process for a minute.
+/// // A named position that outlives the process for a minute.
 /// let options = SubscribeOptions::earliest()
 ///     .lease(LeaseOptions::new("billing", Duration::from_secs(60)));
 /// ```
@@ -21,7 +22,7 @@ use crate::protocol::{OnGap, Start};
 #[must_use]
 pub struct SubscribeOptions {
     pub(super) start: Start,
-    /// The epoch that the start belongs to, where the start itself does not say.
+    /// The epoch that the start belongs to, if the start itself does not carry it.
     pub(super) epoch: Option<u64>,
     pub(super) on_gap: OnGap,
     pub(super) caught_up: bool,
@@ -47,7 +48,7 @@ impl SubscribeOptions {
         Self::new(Start::Earliest)
     }
 
-    /// Starts with what comes.
+    /// Starts after the last record: only new records are delivered.
     pub const fn next() -> Self {
         Self::new(Start::Next)
     }
@@ -57,8 +58,8 @@ impl SubscribeOptions {
         Self::new(Start::After { epoch, offset })
     }
 
-    /// Resumes at a position that was kept. What is not there any more comes as a [`Gap`](super::Gap), and so does
-    /// another epoch.
+    /// Resumes at a stored position. Records that no longer exist are reported as a
+    /// [`Gap`](super::Gap), and so is another epoch.
     ///
     /// ```
     /// use psa::{Position, client::SubscribeOptions};
@@ -74,41 +75,41 @@ impl SubscribeOptions {
         options
     }
 
-    /// Starts at the last so many records.
+    /// Starts with the last `records` records.
     pub const fn last(records: u64) -> Self {
         Self::new(Start::Last(records))
     }
 
-    /// What happens if the start is gone when the subscription is made. By default it goes on from
-    /// the earliest record, with a [`Gap`](super::Gap) as its first event; with [`OnGap::Error`]
-    /// subscribing fails. Later gaps come as events in either case.
+    /// What happens if the start no longer exists when the subscription is created. By default, it
+    /// continues from the earliest record, with a [`Gap`](super::Gap) as its first event. With
+    /// [`OnGap::Error`], subscribing fails. Later gaps are events in either case.
     pub const fn on_gap(mut self, on_gap: OnGap) -> Self {
         self.on_gap = on_gap;
         self
     }
 
-    /// Whether [`CaughtUp`](super::Event::CaughtUp) events are wanted. Not by default.
+    /// Whether to yield [`CaughtUp`](super::Event::CaughtUp) events. Off by default.
     pub const fn caught_up(mut self, wanted: bool) -> Self {
         self.caught_up = wanted;
         self
     }
 
-    /// Holds a lease. If it exists already, the subscription goes on where it stands, and the
-    /// start does not matter.
+    /// Holds a lease. If the lease already exists, the subscription continues at its position, and
+    /// the start is ignored.
     pub fn lease(mut self, lease: LeaseOptions) -> Self {
         self.lease = Some(lease);
         self
     }
 
-    /// How long to try to connect again after the connection broke, until the subscription ends
-    /// with [`GaveUp`](super::ClientError::GaveUp). For ever by default; zero does not try at all.
+    /// How long to try to reconnect after the connection broke, until the subscription ends with
+    /// [`GaveUp`](super::ClientError::GaveUp). Forever by default; zero does not try at all.
     pub const fn give_up_after(mut self, time: Duration) -> Self {
         self.give_up_after = Some(time);
         self
     }
 }
 
-/// A lease: a named place in a topic that outlives its connection for a time.
+/// A lease: a named position in a topic that outlives its connection for a time.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct LeaseOptions {
@@ -123,10 +124,10 @@ impl LeaseOptions {
         Self { name: name.into(), ttl, takeover: false }
     }
 
-    /// Whether to take it from another holder, who then sees
-    /// [`LeaseTakenOver`](super::CloseReason::LeaseTakenOver). This holds for connecting again
-    /// too: without it, a subscription waits until the server has noticed that its former
-    /// connection is dead. Not by default.
+    /// Whether to take the lease from another holder, which then sees
+    /// [`LeaseTakenOver`](super::CloseReason::LeaseTakenOver). This also applies when the
+    /// subscription reconnects: without it, the subscription waits until the server has noticed that
+    /// its former connection is dead. Off by default.
     pub const fn takeover(mut self, takeover: bool) -> Self {
         self.takeover = takeover;
         self

@@ -3,24 +3,25 @@
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::config::Config;
 use super::error::{ClientError, Outcome};
-use super::link::{Answer, Answered, Asked, Link, LinkOptions, Unacknowledged};
+use super::link::{Answer, AnswerReceiver, Failures, Link, LinkOptions};
+use super::link::{RequestInfo, Unacknowledged};
 use crate::protocol::{DecodeLimits, Decoded, Publish, Records, Request, TopicName};
 use crate::protocol::{RecordsError, decode_request, encode_publish};
 
-/// Where published records are in their topic.
+/// The position of published records in their topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Published {
     /// The topic's epoch.
     pub epoch: u64,
     /// The offset of the first record.
     pub first: u64,
-    /// How many records; the others follow the first densely.
+    /// How many records there are; the others follow the first one densely.
     pub count: u32,
 }
 
@@ -43,14 +44,15 @@ impl Published {
 /// How much a [`Publisher`] may have in flight, and how long it waits for answers.
 #[derive(Clone, Copy, Debug)]
 pub struct PublisherOptions {
-    /// Most publishes without an answer; [`Publisher::send`] waits for room. 1,024 by default.
+    /// The most publishes without an answer; beyond that, [`Publisher::send`] waits for room. 1,024
+    /// by default.
     pub max_in_flight: usize,
-    /// Most bytes from the oldest publish without an answer on (one publish may exceed it). It is
-    /// what the publisher's memory is bounded by. 8 MiB by default.
+    /// The most bytes, counted from the oldest publish without an answer (one publish may exceed
+    /// it). This bounds the publisher's memory. 8 MiB by default.
     pub max_in_flight_bytes: u64,
-    /// The connection is taken for lost when an answer is due and nothing was heard for so long.
-    /// `None`, the default, waits for ever: a topic that blocks at its limit answers nothing until
-    /// its subscribers have moved on.
+    /// The connection counts as lost when an answer is due and nothing was received for this long.
+    /// `None`, the default, waits forever: a topic that blocks at its limit answers nothing until
+    /// its subscribers have advanced.
     pub answer_timeout: Option<Duration>,
 }
 
@@ -60,25 +62,25 @@ impl Default for PublisherOptions {
     }
 }
 
-/// Publishes to one topic over a connection of its own, without waiting for each answer.
+/// Publishes to one topic over its own connection, without waiting for each answer.
 ///
 /// # Order
 ///
-/// Publishes reach the topic in the order in which `send` and its kind *return*; one task that
-/// awaits each in turn has its own order. The records of one publish stay together.
+/// Publishes reach the topic in the order in which `send` and the other publishing methods *return*,
+/// so a task that awaits each in turn keeps its order. The records of one publish stay together.
 ///
-/// That is the order of one connection. After [`reconnect`](Self::reconnect), a publish of the broken
-/// connection whose outcome is unknown may still be carried out, even after later ones: the server may be
-/// reading what the broken connection had delivered. What is acknowledged keeps its order.
+/// This is the order within one connection. After [`reconnect`](Self::reconnect), a publish of the
+/// broken connection whose outcome is unknown may still be carried out, even after later ones: the
+/// server may still be reading what the broken connection had delivered. Acknowledged publishes keep
+/// their order.
 ///
 /// # Failure
 ///
-/// A publish that the server refuses (too large, topic full) fails alone; the later ones are not
-/// held back. When the connection breaks, every [`Ticket`] that is open says whether its publish
-/// certainly was not carried out or may have been; `send` fails from then on until
-/// [`reconnect`](Self::reconnect). Nothing is ever sent twice by itself:
-/// [`take_unacknowledged`](Self::take_unacknowledged) gives back what has no answer, and
-/// [`resend`](Self::resend) is the caller's choice.
+/// A publish that the server refuses (too large, topic full) fails alone; later ones are not held
+/// back. When the connection breaks, every open [`Ticket`] reports whether its publish certainly was
+/// not carried out or may have been; from then on `send` fails until [`reconnect`](Self::reconnect).
+/// Nothing is ever sent twice automatically: [`take_unacknowledged`](Self::take_unacknowledged)
+/// returns the publishes without an answer, and [`resend`](Self::resend) is the caller's decision.
 ///
 /// ```no_run
 /// # async fn example(client: psa::client::Client) -> Result<(), psa::client::ClientError> {
@@ -94,16 +96,18 @@ impl Default for PublisherOptions {
 ///
 /// # Dropping
 ///
-/// What was sent is still written and answered in the background, for up to the client's request
-/// timeout, if the runtime lives so long. To be sure, `flush` first.
+/// Publishes that were sent are still written and answered in the background, for up to the client's
+/// request timeout, if the runtime lives that long. To be certain, `flush` first.
 #[derive(Debug)]
 pub struct Publisher {
     config: Arc<Config>,
     options: LinkOptions,
     topic: String,
     link: Link,
-    /// From connections before this one.
+    /// Unacknowledged publishes of earlier connections.
     unacknowledged: Mutex<Vec<Unacknowledged>>,
+    /// Failures of earlier connections that no flush has reported yet.
+    failures: Mutex<Failures>,
 }
 
 impl Publisher {
@@ -130,6 +134,7 @@ impl Publisher {
             options,
             topic: topic.to_owned(),
             unacknowledged: Mutex::default(),
+            failures: Mutex::default(),
         })
     }
 
@@ -143,13 +148,14 @@ impl Publisher {
         TopicName::new(&self.topic).expect("checked when the publisher was made")
     }
 
-    /// The largest record that the server takes, in bytes.
+    /// The largest record that the server accepts, in bytes.
     #[must_use]
     pub fn max_record(&self) -> u32 {
         self.link.max_record()
     }
 
-    /// The most bytes that the records of one publish may have together with 4 for each of them.
+    /// The largest batch that fits into one publish, in bytes: the records, plus 4 bytes for each
+    /// record.
     #[must_use]
     pub fn max_batch(&self) -> usize {
         let header = 8 + 4 + 1 + self.topic.len() + 4;
@@ -162,7 +168,7 @@ impl Publisher {
         self.link.in_flight()
     }
 
-    /// Whether the connection broke; [`reconnect`](Self::reconnect) makes a new one.
+    /// Whether the connection broke; [`reconnect`](Self::reconnect) opens a new one.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.link.is_lost()
@@ -170,32 +176,36 @@ impl Publisher {
 
     /// Publishes one record; its [`Ticket`] resolves when it is acknowledged.
     ///
-    /// Waits only while too much is in flight. *Cancel safe:* dropped before it returns, nothing
-    /// is published. The ticket may be dropped: [`flush`](Self::flush) tells of failures too.
+    /// Waits only while too much is in flight. *Cancel safe:* if it is dropped before it returns,
+    /// nothing is published. The ticket may be dropped: [`flush`](Self::flush) also reports failures.
     ///
     /// # Errors
     ///
     /// If the record is too large, or the connection is lost. Nothing was published then.
     pub async fn send(&self, record: &[u8]) -> Result<Ticket, ClientError> {
-        self.send_batch(&[record]).await
+        self.send_slices(&[record]).await
     }
 
-    /// Publishes records together: all or none, with dense offsets. One copy.
+    /// Publishes records together: all or none, with dense offsets. Copies them once.
     ///
-    /// Waits and is cancel safe as [`send`](Self::send).
+    /// Waits, and is cancel safe, like [`send`](Self::send).
     ///
     /// # Errors
     ///
-    /// If there is no record, one is too large, the batch is larger than a frame, or the
+    /// If there is no record, a record is too large, the batch is larger than a frame, or the
     /// connection is lost. Nothing was published then.
     pub async fn send_batch<R: AsRef<[u8]>>(&self, records: &[R]) -> Result<Ticket, ClientError> {
+        self.send_slices(&slices(records)).await
+    }
+
+    async fn send_slices(&self, records: &[&[u8]]) -> Result<Ticket, ClientError> {
         let (number, answered) = self.append(records, true).await?;
         Ok(Ticket { number, answered: answered.expect("an acknowledgement was asked for") })
     }
 
-    /// Publishes records that are in columns already: all or none. One copy.
+    /// Publishes records that are already in columnar form: all or none. Copies them once.
     ///
-    /// Waits and is cancel safe as [`send`](Self::send).
+    /// Waits, and is cancel safe, like [`send`](Self::send).
     ///
     /// # Errors
     ///
@@ -207,63 +217,63 @@ impl Publisher {
         }
         check_record(records.largest() as usize, self.link.max_record())?;
         let topic = self.name();
-        let asked = Asked { records: Some(records.count()), answered: true };
+        let info = RequestInfo { records: Some(records.count()), wants_answer: true };
         let encode = |request, out: &mut Vec<u8>| {
             Request::Publish(Publish { request, topic, ack: true, records }).encode(out);
             Ok(())
         };
-        let (number, answered) = self.link.append(asked, encode).await?;
+        let (number, answered) = self.link.append(info, encode).await?;
         Ok(Ticket { number, answered: answered.expect("an acknowledgement was asked for") })
     }
 
-    /// Publishes records without asking for an acknowledgement: the least traffic. Waits only
-    /// while too much has not left this machine. Returns the publish's number.
+    /// Publishes records without asking for an acknowledgement, which causes the least traffic.
+    /// Waits only while too much has not yet left this machine. Returns the publish's number.
     ///
-    /// Whether it arrived is not known, except that a failure is told by the next
-    /// [`flush`](Self::flush). When the connection breaks, it is not given back.
+    /// Whether it arrived is not known, except that the next [`flush`](Self::flush) reports a
+    /// failure. If the connection breaks, [`take_unacknowledged`](Self::take_unacknowledged) does
+    /// not return it.
     ///
-    /// Cancel safe as [`send`](Self::send).
+    /// Cancel safe, like [`send`](Self::send).
     ///
     /// # Errors
     ///
     /// As [`send_batch`](Self::send_batch).
     pub async fn post_batch<R: AsRef<[u8]>>(&self, records: &[R]) -> Result<u64, ClientError> {
-        let (number, _) = self.append(records, false).await?;
+        let (number, _) = self.append(&slices(records), false).await?;
         Ok(number)
     }
 
-    async fn append<R: AsRef<[u8]>>(
+    async fn append(
         &self,
-        records: &[R],
+        records: &[&[u8]],
         ack: bool,
-    ) -> Result<(u64, Option<Answered>), ClientError> {
+    ) -> Result<(u64, Option<AnswerReceiver>), ClientError> {
         let topic = self.name();
-        let asked = check_batch(records, ack, self.link.max_record())?;
-        self.link
-            .append(asked, |request, out| encode_batch(out, request, topic, ack, records))
-            .await
+        let info = check_batch(records, ack, self.link.max_record())?;
+        self.link.append(info, |request, out| encode_batch(out, request, topic, ack, records)).await
     }
 
-    /// Waits until everything that was sent before is answered.
+    /// Waits until every earlier publish is answered.
     ///
-    /// Sends a PING after it: answers come in order, so its PONG is the last. *Cancel safe:*
-    /// nothing is lost, flush again.
+    /// Sends a PING after them: answers arrive in order, so its PONG is the last. *Cancel safe:* if
+    /// it is dropped, nothing is lost; flush again.
     ///
     /// # Errors
     ///
-    /// [`ClientError::Failed`] if any publish failed since the last flush, those included whose
-    /// ticket has told it already; [`ClientError::Lost`] if the connection broke: then see
+    /// [`ClientError::Failed`] if any publish failed since the last flush, including those whose
+    /// ticket has already reported it; [`ClientError::Lost`] if the connection broke: then see
     /// [`take_unacknowledged`](Self::take_unacknowledged).
     pub async fn flush(&self) -> Result<(), ClientError> {
-        let asked = Asked { records: None, answered: true };
+        let info = RequestInfo { records: None, wants_answer: true };
         let ping = |request: u32, out: &mut Vec<u8>| {
             let token = request.into();
             Request::Ping { token }.encode(out);
             Ok(())
         };
-        let (_, answered) = self.link.append(asked, ping).await?;
+        let (_, answered) = self.link.append(info, ping).await?;
         wait(answered.expect("a PING is always answered")).await?;
-        let failures = self.link.take_failures();
+        let mut failures = std::mem::take(&mut *self.failures());
+        failures.merge(self.link.take_failures());
         match failures.first {
             None => Ok(()),
             Some((first, cause)) => {
@@ -272,16 +282,16 @@ impl Publisher {
         }
     }
 
-    /// After the connection broke: makes a new one. Does nothing if it is not broken. One attempt;
-    /// the caller decides on more.
+    /// Opens a new connection after the old one broke. Does nothing if it is not broken. Makes one
+    /// attempt; the caller decides whether to make more.
     ///
-    /// What was not acknowledged is *not* sent again: it is kept for
-    /// [`take_unacknowledged`](Self::take_unacknowledged). *Cancel safe:* the publisher is then
-    /// as before.
+    /// Unacknowledged publishes are *not* sent again: they are kept for
+    /// [`take_unacknowledged`](Self::take_unacknowledged). *Cancel safe:* if it is dropped before it
+    /// returns, the publisher is unchanged.
     ///
     /// # Errors
     ///
-    /// Whatever goes wrong while connecting; the publisher is then as before.
+    /// Any error while connecting; the publisher is then unchanged.
     pub async fn reconnect(&mut self) -> Result<(), ClientError> {
         if !self.link.is_lost() {
             return Ok(());
@@ -290,12 +300,14 @@ impl Publisher {
         let link = Link::open(&self.config, options).await?;
         let kept = self.link.take_unacknowledged();
         self.kept().extend(kept);
+        let failures = self.link.take_failures();
+        self.failures().merge(failures);
         self.link = link;
         Ok(())
     }
 
-    /// Everything that was sent with an acknowledgement wanted and has none, because connections
-    /// broke: in the order in which it was sent, each once.
+    /// Takes all publishes that asked for an acknowledgement and did not get one because the
+    /// connection broke: each once, in the order in which they were sent.
     #[must_use = "these publishes may be lost"]
     pub fn take_unacknowledged(&self) -> Vec<Unacknowledged> {
         let mut all = std::mem::take(&mut *self.kept());
@@ -303,14 +315,18 @@ impl Publisher {
         all
     }
 
-    fn kept(&self) -> std::sync::MutexGuard<'_, Vec<Unacknowledged>> {
+    fn kept(&self) -> MutexGuard<'_, Vec<Unacknowledged>> {
         self.unacknowledged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Publishes again what was not acknowledged. If its outcome was unknown, it may then be in
-    /// the topic twice. It gets a new number.
+    fn failures(&self) -> MutexGuard<'_, Failures> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Publishes an unacknowledged publish again. If its outcome was unknown, its records may then be
+    /// in the topic twice. It gets a new number.
     ///
-    /// Waits and is cancel safe as [`send`](Self::send); keep a clone if the error matters.
+    /// Waits, and is cancel safe, like [`send`](Self::send).
     ///
     /// # Errors
     ///
@@ -321,7 +337,7 @@ impl Publisher {
 }
 
 impl Unacknowledged {
-    /// The number that its [`Ticket`] had.
+    /// The number of its [`Ticket`].
     #[must_use]
     pub const fn number(&self) -> u64 {
         self.number
@@ -350,18 +366,18 @@ impl Unacknowledged {
     }
 }
 
-/// A publish that was sent. Await it to learn where its records are.
+/// A publish that was sent. Await it to get the offsets of its records.
 ///
-/// Dropping it changes nothing about the publish.
+/// Dropping it does not affect the publish.
 #[derive(Debug)]
 #[must_use = "a ticket tells whether the publish succeeded; `flush` does too"]
 pub struct Ticket {
     number: u64,
-    answered: Answered,
+    answered: AnswerReceiver,
 }
 
 impl Ticket {
-    /// The publish's number in its publisher, counted up from 1 (with gaps: a flush takes a number
+    /// The publish's number in its publisher, counting up from 1 (with gaps: a flush takes a number,
     /// too).
     #[must_use]
     pub const fn number(&self) -> u64 {
@@ -379,7 +395,7 @@ impl Future for Ticket {
 }
 
 /// Waits for an answer.
-pub(super) async fn wait(answered: Answered) -> Result<Answer, ClientError> {
+pub(super) async fn wait(answered: AnswerReceiver) -> Result<Answer, ClientError> {
     flatten(answered.await)
 }
 
@@ -402,25 +418,31 @@ pub(super) fn check_record(size: usize, max: u32) -> Result<(), ClientError> {
     Ok(())
 }
 
-pub(super) fn check_batch<R: AsRef<[u8]>>(
-    records: &[R],
-    answered: bool,
-    max: u32,
-) -> Result<Asked, ClientError> {
-    for record in records {
-        check_record(record.as_ref().len(), max)?;
-    }
-    Ok(Asked { records: Some(records.len() as u32), answered })
+/// The bytes of each record. Asked for once, and outside of every lock: `as_ref` is the caller's code, which may panic,
+/// publish, or answer differently the next time.
+pub(super) fn slices<R: AsRef<[u8]>>(records: &[R]) -> Vec<&[u8]> {
+    records.iter().map(AsRef::as_ref).collect()
 }
 
-pub(super) fn encode_batch<R: AsRef<[u8]>>(
+pub(super) fn check_batch(
+    records: &[&[u8]],
+    wants_answer: bool,
+    max: u32,
+) -> Result<RequestInfo, ClientError> {
+    for record in records {
+        check_record(record.len(), max)?;
+    }
+    Ok(RequestInfo { records: Some(records.len() as u32), wants_answer })
+}
+
+pub(super) fn encode_batch(
     out: &mut Vec<u8>,
     request: u32,
     topic: TopicName<'_>,
     ack: bool,
-    records: &[R],
+    records: &[&[u8]],
 ) -> Result<(), ClientError> {
-    let each = records.iter().map(AsRef::as_ref);
+    let each = records.iter().copied();
     encode_publish(out, request, topic, ack, each).map_err(|error| match error {
         RecordsError::Empty => ClientError::EmptyBatch,
         _ => ClientError::BatchTooLarge { size: usize::MAX, max: u32::MAX },

@@ -1,4 +1,4 @@
-//! What a connection goes over: a plain socket, or TLS.
+//! The transport of a connection: a plain socket, or TLS.
 
 use std::{
     io,
@@ -20,7 +20,7 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// Connects, and shakes hands if the client speaks TLS.
+    /// Connects, and performs the TLS handshake if the client uses TLS.
     pub(super) async fn connect(config: &Config) -> Result<Self, ClientError> {
         let address = &config.address;
         let refused = |source| ClientError::Connect {
@@ -38,7 +38,7 @@ impl Stream {
     }
 }
 
-/// Runs `$does` on whichever stream there is: they are different types.
+/// Runs `$does` on the stream of either variant; their types differ.
 macro_rules! either {
     ($self:ident, $stream:ident => $does:expr) => {
         match $self.get_mut() {

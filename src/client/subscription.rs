@@ -18,58 +18,61 @@ use super::options::SubscribeOptions;
 use crate::log::Position;
 use crate::protocol::{CloseReason, Code, OnGap, TopicName};
 
-/// Most bytes that are read ahead while a commit waits for its confirmation.
+/// The most bytes that are read ahead while a commit waits for its confirmation.
 const MAX_AHEAD: usize = 64 << 20;
 
-/// Most bytes that are read ahead while the caller works on a chunk and commits.
+/// The most bytes that are read ahead while the caller works on a chunk and commits.
 const LITTLE_AHEAD: usize = 256 << 10;
 
-/// A topic's records as they come. Made by [`Client::subscribe`](super::Client::subscribe).
+/// A topic's records as they arrive. Created by [`Client::subscribe`](super::Client::subscribe).
 ///
 /// Take events one by one with [`next`](Self::next) (or as a [`Stream`]), or whole chunks without
-/// a copy with [`next_batch`](Self::next_batch): several times as fast for small records. The two
-/// can be mixed.
+/// a copy with [`next_batch`](Self::next_batch), which is several times as fast for small records.
+/// You can mix the two.
 ///
 /// # Connection
 ///
-/// When the connection breaks, or the server closes it for a reason that passes, it connects again
-/// with growing, jittered pauses and resumes after the last record that it received whole, until
-/// the time given by [`SubscribeOptions::give_up_after`] is over. Each record comes once. A topic
-/// that is unknown *then* is waited for, since a restarted server has none yet; when it is made
-/// again, a gap with [`GapReason::OtherEpoch`](super::GapReason::OtherEpoch) says so, and its
-/// records come from the earliest on.
+/// When the connection breaks, or the server closes it for a temporary reason, the subscription
+/// reconnects with growing, jittered pauses and resumes after the last record that it received
+/// completely, until the time given by [`SubscribeOptions::give_up_after`] has passed. Each record
+/// is yielded once. If the topic is unknown at *that* point, the subscription waits for it, because
+/// a restarted server has no topics yet. When the topic is created again, a gap with
+/// [`GapReason::OtherEpoch`](super::GapReason::OtherEpoch) reports it, and its records follow from
+/// the earliest on.
 ///
-/// All of this happens inside `next` and its kind. A subscriber that does not call them sends no
-/// sign of life either, and the server's limits for slow subscribers apply.
+/// All of this happens inside `next`, `next_batch` and the other methods that wait. A subscriber
+/// that does not call them does not send keepalives either, and the server's limits for slow
+/// subscribers apply.
 ///
 /// # End
 ///
-/// `None` comes after [`Event::Closed`] and after an error that ends it (an error of the server
-/// that does not pass; [`ClientError::GaveUp`]). A refused commit is told as an error, but the
-/// subscription goes on.
+/// `None` follows [`Event::Closed`] and any error that ends the subscription (an error of the server
+/// that is not temporary; [`ClientError::GaveUp`]). A refused commit is reported as an error, but
+/// the subscription continues.
 ///
 /// # Dropping
 ///
-/// Closes the connection. Nothing is lost on the server: a lease stays for its time, with what was
-/// not committed. A commit that was not confirmed may or may not have arrived.
+/// Dropping it closes the connection. Nothing is lost on the server: a lease remains for its time to
+/// live, with everything that was not committed. A commit that was not confirmed may or may not have
+/// arrived.
 pub struct Subscription {
     follower: Follower,
-    /// What was read ahead.
+    /// Events that were read ahead.
     ahead: VecDeque<Ahead>,
     ahead_bytes: usize,
-    /// A chunk that was taken in part.
+    /// A chunk of which the caller has taken some records, or none yet.
     current: Option<OwnedChunk>,
     lent: Lent,
     taken: Position,
 }
 
-/// What the batch that was lent last lies in; it is dropped with the next call.
+/// Where the bytes of the last lent batch are. The next call drops them.
 #[derive(Clone, Copy, Debug)]
 enum Lent {
     Nothing,
     /// All of `current`.
     Current,
-    /// So many bytes of the inbox.
+    /// This many bytes of the inbox.
     Inbox(usize),
 }
 
@@ -82,9 +85,9 @@ enum Ahead {
     Error(ClientError),
 }
 
-/// What the next thing to take is; records stay where they are.
-enum Found {
-    /// What is left of `current`.
+/// The next item for the caller. Records are not moved: the item tells where they are.
+enum NextItem {
+    /// The rest of `current`.
     Current,
     /// A chunk in the inbox, and its frame's size.
     Inbox(Layout, usize),
@@ -119,7 +122,8 @@ impl Subscription {
             && let Some(asked) = options.epoch
             && asked != dialed.epoch
         {
-            // A start at offset 0 does not tell the server its epoch: what it would have answered.
+            // A start at offset 0 does not carry its epoch to the server. This is what the server
+            // would have answered.
             return Err(ClientError::Server(ServerError {
                 code: Code::WrongEpoch,
                 epoch: dialed.epoch,
@@ -140,33 +144,33 @@ impl Subscription {
         })
     }
 
-    /// Where the caller stands: after the last record that it took. Keep it to go on later with
+    /// The caller's position: after the last record that it took. Store it to resume later with
     /// [`SubscribeOptions::resume`].
     #[must_use]
     pub const fn position(&self) -> Position {
         self.taken
     }
 
-    /// Whether there is a connection, as far as is known.
+    /// Whether there is a connection, as far as this side knows.
     #[must_use]
     pub const fn is_connected(&self) -> bool {
         self.follower.is_up()
     }
 
-    /// How often it has connected again.
+    /// How often it has reconnected.
     #[must_use]
     pub const fn reconnections(&self) -> u64 {
         self.follower.reconnections()
     }
 
-    /// The first offset that is not committed, as far as it is confirmed. Without a lease: where
-    /// the subscription started.
+    /// The first offset that is not known to be committed. Without a lease: where the subscription
+    /// started.
     #[must_use]
     pub const fn committed(&self) -> u64 {
         self.follower.committed()
     }
 
-    /// Waits for the next event. *Cancel safe:* dropped before it returns, nothing is lost.
+    /// Waits for the next event. *Cancel safe:* if it is dropped before it returns, nothing is lost.
     ///
     /// Costs one copy of each chunk and a reference count for each record.
     ///
@@ -177,10 +181,10 @@ impl Subscription {
         poll_fn(|cx| self.poll_next_event(cx)).await
     }
 
-    /// Waits for the next event; consecutive records come together, lent without a copy until the
-    /// next call. *Cancel safe:* dropped before it returns, nothing is lost.
+    /// Waits for the next event. Consecutive records are returned together, lent without a copy
+    /// until the next call. *Cancel safe:* if it is dropped before it returns, nothing is lost.
     ///
-    /// All of a lent batch counts as taken.
+    /// The whole of a lent batch counts as taken.
     ///
     /// # Errors
     ///
@@ -201,22 +205,22 @@ impl Subscription {
     /// # Ok(()) }
     /// ```
     pub async fn next_batch(&mut self) -> Option<Result<BatchEvent<'_>, ClientError>> {
-        let found = match poll_fn(|cx| self.poll_find(cx)).await? {
-            Ok(found) => found,
+        let item = match poll_fn(|cx| self.poll_next_item(cx)).await? {
+            Ok(item) => item,
             Err(error) => return Some(Err(error)),
         };
-        // From here on nothing waits: what is lent is settled by the next call.
-        let batch = match found {
-            Found::Gap(gap) => return Some(Ok(BatchEvent::Gap(self.pass(gap)))),
-            Found::CaughtUp { next } => return Some(Ok(BatchEvent::CaughtUp { next })),
-            Found::Closed { reason, next } => {
+        // From here on nothing waits. The next call consumes what is lent here.
+        let batch = match item {
+            NextItem::Gap(gap) => return Some(Ok(BatchEvent::Gap(self.pass(gap)))),
+            NextItem::CaughtUp { next } => return Some(Ok(BatchEvent::CaughtUp { next })),
+            NextItem::Closed { reason, next } => {
                 return Some(Ok(BatchEvent::Closed { reason, next }));
             }
-            Found::Inbox(layout, consumed) => {
+            NextItem::Inbox(layout, consumed) => {
                 self.lent = Lent::Inbox(consumed);
                 layout.batch(self.follower.received_bytes())
             }
-            Found::Current => {
+            NextItem::Current => {
                 self.lent = Lent::Current;
                 self.current.as_ref()?.batch()
             }
@@ -227,18 +231,20 @@ impl Subscription {
 
     /// Commits everything up to and including `offset` and waits for the server's confirmation.
     ///
-    /// Until then the lease keeps the records, and a subscriber that takes the lease up gets them
-    /// again. Records that arrive meanwhile are read ahead, not lost. A connection that breaks
-    /// meanwhile is made again, and the commit repeated. *Cancel safe:* the commit then stays
-    /// wanted, as after [`commit_later`](Self::commit_later).
+    /// Until then the lease keeps the records, and a subscriber that takes the lease receives them
+    /// again. Records that arrive meanwhile are read ahead, not lost. If the connection breaks
+    /// meanwhile, the subscription reconnects and repeats the commit. *Cancel safe:* if it is
+    /// dropped, the commit stays wanted, as after [`commit_later`](Self::commit_later).
     ///
     /// # Errors
     ///
-    /// [`ClientError::Commit`] without a lease or for a record that was not taken;
-    /// [`ClientError::Timeout`] after the request timeout; [`ClientError::Ended`] if the
-    /// subscription ended before, otherwise than with its topic ([`Event::Closed`] with
-    /// reason [`TopicClosed`](super::CloseReason::TopicClosed), after which the last records can
-    /// be committed as before); whatever the server answers.
+    /// * [`ClientError::Commit`] without a lease, or for a record that was not taken.
+    /// * [`ClientError::Timeout`] after the request timeout.
+    /// * [`ClientError::Ended`] if the subscription ended before the confirmation, unless it ended
+    ///   with its topic ([`Event::Closed`] with reason
+    ///   [`TopicClosed`](super::CloseReason::TopicClosed)): then the last records can still be
+    ///   committed.
+    /// * Any error that the server answers.
     pub async fn commit(&mut self, offset: u64) -> Result<(), ClientError> {
         self.commit_later(offset)?;
         self.settle();
@@ -259,13 +265,13 @@ impl Subscription {
         }
     }
 
-    /// Commits everything up to and including `offset` without waiting: it is sent by the next call
-    /// that takes an event, and [`committed`](Self::committed) tells when it is confirmed.
-    /// Commits that follow fast are joined.
+    /// Commits everything up to and including `offset` without waiting. The next call that takes an
+    /// event sends the commit, and [`committed`](Self::committed) shows when it is confirmed.
+    /// Commits in quick succession are merged.
     ///
     /// # Errors
     ///
-    /// [`ClientError::Commit`] without a lease or for a record that was not taken.
+    /// [`ClientError::Commit`] without a lease, or for a record that was not taken.
     pub fn commit_later(&mut self, offset: u64) -> Result<(), ClientError> {
         if !self.follower.has_lease() {
             let what = "there is no lease to commit to; subscribe with one";
@@ -280,7 +286,7 @@ impl Subscription {
         Ok(())
     }
 
-    /// What was read ahead may tell that the taken records' epoch is over.
+    /// Fails if what was read ahead shows that the epoch of the taken records has ended.
     fn check_epoch(&self) -> Result<(), ClientError> {
         if self.follower.expected().epoch != self.taken.epoch {
             let what = "the topic was recreated, the record is gone; take the gap first";
@@ -289,18 +295,22 @@ impl Subscription {
         Ok(())
     }
 
-    /// Ends the subscription in order, and with `release` its lease too, so that the server frees
-    /// what it held. Waits for the confirmation, at most for the request timeout; what comes
-    /// meanwhile is dropped. Commits that are wanted go before it.
+    /// Ends the subscription normally, and with `release` its lease too, so that the server frees
+    /// what the lease held. Waits for the confirmation, at most for the request timeout; events that
+    /// arrive meanwhile are dropped. Wanted commits are sent first.
     ///
-    /// Dropped before it returns, it has the effect of dropping the subscription.
+    /// Dropping this future before it returns has the effect of dropping the subscription.
     ///
     /// # Errors
     ///
-    /// If there is no connection or it breaks, so that a release is not certain: the lease then
-    /// ends by itself after its time.
+    /// If there is no connection or it breaks, so that a release is not certain; the lease then
+    /// expires after its time to live. [`ClientError::Ended`] if the subscription had ended with an
+    /// error before and there is a lease to release.
     pub async fn end(mut self, release: bool) -> Result<(), ClientError> {
         self.settle();
+        if release && self.follower.has_lease() && self.follower.failed {
+            return Err(ClientError::Ended);
+        }
         let after = self.follower.request_timeout();
         let ending = async {
             let mut asked = false;
@@ -332,74 +342,77 @@ impl Subscription {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Event, ClientError>>> {
         loop {
-            let found = match ready!(self.poll_find(cx)) {
-                Some(Ok(found)) => found,
+            let item = match ready!(self.poll_next_item(cx)) {
+                Some(Ok(item)) => item,
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => return Poll::Ready(None),
             };
-            let event = match found {
-                Found::Inbox(layout, consumed) => {
+            let event = match item {
+                NextItem::Inbox(layout, consumed) => {
                     self.current = Some(layout.own(self.follower.received_bytes()));
                     self.follower.consume(consumed);
                     continue;
                 }
-                Found::Current => match self.current.as_mut().and_then(OwnedChunk::take) {
+                NextItem::Current => match self.current.as_mut().and_then(OwnedChunk::take) {
                     Some(record) => {
                         self.taken = Position { epoch: record.epoch(), next: record.offset() + 1 };
                         Event::Record(record)
                     }
                     None => continue,
                 },
-                Found::Gap(gap) => Event::Gap(self.pass(gap)),
-                Found::CaughtUp { next } => Event::CaughtUp { next },
-                Found::Closed { reason, next } => Event::Closed { reason, next },
+                NextItem::Gap(gap) => Event::Gap(self.pass(gap)),
+                NextItem::CaughtUp { next } => Event::CaughtUp { next },
+                NextItem::Closed { reason, next } => Event::Closed { reason, next },
             };
             return Poll::Ready(Some(Ok(event)));
         }
     }
 
-    /// Finds the next thing to take, without taking it out of `current` or the inbox.
-    fn poll_find(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Found, ClientError>>> {
+    /// Finds the next item, without taking it out of `current` or the inbox.
+    fn poll_next_item(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<NextItem, ClientError>>> {
         self.settle();
         if self.current.as_ref().is_some_and(OwnedChunk::is_empty) {
             self.current = None;
         }
         if self.current.is_some() {
             self.push_commits(cx);
-            return Poll::Ready(Some(Ok(Found::Current)));
+            return Poll::Ready(Some(Ok(NextItem::Current)));
         }
-        let found = match self.ahead.pop_front() {
+        let item = match self.ahead.pop_front() {
             Some(Ahead::Chunk(chunk)) => {
                 self.ahead_bytes -= chunk.size();
                 self.current = Some(chunk);
-                Found::Current
+                NextItem::Current
             }
             Some(Ahead::Error(error)) => return Poll::Ready(Some(Err(error))),
-            Some(Ahead::Gap(gap)) => Found::Gap(gap),
-            Some(Ahead::CaughtUp { next }) => Found::CaughtUp { next },
-            Some(Ahead::Closed { reason, next }) => Found::Closed { reason, next },
+            Some(Ahead::Gap(gap)) => NextItem::Gap(gap),
+            Some(Ahead::CaughtUp { next }) => NextItem::CaughtUp { next },
+            Some(Ahead::Closed { reason, next }) => NextItem::Closed { reason, next },
             None => loop {
                 break match ready!(self.follower.poll_step(cx)) {
-                    Some(Ok(Step::Chunk { layout, consumed })) => Found::Inbox(layout, consumed),
-                    Some(Ok(Step::Gap(gap))) => Found::Gap(gap),
-                    Some(Ok(Step::CaughtUp { next })) => Found::CaughtUp { next },
-                    Some(Ok(Step::Closed { reason, next })) => Found::Closed { reason, next },
+                    Some(Ok(Step::Chunk { layout, consumed })) => NextItem::Inbox(layout, consumed),
+                    Some(Ok(Step::Gap(gap))) => NextItem::Gap(gap),
+                    Some(Ok(Step::CaughtUp { next })) => NextItem::CaughtUp { next },
+                    Some(Ok(Step::Closed { reason, next })) => NextItem::Closed { reason, next },
                     Some(Ok(Step::Confirmed | Step::Unsubscribed)) => continue,
                     Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                     None => return Poll::Ready(None),
                 };
             },
         };
-        Poll::Ready(Some(Ok(found)))
+        Poll::Ready(Some(Ok(item)))
     }
 
-    /// Commits must get through although a chunk still keeps the caller busy: sends what is wanted
-    /// and looks for confirmations, without waiting.
+    /// Sends wanted commits and checks for confirmations, without waiting. Commits must get through
+    /// while the caller is still busy with a chunk.
     fn push_commits(&mut self, cx: &mut Context<'_>) {
         while self.follower.owes_commit() && self.ahead_bytes < LITTLE_AHEAD {
             match self.poll_read_ahead(cx) {
                 Poll::Ready(Ok(())) => {}
-                // Told in its place: after what came before it.
+                // Queued, so that it is reported after the events that came before it.
                 Poll::Ready(Err(error)) => {
                     if !matches!(error, ClientError::Ended) {
                         self.ahead.push_back(Ahead::Error(error));
@@ -411,7 +424,7 @@ impl Subscription {
         }
     }
 
-    /// Receives one thing and keeps it for later.
+    /// Receives one event and keeps it for later.
     fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
         if self.ahead_bytes > MAX_AHEAD {
             let what =
@@ -436,7 +449,7 @@ impl Subscription {
         Poll::Ready(Ok(()))
     }
 
-    /// Drops what was lent: the borrow has ended, since this needs `&mut self`.
+    /// Drops what was lent. The borrow has ended, because this needs `&mut self`.
     fn settle(&mut self) {
         match std::mem::replace(&mut self.lent, Lent::Nothing) {
             Lent::Nothing => {}
@@ -445,7 +458,7 @@ impl Subscription {
         }
     }
 
-    /// A gap that the caller takes: its place is after it.
+    /// Passes a gap to the caller, whose position is then after it.
     fn pass(&mut self, gap: Gap) -> Gap {
         self.taken = Position { epoch: gap.epoch, next: gap.next };
         gap

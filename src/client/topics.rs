@@ -1,8 +1,8 @@
-//! What the server tells about topics, owned.
+//! What the server reports about topics, as owned values.
 
 use crate::protocol::{Description, LeaseInfo, Settings, TopicStats, TopicSummary};
 
-/// One topic of a list.
+/// One topic in a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TopicInfo {
@@ -12,13 +12,13 @@ pub struct TopicInfo {
     pub epoch: u64,
     /// The first offset that is kept.
     pub first: u64,
-    /// The offset that the next record gets.
+    /// The offset that the next record will get.
     pub next: u64,
-    /// Cursors on the topic.
+    /// The number of cursors on the topic.
     pub cursors: u32,
-    /// Leases on the topic.
+    /// The number of leases on the topic.
     pub leases: u32,
-    /// Bytes of memory that its live segments take.
+    /// The memory of its live segments, in bytes.
     pub bytes: u64,
 }
 
@@ -46,7 +46,7 @@ pub struct TopicDetails {
     pub settings: Settings,
     /// The counters.
     pub stats: TopicStats,
-    /// The leases, in the order of their names.
+    /// The leases, sorted by name.
     pub leases: Vec<LeaseDetails>,
 }
 
@@ -56,11 +56,12 @@ pub struct TopicDetails {
 pub struct LeaseDetails {
     /// The lease's name.
     pub name: String,
-    /// The first offset that is not committed: from there on, records are kept for it.
+    /// The first offset that is not committed: records are kept for the lease from there on.
     pub committed: u64,
-    /// Whether a connection holds it now.
+    /// Whether a connection currently holds it.
     pub held: bool,
-    /// Milliseconds until it ends, if nobody takes it up. While it is held: its time to live.
+    /// Milliseconds until it expires, unless a subscriber takes it. While it is held: its time to
+    /// live.
     pub expires_in_ms: u64,
 }
 

@@ -1,9 +1,9 @@
-//! What all parts of the HTTP API share, and how it ends.
+//! The state that all parts of the HTTP API share, and the handle that stops it.
 //!
 //! # Drain
 //!
-//! Its stages are the listener's (`src/listener/drain.rs`). Here they mean: idle connections close; answers that
-//! are under way are finished; an event stream reads its log to the end, says `event: end`, and ends.
+//! The stages are those of the listener (`src/listener/drain.rs`). For HTTP they mean: idle connections close;
+//! responses under way are completed; an event stream reads its log to the end, sends `event: end`, and ends.
 
 use std::{
     collections::BTreeMap,
@@ -23,51 +23,51 @@ use super::{
     exposition::Renderings,
     metrics::Figure,
     origin::{HostName, Origins},
-    page::Live,
+    page::LiveFeed,
     problem::{Code, Problem},
     runs::Cache,
-    seats::Seats,
+    stall_guard::StallGuard,
 };
 use crate::{
     access::{Gate, Grant, Right},
     broker::Broker,
-    listener::{Ceiling, Life, Stage},
+    listener::{Ceiling, Lifecycle, Stage},
 };
 
-/// What log lines about the listener have after the words that it shares with the TCP server's.
+/// What follows the words that this listener's log lines share with those of the TCP server.
 pub(super) const OVER: &str = " over HTTP";
 
-/// What the listener, all requests and the handles have in common.
+/// The state shared by the listener, all requests and all handles.
 pub(super) struct Api {
     pub(super) config: HttpConfig,
-    /// Pages of these may use the API.
+    /// The origins whose pages may use the API.
     pub(super) origins: Origins,
-    /// Under these names an API without a token may be addressed.
+    /// The names under which clients may address an API that has no token.
     pub(super) hosts: Vec<HostName>,
-    /// Who may come in, and do what.
+    /// Decides which tokens are accepted, and what each of them may do.
     pub(super) gate: Gate,
     pub(super) broker: Broker,
-    /// What the live page is shown.
-    pub(super) live: Live,
+    /// The data of the live page.
+    pub(super) live: LiveFeed,
     /// Topics as streams of the Durable Streams protocol.
     pub(super) durable: Streams,
-    pub(super) life: Life,
+    pub(super) life: Lifecycle,
     pub(super) streams: Ceiling,
-    pub(super) seats: Seats,
+    pub(super) stall_guard: StallGuard,
     pub(super) cache: Cache,
-    /// Gaps that streams were told of.
+    /// The number of gaps that were reported to streams.
     pub(super) gaps: AtomicU64,
-    /// How long appending took, with the wait for room: from the whole request to the answer.
+    /// How long appends took, including the wait for room: from the complete request to the response.
     pub(super) append_seconds: Histogram,
-    /// Figures that the program shows beside ours.
+    /// Metrics that the program adds to the API's own.
     pub(super) figures: OnceLock<Vec<Figure>>,
-    /// Requests that were answered, by the hundreds of their status.
+    /// The number of responses by the first digit of their status: 1xx comes first.
     pub(super) answers: [AtomicU64; 5],
-    /// Problems among them, by their code.
+    /// The number of problems, by their code.
     problems: Mutex<BTreeMap<&'static str, u64>>,
-    /// Figures that their clients have not taken yet.
+    /// Rendered metrics that their clients have not taken yet.
     pub(super) renderings: Renderings,
-    /// Memory for bodies, and for answers that nobody has taken yet. A permit is a byte.
+    /// Memory for request bodies, and for responses that their clients have not taken yet. One permit is one byte.
     input: Arc<Semaphore>,
     output: Arc<Semaphore>,
 }
@@ -77,10 +77,10 @@ impl Api {
         config.limits = config.limits.countable();
         let limits = &config.limits;
         Self {
-            // Connections of browsers come through proxies, so that an address says little.
-            life: Life::new(broker.clone(), limits.max_connections, 0, OVER),
+            // No limit per address: browsers connect through proxies, so an address says little.
+            life: Lifecycle::new(broker.clone(), limits.max_connections, 0, OVER),
             streams: Ceiling::new(limits.max_streams),
-            seats: Seats::new(),
+            stall_guard: StallGuard::new(),
             cache: Cache::new(limits.run_bytes, limits.topic_cache_bytes, limits.cache_bytes),
             gaps: AtomicU64::new(0),
             append_seconds: Histogram::new(exponential_buckets(0.000_032, 4.0, 10)),
@@ -90,29 +90,29 @@ impl Api {
             renderings: Renderings::default(),
             input: Arc::new(Semaphore::new(limits.input_bytes)),
             output: Arc::new(Semaphore::new(limits.output_bytes)),
-            // Both were checked before there is an API.
+            // Both were validated before the API is created.
             origins: Origins::read(&config.origins).unwrap_or_default(),
             hosts: config.hosts.iter().filter_map(|host| host.parse().ok()).collect(),
             durable: Streams::new(),
-            live: Live::new(),
+            live: LiveFeed::new(),
             broker,
             gate: config.gate(),
             config,
         }
     }
 
-    /// As [`Life::is_draining`].
+    /// See [`Lifecycle::is_draining`].
     pub(super) fn is_draining(&self) -> bool {
         self.life.is_draining()
     }
 
-    /// Whether a grant that was given before a wait still has the right.
-    pub(super) fn still(&self, grant: &Grant, right: Right, topic: &str) -> Result<(), Problem> {
+    /// Checks that a grant from before a wait still includes the right.
+    pub(super) fn recheck(&self, grant: &Grant, right: Right, topic: &str) -> Result<(), Problem> {
         let grant = self.gate.renew(grant).ok_or_else(Problem::unauthorized)?;
         Ok(grant.check(right, topic)?)
     }
 
-    /// Counts an answer by the hundreds of its status, and a problem by its code.
+    /// Counts a response by the first digit of its status, and a problem by its code.
     pub(super) fn count_answer(&self, answer: &Response) {
         if let Some(Code(code)) = answer.extensions().get() {
             self.count_problem(code);
@@ -124,26 +124,30 @@ impl Api {
         }
     }
 
-    /// Counts a problem that is told by other means than an answer of the router.
+    /// Counts a problem: called directly for one that is not sent as a response of the router.
     pub(super) fn count_problem(&self, code: &'static str) {
-        // No step is left half done by a panic.
+        // A poisoned lock does no harm: no panic leaves the map half updated.
         let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
         *problems.entry(code).or_default() += 1;
     }
 
-    /// How often each problem was told.
+    /// How often each problem occurred.
     pub(super) fn problems(&self) -> BTreeMap<&'static str, u64> {
         self.problems.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Memory for `bytes` more of a body; waits for its turn.
+    /// Takes memory for `bytes` more bytes of a body. Waits in line if the pool is used up.
     pub(super) async fn take_input(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let bytes = u32::try_from(bytes).ok()?;
         self.input.clone().acquire_many_owned(bytes).await.ok()
     }
 
-    /// Memory for an answer of `bytes`. An answer larger than all of it takes all of it: one record
-    /// can be larger than the pool.
+    /// Takes memory for a response of `bytes` bytes. A response larger than the pool takes the whole pool, because
+    /// a single record can be larger than the pool.
+    ///
+    /// # Errors
+    ///
+    /// `busy` if there is not enough memory left: this does not wait.
     pub(super) fn take_output(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Problem> {
         let bytes = u32::try_from(bytes.min(self.config.limits.output_bytes)).unwrap_or(u32::MAX);
         let taken = self.output.clone().try_acquire_many_owned(bytes);
@@ -151,35 +155,35 @@ impl Api {
     }
 }
 
-/// Steers a running API from outside. Cloning is cheap; it stays valid after the API ended.
+/// A handle that drains or aborts a running API. Cloning it is cheap, and it stays valid after the API has ended.
 #[derive(Clone)]
 pub struct HttpHandle {
     pub(super) api: Arc<Api>,
 }
 
 impl HttpHandle {
-    /// Begins the drain: no new work, every stream gets what was acknowledged and the end.
-    /// [`HttpServer::run`](super::HttpServer::run) returns when it is done. Calling it again does
+    /// Starts the drain: the API accepts no new work, and every stream receives all acknowledged records and then
+    /// the end. [`HttpServer::run`](super::HttpServer::run) returns when the drain is done. Calling this again does
     /// nothing.
     ///
-    /// The broker's logs are closed by this: a program that shares the broker with the API cannot
-    /// publish to its topics afterwards.
+    /// The drain closes the broker's logs: a program that shares the broker with the API cannot publish to its
+    /// topics afterwards.
     pub fn drain(&self) {
         self.api.life.advance(Stage::Draining);
     }
 
-    /// Ends everything at once: connections are cut.
+    /// Ends everything immediately: connections are cut.
     pub fn abort(&self) {
         self.api.life.advance(Stage::Aborting);
     }
 
-    /// Connections that are open now.
+    /// The number of open connections.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.api.life.connections.used()
     }
 
-    /// Event streams of all connections now.
+    /// The number of event streams over all connections.
     #[must_use]
     pub fn streams(&self) -> usize {
         self.api.streams.used()

@@ -1,6 +1,6 @@
 //! `POST /topics/{topic}`: one record, or many in one body.
 //!
-//! A body becomes one append: all of its records get consecutive offsets, or none of them any.
+//! A body becomes one append: all of its records get consecutive offsets, or none of them is appended.
 
 use std::{ops::Range, sync::Arc, time::Instant};
 
@@ -28,15 +28,15 @@ use crate::{
     log::{AppendError, Overflow, Position},
 };
 
-/// The media type of records in a row, each after its length: four bytes, little-endian.
+/// The media type of a sequence of records, each preceded by its length: four bytes, little-endian.
 pub(super) const RECORDS: &str = "application/vnd.psa.records";
-/// The media type of lines of JSON.
+/// The media type of newline-delimited JSON.
 pub(super) const NDJSON: &str = "application/x-ndjson";
-/// Its other names.
-const NDJSON_TOO: [&str; 3] =
+/// Other names of [`NDJSON`].
+const NDJSON_ALIASES: [&str; 3] =
     ["application/ndjson", "application/jsonl", "application/x-jsonlines"];
 
-/// Appends what the body brings.
+/// Appends the records in the body.
 pub(super) async fn publish(
     State(api): State<Arc<Api>>,
     TopicName(name): TopicName,
@@ -51,10 +51,12 @@ pub(super) async fn publish(
         return Err(Problem::shutting_down());
     }
     let limits = &api.config.limits;
-    let form = Form::of(&headers);
+    let form = BodyForm::of(&headers);
     let record_too_large = |size| Problem::record_too_large(size, limits.max_record);
     let input = match form {
-        Form::One => body::read(&api, &headers, body, limits.max_record, record_too_large).await?,
+        BodyForm::Single => {
+            body::read(&api, &headers, body, limits.max_record, record_too_large).await?
+        }
         _ => {
             let too_large = |_| Problem::body_too_large(limits.max_body);
             body::read(&api, &headers, body, limits.max_body, too_large).await?
@@ -65,7 +67,7 @@ pub(super) async fn publish(
         return Err(record_too_large(Some(record.len())));
     }
     let began = Instant::now();
-    // Only now: what is malformed makes no topic.
+    // Only now: a malformed request must not create a topic.
     let topic = api.broker.open(&name, Purpose::Publish)?;
     let offsets = append(&api, &topic, &records).await;
     api.append_seconds.observe(began.elapsed().as_secs_f64());
@@ -81,7 +83,8 @@ pub(super) async fn publish(
     Ok(answer::json(&said).into_response())
 }
 
-/// Appends; where the topic makes publishers wait, for as long as the limits allow.
+/// Appends the records. If there is no room and the topic's overflow policy is not [`Overflow::Reject`], waits for
+/// room for up to `append_wait`.
 async fn append(api: &Api, topic: &Topic, records: &[&[u8]]) -> Result<Range<u64>, AppendError> {
     let log = topic.log();
     match log.try_append_batch(records) {
@@ -93,37 +96,37 @@ async fn append(api: &Api, topic: &Topic, records: &[&[u8]]) -> Result<Range<u64
     }
 }
 
-/// How a body is to be read.
+/// How a body contains its records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    /// It is one record, whatever it is.
-    One,
-    /// A record is a line of JSON.
+enum BodyForm {
+    /// The body is one record, whatever it contains.
+    Single,
+    /// Each line is a record, in JSON.
     Lines,
-    /// A record is a length and that many bytes.
-    Lengths,
+    /// Each record is preceded by its length.
+    LengthPrefixed,
 }
 
-impl Form {
+impl BodyForm {
     fn of(headers: &HeaderMap) -> Self {
         let media = headers.get(header::CONTENT_TYPE).and_then(|media| media.to_str().ok());
         let media = media.unwrap_or_default().split(';').next().unwrap_or_default().trim();
         let is = |known: &&str| media.eq_ignore_ascii_case(known);
         if is(&RECORDS) {
-            Self::Lengths
-        } else if is(&NDJSON) || NDJSON_TOO.iter().any(is) {
+            Self::LengthPrefixed
+        } else if is(&NDJSON) || NDJSON_ALIASES.iter().any(is) {
             Self::Lines
         } else {
-            Self::One
+            Self::Single
         }
     }
 
-    /// The records of a body; at least one.
+    /// Splits a body into its records, at most `max`. A body without a record is an error.
     fn split(self, body: &[u8], max: usize) -> Result<Vec<&[u8]>, Problem> {
         let records = match self {
-            Self::One => return Ok(vec![body]),
+            Self::Single => return Ok(vec![body]),
             Self::Lines => lines(body, max)?,
-            Self::Lengths => lengths(body, max)?,
+            Self::LengthPrefixed => lengths(body, max)?,
         };
         if records.is_empty() {
             return Err(Problem::body("there is no record in it; send at least one"));
@@ -132,7 +135,7 @@ impl Form {
     }
 }
 
-/// Lines of JSON. Each is kept byte for byte, without its end; blank ones are passed over.
+/// Splits lines of JSON. Each line is kept byte for byte, without its line ending; blank lines are skipped.
 fn lines(body: &[u8], max: usize) -> Result<Vec<&[u8]>, Problem> {
     let mut records = Vec::new();
     for (number, line) in body.split(|byte| *byte == b'\n').enumerate() {
@@ -140,7 +143,7 @@ fn lines(body: &[u8], max: usize) -> Result<Vec<&[u8]>, Problem> {
         if line.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
-        // What is ignored is not checked to be UTF-8, so that is done first.
+        // `IgnoredAny` does not check that ignored text is UTF-8, so this is checked first.
         let fault = match std::str::from_utf8(line).map(serde_json::from_str::<IgnoredAny>) {
             Ok(Ok(IgnoredAny)) => None,
             Ok(Err(error)) => Some(error.to_string()),
@@ -159,7 +162,7 @@ fn lines(body: &[u8], max: usize) -> Result<Vec<&[u8]>, Problem> {
     Ok(records)
 }
 
-/// Records after their lengths.
+/// Splits records that are preceded by their lengths.
 fn lengths(mut body: &[u8], max: usize) -> Result<Vec<&[u8]>, Problem> {
     let mut records = Vec::new();
     while !body.is_empty() {
@@ -220,13 +223,13 @@ mod tests {
         let form = |media: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::CONTENT_TYPE, media.parse().unwrap());
-            Form::of(&headers)
+            BodyForm::of(&headers)
         };
-        assert_eq!(Form::of(&HeaderMap::new()), Form::One);
-        assert_eq!(form("application/octet-stream"), Form::One);
-        assert_eq!(form("application/json"), Form::One);
-        assert_eq!(form("application/X-NDJSON; charset=utf-8"), Form::Lines);
-        assert_eq!(form("application/jsonl"), Form::Lines);
-        assert_eq!(form(RECORDS), Form::Lengths);
+        assert_eq!(BodyForm::of(&HeaderMap::new()), BodyForm::Single);
+        assert_eq!(form("application/octet-stream"), BodyForm::Single);
+        assert_eq!(form("application/json"), BodyForm::Single);
+        assert_eq!(form("application/X-NDJSON; charset=utf-8"), BodyForm::Lines);
+        assert_eq!(form("application/jsonl"), BodyForm::Lines);
+        assert_eq!(form(RECORDS), BodyForm::LengthPrefixed);
     }
 }

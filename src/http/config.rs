@@ -1,4 +1,4 @@
-//! What the HTTP API is set to: plain values with safe defaults.
+//! The settings of the HTTP API: plain values with safe defaults.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -9,10 +9,10 @@ use super::origin::{HostName, Origins};
 pub use crate::access::Token;
 use crate::access::{Access, Gate};
 
-/// The port that the API listens on unless it is told otherwise.
+/// The port that the API listens on by default.
 pub const DEFAULT_PORT: u16 = 9854;
 
-/// Everything that the HTTP API can be told.
+/// The configuration of the HTTP API.
 ///
 /// ```
 /// use psa::http::{HttpConfig, Token};
@@ -27,34 +27,33 @@ pub const DEFAULT_PORT: u16 = 9854;
 /// ```
 #[derive(Clone, Debug)]
 pub struct HttpConfig {
-    /// The address to listen on; port 0 takes a free one. Default: 127.0.0.1:9854.
+    /// The address to listen on; port 0 takes a free port. Default: 127.0.0.1:9854.
     pub listen: SocketAddr,
-    /// What a client must present as `Authorization: Bearer …`. Default: none.
+    /// The token that a client must present as `Authorization: Bearer …`. Default: none.
     pub token: Option<Token>,
-    /// Tokens that may do some things and not others, beside `token`, which may do everything.
-    /// Default: none.
+    /// Tokens with limited rights, in addition to `token`, which may do everything. Default: none.
     pub access: Option<Access>,
-    /// Whether a token may also stand in the address, as the parameter `access_token`. Addresses are kept
-    /// in histories and in the logs of proxies, so this is for those who can send no header: a browser's
+    /// Whether a token may also be passed in the address, as the parameter `access_token`. Addresses end up in
+    /// browser histories and in the logs of proxies, so this is for clients that cannot send a header: a browser's
     /// `EventSource`. Default: false.
     pub token_in_query: bool,
-    /// Whether to listen on an address that other machines can reach although there is neither.
-    /// Default: false, such an API is refused.
+    /// Whether to listen on an address that other machines can reach although neither `token` nor `access` is set.
+    /// Default: false, which refuses such a configuration.
     pub allow_public_without_token: bool,
-    /// TLS, which every client then has to speak. Default: none.
+    /// TLS. If it is set, every client must use it. Default: none.
     #[cfg(feature = "tls")]
     pub tls: Option<crate::tls::Tls>,
     /// Origins whose pages may use the API from a browser, such as `https://example.org` (see
-    /// [`Origin`](super::Origin)); `*` is every one. Default: none but the API's own.
+    /// [`Origin`](super::Origin)); `*` means every origin. Default: only the API's own.
     pub origins: Vec<String>,
-    /// Names, besides `localhost` and plain IP addresses, under which an API without a token may be
-    /// addressed (see [`HostName`]). Default: none.
+    /// Names, besides `localhost` and plain IP addresses, under which clients may address an API without a token
+    /// (see [`HostName`]). Default: none.
     pub hosts: Vec<String>,
-    /// What the API holds its clients to.
+    /// The limits that the API enforces on its clients.
     pub limits: HttpLimits,
-    /// The kernel's send buffer for each connection in bytes. Default: `None`, the system's.
+    /// The size of the kernel's send buffer for each connection, in bytes. Default: `None`, the system's default.
     pub send_buffer: Option<u32>,
-    /// The kernel's receive buffer for each connection in bytes. Default: `None`, the system's.
+    /// The size of the kernel's receive buffer for each connection, in bytes. Default: `None`, the system's default.
     pub receive_buffer: Option<u32>,
 }
 
@@ -77,66 +76,66 @@ impl Default for HttpConfig {
     }
 }
 
-/// What the HTTP API holds its clients to. Each limit says what happens at it; none ever ends more
-/// than the connection that met it.
+/// The limits that the HTTP API enforces on its clients. Each one says what happens when it is reached; none ever
+/// ends more than the connection that reached it.
 ///
-/// A timeout of zero is never, unless it says otherwise.
+/// A timeout of zero means no timeout, unless its description says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpLimits {
-    /// The most connections. One more gets a 503 and is closed. Default: 10,000.
+    /// The maximum number of connections. One more gets a 503 and is closed. Default: 10,000.
     pub max_connections: usize,
-    /// The most event streams of all connections together, WebSockets among them. One more gets a 503.
+    /// The maximum number of event streams over all connections, WebSockets included. One more gets a 503.
     /// Default: 10,000.
     pub max_streams: usize,
-    /// The largest record in bytes. A larger one: 413, and nothing of its batch is appended.
-    /// Default: 1 MiB.
+    /// The largest record, in bytes. A larger one gets a 413, and nothing of its batch is appended. Default: 1 MiB.
     pub max_record: usize,
-    /// The largest request body in bytes. A larger one: 413. Default: 8 MiB.
+    /// The largest request body, in bytes. A larger one gets a 413. Default: 8 MiB.
     pub max_body: usize,
-    /// The most records in one request body. More: 413. Default: 65,536.
+    /// The maximum number of records in one request body. A body with more gets a 413. Default: 65,536.
     pub max_batch: usize,
-    /// Memory for request bodies beyond the first 16 KiB of each, in bytes, all requests together.
-    /// When it is used up, requests wait for a few seconds and then get a 503. At least `max_body`.
-    /// Default: 32 MiB.
+    /// Memory for request bodies beyond the first 16 KiB of each, in bytes, for all requests together. When it is
+    /// used up, requests wait for a few seconds and then get a 503. At least `max_body`. Default: 32 MiB.
     pub input_bytes: usize,
-    /// The most that one answer with records may have, in bytes; a single larger record still makes
-    /// one. Default: 256 KiB.
+    /// The maximum size of one response with records, in bytes; a single larger record is still returned.
+    /// Default: 256 KiB.
     pub answer_bytes: usize,
-    /// Memory for answers that their clients have not taken yet, in bytes, all together. When it is
+    /// Memory for responses that their clients have not taken yet, in bytes, for all of them together. When it is
     /// used up, requests for records get a 503. Default: 64 MiB.
     pub output_bytes: usize,
-    /// The most payload in one run of events that streams share, in bytes; a single larger record
-    /// still makes one. Default: 64 KiB.
+    /// The maximum payload of one run of events that streams share, in bytes; a single larger record still makes a
+    /// run. Default: 64 KiB.
     pub run_bytes: usize,
-    /// Encoded events that one topic keeps for its streams to share, in bytes. Default: 1 MiB.
+    /// Memory for the encoded events that one topic keeps for its streams to share, in bytes. Default: 1 MiB.
     pub topic_cache_bytes: usize,
-    /// Encoded events that all topics keep together, in bytes. Default: 64 MiB.
+    /// Memory for the encoded events that all topics together keep, in bytes. Default: 64 MiB.
     pub cache_bytes: usize,
-    /// The time that a request's head may take from its first byte on, and a connection's first one from
-    /// the connection's beginning on, a TLS handshake likewise. Default: 10 s.
+    /// How long the head of a request may take, from its first byte; the first head of a connection, from the start
+    /// of the connection. A TLS handshake has the same limit. Then the connection is closed. Default: 10 s.
     pub head_timeout: Duration,
-    /// How long a connection may idle between two requests. Answers say so in `Keep-Alive`, in whole
+    /// How long a connection may be idle between two requests. Responses announce this in `Keep-Alive`, in whole
     /// seconds. Default: 75 s.
     pub keep_alive: Duration,
-    /// The time that a request's body may take. Then 408. Default: 60 s.
+    /// How long the body of a request may take. Then the request gets a 408. Default: 60 s.
     pub body_timeout: Duration,
-    /// The time that a peer may take nothing of what is to be sent. Then its connection is cut, and
-    /// its place in the log is let go. Default: 60 s.
+    /// How long a peer may take nothing of what is to be sent to it. Then its connection is cut, and its position in
+    /// the log is released. Default: 60 s.
     pub stall_timeout: Duration,
-    /// The time that a drain may take. Then what is still connected is cut off. Default: 10 s.
+    /// How long a drain may take. Then the connections that are left are cut off. Zero cuts them off immediately.
+    /// Default: 10 s.
     pub drain_timeout: Duration,
-    /// The longest time that an append waits for room in its topic, where the topic makes publishers
-    /// wait. Then 503. Default: 5 s.
+    /// How long an append waits for room in its topic, if the topic makes publishers wait. Then it gets a 503. With
+    /// zero, it does not wait. Default: 5 s.
     pub append_wait: Duration,
-    /// The longest time that a request for records may wait for some; a longer wish is cut to it.
-    /// Default: 60 s.
+    /// The longest time that a request for records may wait for some; longer requests are capped to it. With zero,
+    /// none waits. Default: 60 s.
     pub longest_wait: Duration,
-    /// How often an event stream says that it lives while there is nothing else to say. Default: 15 s.
+    /// How often an event stream sends a sign of life while there is nothing else to send; at least 1 ms.
+    /// Default: 15 s.
     pub heartbeat: Duration,
-    /// How long an event stream lives, more or less a tenth; its client connects again and goes on.
-    /// So do connections of HTTP/2. Default: 1 h.
+    /// How long an event stream lives, give or take a tenth; its client reconnects and continues. A connection
+    /// accepts no further request after this time. Default: 1 h.
     pub lifetime: Duration,
-    /// After what time a browser connects again; each stream is told its own time between these.
+    /// How long a browser waits before it reconnects; each stream is given its own time between these two.
     /// Default: 1 s to 5 s.
     pub retry: (Duration, Duration),
 }
@@ -170,11 +169,11 @@ impl Default for HttpLimits {
     }
 }
 
-/// As good as never, and far from what a clock cannot hold.
+/// As good as never, and far below what would overflow a clock.
 pub(super) const NEVER: Duration = Duration::from_secs(365 * 86_400);
 
 impl HttpLimits {
-    /// The same, with no time so long that a clock could not count it.
+    /// The same limits, with no time so long that it could overflow a clock.
     pub(super) fn countable(mut self) -> Self {
         for time in [
             &mut self.head_timeout,
@@ -193,11 +192,14 @@ impl HttpLimits {
     }
 }
 
-/// The most bytes that a pool can count: what fits the semaphore behind it.
-const LARGEST_POOL: usize = u32::MAX as usize;
+/// The largest size of a pool, in bytes: what the semaphore behind it can count.
+const LARGEST_POOL: usize = {
+    let (counted, most) = (u32::MAX as usize, tokio::sync::Semaphore::MAX_PERMITS);
+    if counted < most { counted } else { most }
+};
 
 impl HttpConfig {
-    /// What is wrong with the values taken together, if anything.
+    /// What is wrong with the configuration as a whole, if anything.
     pub(super) fn fault(&self) -> Option<String> {
         let limits = &self.limits;
         let zero = [
@@ -206,6 +208,8 @@ impl HttpConfig {
             ("max_record", limits.max_record),
             ("max_batch", limits.max_batch),
             ("answer_bytes", limits.answer_bytes),
+            // Without any, every answer would take nothing of it, and nothing would bound them.
+            ("output_bytes", limits.output_bytes),
             ("run_bytes", limits.run_bytes),
         ];
         if let Some((name, _)) = zero.iter().find(|(_, value)| *value == 0) {
@@ -236,10 +240,10 @@ impl HttpConfig {
         if let Some(bad) = self.hosts.iter().find_map(|host| host.parse::<HostName>().err()) {
             return Some(format!("hosts: {bad}"));
         }
-        self.gate().fault()
+        self.gate().validation_error()
     }
 
-    /// Whether clients speak TLS.
+    /// Whether clients must use TLS.
     pub(super) fn is_secure(&self) -> bool {
         #[cfg(feature = "tls")]
         return self.tls.is_some();
@@ -270,7 +274,8 @@ mod tests {
         };
         assert!(faulty(|c| c.limits.max_record = 9 << 20).contains("max_record"));
         assert!(faulty(|c| c.limits.input_bytes = 1).contains("input_bytes"));
-        assert!(faulty(|c| c.limits.output_bytes = 1 << 40).contains("output_bytes"));
+        assert!(faulty(|c| c.limits.output_bytes = usize::MAX).contains("output_bytes"));
+        assert!(faulty(|c| c.limits.output_bytes = 0).contains("output_bytes"));
         assert!(faulty(|c| c.limits.max_streams = 0).contains("max_streams"));
         assert!(faulty(|c| c.token = Some(Token::new(""))).contains("token"));
         for bad in ["example.org", "https://", "https://a/"] {

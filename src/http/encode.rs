@@ -1,21 +1,21 @@
-//! Records as they are shown: as events, as JSON, as bytes after their length.
+//! The encodings of records: as events, as JSON, as bytes preceded by their length.
 //!
 //! # Text and bytes
 //!
 //! A record is bytes. Events and JSON carry text, so a record that is not UTF-8 is written in base64
 //! (RFC 4648, with padding) and marked: as an event named `base64`, or as `data_base64` in JSON.
-//! Events cannot carry a carriage return either, since it ends a line there: such a record goes as
-//! base64, too. What a reader gets is always exactly what was published.
+//! Events cannot carry a carriage return either, because it ends a line: such a record is sent in base64,
+//! too. A reader always gets exactly what was published.
 //!
-//! The `id` is the last line of an event. By the standard its place among the lines says nothing. But clients
-//! such as `@microsoft/fetch-event-source` take an id for theirs as soon as they have read its line, and one
-//! that stood before the record would be the place of a record that a cut connection never brought whole.
+//! The `id` is the last line of an event. By the standard, its place among the lines does not matter. But clients
+//! such as `@microsoft/fetch-event-source` adopt an id as soon as they have read its line. If the id came before
+//! the record and the connection broke in between, they would resume after a record that never arrived whole.
 //!
 //! # Runs
 //!
-//! Streams get records in runs that they share ([`runs`](super::runs)), and one may begin in the middle
-//! of a run. So what is written for each record stands by itself, and the rest of a run from any record
-//! on is a run.
+//! Streams get records in runs that they share ([`runs`](super::runs)), and a stream may begin in the middle
+//! of a run. So each record is encoded independently of the others, and the rest of a run, from any record
+//! on, is again a run.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -23,19 +23,19 @@ use std::io::Write as _;
 
 use super::start::epoch_text;
 
-/// How a stream has its records.
+/// The form in which a stream gets its records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Form {
     /// As Server-Sent Events.
     Event,
-    /// As an array of JSON's objects: a message of a WebSocket.
+    /// As a JSON array of objects: one WebSocket message.
     Json,
-    /// As bytes, each record after its offset (eight bytes, little-endian) and its length (four).
+    /// As bytes, each record preceded by its offset (eight bytes, little-endian) and its length (four).
     Binary,
 }
 
 impl Form {
-    /// What is the same for all records of a topic.
+    /// The part of the encoding that is the same for all records of a topic.
     pub(super) fn topic(self, epoch: u64) -> String {
         match self {
             Self::Event => format!("id: {}:", epoch_text(epoch)),
@@ -44,7 +44,7 @@ impl Form {
         }
     }
 
-    /// Writes a record of a run. `topic` is what [`topic`](Self::topic) says.
+    /// Writes a record of a run. `topic` is the result of [`topic`](Self::topic).
     pub(super) fn record(self, out: &mut Vec<u8>, topic: &str, offset: u64, record: &[u8]) {
         match self {
             Self::Event => event(out, topic, offset, record),
@@ -59,18 +59,18 @@ impl Form {
         }
     }
 
-    /// Writes what stands after the last record.
+    /// Writes what follows the last record.
     pub(super) fn finish(self, out: &mut Vec<u8>) {
         if self == Self::Json {
             out.push(b']');
         }
     }
 
-    /// The rest of a run, from the record on that begins at `start`.
+    /// The rest of a run, from the record that begins at `start`.
     pub(super) fn rest(self, run: &Bytes, start: usize) -> Bytes {
         match self {
-            // The array's beginning stands where it is parted from the record before. Copied, by a stream
-            // that begins in the middle of a run, and once: it is then in step.
+            // The opening bracket replaces the comma before the record. This copies the rest, but only once for
+            // a stream that begins in the middle of a run: afterwards it is in step.
             Self::Json if start > 0 => [b"[", &run[start + 1..]].concat().into(),
             _ => run.slice(start..),
         }
@@ -81,7 +81,7 @@ impl Form {
 pub(super) fn event(out: &mut Vec<u8>, id: &str, offset: u64, record: &[u8]) {
     let text = std::str::from_utf8(record).is_ok() && memchr::memchr(b'\r', record).is_none();
     if text {
-        // Each line of the record is a line of its own; the reader joins them again.
+        // Each line of the record becomes a line of its own; the reader joins them again.
         for line in record.split(|byte| *byte == b'\n') {
             out.extend_from_slice(b"data: ");
             out.extend_from_slice(line);
@@ -97,13 +97,13 @@ pub(super) fn event(out: &mut Vec<u8>, id: &str, offset: u64, record: &[u8]) {
     let _ = write!(out, "{offset}\n\n");
 }
 
-/// Writes a record as an object of JSON on one line, without the line's end.
+/// Writes a record as a JSON object on one line, without a line ending.
 pub(super) fn json(out: &mut Vec<u8>, epoch: &str, offset: u64, record: &[u8]) {
     let _ = write!(out, "{{\"epoch\":\"{epoch}\",\"offset\":{offset},");
     match std::str::from_utf8(record) {
         Ok(text) => {
             out.extend_from_slice(b"\"data\":");
-            // A str is always representable, and memory takes it.
+            // This cannot fail: JSON can represent every `str`, and writing into memory does not fail.
             let _ = serde_json::to_writer(&mut *out, text);
         }
         Err(_) => {
@@ -115,9 +115,9 @@ pub(super) fn json(out: &mut Vec<u8>, epoch: &str, offset: u64, record: &[u8]) {
     out.push(b'}');
 }
 
-/// Writes a record after its length.
+/// Writes a record preceded by its length.
 pub(super) fn length_prefixed(out: &mut Vec<u8>, record: &[u8]) {
-    // A log's record fits: its positions are of this size.
+    // The length of a log's record fits: the log's own positions are of this size.
     out.extend_from_slice(&(record.len() as u32).to_le_bytes());
     out.extend_from_slice(record);
 }

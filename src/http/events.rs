@@ -1,26 +1,26 @@
 //! `GET /topics/{topic}/events`: following a topic as Server-Sent Events, or over WebSocket
-//! ([`websocket`]). What both have in common is here: [`Following`].
+//! ([`websocket`]). Both are built on [`Following`].
 //!
 //! # Nothing is lost between two connections
 //!
-//! Every event has a position as its `id`, and a stream begins with an event of its own, `begin`, before
-//! any record. So a client that was cut off comes back with `Last-Event-ID` and goes on with the next
-//! record, also if it had received none. What is gone by then is told in band, as `event: gap` with its
-//! own id: a gap is told once, and not before its client has it.
+//! Every event has a position as its `id`, and a stream begins with an event of its own, `begin`, before any record.
+//! So a client that was cut off comes back with `Last-Event-ID` and continues with the next record, even if it had
+//! not received any. Records that are gone by then are reported in band, as `event: gap`. The gap has an id of its
+//! own, so it is reported again until its client has received it, and never after that.
 //!
 //! # Only the common part of the grammar
 //!
-//! By the HTML standard a block with an `id` and without `data` is no event, but moves the last id; and
-//! a comment with an empty line after it is nothing. Half of the clients outside of browsers read both
-//! differently: they forget the id, or hand out an empty message. So every block here has data and an id,
-//! all but records have a name, and a heartbeat is a comment alone, without an empty line.
+//! By the HTML standard, a block with an `id` and without `data` is not an event, but changes the last id, and a
+//! comment with an empty line after it has no effect. Half of the clients outside of browsers treat both differently:
+//! they forget the id, or deliver an empty message. So every block here has data and an id, every block other than a
+//! record has a name, and a heartbeat is a comment alone, without an empty line.
 //!
-//! # What is held
+//! # What a stream holds
 //!
-//! A stream holds its cursor's place in the log, and what its connection has not taken of one run of
-//! events ([`runs`](super::runs)). A slow client therefore costs its place; at the topic's limit the
-//! overflow policy decides what becomes of that, and after `stall_timeout` without taking anything
-//! the place is let go ([`seats`](super::seats)).
+//! A stream holds its cursor's position in the log, and what its connection has not taken of one run of events
+//! ([`runs`](super::runs)). So a slow client keeps records in memory. At the topic's limit, the overflow policy decides
+//! whether it keeps its position; after `stall_timeout` without taking anything, it loses it
+//! ([`stall_guard`](super::stall_guard)).
 
 use std::{
     collections::VecDeque,
@@ -45,16 +45,17 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::{
     answer::{EVENT_STREAM, HEARTBEAT, event_stream},
     api::Api,
+    authorized_body,
     config::NEVER,
+    dispatch::Follower,
     encode::Form,
-    guarded,
     problem::Problem,
+    reading::Requests,
     records,
     request::{Parameters, TopicName, choose},
     runs::TopicRuns,
-    seats::Seat,
+    stall_guard::{GuardedCursor, StreamClient},
     start::{self, epoch_text},
-    turns::Follower,
     websocket,
 };
 use crate::{
@@ -63,12 +64,12 @@ use crate::{
     log::{Cursor, Position, ReadError, Start, SubscribeError},
 };
 
-/// What a browser sends when it comes back.
+/// The header that a browser sends when it reconnects.
 const LAST_EVENT_ID: &str = "last-event-id";
-/// The same as a parameter, for clients that cannot send a header: event-source-polyfill never does.
+/// The same as a parameter, for clients that cannot send the header: event-source-polyfill never does.
 pub(super) const LAST_EVENT_ID_PARAMETER: &str = "lastEventId";
 
-/// Begins a stream.
+/// Starts a stream.
 pub(super) async fn follow(
     State(api): State<Arc<Api>>,
     TopicName(name): TopicName,
@@ -81,6 +82,11 @@ pub(super) async fn follow(
     let parameters =
         Parameters::read(uri.query(), &["after", "from", "on_gap", LAST_EVENT_ID_PARAMETER])?;
     let only_head = request.method() == Method::HEAD;
+    let client = StreamClient {
+        topic: name.as_str().into(),
+        token: grant.name().into(),
+        peer: request.extensions().get::<Arc<Requests>>().and_then(|requests| requests.peer()),
+    };
     let socket = websocket::Handshake::read(request)?;
     if socket.is_none() {
         choose(&headers, &[EVENT_STREAM])?;
@@ -88,13 +94,13 @@ pub(super) async fn follow(
     if api.is_draining() {
         return Err(Problem::shutting_down());
     }
-    // A page is not told why its handshake failed, so that what it would read in the answer is told
-    // over the socket.
-    let wanted = Wanted::read(&parameters, &headers, socket.is_some())?;
+    // A browser does not tell a page why its handshake failed. So over a WebSocket, gaps are reported in band by
+    // default, rather than as an error response.
+    let wanted = FollowRequest::read(&parameters, &headers, socket.is_some())?;
     if only_head {
         return head(&api, &name, &wanted);
     }
-    let Some(ticket) = Ticket::take(&api) else {
+    let Some(permit) = StreamPermit::take(&api) else {
         return Err(Problem::too_many_streams(api.streams.limit()));
     };
     let existing = api.broker.topic(&name);
@@ -106,52 +112,53 @@ pub(super) async fn follow(
     let (cursor, gap) = match wanted.subscribe(&topic) {
         Ok(begun) => begun,
         Err(error) => {
-            // What fails has made nothing.
+            // A request that fails creates nothing.
             if made {
-                api.broker.unmake(&topic);
+                api.broker.delete_if_unused(&topic);
             }
             return Err(error.into());
         }
     };
     if let Some(socket) = socket {
-        let following = Following::new(&api, ticket, topic, cursor, gap, socket.form());
+        let following = Following::new(&api, permit, client, topic, cursor, gap, socket.form());
         return socket.begin(&api, following, grant, &name);
     }
-    if wanted.comes_back && gap.is_none() && is_over(&topic, &cursor) && !api.is_draining() {
-        // This, and only this, keeps a browser from coming back again.
+    if wanted.reconnects && gap.is_none() && has_ended(&topic, &cursor) && !api.is_draining() {
+        // This status tells a browser not to reconnect.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let events = Events::new(Following::new(&api, ticket, topic, cursor, gap, Form::Event));
-    let body = guarded::guard(&api, grant, Right::Subscribe, &name, Body::new(events));
+    let following = Following::new(&api, permit, client, topic, cursor, gap, Form::Event);
+    let events = Events::new(following);
+    let body = authorized_body::wrap(&api, grant, Right::Subscribe, &name, Body::new(events));
     Ok(event_stream(body))
 }
 
-/// What a stream would begin with, without one. It makes nothing, so a topic has to be there.
-fn head(api: &Api, name: &str, wanted: &Wanted) -> Result<Response, Problem> {
+/// The head of the response that a stream would have. This creates nothing, so the topic must exist.
+fn head(api: &Api, name: &str, wanted: &FollowRequest) -> Result<Response, Problem> {
     let topic = api.broker.topic(name).ok_or_else(|| Problem::unknown_topic(name))?;
     let (cursor, gap) = wanted.subscribe(&topic)?;
-    if wanted.comes_back && gap.is_none() && is_over(&topic, &cursor) {
+    if wanted.reconnects && gap.is_none() && has_ended(&topic, &cursor) {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     Ok(event_stream(Body::empty()))
 }
 
-/// Whether there is nothing to come for this cursor, ever.
-fn is_over(topic: &Topic, cursor: &Cursor<[u8]>) -> bool {
+/// Whether nothing will ever come for this cursor: it is at the end of a closed log.
+fn has_ended(topic: &Topic, cursor: &Cursor<[u8]>) -> bool {
     topic.log().is_closed() && cursor.offset() == topic.log().next_offset()
 }
 
 /// What a client asks for.
-struct Wanted {
-    place: Start,
-    /// Whether records that are gone are told in band, rather than as an error.
+struct FollowRequest {
+    start: Start,
+    /// Whether records that are gone are reported in band, rather than as an error.
     gap_in_band: bool,
-    /// Whether it says that it was here before.
-    comes_back: bool,
+    /// Whether it says that it has been connected before.
+    reconnects: bool,
 }
 
-impl Wanted {
-    /// `gap_in_band` is what goes where it is not said.
+impl FollowRequest {
+    /// `gap_in_band` is the default, which the parameter `on_gap` overrides.
     fn read(
         parameters: &Parameters,
         headers: &HeaderMap,
@@ -162,28 +169,28 @@ impl Wanted {
             "continue" => Ok(true),
             _ => Err("expected error or continue"),
         })?;
-        let asked = records::place(parameters)?;
-        // A browser asks for the same address each time, and says in a header that it was here. What it
-        // says wins over the rest of the address, and the header over the parameter.
-        let said = headers.get(LAST_EVENT_ID).map(|last| last.to_str().unwrap_or("?"));
-        let said = said.map(|last| ("Last-Event-ID", last));
+        let asked = records::start_of(parameters)?;
+        // A browser requests the same address each time, and says in a header which event it received last. The
+        // last id takes precedence over the rest of the address, and the header over the parameter.
+        let in_header = headers.get(LAST_EVENT_ID).map(|last| last.to_str().unwrap_or("?"));
+        let in_header = in_header.map(|last| ("Last-Event-ID", last));
         let in_address = parameters.text(LAST_EVENT_ID_PARAMETER);
         let in_address = in_address.map(|last| (LAST_EVENT_ID_PARAMETER, last));
-        let last = [said, in_address].into_iter().flatten().find(|(_, last)| !last.is_empty());
+        let last = [in_header, in_address].into_iter().flatten().find(|(_, last)| !last.is_empty());
         if let Some((name, last)) = last {
-            let place = start::after(last).map_err(|why| Problem::parameter(name, why))?;
-            return Ok(Self { place, gap_in_band: in_band != Some(false), comes_back: true });
+            let start = start::after(last).map_err(|why| Problem::parameter(name, why))?;
+            return Ok(Self { start, gap_in_band: in_band != Some(false), reconnects: true });
         }
         Ok(Self {
-            place: asked.unwrap_or(Start::Earliest),
+            start: asked.unwrap_or(Start::Earliest),
             gap_in_band: in_band.unwrap_or(gap_in_band),
-            comes_back: false,
+            reconnects: false,
         })
     }
 
-    /// A cursor at the place, and the gap in front of it.
+    /// A cursor at the start, and the gap before it, if there is one.
     fn subscribe(&self, topic: &Topic) -> Result<(Cursor<[u8]>, Option<Gap>), SubscribeError> {
-        let error = match topic.log().subscribe(self.place) {
+        let error = match topic.log().subscribe(self.start) {
             Ok(cursor) => return Ok((cursor, None)),
             Err(error) => error,
         };
@@ -191,10 +198,10 @@ impl Wanted {
             _ if !self.gap_in_band => None,
             SubscribeError::Collected { asked, .. } => Some(Gap::new("collected", asked)),
             SubscribeError::WrongEpoch { asked, .. } => {
-                let missed = start::offset(self.place).unwrap_or(0);
+                let missed = start::offset(self.start).unwrap_or(0);
                 Some(Gap { of_epoch: Some(asked), ..Gap::new("other-epoch", missed) })
             }
-            // Nothing was missed: it never was.
+            // Nothing was missed: there never was such a record.
             SubscribeError::Future { .. } => None,
         };
         match gap {
@@ -204,11 +211,11 @@ impl Wanted {
     }
 }
 
-/// Records that a stream does not get.
+/// Records that a stream does not receive.
 struct Gap {
     reason: &'static str,
     first_missed: u64,
-    /// The epoch of what is missed, if it is another one.
+    /// The epoch of the missed records, if it is not that of the stream.
     of_epoch: Option<u64>,
 }
 
@@ -217,8 +224,8 @@ impl Gap {
         Self { reason, first_missed, of_epoch: None }
     }
 
-    /// The event that tells it; the stream goes on with `next`.
-    fn event(&self, epoch: u64, next: u64) -> Told {
+    /// The event that reports the gap; the stream continues with `next`.
+    fn event(&self, epoch: u64, next: u64) -> ControlEvent {
         let mut data = json!({
             "reason": self.reason,
             "epoch": epoch_text(epoch),
@@ -228,82 +235,83 @@ impl Gap {
         if let Some(of) = self.of_epoch {
             data["of_epoch"] = epoch_text(of).into();
         }
-        Told { name: "gap", place: Position { epoch, next }, data }
+        ControlEvent { name: "gap", position: Position { epoch, next }, data }
     }
 }
 
-/// What a stream says next.
-pub(super) enum Said {
-    /// Records, as the stream's form has them.
+/// What a stream sends next.
+pub(super) enum StreamItem {
+    /// Records, encoded in the stream's form.
     Records(Bytes),
-    /// What is no record.
-    Event(Told),
-    /// Nothing: that the stream lives.
-    Beat,
+    /// An event that is not a record.
+    Control(ControlEvent),
+    /// Only a sign of life.
+    Heartbeat,
 }
 
-/// An event that is no record.
-pub(super) struct Told {
+/// An event that is not a record.
+pub(super) struct ControlEvent {
     /// `begin`, `gap`, `caught-up` or `end`.
     pub(super) name: &'static str,
-    /// The epoch, and the offset that the stream goes on with.
-    place: Position,
+    /// The epoch, and the offset that the stream continues with.
+    position: Position,
     pub(super) data: Value,
 }
 
-impl Told {
-    /// An event without facts of its own.
-    fn at(name: &'static str, place: Position) -> Self {
-        let data = json!({ "epoch": epoch_text(place.epoch), "next_offset": place.next });
-        Self { name, place, data }
+impl ControlEvent {
+    /// An event whose data is its position alone.
+    fn at(name: &'static str, position: Position) -> Self {
+        let data = json!({ "epoch": epoch_text(position.epoch), "next_offset": position.next });
+        Self { name, position, data }
     }
 
-    /// Where a client goes on that has this.
+    /// The position from which a client that has received this event continues.
     pub(super) fn position(&self) -> String {
-        self.place.to_string()
+        self.position.to_string()
     }
 
-    /// As a Server-Sent Event, the id last (see [`encode`](super::encode)). The id of a gap is its own: before the client has it, it is where it was.
-    fn event(&self) -> Bytes {
+    /// Encodes this as a Server-Sent Event, with the id last (see [`encode`](super::encode)). A gap has an id of its
+    /// own: until the client has received it, the client's position is the one before the gap.
+    fn encode(&self) -> Bytes {
         let Self { name, data, .. } = self;
         format!("event: {name}\ndata: {data}\nid: {}\n\n", self.position()).into()
     }
 }
 
-/// A stream that is counted.
-pub(super) struct Ticket(pub(super) Arc<Api>);
+/// Counts one event stream until it is dropped.
+pub(super) struct StreamPermit(pub(super) Arc<Api>);
 
-impl Ticket {
+impl StreamPermit {
     pub(super) fn take(api: &Arc<Api>) -> Option<Self> {
         api.streams.take(1).then(|| Self(api.clone()))
     }
 }
 
-impl Drop for Ticket {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
         self.0.streams.give_back(1);
     }
 }
 
-/// Somebody who follows a topic, however it is told.
+/// A subscriber that follows a topic, whatever carries the stream.
 pub(super) struct Following {
-    /// Knows the API.
-    ticket: Ticket,
+    /// Also gives access to the API.
+    permit: StreamPermit,
     topic: Arc<Topic>,
     runs: Arc<TopicRuns>,
     follower: Follower,
-    seat: Arc<Seat>,
-    /// The log's next offset when it began: what lies before was there before it.
-    live: u64,
-    /// Events that are due before any record.
-    ahead: VecDeque<Told>,
-    /// Whether running out of records is news.
-    behind: bool,
-    /// Nothing comes after `ahead`.
-    over: bool,
-    /// Due for the next heartbeat, or the end.
+    cursor: Arc<GuardedCursor>,
+    /// The log's next offset when the stream began: earlier records were there before it.
+    live_from: u64,
+    /// Events to send before any further record.
+    queued: VecDeque<ControlEvent>,
+    /// Whether to send `caught-up` when there are no more records.
+    catching_up: bool,
+    /// Nothing comes after `queued`.
+    ended: bool,
+    /// Runs until the next heartbeat, or the end of the stream's lifetime.
     timer: Pin<Box<Sleep>>,
-    last: Instant,
+    last_sent: Instant,
     heartbeat: Duration,
     ends: Instant,
 }
@@ -311,7 +319,8 @@ pub(super) struct Following {
 impl Following {
     fn new(
         api: &Arc<Api>,
-        ticket: Ticket,
+        permit: StreamPermit,
+        client: StreamClient,
         topic: Arc<Topic>,
         cursor: Cursor<[u8]>,
         gap: Option<Gap>,
@@ -320,12 +329,12 @@ impl Following {
         let limits = &api.config.limits;
         let epoch = cursor.epoch();
         let begins = match gap {
-            // The gap's position is the stream's first: before the client has it, it is where it was.
+            // The gap comes first: until the client has received it, its position is the one before the gap.
             Some(gap) => {
                 api.gaps.fetch_add(1, Ordering::Relaxed);
                 gap.event(epoch, cursor.offset())
             }
-            None => Told::at("begin", cursor.position()),
+            None => ControlEvent::at("begin", cursor.position()),
         };
         let now = Instant::now();
         let lifetime = if limits.lifetime.is_zero() { NEVER } else { limits.lifetime };
@@ -333,62 +342,63 @@ impl Following {
         let heartbeat = limits.heartbeat.max(Duration::from_millis(1));
         let runs = api.cache.topic(epoch, form);
         Self {
-            ticket,
+            permit,
             follower: runs.follow(topic.log()),
             runs,
-            live: topic.log().next_offset(),
+            live_from: topic.log().next_offset(),
             topic,
-            seat: api.seats.take(cursor),
-            ahead: VecDeque::from([begins]),
-            behind: true,
-            over: false,
+            cursor: api.stall_guard.guard(client, cursor),
+            queued: VecDeque::from([begins]),
+            catching_up: true,
+            ended: false,
             timer: Box::pin(sleep_until((now + heartbeat).min(ends))),
-            last: now,
+            last_sent: now,
             heartbeat,
             ends,
         }
     }
 
-    /// What it says next; `None` at the end.
-    pub(super) fn poll_said(
+    /// What to send next; `None` at the end.
+    pub(super) fn poll_item(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Said, Stalled>>> {
+    ) -> Poll<Option<Result<StreamItem, Stalled>>> {
         let next = self.poll_next(cx);
-        let seats = &self.ticket.0.seats;
+        let guard = &self.permit.0.stall_guard;
         match &next {
-            Poll::Pending => seats.waits(&self.seat),
+            Poll::Pending => guard.note_waiting(&self.cursor),
             Poll::Ready(Some(Ok(_))) => {
-                self.last = Instant::now();
-                seats.handed_on(&self.seat);
+                self.last_sent = Instant::now();
+                guard.note_offered(&self.cursor);
             }
             Poll::Ready(_) => {}
         }
         next
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Said, Stalled>>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<StreamItem, Stalled>>> {
         loop {
-            if let Some(event) = self.ahead.pop_front() {
-                return Poll::Ready(Some(Ok(Said::Event(event))));
+            if let Some(event) = self.queued.pop_front() {
+                return Poll::Ready(Some(Ok(StreamItem::Control(event))));
             }
-            if self.over || Instant::now() >= self.ends {
+            if self.ended || Instant::now() >= self.ends {
                 return Poll::Ready(None);
             }
-            let seat = self.seat.clone();
-            let mut cursor = seat.cursor();
+            let guarded = self.cursor.clone();
+            let mut cursor = guarded.lock();
             let Some(cursor) = cursor.as_mut() else {
                 return Poll::Ready(Some(Err(Stalled)));
             };
             let before = cursor.offset();
-            // Who had caught up looks again when its turn comes, and not before.
-            if !self.behind && self.follower.poll_turn(cx, before).is_pending() {
+            // A stream that has caught up reads again when its turn comes, and not before.
+            if !self.catching_up && self.follower.poll_turn(cx, before).is_pending() {
                 break;
             }
             let taken = self.runs.take(cursor);
-            // Behind it: a deletion closes the log, and is seen first.
+            // Checked after the read: a deletion sets its flag before it closes the log, so a read that finds the
+            // log closed by it also finds the flag.
             if self.topic.is_deleted() {
-                // What was taken is not told any more, so it is not what the client has.
+                // What was just read is not sent, so the client's position is the one before it.
                 self.end("deleted", Position { epoch: cursor.epoch(), next: before });
                 continue;
             }
@@ -396,31 +406,31 @@ impl Following {
                 Ok(Some((events, watched))) => {
                     self.topic.count_delivered(cursor.offset() - before);
                     let latency = &self.topic.deliveries().http;
-                    latency.delivered(watched, self.topic.log(), self.live);
-                    return Poll::Ready(Some(Ok(Said::Records(events))));
+                    latency.delivered(watched, self.topic.log(), self.live_from);
+                    return Poll::Ready(Some(Ok(StreamItem::Records(events))));
                 }
-                Ok(None) if std::mem::take(&mut self.behind) => {
-                    let place = cursor.position();
-                    self.ahead.push_back(Told::at("caught-up", place));
+                Ok(None) if std::mem::take(&mut self.catching_up) => {
+                    let position = cursor.position();
+                    self.queued.push_back(ControlEvent::at("caught-up", position));
                 }
                 Ok(None) => {
-                    // Its publisher is about to commit it: another turn.
+                    // The publisher is about to commit the record: poll again soon.
                     cx.waker().wake_by_ref();
                     break;
                 }
                 Err(ReadError::Lagged(lagged)) => {
                     let gap = Gap::new("evicted", lagged.first_missed);
-                    self.ahead.push_back(gap.event(cursor.epoch(), cursor.offset()));
-                    self.behind = true;
-                    self.ticket.0.gaps.fetch_add(1, Ordering::Relaxed);
+                    self.queued.push_back(gap.event(cursor.epoch(), cursor.offset()));
+                    self.catching_up = true;
+                    self.permit.0.gaps.fetch_add(1, Ordering::Relaxed);
                 }
                 Err(ReadError::Closed) => {
-                    let draining = self.ticket.0.is_draining();
-                    let place = cursor.position();
-                    self.end(if draining { "shutting-down" } else { "closed" }, place);
+                    let draining = self.permit.0.is_draining();
+                    let position = cursor.position();
+                    self.end(if draining { "shutting-down" } else { "closed" }, position);
                 }
                 // Only leases are taken over.
-                Err(ReadError::TakenOver) => self.over = true,
+                Err(ReadError::TakenOver) => self.ended = true,
             }
         }
         loop {
@@ -429,28 +439,28 @@ impl Following {
             if now >= self.ends {
                 return Poll::Ready(None);
             }
-            let due = self.last + self.heartbeat;
+            let due = self.last_sent + self.heartbeat;
             let beats = now >= due;
-            let next = if beats { now } else { self.last } + self.heartbeat;
+            let next = if beats { now } else { self.last_sent } + self.heartbeat;
             self.timer.as_mut().reset(next.min(self.ends));
             if beats {
-                return Poll::Ready(Some(Ok(Said::Beat)));
+                return Poll::Ready(Some(Ok(StreamItem::Heartbeat)));
             }
         }
     }
 
-    /// Says why nothing more comes.
-    fn end(&mut self, reason: &'static str, place: Position) {
-        let mut told = Told::at("end", place);
-        told.data["reason"] = reason.into();
-        self.ahead.push_back(told);
-        self.over = true;
+    /// Queues the event that says why nothing more comes.
+    fn end(&mut self, reason: &'static str, position: Position) {
+        let mut event = ControlEvent::at("end", position);
+        event.data["reason"] = reason.into();
+        self.queued.push_back(event);
+        self.ended = true;
     }
 }
 
 impl Drop for Following {
     fn drop(&mut self) {
-        self.ticket.0.seats.leave(&self.seat);
+        self.permit.0.stall_guard.release(&self.cursor);
     }
 }
 
@@ -458,33 +468,33 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A stream that took nothing lost its place.
+/// The stream lost its position, because its client took nothing.
 #[derive(Debug, thiserror::Error)]
 #[error("the stream took nothing for too long, and lost its place")]
 pub(super) struct Stalled;
 
-/// A stream, as the body of an answer.
+/// A stream as the body of a response.
 struct Events {
     following: Following,
-    /// After how many milliseconds its client may come back. Told first of all.
+    /// After how many milliseconds its client may reconnect. Sent first of all.
     retry: Option<u64>,
 }
 
 impl Events {
     fn new(following: Following) -> Self {
-        let (soonest, latest) = following.ticket.0.config.limits.retry;
+        let (soonest, latest) = following.permit.0.config.limits.retry;
         let (soonest, latest) = (millis(soonest), millis(latest));
-        // Those that one server's end cut off do not all come back at once.
+        // The clients that lost their connections when a server stopped must not all reconnect at the same moment.
         let retry = Some(fastrand::u64(soonest..=latest.max(soonest)));
         Self { following, retry }
     }
 
-    /// What a stream says, as the bytes of events.
-    fn write(&mut self, said: Said) -> Bytes {
-        let event = match said {
-            Said::Records(events) => return events,
-            Said::Beat => return Bytes::from_static(HEARTBEAT),
-            Said::Event(told) => told.event(),
+    /// Encodes an item as Server-Sent Events.
+    fn encode(&mut self, item: StreamItem) -> Bytes {
+        let event = match item {
+            StreamItem::Records(events) => return events,
+            StreamItem::Heartbeat => return Bytes::from_static(HEARTBEAT),
+            StreamItem::Control(event) => event.encode(),
         };
         let Some(retry) = self.retry.take() else { return event };
         [format!("retry: {retry}\n").as_bytes(), &event].concat().into()
@@ -500,7 +510,7 @@ impl HttpBody for Events {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Stalled>>> {
         let this = self.get_mut();
-        let said = this.following.poll_said(cx);
-        said.map(|said| said.map(|said| said.map(|said| Frame::data(this.write(said)))))
+        let item = this.following.poll_item(cx);
+        item.map(|item| item.map(|item| item.map(|item| Frame::data(this.encode(item)))))
     }
 }

@@ -1,17 +1,17 @@
-//! The figures as an answer: in which of two text forms, and how many of them there may be at a time.
+//! The metrics as a response: in one of two text formats, and with a bound on their memory.
 //!
-//! # Two forms
+//! # Two formats
 //!
-//! OpenMetrics is written by the library. The older plain form of Prometheus is made out of it: it names a
-//! counter with its `_total` also where it describes it, and has no end mark. Who asks for nothing in
-//! particular gets OpenMetrics, as before there was another form.
+//! The library writes OpenMetrics. The older plain format of Prometheus is derived from it: there a counter is named
+//! with its `_total` in its description, too, and there is no end marker. A client that states no preference gets
+//! OpenMetrics, as it did before there was a second format.
 //!
-//! # Bounded
+//! # Bounded memory
 //!
-//! An answer can have half a megabyte, and a client that takes none of it keeps it for `stall_timeout`. So one
-//! rendering at a time is made, a rendering that somebody still takes is given to others for up to
-//! [`SHARED_FOR`], and each one holds its size of the memory that all answers share. Who takes its answers as
-//! they come, alone, always gets new figures.
+//! A response can be half a megabyte, and a client that takes none of it holds it for `stall_timeout`. So only one
+//! rendering of each format is made at a time; a rendering that some client is still taking is given to others for
+//! up to [`SHARED_FOR`]; and each rendering is charged to the memory that all responses share. A client that is
+//! alone and takes its responses as they come always gets fresh values.
 
 use std::{
     fmt::Write as _,
@@ -25,20 +25,20 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit};
 use super::{api::Api, problem::Problem, request::choose};
 use axum::http::HeaderMap;
 
-/// How old an answer may be that is given to one more client while another one still takes it.
+/// How old a rendering may be that is given to another client while one is still taking it.
 const SHARED_FOR: Duration = Duration::from_secs(1);
 
-/// A text form of figures.
+/// A text format of the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum TextFormat {
     OpenMetrics,
     Plain,
 }
 
-impl Form {
-    /// The form that the client likes best. Somebody who likes neither gets the first one: a scraper that
-    /// names a form of its own reads it all the same, and one that does not says so better than we could.
-    pub(super) fn wished(headers: &HeaderMap) -> Self {
+impl TextFormat {
+    /// The format that the client prefers. A client that accepts neither gets OpenMetrics: a scraper that names a
+    /// format of its own can read it all the same, and one that cannot reports that better than we could.
+    pub(super) fn preferred(headers: &HeaderMap) -> Self {
         let offered = ["application/openmetrics-text", "text/plain"];
         match choose(headers, &offered) {
             Ok("text/plain") => Self::Plain,
@@ -54,23 +54,23 @@ impl Form {
     }
 }
 
-/// The newest answers, of each form one.
+/// The newest rendering of each format.
 #[derive(Default)]
 pub(super) struct Renderings([Mutex<Option<Newest>>; 2]);
 
-/// The newest answer of a form, as long as anybody takes it.
+/// The newest rendering of a format, for as long as some client is taking it.
 struct Newest {
     made: Instant,
     rendering: Weak<Rendering>,
 }
 
-/// An answer that holds its memory as long as anybody takes it.
+/// Rendered metrics, charged to the pool for as long as some client is taking them.
 struct Rendering {
     text: String,
     _held: OwnedSemaphorePermit,
 }
 
-/// One who takes it.
+/// One client's share in a rendering.
 struct Share(Arc<Rendering>);
 
 impl AsRef<[u8]> for Share {
@@ -80,22 +80,23 @@ impl AsRef<[u8]> for Share {
 }
 
 impl Renderings {
-    /// The figures in this form. `render` writes them in OpenMetrics, if that is needed.
+    /// The metrics in this format. `render` writes them in OpenMetrics; it is called only if no rendering can be
+    /// shared.
     pub(super) async fn take(
         &self,
         api: &Api,
-        form: Form,
+        format: TextFormat,
         render: impl AsyncFnOnce() -> Result<String, Problem>,
     ) -> Result<Bytes, Problem> {
-        // Others wait here meanwhile, instead of doing the same.
-        let mut newest = self.0[form as usize].lock().await;
+        // Other requests wait here meanwhile, instead of rendering the same.
+        let mut newest = self.0[format as usize].lock().await;
         let shared = newest.as_ref().filter(|newest| newest.made.elapsed() < SHARED_FOR);
         if let Some(rendering) = shared.and_then(|newest| newest.rendering.upgrade()) {
             return Ok(Bytes::from_owner(Share(rendering)));
         }
         let made = Instant::now();
         let text = render().await?;
-        let text = if form == Form::Plain { plain(&text) } else { text };
+        let text = if format == TextFormat::Plain { plain(&text) } else { text };
         let held = api.take_output(text.len())?;
         let rendering = Arc::new(Rendering { text, _held: held });
         *newest = Some(Newest { made, rendering: Arc::downgrade(&rendering) });
@@ -103,10 +104,10 @@ impl Renderings {
     }
 }
 
-/// OpenMetrics as the plain form, version 0.0.4.
+/// Converts OpenMetrics to the plain format, version 0.0.4.
 fn plain(open: &str) -> String {
     let mut out = String::with_capacity(open.len() + 1024);
-    // The description comes before the type, which decides how it is named.
+    // The description precedes the type, which decides the name, so it is kept until then.
     let mut help = None;
     for line in open.lines() {
         if let Some(described) = line.strip_prefix("# HELP ") {
@@ -149,19 +150,19 @@ mod tests {
 
     #[test]
     fn a_form_is_chosen_by_what_is_asked_for() {
-        let form = |accept: &str| {
+        let format = |accept: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::ACCEPT, accept.parse().unwrap());
-            Form::wished(&headers)
+            TextFormat::preferred(&headers)
         };
-        assert_eq!(Form::wished(&HeaderMap::new()), Form::OpenMetrics);
+        assert_eq!(TextFormat::preferred(&HeaderMap::new()), TextFormat::OpenMetrics);
         for plain in [
             "text/plain",
             "text/plain;version=0.0.4",
             "application/openmetrics-text;q=0.5,text/plain;version=0.0.4;q=0.8",
             "text/*",
         ] {
-            assert_eq!(form(plain), Form::Plain, "{plain}");
+            assert_eq!(format(plain), TextFormat::Plain, "{plain}");
         }
         for open in [
             "*/*",
@@ -170,7 +171,7 @@ mod tests {
             "application/vnd.google.protobuf",
             "text/html,*/*;q=0.8",
         ] {
-            assert_eq!(form(open), Form::OpenMetrics, "{open}");
+            assert_eq!(format(open), TextFormat::OpenMetrics, "{open}");
         }
     }
 
@@ -182,17 +183,17 @@ mod tests {
         let renderings = Renderings::default();
         let take = async |text: &str| {
             let render = async || Ok(text.to_owned());
-            renderings.take(&api, Form::OpenMetrics, render).await
+            renderings.take(&api, TextFormat::OpenMetrics, render).await
         };
         let first = take(&"1".repeat(60)).await.unwrap();
-        // Nobody has taken it to the end: the next one gets the same memory.
+        // It has not been taken completely: the next client gets the same memory.
         let second = take(&"2".repeat(60)).await.unwrap();
         assert_eq!(first.as_ptr(), second.as_ptr());
         drop((first, second));
-        // Taken: the next one gets new figures.
+        // Both have taken it: the next client gets fresh values.
         let third = take(&"3".repeat(60)).await.unwrap();
         assert!(third.starts_with(b"3"));
-        // Old and not taken: another one is made, if there is memory.
+        // Too old to share, and not taken yet: another one is made if there is memory.
         *renderings.0[0].lock().await = None;
         assert!(take(&"4".repeat(60)).await.is_err(), "120 of 100 bytes");
         drop(third);

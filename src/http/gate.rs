@@ -1,15 +1,15 @@
-//! Who may come in: the name that the server is addressed by, the page that a browser asks for, the
-//! token.
+//! Access checks: the name under which the server is addressed, the page that a browser makes the request for, and
+//! the token.
 //!
 //! # Browsers
 //!
-//! A server on 127.0.0.1 can be reached by every page that its user has open. Two things keep those
-//! out. A page of another origin is refused by its `Origin` header, and where a browser sends none
-//! (an image, a form) by `Sec-Fetch-Site`. Where the browser itself says `Sec-Fetch-Site: same-origin`,
-//! which no page can forge, the page is the server's own, whatever `Host` a proxy in between has put. A page whose own name was pointed to 127.0.0.1 (DNS
-//! rebinding) has the right origin but the wrong `Host`: without a token, the server answers to IP
-//! addresses, `localhost` and the names that it was told. With a token neither kind of page can do
-//! anything, since it does not know it.
+//! Every page that a user has open can reach a server on 127.0.0.1. Two checks keep such pages out. A page of
+//! another origin is refused because of its `Origin` header or, where the browser sends none (an image, a form),
+//! because of `Sec-Fetch-Site`. If the browser itself says `Sec-Fetch-Site: same-origin`, which no page can forge,
+//! the page is the server's own, whatever `Host` a proxy in between has set. A page whose own name points to
+//! 127.0.0.1 (DNS rebinding) has the right origin but the wrong `Host`: without a token, the server answers only to
+//! IP addresses, `localhost` and the configured names. With a token, neither kind of page can do anything, because
+//! it does not know the token.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -30,10 +30,10 @@ use super::{
     websocket::offered_token,
 };
 
-/// The parameter that may have the token, by RFC 6750.
+/// The query parameter that may carry the token (RFC 6750).
 const QUERY_TOKEN: &str = "access_token";
 
-/// Checks the name and the page. Stands in front of all routes.
+/// Checks the name and the page. Runs before all routes.
 pub(super) async fn check_page(
     State(api): State<Arc<Api>>,
     request: Request,
@@ -50,7 +50,8 @@ pub(super) async fn check_page(
     Ok(next.run(request).await)
 }
 
-/// Checks the token. Stands in front of all routes but those that only say whether the server lives.
+/// Checks the token. Runs before all routes but the open ones: health checks, the description of the API, the files
+/// of the live page.
 pub(super) async fn check_token(
     State(api): State<Arc<Api>>,
     mut request: Request,
@@ -59,7 +60,7 @@ pub(super) async fn check_token(
     let in_query =
         if api.config.token_in_query { take_from_query(request.uri_mut()) } else { None };
     let headers = request.headers();
-    // What a page can do that can set no header.
+    // For a page that opens a WebSocket, which cannot set a header.
     let offered = offered_token(headers);
     let presented = bearer(headers).or(in_query.as_deref()).or(offered.as_deref());
     let presented = presented.unwrap_or_default();
@@ -68,8 +69,8 @@ pub(super) async fn check_token(
     Ok(next.run(request).await)
 }
 
-/// Takes the token out of the address: nothing behind this sees it there, so nothing can log it. Given
-/// twice, it is none.
+/// Removes the token from the address: nothing after this sees it there, so nothing can log it. A token that is
+/// given twice counts as none.
 fn take_from_query(uri: &mut Uri) -> Option<String> {
     let (mut tokens, mut others) = (Vec::new(), Vec::new());
     for part in uri.query()?.split('&') {
@@ -87,7 +88,7 @@ fn take_from_query(uri: &mut Uri) -> Option<String> {
         format!("{}?{}", uri.path(), others.join("&"))
     };
     let mut parts = std::mem::take(uri).into_parts();
-    // It was part of an address before, so it makes one. If it did not, no token may stay in it.
+    // It was part of a valid address, so it is valid. If it were not, the token must still not stay in the address.
     parts.path_and_query = PathAndQuery::try_from(rest).ok();
     *uri = Uri::from_parts(parts).unwrap_or_default();
     let token = tokens.pop();
@@ -100,8 +101,8 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// What the client thinks that it talks to: from the address in HTTP/2, from `Host` in HTTP/1. No page
-/// can leave it out.
+/// The host and port that the client addresses: from the address in HTTP/2, from `Host` in HTTP/1. No page can omit
+/// them.
 fn authority(request: &Request) -> Result<Option<Authority>, Problem> {
     if let Some(authority) = request.uri().authority() {
         return Ok(Some(authority.clone()));
@@ -111,7 +112,7 @@ fn authority(request: &Request) -> Result<Option<Authority>, Problem> {
     read.map(Some).ok_or_else(|| Problem::foreign_host(&String::from_utf8_lossy(host.as_bytes())))
 }
 
-/// Whether the server has this name: an IP address, `localhost`, or one of `names`.
+/// Whether the server answers to this name: an IP address, `localhost` or a name under it, or one of `names`.
 pub(super) fn is_known_host(host: &str, names: &[HostName]) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let name = host.trim_end_matches('.').to_ascii_lowercase();
@@ -133,18 +134,18 @@ fn check_origin(
         let own = origin.parse().is_ok_and(|origin: Origin| {
             authority.is_some_and(|authority| origin.is_at(authority.as_str()))
         });
-        // Behind a proxy that puts a Host of its own, only the browser knows.
+        // Behind a proxy that sets its own Host, only the browser knows.
         let own = own || says("sec-fetch-site") == Some("same-origin");
-        return if own || allowed.have(origin) {
+        return if own || allowed.allows(origin) {
             Ok(())
         } else {
             Err(Problem::foreign_origin(origin))
         };
     }
-    // Without an origin: no page, or one of a browser that says where the request comes from.
+    // Without an origin, this is no page, or the browser says where the request comes from.
     match says("sec-fetch-site") {
         None | Some("none" | "same-origin") => Ok(()),
-        // Somebody follows a link: the page that has it sees nothing of the answer.
+        // A user follows a link: the page with the link sees nothing of the response.
         Some(_)
             if request.method() == Method::GET
                 && says("sec-fetch-mode") == Some("navigate")
@@ -152,7 +153,7 @@ fn check_origin(
         {
             Ok(())
         }
-        Some(_) if allowed.are_all() => Ok(()),
+        Some(_) if allowed.allows_all() => Ok(()),
         Some(_) => Err(Problem::foreign_origin("another origin")),
     }
 }

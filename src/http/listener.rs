@@ -1,25 +1,25 @@
-//! What becomes of a connection that the listener has accepted, and what one may cost. The listener itself is
+//! Serves the connections that the listener has accepted, and bounds what each may cost. The listener itself is in
 //! `src/listener`.
 //!
 //! # What ends a connection
 //!
-//! | what | when |
+//! | cause | when |
 //! | --- | --- |
-//! | no request, or half of its head | `head_timeout` |
+//! | no request, or only part of its head | `head_timeout` |
 //! | no further request | `keep_alive` |
-//! | a body that does not come | `body_timeout`: 408 |
-//! | a peer that takes nothing | `stall_timeout`: the socket is reset, with all that was buffered |
-//! | HTTP/2 without an answer to a ping | `stall_timeout` |
-//! | HTTP/2 at all | `lifetime`: it is told to go, and after `drain_timeout` it is cut |
+//! | a body that does not arrive | `body_timeout`: 408 |
+//! | a peer that takes nothing | `stall_timeout`: the socket is reset, and everything buffered is lost |
+//! | no answer to a ping (HTTP/2) | `stall_timeout` |
+//! | its age | `lifetime`: it is shut down gracefully, and cut after another 2 × `lifetime` + `drain_timeout` |
 //!
-//! What becomes a WebSocket is not looked after here any more, but by [`websocket`](super::websocket); only
-//! that it may not stall still holds.
+//! A connection that has become a WebSocket is no longer handled here, but by [`websocket`](super::websocket); only
+//! the limit for peers that take nothing still applies.
 //!
 //! # What a connection holds
 //!
-//! Up to 64 KiB that were read and not understood yet, up to 64 KiB and one frame of an answer that its
-//! peer has not taken; in HTTP/2 up to 16 KiB and one frame for each of at most 128 requests at a time. In
-//! the kernel, 128 KiB (on Linux) that its peer has no room for.
+//! Up to 64 KiB that have been read but not parsed, and up to 64 KiB plus one frame of a response that the peer has
+//! not taken; in HTTP/2, up to 16 KiB plus one frame for each of at most 128 concurrent requests. In the kernel,
+//! 128 KiB (on Linux) for which the peer has no room.
 
 use std::{convert::Infallible, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
@@ -48,33 +48,33 @@ use super::{
     api::{Api, OVER},
     config::NEVER,
     problem::Problem,
-    reading::{Arriving, Reading, Requests, Ticketed},
+    reading::{Reading, RequestBody, Requests, ResponseBody},
     request::lists,
-    stalled::{Socket, Stalling},
     strict,
+    write_timeout::{HasTcp, WriteTimeout},
 };
 use crate::{
-    listener::{Counted, Life, Refused, Serve, Stage, say_no},
+    listener::{Counted, Lifecycle, Refused, Serve, Stage, send_refusal},
     net::{self, TcpStream},
 };
 
-/// What a connection may have read and not understood, and what it may have to write, in bytes.
+/// How much a connection may have read but not parsed, and how much it may have waiting to be written, in bytes.
 const BUFFER: usize = 64 << 10;
-/// What the kernel takes for a client that takes nothing, in bytes. The kernel's own bound is megabytes,
-/// and all of it would be encoded and copied for everyone who asks for a stream and goes away.
+/// How much the kernel accepts for a client that takes nothing, in bytes. The kernel's own bound is megabytes, and all
+/// of that would be encoded and copied for every client that asks for a stream and leaves.
 const UNSENT: u32 = 128 << 10;
-/// The most that the fields of a request's head may have together in HTTP/2, in bytes.
+/// The maximum size of all fields in the head of an HTTP/2 request together, in bytes.
 const MAX_HEAD: u32 = 16 << 10;
-/// Requests of one HTTP/2 connection at a time. The standard asks for no fewer than 100 (RFC 9113, 6.5.2):
-/// a page has one connection for all that it does, its event streams included.
+/// Concurrent requests on one HTTP/2 connection. The standard asks for no fewer than 100 (RFC 9113, 6.5.2): a page has
+/// one connection for everything it does, its event streams included.
 const MAX_REQUESTS: u32 = 128;
-/// What each of them may have to write, in bytes.
+/// How much each of them may have waiting to be written, in bytes.
 const REQUEST_BUFFER: usize = 16 << 10;
 
 impl Serve for Api {
     const OVER: &'static str = OVER;
 
-    fn life(&self) -> &Life {
+    fn life(&self) -> &Lifecycle {
         &self.life
     }
 
@@ -93,18 +93,19 @@ impl Serve for Api {
     }
 }
 
-/// What serves the connections of an API, each in a task of its own.
-pub(super) struct Welcome {
+/// Serves the connections of an API, each in a task of its own.
+pub(super) struct ConnectionServer {
     builder: Builder<TokioExecutor>,
     router: Router,
 }
 
-impl Welcome {
+impl ConnectionServer {
     pub(super) fn new(api: &Api, router: Router) -> Self {
         Self { builder: builder(api), router }
     }
 
-    pub(super) fn welcome(&self, stream: TcpStream, counted: Counted<Api>) {
+    /// Starts a task that serves the connection.
+    pub(super) fn serve(&self, stream: TcpStream, counted: Counted<Api>) {
         let (api, peer) = (counted.of().clone(), counted.peer());
         if let Err(error) = net::limit_unsent(&stream, UNSENT) {
             tracing::debug!(%peer, %error, "cannot set a socket option");
@@ -120,10 +121,10 @@ impl Welcome {
     }
 }
 
-/// Says why, as well as one write can, and closes.
+/// Sends the problem, as far as a single write can, and closes the connection.
 fn refuse(api: &Api, stream: &TcpStream, problem: &Problem) {
     api.count_problem(problem.code());
-    say_no(stream, &problem.raw());
+    send_refusal(stream, &problem.raw_response());
 }
 
 fn builder(api: &Api) -> Builder<TokioExecutor> {
@@ -132,7 +133,7 @@ fn builder(api: &Api) -> Builder<TokioExecutor> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        // Looked after by `reading`, which tells a head from a wait for one.
+        // Left to `reading`, which can tell a head from the wait for one.
         .header_read_timeout(None)
         .max_buf_size(BUFFER);
     builder
@@ -141,21 +142,21 @@ fn builder(api: &Api) -> Builder<TokioExecutor> {
         .max_concurrent_streams(MAX_REQUESTS)
         .max_header_list_size(MAX_HEAD)
         .max_send_buf_size(REQUEST_BUFFER)
-        .keep_alive_interval(some(limits.stall_timeout))
+        .keep_alive_interval(nonzero(limits.stall_timeout))
         .keep_alive_timeout(limits.stall_timeout.max(Duration::from_millis(1)));
     builder
 }
 
-/// A connection that is served.
+/// A connection that is being served.
 struct Connection {
     api: Arc<Api>,
     peer: SocketAddr,
-    /// Shared with whatever the connection becomes: it counts until the last part of it has ended.
+    /// Shared with whatever the connection becomes: it is counted until its last part has ended.
     counted: Arc<Counted<Api>>,
 }
 
 impl Connection {
-    /// Shakes hands and serves.
+    /// Does the TLS handshake, then serves.
     #[cfg(feature = "tls")]
     async fn serve_secure(
         self,
@@ -167,7 +168,7 @@ impl Connection {
         use crate::tls::{Accepted, Protocol};
         let (peer, api) = (self.peer, self.api.clone());
         let insecure = &api.life.connections.insecure;
-        let limit = some(self.api.config.limits.head_timeout).unwrap_or(NEVER);
+        let limit = nonzero(self.api.config.limits.head_timeout).unwrap_or(NEVER);
         let accepted = tokio::select! {
             accepted = tokio::time::timeout(limit, tls.accept(Protocol::Http, stream)) => accepted,
             () = api.life.reached(Stage::Draining) => return,
@@ -175,18 +176,18 @@ impl Connection {
         match accepted {
             Ok(Ok(Accepted::Secure(stream))) => self.serve(builder, router, stream).await,
             Ok(Ok(Accepted::Plain(stream))) => {
-                if insecure.one() {
+                if insecure.should_log() {
                     tracing::info!(%peer, "refused over HTTP: it does not speak TLS");
                 }
                 refuse(&api, &stream, &Problem::tls_required());
             }
             Ok(Err(error)) => {
-                if insecure.one() {
+                if insecure.should_log() {
                     tracing::info!(%peer, %error, "TLS handshake failed over HTTP");
                 }
             }
             Err(_) => {
-                if insecure.one() {
+                if insecure.should_log() {
                     tracing::info!(%peer, "TLS handshake cut off over HTTP");
                 }
             }
@@ -195,17 +196,17 @@ impl Connection {
 
     async fn serve<S>(self, builder: Builder<TokioExecutor>, router: Router, stream: S)
     where
-        S: Socket + AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: HasTcp + AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let limits = &self.api.config.limits;
-        let requests = Arc::new(Requests::default());
-        let stalling = Stalling::new(stream, limits.stall_timeout);
-        let socket = Reading::new(stalling, requests.clone(), limits);
+        let requests = Arc::new(Requests::from(self.peer));
+        let stream = WriteTimeout::new(stream, limits.stall_timeout);
+        let socket = Reading::new(stream, requests.clone(), limits);
         let service = service_fn(|mut request: hyper::Request<Incoming>| {
-            let ticket = requests.begin(request.version());
+            let permit = requests.begin(request.version());
             request.extensions_mut().insert(requests.clone());
             if request.headers().contains_key(header::UPGRADE) {
-                // What the connection becomes then counts on in its place.
+                // Whatever the connection becomes keeps it counted.
                 request.extensions_mut().insert(self.counted.clone());
             }
             let (refused, keeps) = (strict::check(&request).err(), keeps_alive(&request));
@@ -214,42 +215,42 @@ impl Connection {
             async move {
                 let mut answer = match refused {
                     None => {
-                        let arriving = |body| Body::new(Arriving::new(body, requests.clone()));
-                        router.call(request.map(arriving)).await?
+                        let body = |body| Body::new(RequestBody::new(body, requests.clone()));
+                        router.call(request.map(body)).await?
                     }
-                    Some(problem) => answer::complete(problem.into_response()).await,
+                    Some(problem) => answer::add_default_headers(problem.into_response()).await,
                 };
                 api.count_answer(&answer);
                 if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
                     requests.release();
                 } else if answer::is_event_stream(&answer) {
-                    requests.is_endless();
+                    requests.note_endless();
                 } else if keeps && !api.is_draining() {
                     answer::keep_alive(&mut answer, api.config.limits.keep_alive);
                 }
-                Ok::<_, Infallible>(answer.map(|body| Ticketed { body, _ticket: ticket }))
+                Ok::<_, Infallible>(answer.map(|body| ResponseBody { body, _permit: permit }))
             }
         });
         let serving = builder.serve_connection_with_upgrades(TokioIo::new(socket), service);
         tokio::pin!(serving);
-        let mut watch = Watch::new(&self.api.config.limits);
+        let mut watch = ConnectionWatch::new(&self.api.config.limits);
         let outcome = loop {
-            // After the first, only the second news matters: that everything is to be cut.
+            // Once the connection is ending, only one more stage matters: the one that cuts everything.
             let next = if watch.ending.is_none() { Stage::Draining } else { Stage::Aborting };
             tokio::select! {
                 outcome = serving.as_mut() => break outcome,
                 () = self.api.life.reached(next) => {
                     if self.api.life.stage() == Stage::Draining {
-                        watch.end();
+                        watch.start_ending();
                         serving.as_mut().graceful_shutdown();
                     } else {
                         break Ok(());
                     }
                 }
-                () = watch.look.as_mut() => match watch.judge(&requests) {
-                    Verdict::Well => {}
-                    Verdict::Go => serving.as_mut().graceful_shutdown(),
-                    Verdict::Cut => break Ok(()),
+                () = watch.timer.as_mut() => match watch.check(&requests) {
+                    ConnectionAction::Keep => {}
+                    ConnectionAction::ShutDown => serving.as_mut().graceful_shutdown(),
+                    ConnectionAction::Cut => break Ok(()),
                 }
             }
         };
@@ -259,7 +260,7 @@ impl Connection {
     }
 }
 
-/// Whether the connection can have another request after this one, and says so in a header.
+/// Whether the connection can carry another request after this one, and a header should say so.
 fn keeps_alive(request: &hyper::Request<Incoming>) -> bool {
     let says = |word| lists(request.headers(), &header::CONNECTION, word);
     match request.version() {
@@ -269,76 +270,80 @@ fn keeps_alive(request: &hyper::Request<Incoming>) -> bool {
     }
 }
 
-/// What becomes of a connection that is looked at.
+/// What to do with a connection after a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Well,
-    /// It takes no further request, and ends when it has answered those that it has.
-    Go,
+enum ConnectionAction {
+    Keep,
+    /// It accepts no further request, and ends when it has answered those that it has.
+    ShutDown,
     Cut,
 }
 
-/// Looks at a connection once in a while.
-struct Watch {
-    look: Pin<Box<Sleep>>,
-    every: Duration,
+/// Checks a connection from time to time.
+struct ConnectionWatch {
+    timer: Pin<Box<Sleep>>,
+    interval: Duration,
     began: Instant,
-    /// When it was told to go.
+    /// When its graceful shutdown began.
     ending: Option<Instant>,
-    /// How long it may live, and then how long it may take to go: as long as an event stream can live
-    /// that began just before.
+    /// How long it may live, and then how long its graceful shutdown may take: as long as an event stream that
+    /// began just before can live.
     lifetime: Duration,
-    going: Duration,
-    /// Requests that there had been at the last look, and when there last was one.
-    seen: usize,
-    busy: Instant,
+    shutdown_limit: Duration,
+    /// How many requests there had been at the last check, and when a check last found a new or active one.
+    requests_seen: usize,
+    last_busy: Instant,
     keep_alive: Duration,
 }
 
-impl Watch {
+impl ConnectionWatch {
     fn new(limits: &HttpLimits) -> Self {
-        let keep_alive = some(limits.keep_alive).unwrap_or(NEVER);
-        let every = some(limits.head_timeout).unwrap_or(NEVER).min(keep_alive);
+        let keep_alive = nonzero(limits.keep_alive).unwrap_or(NEVER);
+        let lifetime = nonzero(limits.lifetime).unwrap_or(NEVER);
+        // Short limits are checked for as often as they need.
+        let interval = nonzero(limits.head_timeout).unwrap_or(NEVER).min(keep_alive);
+        let interval = interval.min((lifetime / 4).max(Duration::from_millis(10)));
         Self {
-            look: Box::pin(sleep(every)),
-            every,
+            timer: Box::pin(sleep(interval)),
+            interval,
             began: Instant::now(),
             ending: None,
-            lifetime: some(limits.lifetime).unwrap_or(NEVER),
-            going: some(limits.lifetime).map_or(NEVER, |time| time * 2 + limits.drain_timeout),
-            seen: 0,
-            busy: Instant::now(),
+            lifetime,
+            shutdown_limit: nonzero(limits.lifetime)
+                .map_or(NEVER, |time| time * 2 + limits.drain_timeout),
+            requests_seen: 0,
+            last_busy: Instant::now(),
             keep_alive,
         }
     }
 
-    fn end(&mut self) {
+    fn start_ending(&mut self) {
         self.ending.get_or_insert_with(Instant::now);
     }
 
-    /// No request at all, or half of one, is noticed where it is read, and so is an HTTP/1 client that has
-    /// none any more.
-    fn judge(&mut self, requests: &Requests) -> Verdict {
+    /// Decides what to do now. A connection without a request, or with part of one, is detected where requests are
+    /// read, and so is an idle HTTP/1 connection.
+    fn check(&mut self, requests: &Requests) -> ConnectionAction {
         let now = Instant::now();
-        self.look.as_mut().reset(now + self.every);
-        let ever = requests.ever();
-        if requests.now() > 0 || ever != self.seen {
-            (self.seen, self.busy) = (ever, now);
+        self.timer.as_mut().reset(now + self.interval);
+        let total = requests.total();
+        if requests.active() > 0 || total != self.requests_seen {
+            (self.requests_seen, self.last_busy) = (total, now);
         }
-        if self.ending.is_some_and(|ending| ending.elapsed() > self.going) {
-            return Verdict::Cut;
+        if self.ending.is_some_and(|ending| ending.elapsed() > self.shutdown_limit) {
+            return ConnectionAction::Cut;
         }
-        let idle = ever > 0 && now - self.busy >= self.keep_alive;
+        let idle = total > 0 && now - self.last_busy >= self.keep_alive;
         let old = self.began.elapsed() > self.lifetime;
         if self.ending.is_none() && (idle || old) {
-            self.end();
-            return Verdict::Go;
+            self.start_ending();
+            return ConnectionAction::ShutDown;
         }
-        Verdict::Well
+        ConnectionAction::Keep
     }
 }
 
-/// A timeout of zero is none.
-fn some(time: Duration) -> Option<Duration> {
+/// A timeout of zero means none.
+fn nonzero(time: Duration) -> Option<Duration> {
     (!time.is_zero()).then_some(time)
 }

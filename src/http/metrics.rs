@@ -1,13 +1,13 @@
-//! `GET /metrics`, `/healthz`, `/readyz`: what an operator's machines ask.
+//! `GET /metrics`, `/healthz`, `/readyz`: monitoring.
 //!
-//! Figures are read from the logs' own statistics when they are asked for; nothing is counted on the
-//! way of a record for their sake. Each topic costs a snapshot, and they are taken in small groups, so
-//! that ten thousand topics hold up nobody.
+//! The values are read from the logs' own statistics when they are requested; nothing is counted on a record's path
+//! for their sake. Each topic costs a snapshot, and snapshots are taken in small groups, so that ten thousand topics
+//! do not hold up other tasks.
 //!
 //! # Labels
 //!
-//! Only so many topics have figures of their own, the first by name: a label for each of ten thousand
-//! would choke what collects them. The gauges without a label are over all topics.
+//! Only the first topics by name, up to [`MAX_LABELLED_TOPICS`], have series of their own: a label for each of ten
+//! thousand topics would choke the collector. The gauges without a label cover all topics.
 
 use std::{
     fmt,
@@ -27,56 +27,56 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{api::Api, exposition::Form, problem::Problem, process};
+use super::{api::Api, exposition::TextFormat, problem::Problem, process};
 use crate::{
     access::{Grant, Right},
     log::Stats,
 };
 
-/// Topics with figures of their own at the most.
-const LABELLED: usize = 200;
-/// Leases with figures of their own at the most, of all topics that have some.
-const LABELLED_LEASES: usize = 1_000;
-/// Topics that are looked at before other tasks run.
-const GROUP: usize = 256;
+/// The maximum number of topics with series of their own.
+const MAX_LABELLED_TOPICS: usize = 200;
+/// The maximum number of leases with series of their own, over all topics that have series of their own.
+const MAX_LABELLED_LEASES: usize = 1_000;
+/// How many topics are read before other tasks run.
+const GROUP_SIZE: usize = 256;
 
-/// A figure that the program adds to the API's own.
+/// A metric that the program adds to the API's own.
 pub(super) struct Figure {
     pub(super) name: &'static str,
     pub(super) help: &'static str,
-    /// Whether it only grows.
-    pub(super) counts: bool,
+    /// Whether the value only grows.
+    pub(super) is_counter: bool,
     pub(super) read: Box<dyn Fn() -> u64 + Send + Sync>,
 }
 
-/// Whether the process lives.
+/// Whether the process is alive.
 pub(super) async fn health() -> &'static str {
     "ok\n"
 }
 
-/// Whether it takes work.
+/// Whether the API accepts work.
 pub(super) async fn ready(State(api): State<Arc<Api>>) -> Result<&'static str, Problem> {
     if api.is_draining() { Err(Problem::shutting_down()) } else { Ok("ready\n") }
 }
 
-/// All figures.
+/// All metrics.
 pub(super) async fn metrics(
     State(api): State<Arc<Api>>,
     grant: Grant,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    // A right of its own: the figures name topics, and who collects them needs to read no record.
+    // A right of its own: metrics name topics, and a collector does not need to read records.
     grant.check(Right::Metrics, "")?;
-    let form = Form::wished(&headers);
-    let text = api.renderings.take(&api, form, async || render(&api).await).await?;
+    let format = TextFormat::preferred(&headers);
+    let text = api.renderings.take(&api, format, async || render(&api).await).await?;
     let said = [
-        (header::CONTENT_TYPE, HeaderValue::from_static(form.media_type())),
+        (header::CONTENT_TYPE, HeaderValue::from_static(format.media_type())),
         (header::VARY, HeaderValue::from_static("accept")),
     ];
     Ok((said, text).into_response())
 }
 
-/// All figures as they are now, in OpenMetrics.
+/// All metrics with their current values, in OpenMetrics.
 async fn render(api: &Arc<Api>) -> Result<String, Problem> {
     let topics = Topics::gather(api).await;
     let mut registry = Registry::default();
@@ -87,23 +87,23 @@ async fn render(api: &Arc<Api>) -> Result<String, Problem> {
     Ok(text)
 }
 
-/// What all topics say at this moment.
+/// A snapshot of all topics.
 struct Topics {
     labelled: Vec<Labelled>,
-    /// Topic, lease, and how many records it has not committed.
+    /// The topic, the lease, and the number of records that the lease has not committed.
     leases: Vec<(Arc<str>, String, u64)>,
     count: u64,
     sums: Sums,
 }
 
-/// A topic that has figures of its own.
+/// A topic with series of its own.
 struct Labelled {
     name: Arc<str>,
     stats: Stats,
     delivered: u64,
 }
 
-/// Over all topics.
+/// The values over all topics: the largest lag, and sums.
 #[derive(Default)]
 struct Sums {
     delivered: u64,
@@ -132,7 +132,7 @@ impl Sums {
     }
 }
 
-/// How many records the slowest subscriber is behind, at the most; 0 if all are in the open segment.
+/// How many records the slowest subscriber is behind at most; 0 if all subscribers are in the open segment.
 fn lag(stats: &Stats) -> u64 {
     stats.slowest.as_ref().map_or(0, |slowest| slowest.records)
 }
@@ -143,7 +143,7 @@ impl Topics {
             Self { labelled: Vec::new(), leases: Vec::new(), count: 0, sums: Sums::default() };
         let mut after: Option<Arc<str>> = None;
         loop {
-            let group = api.broker.names(after.as_deref(), GROUP);
+            let group = api.broker.names(after.as_deref(), GROUP_SIZE);
             let Some(last) = group.last() else { return all };
             after = Some(last.clone());
             for name in group {
@@ -152,14 +152,14 @@ impl Topics {
                 all.count += 1;
                 all.sums.add(&stats);
                 all.sums.delivered += delivered;
-                if all.labelled.len() == LABELLED {
+                if all.labelled.len() == MAX_LABELLED_TOPICS {
                     continue;
                 }
-                let room = LABELLED_LEASES - all.leases.len();
+                let room = MAX_LABELLED_LEASES - all.leases.len();
                 if stats.leases > 0 && room > 0 {
                     let leases = topic.describe().1.into_iter().take(room);
                     all.leases.extend(leases.map(|lease| {
-                        // It may have committed what came after the statistics.
+                        // The lease may have committed records that came after the statistics.
                         let lag = stats.next_offset.saturating_sub(lease.committed);
                         (name.clone(), lease.name, lag)
                     }));
@@ -171,7 +171,7 @@ impl Topics {
     }
 }
 
-/// One answer's figures.
+/// The metrics of one response.
 struct Scrape {
     api: Arc<Api>,
     topics: Topics,
@@ -205,7 +205,7 @@ fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u
 }
 
 impl Scrape {
-    /// The program and its process.
+    /// Metrics of the program and its process.
     fn program(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "Always 1; the label says which version this is";
         let build = ConstGauge::new(1u64);
@@ -216,7 +216,7 @@ impl Scrape {
             gauge(encoder, name, help, value)?;
         }
         for figure in self.api.figures.get().into_iter().flatten() {
-            let write = if figure.counts { counter } else { gauge };
+            let write = if figure.is_counter { counter } else { gauge };
             write(encoder, figure.name, figure.help, (figure.read)())?;
         }
         Ok(())
@@ -290,7 +290,7 @@ impl Scrape {
             (
                 "psa_http_stalled",
                 "Event streams that were ended because they took nothing",
-                api.seats.cleared(),
+                api.stall_guard.dropped(),
             ),
         ] {
             counter(encoder, name, help, value)?;
@@ -305,7 +305,7 @@ impl Scrape {
         self.deliveries(encoder)
     }
 
-    /// What requests were answered.
+    /// How requests were answered.
     fn answers(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let kind = || ConstCounter::new(0u64).metric_type();
         let help = "HTTP answers by the hundreds of their status";
@@ -407,16 +407,16 @@ impl Scrape {
         Ok(())
     }
 
-    /// One figure of each topic that has figures of its own.
+    /// One metric, with a series for each labelled topic.
     fn family(
         &self,
         encoder: &mut DescriptorEncoder<'_>,
         name: &str,
         help: &str,
-        counts: bool,
+        is_counter: bool,
         read: fn(&Labelled) -> u64,
     ) -> fmt::Result {
-        let kind = if counts {
+        let kind = if is_counter {
             ConstCounter::new(0u64).metric_type()
         } else {
             ConstGauge::new(0u64).metric_type()
@@ -426,7 +426,7 @@ impl Scrape {
             let labels = [("topic", &*topic.name)];
             let one = family.encode_family(&labels)?;
             let value = read(topic);
-            if counts {
+            if is_counter {
                 ConstCounter::new(value).encode(one)?;
             } else {
                 ConstGauge::new(value).encode(one)?;

@@ -2,41 +2,42 @@
 //!
 //! # Beside the TCP listener
 //!
-//! The API is one more user of the [`Broker`] and of the log, beside [`server`](crate::server);
-//! neither knows the other. A program (the `psa` command is one) that wants both gives both the same
-//! broker. `docs/http.md` says what can be asked for, and how. Rooms:
+//! The API is one more user of the [`Broker`] and of the log, beside [`server`](crate::server); neither knows of the
+//! other. A program that wants both, such as the `psa` command, gives both the same broker. `docs/http.md` describes
+//! the routes. The modules:
 //!
 //! | | |
 //! | --- | --- |
-//! | `listener`, `reading`, `stalled` | what becomes of a connection that was accepted; what it may cost, and what ends it |
-//! | `api` | what all parts share; drain and abort |
-//! | `strict`, `gate`, `origin`, `guarded` | what a request must keep to; who may come in; who may stay |
-//! | `request`, `start`, `body` | what is asked for |
-//! | `answer`, `problem`, `encode` | what is said |
+//! | `listener`, `reading`, `write_timeout` | serving an accepted connection; what it may cost, and what ends it |
+//! | `api` | the state that all parts share; drain and abort |
+//! | `strict`, `gate`, `origin`, `authorized_body` | the form of requests; access checks; streams that end with their right |
+//! | `request`, `start`, `body` | reading requests: parameters, positions, bodies |
+//! | `answer`, `problem`, `encode` | writing responses: headers, errors, records |
 //! | `topics`, `append`, `records`, `events`, `metrics`, `openapi` | the routes |
-//! | `exposition`, `process` | the figures' text forms; those of the process |
-//! | `runs`, `seats` | what event streams share, and where they sit |
+//! | `exposition`, `process` | the text formats of the metrics; metrics of the process |
+//! | `runs`, `dispatch`, `stall_guard` | what event streams share; the order in which they are woken; ending those that stall |
 //! | `websocket` | the same streams over WebSocket |
-//! | `page` | the live page, and what it is fed with |
+//! | `page` | the live page and its feed |
 //! | `durable` | the same topics in the Durable Streams protocol |
 //!
 //! # Slow and bad clients
 //!
-//! A connection costs two bounded buffers and a task. Bodies and answers come out of two pools of
-//! memory that all requests share; when one is used up, requests are answered 503, and nobody else
-//! notices. Every wait has its time. Nothing that one client sends ends another one's connection.
+//! A connection costs two bounded buffers and a task. The memory for bodies and responses comes from two pools that all
+//! requests share; when a pool is used up, requests get a 503, and nothing else is affected. Every wait has a time
+//! limit. Nothing that one client sends ends the connection of another.
 
 mod answer;
 mod api;
 mod append;
+mod authorized_body;
 mod body;
 mod config;
+mod dispatch;
 mod durable;
 mod encode;
 mod events;
 mod exposition;
 mod gate;
-mod guarded;
 mod listener;
 mod metrics;
 mod openapi;
@@ -48,15 +49,14 @@ mod reading;
 mod records;
 mod request;
 mod runs;
-mod seats;
-mod stalled;
+mod stall_guard;
 mod start;
 mod strict;
 #[cfg(test)]
 mod tests;
 mod topics;
-mod turns;
 mod websocket;
+mod write_timeout;
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -70,7 +70,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::{
     broker::{Broker, ConfigError},
-    listener::{self as life, Settings, Socket},
+    listener::{self as life, BindSettings, ListenOn},
     net::TcpListener,
 };
 
@@ -84,7 +84,7 @@ pub use config::{DEFAULT_PORT, HttpConfig, HttpLimits, Token};
 use origin::Origins;
 pub use origin::{BadOrigin, HostName, Origin};
 
-/// An HTTP API that listens. [`run`](Self::run) serves until it is told to stop.
+/// An HTTP API that is listening. [`run`](Self::run) serves until it is told to stop.
 ///
 /// ```
 /// # tokio::runtime::Runtime::new()?.block_on(async {
@@ -112,20 +112,20 @@ pub struct HttpServer {
 }
 
 impl HttpServer {
-    /// Checks the configuration and listens; connections wait in the system's queue until
-    /// [`run`](Self::run). Must be called within a tokio runtime with I/O and time enabled.
+    /// Checks the configuration and starts to listen; connections wait in the system's queue until
+    /// [`run`](Self::run) is called. Must be called within a tokio runtime with I/O and time enabled.
     ///
     /// # Errors
     ///
-    /// [`HttpBindError`] says which setting or address, and what to do.
+    /// [`HttpBindError`] says which setting or address is the cause, and what to do.
     pub fn bind_with(config: HttpConfig, broker: Broker) -> Result<Self, HttpBindError> {
-        let socket = Socket::At(config.listen);
+        let socket = ListenOn::At(config.listen);
         Self::open(config, broker, socket)
     }
 
-    /// As [`bind_with`](Self::bind_with), on a socket that listens already, for example one that a service manager
-    /// has passed, or one with options of your own (`config.listen` is not looked at). What may listen where is
-    /// decided by the socket's address.
+    /// Like [`bind_with`](Self::bind_with), but on a socket that is already listening: one that a service manager has
+    /// passed, for example, or one with options of your own. `config.listen` is ignored. The socket's address decides
+    /// whether the API may listen there.
     ///
     /// ```
     /// # tokio::runtime::Runtime::new()?.block_on(async {
@@ -142,20 +142,20 @@ impl HttpServer {
     ///
     /// # Errors
     ///
-    /// As [`bind_with`](Self::bind_with), and [`HttpBindError::Listener`].
+    /// Those of [`bind_with`](Self::bind_with), and [`HttpBindError::Listener`].
     pub fn with_listener(
         config: HttpConfig,
         broker: Broker,
         listener: std::net::TcpListener,
     ) -> Result<Self, HttpBindError> {
-        Self::open(config, broker, Socket::Open(listener))
+        Self::open(config, broker, ListenOn::Open(listener))
     }
 
-    fn open(config: HttpConfig, broker: Broker, socket: Socket) -> Result<Self, HttpBindError> {
+    fn open(config: HttpConfig, broker: Broker, socket: ListenOn) -> Result<Self, HttpBindError> {
         if let Some(what) = config.fault() {
             return Err(ConfigError { what }.into());
         }
-        let settings = Settings {
+        let settings = BindSettings {
             gate: &config.gate(),
             is_secure: config.is_secure(),
             allow_public_without_token: config.allow_public_without_token,
@@ -167,8 +167,8 @@ impl HttpServer {
         Ok(Self { api, listener, address, figures: Vec::new() })
     }
 
-    /// Shows a figure of the program's own as a gauge in `/metrics`, under a name such as
-    /// `psa_connections`. `read` is called at each request for them, and should be quick.
+    /// Adds a gauge of the program's own to `/metrics`, under a name such as `psa_connections`. `read` is called each
+    /// time the metrics are rendered, and should be quick.
     #[must_use]
     pub fn show(
         mut self,
@@ -176,11 +176,11 @@ impl HttpServer {
         help: &'static str,
         read: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> Self {
-        self.figures.push(metrics::Figure { name, help, counts: false, read: Box::new(read) });
+        self.figures.push(metrics::Figure { name, help, is_counter: false, read: Box::new(read) });
         self
     }
 
-    /// As [`show`](Self::show), for a figure that only grows: a counter, whose name gets `_total` at its end.
+    /// Like [`show`](Self::show), but for a value that only grows: a counter, whose name gets `_total` at its end.
     #[must_use]
     pub fn count(
         mut self,
@@ -188,43 +188,44 @@ impl HttpServer {
         help: &'static str,
         read: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> Self {
-        self.figures.push(metrics::Figure { name, help, counts: true, read: Box::new(read) });
+        self.figures.push(metrics::Figure { name, help, is_counter: true, read: Box::new(read) });
         self
     }
 
-    /// Where the API listens; with the port that was taken if port 0 was asked for.
+    /// The address that the API listens on. If port 0 was asked for, it has the port that was taken.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// A handle to drain or abort it while it runs.
+    /// A handle to drain or abort the API while it runs.
     #[must_use]
     pub fn handle(&self) -> HttpHandle {
         HttpHandle { api: self.api.clone() }
     }
 
-    /// Serves until `shutdown` ends or [`HttpHandle::drain`] is called, then drains, and returns
-    /// when the last connection has ended, at the latest after `drain_timeout`.
-    /// [`HttpHandle::abort`] returns at once from any of this; so does dropping the future.
+    /// Serves until `shutdown` completes or [`HttpHandle::drain`] is called, then drains, and returns when the last
+    /// connection has ended, at the latest after `drain_timeout`. [`HttpHandle::abort`] ends it immediately at any
+    /// time; so does dropping the future.
     ///
-    /// Keeps time for the broker's topics, too, as every server does: that twice is no harm.
+    /// This also does the [housekeeping](Broker::housekeeping) of the broker's topics, as every server does. If two
+    /// servers do it, that does no harm.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Self { api, listener, address, figures } = self;
-        // The server is consumed here, so that this is the first time.
+        // This consumes the server, so the metrics have not been set before.
         let _ = api.figures.set(figures);
-        let serving = listener::Welcome::new(&api, router(&api));
-        let welcome = |stream, counted| serving.welcome(stream, counted);
+        let server = listener::ConnectionServer::new(&api, router(&api));
+        let serve = |stream, counted| server.serve(stream, counted);
         let beside = async {
             tokio::join!(
                 api.broker.housekeeping(),
-                watch(&api),
+                watch_stalled_streams(&api),
                 api.durable.keep_time(&api.broker),
-                api.gate.keep_time(),
+                api.gate.watch_expiry(),
             );
         };
         let timeout = api.config.limits.drain_timeout;
-        life::run(&api, listener, address, timeout, welcome, beside, shutdown).await;
+        life::run(&api, listener, address, timeout, serve, beside, shutdown).await;
     }
 }
 
@@ -234,8 +235,8 @@ impl std::fmt::Debug for HttpServer {
     }
 }
 
-/// Looks after streams whose clients take nothing. Never ends.
-async fn watch(api: &Api) {
+/// Ends streams whose clients take nothing. Never returns.
+async fn watch_stalled_streams(api: &Api) {
     let limit = api.config.limits.stall_timeout;
     if limit.is_zero() {
         return std::future::pending().await;
@@ -243,11 +244,11 @@ async fn watch(api: &Api) {
     let every = (limit / 4).clamp(Duration::from_millis(10), Duration::from_secs(5));
     loop {
         tokio::time::sleep(every).await;
-        api.seats.clear_stalled(limit);
+        api.stall_guard.drop_stalled(limit);
     }
 }
 
-/// All routes, with what stands in front of them.
+/// All routes, with the checks before them.
 fn router(api: &Arc<Api>) -> Router {
     let topic =
         get(topics::describe).put(topics::create).post(append::publish).delete(topics::delete);
@@ -262,12 +263,12 @@ fn router(api: &Arc<Api>) -> Router {
         .merge(page::feed())
         .route_layer(from_fn_with_state(api.clone(), gate::check_token))
         .route_layer(map_response(answer::sandbox));
-    // Who asks only whether the server lives needs no token, and learns nothing else.
+    // A client that asks only whether the server is alive needs no token, and learns nothing else.
     let open =
         Router::new().route("/healthz", get(metrics::health)).route("/readyz", get(metrics::ready));
-    // The description is in the repository, too: no secret.
+    // The description is not secret: it is in the repository, too.
     let open = open.route("/openapi.json", get(openapi::describe));
-    // The page itself tells nothing; what it shows it has to ask for.
+    // The page itself reveals nothing; it must request the data that it shows.
     let open = open.merge(page::router());
     let all = guarded
         .merge(open)
@@ -278,22 +279,22 @@ fn router(api: &Arc<Api>) -> Router {
         None => all,
     };
     all.layer(from_fn_with_state(api.clone(), gate::check_page))
-        .layer(map_response(answer::complete))
+        .layer(map_response(answer::add_default_headers))
         .with_state(api.clone())
 }
 
-/// What browsers tell pages of the origins that are named; `None` if none is.
+/// The headers that let browsers give responses to pages of the named origins; `None` if none is named.
 fn cors(origins: &Origins) -> Option<CorsLayer> {
     if origins.is_empty() {
         return None;
     }
-    let named = if origins.are_all() {
+    let named = if origins.allows_all() {
         AllowOrigin::any()
     } else {
-        // The same comparison as the gate's: what was let in is told so.
+        // The same comparison as in the gate: an origin that is let in also gets the headers.
         let origins = origins.clone();
-        let have = move |sent: &HeaderValue| sent.to_str().is_ok_and(|sent| origins.have(sent));
-        AllowOrigin::predicate(move |sent, _| have(sent))
+        let allows = move |sent: &HeaderValue| sent.to_str().is_ok_and(|sent| origins.allows(sent));
+        AllowOrigin::predicate(move |sent, _| allows(sent))
     };
     Some(
         CorsLayer::new()
@@ -310,7 +311,7 @@ fn cors(origins: &Origins) -> Option<CorsLayer> {
                     HeaderName::from_static("x-requested-with"),
                 ]
                 .into_iter()
-                .chain(durable::ASKED)
+                .chain(durable::REQUEST_HEADERS)
                 .collect::<Vec<_>>(),
             )
             .expose_headers(
@@ -323,7 +324,7 @@ fn cors(origins: &Origins) -> Option<CorsLayer> {
                     header::RETRY_AFTER,
                 ]
                 .into_iter()
-                .chain(durable::SAID)
+                .chain(durable::RESPONSE_HEADERS)
                 .collect::<Vec<_>>(),
             )
             .max_age(Duration::from_secs(600)),

@@ -1,17 +1,17 @@
-//! `GET /openapi.json`: what the API can be asked, for programs.
+//! `GET /openapi.json`: the description of the API, for programs.
 //!
-//! The description is a file that is written by hand, like the routes: they read their parameters, headers
-//! and bodies themselves, byte by byte where the promises ask for it, so that a macro would see nothing of
-//! it, and would only move the same sentences into attributes. Two things keep it true. The test below
-//! compares it with the router, both ways; and `.ci/openapi` has a property-based tester ask the real
-//! server for everything that it describes, and for much that it does not.
+//! The description is written by hand, like the routes. They read their parameters, headers and bodies themselves,
+//! byte by byte where their promises require it, so a macro would see nothing of that, and would only move the same
+//! sentences into attributes. Two things keep the description true: the tests below compare it with the router, in
+//! both directions, and in `.ci/openapi` a property-based tester asks the real server for everything that the file
+//! describes, and for much that it does not.
 
 use axum::{http::header, response::IntoResponse};
 
 /// The description, OpenAPI 3.1.
 const DESCRIPTION: &str = include_str!("../../docs/openapi.json");
 
-/// Tells the description.
+/// Returns the description.
 pub(super) async fn describe() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], DESCRIPTION)
 }
@@ -34,7 +34,8 @@ mod tests {
         http::{HttpConfig, api::Api, router},
     };
 
-    /// What people's browsers ask for: pages and what they need. Not for programs, so not described.
+    /// Whether browsers ask for this path, for people: pages and their files. They are not for programs, so they are
+    /// not described.
     fn is_of_a_page(path: &str) -> bool {
         path == "/" || path.starts_with("/live/")
     }
@@ -48,12 +49,12 @@ mod tests {
         serde_json::from_str(DESCRIPTION).unwrap()
     }
 
-    /// The router tells its paths in its `Debug` form alone: `… paths: {RouteId(0): "/topics", …`.
+    /// The router exposes its paths only in its `Debug` output: `… paths: {RouteId(0): "/topics", …`.
     fn paths_of(router: &Router) -> BTreeSet<String> {
         let shown = format!("{router:?}");
         let paths = shown.split('"').skip(1).step_by(2).filter(|text| text.starts_with('/'));
-        // A star takes the rest of a path, which descriptions cannot say. The names of axum's own
-        // catch-all are no route of ours.
+        // A star matches the rest of a path, which OpenAPI cannot express. axum's own catch-all is not
+        // one of our routes.
         let ours = paths.filter(|path| !path.contains("__private__axum"));
         ours.map(|path| path.replace("{*", "{")).collect()
     }
@@ -72,7 +73,7 @@ mod tests {
     async fn each_path_has_the_methods_that_are_described_and_no_others() {
         let router = api_router();
         for (path, item) in description()["paths"].as_object().unwrap() {
-            // PATCH is none of any route: the answer lists what goes.
+            // No route has PATCH, so the response lists the methods that are allowed.
             let address = path.replace(['{', '}'], "");
             let request = Request::builder().method(Method::PATCH).uri(&address);
             let answer = router.clone().oneshot(request.body(Body::empty()).unwrap()).await;
@@ -80,7 +81,7 @@ mod tests {
             assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED, "{path}");
             let allowed = answer.headers()[header::ALLOW].to_str().unwrap();
             let mut allowed: BTreeSet<_> = allowed.split(',').map(str::to_lowercase).collect();
-            // Goes wherever GET does; it is described where its answer is another one.
+            // HEAD works wherever GET does; it is described only where its response differs.
             if item.get("head").is_none() {
                 allowed.remove("head");
             }
@@ -101,7 +102,7 @@ mod tests {
         }
     }
 
-    /// The values of all `code` members' enumerations.
+    /// Collects the values that the enumerations of all `code` members list.
     fn gather(value: &Value, codes: &mut BTreeSet<String>) {
         match value {
             Value::Object(members) => {

@@ -1,8 +1,8 @@
-//! Origins and hosts as settings name them, in the form in which browsers and other clients send them.
+//! Origins and host names from the settings, in the form in which browsers and other clients send them.
 //!
-//! What is compared with something that its sender normalises has to be normalised, too, and what cannot be
-//! sent at all is a mistake that is worth an error. So there is one reading of both, for the settings, for the
-//! gate and for the headers that browsers are given.
+//! A setting that is compared with a value which its sender normalizes must be normalized, too, and a setting that no
+//! client can ever send is a mistake worth an error. So one parser reads both, for the settings, for the gate and for
+//! the headers that browsers get.
 
 use std::{
     fmt,
@@ -10,7 +10,7 @@ use std::{
     str::FromStr,
 };
 
-/// Why a text is no origin, or no host, that any client could send.
+/// Why a text is not an origin, or not a host name, that a client could send.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} {why}")]
 pub struct BadOrigin {
@@ -25,8 +25,7 @@ impl BadOrigin {
 }
 
 /// The origin of a browser's page: scheme, host and port, such as `https://app.example` or
-/// `http://localhost:3000`. Written in small letters, and without the port that its scheme has anyway, as
-/// browsers send it.
+/// `http://localhost:3000`. Written in lower case and without the default port of its scheme, as browsers send it.
 ///
 /// ```
 /// use psa::http::Origin;
@@ -82,8 +81,8 @@ impl FromStr for Origin {
 }
 
 impl Origin {
-    /// Whether a page of this origin has the server's own address: `authority` is what it asked, host and
-    /// port, whatever the scheme was.
+    /// Whether a page of this origin comes from the server's own address: `authority` is the host and port that the
+    /// request addressed, whatever its scheme.
     pub(super) fn is_at(&self, authority: &str) -> bool {
         let own = self.0.split_once("://").map(|(scheme, _)| format!("{scheme}://{authority}"));
         own.and_then(|own| own.parse().ok()).is_some_and(|own: Self| own == *self)
@@ -121,19 +120,19 @@ impl Origins {
         !self.every && self.named.is_empty()
     }
 
-    /// Whether pages of every origin may.
-    pub(super) fn are_all(&self) -> bool {
+    /// Whether pages of every origin may use the server.
+    pub(super) fn allows_all(&self) -> bool {
         self.every
     }
 
-    /// Whether pages of the origin that a request names may.
-    pub(super) fn have(&self, sent: &str) -> bool {
+    /// Whether pages of the origin that a request names may use the server.
+    pub(super) fn allows(&self, sent: &str) -> bool {
         self.every || sent.parse().is_ok_and(|origin| self.named.contains(&origin))
     }
 }
 
-/// A name under which a server is addressed, such as `psa.example.org`: without scheme and port, in small
-/// letters, without the dot at its end.
+/// A name under which clients address a server, such as `psa.example.org`: in lower case, without scheme and port,
+/// and without a trailing dot.
 ///
 /// ```
 /// use psa::http::HostName;
@@ -171,7 +170,7 @@ impl FromStr for HostName {
     }
 }
 
-/// A host as browsers write it.
+/// Normalizes a host to the form that browsers send.
 fn host(text: &str) -> Result<String, &'static str> {
     if let Some(bare) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         let address: Ipv6Addr = bare.parse().map_err(|_| "has no IPv6 address in its brackets")?;
@@ -194,7 +193,7 @@ fn host(text: &str) -> Result<String, &'static str> {
         return Err("has a host that is none");
     }
     let name = text.to_ascii_lowercase();
-    // Browsers take a name whose last label is a number for an IPv4 address, and write that in full.
+    // Browsers treat a name whose last label is a number as an IPv4 address, and write it in full.
     let last = name.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
     let is_number = last.bytes().all(|byte| byte.is_ascii_digit()) || last.starts_with("0x");
     if is_number && name.parse::<Ipv4Addr>().is_err() {
@@ -249,7 +248,7 @@ mod tests {
             "https://[::x]",
             "https://::1",
         ] {
-            // A port of no digits is what `https://x:` has.
+            // `https://x:` has a port without digits.
             assert!(bad.parse::<Origin>().is_err(), "{bad}");
         }
     }
@@ -259,14 +258,14 @@ mod tests {
         let named = ["https://App.Example:443".to_owned(), "http://x:3000".to_owned()];
         let origins = Origins::read(&named).unwrap();
         for sent in ["https://app.example", "https://APP.example", "http://x:3000"] {
-            assert!(origins.have(sent), "{sent}");
+            assert!(origins.allows(sent), "{sent}");
         }
         for other in ["http://app.example", "http://x", "null", "", "https://app.example.evil"] {
-            assert!(!origins.have(other), "{other}");
+            assert!(!origins.allows(other), "{other}");
         }
-        assert!(!origins.is_empty() && !origins.are_all());
+        assert!(!origins.is_empty() && !origins.allows_all());
         let every = Origins::read(&["*".to_owned()]).unwrap();
-        assert!(every.have("null") && every.are_all() && !every.is_empty());
+        assert!(every.allows("null") && every.allows_all() && !every.is_empty());
         assert!(Origins::read(&["null".to_owned()]).is_err());
         assert!(Origins::default().is_empty());
     }

@@ -1,8 +1,7 @@
-//! Errors as answers: `application/problem+json`, RFC 9457.
+//! Errors as responses: `application/problem+json`, RFC 9457.
 //!
-//! Every problem has a `code` of its own for programs, and a `type` that is the address of the place
-//! in the documentation that explains it. The facts (epoch, offsets, limits) stand in members of
-//! their own.
+//! Every problem has a `code` of its own for programs, and a `type` that is the address of its explanation in the
+//! documentation. The facts (epoch, offsets, limits) have members of their own.
 
 use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header},
@@ -17,16 +16,16 @@ use crate::{
     log::{AppendError, SubscribeError},
 };
 
-/// Where the documentation of a code stands: the code is appended.
+/// The address of the documentation of a code, without the code at its end.
 const TYPES: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/http.md#");
 
-/// How long a client should wait where only time helps, in seconds.
+/// How long a client should wait before it tries again, in seconds, where only time helps.
 const RETRY_AFTER: u32 = 1;
 
 /// The media type of problems.
 pub(super) const MEDIA_TYPE: &str = "application/problem+json";
 
-/// A problem's code, beside the answer that tells it.
+/// A problem's code, as an extension of the response that reports the problem.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Code(pub(super) &'static str);
 
@@ -56,12 +55,12 @@ impl Problem {
         self.status
     }
 
-    /// Its code, for programs.
+    /// The code, for programs.
     pub(super) fn code(&self) -> &'static str {
         self.code
     }
 
-    /// A fact for programs.
+    /// Adds a fact for programs.
     pub(super) fn fact(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.facts.insert(name.into(), value.into());
         self
@@ -72,8 +71,8 @@ impl Problem {
         self
     }
 
-    /// Trying the same again later may help.
-    fn later(self) -> Self {
+    /// Adds `Retry-After`: the same request may succeed later.
+    fn retry_later(self) -> Self {
         self.header(header::RETRY_AFTER, RETRY_AFTER.into())
     }
 
@@ -88,7 +87,7 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "bad-request", title, why)
     }
 
-    /// Where the body ends cannot be known for sure, so nothing more is read from the connection.
+    /// The end of the body cannot be known for sure, so nothing more is read from the connection.
     pub(super) fn transfer_coding() -> Self {
         Self::new(
             StatusCode::NOT_IMPLEMENTED,
@@ -166,7 +165,7 @@ impl Problem {
         BrokerError::UnknownTopic { name: name.into() }.into()
     }
 
-    /// The router says in `Allow` what goes.
+    /// The router lists the allowed methods in `Allow`.
     pub(super) fn method() -> Self {
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -214,7 +213,7 @@ impl Problem {
         .fact("max", max)
     }
 
-    /// `size` is the record's, if it is known: one that comes without its length is not read to its end.
+    /// `size` is the record's size, if it is known: a record that comes without its length is not read to its end.
     pub(super) fn record_too_large(size: Option<usize>, max: usize) -> Self {
         let has = size.map_or(format!("more than {max}"), |size| size.to_string());
         let problem = Self::new(
@@ -245,7 +244,8 @@ impl Problem {
     }
 
     pub(super) fn busy(detail: &'static str) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "The server is busy", detail).later()
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "The server is busy", detail)
+            .retry_later()
     }
 
     pub(super) fn too_many_streams(max: usize) -> Self {
@@ -256,7 +256,7 @@ impl Problem {
             format!("{max} are the most; try again later"),
         )
         .fact("max", max)
-        .later()
+        .retry_later()
     }
 
     pub(super) fn too_many_connections(max: usize) -> Self {
@@ -267,7 +267,7 @@ impl Problem {
             format!("{max} are the most; try again later"),
         )
         .fact("max", max)
-        .later()
+        .retry_later()
     }
 
     pub(super) fn shutting_down() -> Self {
@@ -277,7 +277,7 @@ impl Problem {
             "The server shuts down",
             "connect again later",
         )
-        .later()
+        .retry_later()
     }
 
     pub(super) fn internal(detail: &'static str) -> Self {
@@ -293,7 +293,7 @@ impl Problem {
         )
     }
 
-    /// An append to `topic` failed.
+    /// Reports that an append to `topic` failed.
     pub(super) fn append(error: &AppendError, topic: &Topic, api: &Api) -> Self {
         let detail = error.to_string();
         let problem = match *error {
@@ -304,7 +304,7 @@ impl Problem {
                 "The topic is closed",
                 "it takes no record any more; publish to another one",
             ),
-            // Unlike one record that is over the limit of all topics, it may be a batch.
+            // Unlike a record above the limit for all topics, this may be a batch.
             AppendError::TooLarge { size, max } => Self::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "record-too-large",
@@ -320,7 +320,7 @@ impl Problem {
                 detail,
             )
             .fact("limit", limit)
-            .later(),
+            .retry_later(),
             AppendError::BudgetExhausted { limit } => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "budget-exhausted",
@@ -328,16 +328,21 @@ impl Problem {
                 detail,
             )
             .fact("limit", limit)
-            .later(),
+            .retry_later(),
         };
         problem.fact("epoch", epoch_text(topic.log().epoch()))
     }
 
-    /// The bytes of an answer of HTTP/1.1, for those who get no session.
-    pub(super) fn raw(&self) -> Vec<u8> {
+    /// The bytes of an HTTP/1.1 response, for a connection that is refused before it is served.
+    pub(super) fn raw_response(&self) -> Vec<u8> {
         let body = self.json();
+        let retry = if self.status == StatusCode::BAD_REQUEST {
+            String::new()
+        } else {
+            format!("retry-after: {RETRY_AFTER}\r\n")
+        };
         format!(
-            "HTTP/1.1 {} {}\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {}\r\nretry-after: {RETRY_AFTER}\r\nconnection: close\r\n\r\n{body}",
+            "HTTP/1.1 {} {}\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {}\r\n{retry}connection: close\r\n\r\n{body}",
             self.status.as_u16(),
             self.status.canonical_reason().unwrap_or_default(),
             body.len(),
@@ -391,7 +396,7 @@ impl From<BrokerError> for Problem {
             BrokerError::UnknownTopic { .. } => {
                 Self::new(StatusCode::NOT_FOUND, "unknown-topic", "There is no such topic", detail)
             }
-            // Only one that was made between two looks gets here.
+            // Only a topic that was created between two lookups gets here.
             BrokerError::TopicExists { .. } => {
                 Self::new(StatusCode::CONFLICT, "topic-exists", "The topic exists", detail)
             }

@@ -1,19 +1,20 @@
-//! What the process itself takes, under the names that all exporters have for it.
+//! Metrics of the process itself, under the names that all exporters use.
 //!
-//! Read from `/proc` where there is one; elsewhere these figures are left out.
+//! They are read from `/proc` where it exists; elsewhere they are left out. No crate is used for this: it reads three
+//! numbers, and a dependency for them would cost more than it saves.
 
 use std::fs;
 
-/// Name, description, value.
+/// The name, description and value of a metric.
 pub(super) type Figure = (&'static str, &'static str, u64);
 
-/// The figures that can be had.
+/// The metrics that are available.
 pub(super) fn figures() -> Vec<Figure> {
     let descriptors = fs::read_dir("/proc/self/fd").ok().map(|all| all.count() as u64);
     [
         ("process_resident_memory_bytes", "Resident memory size in bytes", resident()),
         ("process_open_fds", "Number of open file descriptors", descriptors),
-        ("process_max_fds", "Maximum number of open file descriptors", most_descriptors()),
+        ("process_max_fds", "Maximum number of open file descriptors", descriptor_limit()),
     ]
     .into_iter()
     .filter_map(|(name, help, value)| Some((name, help, value?)))
@@ -27,8 +28,8 @@ fn resident() -> Option<u64> {
     kib.checked_mul(1024)
 }
 
-/// The soft limit; `None` also if there is none.
-fn most_descriptors() -> Option<u64> {
+/// The soft limit; `None` also if it is unlimited.
+fn descriptor_limit() -> Option<u64> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_whitespace().next()?.parse().ok()

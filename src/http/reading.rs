@@ -1,25 +1,26 @@
-//! The reading side of a connection: how long a client may say nothing there, and what the end of it means.
+//! The reading side of a connection: how long a client may be silent, and what the end of its sending means.
 //!
-//! # Time
+//! # Time limits
 //!
-//! Between two requests of HTTP/1 a client may be silent for `keep_alive`; then the connection ends in order.
-//! The head of a request, from its first byte on, has `head_timeout`, and so has the first one from the
-//! connection's beginning on; then the connection is cut. While a request is under way nothing is timed here:
-//! its body and its answer have limits of their own. Connections of HTTP/2 are looked after by
+//! Between two requests of HTTP/1 a client may be silent for `keep_alive`; then the connection is closed in order.
+//! The head of a request may take `head_timeout`, from its first byte on; the head of the first request, from the
+//! beginning of the connection on. After that the connection is cut. While a request is under way, nothing is timed
+//! here: its body and its response have limits of their own. Connections of HTTP/2 are watched by
 //! [`listener`](super::listener).
 //!
-//! # A half-closed client is answered
+//! # A half-closed client gets its response
 //!
-//! A client that has sent a whole request may close its sending side and wait for the answer (`nc -N`). hyper
-//! takes the end of the one direction for the end of both, and drops what it does. So the end is kept from it
-//! until the answer has been written. A body that is not whole by then never will be, and fails at once. A
-//! wait for records is over, and is answered with what there is: the client may as well have left. An
-//! answer without an end is another matter: nobody could ever tell that its client has left, and it would
-//! hold its place in the log. There the end counts at once.
+//! A client that has sent a whole request may close its sending side and wait for the response (`nc -N`). hyper
+//! takes the end of one direction for the end of both, and drops what it is doing. So the end is hidden from it
+//! until the response has been written. A request body that is incomplete by then will never be complete, and
+//! fails immediately. A wait for records ends, and is answered with what there is: the client may just as well
+//! have gone away. A response without an end is different: nothing would ever show that its client has gone, and
+//! it would hold its position in the log. There the end takes effect immediately.
 
 use std::{
     future::{Future, poll_fn},
     io::{self, IoSlice},
+    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc,
@@ -46,60 +47,73 @@ use tokio::{
 
 use super::HttpLimits;
 
-/// The requests of a connection. All words are written and read by the connection's own task, save where
-/// an answer of HTTP/2 is dropped elsewhere; none of them orders anything: Relaxed.
+/// The requests of a connection. The connection's own task reads and writes all fields, except where a response
+/// of HTTP/2 is dropped elsewhere. None of them orders anything, so all accesses are Relaxed.
 #[derive(Default)]
 pub(super) struct Requests {
-    /// Those whose answers are not finished.
-    now: AtomicUsize,
-    ever: AtomicUsize,
-    /// The last answer may not have been written to its end.
+    /// The other end of the connection.
+    peer: Option<SocketAddr>,
+    /// Requests whose responses are not finished.
+    active: AtomicUsize,
+    /// Requests so far.
+    total: AtomicUsize,
+    /// The last response may not have been written to its end.
     unwritten: AtomicBool,
-    /// The answer that is under way has no end.
+    /// The current response has no end.
     endless: AtomicBool,
-    /// The connection is not to be looked after: it speaks HTTP/2, or has become a WebSocket.
+    /// The connection is not watched here: it speaks HTTP/2, or has become a WebSocket.
     released: AtomicBool,
     /// The client will send nothing more.
     ended: AtomicBool,
-    /// Waits for records, and is to be told of that.
+    /// A request that waits for records, and for `ended`.
     waiting: AtomicWaker,
-    /// Waits to be told of the end of the reading side.
+    /// The reading side, which waits until it may report its end.
     reader: AtomicWaker,
 }
 
 impl Requests {
-    /// A request of this version begins.
-    pub(super) fn begin(self: &Arc<Self>, version: Version) -> Ticket {
-        self.now.fetch_add(1, Ordering::Relaxed);
-        self.ever.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn from(peer: SocketAddr) -> Self {
+        Self { peer: Some(peer), ..Self::default() }
+    }
+
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
+    /// Counts a request, which lasts until the permit is dropped.
+    pub(super) fn begin(self: &Arc<Self>, version: Version) -> RequestPermit {
+        self.active.fetch_add(1, Ordering::Relaxed);
+        self.total.fetch_add(1, Ordering::Relaxed);
         self.endless.store(false, Ordering::Relaxed);
         if version > Version::HTTP_11 {
             self.released.store(true, Ordering::Relaxed);
         }
-        Ticket(self.clone())
+        RequestPermit(self.clone())
     }
 
-    pub(super) fn now(&self) -> usize {
-        self.now.load(Ordering::Relaxed)
+    /// Requests whose responses are not finished.
+    pub(super) fn active(&self) -> usize {
+        self.active.load(Ordering::Relaxed)
     }
 
-    pub(super) fn ever(&self) -> usize {
-        self.ever.load(Ordering::Relaxed)
+    /// Requests so far.
+    pub(super) fn total(&self) -> usize {
+        self.total.load(Ordering::Relaxed)
     }
 
-    /// The answer that is under way has no end.
-    pub(super) fn is_endless(&self) {
+    /// Notes that the current response has no end.
+    pub(super) fn note_endless(&self) {
         self.endless.store(true, Ordering::Relaxed);
         self.reader.wake();
     }
 
-    /// The connection becomes something else.
+    /// Stops watching the connection: it becomes something else.
     pub(super) fn release(&self) {
         self.released.store(true, Ordering::Relaxed);
         self.reader.wake();
     }
 
-    /// Ready when the client of a request of HTTP/1 will send nothing more.
+    /// Ready when the client of an HTTP/1 request will send nothing more.
     fn poll_ended(&self, cx: &Context<'_>) -> Poll<()> {
         self.waiting.register(cx.waker());
         if self.ended.load(Ordering::Relaxed) { Poll::Ready(()) } else { Poll::Pending }
@@ -109,21 +123,21 @@ impl Requests {
         self.released.load(Ordering::Relaxed)
     }
 
-    /// Whether an answer is still to be written that has an end.
-    fn owes(&self) -> bool {
-        let unfinished = self.now() > 0 || self.unwritten.load(Ordering::Relaxed);
+    /// Whether a response that has an end is still to be written.
+    fn owes_response(&self) -> bool {
+        let unfinished = self.active() > 0 || self.unwritten.load(Ordering::Relaxed);
         unfinished && !self.is_released() && !self.endless.load(Ordering::Relaxed)
     }
 
-    /// Everything that was to be written is.
-    fn written(&self) {
-        if self.now() == 0 && self.unwritten.swap(false, Ordering::Relaxed) {
+    /// Notes that everything there was to write has been written.
+    fn note_written(&self) {
+        if self.active() == 0 && self.unwritten.swap(false, Ordering::Relaxed) {
             self.reader.wake();
         }
     }
 }
 
-/// Waits, for as long as the client of these may still be there.
+/// Waits for `awaited`, for at most `longest`, and only while the client of these requests may still be there.
 pub(super) async fn wait_for(
     requests: Option<Extension<Arc<Requests>>>,
     longest: Duration,
@@ -141,29 +155,29 @@ pub(super) async fn wait_for(
     }
 }
 
-/// One request, until its answer is finished.
-pub(super) struct Ticket(Arc<Requests>);
+/// Counts one request until its response is finished.
+pub(super) struct RequestPermit(Arc<Requests>);
 
-impl Drop for Ticket {
+impl Drop for RequestPermit {
     fn drop(&mut self) {
         self.0.unwritten.store(true, Ordering::Relaxed);
-        self.0.now.fetch_sub(1, Ordering::Relaxed);
+        self.0.active.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// A request's body, which does not wait for what cannot come any more.
-pub(super) struct Arriving {
+/// A request's body, which fails when its rest can no longer come, instead of waiting for it.
+pub(super) struct RequestBody {
     body: Incoming,
     requests: Arc<Requests>,
 }
 
-impl Arriving {
+impl RequestBody {
     pub(super) fn new(body: Incoming, requests: Arc<Requests>) -> Self {
         Self { body, requests }
     }
 }
 
-impl HttpBody for Arriving {
+impl HttpBody for RequestBody {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -172,8 +186,8 @@ impl HttpBody for Arriving {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match Pin::new(&mut self.body).poll_frame(cx) {
-            // hyper has looked for more in this very turn of the connection's task: what it has read it has
-            // handed on.
+            // hyper has tried to read in this very poll of the connection's task, and has passed on everything
+            // that it has read.
             Poll::Pending if self.requests.ended.load(Ordering::Relaxed) => {
                 Poll::Ready(Some(Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())))
             }
@@ -190,14 +204,14 @@ impl HttpBody for Arriving {
     }
 }
 
-/// An answer's body that holds the request's ticket: an answer is over when it was taken, not when it
-/// was begun.
-pub(super) struct Ticketed {
+/// A response's body that holds the request's permit: a request ends when its response has been taken, not when
+/// that begins.
+pub(super) struct ResponseBody {
     pub(super) body: Body,
-    pub(super) _ticket: Ticket,
+    pub(super) _permit: RequestPermit,
 }
 
-impl HttpBody for Ticketed {
+impl HttpBody for ResponseBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -217,25 +231,26 @@ impl HttpBody for Ticketed {
     }
 }
 
-/// A stream whose reading side is looked after.
+/// A stream that limits how long its peer may be silent, and hides the end of the reading side while a response
+/// is owed.
 pub(super) struct Reading<S> {
     stream: S,
     requests: Arc<Requests>,
     head_timeout: Duration,
     keep_alive: Duration,
     opened: Instant,
-    /// When the first bytes of a head came, and how many requests there had been by then.
+    /// When the first bytes of a head arrived, and how many requests there had been by then.
     head: Option<(usize, Instant)>,
-    /// Since when nothing is under way, and how many requests there had been by then.
+    /// Since when no request is under way, and how many there had been by then.
     idle: Option<(usize, Instant)>,
-    /// Made once, and reset for each wait.
+    /// Created once, and reset for each wait.
     timer: Option<Pin<Box<Sleep>>>,
-    /// Nothing more comes.
+    /// Nothing more will arrive.
     ended: bool,
 }
 
 impl<S> Reading<S> {
-    /// Limits of zero are none.
+    /// A limit of zero means no limit.
     pub(super) fn new(stream: S, requests: Arc<Requests>, limits: &HttpLimits) -> Self {
         let (head_timeout, keep_alive) = (limits.head_timeout, limits.keep_alive);
         let opened = Instant::now();
@@ -243,43 +258,43 @@ impl<S> Reading<S> {
         Self { stream, requests, head_timeout, keep_alive, opened, head, idle, timer, ended }
     }
 
-    /// Nothing more comes: said at once, or when everything is written.
+    /// Reports the end of the reading side: immediately, or when every response that is owed has been written.
     fn poll_end(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
-        if self.requests.owes() {
+        if self.requests.owes_response() {
             self.requests.ended.store(true, Ordering::Relaxed);
             self.requests.waiting.wake();
             self.requests.reader.register(cx.waker());
-            // Again: it may have been written before somebody could be told.
-            if self.requests.owes() {
+            // Again: the response may have been written before the waker was registered.
+            if self.requests.owes_response() {
                 return Poll::Pending;
             }
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Something came.
-    fn heard(&mut self) {
-        let ever = self.requests.ever();
-        let begun = self.head.is_some_and(|(of, _)| of == ever);
-        if !begun && self.requests.now() == 0 && !self.requests.is_released() {
-            self.head = Some((ever, Instant::now()));
+    /// Notes that bytes have arrived: a head begins, unless it has begun, or a request is under way.
+    fn note_read(&mut self) {
+        let total = self.requests.total();
+        let begun = self.head.is_some_and(|(of, _)| of == total);
+        if !begun && self.requests.active() == 0 && !self.requests.is_released() {
+            self.head = Some((total, Instant::now()));
         }
     }
 
-    /// Nothing came: whether there is time left.
+    /// Pending while the client still has time to send something.
     fn poll_time(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.requests.now() > 0 || self.requests.is_released() {
+        if self.requests.active() > 0 || self.requests.is_released() {
             return Poll::Pending;
         }
-        let ever = self.requests.ever();
-        let head = self.head.filter(|(of, _)| *of == ever).map(|(_, at)| at);
-        let idle = ever > 0 && head.is_none();
+        let total = self.requests.total();
+        let head = self.head.filter(|(of, _)| *of == total).map(|(_, at)| at);
+        let idle = total > 0 && head.is_none();
         let since = match head {
             Some(at) => at,
             None if !idle => self.opened,
             None => match self.idle {
-                Some((of, at)) if of == ever => at,
-                _ => self.idle.insert((ever, Instant::now())).1,
+                Some((of, at)) if of == total => at,
+                _ => self.idle.insert((total, Instant::now())).1,
             },
         };
         let limit = if idle { self.keep_alive } else { self.head_timeout };
@@ -293,7 +308,7 @@ impl<S> Reading<S> {
         }
         ready!(timer.as_mut().poll(cx));
         if idle {
-            // As if the client had closed it: hyper then does the same.
+            // As if the client had closed the connection: then hyper closes it, too.
             self.ended = true;
             return Poll::Ready(Ok(()));
         }
@@ -320,7 +335,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Reading<S> {
                 this.poll_end(cx)
             }
             Poll::Ready(Ok(())) => {
-                this.heard();
+                this.note_read();
                 read
             }
             Poll::Ready(Err(_)) => read,
@@ -350,9 +365,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Reading<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // hyper flushes when it has handed over everything that it had.
+        // hyper flushes when it has handed over everything that it has.
         let flushed = ready!(Pin::new(&mut self.stream).poll_flush(cx));
-        self.requests.written();
+        self.requests.note_written();
         Poll::Ready(flushed)
     }
 

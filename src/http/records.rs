@@ -1,8 +1,9 @@
-//! `GET /topics/{topic}/records`: catching up, one answer at a time.
+//! `GET /topics/{topic}/records`: catching up, one response at a time.
 //!
-//! An answer is encoded whole, straight from the segments, and is bounded in bytes; then its cursor is
-//! gone. So a client that reads slowly, or never comes back, holds nothing back in the log: what it
-//! finds gone then is told as 410. Who must not lose records takes a lease, or follows the events.
+//! A response is encoded as a whole, straight from the segments, and is bounded in bytes; then its cursor is
+//! dropped. So a client that reads slowly, or never comes back, holds nothing back in the log. If the records
+//! that it asks for next are gone, it gets a 410. A client that must not lose records takes a lease, or follows
+//! the events.
 
 use std::{future::poll_fn, sync::Arc};
 
@@ -31,14 +32,14 @@ use axum::{
 
 const JSON: &str = "application/json";
 const PARAMETERS: [&str; 4] = ["after", "from", "limit", "wait"];
-/// Records in one answer unless the client asks for another number, which is at most
+/// Records in one response, unless the client asks for another number.
 const RECORDS_BY_DEFAULT: usize = 1_000;
-/// this.
+/// The most records that a client may ask for.
 const MOST_RECORDS: u64 = 100_000;
-/// Records that are looked at in one go.
-const LOOK: usize = 1_024;
+/// The most records that are read in one step.
+const READ_AT_ONCE: usize = 1_024;
 
-/// Answers with the records from a place on.
+/// Responds with the records from a position on.
 pub(super) async fn read(
     State(api): State<Arc<Api>>,
     TopicName(name): TopicName,
@@ -49,7 +50,7 @@ pub(super) async fn read(
 ) -> Result<Response, Problem> {
     grant.check(Right::Subscribe, &name)?;
     let parameters = Parameters::read(uri.query(), &PARAMETERS)?;
-    let place = place(&parameters)?.unwrap_or(Start::Earliest);
+    let start = start_of(&parameters)?.unwrap_or(Start::Earliest);
     let limit = parameters.get("limit", |text| match parse_digits(text) {
         Some(limit @ 1..=MOST_RECORDS) => Ok(limit as usize),
         _ => Err(format!("expected a number from 1 to {MOST_RECORDS}")),
@@ -58,26 +59,26 @@ pub(super) async fn read(
     let form = choose(&headers, &[JSON, NDJSON, RECORDS])?;
     let topic = api.broker.topic(&name).ok_or_else(|| Problem::unknown_topic(&name))?;
 
-    let mut cursor = topic.log().subscribe(place)?;
+    let mut cursor = topic.log().subscribe(start)?;
     if let Some(wait) = wait {
         let longest = api.config.limits.longest_wait;
         let ready = poll_fn(|cx| cursor.poll_ready(cx));
         wait_for(requests, wait.min(longest), ready).await;
         cursor.stop_waiting();
-        api.still(&grant, Right::Subscribe, &name)?;
+        api.recheck(&grant, Right::Subscribe, &name)?;
     }
     if topic.is_deleted() {
         return Err(Problem::unknown_topic(&name));
     }
-    let mut answer = Answer::new(form, cursor.epoch(), cursor.offset());
+    let mut body = RecordsBody::new(form, cursor.epoch(), cursor.offset());
     let most = api.config.limits.answer_bytes;
-    answer.fill(&mut cursor, limit.unwrap_or(RECORDS_BY_DEFAULT), most)?;
+    body.fill(&mut cursor, limit.unwrap_or(RECORDS_BY_DEFAULT), most)?;
     drop(cursor);
-    answer.finish(&api, &topic)
+    body.finish(&api, &topic)
 }
 
-/// The place that the parameters name, if they do.
-pub(super) fn place(parameters: &Parameters) -> Result<Option<Start>, Problem> {
+/// Where the parameters say to begin, if they do.
+pub(super) fn start_of(parameters: &Parameters) -> Result<Option<Start>, Problem> {
     let after = parameters.get("after", start::after)?;
     let from = parameters.get("from", start::from)?;
     if after.is_some() && from.is_some() {
@@ -86,19 +87,19 @@ pub(super) fn place(parameters: &Parameters) -> Result<Option<Start>, Problem> {
     Ok(after.or(from))
 }
 
-/// An answer that is being made.
-struct Answer {
+/// The body of a response, while it is being written.
+struct RecordsBody {
     form: &'static str,
     bytes: Vec<u8>,
     epoch: u64,
     first: u64,
     next: u64,
-    /// The end was seen: the log is closed, and this is all of it.
+    /// The log is closed, and everything in it has been read.
     ended: bool,
     full: bool,
 }
 
-impl Answer {
+impl RecordsBody {
     fn new(form: &str, epoch: u64, first: u64) -> Self {
         let form = [JSON, NDJSON, RECORDS].into_iter().find(|known| *known == form);
         let form = form.unwrap_or(JSON);
@@ -110,7 +111,7 @@ impl Answer {
         self.next - self.first
     }
 
-    /// Takes records until there are `records`, or the answer has `bytes`, or there are no more yet.
+    /// Reads until there are `records` records, or the body has `bytes` bytes, or there are no more records yet.
     fn fill(
         &mut self,
         cursor: &mut Cursor<[u8]>,
@@ -120,7 +121,7 @@ impl Answer {
         let epoch = epoch_text(self.epoch);
         while !self.full {
             let left = records - self.count() as usize;
-            let limit = Limit { records: left.min(LOOK), bytes };
+            let limit = Limit { records: left.min(READ_AT_ONCE), bytes };
             match cursor.peek(limit, |batch| self.take(&epoch, batch, bytes)) {
                 Ok(Some(taken)) => cursor.advance(taken),
                 Ok(None) => break,
@@ -128,7 +129,7 @@ impl Answer {
                     self.ended = true;
                     break;
                 }
-                // What was taken before is a good answer; the next request is told of the loss.
+                // The records before are a good response; the next request reports the loss.
                 Err(ReadError::Lagged(_)) if self.count() > 0 => break,
                 Err(ReadError::Lagged(lagged)) => {
                     return Err(SubscribeError::Collected {
@@ -145,11 +146,11 @@ impl Answer {
         Ok(())
     }
 
-    /// Writes records of `batch` until the answer has `most` bytes; says how many.
+    /// Writes records of `batch` until the body has `most` bytes. Returns how many it wrote.
     fn take(&mut self, epoch: &str, batch: &Batch<'_, [u8]>, most: usize) -> usize {
         let mut taken = 0;
         for (offset, record) in batch.iter() {
-            // One is always taken: otherwise nobody could read a large one.
+            // Always at least one: otherwise a large record could never be read.
             if self.count() > 0 && self.bytes.len() + record.len() > most {
                 self.full = true;
                 break;
@@ -180,7 +181,7 @@ impl Answer {
         }
         let next = topic.log().next_offset();
         let state = match (self.ended, self.next < next) {
-            // A drain closes all topics, but that is not their end.
+            // Draining closes all topics, but that is not their end.
             (true, _) if !draining => "end",
             (true, _) => "caught-up",
             (false, true) => "more",

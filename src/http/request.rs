@@ -1,5 +1,5 @@
-//! What a request asks for: the topic in its address, the parameters after it, the form that its
-//! client wants.
+//! What a request asks for: the topic in its path, the parameters of its query, the media type that its client
+//! accepts.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -11,7 +11,7 @@ use axum::{
 use super::{api::Api, problem::Problem};
 use crate::access::Grant;
 
-/// The topic's name in the address.
+/// The topic's name in the path.
 pub(super) struct TopicName(pub(super) String);
 
 impl FromRequestParts<Arc<Api>> for TopicName {
@@ -29,12 +29,12 @@ impl FromRequestParts<Arc<Api>> for Grant {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &Arc<Api>) -> Result<Self, Problem> {
-        // A route that the gate does not stand in front of gives nobody anything.
+        // A route without the gate in front of it grants nothing to anybody.
         parts.extensions.get::<Self>().cloned().ok_or_else(Problem::unauthorized)
     }
 }
 
-/// The parameters of the query. An unknown one is an error: a typo must not be passed over in silence.
+/// The parameters of the query. An unknown one is an error: a typo must not be ignored silently.
 #[derive(Debug, Default)]
 pub(super) struct Parameters(BTreeMap<String, String>);
 
@@ -61,7 +61,7 @@ impl Parameters {
         self.0.get(name).map(String::as_str)
     }
 
-    /// The parameter as `read` understands it.
+    /// The parameter, parsed by `read`.
     pub(super) fn get<T, E: std::fmt::Display>(
         &self,
         name: &str,
@@ -71,7 +71,7 @@ impl Parameters {
     }
 }
 
-/// The words of a header that is a list.
+/// The elements of a header that is a comma-separated list.
 pub(super) fn words<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,
@@ -80,15 +80,14 @@ pub(super) fn words<'a>(
     values.flat_map(|value| value.split(',')).map(str::trim)
 }
 
-/// Whether a header that is a list has a word, in large letters or small ones.
+/// Whether a header that is a comma-separated list contains a word; case does not matter.
 pub(super) fn lists(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
     words(headers, name).any(|listed| listed.eq_ignore_ascii_case(word))
 }
 
-/// Which of the `offered` media types the client likes best; of equals the first. Without a wish,
-/// the first.
+/// Which of the `offered` media types the client prefers; of equals, the first. Without a preference, the first.
 ///
-/// Reads what RFC 9110 calls quality values; parameters of media types are passed over.
+/// Reads the quality values of RFC 9110, and ignores parameters of media types.
 pub(super) fn choose<'a>(headers: &HeaderMap, offered: &[&'a str]) -> Result<&'a str, Problem> {
     let mut wishes = Vec::new();
     for value in headers.get_all(header::ACCEPT) {
@@ -109,7 +108,7 @@ pub(super) fn choose<'a>(headers: &HeaderMap, offered: &[&'a str]) -> Result<&'a
         return Ok(offered[0]);
     }
     let quality = |media: &str| {
-        // The most specific range that covers it decides.
+        // The most specific range that covers the type decides.
         let covers = |range: &str| match range {
             "*/*" => Some(0),
             _ if range == media => Some(2),

@@ -1,25 +1,24 @@
-//! Events that many streams share.
+//! Encoded events that many streams share.
 //!
-//! # One encoding for all
+//! # Encoded once for all
 //!
-//! When a record comes, every stream of its topic wakes and wants the same bytes. So the first one
-//! encodes what is there as a *run*: up to `run_bytes` of consecutive records of one segment. It leaves
-//! the run with the topic, and the others take the same memory: a look-up, and one more reference to
-//! it. Where one run ends the next one begins, and so streams that keep up stay on the same runs; one
-//! that begins in the middle of a run takes the rest of it, and is then in step. Streams of another
-//! [form](Form) share among themselves.
+//! When a record arrives, every stream of its topic wakes and wants the same bytes. So the first one encodes
+//! what is there as a *run*: up to `run_bytes` of consecutive records of one segment. It leaves the run with the
+//! topic, and the others take the same memory, at the cost of a look-up and one more reference. Where one run
+//! ends the next one begins, so streams that keep up stay on the same runs; one that begins in the middle of a
+//! run takes the rest of it, and is then in step. Streams in another [form](Form) share among themselves.
 //!
 //! # What is kept
 //!
-//! Only what is new: a run is kept if it lies after all others. A stream that reads old records
-//! encodes them for itself, and so pushes nothing out. The oldest runs go when the topic's share of
-//! memory, or all topics' memory together, is used up. Nothing depends on a run being there, and
-//! nothing is held back in the log by one: a cursor passes its records when their bytes are handed on.
+//! Only new records: a run is kept if it lies after all others. A stream that reads old records encodes them
+//! for itself alone, and so displaces nothing. The oldest runs go when the topic's share of memory, or all topics'
+//! memory together, is used up. Nothing depends on a run being there, and a run holds nothing back in the log:
+//! a cursor passes its records when their bytes are handed to the connection.
 //!
 //! # What a slow stream costs
 //!
-//! The bytes that its connection has not taken yet: at most one run more than the connection's buffer.
-//! They live until it lets go of them, also when the topic has dropped the run.
+//! The bytes that its connection has not taken yet: at most one run more than the connection's buffer. They
+//! live until the connection drops them, even if the topic has dropped the run.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -33,24 +32,24 @@ use bytes::Bytes;
 use tokio::task;
 
 use super::{
+    dispatch::{Dispatch, DispatchTask, Follower},
     encode::Form,
-    turns::{Calling, Follower, Turns},
 };
 use crate::{
     broker::Watched,
     log::{Batch, Cursor, Limit, Log, ReadError},
 };
 
-/// Records in one run at the most: their ends are kept beside the bytes.
+/// The most records in one run: their ends are kept beside the bytes.
 const RUN_RECORDS: usize = 1_024;
-/// What an event has around its record, more or less: for the first guess of a run's size.
-const AROUND: usize = 48;
+/// Roughly how many bytes an event adds to its record, for the first guess of a run's size.
+const EVENT_OVERHEAD: usize = 48;
 
-/// Calls the streams of a topic in turn.
-async fn call(mut calling: Calling<[u8]>) {
-    while calling.call_some().await {
-        // Those that were called go first, and then tokio looks at its sockets before it goes on with who
-        // yields: the next record may be waiting there. By itself it would look after every 61 tasks.
+/// Wakes the streams of a topic in turn.
+async fn dispatch(mut dispatcher: DispatchTask<[u8]>) {
+    while dispatcher.dispatch_some().await {
+        // The streams that were woken run first. Then tokio looks at its sockets before it resumes a task that
+        // yields: the next record may be waiting there. Otherwise it would look only after every 61 tasks.
         task::yield_now().await;
     }
 }
@@ -58,25 +57,25 @@ async fn call(mut calling: Calling<[u8]>) {
 /// The runs of all topics.
 pub(super) struct Cache {
     topics: Mutex<HashMap<(u64, Form), Weak<TopicRuns>>>,
-    shared: Arc<Shared>,
+    budget: Arc<RunBudget>,
 }
 
-/// What all topics' runs have in common.
-struct Shared {
+/// What the runs of all topics share: limits, the memory in use, and statistics.
+struct RunBudget {
     run_bytes: usize,
     topic_bytes: usize,
     all_bytes: usize,
     used: AtomicUsize,
-    /// Runs that were encoded, those of them that were kept, and takes of runs that were there.
+    /// Runs that were encoded, how many of these were kept, and how often a stream took a kept run.
     encoded: AtomicU64,
     kept: AtomicU64,
     taken: AtomicU64,
-    /// Records and bytes that all streams took.
+    /// Records and bytes that all streams have taken.
     records: AtomicU64,
     bytes: AtomicU64,
 }
 
-/// What the cache did so far.
+/// What the cache has done so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Figures {
     pub(super) bytes: usize,
@@ -89,7 +88,7 @@ pub(super) struct Figures {
 
 impl Cache {
     pub(super) fn new(run_bytes: usize, topic_bytes: usize, all_bytes: usize) -> Self {
-        let shared = Shared {
+        let budget = RunBudget {
             run_bytes,
             topic_bytes,
             all_bytes,
@@ -100,10 +99,10 @@ impl Cache {
             records: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
         };
-        Self { topics: Mutex::default(), shared: Arc::new(shared) }
+        Self { topics: Mutex::default(), budget: Arc::new(budget) }
     }
 
-    /// The runs of the topic with this epoch. They go with the last stream that has them.
+    /// The runs of the topic with this epoch, in this form. They are dropped with the last stream that uses them.
     pub(super) fn topic(&self, epoch: u64, form: Form) -> Arc<TopicRuns> {
         let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(runs) = topics.get(&(epoch, form)).and_then(Weak::upgrade) {
@@ -113,9 +112,9 @@ impl Cache {
         let runs = Arc::new(TopicRuns {
             form,
             topic: form.topic(epoch),
-            turns: Arc::default(),
+            dispatch: Arc::default(),
             runs: Mutex::default(),
-            shared: self.shared.clone(),
+            budget: self.budget.clone(),
         });
         topics.insert((epoch, form), Arc::downgrade(&runs));
         runs
@@ -124,44 +123,44 @@ impl Cache {
     pub(super) fn figures(&self) -> Figures {
         // Relaxed: statistics.
         Figures {
-            bytes: self.shared.used.load(Ordering::Relaxed),
-            encoded: self.shared.encoded.load(Ordering::Relaxed),
-            kept: self.shared.kept.load(Ordering::Relaxed),
-            taken: self.shared.taken.load(Ordering::Relaxed),
-            delivered_records: self.shared.records.load(Ordering::Relaxed),
-            delivered_bytes: self.shared.bytes.load(Ordering::Relaxed),
+            bytes: self.budget.used.load(Ordering::Relaxed),
+            encoded: self.budget.encoded.load(Ordering::Relaxed),
+            kept: self.budget.kept.load(Ordering::Relaxed),
+            taken: self.budget.taken.load(Ordering::Relaxed),
+            delivered_records: self.budget.records.load(Ordering::Relaxed),
+            delivered_bytes: self.budget.bytes.load(Ordering::Relaxed),
         }
     }
 }
 
-/// What a stream takes: the bytes, and which of their records is watched on its way.
+/// What a stream takes: the bytes, and the record among them whose latency is measured, if there is one.
 pub(super) type Taken = (Bytes, Option<Watched>);
 
-/// The runs of one topic.
+/// The runs of one topic in one form.
 pub(super) struct TopicRuns {
     form: Form,
-    /// What is the same in all its records.
+    /// What is the same in all records of the topic.
     topic: String,
-    turns: Arc<Turns>,
+    dispatch: Arc<Dispatch>,
     runs: Mutex<Runs>,
-    shared: Arc<Shared>,
+    budget: Arc<RunBudget>,
 }
 
 /// Runs in the order of their offsets. There may be holes between them.
 #[derive(Default)]
 struct Runs {
-    list: VecDeque<Run>,
+    list: VecDeque<EncodedRun>,
     bytes: usize,
 }
 
-struct Run {
+struct EncodedRun {
     first: u64,
     /// Where each record's event ends.
     ends: Vec<usize>,
     bytes: Bytes,
 }
 
-impl Run {
+impl EncodedRun {
     fn next(&self) -> u64 {
         self.first + self.ends.len() as u64
     }
@@ -181,8 +180,8 @@ impl Run {
 
 impl Runs {
     fn find(&self, offset: u64, form: Form) -> Option<(Bytes, usize)> {
-        let behind = self.list.partition_point(|run| run.first <= offset);
-        self.list.get(behind.checked_sub(1)?)?.from(offset, form)
+        let after = self.list.partition_point(|run| run.first <= offset);
+        self.list.get(after.checked_sub(1)?)?.from(offset, form)
     }
 
     /// Whether a run that begins here lies after all others.
@@ -192,10 +191,10 @@ impl Runs {
 }
 
 impl TopicRuns {
-    /// A place in the turns of the topic, whose log this is.
+    /// Adds a stream that is woken in turn with the others. `log` is the topic's log.
     pub(super) fn follow(&self, log: &Log<[u8]>) -> Follower {
-        let (follower, calling) = self.turns.follow(|| log.watch());
-        calling.map(|calling| tokio::spawn(call(calling)));
+        let (follower, task) = self.dispatch.follow(|| log.watch());
+        task.map(|task| tokio::spawn(dispatch(task)));
         follower
     }
 
@@ -203,14 +202,14 @@ impl TopicRuns {
     ///
     /// # Errors
     ///
-    /// As of the cursor.
+    /// Those of [`Cursor::peek`].
     pub(super) fn take(&self, cursor: &mut Cursor<[u8]>) -> Result<Option<Taken>, ReadError> {
         let before = cursor.offset();
         let taken = self.find_or_encode(cursor)?;
         if let Some((bytes, _)) = &taken {
             // Relaxed: statistics. Once for each run, not for each record.
-            self.shared.records.fetch_add(cursor.offset() - before, Ordering::Relaxed);
-            self.shared.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            self.budget.records.fetch_add(cursor.offset() - before, Ordering::Relaxed);
+            self.budget.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         }
         Ok(taken)
     }
@@ -220,15 +219,15 @@ impl TopicRuns {
         let offset = cursor.offset();
         if let Some((bytes, records)) = runs.find(offset, self.form) {
             drop(runs);
-            // Whoever encoded them saw them committed, and its lock came before ours: so they are
-            // shown, unless the cursor was evicted, which the peek says.
+            // The stream that encoded these records saw them committed, and held the lock before us: so the
+            // peek shows them, unless the cursor was evicted, which it reports.
             let limit = Limit { records, bytes: usize::MAX };
             let look =
                 |batch: &Batch<'_, [u8]>| ((batch.first_offset(), batch.len()), Watched::of(batch));
             let (seen, watched) = cursor.peek(limit, look)?.unzip();
             if seen == Some((offset, records)) {
                 cursor.advance(records);
-                self.shared.taken.fetch_add(1, Ordering::Relaxed);
+                self.budget.taken.fetch_add(1, Ordering::Relaxed);
                 return Ok(Some((bytes, watched.flatten())));
             }
             debug_assert!(false, "{records} records at {offset} were encoded, {seen:?} is there");
@@ -238,15 +237,15 @@ impl TopicRuns {
             drop(runs);
             return self.encode_alone(cursor);
         }
-        // Under the lock: the others that woke for the same record wait for it, instead of doing the
-        // same. It is as long as encoding one run takes.
+        // Under the lock: the other streams that woke for the same record wait, instead of encoding it too.
+        // They wait as long as encoding one run takes.
         let Some((run, watched)) = self.encode(cursor)? else { return Ok(None) };
         let bytes = run.bytes.clone();
         self.keep(&mut runs, run);
         Ok(Some((bytes, watched)))
     }
 
-    /// For one stream, since nobody else is there.
+    /// Encodes for this stream alone, and keeps nothing.
     fn encode_alone(&self, cursor: &mut Cursor<[u8]>) -> Result<Option<Taken>, ReadError> {
         Ok(self.encode(cursor)?.map(|(run, watched)| (run.bytes, watched)))
     }
@@ -254,18 +253,18 @@ impl TopicRuns {
     fn encode(
         &self,
         cursor: &mut Cursor<[u8]>,
-    ) -> Result<Option<(Run, Option<Watched>)>, ReadError> {
-        let limit = Limit { records: RUN_RECORDS, bytes: self.shared.run_bytes };
+    ) -> Result<Option<(EncodedRun, Option<Watched>)>, ReadError> {
+        let limit = Limit { records: RUN_RECORDS, bytes: self.budget.run_bytes };
         let run = cursor.peek(limit, |batch| (self.run(batch), Watched::of(batch)))?;
         if let Some((run, _)) = &run {
             cursor.advance(run.ends.len());
-            self.shared.encoded.fetch_add(1, Ordering::Relaxed);
+            self.budget.encoded.fetch_add(1, Ordering::Relaxed);
         }
         Ok(run)
     }
 
-    fn run(&self, batch: &Batch<'_, [u8]>) -> Run {
-        let mut bytes = Vec::with_capacity(batch.payload().len() + batch.len() * AROUND);
+    fn run(&self, batch: &Batch<'_, [u8]>) -> EncodedRun {
+        let mut bytes = Vec::with_capacity(batch.payload().len() + batch.len() * EVENT_OVERHEAD);
         let mut ends = Vec::with_capacity(batch.len());
         for (offset, record) in batch.iter() {
             self.form.record(&mut bytes, &self.topic, offset, record);
@@ -275,31 +274,31 @@ impl TopicRuns {
         if bytes.capacity() > bytes.len() + bytes.len() / 2 {
             bytes.shrink_to_fit();
         }
-        Run { first: batch.first_offset(), ends, bytes: bytes.into() }
+        EncodedRun { first: batch.first_offset(), ends, bytes: bytes.into() }
     }
 
     /// Keeps a run, if there is room for it.
-    fn keep(&self, runs: &mut Runs, run: Run) {
+    fn keep(&self, runs: &mut Runs, run: EncodedRun) {
         let cost = run.cost();
-        while runs.bytes + cost > self.shared.topic_bytes
+        while runs.bytes + cost > self.budget.topic_bytes
             && let Some(oldest) = runs.list.pop_front()
         {
             runs.bytes -= oldest.cost();
-            self.shared.used.fetch_sub(oldest.cost(), Ordering::Relaxed);
+            self.budget.used.fetch_sub(oldest.cost(), Ordering::Relaxed);
         }
-        let all = self.shared.all_bytes;
+        let all = self.budget.all_bytes;
         let room = |used: usize| used.checked_add(cost).filter(|used| *used <= all);
-        let fits = runs.bytes + cost <= self.shared.topic_bytes
-            && self.shared.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok();
+        let fits = runs.bytes + cost <= self.budget.topic_bytes
+            && self.budget.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok();
         if fits {
             runs.bytes += cost;
             runs.list.push_back(run);
-            self.shared.kept.fetch_add(1, Ordering::Relaxed);
+            self.budget.kept.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Runs> {
-        // A panic while it was locked cannot leave it half changed: a run is pushed last of all.
+        // A panic under the lock cannot leave the list half changed: pushing a run is the last step.
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -307,7 +306,7 @@ impl TopicRuns {
 impl Drop for TopicRuns {
     fn drop(&mut self) {
         let bytes = self.lock().bytes;
-        self.shared.used.fetch_sub(bytes, Ordering::Relaxed);
+        self.budget.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -328,7 +327,7 @@ mod tests {
         log
     }
 
-    /// What a stream that begins at `offset` gets, and in how many pieces.
+    /// What a stream that begins at `offset` gets, and in how many pieces it comes.
     fn read(runs: &TopicRuns, log: &Log<[u8]>, offset: u64) -> (String, usize) {
         let mut cursor = log.subscribe(Start::At(offset)).unwrap();
         let (mut all, mut pieces) = (Vec::new(), 0);
@@ -353,11 +352,11 @@ mod tests {
         for _ in 0..5 {
             assert_eq!(read(&runs, &log, 0), (expected(&log, 0), 1));
         }
-        // From the middle on, too.
+        // The rest of a run, from its middle on.
         assert_eq!(read(&runs, &log, 2), (expected(&log, 2), 1));
         let figures = cache.figures();
         assert_eq!((figures.encoded, figures.kept, figures.taken), (1, 1, 5));
-        // What comes later is a run of its own, which those in the middle reach in step.
+        // Later records are a run of their own, which streams that began in the middle reach in step.
         log.append(b"record 3").unwrap();
         assert_eq!(read(&runs, &log, 0), (expected(&log, 0), 2));
         assert_eq!(read(&runs, &log, 1), (expected(&log, 1), 2));
@@ -365,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn readers_of_old_records_push_nothing_out() {
+    fn readers_of_old_records_displace_nothing() {
         let log = log(1000);
         let cache = Cache::new(64, 1 << 20, 1 << 20);
         let runs = cache.topic(log.epoch(), Form::Event);
@@ -406,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_was_made_anew_has_runs_of_its_own() {
+    fn a_recreated_log_has_runs_of_its_own() {
         let cache = Cache::new(1 << 16, 1 << 20, 1 << 20);
         let logs = [log(3), log(3)];
         let runs =

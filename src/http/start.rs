@@ -1,18 +1,18 @@
-//! Where to begin reading, as it stands in an address or in `Last-Event-ID`.
+//! Where to begin reading, as a query or `Last-Event-ID` says it.
 
 use crate::{
     log::{Position, Start},
     words::BadText,
 };
 
-/// An epoch as it is shown everywhere: hexadecimal text, since a JSON number of that size would lose
-/// digits in many readers.
+/// An epoch as every response shows it: hexadecimal text, since many readers would lose digits of a JSON number
+/// of that size.
 pub(super) fn epoch_text(epoch: u64) -> String {
     format!("{epoch:#018x}")
 }
 
-/// Reads `from=`, where a plus sign is a space once it is decoded. A plus sign can only stand before the zone of a time:
-/// no other space is one.
+/// Reads `from=`, in which decoding has turned a plus sign into a space. A plus sign can only precede the zone of
+/// a time, so no other space stands for one.
 pub(super) fn from(text: &str) -> Result<Start, BadText> {
     text.parse().or_else(|error| match text.rsplit_once(' ') {
         Some((time, zone)) => format!("{time}+{zone}").parse().map_err(|_| error),
@@ -20,7 +20,7 @@ pub(super) fn from(text: &str) -> Result<Start, BadText> {
     })
 }
 
-/// Reads `after=` and the ids of events.
+/// Reads `after=`, and the ids of events.
 pub(super) fn after(text: &str) -> Result<Start, BadText> {
     text.parse().map(Start::Resume)
 }

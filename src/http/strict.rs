@@ -1,16 +1,16 @@
-//! What a request must keep to before anybody looks at what it asks for.
+//! Checks the form of every request, before any route sees it.
 //!
-//! A proxy in front and this server have to read a request alike: where one takes the first of two fields and
-//! the other one the second, what the one has checked is not what the other one does. So what the standard
-//! allows once is not taken twice, and what cannot be read is not guessed at.
+//! A proxy in front and this server must read a request alike: if one takes the first of two fields and the
+//! other one takes the second, the proxy checks something else than the server does. So a field that the
+//! standard allows once is refused twice, and nothing that cannot be read is guessed.
 
 use axum::http::{HeaderName, HeaderValue, Request, Uri, Version, header};
 use percent_encoding::percent_decode_str;
 
 use super::problem::Problem;
 
-/// Fields that are read, and may stand in a request once. Lists are not among them. `Content-Length` is
-/// looked after by hyper, and the headers of the Durable Streams protocol by `durable`.
+/// Fields that the server reads and that may appear in a request once. Lists are not among them. hyper checks
+/// `Content-Length`, and `durable` the headers of the Durable Streams protocol.
 const SINGLE: [HeaderName; 10] = [
     header::HOST,
     header::AUTHORIZATION,
@@ -33,7 +33,7 @@ pub(super) fn check<B>(request: &Request<B>) -> Result<(), Problem> {
         }
     }
     let host = headers.get(header::HOST);
-    // HTTP/1.0 may do without. Where a whole address is asked for, HTTP/1.1 wants the field all the same.
+    // HTTP/1.0 may omit it. HTTP/1.1 requires it even where the request line has the whole URI.
     if request.version() == Version::HTTP_11 && host.is_none() {
         return Err(Problem::request("Host is missing; HTTP/1.1 wants it (RFC 9112, 3.2)"));
     }
@@ -55,7 +55,7 @@ fn only_chunked<'a>(mut codings: impl Iterator<Item = &'a HeaderValue>) -> bool 
     only.is_some_and(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"))
 }
 
-/// A percent sign is the beginning of a byte's two digits, and what a query says is text.
+/// Checks that every percent sign begins an escape of two hexadecimal digits, and that the query is UTF-8.
 fn check_escapes(uri: &Uri) -> Result<(), Problem> {
     let why = "a percent sign has two hexadecimal digits behind it; for itself write %25";
     if !are_escapes(uri.path()) {
@@ -112,7 +112,7 @@ mod tests {
             let fields = [("host", "a"), (name.as_str(), "x"), (name.as_str(), "x")];
             assert_eq!(checked(Version::HTTP_11, "/", &fields), Err(400), "{name}");
         }
-        // These are lists.
+        // Lists may be given twice.
         for name in ["accept", "if-none-match", "connection", "upgrade", "sec-websocket-protocol"] {
             let fields = [("host", "a"), (name, "x"), (name, "y")];
             assert_eq!(checked(Version::HTTP_11, "/", &fields), Ok(()), "{name}");

@@ -1,4 +1,4 @@
-//! Unit tests: turns in which a waker panics.
+//! Unit tests: dispatching streams whose wakers panic.
 
 use std::{
     future::Future,
@@ -10,56 +10,56 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-use super::turns::Turns;
+use super::dispatch::Dispatch;
 use crate::log::Log;
 
-struct Panics;
-impl Wake for Panics {
+struct PanickingWaker;
+impl Wake for PanickingWaker {
     fn wake(self: Arc<Self>) {
         panic!("a waker's own fault");
     }
 }
 
 #[derive(Default)]
-struct Count(AtomicUsize);
-impl Wake for Count {
+struct CountingWaker(AtomicUsize);
+impl Wake for CountingWaker {
     fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 #[test]
-fn a_waker_that_panics_takes_nobody_elses_turn() {
+fn a_waker_that_panics_costs_no_other_stream_its_turn() {
     let log = Log::<[u8]>::builder().build().unwrap();
-    let turns: Arc<Turns> = Arc::default();
-    let (bad, calling) = turns.follow(|| log.watch());
-    let mut calling = calling.expect("the first one begins it");
-    let count = Arc::new(Count::default());
-    let (good, none) = turns.follow(|| log.watch());
+    let dispatch: Arc<Dispatch> = Arc::default();
+    let (bad, task) = dispatch.follow(|| log.watch());
+    let mut task = task.expect("the first one begins it");
+    let count = Arc::new(CountingWaker::default());
+    let (good, none) = dispatch.follow(|| log.watch());
     assert!(none.is_none());
-    let [panics, counts] = [Waker::from(Arc::new(Panics)), Waker::from(count.clone())];
+    let [panics, counts] = [Waker::from(Arc::new(PanickingWaker)), Waker::from(count.clone())];
     assert!(bad.poll_turn(&Context::from_waker(&panics), 0).is_pending());
     assert!(good.poll_turn(&Context::from_waker(&counts), 0).is_pending());
     log.append(b"x").unwrap();
     let cx = &mut Context::from_waker(Waker::noop());
-    assert_eq!(pin!(calling.call_some()).poll(cx), Poll::Ready(true));
+    assert_eq!(pin!(task.dispatch_some()).poll(cx), Poll::Ready(true));
     assert_eq!(count.0.load(Ordering::Relaxed), 1, "it is woken, too");
     assert!(bad.poll_turn(cx, 0).is_ready() && good.poll_turn(cx, 0).is_ready());
 }
 
 #[test]
-fn whoever_comes_or_leaves_survives_a_waker_of_the_caller_that_panics() {
+fn followers_survive_a_waker_of_the_dispatcher_that_panics() {
     let log = Log::<[u8]>::builder().build().unwrap();
-    let turns: Arc<Turns> = Arc::default();
-    let (follower, calling) = turns.follow(|| log.watch());
-    let mut calling = calling.expect("the first one begins it");
-    let panics = Waker::from(Arc::new(Panics));
+    let dispatch: Arc<Dispatch> = Arc::default();
+    let (follower, task) = dispatch.follow(|| log.watch());
+    let mut task = task.expect("the first one begins it");
+    let panics = Waker::from(Arc::new(PanickingWaker));
     let cx = &mut Context::from_waker(Waker::noop());
-    // The caller rests, and is woken by the one that comes.
-    assert!(pin!(calling.call_some()).poll(&mut Context::from_waker(&panics)).is_pending());
+    // The dispatcher is idle. A follower that registers wakes it.
+    assert!(pin!(task.dispatch_some()).poll(&mut Context::from_waker(&panics)).is_pending());
     assert!(follower.poll_turn(cx, 0).is_pending());
-    // It waits at the log, and is woken by the one that leaves.
-    assert!(pin!(calling.call_some()).poll(&mut Context::from_waker(&panics)).is_pending());
+    // It waits at the log. A follower that leaves wakes it.
+    assert!(pin!(task.dispatch_some()).poll(&mut Context::from_waker(&panics)).is_pending());
     drop(follower);
-    assert_eq!(pin!(calling.call_some()).poll(cx), Poll::Ready(false), "nobody is left");
+    assert_eq!(pin!(task.dispatch_some()).poll(cx), Poll::Ready(false), "nobody is left");
 }

@@ -26,9 +26,9 @@ use crate::{
     words::parse_digits,
 };
 
-/// The largest body of settings in bytes: many times what they need.
+/// The largest body of settings, in bytes: many times what they need.
 const MAX_SETTINGS: usize = 4 << 10;
-/// Topics in one answer at the most, and unless the client asks for less.
+/// The most topics in one response, and the number unless the client asks for fewer.
 const MOST_TOPICS: u64 = 1_000;
 
 /// `GET /topics`.
@@ -44,9 +44,9 @@ pub(super) async fn list(
     })?;
     let limit = limit.unwrap_or(MOST_TOPICS as usize);
     let prefix = parameters.text("prefix").unwrap_or_default();
-    // One more than is told: whether there is more must be known now.
+    // One more than the response lists, to know whether there are more.
     let (after, sees) = (parameters.text("after"), |name: &str| grant.sees(name));
-    let mut found = api.broker.list_those(prefix, after, limit + 1, sees);
+    let mut found = api.broker.list_filtered(prefix, after, limit + 1, sees);
     let more = found.len() > limit;
     found.truncate(limit);
     let topics: Vec<Value> = found
@@ -79,7 +79,7 @@ pub(super) async fn describe(
     answer::long_json(&api, &description(&topic))
 }
 
-/// `PUT /topics/{topic}`: makes it, or finds it as it was asked for.
+/// `PUT /topics/{topic}`: creates the topic, or finds it with the settings that were asked for.
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     TopicName(name): TopicName,
@@ -92,7 +92,7 @@ pub(super) async fn create(
     Parameters::read(uri.query(), &[])?;
     let too_large = |_| Problem::body_too_large(MAX_SETTINGS);
     let body = body::read(&api, &headers, body, MAX_SETTINGS, too_large).await?;
-    let settings = Settings::read(&body)?.to_broker()?;
+    let settings = SettingsBody::read(&body)?.to_broker()?;
     let (topic, made) = api.broker.create_or_get(&name, &settings)?;
     if !made && let Some(other) = differs(&settings, topic.settings()) {
         return Err(Problem::topic_exists(&name, other));
@@ -100,7 +100,8 @@ pub(super) async fn create(
     if !made {
         return answer::long_json(&api, &description(&topic));
     }
-    // Without leases it is short; it was made, so it is not refused for want of memory.
+    // A topic without leases has a short description, and since it has been created, the response is not refused
+    // for want of memory.
     let said = answer::json(&description(&topic));
     let place = HeaderValue::try_from(uri.path());
     let place = place.map_err(|_| Problem::name("it cannot stand in an address"))?;
@@ -133,23 +134,23 @@ pub(super) async fn close(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// A topic's settings as a client writes them; what is left out is the server's default.
+/// A topic's settings as a client writes them. The server's default applies to each one that is left out.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Settings {
+struct SettingsBody {
     segment_bytes: Option<usize>,
     memory_limit: Option<u64>,
     retention: Option<Retention>,
     overflow: Option<Overflow>,
 }
 
-impl Settings {
-    /// Reads a body. Without a single byte it wishes nothing; blanks alone are not JSON (RFC 8259, 2).
+impl SettingsBody {
+    /// Reads a body. An empty one asks for nothing; whitespace alone is not JSON (RFC 8259, 2).
     fn read(body: &[u8]) -> Result<Self, Problem> {
         if body.is_empty() {
             return Ok(Self::default());
         }
-        // Serde would take an array for a structure, too, by the order of its members.
+        // Serde would also accept an array, with the members in the order of the structure's fields.
         if !body.trim_ascii_start().starts_with(b"{") {
             return Err(Problem::settings("expected an object, or no body at all"));
         }
@@ -169,7 +170,7 @@ impl Settings {
     }
 }
 
-/// The first setting that was asked for and is another one.
+/// The first setting that the topic has with another value than was asked for.
 fn differs(wish: &TopicSettings, is: &ResolvedSettings) -> Option<&'static str> {
     let differs = |differs: bool, name| differs.then_some(name);
     differs(wish.segment_bytes.is_some_and(|wish| wish != is.segment_bytes), "segment_bytes")
@@ -182,8 +183,8 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Everything about a topic. What `psa topics describe --json` tells has the same names there, where the
-/// settings stand beside the rest, and the retention is a text.
+/// Everything about a topic. `psa topics describe --json` uses the same names, but has the settings beside the
+/// rest, and the retention as text.
 fn description(topic: &Topic) -> Value {
     let (stats, leases) = topic.describe();
     let settings = topic.settings();
@@ -243,7 +244,7 @@ mod tests {
             r#"{"bytes":1048576}"#,
             r#"{"age_ms":5}"#,
         ] {
-            let settings: Settings =
+            let settings: SettingsBody =
                 serde_json::from_str(&format!("{{\"retention\":{text}}}")).unwrap();
             let kept = settings.to_broker().unwrap().retention.unwrap();
             assert_eq!(serde_json::to_string(&kept).unwrap(), text);
@@ -259,8 +260,8 @@ mod tests {
             "\t",
             " \n",
         ] {
-            assert!(Settings::read(bad.as_bytes()).is_err(), "{bad:?}");
+            assert!(SettingsBody::read(bad.as_bytes()).is_err(), "{bad:?}");
         }
-        assert!(Settings::read(b"").is_ok() && Settings::read(b" {}\n").is_ok());
+        assert!(SettingsBody::read(b"").is_ok() && SettingsBody::read(b" {}\n").is_ok());
     }
 }

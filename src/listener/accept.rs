@@ -1,23 +1,23 @@
-//! Accepting connections, and what stands in the way of it.
+//! Accepting connections, and handling the errors of `accept`.
 //!
-//! # An error of one connection
+//! # Errors that concern one connection
 //!
-//! `accept` also fails for reasons of the connection that it would have returned: its client is gone, or a rule
-//! of the firewall forbids it. That says nothing about the next one, which is accepted at once.
+//! `accept` can fail because of the connection that it would have returned: its client has already gone, or a
+//! firewall rule forbids it. Such an error says nothing about the next connection, which is accepted immediately.
 //!
-//! # When there are no descriptors left
+//! # No file descriptors left
 //!
-//! `accept` fails with `EMFILE` and the kernel keeps the connection in its queue, so that an accept loop that
-//! simply went on would spin. This one waits, a little longer each time, and says so once. Connections that it
-//! has are not touched; clients in the queue wait until one of them ends.
+//! `accept` fails with `EMFILE`, and the kernel keeps the connection in its queue, so a loop that simply retried
+//! would spin. This loop waits, longer each time, and logs the shortage once. Existing connections are not
+//! affected; the clients in the queue wait until one of those connections ends.
 
 use std::{future::Future, io, net::SocketAddr, time::Duration};
 
-/// The first wait after an accept that failed for want of something, and the longest.
+/// The first and the longest wait after an accept that failed because a resource is exhausted.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
-/// Passes each connection that `next` accepts to `welcome`. Never ends. `used` says how many connections there
-/// are, for the log.
+/// Passes each connection that `next` accepts to `welcome`. Never returns. `used` returns the number of
+/// connections, for the log.
 pub(super) async fn accept<S, F>(
     over: &str,
     next: impl Fn() -> F,
@@ -56,7 +56,7 @@ pub(super) async fn accept<S, F>(
     }
 }
 
-/// Whether an accept failed because of the connection that it would have returned.
+/// Whether `accept` failed because of the connection that it would have returned.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -83,11 +83,11 @@ mod tests {
 
     use super::*;
 
-    /// The lines of this thread that are worth reading.
+    /// Records the level of each event of this thread, from INFO up.
     #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<tracing::Level>>>);
+    struct LogLevels(Arc<Mutex<Vec<tracing::Level>>>);
 
-    impl tracing::Subscriber for Lines {
+    impl tracing::Subscriber for LogLevels {
         fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
             *metadata.level() <= tracing::Level::INFO
         }
@@ -103,10 +103,11 @@ mod tests {
         fn exit(&self, _: &tracing::span::Id) {}
     }
 
-    /// Accepts what is given, then nothing more. When each one was welcome, and what was logged.
+    /// Accepts the given connections, then nothing more. Returns when each was passed to `welcome`, and the levels
+    /// of the log lines.
     async fn accepted(given: Vec<io::Result<u32>>) -> (Vec<(u32, Duration)>, Vec<tracing::Level>) {
-        let lines = Lines::default();
-        let _guard = tracing::subscriber::set_default(lines.clone());
+        let levels = LogLevels::default();
+        let _guard = tracing::subscriber::set_default(levels.clone());
         let (given, got) = (RefCell::new(VecDeque::from(given)), RefCell::new(Vec::new()));
         let began = Instant::now();
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
@@ -123,8 +124,8 @@ mod tests {
         let accepting = accept("", next, || 0, welcome);
         let over = tokio::time::timeout(Duration::from_secs(3600), accepting).await;
         assert!(over.is_err(), "it never ends");
-        let lines = lines.0.lock().unwrap().clone();
-        (got.into_inner(), lines)
+        let levels = levels.0.lock().unwrap().clone();
+        (got.into_inner(), levels)
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! How many connections each address has, so that one cannot take the places of all others.
+//! Counts the connections of each address, so that one address cannot use up the limit for all.
 
 use std::{
     collections::HashMap,
@@ -6,12 +6,12 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// Connections by address. Costs nothing without a limit.
+/// The number of connections by address. Costs nothing without a limit.
 #[derive(Debug)]
 pub(super) struct Addresses {
-    /// 0 is none.
+    /// 0: no limit.
     limit: usize,
-    /// Looked up alone: nothing here depends on a map's order.
+    /// Used only for lookups: nothing depends on the iteration order.
     used: Mutex<HashMap<IpAddr, usize>>,
 }
 
@@ -24,7 +24,7 @@ impl Addresses {
         self.limit
     }
 
-    /// Counts a connection, if its address may have one more.
+    /// Counts a connection, if its address is below the limit. Returns whether it is.
     pub(super) fn take(&self, peer: SocketAddr) -> bool {
         if self.limit == 0 {
             return true;
@@ -36,7 +36,7 @@ impl Addresses {
         room
     }
 
-    /// A connection that was counted has ended.
+    /// Removes a counted connection that has ended.
     pub(super) fn give_back(&self, peer: SocketAddr) {
         if self.limit == 0 {
             return;
@@ -52,7 +52,8 @@ impl Addresses {
     }
 }
 
-/// What counts as one address: of IPv6 the network of one site, since each of its machines has 2^64 addresses.
+/// The unit that counts as one address: for IPv6, the /64 network, since every machine in it has 2^64 addresses to
+/// choose from.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {

@@ -13,68 +13,68 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BindError {
-    /// Another process listens there.
+    /// The address is already in use.
     #[error(
         "{address} is in use; stop the other server, or listen elsewhere (port 0 takes a free port)"
     )]
     PortTaken {
-        /// The address that was asked for.
+        /// The address that was requested.
         address: SocketAddr,
     },
-    /// The address can be reached from other machines, and everyone could publish and subscribe.
+    /// The address can be reached from other machines, and anyone could publish and subscribe.
     #[error(
         "{address} can be reached from other machines and there is no token; set one, listen on 127.0.0.1, or allow it explicitly"
     )]
     PublicWithoutToken {
-        /// The address that was asked for.
+        /// The address that was requested.
         address: SocketAddr,
     },
-    /// A setting makes no sense.
+    /// A setting is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The system refuses.
+    /// The system reported an error.
     #[error("cannot listen on {address}: {error}; choose another address")]
     Io {
-        /// The address that was asked for.
+        /// The address that was requested.
         address: SocketAddr,
-        /// What the system says.
+        /// The system's error.
         error: io::Error,
     },
-    /// The system refuses to use the listener that was passed.
+    /// The listener that was passed cannot be used.
     #[error("cannot use the listener that was passed: {error}")]
     Listener {
-        /// What the system says.
+        /// The system's error.
         error: io::Error,
     },
 }
 
 /// Where a listener's socket comes from.
-pub(crate) enum Socket {
-    /// It is opened at this address.
+pub(crate) enum ListenOn {
+    /// A socket is opened at this address.
     At(SocketAddr),
-    /// It is open already.
+    /// The socket is already open.
     Open(std::net::TcpListener),
 }
 
-/// What a listener is opened with.
-pub(crate) struct Settings<'a> {
+/// The settings for opening a listener.
+pub(crate) struct BindSettings<'a> {
     pub(crate) gate: &'a Gate,
-    /// Whether clients have to speak TLS.
+    /// Whether clients must use TLS.
     pub(crate) is_secure: bool,
     pub(crate) allow_public_without_token: bool,
     pub(crate) send_buffer: Option<u32>,
     pub(crate) receive_buffer: Option<u32>,
 }
 
-impl Settings<'_> {
-    /// Checks that it may listen there, and opens the socket, or takes it over. The address has the port that was
-    /// taken if port 0 was asked for.
+impl BindSettings<'_> {
+    /// Checks that listening at the address is allowed, then opens the socket or adopts the open one. If port 0 was
+    /// requested, the returned address has the port that was assigned.
     pub(crate) fn open<S: Serve>(
         &self,
-        socket: Socket,
+        socket: ListenOn,
     ) -> Result<(TcpListener, SocketAddr), BindError> {
         match socket {
-            Socket::At(address) => {
+            ListenOn::At(address) => {
                 self.check::<S>(address)?;
                 let opened = net::listen(address, self.send_buffer, self.receive_buffer)
                     .and_then(|listener| listener.local_addr().map(|address| (listener, address)));
@@ -83,7 +83,7 @@ impl Settings<'_> {
                     _ => BindError::Io { address, error },
                 })
             }
-            Socket::Open(listener) => {
+            ListenOn::Open(listener) => {
                 let fail = |error| BindError::Listener { error };
                 let address = listener.local_addr().map_err(fail)?;
                 self.check::<S>(address)?;
@@ -93,7 +93,7 @@ impl Settings<'_> {
         }
     }
 
-    /// Refuses or warns, if other machines can reach the address.
+    /// Returns an error or logs a warning, if other machines can reach the address.
     fn check<S: Serve>(&self, address: SocketAddr) -> Result<(), BindError> {
         if address.ip().to_canonical().is_loopback() {
             return Ok(());

@@ -1,7 +1,7 @@
-//! How many connections there may be.
+//! The limits on the number of connections.
 //!
-//! A client deserves to know why it is refused, but refusing must not cost what accepting would. It gets one
-//! non-blocking write into a fresh, empty socket buffer, which always fits, and the connection is closed.
+//! A client should learn why it is refused, but refusing must cost less than accepting. The reason is sent in one
+//! non-blocking write into a fresh, empty socket buffer, where it always fits; then the connection is closed.
 
 use std::{
     net::SocketAddr,
@@ -16,10 +16,10 @@ use tokio::sync::Notify;
 use super::{
     Serve,
     address::Addresses,
-    flood::{self, Events},
+    flood::{self, EventCounter},
 };
 
-/// A count that does not go above a limit.
+/// A counter with an upper limit.
 #[derive(Debug)]
 pub(crate) struct Ceiling {
     limit: usize,
@@ -41,8 +41,8 @@ impl Ceiling {
 
     /// Takes `amount` if that much is left.
     ///
-    /// SeqCst, here and below, for the TCP server's memory for input, whose waiters look at more than the count; as a
-    /// count alone, Relaxed would do.
+    /// SeqCst here and in `give_back` is for the TCP server's memory for input, whose waiters check more than this
+    /// count. For the count alone, Relaxed would be enough.
     pub(crate) fn take(&self, amount: usize) -> bool {
         self.used
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |used| {
@@ -56,18 +56,18 @@ impl Ceiling {
     }
 }
 
-/// Why a client is refused.
+/// The reason why a client is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
     ShuttingDown,
-    /// There are as many connections as may be.
+    /// The listener is at its limit of connections.
     TooMany {
-        /// How many that is.
+        /// The limit.
         limit: usize,
     },
-    /// As above, from its address.
+    /// The client's address is at its limit of connections.
     TooManyOfAddress {
-        /// How many that is.
+        /// The limit.
         limit: usize,
     },
 }
@@ -76,19 +76,19 @@ pub(crate) enum Refused {
 pub(crate) struct Connections {
     all: Ceiling,
     addresses: Addresses,
-    /// Told when one ends.
+    /// Notified when a connection ends.
     ended: Notify,
-    /// Those above the limit of all.
-    pub(crate) crowded: Events,
-    /// Those above the limit of their address.
-    pub(crate) address_crowded: Events,
-    /// Those that speak no TLS where it is asked for, or fail at it.
-    pub(crate) insecure: Events,
+    /// Connections refused because of the total limit.
+    pub(crate) crowded: EventCounter,
+    /// Connections refused because of the limit of their address.
+    pub(crate) address_crowded: EventCounter,
+    /// Connections refused because the client does not use TLS where it is required, or the handshake failed.
+    pub(crate) insecure: EventCounter,
 }
 
 impl Connections {
     pub(super) fn new(most: usize, most_of_address: usize, over: &str) -> Self {
-        let events = |what: &str| Events::new(format!("connections refused{over}: {what}"));
+        let events = |what: &str| EventCounter::new(format!("connections refused{over}: {what}"));
         Self {
             all: Ceiling::new(most),
             addresses: Addresses::new(most_of_address),
@@ -99,7 +99,7 @@ impl Connections {
         }
     }
 
-    /// How many there are.
+    /// The number of connections.
     pub(crate) fn used(&self) -> usize {
         self.all.used()
     }
@@ -121,33 +121,33 @@ impl Connections {
         self.ended.notify_one();
     }
 
-    /// Ready when there is none. One task waits at a time.
+    /// Waits until there is no connection. At most one task may wait at a time.
     pub(super) async fn none_left(&self) {
         while self.used() > 0 {
             self.ended.notified().await;
         }
     }
 
-    /// Logs what was refused without a line of its own. To be called about once a second.
-    pub(super) fn tell(&self) {
-        flood::tell([&self.crowded, &self.address_crowded, &self.insecure]);
+    /// Logs how many refusals were not logged individually. Call this about once a second.
+    pub(super) fn log_suppressed(&self) {
+        flood::log_suppressed([&self.crowded, &self.address_crowded, &self.insecure]);
     }
 }
 
-/// One of the connections that there may be, until this is dropped.
+/// A connection that counts towards the limits until this is dropped.
 pub(crate) struct Counted<S: Serve> {
     of: Arc<S>,
     peer: SocketAddr,
 }
 
 impl<S: Serve> Counted<S> {
-    /// Counts a connection of `peer`, unless there is a reason to refuse it.
+    /// Counts a connection from `peer`, unless there is a reason to refuse it.
     pub(crate) fn admit(of: &Arc<S>, peer: SocketAddr) -> Result<Self, Refused> {
         of.life().admit(peer)?;
         Ok(Self { of: of.clone(), peer })
     }
 
-    /// The listener's own.
+    /// The listener's shared state.
     pub(crate) fn of(&self) -> &Arc<S> {
         &self.of
     }

@@ -1,36 +1,36 @@
-//! The stages of a listener's end.
+//! The stages of a listener's shutdown.
 //!
-//! 1. Nobody is accepted any more, and every log is closed. From then on no append succeeds, so what was
-//!    acknowledged is exactly what the logs hold.
-//! 2. What was begun is finished: whoever follows a topic gets all that was acknowledged, and then the end.
-//! 3. What is still connected after the listener's `drain_timeout` is cut off. So is everything at once after an
-//!    abort.
+//! 1. No more connections are accepted, and every log is closed. From then on no append succeeds, so the
+//!    acknowledged records are exactly those in the logs.
+//! 2. Work in progress is completed: subscribers receive everything that was acknowledged, and then the end.
+//! 3. Connections that remain after the listener's `drain_timeout` are cut off. An abort cuts off all connections
+//!    immediately.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use tokio::sync::watch;
 
-/// How far a listener has come. Only ever grows.
+/// The stage of a listener. It never goes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stage {
-    /// It serves.
+    /// The listener accepts and serves connections.
     Serving = 0,
-    /// It finishes what was begun and takes nothing new.
+    /// Work in progress is completed; nothing new is accepted.
     Draining = 1,
-    /// Every connection ends at once.
+    /// Every connection ends immediately.
     Aborting = 2,
 }
 
-/// The stage, and whoever waits for the next one.
+/// The current stage, and the tasks that wait for the next one.
 pub(super) struct Stages {
-    /// By itself, since a connection looks at it whenever it does anything: a plain load, and no lock.
+    /// Separate from the channel, because a connection reads it whenever it does anything: a plain load, no lock.
     now: AtomicU8,
-    moved: watch::Sender<()>,
+    changed: watch::Sender<()>,
 }
 
 impl Stages {
     pub(super) fn new() -> Self {
-        Self { now: AtomicU8::new(Stage::Serving as u8), moved: watch::Sender::new(()) }
+        Self { now: AtomicU8::new(Stage::Serving as u8), changed: watch::Sender::new(()) }
     }
 
     pub(super) fn now(&self) -> Stage {
@@ -41,21 +41,22 @@ impl Stages {
         }
     }
 
-    /// Goes on to `stage`, and says whether that is news, of which those who wait are yet to be
-    /// [told](Self::tell).
+    /// Advances to `stage` and returns whether the stage changed. If it did, the waiting tasks must still be
+    /// [notified](Self::notify).
     pub(super) fn set(&self, stage: Stage) -> bool {
         self.now.fetch_max(stage as u8, Ordering::AcqRel) < stage as u8
     }
 
-    pub(super) fn tell(&self) {
-        self.moved.send_replace(());
+    /// Wakes the tasks that wait in [`reached`](Self::reached).
+    pub(super) fn notify(&self) {
+        self.changed.send_replace(());
     }
 
-    /// Ready at `stage`, or when a later one is reached.
+    /// Waits until `stage` or a later one is reached.
     pub(super) async fn reached(&self, stage: Stage) {
-        // It looks, then waits for whatever was told since it subscribed: nothing is missed in between. The
-        // channel is not closed, since its sender is here.
-        let _ = self.moved.subscribe().wait_for(|()| self.now() >= stage).await;
+        // This checks the stage, then waits for any notification since it subscribed, so that none in between is
+        // missed. The channel cannot be closed, because its sender is in `self`.
+        let _ = self.changed.subscribe().wait_for(|()| self.now() >= stage).await;
     }
 }
 
@@ -82,7 +83,7 @@ mod tests {
         tokio::task::yield_now().await;
         assert!(!waits[0].is_finished());
         stages.set(Stage::Aborting);
-        stages.tell();
+        stages.notify();
         for wait in waits {
             wait.await.unwrap();
         }

@@ -1,8 +1,8 @@
-//! What strangers can cause as often as they like: counted, and logged without a line for each.
+//! Events that clients can cause at any rate: they are counted, and not logged one line each.
 //!
-//! A line for each refused connection would let anybody fill the disk that the log is on, and hide in it. So of
-//! each kind of event the first [`ALONE`] in a [`PERIOD`] are logged one by one, and of the others one line
-//! says how many there were.
+//! A log line for each refused connection would let anyone fill the disk that holds the log, and hide other events
+//! in it. Therefore, of each kind of event, the first [`LOGGED_PER_PERIOD`] in a [`PERIOD`] are logged individually,
+//! and one line reports the number of the others.
 
 use std::{
     sync::{
@@ -14,16 +14,16 @@ use std::{
 
 use crate::sync::time::Instant;
 
-/// Events of one kind that are logged one by one in a period.
-const ALONE: u64 = 10;
+/// How many events of one kind are logged individually in a period.
+const LOGGED_PER_PERIOD: u64 = 10;
 
-/// How long a period is.
+/// The length of a period.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// Events of one kind.
+/// Counts the events of one kind, and decides which of them are logged individually.
 #[derive(Debug)]
-pub(crate) struct Events {
-    /// What happened, as the line about many says it.
+pub(crate) struct EventCounter {
+    /// A description of the events, for the line that reports their number.
     what: String,
     total: AtomicU64,
     window: Mutex<Window>,
@@ -36,33 +36,32 @@ struct Window {
     events: u64,
 }
 
-impl Events {
+impl EventCounter {
     pub(crate) fn new(what: impl Into<String>) -> Self {
         Self { what: what.into(), total: AtomicU64::new(0), window: Mutex::default() }
     }
 
-    /// Counts one, and says whether to log it by itself.
-    pub(crate) fn one(&self) -> bool {
+    /// Counts an event, and returns whether to log it individually.
+    pub(crate) fn should_log(&self) -> bool {
         // Relaxed: a statistic.
         self.total.fetch_add(1, Ordering::Relaxed);
         let mut window = self.lock();
         window.began.get_or_insert_with(Instant::now);
         window.events += 1;
-        window.events <= ALONE
+        window.events <= LOGGED_PER_PERIOD
     }
 
-    /// How many there were since the listener began.
-    #[cfg(feature = "server")]
+    /// The number of events since the listener was created.
     pub(crate) fn total(&self) -> u64 {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// Ends a period that is over, and says how many of its events were not logged.
-    fn untold(&self, now: Instant) -> u64 {
+    /// If the period has ended, starts over and returns how many of its events were not logged.
+    fn take_suppressed(&self, now: Instant) -> u64 {
         let mut window = self.lock();
         match window.began {
             Some(began) if now.saturating_duration_since(began) >= PERIOD => {
-                std::mem::take(&mut *window).events.saturating_sub(ALONE)
+                std::mem::take(&mut *window).events.saturating_sub(LOGGED_PER_PERIOD)
             }
             _ => 0,
         }
@@ -73,11 +72,12 @@ impl Events {
     }
 }
 
-/// Logs what was not logged one by one, where a period is over. To be called about once a second.
-pub(crate) fn tell<'a>(all: impl IntoIterator<Item = &'a Events>) {
+/// Logs, for each counter whose period has ended, how many events were not logged individually. Call this about
+/// once a second.
+pub(crate) fn log_suppressed<'a>(all: impl IntoIterator<Item = &'a EventCounter>) {
     let now = Instant::now();
     for events in all {
-        let count = events.untold(now);
+        let count = events.take_suppressed(now);
         if count > 0 {
             tracing::warn!(
                 count,
@@ -95,15 +95,14 @@ mod tests {
 
     #[test]
     fn many_are_few_lines_and_a_count() {
-        let events = Events::new("what");
+        let events = EventCounter::new("what");
         let now = Instant::now();
-        assert_eq!((0..3_000).filter(|_| events.one()).count() as u64, ALONE);
-        assert_eq!(events.untold(now), 0, "its period is not over");
-        assert_eq!(events.untold(now + 2 * PERIOD), 3_000 - ALONE);
-        assert_eq!(events.untold(now + 3 * PERIOD), 0, "told once");
-        assert!(events.one(), "the next period begins");
-        assert_eq!(events.untold(now + 9 * PERIOD), 0, "it was logged");
-        #[cfg(feature = "server")]
+        assert_eq!((0..3_000).filter(|_| events.should_log()).count() as u64, LOGGED_PER_PERIOD);
+        assert_eq!(events.take_suppressed(now), 0, "its period is not over");
+        assert_eq!(events.take_suppressed(now + 2 * PERIOD), 3_000 - LOGGED_PER_PERIOD);
+        assert_eq!(events.take_suppressed(now + 3 * PERIOD), 0, "told once");
+        assert!(events.should_log(), "the next period begins");
+        assert_eq!(events.take_suppressed(now + 9 * PERIOD), 0, "it was logged");
         assert_eq!(events.total(), 3_001);
     }
 }

@@ -1,15 +1,17 @@
-//! A listener's life, once for both: the TCP server and the HTTP API bind, accept, limit, drain and end here.
+//! The lifecycle of a listener. The TCP server and the HTTP API share this code: both bind, accept, limit
+//! connections, drain and end here.
 //!
 //! | | |
 //! | --- | --- |
-//! | `bind` | opening the listening socket, or taking one that is open; what forbids it |
-//! | `accept` | accepting, and which errors of it are a shortage |
-//! | `connections`, `address` | how many connections there may be, in all and from one address |
-//! | `drain` | the stages of the end, and waiting for them |
-//! | `run` | all of it in its order, up to the last connection |
-//! | `flood` | what strangers can cause as often as they like: counted, and logged without a line for each |
+//! | `bind` | opening the listening socket, or adopting an open one; the conditions that forbid it |
+//! | `accept` | accepting connections; which errors mean that a resource is exhausted |
+//! | `connections`, `address` | the limits on connections, in total and per address |
+//! | `drain` | the stages of the shutdown, and waiting for them |
+//! | `run` | the whole lifecycle in order, until the last connection has ended |
+//! | `flood` | events that clients can cause at any rate: counted, and not logged one line each |
 //!
-//! What differs between the two is [`Serve`], and what becomes of a connection, which [`run()`] is told.
+//! The two listeners differ in their implementation of [`Serve`], and in how they serve a connection, which they
+//! pass to [`run()`].
 
 mod accept;
 mod address;
@@ -22,41 +24,42 @@ mod run;
 use std::net::SocketAddr;
 
 pub use bind::BindError;
-pub(crate) use bind::{Settings, Socket};
+pub(crate) use bind::{BindSettings, ListenOn};
 pub(crate) use connections::{Ceiling, Counted, Refused};
 pub(crate) use drain::Stage;
 #[cfg(feature = "server")]
-pub(crate) use flood::{Events, tell};
-pub(crate) use run::{run, say_no};
+pub(crate) use flood::{EventCounter, log_suppressed};
+pub(crate) use run::{run, send_refusal};
 
 use crate::{broker::Broker, net::TcpStream};
 use connections::Connections;
 use drain::Stages;
 
-/// What a listener is one of.
+/// The parts in which the two listeners differ.
 pub(crate) trait Serve: Send + Sync + Sized + 'static {
-    /// What log lines have after the words that both share: nothing, or ` over HTTP`.
+    /// A suffix for the log messages that both listeners share: nothing, or ` over HTTP`.
     const OVER: &'static str;
 
-    fn life(&self) -> &Life;
+    fn life(&self) -> &Lifecycle;
 
-    /// Goes on to `stage`: [`Life::advance`], and whatever else has to be woken.
+    /// Advances to `stage`: calls [`Lifecycle::advance`], and wakes whatever else must be woken.
     fn advance(&self, stage: Stage);
 
-    /// Tells a client why it is refused, as well as one write can.
+    /// Sends a client the reason why it is refused, in a single write that may fail.
     fn refuse(&self, stream: &TcpStream, why: Refused);
 }
 
-/// What a listener, its connections and its handles have in common.
-pub(crate) struct Life {
+/// The state that a listener, its connections and its handles share.
+pub(crate) struct Lifecycle {
     pub(crate) connections: Connections,
     stages: Stages,
-    /// Its topics are closed when the drain begins.
+    /// The broker whose topics are closed when the drain begins.
     broker: Broker,
 }
 
-impl Life {
-    /// The most connections in all, and from one address (0: any number). `over` as [`Serve::OVER`].
+impl Lifecycle {
+    /// `most` limits the connections in total, `most_of_address` those from one address (0: no limit). For `over`,
+    /// see [`Serve::OVER`].
     pub(crate) fn new(broker: Broker, most: usize, most_of_address: usize, over: &str) -> Self {
         let connections = Connections::new(most, most_of_address, over);
         Self { connections, stages: Stages::new(), broker }
@@ -66,32 +69,33 @@ impl Life {
         self.stages.now()
     }
 
-    /// Ready at `stage`, or when a later one is reached.
+    /// Waits until `stage` or a later one is reached.
     pub(crate) async fn reached(&self, stage: Stage) {
         self.stages.reached(stage).await;
     }
 
-    /// Whether the end has begun: here, or at another listener of the same topics, or because their owner has shut
-    /// them. A log that is closed need not have come to its own end then, and nobody must be told that it has.
+    /// Whether the shutdown has begun: here, at another listener of the same topics, or because the owner of the
+    /// broker has shut it. A closed log may then have been closed by the shutdown, so clients must not be told that
+    /// its topic has ended.
     pub(crate) fn is_draining(&self) -> bool {
         // Every stage after `Serving` shuts the broker, and does so before the first log is closed.
         self.broker.is_shut() || self.stage() != Stage::Serving
     }
 
-    /// Goes on to `stage`, and tells everyone who waits for it. Whether that is news.
+    /// Advances to `stage` and notifies every task that waits for it. Returns whether the stage changed.
     pub(crate) fn advance(&self, stage: Stage) -> bool {
-        // The stage first: whoever finds its log closed also finds the reason.
+        // The stage is set first, so that a task that finds its log closed also finds the reason.
         let news = self.stages.set(stage);
         if news {
             self.broker.shut();
-            self.stages.tell();
+            self.stages.notify();
         }
         news
     }
 
-    /// Counts a connection of `peer`, unless there is a reason to refuse it.
+    /// Counts a connection from `peer`, unless there is a reason to refuse it.
     fn admit(&self, peer: SocketAddr) -> Result<(), Refused> {
-        // Accepted just before the listener was closed.
+        // It was accepted just before the listener was closed.
         if self.stage() != Stage::Serving {
             return Err(Refused::ShuttingDown);
         }

@@ -1,4 +1,4 @@
-//! From the first connection to the last.
+//! Runs a listener, from the first connection to the last.
 
 use std::{future::Future, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -10,14 +10,14 @@ use super::{
 };
 use crate::net::{self, TcpListener, TcpStream};
 
-/// How often the log is told what cannot be told one by one.
-const TELL_EVERY: Duration = Duration::from_secs(1);
+/// How often to log the number of refusals that were not logged individually.
+const LOG_EVERY: Duration = Duration::from_secs(1);
 
-/// Serves until `shutdown` ends or somebody advances the stage, then drains, and returns when the last connection
-/// has ended: at the latest after `drain_timeout`, and at once after an abort. If this is dropped, everything is
-/// aborted.
+/// Serves until `shutdown` completes or the stage is advanced elsewhere, then drains. Returns when the last
+/// connection has ended: at the latest after `drain_timeout`, and immediately after an abort. If this future is
+/// dropped, all connections are aborted.
 ///
-/// `welcome` serves a connection in a task of its own. `beside` runs as long as the listener, and never ends.
+/// `welcome` serves a connection in its own task. `beside` runs as long as the listener, and never completes.
 pub(crate) async fn run<S: Serve>(
     serving: &Arc<S>,
     listener: TcpListener,
@@ -28,11 +28,11 @@ pub(crate) async fn run<S: Serve>(
     shutdown: impl Future<Output = ()>,
 ) {
     let (life, over) = (serving.life(), S::OVER);
-    // However this ends, also by being dropped: no connection outlives it.
+    // However this ends, even by being dropped, no connection outlives it.
     let _abort = AbortOnDrop(serving.clone());
     tracing::info!(%address, "serving{over}");
     let mut beside = pin!(async {
-        tokio::join!(beside, tell(serving));
+        tokio::join!(beside, log_suppressed(serving));
     });
     {
         let next = || listener.accept();
@@ -42,8 +42,8 @@ pub(crate) async fn run<S: Serve>(
             }
         };
         let accepting = accept(over, next, || life.connections.used(), meet);
-        // In this order each time, so that a simulation that is run again runs the same; and with what may
-        // always have something to do at the end, so that it holds back none of the others.
+        // Always in this order, so that a repeated simulation runs identically. The branch that may always be
+        // ready comes last, so that it does not starve the others.
         tokio::select! {
             biased;
             () = shutdown => {}
@@ -53,7 +53,7 @@ pub(crate) async fn run<S: Serve>(
         }
     }
     serving.advance(Stage::Draining);
-    // Whoever connects from now on is refused by the system.
+    // From now on, the system refuses new connections.
     drop(listener);
     let connections = life.connections.used();
     tracing::info!(connections, "draining{over}");
@@ -68,18 +68,19 @@ pub(crate) async fn run<S: Serve>(
         () = &mut beside => {}
     }
     serving.advance(Stage::Aborting);
-    // The tasks see it when they next run, which is at once; there is nothing to wait for in them.
+    // The connections' tasks see the stage when they next run, which is immediately: none of them has anything left
+    // to wait for.
     life.connections.none_left().await;
     tracing::info!("stopped serving{over}");
 }
 
-/// Counts and sets up a connection that was accepted, or refuses it.
+/// Counts and configures an accepted connection, or refuses it.
 fn admit<S: Serve>(serving: &Arc<S>, stream: &TcpStream, peer: SocketAddr) -> Option<Counted<S>> {
     let (connections, over) = (&serving.life().connections, S::OVER);
     let refused = match Counted::admit(serving, peer) {
         Ok(counted) => {
             if let Err(error) = net::prepare(stream) {
-                // Not fatal: the connection works, only later or less watchfully.
+                // Not fatal: the connection works, only with more delay or without detecting dead peers.
                 tracing::debug!(%peer, %error, "cannot set a socket option");
             }
             return Some(counted);
@@ -87,10 +88,10 @@ fn admit<S: Serve>(serving: &Arc<S>, stream: &TcpStream, peer: SocketAddr) -> Op
         Err(refused) => refused,
     };
     match refused {
-        Refused::TooMany { limit } if connections.crowded.one() => {
+        Refused::TooMany { limit } if connections.crowded.should_log() => {
             tracing::warn!(%peer, limit, "refused{over}: too many connections");
         }
-        Refused::TooManyOfAddress { limit } if connections.address_crowded.one() => {
+        Refused::TooManyOfAddress { limit } if connections.address_crowded.should_log() => {
             tracing::warn!(%peer, limit, "refused{over}: this address has too many connections");
         }
         _ => {}
@@ -99,18 +100,18 @@ fn admit<S: Serve>(serving: &Arc<S>, stream: &TcpStream, peer: SocketAddr) -> Op
     None
 }
 
-/// Writes a last word on a connection that was just accepted, and closes it.
-pub(crate) fn say_no(stream: &TcpStream, word: &[u8]) {
-    if let Err(error) = net::refuse(stream, word) {
+/// Writes a final message to a connection that was just accepted, and closes it.
+pub(crate) fn send_refusal(stream: &TcpStream, message: &[u8]) {
+    if let Err(error) = net::refuse(stream, message) {
         tracing::debug!(%error, "could not say why a connection is refused");
     }
 }
 
-/// Logs what was refused, now and then. Never ends.
-async fn tell<S: Serve>(serving: &Arc<S>) {
+/// Periodically logs the number of refusals that were not logged individually. Never returns.
+async fn log_suppressed<S: Serve>(serving: &Arc<S>) {
     loop {
-        tokio::time::sleep(TELL_EVERY).await;
-        serving.life().connections.tell();
+        tokio::time::sleep(LOG_EVERY).await;
+        serving.life().connections.log_suppressed();
     }
 }
 

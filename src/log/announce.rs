@@ -1,37 +1,39 @@
-//! Announcements: what each thread is looking at, for those who free to see.
+//! Announcements: what each thread is looking at, published for the threads that free.
 //!
 //! # The protocol
 //!
-//! Each thread has a *record* with a few slots. Before a thread touches an object that somebody else could free
+//! Each thread has a *record* with a few slots. Before a thread touches an object that another thread could free
 //! meanwhile, it *announces* the object's address in a slot, and then makes sure that the object had not been taken
-//! off the structure before the announcement was there (it *validates*; how is the caller's affair). Whoever frees
-//! first takes the object off the structure and then looks at all slots. Each of the two writes one word and reads
+//! off the structure before the announcement was there (it *validates*; how is up to the caller). A thread that frees
+//! an object first takes it off the structure and then looks at all slots. Each of the two writes one word and reads
 //! the other's, so there is a barrier in between on both sides, and the side that is rare pays for both
 //! ([`crate::sync::barrier`]):
 //!
-//! | who looks | writes | barrier | reads |
+//! | thread | writes | barrier | reads |
 //! | --- | --- | --- | --- |
-//! | a thread that touches an object | its slot | light | whether the object is still in place |
-//! | a thread that frees it | the object's place | heavy | all slots |
+//! | one that touches an object | its slot | light | whether the object is still in place |
+//! | one that frees it | the object's place | heavy | all slots |
 //!
-//! Either the one who frees sees the announcement, or the one who announces sees that the object is gone. These are
+//! Either the freeing thread sees the announcement, or the announcing thread sees that the object is gone. These are
 //! hazard pointers (Michael, "Hazard Pointers: Safe Memory Reclamation for Lock-Free Objects", IEEE TPDS 2004) with
-//! an asymmetric barrier (as in folly). What is special to a log is how it validates, and how the end of an
-//! announcement is noticed: by the numbers of segments, see [`super::cover`].
+//! an asymmetric barrier (as in folly). Two things are special to a log: how it validates, and how it notices the end
+//! of an announcement. Both use the numbers of segments; see [`super::cover`].
 //!
 //! # Announcements that turn out to be void
 //!
-//! A thread announces what a pointer led to a moment ago. Until it has validated, the object may be gone, and its memory
-//! may be another object by now, even one of another log. Such an announcement is seen, too, and whoever ends it has to
-//! look whether it was in somebody's way. To know in whose, each announcement names the *structure* (the log) to which
-//! the object belonged, and is in the way of that one's objects alone.
+//! A thread announces what a pointer led to a moment ago. Until it has validated, the object may be gone, and its
+//! memory may be another object by now, even one of another log. Other threads see such an announcement, too, so the
+//! thread that ends it must check whether it kept one of them from freeing something. So that only one structure
+//! needs this check, each announcement names the *structure* (the log) to which the object belonged, and holds back
+//! only that structure's objects.
 //!
 //! # Records
 //!
 //! The records belong to the process, not to a log: a log pays nothing for the threads that use it. A thread takes a
-//! record when it first needs one and gives it back when it ends; records are never freed, so there are as many as
-//! threads were ever there at once, 256 bytes each. A thread that needs more slots than its record has (it reads
-//! within a closure within a closure …), or that is being torn down, borrows another record for the time.
+//! record when it first needs one and gives it back when it ends. Records are never freed, so there are as many as
+//! there were ever threads at the same time, 256 bytes each. A thread that needs more slots than its record has (it
+//! reads within a closure within a closure …), or that is being torn down, borrows another record for as long as it
+//! needs it.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -45,11 +47,11 @@ use crate::sync::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, SLOTS, barrier, 
 struct Slots {
     /// What is announced; null: nothing.
     objects: [AtomicPtr<()>; SLOTS],
-    /// Of which structure it is. Changes only while nothing is announced in the slot.
+    /// The structure that it belongs to. Changes only while nothing is announced in the slot.
     structures: [AtomicPtr<()>; SLOTS],
-    /// Whether a thread has it.
+    /// Whether a thread has taken it.
     taken: AtomicBool,
-    /// The slots that are not in use, a bit each. The owner's alone.
+    /// The unused slots, one bit each. Only the owner uses this.
     free: Cell<u32>,
     /// The owner's copy of `structures`.
     known: [Cell<usize>; SLOTS],
@@ -65,7 +67,7 @@ impl Slots {
             objects: std::array::from_fn(|_| AtomicPtr::default()),
             structures: std::array::from_fn(|_| AtomicPtr::default()),
             taken: AtomicBool::new(false),
-            // Without the first one: see `First`.
+            // All but the first one: see `First`.
             free: Cell::new((1 << SLOTS) - 2),
             known: [const { Cell::new(0) }; SLOTS],
         }
@@ -106,8 +108,8 @@ impl Announcements {
             // Acquire: pairs with the Release in `give_back`.
             if !record.taken.load(Ordering::Relaxed) && !record.taken.swap(true, Ordering::Acquire)
             {
-                // Relaxed: as the announcements that follow in it, this is seen by whoever issues a heavy barrier
-                // later than the light one of the announcement.
+                // Relaxed: like the announcements that follow in it, this is seen by any thread that issues a heavy
+                // barrier later than the light one of the announcement.
                 self.high.fetch_max(number, Ordering::Relaxed);
                 return record;
             }
@@ -120,11 +122,11 @@ impl Announcements {
         (0..high).any(|number| {
             let record = self.record(number);
             record.objects.iter().zip(&record.structures).any(|(announced, of)| {
-                // Acquire, twice: pairs with the Release in `announce` and `clear`. Whoever does not find the address
-                // finds what was stored after it, and that all that was done under the announcement is done.
+                // Acquire, twice: pairs with the Release in `announce` and `clear`. A thread that does not find the
+                // address finds what was stored after it, and that everything done under the announcement is done.
                 while announced.load(Ordering::Acquire) == object {
-                    // Acquire: pairs with the Release in `Slot::of`. Whoever finds the structure of a later
-                    // announcement finds below that the earlier one is over.
+                    // Acquire: pairs with the Release in `Slot::of`. A thread that finds the structure of a later
+                    // announcement finds below that the earlier one has ended.
                     let is_its = of.load(Ordering::Acquire) == structure;
                     if announced.load(Ordering::Acquire) == object {
                         return is_its;
@@ -142,8 +144,8 @@ global! {
 }
 
 local! {
-    /// The calling thread's record, as soon as it has one and until it ends. Has no destructor, so that it can be
-    /// used at any time.
+    /// The calling thread's record, from when it has one until the thread ends. It has no destructor, so that it can
+    /// be used at any time.
     static OWN: Cell<Option<&'static Slots>> = Cell::new(None);
 }
 
@@ -248,30 +250,30 @@ impl Slot {
     }
 
     /// Announces an object, in place of what was announced here before. What the caller loads next, to validate, is
-    /// as new as what is seen by whoever does not see the announcement.
+    /// as recent as what is seen by a thread that does not see the announcement.
     #[inline]
     pub(super) fn announce<T>(&self, object: *mut T) {
-        // Release: the one before is finished with; see `clear`.
+        // Release: the previous object is finished with; see `clear`.
         self.object().store(object.cast(), Ordering::Release);
         barrier::light();
     }
 
-    /// Ends the announcement. What the caller loads next is as new as what is seen by whoever still sees it.
+    /// Ends the announcement. What the caller loads next is as recent as what is seen by a thread that still sees it.
     #[inline]
     pub(super) fn clear(&self) {
-        // Release: pairs with the Acquire in `are_any`: all that was done with the object comes before its end.
+        // Release: pairs with the Acquire in `are_any`: everything done with the object comes before its end.
         self.object().store(std::ptr::null_mut(), Ordering::Release);
         barrier::light();
     }
 }
 
-/// The first slot of the calling thread's record, for calls in which no user's code runs: these do not nest, so nobody
-/// has to find a slot that is free. It is there for appending, where each nanosecond counts.
+/// The first slot of the calling thread's record, for calls in which no user code runs. Such calls do not nest, so no
+/// search for a free slot is needed. It exists for appending, where each nanosecond counts.
 #[derive(Clone, Copy)]
 pub(super) struct First(&'static Slots);
 
 /// The calling thread's first slot, for an object of this structure. `None` if the thread has no record yet, or no
-/// more.
+/// longer has one.
 #[inline(always)]
 pub(super) fn first<S>(structure: &S) -> Option<First> {
     let record = own()?;
@@ -316,14 +318,14 @@ impl Drop for Slot {
 pub(super) struct Announced(());
 
 impl Announced {
-    /// Begins a look at all announcements. What was announced and validated before what the caller did is found;
-    /// whoever announces later sees what the caller did.
+    /// Begins a look at all announcements. What was announced and validated before what the caller did is found; a
+    /// thread that announces later sees what the caller did.
     pub(super) fn look() -> Announced {
         barrier::heavy();
         Announced(())
     }
 
-    /// Whether somebody announces the object of this structure.
+    /// Whether a thread announces the object of this structure.
     pub(super) fn names<T, S>(&self, object: *mut T, structure: &S) -> bool {
         let structure = std::ptr::from_ref(structure).cast::<()>().cast_mut();
         ANNOUNCEMENTS.are_any(object.cast(), structure)

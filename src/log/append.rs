@@ -1,4 +1,4 @@
-//! Appending from anywhere: the forms in which a shared log takes records, and waiting for room.
+//! Appending from any thread or task: the forms in which a shared log takes records, and waiting for room.
 
 use std::ops::Range;
 use std::task::{Context, Poll};
@@ -12,13 +12,13 @@ use super::source::{AppendBatch, One, Packed, Source};
 use super::wait::Waiter;
 use crate::sync::Arc;
 
-/// Whether a full log makes its publishers wait. A log that evicts is full only while all that could be evicted is the
-/// open segment, because others' calls hold on to the rest: one segment each.
+/// Whether publishers of a full log wait. A log that evicts is full only while nothing is left to evict but the open
+/// segment, because other calls hold the rest: one segment each.
 pub(super) fn waits<R: Record + ?Sized>(chain: &Chain<R>) -> bool {
     chain.config.overflow != Overflow::Reject
 }
 
-/// What becomes of a value after the attempt to append it.
+/// The result of an attempt to append a value: the offset, or the value with the reason.
 #[inline]
 pub(super) fn settle<T>(
     put: Result<Range<u64>, AppendError>,
@@ -39,7 +39,7 @@ pub(super) struct RoomWait<'a, R: Record + ?Sized> {
 
 type Put = Result<Range<u64>, AppendError>;
 
-/// What an attempt says to a publisher that waits: nothing, while the log is full.
+/// What an attempt means for a publisher that waits: nothing, while the log is full.
 fn attempt(put: Put) -> Option<Put> {
     (!put.as_ref().is_err_and(AppendError::is_full)).then_some(put)
 }
@@ -67,7 +67,7 @@ impl<R: Record + ?Sized> Drop for RoomWait<'_, R> {
     }
 }
 
-/// Small, and part of its callers: an append is some nanoseconds, and a call would be one of them.
+/// Small enough to be inlined into its callers: an append takes some nanoseconds, and a call would be one of them.
 #[inline(always)]
 fn put_blocking<R: Record + ?Sized>(chain: &Chain<R>, source: &mut impl Source<R>) -> Put {
     match chain.append_to_tail(source) {
@@ -100,18 +100,18 @@ async fn put_async<R: Record + ?Sized>(chain: &Chain<R>, source: &mut impl Sourc
 
 /// # Appending values
 ///
-/// Every form is lock-free, from any number of threads and tasks, and returns the offsets. The
-/// records are visible to cursors when it returns, as soon as the appends before them have finished.
+/// Every form is lock-free, works from any number of threads and tasks, and returns the offsets. Cursors can see the
+/// records when it returns, as soon as the appends before them have finished.
 ///
-/// Do not append to a log with a memory limit from inside a closure that reads it: at the limit the
-/// append may wait for memory that this very closure holds on to. The same for a record's destructor: its segment is
-/// given back when all of them have returned. What never waits, such as [`try_append`](Self::try_append), can be used
+/// Do not append to a log with a memory limit from inside a closure that reads it: at the limit, the append may wait
+/// for memory that this very closure holds. The same is true of a record's destructor: its segment is given back when
+/// all destructors in it have returned. Forms that never wait, such as [`try_append`](Self::try_append), can be used
 /// anywhere.
 impl<T: Send + Sync + 'static> Log<T> {
     /// Appends a value and returns its offset.
     ///
-    /// At the memory limit, does what the log's [`Overflow`] says; `Block` blocks the calling
-    /// thread, so tasks use [`append_async`](Self::append_async).
+    /// At the memory limit, does what the log's [`Overflow`] says. `Block` blocks the calling thread, so tasks use
+    /// [`append_async`](Self::append_async).
     ///
     /// # Errors
     ///
@@ -137,8 +137,8 @@ impl<T: Send + Sync + 'static> Log<T> {
 
     /// As [`append`](Self::append), but waits as a task does.
     ///
-    /// Cancel safe: if the future is dropped before it is ready, nothing was appended, and the value
-    /// is dropped with it.
+    /// Cancel safe: if the future is dropped before it is ready, nothing has been appended, and the value is dropped
+    /// with it.
     ///
     /// # Errors
     ///
@@ -152,12 +152,12 @@ impl<T: Send + Sync + 'static> Log<T> {
 
 /// # Appending bytes
 ///
-/// As for values; records are copied into the segment.
+/// As for values; the bytes are copied into the segment.
 impl Log<[u8]> {
     /// Appends a record and returns its offset.
     ///
-    /// At the memory limit, does what the log's [`Overflow`] says; `Block` blocks the calling
-    /// thread, so tasks use [`append_async`](Self::append_async).
+    /// At the memory limit, does what the log's [`Overflow`] says. `Block` blocks the calling thread, so tasks use
+    /// [`append_async`](Self::append_async).
     ///
     /// # Errors
     ///
@@ -177,8 +177,8 @@ impl Log<[u8]> {
         self.chain.append(&mut record.as_ref()).map(|offsets| offsets.start)
     }
 
-    /// As [`append`](Self::append), but waits as a task does. Cancel safe: a future dropped before
-    /// it is ready has appended nothing.
+    /// As [`append`](Self::append), but waits as a task does. Cancel safe: a future that is dropped before it is
+    /// ready has appended nothing.
     ///
     /// # Errors
     ///
@@ -190,14 +190,13 @@ impl Log<[u8]> {
 
 /// # Appending many records
 ///
-/// Of values and bytes alike; [`AppendBatch`] says what a batch can be.
+/// For values and bytes alike; [`AppendBatch`] says what a batch can be.
 impl<R: Record + ?Sized> Log<R> {
-    /// Appends many records: all or none, with consecutive offsets, for the price of one reservation
-    /// and one notification. An empty batch appends nothing.
+    /// Appends many records, all or none, with consecutive offsets, for the cost of one reservation and one
+    /// notification. An empty batch appends nothing.
     ///
-    /// A batch that does not fit into the rest of the open segment begins a new one; a batch larger
-    /// than a segment gets a segment of its own size. At the memory limit, as
-    /// [`append`](Log::<u64>::append).
+    /// A batch that does not fit into the rest of the open segment begins a new segment; a batch larger than a
+    /// segment gets a segment of its own size. At the memory limit, behaves as [`append`](Log::<u64>::append).
     ///
     /// ```
     /// use psa::Log;
@@ -231,8 +230,8 @@ impl<R: Record + ?Sized> Log<R> {
 
     /// As [`append_batch`](Self::append_batch), but waits as a task does.
     ///
-    /// Cancel safe: if the future is dropped before it is ready, nothing was appended, and what the batch owned is
-    /// dropped with it.
+    /// Cancel safe: if the future is dropped before it is ready, nothing has been appended, and what the batch owned
+    /// is dropped with it.
     ///
     /// # Errors
     ///
@@ -248,25 +247,25 @@ impl<R: Record + ?Sized> Log<R> {
 }
 
 impl Log<[u8]> {
-    /// What a hand-written task needs to wait for room.
+    /// A handle with which a hand-written task appends and waits for room.
     pub fn appender(&self) -> Appender {
         let waiter = Waiter::counted(self.chain.publisher_waits.clone());
         Appender { chain: self.chain.clone(), waiter }
     }
 }
 
-/// A hand-written task's way to append to a byte log that may be full.
+/// A handle for hand-written tasks that append to a byte log which may be full.
 ///
-/// Does not keep the log open.
+/// It does not keep the log open.
 pub struct Appender {
     chain: Arc<Chain<[u8]>>,
     waiter: Waiter,
 }
 
 impl Appender {
-    /// Appends a packed batch. Pending, with the task's waker registered for the moment when memory
-    /// is given back, while the log is full and its [`Overflow`] is `Block`; the caller then polls
-    /// again with the same batch.
+    /// Appends a packed batch. While the log is full and its [`Overflow`] is not `Reject`, it is pending, and the
+    /// task's waker is registered to be called when memory is given back; the caller then polls again with the same
+    /// batch.
     ///
     /// # Errors
     ///

@@ -1,23 +1,23 @@
 //! The memory of a segment's payload.
 //!
-//! Large arenas come from the operating system directly and go back to it directly. A general
-//! allocator keeps freed blocks of this size for later, in one heap per thread, and with segments
-//! allocated by one thread and freed by another it can hold twice what the log does. "Freed" is
-//! meant to be visible from outside the process. (Measured with glibc's allocator: 117 to 132 MiB
-//! resident for a limit of 64 MiB; mapped: within the limit.)
+//! Large arenas come from the operating system directly and are returned to it directly. A general
+//! allocator keeps freed blocks of this size for later, in one heap per thread. If one thread
+//! allocates segments and another frees them, the allocator can hold twice the memory of the log.
+//! "Freed" is meant to be visible from outside the process. (Measured with glibc's allocator: 117
+//! to 132 MiB resident for a limit of 64 MiB; mapped: within the limit.)
 //!
 //! Small arenas come from the global allocator.
 
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 
-/// Arenas of at least this size are mapped. Below, a page of slack and a system call for each
+/// Arenas of at least this size are mapped. For smaller ones, a page of slack and a system call per
 /// segment would cost more than they are worth.
 const MAPPED_FROM: usize = 64 << 10;
 
-/// Arenas of at most this size are given their pages when they are mapped, if they will be filled:
-/// one system call instead of a fault for each page. (64 bytes a record: 1.6 times the records of a
-/// publisher with two readers.) Larger ones would keep the append that maps them for too long.
+/// Arenas of at most this size get their pages when they are mapped, if they will be filled: one
+/// system call instead of a fault per page. (64 bytes a record: 1.6 times the records of a
+/// publisher with two readers.) Larger arenas would delay the append that maps them for too long.
 const POPULATED_TO: usize = 1 << 20;
 
 /// When an arena gets its pages from the operating system.
@@ -25,18 +25,18 @@ const POPULATED_TO: usize = 1 << 20;
 pub(super) enum Pages {
     /// As they are written to: for a log that may never hold more than a few records.
     Later,
-    /// At once.
+    /// When the arena is mapped.
     Now,
 }
 
-/// Slots for payload, none of them initialised. What is written into them is the owner's to drop.
+/// Slots for payload, none of them initialized. The owner must drop what is written into them.
 pub(super) struct Arena<S> {
     slots: NonNull<MaybeUninit<S>>,
     len: usize,
 }
 
-// SAFETY: an arena is memory and nothing else; who reads and writes it, and from where, is for the
-// segment to say, which asks `S: Send + Sync`.
+// SAFETY: an arena is only memory. Who reads and writes it, and from which thread, is decided by
+// the segment, which requires `S: Send + Sync`.
 unsafe impl<S: Send + Sync> Send for Arena<S> {}
 // SAFETY: as above.
 unsafe impl<S: Send + Sync> Sync for Arena<S> {}
@@ -57,10 +57,10 @@ impl<S> Arena<S> {
         Arena { slots, len }
     }
 
-    /// Bytes to be mapped for `len` slots; 0 if they come from the allocator.
+    /// Bytes to map for `len` slots; 0 if they come from the allocator.
     fn mapped_bytes(len: usize) -> usize {
         let bytes = len * size_of::<S>();
-        // A mapping begins at a page, which is enough for every alignment that occurs.
+        // A mapping begins at a page boundary, which is enough for every alignment that occurs.
         let fits = align_of::<S>() <= system::ALIGNMENT;
         if bytes >= MAPPED_FROM && fits { bytes } else { 0 }
     }
@@ -70,7 +70,7 @@ impl<S> Arena<S> {
         self.len
     }
 
-    /// The first slot. The pointer may reach all of them.
+    /// The first slot. The pointer is valid for all slots.
     #[inline]
     pub(super) fn as_ptr(&self) -> *mut S {
         self.slots.as_ptr().cast()
@@ -125,11 +125,11 @@ mod system {
         NonNull::new(mapped.cast())
     }
 
-    /// Gives memory back. False for no bytes.
+    /// Returns memory to the operating system. False for no bytes.
     ///
     /// # Safety
     ///
-    /// `map` returned `mapped` for as many bytes, and nobody uses it any more.
+    /// `map` returned `mapped` for the same number of bytes, and nothing uses it any more.
     pub(super) unsafe fn unmap(mapped: NonNull<u8>, bytes: usize) -> bool {
         if bytes == 0 {
             return false;

@@ -6,7 +6,7 @@ use super::record::Record;
 use super::segment::{Run, Segment};
 use crate::sync::time::{Duration, SystemTime};
 
-/// How much a reader wants to see at once.
+/// How much a reader wants to see in one look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
     /// At most this many records; at least one is shown.
@@ -39,7 +39,7 @@ impl Default for Limit {
 
 /// Consecutive records of one segment, borrowed from the log's own memory. Never empty.
 ///
-/// A batch lives for one call of the closure that is shown it: it can be kept neither across an
+/// A batch lives for one call of the closure to which it is shown. It can be kept neither across an
 /// `.await` nor in a variable outside.
 ///
 /// ```compile_fail
@@ -102,14 +102,14 @@ impl<'a, R: Record + ?Sized> Batch<'a, R> {
 
     /// The offset of the first record that keeps its own append time, and that time, in nanoseconds
     /// since the Unix epoch by the log's own clock ([`Log::clock_nanos`](super::Log::clock_nanos)).
-    /// `None` if none of the batch does: one in [`stamp_every`](super::Builder::stamp_every) of each
-    /// segment does.
+    /// `None` if no record of the batch keeps one: of each segment's records, one in
+    /// [`stamp_every`](super::Builder::stamp_every) does.
     pub fn first_stamp(&self) -> Option<(u64, u64)> {
         let stamp = self.segment.first_stamp(self.first, self.run.records);
         stamp.map(|(record, time)| (self.segment.base + u64::from(record), time))
     }
 
-    /// The record number `i` of this batch.
+    /// Record number `i` of this batch.
     ///
     /// # Panics
     ///
@@ -150,9 +150,9 @@ impl<'a> Batch<'a, [u8]> {
         unsafe { <[u8]>::in_arena(self.segment.arena(), start, end) }
     }
 
-    /// Where each record ends: the segment's own index, four bytes a record, in the machine's byte
-    /// order. Record `i` is `payload()[ends[i - 1] - start() .. ends[i] - start()]`, with `start()`
-    /// in place of `ends[-1]`.
+    /// Where each record ends: the segment's own index, four bytes per record, in the machine's
+    /// byte order. Record `i` is `payload()[ends[i - 1] - start() .. ends[i] - start()]`, with
+    /// `start()` in place of `ends[-1]`.
     pub fn ends(&self) -> &'a [u8] {
         self.segment.index_bytes(self.first, self.run.records)
     }

@@ -64,7 +64,7 @@ impl<R: Record + ?Sized> Builder<R> {
     }
 
     /// Bytes of payload in one segment, the unit of allocation and collection. At most 4 GiB.
-    /// Default: 1 MiB; for values, room for 64 KiB of them, at least 64 and at most 4096.
+    /// Default: 1 MiB; for values, room for 64 KiB of them, at least 64 and at most 4096 values.
     ///
     /// Small segments give memory back earlier; large ones cost less per record.
     pub fn segment_bytes(mut self, bytes: usize) -> Self {
@@ -72,22 +72,23 @@ impl<R: Record + ?Sized> Builder<R> {
         self
     }
 
-    /// Records in one segment. A byte log's index takes four bytes for each. Default: one for 32
-    /// bytes of payload; for values, what [`segment_bytes`](Self::segment_bytes) has room for.
+    /// Records in one segment. In a byte log, the index takes four bytes for each. Default: one for
+    /// every 32 bytes of payload; for values, as many as [`segment_bytes`](Self::segment_bytes) has
+    /// room for.
     pub fn segment_records(mut self, records: usize) -> Self {
         self.segment_records = Some(records);
         self
     }
 
-    /// Keeps the append time of every `n`-th record; a power of two. The others are known to lie
-    /// between two that are kept. Costs a look at the clock (25 ns) and 8 bytes for each. Default:
-    /// 64.
+    /// Keeps the append time of every `n`-th record; `n` is a power of two. The other records are
+    /// known to lie between two whose times are kept. Each time costs a look at the clock (25 ns)
+    /// and 8 bytes. Default: 64.
     pub fn stamp_every(mut self, n: usize) -> Self {
         self.stamp_every = n;
         self
     }
 
-    /// What is kept although every cursor has passed it. Default: nothing.
+    /// What is kept after every cursor has passed it. Default: nothing.
     pub fn retention(mut self, retention: Retention) -> Self {
         self.retention = retention;
         self
@@ -100,13 +101,13 @@ impl<R: Record + ?Sized> Builder<R> {
     }
 
     /// The most bytes of memory that the log's segments take: live, pooled and unlinked ones, with
-    /// their indexes. At least two segments. Default: no limit.
+    /// their indexes. There must be room for two segments. Default: no limit.
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.memory_limit = Some(bytes);
         self
     }
 
-    /// A limit that the log shares with others.
+    /// A limit that the log shares with other logs.
     pub fn budget(mut self, budget: Arc<Budget>) -> Self {
         self.budget = Some(budget);
         self
@@ -118,14 +119,14 @@ impl<R: Record + ?Sized> Builder<R> {
         self
     }
 
-    /// Who is told what happens to the log's segments. Costs nothing for each record. Default:
-    /// nobody.
+    /// The observer that is told what happens to the log's segments. It costs nothing per record.
+    /// Default: none.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observed = Observed(Some(observer));
         self
     }
 
-    /// A log to which everybody who has it may append.
+    /// A log to which every handle can append.
     ///
     /// # Errors
     ///
@@ -135,7 +136,7 @@ impl<R: Record + ?Sized> Builder<R> {
     }
 
     /// A log with a single publisher, which appends without any locked instruction, and the handle
-    /// from which everybody subscribes.
+    /// with which others subscribe.
     ///
     /// # Errors
     ///
@@ -206,7 +207,7 @@ fn check(setting: &'static str, value: usize, least: usize, most: usize) -> Resu
     Err(BuildError::Setting { setting, value: value as u64, expected })
 }
 
-// Derived, these two would ask the same of `R`.
+// Derived, these two impls would require the same of `R`.
 impl<R: Record + ?Sized> Clone for Builder<R> {
     fn clone(&self) -> Self {
         Builder { budget: self.budget.clone(), observed: self.observed.clone(), ..*self }

@@ -2,24 +2,24 @@
 //!
 //! # Definitions
 //!
-//! The chain runs from `head`, the oldest segment kept, to `tail`, the open one, along `next`. A
-//! segment is *pinned* while cursors or leases stand in it, *closed* once it accepts no pins,
-//! *unlinked* when `head` has moved past it, *pending* while somebody still looks at it then, *reclaimed* when nobody
-//! does: then its records are dropped and its memory goes to the pool or back to the allocator.
+//! The chain runs from `head`, the oldest segment kept, to `tail`, the open one, along `next`. A segment is *pinned*
+//! while cursors or leases stand in it, *closed* once it accepts no pins, *unlinked* when `head` has moved past it,
+//! *pending* while it is unlinked and some thread still looks at it, and *reclaimed* when no thread does: then its
+//! records are dropped, and its memory goes to the pool or back to the allocator.
 //!
 //! # Invariants
 //!
-//! 1. Segments are closed in order from the head, each by exactly one thread. Whoever finds the head closed may move
-//!    `head` over it; one succeeds, and gives the segment back.
-//! 2. A segment that a cursor pins is not closed, unless by eviction. So is none after it.
-//! 3. The last segment of the chain is never closed. `tail` lags behind it by at most the segments
-//!    that somebody is just linking, and is moved over a segment before that one is retired.
+//! 1. Segments are closed in order from the head, each by exactly one thread. Any thread that finds the head closed
+//!    may move `head` over it; one succeeds, and gives the segment back.
+//! 2. A segment that a cursor pins is not closed, unless by eviction. Neither is any segment after it.
+//! 3. The last segment of the chain is never closed. `tail` lags behind it by at most the segments that threads are
+//!    just linking, and is moved over a segment before that one is retired.
 //! 4. The number of records in a segment is frozen (sealed) before the next one is linked.
 //!
-//! # Who keeps a segment from being given back under a reader's eyes
+//! # What keeps a segment from being given back while it is read
 //!
-//! A pin, where nothing evicts: a cursor reads as it is. Everybody else (publishers, attaching cursors, statistics,
-//! collectors, every reader of a log that evicts) holds a [`Cover`].
+//! Where nothing evicts, a pin: a cursor reads the segment as it is. All others (publishers, attaching cursors,
+//! statistics, collectors, every reader of a log that evicts) hold a [`Cover`].
 
 use std::ops::Range;
 use std::ptr;
@@ -44,23 +44,23 @@ use crate::sync::{
 /// The front of the chain.
 pub(super) struct Head<R: Record + ?Sized> {
     pub(super) segment: AtomicPtr<Segment<R>>,
-    /// Number of the head segment: what has a lower one is gone.
+    /// Number of the head segment: segments with a lower number are unlinked.
     pub(super) number: AtomicU64,
     /// Offset of its first record.
     pub(super) first: AtomicU64,
 }
 
-/// A log's shared state. Everything that a log does, its handles do through this.
+/// A log's shared state. All handles work through it.
 pub(super) struct Chain<R: Record + ?Sized> {
-    /// The chain itself, for what is put off beyond a call.
+    /// The chain itself, for work that outlasts a call.
     pub(super) me: Weak<Self>,
     pub(super) tail: Padded<AtomicPtr<Segment<R>>>,
     pub(super) head: Padded<Head<R>>,
     /// Readers that wait for records.
     pub(super) readers: Padded<WaitSet>,
-    /// Publishers that wait for memory; shared with all logs of the same budget.
+    /// Publishers that wait for memory; shared by all logs of the same budget.
     pub(super) room: Arc<WaitSet>,
-    /// How often this log's own publishers waited there.
+    /// How often publishers of this log waited there.
     pub(super) publisher_waits: WaitCount,
 
     pub(super) config: Config,
@@ -73,15 +73,15 @@ pub(super) struct Chain<R: Record + ?Sized> {
     pub(super) live: AtomicU64,
     pub(super) unlinked: AtomicU64,
     pub(super) unlinked_memory: AtomicU64,
-    /// Unlinked segments that somebody still looked at when they were.
+    /// Unlinked segments that were still looked at when they were unlinked.
     pub(super) pending: AtomicPtr<Segment<R>>,
-    /// Those of them that nobody looks at any more.
+    /// Those of them that no thread looks at any more.
     pub(super) ready: AtomicPtr<Segment<R>>,
-    /// Whether leases that expired at the limit may have left more than a publisher collects at once.
+    /// Whether leases that expired at the limit may have left more segments than a publisher collects in one step.
     pub(super) has_backlog: AtomicBool,
     /// How many are pending, roughly.
     pub(super) pending_segments: AtomicU64,
-    /// Pins that were broken by eviction.
+    /// How many pins eviction has broken.
     pub(super) evictions: AtomicU64,
     pub(super) cursors: AtomicUsize,
     /// Handles that can append; the last one closes the log.
@@ -139,14 +139,14 @@ impl<R: Record + ?Sized> Chain<R> {
         Some(chain)
     }
 
-    /// Who is told of segments.
+    /// The observer of segment events.
     #[inline]
     pub(super) fn observed(&self) -> &Observed {
         &self.config.observed
     }
 
-    /// What comes after a segment. Whether that may be touched is for the caller to know: it may where a pin keeps
-    /// it, and otherwise under a cover of its own.
+    /// What follows a segment. The caller must know whether that may be touched: it may where a pin keeps it, and
+    /// otherwise only under a cover of its own.
     #[inline]
     pub(super) fn after(&self, segment: &Segment<R>) -> After<R> {
         // SeqCst: see `collect`; Acquire shows the segment as it was linked.
@@ -171,10 +171,10 @@ impl<R: Record + ?Sized> Chain<R> {
         }
     }
 
-    /// Number of the oldest segment: a segment with a lower one is off the chain, or about to be.
+    /// The number of the oldest segment: a segment with a lower number is off the chain, or about to be.
     #[inline]
     pub(super) fn head_number(&self) -> u64 {
-        // Relaxed: what it is compared with was announced before, across a barrier; see `cover`.
+        // Relaxed: the caller announced what it compares this with before, across a barrier; see `cover`.
         self.head.number.load(Ordering::Relaxed)
     }
 
@@ -197,8 +197,8 @@ impl<R: Record + ?Sized> Chain<R> {
         }
     }
 
-    /// Appends to the open segment, if it has room: the way of nearly all appends, hence small
-    /// enough to become part of its callers.
+    /// Appends to the open segment, if it has room. Nearly all appends take this path, so it is small enough to be
+    /// inlined into its callers.
     #[inline(always)]
     pub(super) fn append_to_tail(&self, source: &mut impl Source<R>) -> Option<Range<u64>> {
         let (records, slots) = (source.records(), source.slots());
@@ -224,13 +224,13 @@ impl<R: Record + ?Sized> Chain<R> {
             tail.base + u64::from(at.record)
         });
         let number = tail.number;
-        // From here on the segment may go.
+        // From here on the segment may be given back.
         announced.end();
         if is_void || number < self.head_number() {
             self.sweep();
         }
         let first = appended?;
-        // The barrier that ended the announcement is the notifier's, too.
+        // The barrier that ended the announcement also serves the notifier.
         if self.readers.is_awaited_after_barrier() {
             self.readers.wake();
         }
@@ -253,10 +253,10 @@ impl<R: Record + ?Sized> Chain<R> {
             if let Some(offsets) = self.append_to_tail(source) {
                 return Ok(offsets);
             }
-            // A thread without a record of its own, or one that found the segment full.
+            // The thread has no record of announcements, or found the segment full.
             let tail = Cover::tail(self);
             if let Ok(at) = tail.reserve(records, slots) {
-                // Another publisher has linked it since: sealed now, it would be wasted.
+                // Another publisher has linked this segment since: to seal it now would waste it.
                 tail.fill(at, source, || self.clock.now());
                 let first = tail.base + u64::from(at.record);
                 drop(tail);
@@ -267,8 +267,8 @@ impl<R: Record + ?Sized> Chain<R> {
         }
     }
 
-    /// Brings a segment into being after `tail` that has room for an append of this size, finds that somebody else
-    /// has, or lets go of something so that there is room for one.
+    /// Adds a segment after `tail` that has room for an append of this size, finds that another thread has done so,
+    /// or releases something so that there is room for one.
     #[cold]
     pub(super) fn extend(
         &self,
@@ -283,7 +283,7 @@ impl<R: Record + ?Sized> Chain<R> {
         let head = self.head_number();
         match self.obtain(&tail, layout) {
             Ok(fresh) => self.link(tail, fresh),
-            // While we looked, another publisher may have found room.
+            // Meanwhile another publisher may have found room.
             Err(_) if self.follow(&tail)? => Ok(()),
             Err(full) => {
                 drop(tail);
@@ -292,7 +292,7 @@ impl<R: Record + ?Sized> Chain<R> {
         }
     }
 
-    /// Moves the tail on if `tail` has a successor.
+    /// Moves the tail forward if `tail` has a successor.
     fn follow(&self, tail: &Cover<'_, R>) -> Result<bool, AppendError> {
         match self.after(tail) {
             After::Open => Ok(false),
@@ -304,7 +304,7 @@ impl<R: Record + ?Sized> Chain<R> {
         }
     }
 
-    /// Seals `tail` and links `fresh` after it, unless somebody else was faster.
+    /// Seals `tail` and links `fresh` after it, unless another thread was faster.
     fn link(&self, tail: Cover<'_, R>, mut fresh: Box<Segment<R>>) -> Result<(), AppendError> {
         debug_assert!(fresh.is_untouched(), "a segment was touched after it was reclaimed");
         let word = tail.seal();
@@ -316,9 +316,9 @@ impl<R: Record + ?Sized> Chain<R> {
         fresh.linked_after = self.clock.passed();
         let (sealed, linked) = (tail.number, fresh.linked());
         let fresh = Box::into_raw(fresh);
-        // SeqCst: publishes the fresh segment's fields; and it stands before the look at the pins
-        // in `collect` (a cursor that leaves the segment writes the pins, then looks at `next`).
-        // Counted first: once it is linked, others can unlink it, and would count below zero.
+        // SeqCst: publishes the fresh segment's fields; and it precedes the look at the pins in `collect` (a cursor
+        // that leaves the segment writes the pins, then looks at `next`). Counted first: once the segment is linked,
+        // others can unlink it, and would count below zero.
         self.live.fetch_add(1, Ordering::Relaxed);
         let won =
             tail.next.compare_exchange(ptr::null_mut(), fresh, Ordering::SeqCst, Ordering::SeqCst);
@@ -332,8 +332,8 @@ impl<R: Record + ?Sized> Chain<R> {
         // Before anything is collected: the cover would be in the way.
         drop(tail);
         if self.config.limit().is_some() {
-            // Whoever was refused because our candidate had the last of the room (or was counted twice,
-            // on its way out of the pool) goes on in it. Before the observer is told, which may not return.
+            // A publisher that was refused because our candidate took the last of the room (or was counted twice, on
+            // its way out of the pool) continues in it. This comes before the observer is told, which may not return.
             self.room.notify();
         }
         self.observed().tell(Event::Sealed { segment: sealed, records: word.records() });
@@ -347,8 +347,8 @@ impl<R: Record + ?Sized> Chain<R> {
         loop {
             let last = self.last();
             let word = last.seal();
-            // SeqCst: in the order of this word, an append's link comes before (then its segment is
-            // the last one, and we go on there) or after (then it finds the end).
+            // SeqCst: in the order of this word, an append's link comes before (then its segment is the last one, and
+            // we continue there) or after (then it finds the end).
             let ended = last.next.compare_exchange(
                 ptr::null_mut(),
                 Segment::terminal(),
@@ -373,7 +373,7 @@ impl<R: Record + ?Sized> Chain<R> {
     }
 }
 
-/// What comes after a segment.
+/// What follows a segment.
 pub(super) enum After<R: Record + ?Sized> {
     /// Nothing yet: it is the open one.
     Open,
@@ -385,8 +385,8 @@ pub(super) enum After<R: Record + ?Sized> {
 
 impl<R: Record + ?Sized> Drop for Chain<R> {
     fn drop(&mut self) {
-        // All handles are gone: nobody is in a call, and nobody stands anywhere but leases, which go with their
-        // segments. Nothing here reaches the chain in any other way than through `self`.
+        // All handles are gone: no call is in progress, and no position is left except those of leases, which go with
+        // their segments. Nothing here reaches the chain in any other way than through `self`.
         self.leases.get_mut().unwrap_or_else(PoisonError::into_inner).forget_all();
         let mut segment = *self.head.0.segment.get_mut();
         let unlinked = [*self.pending.get_mut(), *self.ready.get_mut()];
@@ -411,7 +411,7 @@ impl<R: Record + ?Sized> Drop for Chain<R> {
 }
 
 impl<R: Record + ?Sized> Chain<R> {
-    /// A segment ends with its chain.
+    /// Frees a segment that ends with its chain.
     fn end(&self, segment: Box<Segment<R>>) {
         let (number, bytes) = (segment.number, segment.memory);
         self.free(segment);

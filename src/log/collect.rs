@@ -1,7 +1,7 @@
 //! Collecting: closing the head and unlinking it.
 //!
-//! When an unlinked segment is given back is [`super::reclaim`]'s affair, what goes at the memory limit
-//! [`super::room`]'s.
+//! When an unlinked segment is given back is decided in [`super::reclaim`], and which segments go at the memory limit
+//! in [`super::room`].
 
 use std::ptr;
 
@@ -14,27 +14,27 @@ use super::segment::Segment;
 use crate::sync::Ordering;
 use crate::sync::time::Duration;
 
-/// As many segments as can go.
+/// As many segments as possible.
 pub(super) const ALL: usize = usize::MAX;
 
-/// How many segments a publisher collects at once where somebody else may have let go of any number of them. More
-/// than one, so that what is left becomes less.
+/// How many segments a publisher collects in one step where others may have released any number of them. More than
+/// one, so that the backlog shrinks.
 pub(super) const STEP: usize = 2;
 
 impl<R: Record + ?Sized> Chain<R> {
-    /// Collects from the head on while the head is passed, at most so many segments.
+    /// Collects from the head on while the head is passed, at most `most` segments.
     ///
-    /// Called by whoever may have been the last to hold something back: a cursor that took a pin
-    /// count to zero, a publisher that linked a segment, housekeeping.
+    /// Called by every thread that may have been the last to hold something back: a cursor that took a pin count to
+    /// zero, a publisher that linked a segment, housekeeping.
     ///
     /// # No segment is forgotten
     ///
-    /// A cursor unpins a segment and then loads `head`; a collector stores `head` and then looks at
-    /// the new head's pins. If the cursor saw the old head, its unpin is before the collector's look
-    /// in the single order of sequentially consistent operations, and the collector sees it. The
-    /// same for a publisher, which links and then looks at the pins, against a cursor that unpins
-    /// and then looks at `next`. All of these are SeqCst for that reason alone; with Acquire and
-    /// Release, each could miss the other and the segment would stay until the next event.
+    /// A cursor unpins a segment and then loads `head`; a collector stores `head` and then looks at the new head's
+    /// pins. If the cursor saw the old head, its unpin precedes the collector's look in the single order of
+    /// sequentially consistent operations, and the collector sees it. The same holds for a publisher, which links and
+    /// then looks at the pins, against a cursor that unpins and then looks at `next`. All of these are SeqCst for
+    /// that reason alone; with Acquire and Release, each could miss the other, and the segment would stay until the
+    /// next event.
     pub(super) fn collect(&self, most: usize) {
         for _ in 0..most {
             let head = Cover::head(self);
@@ -45,9 +45,9 @@ impl<R: Record + ?Sized> Chain<R> {
                     // The head has moved.
                     None => continue,
                     Some(false) => {
-                        // Nobody stands in the way any more of a publisher that waits: at the limit it takes
-                        // what only retention keeps. (Not while somebody does: publishers come by here, too, when
-                        // they look for room, and would wake each other for ever.)
+                        // Nobody stands any more in the way of a publisher that waits: at the limit it takes what
+                        // only retention keeps. (Not while somebody does: publishers come by here, too, when they
+                        // look for room, and would wake each other forever.)
                         if self.config.overflow == Overflow::Block && head.is_unpinned() {
                             self.room.notify();
                         }
@@ -60,15 +60,15 @@ impl<R: Record + ?Sized> Chain<R> {
                     return;
                 }
             }
-            // If somebody else has closed it, that one may have lost the processor: nobody waits for it.
+            // If another thread has closed it, that one may have lost the processor: no thread waits for it.
             self.unlink(head);
         }
     }
 
-    /// Collects when a segment has been linked: what has been passed by that. Where an eviction or expired leases have
-    /// left any number of segments, only a few of them.
+    /// Collects after a segment has been linked: what was passed by that. Where an eviction or expired leases may
+    /// have left any number of segments, only a few of them.
     pub(super) fn collect_after_link(&self) {
-        // Relaxed: whoever misses it collects too much at once.
+        // Relaxed: a thread that misses it collects too much in one step.
         let has_backlog = self.has_backlog.load(Ordering::Relaxed);
         if !has_backlog && !self.config.evicts() {
             return self.collect(ALL);
@@ -80,7 +80,7 @@ impl<R: Record + ?Sized> Chain<R> {
         }
     }
 
-    /// Collects the head although retention keeps it, if nobody stands in it.
+    /// Collects the head although retention keeps it, if no cursor stands in it.
     pub(super) fn let_go_of_retained(&self) -> bool {
         let head = Cover::head(self);
         let After::Segment(_) = self.after(&head) else { return false };
@@ -90,7 +90,7 @@ impl<R: Record + ?Sized> Chain<R> {
             return false;
         }
         self.unlink(head);
-        // What lies after it may have been passed while it stood in the way: see `collect`.
+        // What lies after it may have been passed while the head stood in the way: see `collect`.
         self.collect(STEP);
         true
     }
@@ -104,8 +104,9 @@ impl<R: Record + ?Sized> Chain<R> {
             self.observed().tell(Event::Closed { segment: head.number, evicted });
         }
         self.unlink(head);
-        // What only the evicted held back is passed, too, and may be any number of segments. The append that follows
-        // links one, and collects as those do; one more here, in case another publisher has linked it already.
+        // What only the evicted cursors held back is passed, too, and may be any number of segments. The append that
+        // follows links one, and collects as those do; one more here, in case another publisher has linked it
+        // already.
         self.collect(1);
         true
     }
@@ -138,14 +139,14 @@ impl<R: Record + ?Sized> Chain<R> {
         Some(Duration::from_nanos(due.saturating_sub(self.clock.passed())))
     }
 
-    /// Until when the head segment is held by its age, if by nothing else.
+    /// How long the head segment is held by its age, if by nothing else.
     pub(super) fn next_expiry_by_age(&self) -> Option<Duration> {
         let Retention::Age(keep) = self.config.retention else { return None };
         self.age_due(keep)
     }
 
-    /// Takes a closed head off the chain and gives it back. Whoever finds it closed may do so: of several, one
-    /// succeeds, and nobody waits for another.
+    /// Takes a closed head off the chain and gives it back. Any thread that finds it closed may do so: of several,
+    /// one succeeds, and no thread waits for another.
     pub(super) fn unlink(&self, head: Cover<'_, R>) {
         let After::Segment(next) = self.after(&head) else {
             unreachable!("a segment without a successor is not closed")
@@ -153,10 +154,11 @@ impl<R: Record + ?Sized> Chain<R> {
         // Final: a segment that has a successor is sealed.
         let end = head.base + u64::from(head.word().records());
         let number = head.number;
-        // Nobody may find the segment through the tail from now on.
+        // From now on no thread finds the segment through the tail.
         self.swing_tail(head.as_ptr(), next);
-        // Before the head moves: from now on nobody validates an announcement of it, and a position in it is evicted.
-        // SeqCst, here and below: see `collect`. Raised by several, and by a late one not lowered again.
+        // Before the head moves: from now on no thread validates an announcement of it, and a position in it is
+        // evicted. SeqCst, here and below: see `collect`. Several threads may raise the number; `fetch_max` keeps a
+        // late one from lowering it.
         self.head.number.fetch_max(number + 1, Ordering::SeqCst);
         self.head.first.fetch_max(end, Ordering::SeqCst);
         let (from, to) = (head.as_ptr().cast_mut(), next.cast_mut());
@@ -175,8 +177,8 @@ impl<R: Record + ?Sized> Chain<R> {
 
     pub(super) fn swing_tail(&self, from: *const Segment<R>, to: *const Segment<R>) {
         debug_assert!(!ptr::eq(from, to));
-        // SeqCst: publishes the segment to whoever loads the tail. Failure means that somebody else
-        // has moved it, at least as far. The caller covers `from`, so the address is no other segment's.
+        // SeqCst: publishes the segment to threads that load the tail. Failure means that another thread has moved
+        // it, at least as far. The caller covers `from`, so the address is no other segment's.
         let _ = self.tail.compare_exchange(
             from.cast_mut(),
             to.cast_mut(),

@@ -1,4 +1,4 @@
-//! What a log was built with, and the clock that it goes by.
+//! The settings of a log, and its clocks.
 
 use super::error::AppendError;
 use super::layout::Layout;
@@ -8,7 +8,7 @@ use super::retention::{Budget, Overflow, Retention};
 use crate::sync::Arc;
 use crate::sync::time::{Instant, SystemTime};
 
-/// What a log was built with.
+/// The settings that a log was built with.
 pub(super) struct Config {
     pub(super) layout: Layout,
     pub(super) retention: Retention,
@@ -16,7 +16,7 @@ pub(super) struct Config {
     pub(super) memory_limit: Option<u64>,
     pub(super) budget: Option<Arc<Budget>>,
     pub(super) pool_segments: usize,
-    /// One publisher, whose word is the commit.
+    /// There is one publisher, and its word is the commit.
     pub(super) exclusive: bool,
     pub(super) observed: Observed,
 }
@@ -34,9 +34,9 @@ impl Config {
         self.memory_limit.into_iter().chain(budget).min()
     }
 
-    /// The layout of a segment with room for an append of this size: the standard one, or one of
-    /// its own for what is larger. Two of the largest ones fit the limit, because one segment stays
-    /// open while the next one is linked.
+    /// The layout of a segment with room for an append of this size: the standard layout, or one of its own for an
+    /// append that is larger. Two of the largest segments must fit the limit, because one segment stays open while
+    /// the next one is linked.
     pub(super) fn layout_for<R: Record + ?Sized>(
         &self,
         records: usize,
@@ -47,7 +47,7 @@ impl Config {
             return Ok(standard);
         }
         if records > Layout::MAX_RECORDS || slots > Layout::MAX_SLOTS {
-            // Values are counted twice, as records and as slots; those without a size count as one byte.
+            // Values are counted twice, as records and as slots; values without a size count as one byte.
             let most = if R::ONE_SLOT { Layout::MAX_RECORDS } else { Layout::MAX_SLOTS };
             let bytes =
                 |slots: usize| (slots as u64).saturating_mul(size_of::<R::Slot>().max(1) as u64);
@@ -60,13 +60,14 @@ impl Config {
     }
 }
 
-/// The two clocks that a log goes by.
+/// A log's two clocks.
 ///
-/// Append times are told by the wall clock, which can be set: forward, and then records after it are later by as
-/// much; or back, and then records keep the latest time that there was, until the clock has caught up. So
-/// [`Start::Since`](super::Start::Since), which is asked for by the same clock, never begins too late, but for records
-/// that keep no time of their own and came between the last one that does and a setting back: how late those were nobody
-/// knows. How long records are kept goes by the clock that nobody sets.
+/// Append times come from the wall clock, which can be set. If it is set forward, later records are later by as much.
+/// If it is set back, records keep the latest time that there was until the clock has caught up. So
+/// [`Start::Since`](super::Start::Since), which refers to the same clock, never begins too late, with one exception:
+/// records that keep no time of their own and came between the last record that does and the moment when the clock
+/// was set back. How late those were is unknown. How long records are kept is measured by the clock that cannot be
+/// set.
 pub(super) struct Clock {
     began: Instant,
 }

@@ -17,9 +17,9 @@ use crate::sync::{Arc, AtomicBool, Ordering};
 
 /// One subscriber's position in a [`Log`](super::Log), and the way to read from there.
 ///
-/// A cursor reads the log's own memory: records are shown to a closure as a [`Batch`], nothing is
-/// copied. It sees every record from its start on, in order, once. It holds back the segment that
-/// it stands in and all later ones, until it reads on or is dropped.
+/// A cursor reads the log's own memory: records are shown to a closure as a [`Batch`], and nothing is copied. It sees
+/// every record from its start on, in order, once. It holds back the segment that it stands in and all later ones,
+/// until it reads on or is dropped.
 ///
 /// | | nothing to read | at the end of a closed log |
 /// | --- | --- | --- |
@@ -30,10 +30,10 @@ use crate::sync::{Arc, AtomicBool, Ordering};
 ///
 /// # Slow cursors
 ///
-/// A cursor never loses a record silently. What happens when it does not keep up is the log's
-/// [`Overflow`](super::Overflow): publishers wait for it or are refused, or it is evicted. An
-/// evicted cursor's next read fails with [`ReadError::Lagged`], which names the exact offsets that
-/// it missed, once; the read after that continues after them.
+/// A cursor never loses a record silently. If it does not keep up, the log's [`Overflow`](super::Overflow) decides
+/// what happens: publishers wait for it or are refused, or it is evicted. An evicted cursor's next read fails once
+/// with [`ReadError::Lagged`], which names the exact offsets that it missed; the read after that continues after
+/// them.
 ///
 /// # Panics in the closure
 ///
@@ -56,15 +56,15 @@ pub struct Cursor<R: Record + ?Sized> {
     // Dropped before the chain, which it needs.
     position: PinnedPosition<R>,
     chain: Arc<Chain<R>>,
-    /// How many records the last peek showed: the most that `advance` may move by.
+    /// How many records the last peek showed: the most by which `advance` may move.
     shown: usize,
     waiter: Waiter,
     pace: Pace,
-    /// Set when the lease that this cursor reads for has gone to somebody else.
+    /// Set when another holder has taken over the lease that this cursor reads for, or the lease has ended.
     revoked: Option<Arc<AtomicBool>>,
 }
 
-/// How far a cursor is behind.
+/// How far a cursor is behind the end of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lag {
     /// Records between the cursor and the end of the log.
@@ -91,19 +91,19 @@ impl<R: Record + ?Sized> Cursor<R> {
         }
     }
 
-    /// The offset of the record that will be read next; while there is a loss to report, the first
-    /// one that was missed.
+    /// The offset of the record that will be read next; while there is a loss to report, the first offset that was
+    /// missed.
     #[inline]
     pub fn offset(&self) -> u64 {
         self.position.place()
     }
 
-    /// The log's epoch: with the last offset received, what [`Start::After`] asks for.
+    /// The log's epoch. Together with the last offset received, it makes a [`Start::After`].
     pub fn epoch(&self) -> u64 {
         self.chain.epoch
     }
 
-    /// Where the cursor stands: what [`Start::Resume`] asks for, to go on here later.
+    /// Where the cursor stands, for [`Start::Resume`] to continue from later.
     ///
     /// ```
     /// use psa::{Log, Start};
@@ -119,13 +119,13 @@ impl<R: Record + ?Sized> Cursor<R> {
         super::Position { epoch: self.epoch(), next: self.offset() }
     }
 
-    /// How far the cursor is behind. Costs a few loads.
+    /// How far the cursor is behind the end of the log. Costs a few loads.
     pub fn lag(&self) -> Lag {
         let (records, slots) = self.position.lag(&self.chain);
         Lag { records, bytes: slots * size_of::<R::Slot>() as u64 }
     }
 
-    /// Moves to another place.
+    /// Moves to another position.
     ///
     /// # Errors
     ///
@@ -138,7 +138,7 @@ impl<R: Record + ?Sized> Cursor<R> {
     /// Shows the committed records at the cursor without moving it; `None` if there are none yet.
     ///
     /// The records stay where they are until `f` returns. Where the log evicts, the one segment that holds them stays
-    /// in memory that long, even if it is evicted meanwhile; everything else goes on.
+    /// in memory that long, even if it is evicted meanwhile; nothing else is held up.
     ///
     /// # Errors
     ///
@@ -164,7 +164,7 @@ impl<R: Record + ?Sized> Cursor<R> {
             Err(Nothing::Yet) => Ok(None),
             Err(Nothing::Ever) => Err(ReadError::Closed),
             Err(Nothing::Lagged(lagged)) => {
-                // Told now, so not told again.
+                // It is reported now, so it must not be reported again.
                 position.told();
                 Err(ReadError::Lagged(lagged))
             }
@@ -184,7 +184,7 @@ impl<R: Record + ?Sized> Cursor<R> {
         self.position.advance(&self.chain, records as u64);
     }
 
-    /// Forgets what was shown: [`advance`](Self::advance) does not move over it.
+    /// Forgets what was shown: [`advance`](Self::advance) no longer moves over it.
     pub(super) fn unshow(&mut self) {
         self.shown = 0;
     }
@@ -207,15 +207,14 @@ impl<R: Record + ?Sized> Cursor<R> {
         Ok(seen)
     }
 
-    /// As [`try_next`](Self::try_next), but waits for a record: spins for about a microsecond, then
-    /// parks the thread.
+    /// As [`try_next`](Self::try_next), but waits for a record: spins for about a microsecond, then parks the thread.
     ///
     /// # Errors
     ///
     /// [`ReadError`].
     pub fn next_blocking<U>(&mut self, f: impl FnOnce(&Batch<'_, R>) -> U) -> Result<U, ReadError> {
         self.block(None);
-        // Ready, so there are records or an error; a read ahead of us is impossible (`&mut`).
+        // Ready, so there are records or an error. No other read can have come in between (`&mut`).
         self.try_next(f).map(|seen| seen.expect("a ready cursor has records"))
     }
 
@@ -239,14 +238,14 @@ impl<R: Record + ?Sized> Cursor<R> {
         waiter.block_until(&chain.readers, deadline, || ready(chain, position, revoked));
     }
 
-    /// As [`try_next`](Self::try_next), but waits for a record as a task does. `f` runs inside the
-    /// poll that finds the records, so they cannot be kept across an `.await`.
+    /// As [`try_next`](Self::try_next), but waits for a record as a task does. `f` runs inside the poll that finds
+    /// the records, so they cannot be kept across an `.await`.
     ///
-    /// A task that catches up lets others go first after every 256 KiB that it has read, even if the
-    /// next records are there: it is woken at once, and polled when its turn comes.
+    /// A task that catches up lets other tasks run after every 256 KiB that it has read, even if the next records are
+    /// there: it is woken immediately, and polled when its turn comes.
     ///
-    /// Cancel safe: a future that is dropped has read nothing, and hands on a wake-up that it may
-    /// already have got.
+    /// Cancel safe: a future that is dropped has read nothing, and hands on a wake-up that it may already have
+    /// received.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -269,16 +268,16 @@ impl<R: Record + ?Sized> Cursor<R> {
         Next { cursor: self, f: Some(f) }
     }
 
-    /// For hand-written tasks: ready when a read would bring records or an error, pending with the
-    /// task's waker registered otherwise. Whoever polled and loses interest calls
-    /// [`stop_waiting`](Self::stop_waiting), or drops the cursor.
+    /// For hand-written tasks: ready when a read would return records or an error; otherwise pending, with the task's
+    /// waker registered. A task that polled and loses interest calls [`stop_waiting`](Self::stop_waiting), or drops
+    /// the cursor.
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Cursor { chain, position, waiter, revoked, .. } = self;
         waiter.poll_until(&chain.readers, cx.waker(), || ready(chain, position, revoked))
     }
 
-    /// As [`poll_ready`](Self::poll_ready), but pending once in a while although there are records:
-    /// others are ready, too.
+    /// As [`poll_ready`](Self::poll_ready), but once in a while pending although there are records, so that other
+    /// tasks that are ready can run.
     pub(super) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.pace.ends_tasks_turn() {
             cx.waker().wake_by_ref();
@@ -291,8 +290,8 @@ impl<R: Record + ?Sized> Cursor<R> {
         ready
     }
 
-    /// Ends a wait that [`poll_ready`](Self::poll_ready) began. A wake-up that has come for this
-    /// cursor is handed on to the others.
+    /// Ends a wait that [`poll_ready`](Self::poll_ready) began. A wake-up that has come for this cursor is handed on
+    /// to other waiters.
     pub fn stop_waiting(&mut self) {
         self.waiter.cancel(&self.chain.readers);
     }
@@ -303,11 +302,11 @@ impl<R: Record + ?Sized> Cursor<R> {
 }
 
 fn is_set(flag: &Option<Arc<AtomicBool>>) -> bool {
-    // Acquire: pairs with the Release of whoever revoked the lease.
+    // Acquire: pairs with the Release of the thread that revoked the lease.
     flag.as_ref().is_some_and(|flag| flag.load(Ordering::Acquire))
 }
 
-/// Whether a read would bring anything but "nothing yet".
+/// Whether a read would return anything but "nothing yet".
 fn ready<R: Record + ?Sized>(
     chain: &Chain<R>,
     position: &mut PinnedPosition<R>,
@@ -325,7 +324,7 @@ impl<R: Record + ?Sized> Drop for Cursor<R> {
     }
 }
 
-/// A second cursor at the same place. A loss that was not reported yet is reported by both. The clone of a lease's cursor
+/// A second cursor at the same place. Both report a loss that was not reported yet. The clone of a lease's cursor
 /// belongs to no lease.
 impl<R: Record + ?Sized> Clone for Cursor<R> {
     fn clone(&self) -> Self {

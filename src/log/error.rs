@@ -1,4 +1,4 @@
-//! What can go wrong, one small type for each operation.
+//! What can go wrong: one small type for each operation.
 
 use std::fmt;
 
@@ -31,7 +31,7 @@ pub enum AppendError {
     /// The records can never fit.
     #[error("{size} bytes in one append are too many: this log takes at most {max}")]
     TooLarge {
-        /// What was asked for, in bytes of memory.
+        /// The size of the append, in bytes of memory.
         size: u64,
         /// The most that is possible.
         max: u64,
@@ -66,7 +66,7 @@ impl<V> fmt::Display for Refused<V> {
     }
 }
 
-/// Lets go of the value.
+/// Drops the value.
 impl<V> From<Refused<V>> for AppendError {
     fn from(refused: Refused<V>) -> Self {
         refused.reason
@@ -79,8 +79,8 @@ impl<V> std::error::Error for Refused<V> {
     }
 }
 
-/// Why a subscription cannot start where it was asked to. The caller decides whether to go on from
-/// somewhere else.
+/// Why a subscription cannot start where it was asked to. The caller decides whether to continue
+/// from somewhere else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SubscribeError {
@@ -133,11 +133,11 @@ pub enum SubscribeError {
 pub struct Lagged {
     /// The first offset that was missed.
     pub first_missed: u64,
-    /// How many were missed. The cursor goes on with `first_missed + missed`.
+    /// How many were missed. The cursor continues with `first_missed + missed`.
     pub missed: u64,
 }
 
-/// Why a read brought nothing.
+/// Why a read returned nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
@@ -153,11 +153,11 @@ pub enum ReadError {
     TakenOver,
 }
 
-/// Why a lease was not given.
+/// Why a lease was not granted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LeaseError {
-    /// Somebody holds it.
+    /// Another subscriber holds it.
     #[error(
         "lease {name:?} is held by another subscriber: take it over, or wait until it is let go"
     )]
@@ -170,7 +170,7 @@ pub enum LeaseError {
     Subscribe(#[from] SubscribeError),
 }
 
-/// Why a commit was refused. The lease stands where it stood.
+/// Why a commit was refused. The committed position has not moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommitError {
@@ -200,7 +200,7 @@ pub enum BuildError {
         setting: &'static str,
         /// Its value.
         value: u64,
-        /// What is possible.
+        /// The values that are possible.
         expected: String,
     },
     /// The memory limit has no room for two segments.

@@ -1,4 +1,4 @@
-//! How large a segment is, and the word that counts what is taken of it.
+//! The size of a segment, and the word that counts what is taken of it.
 
 use super::record::Record;
 use super::segment::Segment;
@@ -15,8 +15,8 @@ impl Word {
         Word(u64::from(records) << 32 | u64::from(slots))
     }
 
-    /// The word after an append that [fits](Layout::fits): no carry, hence one addition, which
-    /// is all that stands between one append's word and the next one's.
+    /// The word after an append that [fits](Layout::fits). There is no carry, hence one addition,
+    /// and that is all the work between one append's word and the next one's.
     #[inline]
     pub(super) fn after(self, records: usize, slots: usize) -> Self {
         Word(self.0 + (records as u64 * (1 << 32) + slots as u64))
@@ -38,7 +38,7 @@ impl Word {
     }
 }
 
-/// How large a segment is.
+/// The size of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Layout {
     /// Records that fit.
@@ -53,11 +53,11 @@ pub(super) struct Layout {
 
 impl Layout {
     /// The most records and slots that the word and the index can count: an end position plus one
-    /// has to fit 32 bits, a record number 31.
+    /// must fit 32 bits, a record number 31.
     pub(super) const MAX_SLOTS: usize = u32::MAX as usize - 1;
     pub(super) const MAX_RECORDS: usize = i32::MAX as usize;
 
-    /// Whether so much finds room after what `word` counts.
+    /// Whether this much fits after what `word` counts.
     #[inline]
     pub(super) fn fits(&self, word: Word, records: usize, slots: usize) -> bool {
         records <= (self.records - word.records()) as usize
@@ -72,7 +72,7 @@ impl Layout {
         (self.records as usize).div_ceil(self.stamp_every as usize)
     }
 
-    /// Bytes of memory that a segment of this layout takes, all in all.
+    /// Bytes of memory that a segment of this layout takes in total.
     pub(super) fn bytes<R: Record + ?Sized>(&self) -> u64 {
         let slots = self.slots as u64 * size_of::<R::Slot>() as u64;
         let index = self.index_len() as u64 * size_of::<u32>() as u64;

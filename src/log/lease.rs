@@ -1,17 +1,16 @@
 //! Leases: named cursors that outlive their holders for a time.
 //!
-//! A lease has two positions. The *committed* one belongs to the log, pins what was not yet
-//! committed, and moves when the holder commits. The *reading* one is the holder's cursor, and runs
-//! ahead. When the holder goes without a word, the committed position stays for the lease's time;
-//! whoever takes the lease up again reads from there, so a crash between receiving and committing
-//! loses nothing (and shows the uncommitted records again).
+//! A lease has two positions. The *committed* one belongs to the log, pins what was not yet committed, and moves when
+//! the holder commits. The *reading* one is the holder's cursor, and runs ahead. When the holder disappears without a
+//! word, the committed position stays for the lease's time; the next holder reads from there, so a crash between
+//! receiving and committing loses nothing (and shows the uncommitted records again).
 
 //!
 //! # The lock
 //!
-//! The table of leases is under a mutex, and no user's code runs while it is held: no record is dropped, no observer
-//! is told, no waker is called. All of these can happen when a position is attached or dropped, so that is done
-//! before the lock is taken or after it was given up.
+//! The table of leases is under a mutex, and no user code runs while it is held: no record is dropped, no observer is
+//! told, no waker is called. All of these can happen when a position is attached or dropped, so that is done before
+//! the lock is taken or after it was released.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Place;
@@ -42,7 +41,7 @@ pub struct LeaseOptions {
 }
 
 impl Default for LeaseOptions {
-    /// A minute, from what comes next, and nobody is robbed.
+    /// One minute, starting with the next record, without taking the lease from a holder.
     fn default() -> Self {
         LeaseOptions { ttl: Duration::from_secs(60), start: Start::Next, take_over: false }
     }
@@ -50,12 +49,12 @@ impl Default for LeaseOptions {
 
 /// A held lease: a [`Cursor`] with a name and a committed position.
 ///
-/// It reads as a cursor does, and shows what a cursor shows (to which it dereferences). The cursor itself it does not
-/// hand out: what was committed has been read from this log, through this lease.
+/// It reads as a cursor does, and dereferences to one, so that everything a cursor shows can be asked of it. It does
+/// not hand out the cursor itself: what was committed has been read from this log, through this lease.
 ///
-/// Dropping it *detaches*: the records from the committed position on are kept until the lease's
-/// time has passed, and [`Log::lease`](super::Log::lease) under the same name goes on there.
-/// [`release`](Self::release) ends it at once.
+/// Dropping it *detaches*: the records from the committed position on are kept until the lease's time has passed, and
+/// [`Log::lease`](super::Log::lease) under the same name continues there. [`release`](Self::release) ends it
+/// immediately.
 ///
 /// ```
 /// use psa::{LeaseOptions, Log, Start};
@@ -78,7 +77,7 @@ pub struct Lease<R: Record + ?Sized> {
     holder: u64,
 }
 
-/// A lease as the statistics show it.
+/// A lease as reported by [`Log::leases`](super::Log::leases).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LeaseInfo {
@@ -86,9 +85,9 @@ pub struct LeaseInfo {
     pub name: String,
     /// The first offset that is not committed.
     pub committed: u64,
-    /// Whether somebody holds it.
+    /// Whether it has a holder.
     pub held: bool,
-    /// How long it still lives without a holder; `None` while it is held.
+    /// How long it will still live without a holder; `None` while it is held.
     pub expires_in: Option<Duration>,
 }
 
@@ -135,7 +134,7 @@ impl<R: Record + ?Sized> Leases<R> {
         self.next_holder
     }
 
-    /// Forgets where everybody stands: the segments go, too.
+    /// Forgets all committed positions, because their segments are freed, too.
     pub(super) fn forget_all(&mut self) {
         self.by_name.drain().for_each(|(_, entry)| entry.committed.forget());
     }
@@ -164,11 +163,11 @@ impl<R: Record + ?Sized> Entry<R> {
     }
 }
 
-/// When the first lease may expire: nobody takes the lock before that.
+/// When the first lease may expire: the lock is not taken before that.
 pub(super) struct NextExpiry {
     began: Instant,
     /// Nanoseconds since then; the largest number for never. Written under the lock of the table. A lease that is
-    /// taken up again leaves its time behind, which costs one look too many.
+    /// taken up again leaves its time behind, which costs one superfluous look.
     nanos: AtomicU64,
 }
 
@@ -190,7 +189,7 @@ impl NextExpiry {
     }
 
     fn is_due(&self, now: Instant) -> bool {
-        // Relaxed: whoever needs the table takes its lock. A time that is seen late is seen at the next look.
+        // Relaxed: a thread that needs the table takes its lock. A time that is seen late is seen at the next look.
         let nanos = self.nanos.load(Ordering::Relaxed);
         nanos != u64::MAX && self.nanos(now) >= nanos
     }
@@ -221,14 +220,14 @@ impl<R: Record + ?Sized> Chain<R> {
                 Some((_, committed)) => self.take_lease(name, options, committed),
                 None => self.new_lease(name, options)?,
             };
-            // `None`: somebody was faster, and there is (or is not) such a lease now.
+            // `None`: another thread was faster, and there is (or is no longer) such a lease now.
             if let Some(lease) = lease {
                 return Ok(lease);
             }
         }
     }
 
-    /// Takes the lease that is there and committed up to `committed`, if that is still so.
+    /// Takes the existing lease that is committed up to `committed`, if that is still so.
     fn take_lease(
         self: &Arc<Self>,
         name: &str,
@@ -245,7 +244,7 @@ impl<R: Record + ?Sized> Chain<R> {
             entry.committed.place() == committed && (options.take_over || !entry.is_held())
         };
         let Some(entry) = leases.by_name.get_mut(name).filter(as_found) else {
-            // Before what was attached above goes.
+            // Before the position that was attached above is dropped.
             drop(leases);
             return None;
         };
@@ -263,7 +262,7 @@ impl<R: Record + ?Sized> Chain<R> {
         Some(self.held(name, holder, reading, revoked))
     }
 
-    /// A lease of a new name, if there is none of it by now.
+    /// A lease of a new name, unless there is one of this name by now.
     fn new_lease(
         self: &Arc<Self>,
         name: &str,
@@ -301,7 +300,7 @@ impl<R: Record + ?Sized> Chain<R> {
         Lease { cursor, chain: self.clone(), name: name.into(), holder }
     }
 
-    /// Ends the leases whose time is over, and lets go of what they held back: collects at most so many segments for
+    /// Ends the leases whose time has passed, and releases what they held back: collects at most `most` segments for
     /// each of them.
     pub(super) fn expire_leases(&self, now: Instant, most: usize) {
         if !self.next_expiry.is_due(now) {
@@ -346,7 +345,7 @@ impl<R: Record + ?Sized> Chain<R> {
         self.lock_leases().by_name.len()
     }
 
-    /// Ends a lease, whoever holds it. False if there is none of this name.
+    /// Ends a lease, whether it is held or not. False if there is none of this name.
     pub(super) fn end_lease(&self, name: &str) -> bool {
         let removed = self.lock_leases().by_name.remove(name);
         let Some(entry) = removed else { return false };
@@ -354,7 +353,7 @@ impl<R: Record + ?Sized> Chain<R> {
         if let Hold::By { revoked, .. } = &entry.hold {
             revoked.store(true, Ordering::Release);
         }
-        // Before anybody is woken: a waker that does not return holds nothing back.
+        // Before anyone is woken: a waker that does not return then holds nothing back.
         drop(entry);
         if is_held {
             self.readers.notify_all();
@@ -369,12 +368,12 @@ impl<R: Record + ?Sized> Lease<R> {
         &self.name
     }
 
-    /// Says that all records up to and including `offset` are done with: the log need not keep them
-    /// for this lease. Committing less than was committed before does nothing.
+    /// Declares that all records up to and including `offset` are processed: the log need not keep them for this
+    /// lease. Committing less than was committed before does nothing.
     ///
     /// # Errors
     ///
-    /// [`CommitError`]: the lease has gone to somebody else, or the record was never read.
+    /// [`CommitError`]: the lease is no longer held here, or the record was never read.
     pub fn commit(&mut self, offset: u64) -> Result<(), CommitError> {
         if offset >= self.cursor.offset() {
             return Err(CommitError::NotRead { asked: offset, next: self.cursor.offset() });
@@ -388,7 +387,7 @@ impl<R: Record + ?Sized> Lease<R> {
         let ahead = unsafe { PinnedPosition::at_or_later(&self.chain, offset + 1) };
         let ahead = ahead.unwrap_or_else(|_| unreachable!("what was read was there"));
         let mut leases = self.chain.lock_leases();
-        // Nobody else commits for this holder: `&mut self`.
+        // No one else commits for this holder: `&mut self`.
         let (held, left) = match leases.entry_held_by(&self.name, self.holder) {
             Some(entry) => (Ok(()), std::mem::replace(&mut entry.committed, ahead)),
             None => (Err(CommitError::TakenOver), ahead),
@@ -398,14 +397,14 @@ impl<R: Record + ?Sized> Lease<R> {
         held
     }
 
-    /// The first offset that is not committed; `None` if the lease is not held here any more.
+    /// The first offset that is not committed; `None` if this is no longer the lease's holder.
     pub fn committed(&self) -> Option<u64> {
         let leases = self.chain.lock_leases();
         let entry = leases.by_name.get(&self.name)?;
         entry.is_held_by(self.holder).then_some(entry.committed.place())
     }
 
-    /// Ends the lease: what it held back goes at once. Does nothing if it has another holder.
+    /// Ends the lease and immediately releases what it held back. Does nothing if it has another holder.
     pub fn release(self) {
         let mut leases = self.chain.lock_leases();
         let held = leases.entry_held_by(&self.name, self.holder).is_some();
@@ -501,7 +500,7 @@ impl<R: Record + ?Sized> Lease<R> {
     ///
     /// # Errors
     ///
-    /// [`SubscribeError`]; the lease then goes on reading where it was.
+    /// [`SubscribeError`]; the lease then continues reading where it was.
     pub fn seek(&mut self, start: Start) -> Result<(), SubscribeError> {
         self.cursor.seek(start)
     }
@@ -521,7 +520,7 @@ impl<R: Record + ?Sized> Drop for Lease<R> {
         let now = Instant::now();
         let mut leases = chain.lock_leases();
         if let Some(entry) = leases.entry_held_by(&self.name, self.holder) {
-            // A time too long to be counted is as good as a century.
+            // A time too long to be counted is replaced by a century.
             let century = Duration::from_secs(100 * 365 * 24 * 60 * 60);
             let until = now + entry.ttl.min(century);
             entry.hold = Hold::Nobody { until };

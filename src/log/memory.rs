@@ -1,8 +1,8 @@
 //! A log's memory: where segments come from, where they go, and the limit in between.
 //!
-//! The books are kept by the chain itself: each segment knows the memory of all segments before it,
-//! so what is in use follows from the last segment and one counter of what was ever given back.
-//! Appenders that race for the same link compute the same figures and cannot spoil each other's.
+//! The chain itself keeps the books: each segment knows the memory of all segments before it, so what is in use
+//! follows from the last segment and one counter of everything that was ever given back. Appenders that race for the
+//! same link compute the same figures, and cannot corrupt each other's.
 
 use super::arena::Pages;
 use super::chain::Chain;
@@ -18,16 +18,16 @@ impl<R: Record + ?Sized> Chain<R> {
     /// Memory of live and of unlinked segments, if `last` is the last one.
     fn in_use(&self, last: &Segment<R>) -> u64 {
         let linked = last.memory_before + last.memory;
-        // Acquire: see `take_back`. Saturating: if `last` is the last one no more, those that came after it may have
-        // been given back by now. Then nothing is linked after it, and the figure does not matter.
+        // Acquire: see `take_back`. Saturating: if `last` is no longer the last one, those that came after it may
+        // have been given back by now. Then nothing is linked after it, and the figure does not matter.
         linked.saturating_sub(self.released.load(Ordering::Acquire))
     }
 
     /// A segment to be linked after `last`, within the limits.
     ///
-    /// Memory in use is computed from the chain itself, so appenders that race for the same link do
-    /// not count each other's candidates, and whoever wins has kept the limit. Each loser holds one
-    /// segment too many for the moment until it has put it by.
+    /// Memory in use is computed from the chain itself, so appenders that race for the same link do not count each
+    /// other's candidates, and the one that wins has kept the limit. Each loser holds one segment too many until it
+    /// has put that one away.
     pub(super) fn obtain(
         &self,
         last: &Segment<R>,
@@ -46,7 +46,7 @@ impl<R: Record + ?Sized> Chain<R> {
                 },
                 Err(full) => full,
             };
-            // What is pooled has the wrong size, or came back just now: it makes room either way.
+            // A pooled segment has the wrong size, or came back just now: freeing it makes room either way.
             let Some(pooled) = self.take_pooled() else { return Err(full) };
             self.free(pooled);
         }
@@ -60,8 +60,8 @@ impl<R: Record + ?Sized> Chain<R> {
         if all <= limit { Ok(()) } else { Err(AppendError::Full { limit }) }
     }
 
-    /// A fresh segment, within the budget. One that follows another will be filled; the first one may
-    /// stay nearly empty for ever.
+    /// A fresh segment, within the budget. A segment that follows another will be filled; the first one may stay
+    /// nearly empty forever.
     pub(super) fn allocate(
         &self,
         layout: Layout,
@@ -77,7 +77,7 @@ impl<R: Record + ?Sized> Chain<R> {
         Ok(Segment::allocate(layout, pages, self))
     }
 
-    /// A segment out of the pool.
+    /// A segment from the pool.
     pub(super) fn take_pooled(&self) -> Option<Box<Segment<R>>> {
         let mut pooled = self.pool.take()?;
         pooled.reused = true;
@@ -87,7 +87,7 @@ impl<R: Record + ?Sized> Chain<R> {
         Some(pooled)
     }
 
-    /// Puts a cleared segment into the pool, or gives it back.
+    /// Puts a cleared segment into the pool, or returns it to the caller.
     fn pool(&self, segment: Box<Segment<R>>) -> Result<(), Box<Segment<R>>> {
         let Some(budget) = &self.config.budget else { return self.pool.put(segment) };
         budget.pooled.fetch_add(1, Ordering::Relaxed);
@@ -96,7 +96,7 @@ impl<R: Record + ?Sized> Chain<R> {
         })
     }
 
-    /// Frees a segment that was not linked, or that lay in the pool.
+    /// Frees a segment that was not linked, or that was in the pool.
     pub(super) fn free(&self, segment: Box<Segment<R>>) {
         self.deallocate(segment);
         if self.config.limit().is_some() {
@@ -104,7 +104,7 @@ impl<R: Record + ?Sized> Chain<R> {
         }
     }
 
-    /// The caller notifies `room`, once the books are right: that calls wakers, which may not return.
+    /// The caller notifies `room` once the books are right: notifying calls wakers, which may not return.
     fn deallocate(&self, segment: Box<Segment<R>>) {
         let memory = segment.memory;
         drop(segment);
@@ -113,8 +113,8 @@ impl<R: Record + ?Sized> Chain<R> {
         }
     }
 
-    /// Keeps a segment that was not linked for later, or frees it. Under a limit it is freed: whoever
-    /// was linked in its place has taken the room that this one was granted.
+    /// Keeps a segment that was not linked for later, or frees it. Under a limit it is freed: the segment that was
+    /// linked in its place has taken the room that this one was granted.
     pub(super) fn put_by(&self, segment: Box<Segment<R>>) {
         if segment.layout != self.config.layout || self.config.limit().is_some() {
             return self.free(segment);
@@ -139,8 +139,8 @@ impl<R: Record + ?Sized> Chain<R> {
         // Release, and after the pool has it: who sees the memory released sees it pooled.
         self.released.fetch_add(memory, Ordering::Release);
         self.unlinked_memory.fetch_sub(memory, Ordering::Relaxed);
-        // Release: a publisher that sees nothing unlinked sees the memory released, and lets go of
-        // nothing for want of it.
+        // Release: a publisher that sees nothing unlinked sees the memory released, and lets go of nothing for want
+        // of it.
         self.unlinked.fetch_sub(1, Ordering::Release);
         // Before the observer is told, which may not return.
         self.room.notify();
@@ -151,7 +151,7 @@ impl<R: Record + ?Sized> Chain<R> {
         self.pool.len() * self.config.layout.bytes::<R>()
     }
 
-    /// Counted segments and bytes.
+    /// The numbers of segments and bytes.
     pub(super) fn memory(&self) -> Memory {
         Memory {
             live_segments: self.live.load(Ordering::Relaxed),

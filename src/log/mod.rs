@@ -1,10 +1,10 @@
-//! The log: appending, subscribing, collecting. No runtime, no I/O, and all of the crate's unsafe
-//! code, with `sync`.
+//! The log: appending, subscribing, collecting. It needs no runtime and does no I/O. All unsafe code of the crate is
+//! here and in `sync`.
 //!
-//! From the bottom up: `segment` is one arena of records; `chain` links segments, `memory` is where
-//! they come from and `collect` where they go; `position` is a pinned place in the chain; `wait` puts
-//! readers and publishers to sleep and wakes them; `cursor`, `lease` and `publisher` are what users
-//! hold. `docs/collection.md` tells how a segment lives and dies.
+//! From the bottom up: `segment` is one arena of records; `chain` links segments, `memory` supplies them and
+//! `collect` removes them; `position` is a pinned position in the chain; `wait` puts readers and publishers to sleep
+//! and wakes them; `cursor`, `lease` and `publisher` are the handles that users hold. `docs/collection.md` describes
+//! how a segment lives and dies.
 
 mod announce;
 mod append;
@@ -71,7 +71,7 @@ use chain::Chain;
 use collect::ALL;
 use position::PinnedPosition;
 
-/// Marks a [`Log`] to which everybody who has it may append.
+/// Marks a [`Log`] to which every handle can append.
 #[derive(Debug)]
 pub enum Shared {}
 
@@ -81,9 +81,9 @@ pub enum Exclusive {}
 
 /// An in-memory log that many subscribers follow at once.
 ///
-/// A `Log<T>` holds values of any `T: Send + Sync + 'static`, a `Log<[u8]>` byte records. It is a
-/// handle: cloning it is cheap, all clones are the same log, and it can be used from many threads
-/// and tasks at once. The last clone dropped closes the log; cursors read on to the end.
+/// A `Log<T>` holds values of any `T: Send + Sync + 'static`, a `Log<[u8]>` byte records. It is a handle: cloning it
+/// is cheap, all clones are the same log, and many threads and tasks can use it at the same time. Dropping the last
+/// clone closes the log; cursors read on to the end.
 ///
 /// # Order
 ///
@@ -92,33 +92,33 @@ pub enum Exclusive {}
 ///
 /// # Memory
 ///
-/// Records live in segments. A segment goes as soon as every cursor, every lease and the retention
-/// rule have passed it: not at some later event. A log without any cursor keeps the open segment.
-/// [`Stats`] shows what there is and who holds it back, `docs/collection.md` states the bound.
+/// Records live in segments. A segment is freed as soon as every cursor, every lease and the retention rule have
+/// passed it, not at some later event. A log without cursors keeps only the open segment. [`Stats`] shows what there
+/// is and what holds it back; `docs/collection.md` states the bound.
 ///
-/// Beside its segments a log owns less than 4 KiB, whatever threads use it. Each thread that uses logs has 256 bytes in
-/// a table of the process, for all of them together.
+/// Beside its segments a log owns less than 4 KiB, whatever threads use it. Each thread that uses logs has 256 bytes
+/// in a table of the process, for all logs together.
 ///
 /// # What records, observers and wakers may do
 ///
-/// Records are dropped by whoever lets go of them last, which may be a publisher, a reader, or a
-/// call for the statistics. Their destructors may use this log or others. A panic in one is reported by the panic hook
-/// and goes no further, also when several do; one that never returns keeps its own segment. The same holds for
-/// observers and wakers: no lock is held while any of them runs.
+/// A record is dropped by the last thread that lets go of it, which may be a publisher, a reader, or a call for the
+/// statistics. Its destructor may use this log or others. A panic in a destructor is reported by the panic hook and
+/// goes no further, also when several panic; a destructor that never returns keeps its own segment. The same holds
+/// for observers and wakers: no lock is held while any of them runs.
 ///
-/// Do not block in them for what only another call on the same thread can bring: an append that waits for room inside a
-/// destructor waits for memory that this very destructor holds on to.
+/// Do not block in them for something that only another call on the same thread can bring: an append that waits for
+/// room inside a destructor waits for memory that this very destructor holds.
 ///
 /// # Records with memory of their own
 ///
-/// Publishers of values that allocate, such as `Arc<[u8]>` or `String`, are bound by the allocator once there
-/// are two of them, since whoever lets go of a segment frees what the others allocated: with jemalloc, two
-/// publishers of `Arc<[u8]>` appended 4.1 times as many records as with glibc's allocator (how that was
-/// measured stands in `docs/benchmarks.md`). Byte records and plain values allocate nothing each.
+/// Publishers of values that allocate, such as `Arc<[u8]>` or `String`, are limited by the allocator once there are
+/// two of them, because the thread that releases a segment frees what other threads allocated: with jemalloc, two
+/// publishers of `Arc<[u8]>` appended 4.1 times as many records as with glibc's allocator (`docs/benchmarks.md` says
+/// how that was measured). Byte records and plain values allocate nothing per record.
 ///
 /// # Durability
 ///
-/// None: the log is in memory, and is gone with its process.
+/// None: the log is in memory. All records are lost when the process exits.
 ///
 /// ```
 /// use psa::{Log, Start};
@@ -135,8 +135,8 @@ pub struct Log<R: Record + ?Sized, P = Shared> {
 }
 
 impl<R: Record + ?Sized> Log<R> {
-    /// A log with default settings: nothing is kept for those who come later, and there is no memory limit. See
-    /// [`builder`](Self::builder) for everything else.
+    /// A log with default settings: nothing is kept for subscribers that come later, and there is no memory limit.
+    /// See [`builder`](Self::builder) for everything else.
     ///
     /// # Panics
     ///
@@ -150,8 +150,8 @@ impl<R: Record + ?Sized> Log<R> {
         Builder::new()
     }
 
-    /// Closes the log: no append succeeds any more, and cursors see the end after the last record.
-    /// Closing twice does nothing.
+    /// Closes the log: no append succeeds any more, and cursors see the end after the last record. Closing a closed
+    /// log does nothing.
     pub fn close(&self) {
         self.chain.close();
     }
@@ -163,33 +163,33 @@ impl<R: Record + ?Sized, P> Log<R, P> {
         Log { chain, publishing: PhantomData }
     }
 
-    /// A cursor at `start`. It holds back what lies after it until it reads on or is dropped.
+    /// A cursor at `start`. It holds back the records after it until it reads on or is dropped.
     ///
-    /// Starts other than the earliest and the next cost a walk over the segments in between.
+    /// A start other than the earliest or the next costs a walk over the segments in between.
     ///
     /// # Errors
     ///
-    /// [`SubscribeError`] when the start was collected, lies in the future, or belongs to another
-    /// epoch. It carries the facts; nothing is skipped silently.
+    /// [`SubscribeError`] when the start was collected, lies in the future, or belongs to another epoch. The error
+    /// carries the facts; nothing is skipped silently.
     pub fn subscribe(&self, start: Start) -> Result<Cursor<R>, SubscribeError> {
         // SAFETY: the cursor keeps the chain, and drops the position first.
         let position = unsafe { PinnedPosition::attach(&self.chain, start)? };
         Ok(Cursor::new(self.chain.clone(), position, None))
     }
 
-    /// Takes a lease: a named cursor that outlives its holder for a time. If there is one of this
-    /// name, it goes on where it was committed; otherwise it starts where `options` say.
+    /// Takes a lease: a named cursor that outlives its holder for a time. A lease that exists continues from its
+    /// committed position; a new one starts where `options` say.
     ///
     /// # Errors
     ///
-    /// [`LeaseError::Held`] unless `options` say to take it over; [`LeaseError::Subscribe`] if it is
+    /// [`LeaseError::Held`] if it is held, unless `options` say to take it over; [`LeaseError::Subscribe`] if it is
     /// new and cannot start there.
     pub fn lease(&self, name: &str, options: LeaseOptions) -> Result<Lease<R>, LeaseError> {
         self.chain.lease(name, options)
     }
 
-    /// Ends a lease whoever holds it; what it held back goes at once. False if there is none of this
-    /// name.
+    /// Ends a lease, whether it is held or not, and immediately releases what it held back. False if there is none of
+    /// this name.
     pub fn end_lease(&self, name: &str) -> bool {
         self.chain.end_lease(name)
     }
@@ -204,8 +204,7 @@ impl<R: Record + ?Sized, P> Log<R, P> {
         self.chain.lease_info(name)
     }
 
-    /// The log's epoch: drawn at random when it was built. An offset means something only together
-    /// with it.
+    /// The log's epoch: drawn at random when the log was built. An offset is meaningful only together with it.
     pub fn epoch(&self) -> u64 {
         self.chain.epoch
     }
@@ -220,13 +219,13 @@ impl<R: Record + ?Sized, P> Log<R, P> {
         self.chain.next_offset()
     }
 
-    /// What the clock says by which append times are kept, in nanoseconds since the Unix epoch: the wall clock, which
-    /// can be set while the log is there.
+    /// The current time of the clock by which append times are kept, in nanoseconds since the Unix epoch. It is the
+    /// wall clock, which can be set while the log exists.
     pub fn clock_nanos(&self) -> u64 {
         self.chain.clock.now()
     }
 
-    /// How many cursors there are, those of held leases included. Costs one load.
+    /// How many cursors there are, including those of held leases. Costs one load.
     pub fn subscribers(&self) -> usize {
         // Relaxed: statistics.
         self.chain.cursors.load(Ordering::Relaxed)
@@ -242,10 +241,10 @@ impl<R: Record + ?Sized, P> Log<R, P> {
         self.chain.stats()
     }
 
-    /// What the chain of segments looks like, in at most `most` blocks (3 are the fewest): where a log
-    /// has more segments, neighbours share one.
+    /// A picture of the chain of segments in at most `most` blocks (at least 3): if a log has more segments, adjacent
+    /// ones share a block.
     ///
-    /// Costs a look at up to 4,096 segments; no lock, and nothing that a publisher or a reader waits for.
+    /// Costs a look at up to 4,096 segments. It takes no lock and makes no publisher or reader wait.
     ///
     /// ```
     /// use psa::{Log, Start};
@@ -266,14 +265,13 @@ impl<R: Record + ?Sized, P> Log<R, P> {
         self.chain.picture(most)
     }
 
-    /// Does what only the passing of time makes necessary: lets leases expire and collects what
-    /// [`Retention::Age`] no longer keeps. Returns how long until there is more to do, `None` if
-    /// nothing is pending.
+    /// Does the work that only the passing of time makes necessary: expires leases, and collects what
+    /// [`Retention::Age`] no longer keeps. Returns how long until there is more to do, `None` if nothing is pending.
     ///
-    /// An idle log has no event on which this could happen by itself, and the library has no thread for it: a program
-    /// that uses leases or retention by age calls this when the returned time has passed, and one whose log evicts once
-    /// in a while, to collect at once what an eviction left to those who come after it. (The one thread that the library
-    /// starts, `psa-rescue`, sees to it that everybody who waits is woken.)
+    /// An idle log has no event that could trigger this work, and the library has no thread for it. A program that
+    /// uses leases or retention by age calls this when the returned time has passed. A program whose log evicts calls
+    /// it once in a while, to collect immediately what an eviction left to later calls. (The one thread that the
+    /// library starts, `psa-rescue`, makes sure that every waiter is woken.)
     pub fn maintain(&self) -> Option<Duration> {
         let now = Instant::now();
         self.chain.expire_leases(now, ALL);
@@ -283,9 +281,9 @@ impl<R: Record + ?Sized, P> Log<R, P> {
     }
 }
 
-// What a panic interrupts is never half done: an append is there or not, a reader whose closure panics has not moved,
-// records' destructors, observers and wakers are contained. So everything can be used on after a panic was caught, and
-// none of it is for the compiler to see, since there are atomics and pointers inside.
+// A panic never leaves anything half done: an append is there or not, a reader whose closure panics has not moved,
+// records' destructors, observers and wakers are contained. So everything can be used after a panic was caught. The
+// compiler cannot see this, since there are atomics and pointers inside.
 impl<R: Record + ?Sized, P> UnwindSafe for Log<R, P> {}
 impl<R: Record + ?Sized, P> RefUnwindSafe for Log<R, P> {}
 impl<R: Record + ?Sized> UnwindSafe for Cursor<R> {}
@@ -314,8 +312,8 @@ impl<R: Record + ?Sized, P> Clone for Log<R, P> {
 
 impl<R: Record + ?Sized, P> Drop for Log<R, P> {
     fn drop(&mut self) {
-        // AcqRel: the last handle closes the log after everything that the others appended. An
-        // exclusive log's publisher counts as a handle, and closes the log itself.
+        // AcqRel: the last handle closes the log after everything that the others appended. The publisher of an
+        // exclusive log counts as a handle, and closes the log itself.
         if self.chain.publishers.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.chain.close();
         }

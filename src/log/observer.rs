@@ -1,7 +1,7 @@
-//! Watching segments: what happens to them, as it happens.
+//! Observing segments: what happens to them, as it happens.
 //!
-//! Everything here is about whole segments and happens once in thousands of records, so a log that
-//! nobody observes pays a look at one field for each of them, and appending pays nothing.
+//! Everything here is about whole segments and happens once in thousands of records. A log without an observer pays a
+//! look at one field for each of these events, and appending pays nothing.
 
 use std::fmt;
 
@@ -9,9 +9,10 @@ use crate::sync::{Arc, contain};
 
 /// Is told what happens to a log's segments; see [`Builder::observer`](super::Builder::observer).
 ///
-/// Called by whichever thread does it, in the middle of it, so be quick. No lock is held: an observer may use the log,
-/// and is told of what it does there. Two threads' events may arrive in another order than they happened; those of one
-/// thread arrive in order. A panic is reported by the panic hook and goes no further.
+/// The thread that causes an event calls the observer in the middle of its work, so be quick. No lock is held: an
+/// observer may use the log, and is told of what it does there. Events of two threads may arrive in another order
+/// than they happened; those of one thread arrive in order. A panic is reported by the panic hook and goes no
+/// further.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -47,7 +48,7 @@ pub trait Observer: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// It is the open one now.
+    /// It is the open segment now.
     Linked {
         /// Which segment.
         segment: u64,
@@ -58,14 +59,14 @@ pub enum Event {
         /// Whether it comes from the pool; otherwise it was allocated.
         reused: bool,
     },
-    /// It holds no more than these records.
+    /// It will hold no more than these records.
     Sealed {
         /// Which segment.
         segment: u64,
         /// How many records it holds.
         records: u32,
     },
-    /// A cursor or lease has come to stand in it.
+    /// A cursor or lease now stands in it.
     Pinned {
         /// Which segment.
         segment: u64,
@@ -79,14 +80,14 @@ pub enum Event {
         /// How many still stand in it.
         pins: u32,
     },
-    /// Everybody has passed it, or it was evicted. Nobody can come to stand in it any more.
+    /// Every cursor and lease has passed it, or it was evicted. No cursor can stand in it any more.
     Closed {
         /// Which segment.
         segment: u64,
         /// How many were evicted from it.
         evicted: u32,
     },
-    /// It is off the chain: reclaimed as soon as nobody looks at it any more.
+    /// It is off the chain, and will be reclaimed as soon as no thread looks at it any more.
     Unlinked {
         /// Which segment.
         segment: u64,
@@ -110,7 +111,7 @@ impl Observed {
     #[inline]
     pub(super) fn tell(&self, event: Event) {
         if let Some(observer) = &self.0 {
-            // It is called in the middle of things: nothing may unwind through them.
+            // It is called in the middle of other work, and nothing may unwind through that.
             contain(|| observer.on_event(event));
         }
     }

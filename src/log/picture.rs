@@ -1,43 +1,43 @@
-//! A picture of the chain: its segments from the oldest kept to the open one, how full they are, and
-//! how many stand in each.
+//! A picture of the chain: its segments from the oldest kept to the open one, how full they are, and how many
+//! positions stand in each.
 //!
-//! # What it costs
+//! # Cost
 //!
-//! A walk of loads, no lock, and a store for each segment in a word of this thread's own, so that neither publishers
-//! nor readers notice. It begins at the head and goes over at most [`WALKED`] segments, also where a log keeps a
-//! million of them. What lies after that is told as one block, from what the last segment knows of all before it.
+//! A walk of loads, without a lock, and a store for each segment into a word of this thread's own, so that neither
+//! publishers nor readers notice. The walk begins at the head and covers at most [`WALKED`] segments, even if a log
+//! keeps a million of them. The rest is reported as one block, from what the last segment knows of all segments
+//! before it.
 //!
 //! # Where the cursors are
 //!
-//! A log does not know the offsets of its cursors: each is its owner's, and moves without telling
-//! anybody. What it does know, and what the collection goes by, is in which segment each one stands.
+//! A log does not know the offsets of its cursors: each offset belongs to its cursor, and moves without telling the
+//! log. What the log does know, and what collection depends on, is the segment in which each one stands.
 
 use super::chain::Chain;
 use super::cover::{Cover, Gone};
 use super::record::Record;
 use super::segment::Segment;
 
-/// Segments that a picture looks at one by one.
+/// The most segments that a picture looks at one by one.
 const WALKED: u64 = 4_096;
 
-/// What a log's chain looks like at one moment; see [`Log::picture`](super::Log::picture).
+/// A picture of a log's chain at one moment; see [`Log::picture`](super::Log::picture).
 ///
-/// The blocks follow one another without a hole. They are looked at one after another while the log
-/// goes on: a cursor that moves meanwhile can be seen twice or not at all. On a log that rests,
-/// everything is exact.
+/// The blocks follow one another without a gap. They are looked at one after another while the log is in use: a
+/// cursor that moves meanwhile can be seen twice or not at all. On an idle log, everything is exact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Picture {
     /// The log's epoch.
     pub epoch: u64,
-    /// Segments that share a block: a power of two, 1 if there is a block for each. Blocks are
-    /// divided at multiples of it, so that a block keeps its segments while others come and go.
+    /// How many segments share a block: a power of two, 1 if there is a block for each segment. Blocks are divided at
+    /// multiples of it, so that a block keeps its segments while others come and go.
     pub fold: u64,
     /// The blocks, from the oldest on; at least one. The last one has the open segment.
     pub blocks: Vec<Block>,
 }
 
-/// Some segments of a chain that lie one after another.
+/// Some consecutive segments of a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Block {
@@ -51,13 +51,13 @@ pub struct Block {
     pub next_offset: u64,
     /// Payload in bytes.
     pub payload_bytes: u64,
-    /// Payload in bytes that finds room; what a sealed segment has left over stays empty. In a block
-    /// that was not looked into, as much as `payload_bytes`.
+    /// Payload in bytes that there is room for; what a sealed segment has left over stays empty. In a block that was
+    /// not looked into, the same as `payload_bytes`.
     pub room_bytes: u64,
     /// Memory in bytes, with the indexes.
     pub bytes: u64,
-    /// How many cursors and committed lease positions stand in it. `None`: it is the rest of a chain
-    /// of more than 4,096 segments, and was not looked into.
+    /// How many cursors and committed lease positions stand in it. `None`: this is the rest of a chain of more than
+    /// 4,096 segments, and was not looked into.
     pub pins: Option<u64>,
 }
 
@@ -77,7 +77,7 @@ impl Block {
         }
     }
 
-    /// From `first` up to `last`, without a look at those in between.
+    /// From `first` up to `last`, without looking at the segments in between.
     fn between<R: Record + ?Sized>(first: &Segment<R>, last: &Segment<R>) -> Self {
         let word = last.word();
         let slots = last.slots_before + u64::from(word.slots()) - first.slots_before;
@@ -107,7 +107,7 @@ fn bytes<R: Record + ?Sized>(slots: u64) -> u64 {
     slots * size_of::<R::Slot>() as u64
 }
 
-/// How many segments have to share a block, if there are to be at most `most` (at least 2) of them.
+/// How many segments must share a block for there to be at most `most` (at least 2) blocks.
 fn fold(first: u64, last: u64, most: u64) -> u64 {
     let mut shift = 0;
     while (last >> shift) - (first >> shift) >= most {
@@ -118,14 +118,14 @@ fn fold(first: u64, last: u64, most: u64) -> u64 {
 
 impl<R: Record + ?Sized> Chain<R> {
     pub(super) fn picture(&self, most: usize) -> Picture {
-        // One block more than asked for would be the rest that is not looked into.
+        // One less than asked for: the rest that is not looked into may need a block of its own.
         let most = (most as u64).max(3) - 1;
         let mut walked = WALKED;
         loop {
             if let Ok(picture) = self.try_picture(most, walked) {
                 return picture;
             }
-            // The head has overtaken the walk. A shorter one has a better chance.
+            // The head has overtaken the walk. A shorter walk has a better chance.
             walked = (walked / 2).max(1);
         }
     }

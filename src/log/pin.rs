@@ -1,8 +1,8 @@
 //! A pin: what keeps a segment, and all after it, in the chain.
 //!
-//! A pin is a count in its segment. It is an owned value that nothing copies: what was counted is counted off once,
+//! A pin is a count in its segment. It is an owned value that is never copied: what was counted is subtracted once,
 //! when the pin is dropped, whatever happens in between. Only eviction breaks it: then the segment is gone, and the
-//! pin's end does nothing.
+//! end of the pin does nothing.
 
 use std::ptr;
 
@@ -28,7 +28,7 @@ unsafe impl<R: Record + ?Sized> Send for Pin<R> {}
 unsafe impl<R: Record + ?Sized> Sync for Pin<R> {}
 
 impl<R: Record + ?Sized> Pin<R> {
-    /// Comes to stand in `segment`, unless it is closed.
+    /// Pins `segment`, unless it is closed.
     ///
     /// # Safety
     ///
@@ -44,7 +44,7 @@ impl<R: Record + ?Sized> Pin<R> {
         })
     }
 
-    /// Comes to stand in the oldest segment.
+    /// Pins the oldest segment.
     ///
     /// # Safety
     ///
@@ -56,7 +56,7 @@ impl<R: Record + ?Sized> Pin<R> {
             if let Some(pin) = unsafe { Pin::on(chain, &head) } {
                 return pin;
             }
-            // Somebody has closed it, and may have lost the processor: there is no need to wait.
+            // Another thread has closed it, and may have lost the processor: there is no need to wait.
             chain.unlink(head);
         }
     }
@@ -75,7 +75,7 @@ impl<R: Record + ?Sized> Pin<R> {
         unsafe { &*self.segment }
     }
 
-    /// The segment, where pins can be broken; `None` if this one was.
+    /// The segment, where pins can be broken; `None` if this pin was broken.
     #[inline]
     pub(super) fn cover<'c>(&self, chain: &'c Chain<R>) -> Option<Cover<'c, R>> {
         // SAFETY: it had this number when it was pinned.
@@ -87,7 +87,7 @@ impl<R: Record + ?Sized> Pin<R> {
         std::mem::forget(self);
     }
 
-    /// Gives up the pin, and collects at most so many segments if it was the last one.
+    /// Gives up the pin, and collects at most `most` segments if it was the last one.
     pub(super) fn release(self, most: usize) {
         let this = std::mem::ManuallyDrop::new(self);
         this.leave(most);
@@ -98,7 +98,7 @@ impl<R: Record + ?Sized> Pin<R> {
         let chain = unsafe { &*self.chain };
         let cover = if chain.config.evicts() {
             let Some(cover) = self.cover(chain) else {
-                // Whoever evicted it has left to others what only it held back: see `evict`.
+                // The thread that evicted it has left to others what only this pin held back: see `evict`.
                 return chain.collect(most);
             };
             Some(cover)

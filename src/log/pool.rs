@@ -1,5 +1,5 @@
 //! A small pool of cleared segments: a few slots, each taken and filled with one swap, so that
-//! rolling over to a new segment waits for nobody.
+//! beginning a new segment waits for no other thread.
 
 use super::record::Record;
 use super::segment::Segment;
@@ -43,7 +43,7 @@ impl<R: Record + ?Sized> Pool<R> {
         None
     }
 
-    /// Puts a cleared segment in, or gives it back when the pool is full.
+    /// Puts a cleared segment in, or returns it to the caller if the pool is full.
     pub(super) fn put(&self, segment: Box<Segment<R>>) -> Result<(), Box<Segment<R>>> {
         self.len.fetch_add(1, Ordering::Release);
         let segment = Box::into_raw(segment);

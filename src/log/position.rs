@@ -1,11 +1,11 @@
 //! A position: where a cursor or a lease stands.
 //!
-//! A position pins the segment that it stands in, from the moment it is attached until it is dropped, and moves on
-//! by pinning the next segment before it unpins the old one. It can therefore never be overtaken by the collector;
-//! only eviction breaks a pin. Which of the two worlds a log lives in is fixed when it is built:
+//! A position pins the segment that it stands in, from when it is attached until it is dropped, and moves on by
+//! pinning the next segment before it unpins the old one. The collector can therefore never overtake it; only
+//! eviction breaks a pin. Which of two cases applies is fixed when the log is built:
 //!
 //! - *Nothing evicts*: the pinned segment cannot go, and is read as it is.
-//! - *Evict*: each look covers the segment, which fails if it has gone. Then the position goes on from the head.
+//! - *Evict*: each look covers the segment, which fails if it has gone. Then the position continues from the head.
 
 use std::convert::Infallible;
 
@@ -24,7 +24,7 @@ pub(super) struct PinnedPosition<R: Record + ?Sized> {
     pin: Pin<R>,
     /// The record that will be read next.
     offset: u64,
-    /// What was missed by eviction and has not been reported yet. It ends at the offset.
+    /// What was missed by eviction and has not been reported yet. It ends at `offset`.
     missed: Option<Lagged>,
 }
 
@@ -35,12 +35,12 @@ pub(super) enum Nothing {
     Yet,
     /// There will be none.
     Ever,
-    /// Records were missed by eviction. Said again and again until it is [told](PinnedPosition::told).
+    /// Records were missed by eviction. Returned again and again until it is [told](PinnedPosition::told).
     Lagged(Lagged),
 }
 
 impl<R: Record + ?Sized> PinnedPosition<R> {
-    /// Pins where `start` says.
+    /// Pins the position that `start` names.
     ///
     /// # Safety
     ///
@@ -53,7 +53,7 @@ impl<R: Record + ?Sized> PinnedPosition<R> {
                 Start::Next => Ok(Self::at_end(chain)),
                 Start::At(offset) => Self::at(chain, offset),
                 Start::After { epoch, offset } => {
-                    // The last offset of all has no successor; saturated, it lies in the future too.
+                    // The last possible offset has no successor; saturated, it lies in the future, too.
                     Self::resume(chain, epoch, offset.saturating_add(1))
                 }
                 Start::Resume(position) => Self::resume(chain, position.epoch, position.next),
@@ -79,7 +79,7 @@ impl<R: Record + ?Sized> PinnedPosition<R> {
     unsafe fn at_end(chain: &Chain<R>) -> Self {
         loop {
             let last = chain.last();
-            // Refused only if it is the last one no more.
+            // Refused only if it is no longer the last one.
             // SAFETY: the caller's promise.
             if let Some(pin) = unsafe { Pin::on(chain, &last) } {
                 // Read after the pin: every append that begins after this call lies after it.
@@ -134,7 +134,7 @@ impl<R: Record + ?Sized> PinnedPosition<R> {
         let time = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let search = |head: Cover<'c, R>| {
-            // What lies before a segment was appended before it was linked.
+            // The records before a segment were appended before it was linked.
             let segment = Self::walk(head, |next| next.linked_at < time)?;
             let first = segment.first_since(time, segment.word().records());
             let offset = segment.base + u64::from(first);
@@ -159,8 +159,8 @@ impl<R: Record + ?Sized> PinnedPosition<R> {
         Ok(segment)
     }
 
-    /// A position where `search` says, given the head. While it searches, the head is pinned, so
-    /// nothing after it can go, but by eviction: then it searches again.
+    /// A position that `search` finds, given the head. While it searches, the head is pinned, so nothing after it can
+    /// go, except by eviction: then it searches again.
     unsafe fn find<'c, E>(
         chain: &'c Chain<R>,
         mut search: impl FnMut(Cover<'c, R>) -> Result<Result<(Cover<'c, R>, u64), E>, Gone>,
@@ -178,8 +178,8 @@ impl<R: Record + ?Sized> PinnedPosition<R> {
         }
     }
 
-    /// A position at `offset`, which was kept when somebody stood there. If it has been evicted since, what was
-    /// missed is reported at the first look.
+    /// A position at `offset`, which was kept when a position stood there. If it has been evicted since, the first
+    /// look reports what was missed.
     ///
     /// # Safety
     ///
@@ -261,7 +261,7 @@ impl<R: Record + ?Sized> PinnedPosition<R> {
         }
     }
 
-    /// The committed run at this position: its first record's number in the segment, and what it is.
+    /// The committed run at this position: its first record's number in the segment, and the run.
     #[inline]
     fn run(
         &self,
@@ -274,12 +274,12 @@ impl<R: Record + ?Sized> PinnedPosition<R> {
         (run.records > 0).then_some((i, run))
     }
 
-    /// Moves on by records that a look has shown, and at once across the segment's end if they were
-    /// its last: then nobody asks for a record in it any more.
+    /// Moves on by records that a look has shown. If they were the last ones of the segment, crosses its end
+    /// immediately: nobody asks this position for a record in it any more.
     pub(super) fn advance(&mut self, chain: &Chain<R>, records: u64) {
         let mut records = records;
         if let Some(missed) = self.missed {
-            // They were evicted after they had been shown, and another look found that out: they were not missed.
+            // They were evicted after they had been shown, and another look has found that out: they were not missed.
             let shown = records.min(missed.missed);
             self.miss_from(missed.first_missed + shown);
             records -= shown;
@@ -297,7 +297,7 @@ impl<R: Record + ?Sized> PinnedPosition<R> {
         }
     }
 
-    /// The segment to cross into, if this one is read to its end; or what there is to wait for.
+    /// The segment to cross into, if this one is read to its end; otherwise what there is to wait for.
     #[inline]
     fn successor(
         &self,
@@ -323,8 +323,8 @@ impl<R: Record + ?Sized> PinnedPosition<R> {
         }
     }
 
-    /// The same where pins can be broken. Does nothing if both segments were evicted: then the old position is found
-    /// evicted at the next look.
+    /// The same where pins can be broken. Does nothing if both segments were evicted: then the next look finds the
+    /// old position evicted.
     fn cross_covered(&mut self, chain: &Chain<R>, segment: Cover<'_, R>) {
         let next = segment.next();
         drop(segment);
@@ -339,7 +339,7 @@ impl<R: Record + ?Sized> PinnedPosition<R> {
         }
     }
 
-    /// Goes on from the head: the position was evicted.
+    /// Continues from the head: the position was evicted.
     #[cold]
     fn recover(&mut self, chain: &Chain<R>) {
         // What was missed before and not reported yet is part of the loss.
@@ -349,9 +349,9 @@ impl<R: Record + ?Sized> PinnedPosition<R> {
         self.stand_at_head(first_missed);
     }
 
-    /// Its pin is on the head, since it was evicted.
+    /// Updates the offset after the pin was moved to the head because of an eviction.
     fn stand_at_head(&mut self, first_missed: u64) {
-        // It stood in what went, or at its end: not after the head.
+        // It stood in a segment that is gone, or at that segment's end: not after the head.
         debug_assert!(self.offset <= self.pin.base());
         self.offset = self.pin.base();
         self.miss_from(first_missed);
@@ -386,12 +386,12 @@ impl<R: Record + ?Sized> PinnedPosition<R> {
         (records, end.saturating_sub(here))
     }
 
-    /// Forgets its pin. For a chain that is being dropped, segments and all.
+    /// Forgets its pin. For a chain that is being dropped, with its segments.
     pub(super) fn forget(self) {
         self.pin.forget();
     }
 
-    /// Another position at the same place. What was missed is reported by both.
+    /// Another position at the same place. Both report what was missed.
     pub(super) fn duplicate(&self, chain: &Chain<R>) -> Self {
         if !chain.config.evicts() {
             // SAFETY: the owner of `self` keeps the chain alive, and so will the new one.
@@ -413,7 +413,7 @@ impl<R: Record + ?Sized> PinnedPosition<R> {
         position
     }
 
-    /// Gives up its pin, and collects at most so many segments if it was the last one.
+    /// Gives up its pin, and collects at most `most` segments if it was the last one.
     pub(super) fn release(self, most: usize) {
         self.pin.release(most);
     }

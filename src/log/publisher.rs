@@ -1,4 +1,4 @@
-//! The exclusive publisher: the only one that its log has, and the fastest way to append.
+//! The exclusive publisher: the only publisher of its log, and the fastest way to append.
 
 use std::ops::Range;
 
@@ -14,11 +14,11 @@ use crate::sync::{Arc, Ordering};
 /// The only publisher of an exclusive log; see
 /// [`Builder::build_exclusive`](super::Builder::build_exclusive).
 ///
-/// It owns the right to append, so an append is: write the payload, store one word. No locked
-/// instruction, no announcement, no fence. That there is only one is the type's doing: it cannot be
-/// cloned, and appending takes `&mut self`. It can be sent to another thread.
+/// It owns the right to append, so an append is: write the payload, store one word. No locked instruction, no
+/// announcement, no fence. The type guarantees that there is only one: it cannot be cloned, and appending takes
+/// `&mut self`. It can be sent to another thread.
 ///
-/// Dropping it closes the log: no record can come any more.
+/// Dropping it closes the log: no more records can come.
 ///
 /// ```
 /// use psa::{Log, Start};
@@ -37,10 +37,10 @@ use crate::sync::{Arc, Ordering};
 /// ```
 pub struct Publisher<R: Record + ?Sized> {
     chain: Arc<Chain<R>>,
-    /// The last segment of the chain. It is never closed, hence never retired, while it is that,
-    /// and nobody but us links another one after it.
+    /// The last segment of the chain. While it is the last one it is never closed, hence never retired, and only this
+    /// publisher links another segment after it.
     segment: *const Segment<R>,
-    /// What we stored in its word last.
+    /// The value that we last stored in its word.
     word: Word,
 }
 
@@ -51,7 +51,7 @@ unsafe impl<R: Record + ?Sized> Send for Publisher<R> {}
 unsafe impl<R: Record + ?Sized> Sync for Publisher<R> {}
 
 impl<R: Record + ?Sized> Publisher<R> {
-    /// The publisher of a chain that nobody else can append to.
+    /// The publisher of a chain to which nothing else can append.
     pub(super) fn new(chain: Arc<Chain<R>>) -> Self {
         // Relaxed: statistics; an exclusive log's publisher is one of its handles.
         chain.publishers.fetch_add(1, Ordering::Relaxed);
@@ -78,8 +78,8 @@ impl<R: Record + ?Sized> Publisher<R> {
         }
     }
 
-    /// Appends to the segment that we stand in, if it has room: the way of nearly all appends,
-    /// hence small enough to become part of its callers.
+    /// Appends to the segment that we stand in, if it has room. Nearly all appends take this path, so it is small
+    /// enough to be inlined into its callers.
     #[inline(always)]
     fn put_here(&mut self, source: &mut impl Source<R>) -> Option<Range<u64>> {
         // SAFETY: see the field.
@@ -104,9 +104,9 @@ impl<R: Record + ?Sized> Publisher<R> {
         }
     }
 
-    /// Goes on in a next segment.
+    /// Continues in the next segment.
     fn roll(&mut self, records: usize, slots: usize) -> Result<(), AppendError> {
-        // The last one, since nobody else links another one after it.
+        // The last one, since no other thread links another one after it.
         let last = self.chain.last();
         debug_assert!(std::ptr::eq(last.as_ptr(), self.segment));
         let number = last.number;
@@ -268,7 +268,7 @@ impl<R: Record + ?Sized> Publisher<R> {
 
 impl<R: Record + ?Sized> Drop for Publisher<R> {
     fn drop(&mut self) {
-        // Relaxed: statistics; closing synchronises by itself.
+        // Relaxed: statistics; closing synchronizes on its own.
         self.chain.publishers.fetch_sub(1, Ordering::Relaxed);
         self.chain.close();
     }

@@ -1,29 +1,29 @@
-//! Giving back what has been unlinked, as soon as nobody looks at it any more.
+//! Giving back what has been unlinked, as soon as no thread looks at it any more.
 //!
-//! # Who gives a segment back
+//! # Which thread gives a segment back
 //!
-//! Whoever unlinks a segment looks for announcements of it. If there are none, it gives it back at once. If there is
-//! one, it puts the segment on the chain's list of *pending* segments. Whoever ends an announcement of a segment
-//! that has been unlinked meanwhile sweeps that list: it takes all of it, gives back what nobody announces any more,
-//! and puts back the rest.
+//! The thread that unlinks a segment looks for announcements of it. If there are none, it gives the segment back
+//! immediately. If there is one, it puts the segment on the chain's list of *pending* segments. A thread that ends an
+//! announcement of a segment that has been unlinked meanwhile sweeps that list: it takes all of it, gives back what
+//! no thread announces any more, and puts back the rest.
 //!
-//! No segment is left on the list by mistake. After something was put on it, the one who did so looks at the
-//! announcements once more, across a heavy barrier. One that it still sees ends later, and whoever ends it finds the
-//! segment on the list. One that it does not see makes it sweep again.
+//! No segment is left on the list by mistake. After a thread has put something on it, that thread looks at the
+//! announcements once more, across a heavy barrier. An announcement that it still sees ends later, and the thread
+//! that ends it finds the segment on the list. One that it does not see makes it sweep again.
 //!
-//! So the list holds no more segments than threads have slots in use, and a thread that stalls while it
-//! looks at one segment holds back that one.
+//! So the list holds no more segments than threads have slots in use, and a thread that stalls while it looks at one
+//! segment holds back that one.
 //!
-//! What a sweep finds free goes to a second list, of segments that are *ready*: nobody announces them, and nobody who
-//! announces them from now on validates it. Whoever sweeps takes one after another from there, and others can do so,
-//! too.
+//! What a sweep finds free goes to a second list, of segments that are *ready*: no thread announces them, and no
+//! thread that announces them from now on validates it. A sweeping thread takes one after another from there, and
+//! other threads can do so, too.
 //!
 //! # Records' destructors
 //!
-//! Records are dropped by whoever gives their segment back, and what they do is the user's affair: they may use this
-//! log or others, roll over, and so unlink more segments. That must not nest: a chain of such destructors would use
-//! up the stack. A thread that is giving a segment back only puts what it unlinks meanwhile on the list, and
-//! sweeps when it has finished.
+//! Records are dropped by the thread that gives their segment back. Their destructors are user code: they may use
+//! this log or others, begin new segments, and so unlink more segments. That must not nest: a chain of such
+//! destructors would use up the stack. A thread that is giving a segment back therefore only puts what it unlinks
+//! meanwhile on the list, and sweeps when it has finished.
 //!
 //! A destructor may not return for a long time. While it runs, its segment alone is in its thread's hands. All others
 //! are on one of the two lists, and a publisher that needs their memory sweeps ([`super::room`]).
@@ -38,7 +38,7 @@ use super::segment::Segment;
 use crate::sync::reclaim::{self, Collector};
 use crate::sync::{Arc, AtomicPtr, Ordering, local};
 
-/// A chain whose list is to be swept.
+/// A chain whose list must be swept.
 trait Sweep: Send + Sync {
     fn sweep_at_last(&self);
 }
@@ -46,7 +46,7 @@ trait Sweep: Send + Sync {
 type Waiting = RefCell<Vec<Arc<dyn Sweep>>>;
 
 local! {
-    /// While the thread gives something back: the chains that it sweeps afterwards.
+    /// While the thread gives something back: the chains that it will sweep afterwards.
     static WAITING: Cell<Option<NonNull<Waiting>>> = Cell::new(None);
 }
 
@@ -55,11 +55,11 @@ fn waiting() -> Option<NonNull<Waiting>> {
     WAITING.try_with(Cell::get).ok().flatten()
 }
 
-/// Runs `first`, then sweeps all chains for which that was put off meanwhile.
+/// Runs `first`, then sweeps all chains whose sweep was put off meanwhile.
 fn in_turn(first: impl FnOnce()) {
     let waiting = Waiting::default();
     let _ = WAITING.try_with(|here| here.set(Some(NonNull::from(&waiting))));
-    /// Also where a model's destructor panics.
+    /// Resets `WAITING` on a panic, too (a model's destructors are not contained).
     struct Done;
     impl Drop for Done {
         fn drop(&mut self) {
@@ -69,7 +69,7 @@ fn in_turn(first: impl FnOnce()) {
     let done = Done;
     first();
     loop {
-        // No borrow while the chain is swept, or ends.
+        // No borrow is held while the chain is swept, or dropped.
         let Some(chain) = waiting.borrow_mut().pop() else { break };
         chain.sweep_at_last();
     }
@@ -77,7 +77,7 @@ fn in_turn(first: impl FnOnce()) {
 }
 
 impl<R: Record + ?Sized> Chain<R> {
-    /// Gives back a segment that the caller has unlinked, now or when nobody announces it any more.
+    /// Gives back a segment that the caller has unlinked, now or when no thread announces it any more.
     pub(super) fn retire(&self, segment: *mut Segment<R>) {
         let is_nested = waiting().is_some();
         if is_nested || Announced::look().names(segment, self) {
@@ -90,7 +90,7 @@ impl<R: Record + ?Sized> Chain<R> {
 
     fn put_on_list(&self, segment: *mut Segment<R>) {
         self.pending_segments.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: unlinked, and in nobody's hands but ours: it is neither on a list nor given back.
+        // SAFETY: unlinked, and in our hands alone: it is neither on a list nor given back.
         unsafe { push(&self.pending, segment, segment) };
     }
 
@@ -112,7 +112,7 @@ impl<R: Record + ?Sized> Chain<R> {
         unsafe { push(&self.ready, first, last) };
     }
 
-    /// Gives back what is ready, one after another. The rest stays where others find it meanwhile.
+    /// Gives back what is ready, one after another. The rest stays where other threads find it meanwhile.
     fn give_back_ready(&self) {
         loop {
             // Acquire: pairs with the Release in `push`.
@@ -120,11 +120,11 @@ impl<R: Record + ?Sized> Chain<R> {
             if segment.is_null() {
                 return;
             }
-            // SAFETY: taken from the list: in our hands alone, with all that follow.
+            // SAFETY: taken from the list: in our hands alone, with all that follow it.
             let rest = unsafe { (*segment).pending.load(Ordering::Relaxed) };
             if !rest.is_null() {
                 self.put_back_ready(rest);
-                // A publisher may have looked while the list was in our hands, and now waits.
+                // A publisher may have looked while the list was in our hands, and may now be waiting.
                 if self.config.limit().is_some() {
                     self.room.notify();
                 }
@@ -133,11 +133,11 @@ impl<R: Record + ?Sized> Chain<R> {
         }
     }
 
-    /// Gives back what is pending and not announced; later, if the thread is giving something back already.
+    /// Gives back what is pending and not announced; later, if the thread is already giving something back.
     #[cold]
     #[inline(never)]
     pub(super) fn sweep(&self) {
-        // Relaxed: whoever saw the caller's announcement put the segment on the list before. See the module.
+        // Relaxed: a thread that saw the caller's announcement put the segment on the list before. See the module.
         let is_empty = |list: &AtomicPtr<Segment<R>>| list.load(Ordering::Relaxed).is_null();
         if is_empty(&self.pending) && is_empty(&self.ready) {
             return;
@@ -145,7 +145,7 @@ impl<R: Record + ?Sized> Chain<R> {
         let Some(waiting) = waiting() else {
             return in_turn(|| self.sweep_now());
         };
-        // `None`: the chain is being dropped, and frees what is on its list itself.
+        // `None`: the chain is being dropped, and itself frees what is on its lists.
         let Some(chain) = self.me.upgrade() else { return };
         // SAFETY: set by `in_turn` of this thread, which is still running.
         unsafe { waiting.as_ref() }.borrow_mut().push(chain);
@@ -173,9 +173,9 @@ impl<R: Record + ?Sized> Chain<R> {
                 }
             }
             announced.iter().for_each(|segment| self.put_on_list(*segment));
-            // Only now, since a destructor may take its time.
+            // Only after the list is complete again, since a destructor may take its time.
             self.give_back_ready();
-            // Addresses only: whatever is on the list may be given back by others.
+            // Addresses only: other threads may have given back what is on the list.
             if announced.is_empty() {
                 return;
             }
@@ -186,10 +186,10 @@ impl<R: Record + ?Sized> Chain<R> {
         }
     }
 
-    /// Gives a segment back: nobody announces it.
+    /// Gives a segment back that no thread announces.
     fn give_back(&self, segment: *mut Segment<R>) {
-        // SAFETY: unlinked, so nobody who announces it from now on validates it; nobody announced it after that; and
-        // it is in our hands alone. The chain lives: `self`.
+        // SAFETY: unlinked, so no thread that announces it from now on validates it; no thread announced it after
+        // that; and it is in our hands alone. The chain lives: `self`.
         unsafe { reclaim::retire(segment, take_back::<R>, is_leaving()) };
     }
 }
@@ -214,7 +214,7 @@ unsafe fn push<R: Record + ?Sized>(
     loop {
         // SAFETY: the caller's promise.
         unsafe { (*last).pending.store(after, Ordering::Relaxed) };
-        // Release: pairs with the Acquire of whoever takes the list, for the links.
+        // Release: pairs with the Acquire of the thread that takes the list, for the links.
         match list.compare_exchange_weak(after, first, Ordering::Release, Ordering::Relaxed) {
             Ok(_) => return,
             Err(now) => after = now,
@@ -222,7 +222,7 @@ unsafe fn push<R: Record + ?Sized>(
     }
 }
 
-/// Takes a segment back into its chain.
+/// Returns a segment to its chain.
 ///
 /// # Safety
 ///

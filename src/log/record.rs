@@ -1,8 +1,8 @@
 //! What a log can hold.
 //!
 //! A segment's arena is an array of *slots*. A value takes exactly one slot of its own type; a byte
-//! record takes as many one-byte slots as it is long. Everything else about segments is the same
-//! for both, which is why there is one segment implementation and this small trait.
+//! record takes as many one-byte slots as it has bytes. Everything else about segments is the same
+//! for both, so there is one implementation of segments and this small trait.
 
 /// A type that a log can hold: any `T: Send + Sync + 'static`, or `[u8]`.
 ///
@@ -12,7 +12,7 @@ pub trait Record: sealed::Sealed + Send + Sync + 'static {
     #[doc(hidden)]
     type Slot: Send + Sync + 'static;
 
-    /// Whether every record takes exactly one slot, so that positions need not be looked up.
+    /// Whether every record takes exactly one slot, so that positions need no index.
     #[doc(hidden)]
     const ONE_SLOT: bool;
 
@@ -20,7 +20,7 @@ pub trait Record: sealed::Sealed + Send + Sync + 'static {
     ///
     /// # Safety
     ///
-    /// The slots hold one committed record, and nobody writes them for `'a`.
+    /// The slots hold one committed record, and nothing writes them during `'a`.
     #[doc(hidden)]
     unsafe fn in_arena<'a>(arena: *const Self::Slot, start: u32, end: u32) -> &'a Self;
 }

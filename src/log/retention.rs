@@ -1,4 +1,4 @@
-//! What is kept although every cursor has passed it, and what happens at the memory limit.
+//! What is kept after every cursor has passed it, and what happens at the memory limit.
 
 use std::sync::PoisonError;
 
@@ -6,16 +6,16 @@ use super::wait::WaitSet;
 use crate::sync::time::Duration;
 use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, Weak};
 
-/// What a log keeps although every cursor and lease has passed it, for subscribers that come later.
+/// What a log keeps after every cursor and lease has passed it, for subscribers that come later.
 ///
-/// Retention works in whole segments, and looks only at sealed ones: the records in the open
-/// segment come on top. At the memory limit, [`Overflow::Block`] and [`Overflow::Evict`] go before
-/// retention: publishers wait for subscribers, not for what nobody may ever read. With
-/// [`Overflow::Reject`], what is retained stays, and new records are refused.
+/// Retention works in whole segments, and applies only to sealed ones: the records in the open segment are kept in
+/// addition. At the memory limit, [`Overflow::Block`] and [`Overflow::Evict`] take precedence over retention:
+/// publishers wait for subscribers, not for records that may never be read. With [`Overflow::Reject`], what is
+/// retained stays, and new records are refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Retention {
-    /// Nothing: a segment goes as soon as the last cursor has passed it.
+    /// Nothing: a segment is freed as soon as the last cursor has passed it.
     #[default]
     Nothing,
     /// At least the last `n` records of the sealed segments, and less than a segment more.
@@ -23,10 +23,11 @@ pub enum Retention {
     /// At least the last `n` payload bytes of the sealed segments (for values: `n / size_of::<T>()`
     /// records), and less than a segment more.
     Bytes(u64),
-    /// Every sealed segment until this long after the next one was begun, which is no sooner than
-    /// this long after its last record. An idle log has no event to collect on: call [`Log::maintain`](super::Log::maintain) from time to time.
+    /// Every sealed segment until this long after the next one was begun, which is no sooner than this long after its
+    /// last record. An idle log has no event that could trigger its collection: call
+    /// [`Log::maintain`](super::Log::maintain) from time to time.
     Age(Duration),
-    /// Everything, until the memory limit.
+    /// Everything, up to the memory limit.
     Everything,
 }
 
@@ -34,31 +35,30 @@ pub enum Retention {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Overflow {
-    /// It waits until the slowest cursors have gone on ([`Log::append`](super::Log::append) blocks
-    /// its thread, [`append_async`](super::Log::append_async) its task,
-    /// [`try_append`](super::Log::try_append) refuses instead).
+    /// It waits until the slowest cursors have read on ([`Log::append`](super::Log::append) blocks its thread,
+    /// [`append_async`](super::Log::append_async) its task, [`try_append`](super::Log::try_append) refuses instead).
     #[default]
     Block,
     /// It fails with [`AppendError::Full`](super::AppendError::Full).
     Reject,
-    /// The oldest segment goes, whoever stands in it. The cursors that did are told exactly which
-    /// records they missed. They hold nothing back any more, so that with [`Retention::Nothing`] all
-    /// segments go with it that no other cursor has yet to read.
+    /// The oldest segment is freed, whoever stands in it. The cursors that did are told exactly which records they
+    /// missed. They hold nothing back any more, so with [`Retention::Nothing`] every later segment that no other
+    /// cursor still has to read is freed with it.
     ///
-    /// A reader that is inside its closure then keeps the one segment that it looks at, until the closure returns.
-    /// Nobody waits for it: the next segment goes in its place. Only when all that is left is the open segment does an
-    /// append wait ([`try_append`](super::Log::try_append) refuses), so the limit should have room for two segments
-    /// and one for each reader that may stay in its closure.
+    /// A reader that is inside its closure at that time keeps the one segment that it looks at, until the closure
+    /// returns. Nobody waits for the closure: the next segment is freed in its place. An append waits only when all
+    /// that is left is the open segment ([`try_append`](super::Log::try_append) then refuses), so the limit should
+    /// have room for two segments, and one more for each reader that may stay in its closure.
     ///
-    /// An append that evicts does not pay for everything that becomes free by it. It collects a few segments; each
-    /// append after it that begins a segment collects two more, and [`Log::maintain`](super::Log::maintain) all.
+    /// An append that evicts does not pay for everything that becomes free by the eviction. It collects a few
+    /// segments; each later append that begins a segment collects two more, and
+    /// [`Log::maintain`](super::Log::maintain) collects all.
     Evict,
 }
 
-/// A number of bytes that several logs share: none of them allocates a segment beyond it.
+/// A number of bytes that several logs share: together they allocate no segment beyond it.
 ///
-/// A log that finds the budget used up does what its [`Overflow`] says, exactly as at its own
-/// limit.
+/// A log that finds the budget used up does what its [`Overflow`] says, exactly as at its own limit.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -73,8 +73,7 @@ pub enum Overflow {
 pub struct Budget {
     limit: u64,
     used: AtomicU64,
-    /// Segments that the logs keep for reuse. Raised before one is put by, so never less than there
-    /// are.
+    /// Segments that the logs keep for reuse. Raised before one is put into a pool, so never less than there are.
     pub(super) pooled: AtomicUsize,
     /// All logs that share this budget.
     sharers: Mutex<Vec<Weak<dyn Sharer>>>,
@@ -82,7 +81,7 @@ pub struct Budget {
     pub(super) room: Arc<WaitSet>,
 }
 
-/// A log as others see it that share its budget.
+/// A log as other logs see it that share its budget.
 pub(super) trait Sharer: Send + Sync {
     /// Frees what it keeps for reuse. False if there is nothing.
     fn empty_pool(&self) -> bool;
@@ -111,7 +110,7 @@ impl Budget {
     }
 
     pub(super) fn take(&self, bytes: u64) -> bool {
-        // Relaxed: a counter; the memory itself is synchronised by the allocator.
+        // Relaxed: a counter; the memory itself is synchronized by the allocator.
         self.used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
                 used.checked_add(bytes).filter(|used| *used <= self.limit)
@@ -130,20 +129,20 @@ impl Budget {
         sharers.push(sharer);
     }
 
-    /// Frees what any log keeps for reuse: an idle one has no occasion to do so itself. False if
-    /// there is nothing.
+    /// Frees what any log keeps for reuse: an idle log has no event that would make it do so. False if there is
+    /// nothing.
     pub(super) fn empty_pools(&self) -> bool {
         if self.pooled.load(Ordering::Relaxed) == 0 {
             return false;
         }
         let sharers = self.sharers.lock().unwrap_or_else(PoisonError::into_inner);
-        // A log may end here, with its records' destructors: outside the lock.
+        // A log may be dropped here, with its records' destructors: outside the lock.
         let sharers: Vec<_> = { sharers }.iter().filter_map(Weak::upgrade).collect();
         sharers.iter().fold(false, |any, sharer| sharer.empty_pool() | any)
     }
 
-    /// Whether so much is in use that a log should rather free a segment than keep it for reuse,
-    /// where no other log can have it.
+    /// Whether so much is in use that a log should free a segment rather than keep it for reuse, where no other log
+    /// can have it.
     pub(super) fn is_tight(&self) -> bool {
         self.used() > self.limit / 2
     }

@@ -1,5 +1,5 @@
-//! Room for one more segment, when the log is at its memory limit: what goes, in which order, and when there is
-//! nothing to do but wait.
+//! Room for one more segment when the log is at its memory limit: what goes, in which order, and when the only thing
+//! left is to wait.
 
 use super::chain::Chain;
 use super::collect::STEP;
@@ -9,23 +9,23 @@ use super::retention::Overflow;
 use crate::sync::time::Instant;
 use crate::sync::{Ordering, thread};
 
-/// How often a publisher offers its processor to a thread that is giving a segment back at this moment, before it
+/// How often a publisher yields its processor to a thread that is giving a segment back at this moment, before it
 /// lets go of another one.
 const YIELDS: usize = 16;
 
 impl<R: Record + ?Sized> Chain<R> {
-    /// The log is full: lets go of something, or says what `full` says if nothing can go. `Ok` means that another
-    /// try is worth it. `head` is the number of the oldest segment from before the log was found full.
+    /// The log is full: lets go of something, or returns `full` if nothing can go. `Ok` means that another try is
+    /// worth it. `head` is the number of the oldest segment from before the log was found full.
     ///
     /// Whatever others hold back (a thread in the middle of an append, a reader's closure) is one segment each, and
-    /// may be long in coming. So this waits for nobody.
+    /// may take long to come back. So this waits for nobody.
     pub(super) fn make_room(&self, full: AppendError, head: u64) -> Result<(), AppendError> {
         let has_moved = || self.head_number() != head;
-        // Several publishers find the log full at once; one segment is enough for them all.
+        // Several publishers find the log full at the same time; one segment is enough for them all.
         if has_moved() {
             return Ok(());
         }
-        // What has been passed, and what time alone lets go of: leases, and retention by age.
+        // What has been passed, and what only time releases: leases, and retention by age.
         self.expire_leases(Instant::now(), STEP);
         self.collect(STEP);
         if has_moved() {
@@ -47,8 +47,8 @@ impl<R: Record + ?Sized> Chain<R> {
         if let_go { Ok(()) } else { Err(full) }
     }
 
-    /// Gives back what was unlinked by a thread that has not come to do so yet: it runs a record's destructor, which may
-    /// not return for a long time. Whether memory came back.
+    /// Gives back what was unlinked by a thread that has not got to it yet because it runs a record's destructor,
+    /// which may not return for a long time. Returns whether memory came back.
     fn gives_back_pending(&self) -> bool {
         // Acquire: see `take_back`.
         let before = self.released.load(Ordering::Acquire);
@@ -56,8 +56,8 @@ impl<R: Record + ?Sized> Chain<R> {
         self.released.load(Ordering::Acquire) != before
     }
 
-    /// Whether memory came back while we looked. Looks for a while if somebody is about to give some back: it has
-    /// been unlinked, and nobody announces it.
+    /// Whether memory came back while we looked. Looks for a while if another thread is about to give some back: a
+    /// segment has been unlinked, and no thread announces it.
     fn is_being_given_back(&self) -> bool {
         // Acquire: see `take_back`.
         let released = || self.released.load(Ordering::Acquire);

@@ -2,31 +2,29 @@
 //!
 //! # Reserve, write, commit
 //!
-//! A segment has a *reservation word*: a sealed bit, the number of records and the number of slots
-//! that are taken. An appender takes the next record numbers and the next slots together by one
-//! compare-and-swap, copies its payload into slots that nobody else will ever write, and then
-//! *commits* each record by storing its end position in the *commit index*, with Release. The index
-//! is zero where nothing is committed yet, so positions are stored plus one.
+//! A segment has a *reservation word*: a sealed bit, the number of records and the number of slots that are taken. An
+//! appender takes the next record numbers and the next slots together by one compare-and-swap, copies its payload
+//! into slots that no other thread will ever write, and then *commits* each record by storing its end position in the
+//! *commit index*, with Release. The index is zero where nothing is committed yet, so positions are stored plus one.
 //!
-//! A reader that stands at record `i` scans the index from `i` until the first zero. What it finds
-//! is a run of records whose payloads lie one after another in the arena: it is handed out as it
-//! lies there.
+//! A reader that stands at record `i` scans the index from `i` until the first zero. The records up to there are a
+//! run whose payloads lie one after another in the arena, and the reader is shown the run where it lies.
 //!
-//! Why compare-and-swap and not `fetch_add`: once the sealed bit is set, the count can never move
-//! again. Any thread can then compute the next segment's base offset and link it; nobody has to
-//! wait for the one who filled this segment up.
+//! Why compare-and-swap and not `fetch_add`: once the sealed bit is set, the count can never move again. Any thread
+//! can then compute the next segment's base offset and link it, and no thread waits for the one that filled this
+//! segment.
 //!
 //! # The exclusive form
 //!
-//! A log with a single publisher needs no reservation: the publisher writes the payload and then
-//! *stores* the word, with Release. The word itself is the commit; readers take the number of
-//! records from it in one load. For values there is no index at all.
+//! A log with a single publisher needs no reservation: the publisher writes the payload and then *stores* the word,
+//! with Release. The word itself is the commit; readers take the number of records from it in one load. For values
+//! there is no index at all.
 //!
 //! # Who may touch what
 //!
-//! A segment is owned by one thread while it is fresh (before it is linked into a chain) and after
-//! it was reclaimed. In between it is shared, and everything in it is atomic but the arena, where
-//! the protocol above gives each slot one writer first and then only readers.
+//! A segment is owned by one thread while it is fresh (before it is linked into a chain) and after it was reclaimed.
+//! In between it is shared, and everything in it is atomic except the arena, where the protocol above gives each slot
+//! one writer first and then only readers.
 
 use std::ops::Range;
 
@@ -38,7 +36,7 @@ use super::record::Record;
 use super::source::Source;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, contain, zeroed_u32s, zeroed_u64s};
 
-/// A cache line of its own, and the one that the prefetcher brings along.
+/// A cache line of its own, and the adjacent one that the prefetcher loads with it.
 #[repr(align(128))]
 pub(super) struct Padded<T>(pub(super) T);
 
@@ -50,7 +48,7 @@ impl<T> std::ops::Deref for Padded<T> {
     }
 }
 
-/// Why a segment gave no room.
+/// Why a segment had no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoRoom {
     /// It is sealed: the next record goes to the next segment.
@@ -82,23 +80,23 @@ pub(super) struct Run {
 pub(super) struct Segment<R: Record + ?Sized> {
     /// The reservation word; in an exclusive log the commit word.
     word: Padded<AtomicU64>,
-    /// How many cursors stand here, or [`CLOSED`](Self::CLOSED). Own line: crossing cursors write
-    /// it while readers of the fields below go on.
+    /// How many cursors stand here, or [`CLOSED`](Self::CLOSED). It has its own line because crossing cursors write
+    /// it while readers use the fields below.
     pins: Padded<AtomicU32>,
 
     /// The following segment; null while there is none, [`terminal`](Self::terminal) when there
     /// never will be.
     pub(super) next: AtomicPtr<Segment<R>>,
-    /// The next one of the chain's pending segments, while this one is pending.
+    /// The next of the chain's pending segments, while this one is pending.
     pub(super) pending: AtomicPtr<Segment<R>>,
-    /// How many segments came before this one. Unlike the base offset, no two segments share it.
+    /// How many segments came before this one. Unlike base offsets, numbers are unique.
     pub(super) number: u64,
     /// Offset of the first record.
     pub(super) base: u64,
-    /// When the segment was linked, in nanoseconds since the Unix epoch; not before any time that was kept of a record
-    /// in front of it.
+    /// When the segment was linked, in nanoseconds since the Unix epoch; not earlier than any time that was kept of a
+    /// record before it.
     pub(super) linked_at: u64,
-    /// The same on the clock that nobody sets: every record of the segment before was appended earlier.
+    /// The same on the clock that cannot be set: every record of the previous segment was appended earlier.
     pub(super) linked_after: u64,
     /// Slots of all segments before this one: a position in the log's bytes.
     pub(super) slots_before: u64,
@@ -109,7 +107,7 @@ pub(super) struct Segment<R: Record + ?Sized> {
     /// Whether it has been in the pool.
     pub(super) reused: bool,
     pub(super) layout: Layout,
-    /// The chain that this segment belongs to, for whoever gives it back. The chain outlives its segments.
+    /// The chain that this segment belongs to, for the thread that gives it back. The chain outlives its segments.
     pub(super) chain: *const Chain<R>,
 
     index: Box<[AtomicU32]>,
@@ -118,10 +116,10 @@ pub(super) struct Segment<R: Record + ?Sized> {
 }
 
 impl<R: Record + ?Sized> Segment<R> {
-    /// The pin count of a segment that was collected or evicted: it accepts no pins any more.
+    /// The pin count of a segment that was collected or evicted: it accepts no more pins.
     pub(super) const CLOSED: u32 = 1 << 31;
 
-    /// Half of what the count can hold: the other half is for those that come at once.
+    /// Half of what the count can hold: the other half is for pins that arrive at the same time.
     const MOST_PINS: u32 = Self::CLOSED / 2;
 
     /// What `next` holds when the log ends here. Never dereferenced.
@@ -152,12 +150,11 @@ impl<R: Record + ?Sized> Segment<R> {
         })
     }
 
-    /// Takes room for `records` records of `slots` slots in all, or says why there is none.
+    /// Reserves room for `records` records of `slots` slots in total, or says why there is none.
     #[inline]
     pub(super) fn reserve(&self, records: usize, slots: usize) -> Result<Reserved, NoRoom> {
-        // Relaxed throughout: the word only deals out numbers. What is written into the slots is
-        // published by the commit index, and a reused segment's cleared state by the link that made
-        // this segment reachable.
+        // Relaxed throughout: the word only hands out numbers. What is written into the slots is published by the
+        // commit index, and a reused segment's cleared state by the link that made this segment reachable.
         let mut seen = self.word.load(Ordering::Relaxed);
         loop {
             let word = Word(seen);
@@ -180,7 +177,7 @@ impl<R: Record + ?Sized> Segment<R> {
         }
     }
 
-    /// Writes and commits what was reserved. `now` is asked for the time of records that keep one.
+    /// Writes and commits what was reserved. `now` supplies the time of records that keep one.
     #[inline]
     pub(super) fn fill(
         &self,
@@ -189,12 +186,12 @@ impl<R: Record + ?Sized> Segment<R> {
         now: impl FnOnce() -> u64,
     ) {
         self.stamp(at.record, source.records(), now);
-        // SAFETY: the reservation gave these slots to this call alone, and no reader touches them
-        // before the commit below.
+        // SAFETY: the reservation gave these slots to this call alone, and no reader touches them before the commit
+        // below.
         unsafe { source.write(self.slot(at.slot)) };
         let mut record = at.record as usize;
-        // Release: pairs with the Acquire loads of `run`. A reader that sees the position sees the
-        // payload and the time; one that does not stops in front of this record.
+        // Release: pairs with the Acquire loads of `run`. A reader that sees the position sees the payload and the
+        // time; one that does not stops before this record.
         source.for_each_end(|end| {
             self.index[record].store(at.slot + end + 1, Ordering::Release);
             record += 1;
@@ -216,8 +213,8 @@ impl<R: Record + ?Sized> Segment<R> {
         }
         let after = word.after(records, slots);
         self.stamp(word.records(), records, now);
-        // SAFETY: only the exclusive publisher writes slots, these were not handed out before, and
-        // no reader touches them before the word below says so.
+        // SAFETY: only the exclusive publisher writes slots, these were not handed out before, and no reader touches
+        // them before the word below says so.
         unsafe { source.write(self.slot(word.slots())) };
         if !R::ONE_SLOT {
             let mut record = word.records() as usize;
@@ -227,7 +224,7 @@ impl<R: Record + ?Sized> Segment<R> {
                 record += 1;
             });
         }
-        // Release: pairs with the Acquire load in `run`; whoever sees the count sees the records.
+        // Release: pairs with the Acquire load in `run`; a reader that sees the count sees the records.
         self.word.store(after.0, Ordering::Release);
         Ok(after)
     }
@@ -246,7 +243,7 @@ impl<R: Record + ?Sized> Segment<R> {
         }
     }
 
-    /// Out of the way of the appends that keep no time.
+    /// Kept out of line: most appends keep no time.
     #[cold]
     #[inline(never)]
     fn stamp_all(&self, stamps: Range<usize>, now: impl FnOnce() -> u64) {
@@ -281,21 +278,21 @@ impl<R: Record + ?Sized> Segment<R> {
         }
     }
 
-    /// Where record `i` starts; the record before it has to be committed.
+    /// Where record `i` starts; the record before it must be committed.
     #[inline]
     pub(super) fn start_of(&self, i: u32) -> u32 {
         if i == 0 { 0 } else { self.end_of(i - 1) }
     }
 
-    /// Where record `i` starts, or, as long as that is not known, where the latest record before it
-    /// does of which it is known.
+    /// Where record `i` starts or, while that is not known, where the latest record before it whose start is known
+    /// starts.
     pub(super) fn start_at_least(&self, i: u32) -> u32 {
         let is_known = |i: &u32| R::ONE_SLOT || *i == 0 || self.committed(*i - 1).is_some();
         self.start_of((0..=i).rev().find(is_known).unwrap_or(0))
     }
 
-    /// The consecutive committed records from number `i` on: at most `max_records`, and no more
-    /// slots than `max_slots` unless the first record alone is larger. `max_records` is not zero.
+    /// The consecutive committed records from number `i` on: at most `max_records`, and at most `max_slots` slots
+    /// unless the first record alone is larger. `max_records` is not zero.
     #[inline]
     pub(super) fn run(&self, i: u32, max_records: u32, max_slots: u32, exclusive: bool) -> Run {
         if exclusive {
@@ -306,8 +303,8 @@ impl<R: Record + ?Sized> Segment<R> {
         let Some(first) = self.committed(i) else {
             return Run { records: 0, start: 0, end: 0 };
         };
-        // A cursor can be attached after a record that is still under way. Where that one ends is
-        // not known before its commit; until then there is nothing to show.
+        // A cursor can be attached after a record that is not committed yet. Where that record ends is not known
+        // before its commit; until then there is nothing to show.
         if !R::ONE_SLOT && i > 0 && self.committed(i - 1).is_none() {
             return Run { records: 0, start: 0, end: 0 };
         }
@@ -360,8 +357,8 @@ impl<R: Record + ?Sized> Segment<R> {
         index.partition_point(|end| end.load(Ordering::Relaxed) - 1 <= limit) as u32
     }
 
-    /// The index entries of a run, as they lie in memory: one little-endian `u32` end position per
-    /// record on the machines that the server runs on, each biased by one.
+    /// The index entries of a run, as they lie in memory: one little-endian `u32` end position per record on the
+    /// machines that the server runs on, each biased by one.
     ///
     /// Only for committed records of byte logs.
     pub(super) fn index_bytes(&self, i: u32, records: u32) -> &[u8] {
@@ -375,8 +372,8 @@ impl<R: Record + ?Sized> Segment<R> {
     /// Unix epoch.
     pub(super) fn appended_at(&self, i: u32) -> u64 {
         let at = self.stamps.get((i / self.layout.stamp_every) as usize);
-        // Relaxed: written before the record's commit, which the caller has seen; the record that
-        // keeps the time may be an earlier one that is still under way, which reads as zero.
+        // Relaxed: written before the record's commit, which the caller has seen. The record that keeps the time may
+        // be an earlier one that is not committed yet; then this reads zero.
         at.map_or(0, |stamp| stamp.load(Ordering::Relaxed)).max(self.linked_at)
     }
 
@@ -389,9 +386,9 @@ impl<R: Record + ?Sized> Segment<R> {
         Some((record, self.stamps[at as usize].load(Ordering::Relaxed)))
     }
 
-    /// The latest time that is kept of a record in this segment; its own if none is.
+    /// The latest time that is kept of a record in this segment; the segment's own time if none is kept.
     pub(super) fn latest(&self) -> u64 {
-        // Relaxed: the word is sealed, and a time that is still under way was taken by an append that has not
+        // Relaxed: the word is sealed, and a time that is not stored yet was taken by an append that has not
         // returned.
         let stamps = self.stamps.iter().map(|stamp| stamp.load(Ordering::Relaxed));
         stamps.max().unwrap_or(0).max(self.linked_at)
@@ -402,8 +399,8 @@ impl<R: Record + ?Sized> Segment<R> {
     pub(super) fn first_since(&self, time: u64, committed: u32) -> u32 {
         let every = self.layout.stamp_every;
         let stamps = &self.stamps[..(committed as usize).div_ceil(every as usize)];
-        // Zero: reserved, but not stamped yet. That may be as late as now.
-        // Where the clock was set back, records keep the time that the segment has.
+        // Zero: reserved, but not stamped yet. That may be as late as now. Where the clock was set back, records keep
+        // the segment's time.
         let is_later = |stamp: u64| stamp == 0 || stamp.max(self.linked_at) >= time;
         let later = stamps.iter().position(|s| is_later(s.load(Ordering::Relaxed)));
         let later = later.unwrap_or(stamps.len());
@@ -414,8 +411,7 @@ impl<R: Record + ?Sized> Segment<R> {
     /// The reservation word.
     #[inline]
     pub(super) fn word(&self) -> Word {
-        // Acquire: for exclusive logs it pairs with the Release that commits; elsewhere it only
-        // counts.
+        // Acquire: for exclusive logs it pairs with the Release that commits; for others the word only counts.
         Word(self.word.load(Ordering::Acquire))
     }
 
@@ -425,14 +421,14 @@ impl<R: Record + ?Sized> Segment<R> {
         self.base + u64::from(self.word().records())
     }
 
-    /// Seals the segment: no record is reserved in it from now on. Returns how much was.
+    /// Seals the segment: no record is reserved in it afterwards. Returns what was reserved.
     pub(super) fn seal(&self) -> Word {
-        // AcqRel: of two threads that seal, the later one continues with a count that the earlier
-        // one has frozen; reservations are ordered before the seal by the word itself.
+        // AcqRel: of two threads that seal, the later one continues with a count that the earlier one has frozen;
+        // reservations are ordered before the seal by the word itself.
         Word(self.word.fetch_or(Word::SEALED, Ordering::AcqRel))
     }
 
-    /// The event of this segment's linking.
+    /// The event that reports the linking of this segment.
     pub(super) fn linked(&self) -> Event {
         Event::Linked {
             segment: self.number,
@@ -442,47 +438,47 @@ impl<R: Record + ?Sized> Segment<R> {
         }
     }
 
-    /// Counts one more cursor that stands here, and returns how many do. `None` if the segment was
-    /// closed: then the count means nothing any more, and the caller does not stand here.
+    /// Counts one more cursor that stands here, and returns how many do. `None` if the segment was closed: then the
+    /// count is meaningless, and the caller does not stand here.
     pub(super) fn pin(&self) -> Option<u32> {
         // SeqCst: see `Chain::collect` for the race between pins and the head.
         let before = self.pins.fetch_add(1, Ordering::SeqCst);
         if Self::is_too_many(before) {
-            // Cursors that were forgotten cost no memory, so this many are possible; a count that
-            // wrapped around would free what others read. `Arc` does the same.
+            // Forgotten cursors cost no memory, so this many are possible; a count that wrapped around would free
+            // what others read. `Arc` does the same.
             std::process::abort();
         }
         (before & Self::CLOSED == 0).then_some(before + 1)
     }
 
-    /// Whether the count is so high that one more could make it overflow, with others at once.
+    /// Whether the count is so high that more pins, some of them simultaneous, could make it overflow.
     fn is_too_many(pins: u32) -> bool {
         pins & !Self::CLOSED > Self::MOST_PINS
     }
 
-    /// Counts one cursor less, and returns how many are left, with [`CLOSED`](Self::CLOSED). Zero:
-    /// it was the last one of an unclosed segment, and the caller has to collect.
+    /// Counts one cursor less, and returns how many are left, with [`CLOSED`](Self::CLOSED). Zero: it was the last
+    /// cursor of a segment that is not closed, and the caller must collect.
     ///
-    /// Takes a pointer: with the pin gone, another thread may free the segment before this returns,
-    /// which a reference in an argument forbids.
+    /// Takes a pointer: with the pin gone, another thread may free the segment before this returns, which a reference
+    /// in an argument forbids.
     ///
     /// # Safety
     ///
     /// The caller's pin or cover keeps the segment up to this very operation.
     pub(super) unsafe fn unpin(this: *const Self) -> u32 {
-        // SAFETY: the caller's promise. An atomic in an argument may go meanwhile, as in `Arc`.
+        // SAFETY: the caller's promise. An atomic in an argument may be freed meanwhile, as in `Arc`.
         let pins = unsafe { &(*this).pins.0 };
         // SeqCst: see `Chain::collect`.
         pins.fetch_sub(1, Ordering::SeqCst) - 1
     }
 
-    /// Closes the segment if nobody stands here. True for exactly one caller, who collects it.
+    /// Closes the segment if no cursor stands here. True for exactly one caller, which collects it.
     pub(super) fn close_if_unpinned(&self) -> bool {
         // SeqCst: see `Chain::collect`.
         self.pins.compare_exchange(0, Self::CLOSED, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
-    /// Closes the segment whoever stands here. Returns how many did, to exactly one caller.
+    /// Closes the segment, whoever stands here. Returns how many cursors did, to exactly one caller.
     pub(super) fn close_by_force(&self) -> Option<u32> {
         let before = self.pins.fetch_or(Self::CLOSED, Ordering::SeqCst);
         (before & Self::CLOSED == 0).then_some(before)
@@ -493,7 +489,7 @@ impl<R: Record + ?Sized> Segment<R> {
         self.pins.load(Ordering::Relaxed) & !Self::CLOSED
     }
 
-    /// Whether it was closed. If so, it has a successor, and is off the chain or can be taken off by anybody.
+    /// Whether it was closed. If so, it has a successor, and is off the chain or can be taken off by any thread.
     pub(super) fn is_closed(&self) -> bool {
         self.pins.load(Ordering::Relaxed) & Self::CLOSED != 0
     }
@@ -503,14 +499,14 @@ impl<R: Record + ?Sized> Segment<R> {
         self.pins.load(Ordering::Relaxed) == 0
     }
 
-    /// Whether nothing of an earlier use is left. A pin, a seal or a record in a segment that nobody
-    /// could reach would mean that somebody touched it after it was reclaimed.
+    /// Whether nothing of an earlier use is left. A pin, a seal or a record in a segment that no thread could reach
+    /// would mean that it was touched after it was reclaimed.
     pub(super) fn is_untouched(&self) -> bool {
         self.word() == Word(0) && self.pins.load(Ordering::Relaxed) == 0
     }
 
-    /// Drops the records and makes the segment as fresh as a new one. A panic in a record's `Drop`
-    /// goes no further: see [`contain`].
+    /// Drops the records and makes the segment as fresh as a new one. A panic in a record's `Drop` goes no further:
+    /// see [`contain`].
     pub(super) fn clear(&mut self) {
         let word = Word(*self.word.0.get_mut());
         let records = word.records() as usize;
@@ -525,16 +521,16 @@ impl<R: Record + ?Sized> Segment<R> {
         *self.next.get_mut() = std::ptr::null_mut();
         if std::mem::needs_drop::<R::Slot>() {
             let mut slot = 0;
-            // Each record by itself: a panic in one of two destructors of the same slice would end here, one in both of
-            // them would end the process.
+            // One record after another: in a drop of the whole slice, a panic in one destructor would end here, but
+            // panics in two of them would end the process.
             while slot < word.slots() {
                 contain(|| {
                     while slot < word.slots() {
                         let value = self.slot(slot);
                         slot += 1;
                         // SAFETY: every reserved record was committed: reserving and committing happen within one
-                        // call, and nothing is in a call any more that could reach a segment that we own. The word
-                        // was cleared above and the count goes on first, so nothing is dropped twice.
+                        // call, and no call is in progress any more that could reach a segment that we own. The word
+                        // was cleared above and the count is raised first, so nothing is dropped twice.
                         unsafe { std::ptr::drop_in_place(value) };
                     }
                 });

@@ -1,9 +1,9 @@
-//! The forms in which records come in: what one append can take, and how it gets into a segment.
+//! The forms in which records arrive: what one append can take, and how it is written into a segment.
 
 use super::error::{AppendError, Refused};
 use super::record::Record;
 
-/// Records that one append can take, all or none: what `append_batch` accepts.
+/// Records that one append takes, all or none: the argument of `append_batch`.
 ///
 /// | log | batch | a refused append gives back |
 /// | --- | --- | --- |
@@ -12,13 +12,13 @@ use super::record::Record;
 /// | `Log<[u8]>` | `&[B]`, `&[B; N]`, `&Vec<B>` for `B: AsRef<[u8]>`: byte slices, strings, vectors | the same |
 /// | `Log<[u8]>` | [`Packed`], one copy for all | the same |
 ///
-/// An iterator runs to its end before anything is reserved, so one that panics appends nothing. A vector is not copied on
-/// the way. Sealed: these are all.
+/// An iterator runs to its end before anything is reserved, so one that panics appends nothing. A vector is not
+/// copied in between. Sealed: there are no other batches.
 pub trait AppendBatch<R: Record + ?Sized>: sealed::IntoSource<R> {
     /// What an append that is refused returns: the reason, with the values where the batch owned them.
     type Refused;
 
-    /// Of what is left of the source.
+    /// Built from what is left of the source.
     #[doc(hidden)]
     fn refused(reason: AppendError, source: Self::Source) -> Self::Refused;
 }
@@ -29,7 +29,7 @@ mod sealed {
     pub trait IntoSource<R: Record + ?Sized> {
         type Source: Source<R>;
 
-        /// All code of the caller's that the append needs runs here.
+        /// All user code that the append needs runs here.
         fn into_source(self) -> Self::Source;
     }
 }
@@ -71,7 +71,7 @@ impl<'a, T: Copy + Send + Sync + 'static> AppendBatch<T> for Copies<'a, T> {
     }
 }
 
-/// Slices of what can be seen as bytes, in the types in which one has them.
+/// Slices of anything that can be seen as bytes, in the types in which they usually come.
 macro_rules! slices {
     ($($batch:ty $(, const $n:ident)?;)*) => {$(
         impl<'a, B: AsRef<[u8]> $(, const $n: usize)?> IntoSource<[u8]> for &'a $batch {
@@ -112,10 +112,10 @@ impl<'a> AppendBatch<[u8]> for Packed<'a> {
     }
 }
 
-/// Records on their way into a segment: what they need, then how they are written.
+/// Records on their way into a segment: first how much room they need, then how they are written.
 ///
-/// All of it is the crate's own code. Nothing that a user wrote (an iterator, a `Clone`, an
-/// `AsRef`) runs between the reservation and the commit, so no panic can leave a hole in the log.
+/// All of it is the crate's own code. No user code (an iterator, a `Clone`, an `AsRef`) runs between the reservation
+/// and the commit, so no panic can leave a hole in the log.
 #[doc(hidden)]
 pub trait Source<R: Record + ?Sized> {
     /// How many records.
@@ -132,8 +132,7 @@ pub trait Source<R: Record + ?Sized> {
     /// written once; afterwards the arena owns what it held.
     unsafe fn write(&mut self, to: *mut R::Slot);
 
-    /// Calls `each` with the end of every record in order, counted in slots from the first one's
-    /// start.
+    /// Calls `each` with the end of every record in order, counted in slots from the start of the first one.
     fn for_each_end(&self, each: impl FnMut(u32));
 }
 
@@ -164,7 +163,7 @@ impl<T: Send + Sync + 'static> Source<T> for One<T> {
     }
 }
 
-/// Many values, moved out of a vector that keeps everything on failure.
+/// Many values, moved out of a vector that keeps all of them if the append fails.
 #[doc(hidden)]
 pub struct Values<T> {
     values: Vec<T>,
@@ -196,7 +195,7 @@ impl<T: Send + Sync + 'static> Source<T> for Values<T> {
     }
 }
 
-/// Values that an append copies out of a slice: no vector is made on the way.
+/// Values that an append copies out of a slice, without a vector in between.
 ///
 /// ```
 /// use psa::{Copies, Log};
@@ -253,7 +252,7 @@ impl Source<[u8]> for &[u8] {
     }
 }
 
-/// Many byte records in as many places.
+/// Many byte records, each in its own place.
 #[doc(hidden)]
 pub struct Slices<'a> {
     /// Each record was asked once where it is: an `AsRef` may answer differently the next time.
@@ -299,8 +298,7 @@ impl Source<[u8]> for Slices<'_> {
 
 /// Many byte records in one piece: their payloads one after another, and where each ends.
 ///
-/// This is the form in which records travel on the wire, so that a server appends what one read
-/// brought with a single copy.
+/// Records travel on the wire in this form, so a server appends what one read returned with a single copy.
 ///
 /// ```
 /// use psa::Packed;
@@ -321,7 +319,7 @@ pub enum PackedError {
     /// The ends are not a whole number of four-byte positions.
     #[error("the end positions are {0} bytes long: give a multiple of 4")]
     Ragged(usize),
-    /// An end lies before the one in front of it.
+    /// An end position is less than the previous one.
     #[error("record {0} ends before it starts: give cumulative end positions")]
     NotAscending(usize),
     /// The last end is not the payload's length.

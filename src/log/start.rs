@@ -4,16 +4,16 @@ use std::cmp::Ordering;
 
 use crate::sync::time::SystemTime;
 
-/// A point between two records of a log: where a subscriber stands, and where it goes on later.
+/// A point between two records of a log: where a subscriber stands, and where it can continue later.
 ///
 /// Everything before `next` was received or missed. Keep it in your own database, together with what you made of the
 /// records, and start there with [`Start::Resume`].
 ///
-/// Its text is `EPOCH:OFFSET`, where the offset is that of the record before the point, as in the event ids and the
-/// `after=` of the HTTP API and in `psa sub --after`; at the beginning of a log, where there is no record before it, the
-/// offset is -1. With the feature `serde`, it is serialized as this text.
+/// Its text form is `EPOCH:OFFSET`, where the offset is that of the record before the point, as in the event ids and
+/// the `after=` of the HTTP API and in `psa sub --after`. At the beginning of a log, where no record comes before it,
+/// the offset is -1. With the feature `serde`, it is serialized as this text.
 ///
-/// Positions of the same epoch are ordered. Epochs are random numbers, so that positions of different ones are not.
+/// Positions of the same epoch are ordered. Epochs are random numbers, so positions of different epochs are not.
 ///
 /// ```
 /// use psa::{Log, Position, Start};
@@ -49,28 +49,28 @@ impl PartialOrd for Position {
 pub enum Start {
     /// With the first record that is kept.
     Earliest,
-    /// With what comes: the first record whose append begins after the subscription is there.
+    /// With what comes next: the first record whose append begins after the subscription exists.
     Next,
-    /// With this offset; the next record's offset is the last one possible.
+    /// With this offset; the offset of the next record is the largest one possible.
     At(u64),
-    /// With the record after the last one received, to go on exactly where one stopped. Before the first record is
-    /// received, [`Resume`](Self::Resume) says where that is.
+    /// With the record after the last one received, to continue exactly there. Before the first record is received,
+    /// [`Resume`](Self::Resume) names the position.
     After {
         /// The epoch of the log that the offset belongs to.
         epoch: u64,
         /// The last offset that was received.
         offset: u64,
     },
-    /// At a position that was kept, to go on exactly where one stopped, even before the first record.
+    /// At a position that was kept, to continue exactly there, even before the first record.
     Resume(Position),
     /// With the last `n` records, or as many of them as are kept.
     Last(u64),
-    /// With the first record kept whose append began at this time or later. Never too late; too
-    /// early by up to the interval at which the log keeps append times (see
-    /// [`Builder::stamp_every`](super::Builder::stamp_every)).
+    /// With the first record kept whose append began at this time or later. Never too late; too early by up to the
+    /// interval at which the log keeps append times (see [`Builder::stamp_every`](super::Builder::stamp_every)).
     ///
-    /// With one exception: if the clock was set back, records between the last time that was kept before that and the
-    /// setting, fewer than one interval, are taken for as old as that time. With an interval of 1 there are none.
+    /// There is one exception: if the clock was set back, the records between the last time that was kept before that
+    /// and the setting, which are fewer than one interval, are taken to be as old as that time. With an interval of 1
+    /// there are none.
     Since(SystemTime),
 }
 

@@ -1,4 +1,4 @@
-//! What a log tells about itself.
+//! What a log reports about itself.
 
 use super::chain::{After, Chain};
 use super::cover::{Cover, Gone};
@@ -8,10 +8,9 @@ use crate::sync::Ordering;
 
 /// A log's figures at one moment.
 ///
-/// Costs the lock of the lease table, and a walk from the head to the first segment in
-/// which a cursor stands: nothing that grows with the number of cursors. The figures are taken one
-/// after another while the log goes on, so they may be off against each other by what happened in
-/// between; on a log that rests they are exact.
+/// Costs the lock of the lease table, and a walk from the head to the first segment in which a cursor stands: nothing
+/// that grows with the number of cursors. The figures are taken one after another while the log is in use, so they
+/// may differ from each other by what happened in between; on an idle log they are exact.
 ///
 /// The memory of a log is `live_bytes + unlinked_bytes + pooled_bytes`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,12 +24,12 @@ pub struct Stats {
     pub next_offset: u64,
     /// Payload bytes ever appended (for values: `next_offset * size_of::<T>()`).
     pub appended_bytes: u64,
-    /// Segments in the chain, the open one included.
+    /// Segments in the chain, including the open one.
     pub live_segments: u64,
     /// Their memory in bytes, with their indexes.
     pub live_bytes: u64,
-    /// Segments that were unlinked, and that somebody still looks at: a thread in the middle of an append, or, where
-    /// the log evicts, a reader's closure. One for each of them at most.
+    /// Segments that were unlinked, and that some thread still looks at: a thread in the middle of an append, or,
+    /// where the log evicts, a reader's closure. At most one for each of them.
     pub unlinked_segments: u64,
     /// Their memory in bytes.
     pub unlinked_bytes: u64,
@@ -40,15 +39,14 @@ pub struct Stats {
     pub pooled_bytes: u64,
     /// The memory limit in bytes: the log's own or its budget's, whichever is lower.
     pub memory_limit: Option<u64>,
-    /// Cursors, those of lease holders included.
+    /// Cursors, including those of lease holders.
     pub cursors: usize,
     /// Leases, held or not.
     pub leases: usize,
-    /// The slowest cursors or leases, and what they hold back. `None` if no cursor is behind the
-    /// open segment.
+    /// The slowest cursors or leases, and what they hold back. `None` if no cursor stands before the open segment.
     pub slowest: Option<Slowest>,
-    /// How many pins were broken by eviction: cursors and leases that stood in a segment when it went,
-    /// even if they had read all of it.
+    /// How many pins eviction has broken: cursors and leases that stood in a segment when it was evicted, even if
+    /// they had read all of it.
     pub evictions: u64,
     /// How often a reader had to wait for a record.
     pub reader_waits: u64,
@@ -80,7 +78,8 @@ impl<R: Record + ?Sized> Chain<R> {
     pub(super) fn stats(&self) -> Stats {
         let leases = self.lease_count();
         let memory = self.memory();
-        // Numbers, so that nothing is held while the chain is walked. The head first: it cannot lie after the last.
+        // Numbers, so that nothing is held while the chain is walked. The head first: it cannot lie after the last
+        // one.
         let (first_offset, memory_before_head) = {
             let head = Cover::head(self);
             (head.base, head.memory_before)
@@ -117,7 +116,7 @@ impl<R: Record + ?Sized> Chain<R> {
         loop {
             match at.next() {
                 Ok(None) => return None,
-                // What was walked over is gone, and nobody stood in it.
+                // The segments that were walked over are gone, and no cursor stood in them.
                 Err(Gone) => at = Cover::head(self),
                 Ok(Some(next)) => {
                     let cursors = at.pinned();

@@ -1,4 +1,4 @@
-//! A cursor as a `Stream`, for the cases where owning the records is fine.
+//! A cursor as a `Stream`, for programs that can afford owned records.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use super::cursor::{Cursor, Lag};
 use super::error::{Lagged, ReadError};
 use super::record::Record;
 
-/// How many records are cloned from one look.
+/// How many records one look clones.
 const AHEAD: usize = 64;
 
 /// A [`Cursor`] as a stream of owned records with their offsets; see [`Cursor::into_stream`].
@@ -44,8 +44,8 @@ impl<R: Record + ToOwned + ?Sized> Cursor<R> {
 }
 
 impl<R: Record + ToOwned + ?Sized> Records<R> {
-    /// The offset of the record that the stream returns next; while there is a loss to report, the first one that was
-    /// missed.
+    /// The offset of the record that the stream returns next; while there is a loss to report, the first offset that
+    /// was missed.
     pub fn offset(&self) -> u64 {
         self.cursor.offset()
     }
@@ -60,7 +60,7 @@ impl<R: Record + ToOwned + ?Sized> Records<R> {
         self.cursor.lag()
     }
 
-    /// The cursor again, at the record that the stream would have returned next.
+    /// Turns the stream back into a cursor, at the record that the stream would have returned next.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -90,7 +90,7 @@ impl<R: Record + ToOwned + ?Sized> std::fmt::Debug for Records<R> {
 impl<R: Record + ToOwned + ?Sized> Unpin for Records<R> {}
 
 impl<R: Record + ToOwned + ?Sized> Stream for Records<R> {
-    /// A record with its offset, or what was missed.
+    /// A record with its offset, or the records that were missed.
     type Item = Result<(u64, R::Owned), Lagged>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -102,7 +102,7 @@ impl<R: Record + ToOwned + ?Sized> Stream for Records<R> {
             }
             ready!(cursor.poll_turn(cx));
             let limit = Limit { records: AHEAD, ..Limit::NONE };
-            // If a clone panics, those before it go with `clones`: the cursor shows them again.
+            // If a clone panics, those before it are dropped with `clones`, and the cursor shows the records again.
             let mut clones = std::mem::take(ahead);
             let seen = cursor.peek(limit, |batch| {
                 clones.extend(batch.iter().map(|(offset, record)| (offset, record.to_owned())));

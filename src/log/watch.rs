@@ -1,4 +1,4 @@
-//! Waiting for a log to grow, without a place in it.
+//! Waiting for a log to grow, without a position in it.
 
 use std::task::{Context, Poll};
 
@@ -8,14 +8,14 @@ use super::record::Record;
 use super::wait::Waiter;
 use crate::sync::Arc;
 
-/// Waits for a log to grow. It has no place in the log: it reads nothing, and holds nothing back.
+/// Waits for a log to grow. It has no position in the log: it reads nothing, and holds nothing back.
 pub(crate) struct Watch<R: Record + ?Sized> {
     chain: Arc<Chain<R>>,
     waiter: Waiter,
 }
 
 impl<R: Record + ?Sized, P> Log<R, P> {
-    /// Watches the log's end.
+    /// Watches the end of the log.
     pub(crate) fn watch(&self) -> Watch<R> {
         Watch { chain: self.chain.clone(), waiter: Waiter::default() }
     }
@@ -24,8 +24,8 @@ impl<R: Record + ?Sized, P> Log<R, P> {
 impl<R: Record + ?Sized> Watch<R> {
     /// [`Log::next_offset`], and whether the log is closed.
     ///
-    /// The last of these records may still be on their way in: their offsets were drawn, and their
-    /// publishers are about to commit them.
+    /// The last of these records may not be readable yet: their offsets were reserved, and their publishers are about
+    /// to commit them.
     pub(crate) fn end(&self) -> (u64, bool) {
         // First whether it is closed: a closed log does not grow.
         let closed = self.chain.is_closed();
@@ -36,8 +36,8 @@ impl<R: Record + ?Sized> Watch<R> {
     /// waker registered otherwise.
     pub(crate) fn poll_past(&mut self, cx: &Context<'_>, seen: u64) -> Poll<()> {
         let Watch { chain, waiter } = self;
-        // An append draws its offset before it notifies: whoever registers before that is notified, and
-        // whoever registers later sees the offset.
+        // An append reserves its offset before it notifies: a waiter that registers before that is notified, and one
+        // that registers later sees the offset.
         waiter.poll_until(&chain.readers, cx.waker(), || {
             (chain.is_closed() || chain.next_offset() > seen).then_some(())
         })

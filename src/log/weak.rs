@@ -1,4 +1,4 @@
-//! A handle that neither keeps a log nor closes it.
+//! A handle that neither keeps a log alive nor closes it.
 
 use std::marker::PhantomData;
 
@@ -7,8 +7,8 @@ use super::record::Record;
 use super::{Log, Shared};
 use crate::sync::{Ordering, Weak};
 
-/// A handle that does not keep its [`Log`]: it holds no memory, and does not keep the log open. For registries, caches, and
-/// records that refer to the log that they are in.
+/// A handle that does not keep its [`Log`] alive: it holds no records, and does not keep the log open. For
+/// registries, caches, and records that refer to the log that contains them.
 ///
 /// ```
 /// use psa::Log;
@@ -25,7 +25,7 @@ pub struct WeakLog<R: Record + ?Sized, P = Shared> {
 }
 
 impl<R: Record + ?Sized, P> Log<R, P> {
-    /// A handle that does not keep the log.
+    /// A handle that does not keep the log alive.
     pub fn downgrade(&self) -> WeakLog<R, P> {
         WeakLog { chain: self.chain.me.clone(), publishing: PhantomData }
     }
@@ -36,7 +36,7 @@ impl<R: Record + ?Sized, P> WeakLog<R, P> {
     /// handle, too. Cursors do not count: a log without a handle is closed.
     pub fn upgrade(&self) -> Option<Log<R, P>> {
         let chain = self.chain.upgrade()?;
-        // Relaxed: a count. From zero it never rises again, so a log that its last handle closed has no handle again.
+        // Relaxed: a count. It never rises again from zero, so a log that its last handle closed has no handle again.
         let mut handles = chain.publishers.load(Ordering::Relaxed);
         while handles > 0 {
             let more = chain.publishers.compare_exchange_weak(

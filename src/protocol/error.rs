@@ -1,40 +1,41 @@
-//! Why bytes could not be decoded.
+//! The errors of decoding.
 
 use super::{Code, NameError};
 
 /// Why the bytes are not a frame that this side accepts.
 ///
-/// [`refused`](Self::refused) tells the two kinds apart: a *refused* frame was framed well, so that
-/// its request can be answered with an ERROR and the connection continues after it. After anything
-/// else, nothing that follows can be trusted: say [`code`](Self::code) in a GOODBYE and close.
+/// [`refused`](Self::refused) tells the two kinds apart. A *refused* frame was well framed: its
+/// request can be answered with an ERROR, and the connection continues after it. After any other
+/// error, nothing that follows can be trusted: send [`code`](Self::code) in a GOODBYE and close the
+/// connection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// The frame is larger than the limit, known from its header alone.
+    /// The frame is larger than the limit, as its header alone shows.
     #[error("frame {kind:#04x} has {size} bytes, {max} are allowed; send smaller batches")]
     FrameTooLarge {
         /// The frame's kind.
         kind: u8,
         /// Its size in bytes with the header.
         size: u64,
-        /// The most that is allowed for this kind.
+        /// The limit for this kind.
         max: u64,
     },
-    /// No frame has this kind, or not in this direction.
+    /// No frame in this direction has this kind.
     #[error("no frame has the kind {kind:#04x} here; check that both sides speak psa")]
     UnknownKind {
         /// The kind byte.
         kind: u8,
     },
-    /// A flag bit is set that means nothing in this frame.
+    /// A flag bit is set that is not defined for this frame.
     #[error("frame {kind:#04x} has the unknown flags {flags:#010b}; clear them")]
     UnknownFlags {
         /// The frame's kind.
         kind: u8,
-        /// The bits that are not known.
+        /// The undefined bits.
         flags: u8,
     },
-    /// The body breaks the format.
+    /// The body is malformed.
     #[error("frame {kind:#04x} is malformed: {what}; repair the sender")]
     Malformed {
         /// The frame's kind.
@@ -42,12 +43,12 @@ pub enum DecodeError {
         /// What is wrong.
         what: &'static str,
     },
-    /// The frame asks for something that cannot be; the connection continues after it.
+    /// The frame requests something impossible; the connection continues after it.
     #[error("{refusal}")]
     Refused {
         /// The request's number: answer it with an ERROR.
         request: u32,
-        /// The frame's size in bytes: skip it and go on.
+        /// The frame's size in bytes: skip it and continue.
         consumed: usize,
         /// What was wrong.
         refusal: Refusal,
@@ -100,7 +101,7 @@ impl DecodeError {
         }
     }
 
-    /// The request to answer and the bytes to skip, if the connection can go on.
+    /// The request to answer and the bytes to skip, if the connection can continue.
     #[must_use]
     pub const fn refused(&self) -> Option<(u32, usize)> {
         match self {

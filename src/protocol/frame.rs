@@ -1,11 +1,11 @@
-//! The 8-byte header, and what is decided from it alone.
+//! The 8-byte header, and the checks that need only the header.
 
 use super::error::DecodeError;
 
-/// The bytes of a frame's header: `len: u32`, `kind: u8`, `flags: u8`, `zero: u16`.
+/// The size of a frame's header in bytes: `len: u32`, `kind: u8`, `flags: u8`, `zero: u16`.
 pub const HEADER: usize = 8;
 
-/// The kinds of frame. The high bit is set from server to client.
+/// The kinds of frame. The high bit is set in frames from the server.
 pub(super) mod kind {
     pub(crate) const HELLO: u8 = 0x01;
     pub(crate) const PUBLISH: u8 = 0x02;
@@ -34,22 +34,23 @@ pub(super) mod kind {
     pub(crate) const DESCRIPTION: u8 = 0x8d;
 }
 
-/// The largest frame that is accepted unless said otherwise, in bytes with its header.
+/// The default limit for a frame, in bytes including its header.
 pub const DEFAULT_MAX_FRAME: u32 = 8 << 20;
 
-/// The largest record that is accepted unless said otherwise, in bytes.
+/// The default limit for a record, in bytes.
 pub const DEFAULT_MAX_RECORD: u32 = 1 << 20;
 
-/// What a decoder accepts. Checked from the header, before a body is waited for or buffered.
+/// The limits of a decoder. Frame sizes are checked on the header, before the body is awaited or
+/// buffered.
 ///
-/// Kinds whose body is small by nature have a tighter limit of their own: only PUBLISH, DELIVER,
+/// Kinds with a naturally small body have a tighter limit of their own: only PUBLISH, DELIVER,
 /// TOPICS and DESCRIPTION can be as large as `max_frame`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecodeLimits {
-    /// The largest frame in bytes, header included.
+    /// The largest frame in bytes, including the header.
     pub max_frame: u32,
-    /// The largest record of a PUBLISH in bytes. A larger one refuses the whole batch. Replies are
-    /// not held to it: a client takes whatever fits a frame.
+    /// The largest record of a PUBLISH in bytes. With a larger one, the whole batch is refused. The
+    /// limit does not apply to replies: a client accepts whatever fits into a frame.
     pub max_record: u32,
 }
 
@@ -62,30 +63,30 @@ impl Default for DecodeLimits {
 /// What a decoder found at the front of the bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decoded<T> {
-    /// A whole frame.
+    /// A complete frame.
     Frame {
-        /// What it says, borrowed from the bytes.
+        /// Its content, borrowed from the bytes.
         value: T,
-        /// Its size in bytes with the header: the next frame begins there.
+        /// Its size in bytes, including the header: the next frame begins there.
         consumed: usize,
     },
-    /// The frame is not there yet.
+    /// The frame is not complete yet.
     NeedMore {
-        /// How many bytes the buffer must hold *in all*, counted from the frame's first, before it
-        /// is worth decoding again. At most the frame limit, so it can be reserved.
+        /// How many bytes the buffer must hold *in total*, counted from the frame's first byte, before
+        /// it is worth decoding again. At most the frame limit, so that much can be reserved.
         at_least: usize,
     },
 }
 
-/// What a kind of frame may look like.
+/// What is allowed for a kind of frame.
 pub(super) struct Shape {
-    /// The flag bits that mean something.
+    /// The defined flag bits.
     pub(super) flags: u8,
-    /// The largest body; `u32::MAX` where only the frame limit counts.
+    /// The largest body in bytes; `u32::MAX` where only the frame limit applies.
     pub(super) max_body: u32,
 }
 
-/// A whole frame, its header checked.
+/// A complete frame whose header was checked.
 pub(super) struct Raw<'a> {
     pub(super) kind: u8,
     pub(super) flags: u8,
@@ -93,7 +94,8 @@ pub(super) struct Raw<'a> {
     pub(super) consumed: usize,
 }
 
-/// Takes the first frame off `input`, or says how much is missing (`Err` of the inner result).
+/// Splits the first frame off `input`, or returns how many bytes it needs (`Err` of the inner
+/// result).
 pub(super) fn split<'a>(
     input: &'a [u8],
     limits: &DecodeLimits,
@@ -120,7 +122,7 @@ pub(super) fn split<'a>(
         let what = "a reserved byte of the header is not zero";
         return Err(DecodeError::Malformed { kind, what });
     }
-    // At most `max_frame`, a u32: fits.
+    // At most `max_frame`, which is a `u32`.
     let consumed = size as usize;
     Ok(match rest.get(..length as usize) {
         Some(body) => Ok(Raw { kind, flags, body, consumed }),
@@ -128,14 +130,14 @@ pub(super) fn split<'a>(
     })
 }
 
-/// Starts a frame; [`finish`] fills its length in.
+/// Starts a frame; [`finish`] fills in its length.
 pub(super) fn begin(out: &mut Vec<u8>, kind: u8, flags: u8) -> usize {
     let at = out.len();
     out.extend_from_slice(&[0, 0, 0, 0, kind, flags, 0, 0]);
     at
 }
 
-/// Ends the frame that began at `at`.
+/// Completes the frame that begins at `at`.
 pub(super) fn finish(out: &mut [u8], at: usize) {
     let length = u32::try_from(out.len() - at - HEADER).expect("a frame of less than 4 GiB");
     out[at..at + 4].copy_from_slice(&length.to_le_bytes());

@@ -1,32 +1,32 @@
-//! The wire protocol: frames in and out of bytes, and nothing else.
+//! The wire protocol: decodes frames from bytes and encodes them to bytes, and nothing else.
 //!
-//! # What it is
+//! # A codec without I/O
 //!
-//! A codec without I/O. [`decode_request`] and [`decode_reply`] look at the front of a byte slice
-//! and return a frame that borrows from it, or how many bytes are missing, or why it is wrong.
-//! [`Request::encode`] and [`Reply::encode`] append to a `Vec<u8>`. There is no socket, no clock,
-//! no runtime and no state, so that every input can be tested and fuzzed alone. The server, the
-//! client and the tests all speak through it. `docs/protocol.md` is the specification: what each
-//! frame means, and which may be sent when.
+//! [`decode_request`] and [`decode_reply`] look at the front of a byte slice and return a frame that
+//! borrows from it, or the number of bytes that it needs, or an error. [`Request::encode`] and
+//! [`Reply::encode`] append to a `Vec<u8>`. There is no socket, clock, runtime or state, so every
+//! input can be tested and fuzzed in isolation. The server, the client and the tests all use this
+//! codec. `docs/protocol.md` is the specification: it defines what each frame means and when it may
+//! be sent.
 //!
-//! # What can be relied on
+//! # Guarantees
 //!
-//! * *Limits come first.* A frame's kind, flags and size are judged from its 8-byte header, before
-//!   its body is waited for. Only four kinds can be large at all.
-//! * *No input panics,* and nothing is allocated by a number that was not checked against the bytes
-//!   that are there.
-//! * *One form.* Whatever decodes, encodes to the same bytes again; reserved bytes and unused
-//!   fields must be zero.
+//! * *Limits are checked first.* A frame's kind, flags and size are checked on its 8-byte header,
+//!   before its body has arrived. Only four kinds of frame can be large at all.
+//! * *No input causes a panic,* and no allocation depends on a number that was not checked against
+//!   the bytes present.
+//! * *One encoding.* Every frame that decodes encodes to the same bytes again; reserved bytes and
+//!   unused fields must be zero.
 //! * *Zero copy.* A batch of records is two slices ([`Records`]): a column of end positions and a
-//!   payload. A server hands the same two slices on from a segment's own memory after a
+//!   payload. A server sends the same two slices directly from a segment's memory, after a
 //!   [`deliver_header`]; nothing is encoded per subscriber.
 //!
 //! # Two kinds of error
 //!
-//! A well-framed request for an impossible thing (a bad name, a record over the limit) is
-//! *refused*: [`DecodeError::refused`] tells its number and its size, it is answered with an ERROR
-//! and the connection goes on. Any other error means that the two sides disagree about the format,
-//! and the connection ends with a GOODBYE.
+//! A well-framed request with an impossible content (a bad name, a record over the limit) is
+//! *refused*: [`DecodeError::refused`] returns its number and size, the server answers it with an
+//! ERROR, and the connection continues. Any other error means that the two sides disagree about the
+//! format, and the connection ends with a GOODBYE.
 //!
 //! # Example
 //!
@@ -67,7 +67,7 @@ mod settings;
 mod stats;
 mod wire;
 
-/// The log's own types: a topic on the wire keeps and refuses records as its log does.
+/// The log's own types: a topic on the wire retains and rejects records as its log does.
 #[doc(no_inline)]
 pub use crate::log::{Overflow, Retention};
 pub use code::Code;
@@ -83,7 +83,7 @@ pub use settings::Settings;
 pub use stats::{LeaseInfo, Slowest, TopicStats, TopicSummary};
 pub use wire::{MAX_TEXT, MAX_TOKEN};
 
-/// The port that servers listen on unless told otherwise.
+/// The default port of a server.
 pub const DEFAULT_PORT: u16 = 9853;
 
 /// The oldest protocol version that this library speaks.

@@ -1,14 +1,14 @@
-//! Names of topics and leases.
+//! The names of topics and leases.
 
 use std::fmt;
 
 /// The longest name, in bytes.
 pub const MAX_NAME: usize = 255;
 
-/// A topic's name that was checked: 1 to 255 bytes of UTF-8 without control characters.
+/// A checked topic name: 1 to 255 bytes of UTF-8 without control characters.
 ///
-/// Leases are named by the same rule, so the codec uses this type for both. It borrows and is
-/// `Copy`; use [`as_str`](Self::as_str) to keep an owned copy.
+/// The same rules apply to the names of leases, so the codec uses this type for both. It borrows and
+/// is `Copy`; use [`as_str`](Self::as_str) to make an owned copy.
 ///
 /// Names are compared byte for byte: no case folding, no Unicode normalisation.
 ///
@@ -29,9 +29,9 @@ impl<'a> TopicName<'a> {
     ///
     /// # Errors
     ///
-    /// Says which rule the name breaks.
+    /// Reports which rule the name breaks.
     pub fn new(name: &'a str) -> Result<Self, NameError> {
-        // The length first: a name of a megabyte is refused without being read.
+        // The length first: a name of one megabyte is refused without being read.
         if name.is_empty() {
             return Err(NameError::Empty);
         }
@@ -48,7 +48,7 @@ impl<'a> TopicName<'a> {
     ///
     /// # Errors
     ///
-    /// Says which rule the name breaks.
+    /// Reports which rule the name breaks.
     pub fn from_bytes(name: &'a [u8]) -> Result<Self, NameError> {
         if name.len() > MAX_NAME {
             return Err(NameError::TooLong { bytes: name.len() });
@@ -102,7 +102,7 @@ impl fmt::Debug for TopicName<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NameError {
-    /// The name has no byte.
+    /// The name is empty.
     #[error("the name is empty; give 1 to {MAX_NAME} bytes")]
     Empty,
     /// The name is longer than [`MAX_NAME`].
@@ -114,15 +114,15 @@ pub enum NameError {
     /// The name is not UTF-8.
     #[error("the name is not UTF-8 from byte {at} on; encode it as UTF-8")]
     NotUtf8 {
-        /// Where the first invalid byte is.
+        /// The position of the first invalid byte.
         at: usize,
     },
     /// The name has a control character (Unicode category Cc).
     #[error("the name has the control character {found:?} at byte {at}; leave it out")]
     Control {
-        /// Where it is, in bytes.
+        /// Its position in bytes.
         at: usize,
-        /// Which it is.
+        /// The character.
         found: char,
     },
 }

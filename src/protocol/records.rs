@@ -1,15 +1,15 @@
-//! Many records as two slices: where each ends, and all their bytes.
+//! A batch of records as two slices: the end position of each record, and all their bytes.
 
 use std::iter::FusedIterator;
 
-/// A batch of records as it stands on the wire and in a segment: a column of end positions and one
-/// contiguous payload. Checked once when it is made, so that reading it cannot fail.
+/// A batch of records as it is on the wire and in a segment: a column of end positions and one
+/// contiguous payload. It is checked once, on creation, so that reading it cannot fail.
 ///
 /// `ends` has one little-endian `u32` per record: its end position, counted from some origin.
-/// `start` is the position of the first record on the same scale (0 in a PUBLISH; in a DELIVER
-/// wherever the run begins in the segment). Record `i` is
+/// `start` is the position of the first record, counted from the same origin (0 in a PUBLISH; in a
+/// DELIVER, the position in the segment where the run begins). Record `i` is
 /// `payload[ends[i - 1] - start .. ends[i] - start]` with `ends[-1] = start`. Empty records are
-/// fine: two equal ends.
+/// allowed: they show as two equal ends.
 ///
 /// ```
 /// use psa::protocol::Records;
@@ -27,11 +27,11 @@ pub struct Records<'a> {
     payload: &'a [u8],
 }
 
-/// The most bytes that ends and payload of one batch may have together, so that any frame around
-/// them has a length that fits its `u32`.
+/// The most bytes that the ends and the payload of one batch may have together, so that the length
+/// of any frame around them fits into its `u32`.
 pub const MAX_RECORDS_BYTES: usize = (u32::MAX - 4096) as usize;
 
-/// Why two slices are not a batch of records.
+/// Why two slices do not form a batch of records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordsError {
@@ -41,13 +41,13 @@ pub enum RecordsError {
     /// The column of ends is not a whole number of `u32`s.
     #[error("the column of ends is not a multiple of 4 bytes; give one u32 for each record")]
     Ragged,
-    /// An end lies before the one before it, or the first before `start`.
+    /// An end is before the previous one, or the first is before `start`.
     #[error("the ends do not ascend; give cumulative positions")]
     Descending,
-    /// The last end is not the payload's end.
+    /// The last end is not the end of the payload.
     #[error("the last end is not the end of the payload; give exactly the records' bytes")]
     WrongPayload,
-    /// The batch does not fit a frame.
+    /// The batch does not fit into a frame.
     #[error("the batch is larger than {MAX_RECORDS_BYTES} bytes; split it")]
     TooLarge,
 }
@@ -69,7 +69,7 @@ impl<'a> Records<'a> {
     ///
     /// # Errors
     ///
-    /// Says which rule is broken; see [`RecordsError`].
+    /// Reports which rule is broken; see [`RecordsError`].
     pub fn new(start: u32, ends: &'a [u8], payload: &'a [u8]) -> Result<Self, RecordsError> {
         let (each, rest) = ends.as_chunks::<4>();
         if !rest.is_empty() {
@@ -82,21 +82,21 @@ impl<'a> Records<'a> {
             return Err(RecordsError::TooLarge);
         }
         let (first, last) = (u32::from_le_bytes(*first), u32::from_le_bytes(*last));
-        // Without an early exit, so that it compiles to vector instructions.
+        // No early exit, so that it compiles to vector instructions.
         let descends = each.iter().zip(&each[1..]).fold(first < start, |bad, (a, b)| {
             bad | (u32::from_le_bytes(*b) < u32::from_le_bytes(*a))
         });
         if descends {
             return Err(RecordsError::Descending);
         }
-        // Ascending from `start`: the subtraction cannot wrap.
+        // The ends ascend from `start`, so the subtraction cannot wrap.
         if (last - start) as usize != payload.len() {
             return Err(RecordsError::WrongPayload);
         }
         Ok(Self { start, ends, payload })
     }
 
-    /// Slices that were checked before, as `new` would.
+    /// Creates a batch from slices that were already checked as `new` would check them.
     #[cfg(feature = "client")]
     pub(crate) const fn checked(start: u32, ends: &'a [u8], payload: &'a [u8]) -> Self {
         Self { start, ends, payload }
@@ -140,7 +140,7 @@ impl<'a> Records<'a> {
         (self.ends.len() / 4) as u32
     }
 
-    /// The position of the first record on the scale of `ends`.
+    /// The position of the first record, counted from the same origin as `ends`.
     #[must_use]
     pub const fn start(&self) -> u32 {
         self.start
@@ -225,7 +225,7 @@ impl<'a> Iterator for RecordsIter<'a> {
     #[inline]
     fn next(&mut self) -> Option<&'a [u8]> {
         let end = u32::from_le_bytes(*self.ends.next()?);
-        // The ends were checked, so the split cannot fail; `None` would end the iteration.
+        // The ends were checked, so the split cannot fail. If it did, `None` would end the iteration.
         let (record, rest) = self.rest.split_at_checked(end.wrapping_sub(self.at) as usize)?;
         self.at = end;
         self.rest = rest;

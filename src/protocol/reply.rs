@@ -1,4 +1,4 @@
-//! What a server says: the types. `reply_wire` has their bytes.
+//! The frames from a server: the types. `reply_wire` encodes and decodes them.
 
 #[cfg(doc)]
 use super::MAX_TEXT;
@@ -14,7 +14,7 @@ use super::stats::{LeaseInfo, TopicStats, TopicSummary};
 pub enum Reply<'a> {
     /// Answers the HELLO: the connection is open.
     Welcome(Welcome<'a>),
-    /// The records of a PUBLISH have their offsets.
+    /// The records of a PUBLISH were appended, at these offsets.
     Ack {
         /// The PUBLISH's number.
         request: u32,
@@ -27,7 +27,7 @@ pub enum Reply<'a> {
     },
     /// Records of a subscription.
     Deliver(Chunk<'a>),
-    /// The subscription runs; its deliveries follow.
+    /// The subscription is running; its deliveries follow.
     Subscribed {
         /// The SUBSCRIBE's number.
         request: u32,
@@ -37,46 +37,45 @@ pub enum Reply<'a> {
         epoch: u64,
         /// The first offset that will be delivered.
         next: u64,
-        /// The offset that the topic's next record gets, as of now.
+        /// The offset that the topic's next record will get, as of now.
         tail: u64,
     },
-    /// Records that this subscription does not get.
+    /// Records that this subscription does not receive.
     Gap {
         /// The subscription's number.
         sub: u32,
         /// Why.
         reason: GapReason,
-        /// The topic's epoch now.
+        /// The topic's current epoch.
         epoch: u64,
-        /// The first offset that is missed. With [`GapReason::OtherEpoch`] an offset of the *old*
-        /// epoch.
+        /// The first missing offset. With [`GapReason::OtherEpoch`], an offset of the *old* epoch.
         first_missed: u64,
-        /// The offset that deliveries go on with, in `epoch`.
+        /// The offset at which deliveries continue, in `epoch`.
         next: u64,
     },
     /// Everything before `next` was delivered.
     CaughtUp {
         /// The subscription's number.
         sub: u32,
-        /// The offset that comes next.
+        /// The next offset.
         next: u64,
     },
-    /// The subscription ended; nothing more comes for it.
+    /// The subscription ended; nothing more follows for it.
     Closed {
         /// The subscription's number.
         sub: u32,
         /// Why.
         reason: CloseReason,
-        /// The offset that would have come next.
+        /// The offset that would have been next.
         next: u64,
     },
-    /// A request failed; the connection goes on.
+    /// A request failed; the connection continues.
     Error(ErrorReply<'a>),
     /// The server closes the connection after this frame.
     Goodbye {
         /// Why.
         code: Code,
-        /// Why, for people.
+        /// A human-readable explanation.
         message: &'a str,
     },
     /// Answers a PING.
@@ -84,12 +83,12 @@ pub enum Reply<'a> {
         /// The PING's token.
         token: u64,
     },
-    /// A request without a result of its own was carried out.
+    /// A request that has no result was carried out.
     Done {
         /// The request's number.
         request: u32,
     },
-    /// Topics, in the order of their names.
+    /// Topics, sorted by name.
     Topics {
         /// The LIST's number.
         request: u32,
@@ -107,11 +106,11 @@ pub enum Reply<'a> {
 pub struct Welcome<'a> {
     /// The protocol version of this connection.
     pub version: u16,
-    /// The largest frame that the server takes and sends, in bytes with its header.
+    /// The largest frame that the server accepts and sends, in bytes including its header.
     pub max_frame: u32,
-    /// The largest record that the server takes, in bytes.
+    /// The largest record that the server accepts, in bytes.
     pub max_record: u32,
-    /// Who the server is, for people. At most [`MAX_TEXT`] bytes are sent.
+    /// A human-readable name of the server. At most [`MAX_TEXT`] bytes are sent.
     pub server: &'a str,
 }
 
@@ -144,7 +143,7 @@ impl<'a> Chunk<'a> {
     }
 }
 
-/// The body of an ERROR. Facts that do not apply are 0.
+/// The body of an ERROR. Details that do not apply are 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ErrorReply<'a> {
     /// The number of the request that failed.
@@ -153,18 +152,19 @@ pub struct ErrorReply<'a> {
     pub code: Code,
     /// The topic's epoch.
     pub epoch: u64,
-    /// The offset, epoch or size that was asked for.
+    /// The offset, epoch or size that was requested.
     pub asked: u64,
     /// The first offset that is kept.
     pub first: u64,
-    /// The offset that the next record gets; or the limit that was exceeded.
+    /// The offset that the next record will get; or the limit that was exceeded.
     pub next: u64,
-    /// What, why, what to do: one line for people. At most [`MAX_TEXT`] bytes are sent.
+    /// One human-readable line: what happened, why, and what to do. At most [`MAX_TEXT`] bytes are
+    /// sent.
     pub message: &'a str,
 }
 
 impl<'a> ErrorReply<'a> {
-    /// An error without facts.
+    /// An error without details.
     #[must_use]
     pub const fn new(request: u32, code: Code, message: &'a str) -> Self {
         Self { request, code, epoch: 0, asked: 0, first: 0, next: 0, message }
@@ -182,7 +182,7 @@ pub struct Description<'a> {
     pub settings: Settings,
     /// The counters.
     pub stats: TopicStats,
-    /// The leases, in the order of their names.
+    /// The leases, sorted by name.
     pub leases: Vec<LeaseInfo<'a>>,
 }
 
@@ -192,9 +192,9 @@ pub struct Description<'a> {
 pub enum GapReason {
     /// They were collected before the subscription asked for them.
     Collected = 1,
-    /// The subscriber was too slow and lost its place at the memory limit.
+    /// The subscriber was too slow and lost its position at the memory limit.
     Evicted = 2,
-    /// The asked offset is of another epoch: the topic was recreated.
+    /// The requested offset is of another epoch: the topic was recreated.
     OtherEpoch = 3,
 }
 
@@ -206,7 +206,7 @@ pub enum CloseReason {
     TopicClosed = 1,
     /// The topic was deleted.
     TopicDeleted = 2,
-    /// The client asked for it.
+    /// The client requested it.
     Unsubscribed = 3,
     /// Another subscriber took the lease over.
     LeaseTakenOver = 4,

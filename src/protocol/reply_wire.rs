@@ -1,4 +1,4 @@
-//! What a server says: the bytes.
+//! The frames from a server: encoding and decoding.
 
 use super::code::Code;
 use super::error::DecodeError;
@@ -7,10 +7,10 @@ use super::records::Records;
 use super::reply::{Chunk, CloseReason, Description, ErrorReply, GapReason, Reply, Welcome};
 use super::settings::Settings;
 use super::stats::{LeaseInfo, TopicStats, TopicSummary};
-use super::wire::{MAX_TEXT, Reader, put_name, put_text, put_u16, put_u32, put_u64};
+use super::wire::{FieldReader, MAX_TEXT, put_name, put_text, put_u16, put_u32, put_u64};
 
 const MORE: u8 = 1;
-/// DELIVER's fields before the ends.
+/// The size of DELIVER's fields before the ends, in bytes.
 const DELIVER_FIELDS: usize = 32;
 
 fn shape(kind: u8) -> Option<Shape> {
@@ -35,8 +35,8 @@ fn shape(kind: u8) -> Option<Shape> {
 
 /// Decodes the first frame of `input` as a client does.
 ///
-/// Allocates for TOPICS and DESCRIPTION alone, in proportion to the bytes that are there. One pass
-/// over the ends of a DELIVER.
+/// Allocates only for TOPICS and DESCRIPTION, in proportion to the bytes present. Makes one pass over
+/// the ends of a DELIVER.
 ///
 /// # Errors
 ///
@@ -49,13 +49,17 @@ pub fn decode_reply<'a>(
         Ok(raw) => raw,
         Err(at_least) => return Ok(Decoded::NeedMore { at_least }),
     };
-    let mut reader = Reader::new(raw.kind, raw.body);
+    let mut reader = FieldReader::new(raw.kind, raw.body);
     let value = decode_body(raw.kind, raw.flags, &mut reader)?;
     reader.finish()?;
     Ok(Decoded::Frame { value, consumed: raw.consumed })
 }
 
-fn decode_body<'a>(kind: u8, flags: u8, reader: &mut Reader<'a>) -> Result<Reply<'a>, DecodeError> {
+fn decode_body<'a>(
+    kind: u8,
+    flags: u8,
+    reader: &mut FieldReader<'a>,
+) -> Result<Reply<'a>, DecodeError> {
     Ok(match kind {
         kind::WELCOME => {
             let version = reader.u16()?;
@@ -163,12 +167,12 @@ fn decode_body<'a>(kind: u8, flags: u8, reader: &mut Reader<'a>) -> Result<Reply
                 leases: decode_list(reader, LeaseInfo::MIN, LeaseInfo::decode)?,
             }))
         }
-        // `shape` let no other kind through.
+        // `shape` rejects all other kinds.
         _ => return Err(DecodeError::UnknownKind { kind }),
     })
 }
 
-fn decode_chunk<'a>(reader: &mut Reader<'a>) -> Result<Chunk<'a>, DecodeError> {
+fn decode_chunk<'a>(reader: &mut FieldReader<'a>) -> Result<Chunk<'a>, DecodeError> {
     let sub = reader.u32()?;
     let count = reader.u32()?;
     let first = reader.u64()?;
@@ -185,12 +189,12 @@ fn decode_chunk<'a>(reader: &mut Reader<'a>) -> Result<Chunk<'a>, DecodeError> {
     Ok(Chunk { sub, first, time, records })
 }
 
-/// A counted list whose items take at least `min` bytes each: the count is checked against the
-/// bytes that are there before anything is allocated.
+/// Decodes a counted list whose items take at least `min` bytes each. The count is checked against
+/// the bytes present before anything is allocated.
 fn decode_list<'a, T>(
-    reader: &mut Reader<'a>,
+    reader: &mut FieldReader<'a>,
     min: usize,
-    item: fn(&mut Reader<'a>) -> Result<T, DecodeError>,
+    item: fn(&mut FieldReader<'a>) -> Result<T, DecodeError>,
 ) -> Result<Vec<T>, DecodeError> {
     let count = reader.u32()? as usize;
     if count > reader.remaining() / min {
@@ -204,8 +208,8 @@ fn decode_list<'a, T>(
 }
 
 impl Reply<'_> {
-    /// Appends the frame to `out`. Decoding it gives back the same value, as long as its texts
-    /// keep to [`MAX_TEXT`].
+    /// Appends the frame to `out`. Decoding it returns the same value, provided that its texts are
+    /// not longer than [`MAX_TEXT`].
     ///
     /// # Panics
     ///
@@ -330,8 +334,8 @@ impl Reply<'_> {
 }
 
 /// The first 40 bytes of a DELIVER: frame header and fields. The sender writes `count` ends and
-/// `payload_len` bytes of payload after it, straight from where they lie. See [`Records`] for
-/// what they must be.
+/// `payload_len` bytes of payload after them, directly from where they are in memory. See
+/// [`Records`] for their format.
 ///
 /// # Panics
 ///

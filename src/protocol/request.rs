@@ -1,4 +1,4 @@
-//! What a client says: the types. `request_wire` has their bytes.
+//! The frames from a client: the types. `request_wire` encodes and decodes them.
 
 use super::name::TopicName;
 use super::records::Records;
@@ -12,7 +12,7 @@ pub const MAGIC: [u8; 4] = *b"PSA\x01";
 
 /// A frame from a client, borrowed from the bytes that it was decoded from.
 ///
-/// `request` numbers are the client's own; a reply repeats them.
+/// The client chooses the `request` numbers; a reply repeats them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Request<'a> {
@@ -28,10 +28,10 @@ pub enum Request<'a> {
         request: u32,
         /// The subscription's number.
         sub: u32,
-        /// Whether its lease ends with it, at once.
+        /// Whether its lease ends immediately with it.
         release: bool,
     },
-    /// Says that everything up to and including `offset` was processed.
+    /// Commits everything up to and including `offset` as processed.
     Commit {
         /// The request's number.
         request: u32,
@@ -39,18 +39,18 @@ pub enum Request<'a> {
         sub: u32,
         /// The last processed offset.
         offset: u64,
-        /// Whether a DONE is wanted.
+        /// Whether to answer with a DONE.
         ack: bool,
     },
-    /// Makes a topic.
+    /// Creates a topic.
     Create {
         /// The request's number.
         request: u32,
         /// The topic's name.
         topic: TopicName<'a>,
-        /// How it keeps records.
+        /// Its settings.
         settings: Settings,
-        /// Whether it is fine that the topic exists (its settings then stay as they are).
+        /// Whether an existing topic is accepted (its settings then stay unchanged).
         exist_ok: bool,
     },
     /// Removes a topic with its records.
@@ -60,7 +60,8 @@ pub enum Request<'a> {
         /// The topic's name.
         topic: TopicName<'a>,
     },
-    /// Closes a topic for publishing; its subscribers drain it and then see its end.
+    /// Closes a topic for publishing; its subscribers receive the remaining records and then see the
+    /// end.
     Close {
         /// The request's number.
         request: u32,
@@ -71,7 +72,7 @@ pub enum Request<'a> {
     List {
         /// The request's number.
         request: u32,
-        /// What the names begin with; `None` for all.
+        /// The prefix of the names; `None` for all topics.
         prefix: Option<TopicName<'a>>,
     },
     /// Asks for everything about one topic.
@@ -83,7 +84,7 @@ pub enum Request<'a> {
     },
     /// Asks for a PONG.
     Ping {
-        /// Comes back in the PONG.
+        /// Repeated in the PONG.
         token: u64,
     },
 }
@@ -95,10 +96,10 @@ pub struct Hello<'a> {
     pub version_min: u16,
     /// The newest protocol version that the client speaks.
     pub version_max: u16,
-    /// The secret that the server asks for; empty if none. At most [`MAX_TOKEN`] bytes: a longer
-    /// one makes a frame that every decoder refuses.
+    /// The secret that the server asks for; empty if none. At most [`MAX_TOKEN`] bytes: with a longer
+    /// one, every decoder rejects the frame.
     pub token: &'a str,
-    /// Who the client is, for the server's log. At most [`MAX_TEXT`] bytes are sent.
+    /// The client's name, for the server's log. At most [`MAX_TEXT`] bytes are sent.
     pub client: &'a str,
 }
 
@@ -114,14 +115,14 @@ impl std::fmt::Debug for Hello<'_> {
     }
 }
 
-/// The body of a PUBLISH: all of its records are appended, one after the other, or none.
+/// The body of a PUBLISH: its records are appended consecutively, all or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Publish<'a> {
     /// The request's number.
     pub request: u32,
-    /// Where the records go.
+    /// The topic to append to.
     pub topic: TopicName<'a>,
-    /// Whether an ACK is wanted. An ERROR comes in either case.
+    /// Whether to answer with an ACK. An ERROR is sent in either case.
     pub ack: bool,
     /// The records, with `start() == 0`.
     pub records: Records<'a>,
@@ -132,15 +133,16 @@ pub struct Publish<'a> {
 pub struct Subscribe<'a> {
     /// The request's number.
     pub request: u32,
-    /// The subscription's number, chosen by the client; deliveries carry it.
+    /// The subscription's number, chosen by the client; its deliveries carry the number.
     pub sub: u32,
     /// The topic.
     pub topic: TopicName<'a>,
-    /// Where to start. With a lease that exists already, it goes on where the lease stands.
+    /// Where to start. With an existing lease, the subscription continues at the lease's position
+    /// instead.
     pub start: Start,
-    /// What to do when `start` is not there any more.
+    /// What to do if `start` no longer exists.
     pub on_gap: OnGap,
-    /// Whether a CAUGHT_UP is wanted whenever everything so far was delivered.
+    /// Whether to send a CAUGHT_UP whenever everything so far was delivered.
     pub caught_up: bool,
     /// The lease to hold, if any.
     pub lease: Option<LeaseRequest<'a>>,
@@ -153,37 +155,38 @@ pub struct LeaseRequest<'a> {
     pub name: TopicName<'a>,
     /// How long it outlives its connection, in milliseconds.
     pub ttl_ms: u32,
-    /// Whether to take it from another holder.
+    /// Whether to take the lease from another holder.
     pub takeover: bool,
 }
 
-/// Where a subscription starts. The log's own [`Start`](crate::Start) has more to say: the wire has no word for the
-/// position before an epoch's first record, and its times are whole nanoseconds since 1970.
+/// Where a subscription starts. The log's own [`Start`](crate::Start) can express more: the wire
+/// format has no encoding for the position before an epoch's first record, and its times are whole
+/// nanoseconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Start {
     /// At the first record that is kept.
     Earliest,
-    /// Behind the last record: only what comes.
+    /// After the last record: only new records are delivered.
     Next,
     /// At this offset, whatever the epoch.
     At(u64),
-    /// Behind this offset of this epoch: how one resumes.
+    /// After this offset of this epoch: used to resume.
     After {
         /// The epoch that the offset belongs to.
         epoch: u64,
         /// The last offset that was received.
         offset: u64,
     },
-    /// At the last so many records.
+    /// This many records before the end.
     Last(u64),
     /// At the first record appended at or after this time, in nanoseconds since the Unix epoch.
     Since(u64),
 }
 
 impl Start {
-    /// Goes on at `position`: after the record before it, or at offset 0 if there is none, which does not tell the
-    /// server the epoch.
+    /// Resumes at `position`: after the record before it, or at offset 0 if there is none. A start at
+    /// offset 0 does not carry the epoch to the server.
     ///
     /// ```
     /// use psa::{Position, protocol::Start};
@@ -200,11 +203,11 @@ impl Start {
     }
 }
 
-/// What a SUBSCRIBE wants if its start was collected or belongs to another epoch.
+/// How a SUBSCRIBE is answered if its start was collected or belongs to another epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OnGap {
-    /// An ERROR that tells the facts.
+    /// With an ERROR that gives the details.
     Error,
-    /// A GAP that tells the facts; then deliveries from the earliest record on.
+    /// With a GAP that gives the details; deliveries follow from the earliest record on.
     Continue,
 }

@@ -1,4 +1,4 @@
-//! What a client says: the bytes.
+//! The frames from a client: encoding and decoding.
 
 use super::error::{DecodeError, Refusal};
 use super::frame::{self, DecodeLimits, Decoded, Shape, kind};
@@ -7,7 +7,7 @@ use super::records::{MAX_RECORDS_BYTES, Records, RecordsError};
 use super::request::{Hello, LeaseRequest, MAGIC, OnGap, Publish, Request, Start, Subscribe};
 use super::settings::Settings;
 use super::wire::{
-    self, MAX_TEXT, MAX_TOKEN, Reader, put_name, put_text, put_u16, put_u32, put_u64,
+    self, FieldReader, MAX_TEXT, MAX_TOKEN, put_name, put_text, put_u16, put_u32, put_u64,
 };
 
 const ACK: u8 = 1;
@@ -34,11 +34,11 @@ fn shape(kind: u8) -> Option<Shape> {
 
 /// Decodes the first frame of `input` as a server does.
 ///
-/// No allocation; one pass over the ends of a PUBLISH, constant otherwise.
+/// Does not allocate. Makes one pass over the ends of a PUBLISH; all other kinds take constant time.
 ///
 /// # Errors
 ///
-/// See [`DecodeError`]: a refused frame leaves the connection whole, anything else ends it. The
+/// See [`DecodeError`]: after a refused frame the connection continues; any other error ends it. The
 /// order of the checks is: kind, size, flags, format, names, record sizes.
 ///
 /// ```
@@ -63,7 +63,7 @@ pub fn decode_request<'a>(
     };
     let consumed = raw.consumed;
     let value = Body {
-        reader: Reader::new(raw.kind, raw.body),
+        reader: FieldReader::new(raw.kind, raw.body),
         flags: raw.flags,
         consumed,
         max_record: limits.max_record,
@@ -74,7 +74,7 @@ pub fn decode_request<'a>(
 
 /// A request's body while it is decoded.
 struct Body<'a> {
-    reader: Reader<'a>,
+    reader: FieldReader<'a>,
     flags: u8,
     consumed: usize,
     max_record: u32,
@@ -189,7 +189,7 @@ impl<'a> Body<'a> {
         })
     }
 
-    /// The frames of a request number, a name, and sometimes settings.
+    /// Decodes the frames that consist of a request number, a name and, for CREATE, settings.
     fn named(mut self, kind: u8) -> Result<Request<'a>, DecodeError> {
         let request = self.reader.u32()?;
         let name = self.reader.name_bytes()?;
@@ -215,15 +215,15 @@ impl<'a> Body<'a> {
             kind::DELETE => Request::Delete { request, topic },
             kind::CLOSE => Request::Close { request, topic },
             kind::DESCRIBE => Request::Describe { request, topic },
-            // `shape` let no other kind through.
+            // `shape` rejects all other kinds.
             _ => return Err(DecodeError::UnknownKind { kind }),
         })
     }
 }
 
 impl Request<'_> {
-    /// Appends the frame to `out`. Decoding it gives back the same value, as long as the texts of
-    /// a HELLO keep their limits and a PUBLISH's records start at 0.
+    /// Appends the frame to `out`. Decoding it returns the same value, provided that the texts of a
+    /// HELLO are within their limits and the records of a PUBLISH start at 0.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let at = match *self {
             Self::Hello(hello) => {
@@ -279,8 +279,8 @@ impl Request<'_> {
     }
 }
 
-/// Appends a PUBLISH without its ends and payload, which the sender writes after it: for callers
-/// that have large payloads and can write several slices at once.
+/// Appends a PUBLISH without its ends and payload, which the sender writes after it. This is for
+/// callers that have large payloads and can write several slices in one call.
 pub fn publish_header(out: &mut Vec<u8>, publish: &Publish<'_>) {
     let records = &publish.records;
     let at = frame::begin(out, kind::PUBLISH, u8::from(publish.ack) * ACK);
@@ -288,15 +288,15 @@ pub fn publish_header(out: &mut Vec<u8>, publish: &Publish<'_>) {
     put_name(out, Some(publish.topic));
     put_u32(out, records.count());
     let body = out.len() - at - frame::HEADER + records.ends().len() + records.payload().len();
-    // `Records` is limited so that this fits.
+    // `MAX_RECORDS_BYTES` ensures that this fits.
     out[at..at + 4].copy_from_slice(&(body as u32).to_le_bytes());
 }
 
-/// Appends a PUBLISH of records that lie apart from each other; they are copied once, into `out`.
+/// Appends a PUBLISH of records that are separate in memory; they are copied once, into `out`.
 ///
 /// # Errors
 ///
-/// [`RecordsError::Empty`] and [`RecordsError::TooLarge`]; `out` is then as it was.
+/// [`RecordsError::Empty`] and [`RecordsError::TooLarge`]; `out` is then unchanged.
 ///
 /// ```
 /// use psa::protocol::{TopicName, encode_publish};

@@ -1,29 +1,31 @@
-//! What CREATE asks of a topic, and DESCRIPTION tells.
+//! The settings of a topic, as in CREATE and DESCRIPTION.
 
 use super::error::{DecodeError, Refusal};
-use super::wire::{Reader, put_u16, put_u32, put_u64};
+use super::wire::{FieldReader, put_u16, put_u32, put_u64};
 use crate::log::{Overflow, Retention};
 use std::time::Duration;
 
-/// How a topic keeps and refuses records. `Default` leaves everything to the server.
+/// How a topic retains and rejects records. `Default` leaves everything to the server.
 ///
-/// In a CREATE, `None` and 0 ask for the server's default. In a DESCRIPTION they do not occur,
-/// except that a `memory_limit` of 0 there says that the topic has none of its own.
+/// In a CREATE, `None` and 0 stand for the server's default. They do not occur in a DESCRIPTION,
+/// except that a `memory_limit` of 0 there means that the topic has no limit of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// Bytes of one segment; 0 = the server's default.
+    /// The size of one segment in bytes; 0 = the server's default.
     pub segment_bytes: u32,
     /// What happens at the memory limit; `None` = the server's default.
     pub overflow: Option<Overflow>,
-    /// What is kept although every subscriber has passed it; `None` = the server's default.
+    /// Which records are kept although every subscriber has passed them; `None` = the server's
+    /// default.
     pub retention: Option<Retention>,
-    /// Bytes that the topic's segments may take; 0 = the server's default.
+    /// How much memory the topic's segments may take, in bytes; 0 = the server's default.
     pub memory_limit: u64,
 }
 
 const DEFAULT: u8 = 255;
 
-/// Whole milliseconds, which is what the wire has; an age below one of them counts as one, since 0 means something else.
+/// The age in whole milliseconds, as the wire format has it. An age below one millisecond counts as
+/// one, because 0 has a different meaning.
 fn millis(age: Duration) -> u64 {
     match u64::try_from(age.as_millis()) {
         Ok(0) => u64::from(!age.is_zero()),
@@ -54,8 +56,10 @@ impl Settings {
         put_u64(out, self.memory_limit);
     }
 
-    /// The outer error ends the connection, the inner one only the request.
-    pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Result<Self, Refusal>, DecodeError> {
+    /// The outer error ends the connection; the inner one fails only the request.
+    pub(super) fn decode(
+        reader: &mut FieldReader<'_>,
+    ) -> Result<Result<Self, Refusal>, DecodeError> {
         let segment_bytes = reader.u32()?;
         let overflow = reader.u8()?;
         let kind = reader.u8()?;

@@ -1,8 +1,8 @@
-//! What TOPICS and DESCRIPTION tell about topics and leases.
+//! What TOPICS and DESCRIPTION report about topics and leases.
 
 use super::error::DecodeError;
 use super::name::TopicName;
-use super::wire::{Reader, put_name, put_u32, put_u64};
+use super::wire::{FieldReader, put_name, put_u32, put_u64};
 
 /// One topic in a TOPICS frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,17 +13,17 @@ pub struct TopicSummary<'a> {
     pub epoch: u64,
     /// The first offset that is kept.
     pub first: u64,
-    /// The offset that the next record gets.
+    /// The offset that the next record will get.
     pub next: u64,
-    /// Cursors on the topic.
+    /// The number of cursors on the topic.
     pub cursors: u32,
-    /// Leases on the topic.
+    /// The number of leases on the topic.
     pub leases: u32,
-    /// Bytes of memory that its live segments take.
+    /// The memory of its live segments, in bytes.
     pub bytes: u64,
 }
 
-/// Everything that a server counts about one topic.
+/// Everything that a server counts for one topic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TopicStats {
     /// Whether the topic is closed for publishing.
@@ -32,13 +32,13 @@ pub struct TopicStats {
     pub epoch: u64,
     /// The first offset that is kept.
     pub first: u64,
-    /// The offset that the next record gets.
+    /// The offset that the next record will get.
     pub next: u64,
     /// Segments in the chain.
     pub live_segments: u64,
     /// Empty segments kept for reuse.
     pub pooled_segments: u64,
-    /// Segments taken out of the chain that somebody still looks at.
+    /// Segments that were unlinked from the chain and are still in use.
     pub unlinked_segments: u64,
     /// Bytes of the live segments.
     pub live_bytes: u64,
@@ -48,32 +48,32 @@ pub struct TopicStats {
     pub unlinked_bytes: u64,
     /// The memory limit in bytes, if there is one.
     pub memory_limit: Option<u64>,
-    /// Cursors, those of leases included.
+    /// Cursors, including those of leases.
     pub cursors: u64,
-    /// Leases, held or waiting for their holder.
+    /// Leases, whether held or not.
     pub leases: u64,
-    /// Times that a cursor was evicted.
+    /// How often a cursor was evicted.
     pub evictions: u64,
-    /// Times that a reader went to sleep.
+    /// How often a reader went to sleep.
     pub reader_waits: u64,
-    /// Times that a publisher waited for room.
+    /// How often a publisher waited for room.
     pub publisher_waits: u64,
-    /// Records appended since the topic was made.
+    /// Records appended since the topic was created.
     pub appended_records: u64,
-    /// Bytes of payload appended since the topic was made.
+    /// Bytes of payload appended since the topic was created.
     pub appended_bytes: u64,
-    /// The slowest cursors and what they hold back, if there is a cursor.
+    /// The slowest cursors and what they hold back, if there is a cursor at all.
     pub slowest: Option<Slowest>,
 }
 
-/// Where the slowest cursors stand.
+/// The position of the slowest cursors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Slowest {
-    /// First offset of the segment that they stand in.
+    /// The first offset of the segment that they are in.
     pub first: u64,
-    /// First offset after that segment.
+    /// The first offset after that segment.
     pub next: u64,
-    /// How many cursors stand there.
+    /// How many cursors are in that segment.
     pub cursors: u64,
     /// Segments from there to the end.
     pub segments: u64,
@@ -88,11 +88,12 @@ pub struct Slowest {
 pub struct LeaseInfo<'a> {
     /// The lease's name.
     pub name: TopicName<'a>,
-    /// The first offset that is not committed: from there on, records are kept for it.
+    /// The first offset that is not committed: records are kept for the lease from there on.
     pub committed: u64,
-    /// Whether a connection holds it now.
+    /// Whether a connection currently holds it.
     pub held: bool,
-    /// Milliseconds until it ends, if nobody takes it up. While it is held: its time to live.
+    /// Milliseconds until it expires, unless a subscriber takes it. While it is held: its time to
+    /// live.
     pub expires_in_ms: u64,
 }
 
@@ -101,7 +102,7 @@ const LIMITED: u8 = 2;
 const HAS_SLOWEST: u8 = 4;
 
 impl TopicSummary<'_> {
-    /// The fewest bytes that one takes.
+    /// The fewest bytes that one takes on the wire.
     pub(super) const MIN: usize = 2 + 8 * 4 + 4 * 2;
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
@@ -116,7 +117,7 @@ impl TopicSummary<'_> {
 }
 
 impl<'a> TopicSummary<'a> {
-    pub(super) fn decode(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+    pub(super) fn decode(reader: &mut FieldReader<'a>) -> Result<Self, DecodeError> {
         Ok(Self {
             name: reader.reply_name()?,
             epoch: reader.u64()?,
@@ -130,7 +131,7 @@ impl<'a> TopicSummary<'a> {
 }
 
 impl<'a> LeaseInfo<'a> {
-    /// The fewest bytes that one takes.
+    /// The fewest bytes that one takes on the wire.
     pub(super) const MIN: usize = 2 + 8 + 1 + 8;
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
@@ -140,7 +141,7 @@ impl<'a> LeaseInfo<'a> {
         put_u64(out, self.expires_in_ms);
     }
 
-    pub(super) fn decode(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+    pub(super) fn decode(reader: &mut FieldReader<'a>) -> Result<Self, DecodeError> {
         Ok(Self {
             name: reader.reply_name()?,
             committed: reader.u64()?,
@@ -201,13 +202,13 @@ impl TopicStats {
         }
     }
 
-    pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+    pub(super) fn decode(reader: &mut FieldReader<'_>) -> Result<Self, DecodeError> {
         let bits = reader.u8()?;
         if bits & !(CLOSED | LIMITED | HAS_SLOWEST) != 0 {
             return Err(reader.malformed("the statistics have an unknown bit"));
         }
         reader.zero::<7>()?;
-        // Fields are evaluated in the order written, which is the order on the wire.
+        // Fields are evaluated in the order in which they are written, which is the order on the wire.
         let mut stats = Self {
             closed: bits & CLOSED != 0,
             epoch: reader.u64()?,
@@ -236,7 +237,7 @@ impl TopicStats {
                 records: reader.u64()?,
             }),
         };
-        // What is marked absent must be zero, so that every value has one form on the wire.
+        // A field that is marked as absent must be zero, so that every value has one encoding.
         if bits & LIMITED == 0 && stats.memory_limit.take() != Some(0) {
             return Err(reader.malformed("a memory limit without its bit"));
         }

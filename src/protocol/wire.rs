@@ -1,13 +1,13 @@
 //! The bounded reader and the writers for single fields.
 //!
-//! Every read checks the length first; nothing here indexes, panics or allocates by a number that
-//! came from outside.
+//! Every read checks the length first. Nothing here indexes, panics or allocates based on a number
+//! from outside.
 
 use super::error::DecodeError;
 use super::name::{NameError, TopicName};
 
 /// The longest human-readable text (client, server, message) that an encoder writes, in bytes.
-/// Longer ones are cut at a character's end.
+/// Longer ones are cut at a character boundary.
 pub const MAX_TEXT: usize = 1024;
 
 /// The longest token in bytes.
@@ -15,13 +15,13 @@ pub const MAX_TOKEN: usize = 1024;
 
 const SHORT: &str = "the body ends inside a field";
 
-/// Reads a frame's body from the front.
-pub(super) struct Reader<'a> {
+/// Reads the fields of a frame's body, from front to back.
+pub(super) struct FieldReader<'a> {
     kind: u8,
     rest: &'a [u8],
 }
 
-impl<'a> Reader<'a> {
+impl<'a> FieldReader<'a> {
     pub(super) const fn new(kind: u8, body: &'a [u8]) -> Self {
         Self { kind, rest: body }
     }
@@ -42,7 +42,7 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    /// `count` items of `size` bytes each, where the product may overflow.
+    /// Reads `count` items of `size` bytes each; the product may overflow.
     pub(super) fn items(&mut self, count: u32, size: usize) -> Result<&'a [u8], DecodeError> {
         match usize::try_from(count).ok().and_then(|n| n.checked_mul(size)) {
             Some(bytes) => self.bytes(bytes),
@@ -50,7 +50,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Everything that is left.
+    /// Reads everything that is left.
     pub(super) const fn rest(&mut self) -> &'a [u8] {
         let rest = self.rest;
         self.rest = &[];
@@ -81,7 +81,7 @@ impl<'a> Reader<'a> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
-    /// `N` reserved bytes, which must be zero so that a later version can use them.
+    /// Reads `N` reserved bytes, which must be zero so that a later version can use them.
     pub(super) fn zero<const N: usize>(&mut self) -> Result<(), DecodeError> {
         if self.array::<N>()?.iter().any(|byte| *byte != 0) {
             return Err(self.malformed("a reserved byte is not zero"));
@@ -94,7 +94,7 @@ impl<'a> Reader<'a> {
         self.bytes(length.into())
     }
 
-    /// A name in a reply: a bad one is a fault of the format.
+    /// Reads a name in a reply, where an invalid one makes the frame malformed.
     pub(super) fn reply_name(&mut self) -> Result<TopicName<'a>, DecodeError> {
         let bytes = self.name_bytes()?;
         TopicName::from_bytes(bytes).map_err(|_| self.malformed("a name breaks the rules"))
@@ -106,7 +106,7 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(bytes).map_err(|_| self.malformed("a text is not UTF-8"))
     }
 
-    /// The body must end here.
+    /// Checks that the body ends here.
     pub(super) const fn finish(self) -> Result<(), DecodeError> {
         if self.rest.is_empty() {
             Ok(())
@@ -116,7 +116,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// An empty name means none.
+/// Checks an optional name: an empty one means none.
 pub(super) fn optional_name(bytes: &[u8]) -> Result<Option<TopicName<'_>>, NameError> {
     if bytes.is_empty() { Ok(None) } else { TopicName::from_bytes(bytes).map(Some) }
 }
@@ -140,7 +140,7 @@ pub(super) fn put_name(out: &mut Vec<u8>, name: Option<TopicName<'_>>) {
     out.extend_from_slice(bytes);
 }
 
-/// Writes at most `max` bytes of `text`, cut at a character's end.
+/// Writes at most `max` bytes of `text`, cut at a character boundary.
 pub(super) fn put_text(out: &mut Vec<u8>, text: &str, max: usize) {
     let mut end = text.len().min(max).min(u16::MAX.into());
     while !text.is_char_boundary(end) {
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn a_count_that_overflows_is_short_not_a_panic() {
         for size in [4, usize::MAX] {
-            let mut reader = Reader::new(2, &[0; 16]);
+            let mut reader = FieldReader::new(2, &[0; 16]);
             assert!(reader.items(u32::MAX, size).is_err());
             assert_eq!(reader.remaining(), 16);
         }
@@ -169,6 +169,6 @@ mod tests {
         let mut out = Vec::new();
         put_text(&mut out, &"é".repeat(10), 5);
         assert_eq!(out, [4, 0, 0xc3, 0xa9, 0xc3, 0xa9]);
-        assert_eq!(Reader::new(1, &out).text(), Ok("éé"));
+        assert_eq!(FieldReader::new(1, &out).text(), Ok("éé"));
     }
 }

@@ -1,4 +1,4 @@
-//! What a server is set to: plain values with safe defaults.
+//! A server's settings: plain values with safe defaults.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -10,7 +10,7 @@ use crate::{broker::BrokerConfig, protocol};
 pub use crate::access::Token;
 use crate::access::{Access, Gate};
 
-/// Everything that a server can be told.
+/// All settings of a server.
 ///
 /// ```
 /// use psa::server::{ServerConfig, Token};
@@ -25,29 +25,29 @@ use crate::access::{Access, Gate};
 /// ```
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
-    /// The address to listen on; port 0 takes a free one. Default: 127.0.0.1:9853.
+    /// The address to listen on; port 0 chooses a free port. Default: 127.0.0.1:9853.
     pub listen: SocketAddr,
-    /// What a client must present in its HELLO. Default: none, everyone who can connect may.
+    /// The token that a client must present in its HELLO. Default: none; then every client that can connect
+    /// may use the server.
     pub token: Option<Token>,
-    /// Tokens that may do some things and not others, beside `token`, which may do everything.
-    /// Default: none.
+    /// Tokens with limited rights, in addition to `token`, which has every right. Default: none.
     pub access: Option<Access>,
-    /// Whether to listen on an address that other machines can reach although there is neither.
-    /// Default: false, such a server is refused.
+    /// Whether the server may listen on an address that other machines can reach although neither `token` nor
+    /// `access` is set. Default: false; such a server is refused.
     pub allow_public_without_token: bool,
-    /// TLS, which every client then has to speak. Default: none.
+    /// TLS; if set, every client must speak it. Default: none.
     #[cfg(feature = "tls")]
     pub tls: Option<crate::tls::Tls>,
-    /// What the server calls itself in its WELCOME, for people. Default: `psa/` and the version.
+    /// The server's name in its WELCOME, for people to read. Default: `psa/` and the version.
     pub name: String,
-    /// What a server holds its clients to.
+    /// The limits that clients are held to.
     pub limits: Limits,
     /// Topics, leases and their memory.
     pub broker: BrokerConfig,
-    /// The kernel's send buffer for each connection in bytes. Default: `None`, the system's
-    /// choice, which grows with the connection's speed. A small one makes a slow reader show early.
+    /// The kernel's send buffer for each connection, in bytes. Default: `None`, the system's choice, which
+    /// grows with the connection's speed. With a small buffer, a slow reader is noticed early.
     pub send_buffer: Option<u32>,
-    /// The kernel's receive buffer for each connection in bytes. Default: `None`, the system's.
+    /// The kernel's receive buffer for each connection, in bytes. Default: `None`, the system's choice.
     pub receive_buffer: Option<u32>,
 }
 
@@ -83,65 +83,64 @@ impl ServerConfig {
     }
 }
 
-/// What a server holds its clients to. Each limit says what happens at it; none ever ends more
-/// than the connection that met it.
+/// The limits that a server holds its clients to. Each field says what happens when its limit is reached; no
+/// limit ever ends more than the connection that reached it.
 ///
-/// A timeout of zero is never.
+/// A timeout of zero never expires.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The most connections. One more is told GOODBYE `too-many-connections`. Default: 20,000.
+    /// The most connections. A further one gets GOODBYE `too-many-connections`. Default: 20,000.
     pub max_connections: usize,
-    /// The most connections of one address, or of one /64 network of IPv6; 0 is no limit. One more is told
-    /// GOODBYE `too-many-connections`. Default: 0, since a proxy, or everybody behind one router, is one
+    /// The most connections from one address, or from one /64 network of IPv6; 0 is no limit. A further one gets
+    /// GOODBYE `too-many-connections`. Default: 0, since a proxy, or all clients behind one router, have a single
     /// address.
     pub max_connections_per_address: usize,
-    /// The largest frame in bytes, header included. A larger one: GOODBYE `frame-too-large`,
-    /// known from its header. Default: 8 MiB.
+    /// The largest frame in bytes, header included. A larger one gets GOODBYE `frame-too-large` as soon as its
+    /// header has arrived. Default: 8 MiB.
     pub max_frame: u32,
-    /// The largest record in bytes. A larger one: ERROR `record-too-large`, and nothing of its
-    /// batch is appended. Default: 1 MiB.
+    /// The largest record in bytes. A larger one gets ERROR `record-too-large`, and nothing of its batch is
+    /// appended. Default: 1 MiB.
     pub max_record: u32,
-    /// The most topics that one connection may make. One more: ERROR `too-many-topics`.
+    /// The most topics that one connection may create. A further one gets ERROR `too-many-topics`.
     /// Default: 1,024.
     pub max_topics_per_connection: u32,
-    /// The most subscriptions of one connection. One more: ERROR `too-many-subscriptions`.
+    /// The most subscriptions of one connection. A further one gets ERROR `too-many-subscriptions`.
     /// Default: 1,024.
     pub max_subscriptions_per_connection: usize,
-    /// The most subscriptions of all connections together. One more: ERROR
+    /// The most subscriptions of all connections together. A further one gets ERROR
     /// `too-many-subscriptions`. Default: 100,000.
     pub max_subscriptions: usize,
-    /// The most leases that one connection may hold. One more: ERROR `too-many-leases`.
+    /// The most leases that one connection may hold. A further one gets ERROR `too-many-leases`.
     /// Default: 256.
     pub max_leases_per_connection: usize,
-    /// Memory for frames that have arrived in part or wait for room in their topic, in bytes, all
-    /// connections together. When it is used up, connections with large frames wait for their
-    /// turn: they are not read from. What was read before that was known comes on top, up to as much
+    /// Memory for frames that have arrived in part or wait for room in their topic, in bytes, for all
+    /// connections together. When it is used up, connections with large frames wait for their turn: the server
+    /// does not read from them. Input that was read before that was known comes on top, up to the same amount
     /// again. At least `max_frame`. Default: 32 MiB.
     pub input_bytes: usize,
-    /// Replies that wait for one connection to take them, in bytes (deliveries are no replies:
-    /// they are never queued). When there are more, the connection is not read from until it
-    /// reads. Default: 64 KiB.
+    /// Replies that wait for one client to read them, in bytes. (Deliveries do not count: they are never
+    /// queued.) When there are more, the server does not read from the connection until the client reads.
+    /// Default: 64 KiB.
     pub reply_bytes: usize,
-    /// The most payload in one delivery chunk, in bytes; a single larger record still makes a
-    /// chunk. Default: 256 KiB.
+    /// The most payload in one delivery chunk, in bytes; a single larger record still makes a chunk.
+    /// Default: 256 KiB.
     pub chunk_bytes: usize,
     /// The most records in one delivery chunk. Default: 65,536.
     pub chunk_records: usize,
-    /// The time from connecting to a whole HELLO. Then GOODBYE `handshake-timeout`.
+    /// The time from connecting to a complete HELLO. After it: GOODBYE `handshake-timeout`.
     /// Default: 10 s.
     pub handshake_timeout: Duration,
-    /// The time that a frame may take from its first byte to its last. Then GOODBYE
-    /// `idle-timeout`. Time in which the server itself does not read is not counted.
-    /// Default: 60 s.
+    /// The time that a frame may take from its first byte to its last. After it: GOODBYE `idle-timeout`. Time in
+    /// which the server itself does not read does not count. Default: 60 s.
     pub frame_timeout: Duration,
-    /// The time that a connection without a subscription may send no frame. Then GOODBYE
-    /// `idle-timeout`. Subscribers may be silent for ever: TCP keep-alive finds the dead ones.
+    /// The time that a connection without a subscription may go without sending a frame. After it: GOODBYE
+    /// `idle-timeout`. Subscribers may stay silent forever: TCP keep-alive finds the dead ones.
     /// Default: 10 min.
     pub idle_timeout: Duration,
-    /// The time that a peer may take nothing of what is to be sent. Then the connection is reset
-    /// (`write-stalled` in the log; it would not read a GOODBYE). Default: 60 s.
+    /// The time that a peer may go without taking any of the bytes to be sent. After it, the connection is reset
+    /// (`write-stalled` in the log; the peer would not read a GOODBYE). Default: 60 s.
     pub stall_timeout: Duration,
-    /// The time that a drain may take. Then what is still connected is cut off. Default: 10 s.
+    /// The time that a drain may take. After it, the connections that are left are cut off. Default: 10 s.
     pub drain_timeout: Duration,
 }
 
@@ -169,10 +168,11 @@ impl Default for Limits {
     }
 }
 
-// A token that is taken here fits a HELLO.
+// A token that is accepted here fits in a HELLO.
 const _: () = assert!(crate::access::MAX_TOKEN == protocol::MAX_TOKEN);
 
-/// Room in a frame for everything that is not payload, around one record. The protocol promises it.
+/// Bytes of a frame with one record that are reserved for everything but the payload. The protocol promises
+/// them.
 const FRAME_OVERHEAD: u32 = 4 << 10;
 
 impl Limits {
@@ -188,7 +188,7 @@ impl Limits {
         if let Some((name, _)) = zero.iter().find(|(_, value)| *value == 0) {
             return Some(format!("{name} is 0; give at least 1"));
         }
-        // A chunk carries at least one record, so a record and what surrounds it must fit a frame.
+        // A chunk carries at least one record, so a frame must have room for a record and what surrounds it.
         if self.max_frame < self.max_record.saturating_add(FRAME_OVERHEAD) {
             return Some(format!(
                 "max_frame is {}, too small for a record of max_record, {}; raise it to {}",
@@ -213,7 +213,7 @@ impl Limits {
         None
     }
 
-    /// The shortest timeout that is set, which decides how finely the server counts time.
+    /// The shortest timeout that is set, which decides the resolution of the server's clock.
     pub(super) fn shortest_timeout(&self) -> Duration {
         [self.handshake_timeout, self.frame_timeout, self.idle_timeout, self.stall_timeout]
             .into_iter()

@@ -1,4 +1,4 @@
-//! The one task of each connection: a session and its socket.
+//! The task of a connection: a session and its socket.
 
 use std::{
     future::Future,
@@ -18,7 +18,8 @@ use crate::{
     protocol::Code,
 };
 
-/// What a session goes over. The code for a plain socket is made for it alone: nothing is asked at run time.
+/// The stream that a session uses. A trait, so that the code for a plain socket is compiled for it alone, with no
+/// check for TLS at run time.
 pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin {
     fn tcp(&self) -> &TcpStream;
 }
@@ -29,11 +30,11 @@ impl Socket for TcpStream {
     }
 }
 
-/// Drives a [`Session`] over its socket until it is over.
+/// Drives a [`Session`] over its socket until the connection ends.
 pub(super) struct Connection<S = TcpStream> {
     session: Session,
     stream: S,
-    /// The last, so that it counts until its socket is closed.
+    /// The last field, so that the connection counts until its socket is closed.
     counted: Counted<Shared>,
 }
 
@@ -65,8 +66,8 @@ mod secure {
         }
     }
 
-    /// Shakes hands and serves. The session is there from the beginning, so that the handshake counts as a
-    /// connection, ends with the server, and takes its time from that for the HELLO.
+    /// Performs the TLS handshake and then serves. The session exists from the beginning, so that the handshake
+    /// counts as a connection, ends with the server, and counts against the time for the HELLO.
     pub(in crate::server) async fn serve_secure(
         tls: Tls,
         stream: TcpStream,
@@ -88,20 +89,20 @@ mod secure {
         match accepted {
             Some(Ok(Accepted::Secure(stream))) => Connection { session, stream, counted }.await,
             Some(Ok(Accepted::Plain(stream))) => {
-                if insecure.one() {
+                if insecure.should_log() {
                     tracing::info!(connection, %peer, "refused: it does not speak TLS");
                 }
                 goodbye(&stream, Code::TlsRequired, "this port speaks TLS; connect with it");
             }
             Some(Err(error)) => {
-                if insecure.one() {
+                if insecure.should_log() {
                     tracing::info!(connection, %peer, %error, "TLS handshake failed");
                 }
             }
-            // Its own end is nothing that the client has done.
+            // The server ended it: the client has done nothing wrong.
             None if shared.is_draining() => {}
             None => {
-                if insecure.one() {
+                if insecure.should_log() {
                     tracing::info!(connection, %peer, "TLS handshake cut off");
                 }
             }
@@ -110,34 +111,37 @@ mod secure {
 }
 
 impl<S> Connection<S> {
-    fn tell(&self, end: &End) {
+    fn log_end(&self, end: &End) {
         let (connection, peer, flood) =
             (self.session.id, self.counted.peer(), &self.counted.of().flood);
         match end {
             End::Said(Code::ShuttingDown) | End::PeerLeft => {
                 tracing::debug!(connection, %peer, "disconnected");
             }
-            // That was logged with what is known of it.
+            // The refusal itself was already logged, with what is known of the client.
             End::Said(Code::Unauthorized) => {
                 tracing::debug!(connection, %peer, "disconnected: unauthorized");
             }
-            End::Said(code) if flood.ended.one() => {
+            End::Said(code) if flood.ended.should_log() => {
                 tracing::info!(connection, %peer, %code, "connection ended by the server");
             }
             End::Said(code) => {
                 tracing::debug!(connection, %peer, %code, "connection ended by the server");
             }
             End::Io(error) => tracing::debug!(connection, %peer, %error, "connection lost"),
-            End::Stalled if flood.ended.one() => {
+            End::Stalled if flood.ended.should_log() => {
                 let code = Code::WriteStalled;
                 tracing::warn!(connection, %peer, %code, "connection reset: the peer reads nothing");
             }
             End::Stalled => tracing::debug!(connection, %peer, "connection reset: stalled"),
-            End::Evicted if flood.ended.one() => {
+            End::Evicted if flood.ended.should_log() => {
                 let code = Code::Evicted;
                 tracing::warn!(connection, %peer, %code, "connection reset: its place in the log was lost in the middle of a chunk");
             }
             End::Evicted => tracing::debug!(connection, %peer, "connection reset: evicted"),
+            End::TakenOver => {
+                tracing::debug!(connection, %peer, "connection reset: its lease was taken over in the middle of a chunk");
+            }
             End::RecordBeyondFrame => {
                 tracing::error!(connection, %peer, "connection ended: a record fits no frame");
             }
@@ -152,7 +156,7 @@ impl<S: Socket> Future for Connection<S> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         let end = ready!(this.session.poll(cx, &mut this.stream));
-        this.tell(&end);
+        this.log_end(&end);
         if end.is_abrupt() {
             net::close_abruptly(this.stream.tcp());
         }

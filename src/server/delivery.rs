@@ -1,29 +1,29 @@
-//! From the segments to the socket.
+//! Writing records from segments to the socket.
 //!
 //! # One write
 //!
-//! A chunk is a header of 40 bytes, the records' end positions and their payload. The last two lie in
-//! the segment as they go over the wire, so a chunk is written with one vectored write whose slices
-//! point into the segment, inside the closure that [`Cursor::peek`] runs. Nothing is
-//! copied for a subscriber and nothing waits in a queue: what a slow peer has not taken stays in the
-//! log, held by the cursor that stands there. Replies that wait go out in front, in the same write.
+//! A chunk is a header of 40 bytes, the records' end positions and their payload. The segment stores the last two
+//! exactly as they go over the wire, so a chunk is written with one vectored write whose slices point into the
+//! segment, inside the closure that [`Cursor::peek`] runs. Nothing is copied for a subscriber and nothing waits
+//! in a queue: what a slow peer has not taken stays in the log, where its cursor holds it. Replies that wait go
+//! out first, in the same write.
 //!
-//! # When a write takes only part
+//! # Partial writes
 //!
-//! Then the chunk is *in flight*: its header, how many records it has and how many of its bytes are
-//! gone. The cursor still stands on its first record, so the next write finds the same records again
-//! and goes on in their middle. Only when the last byte is gone does the cursor advance. Until then
-//! no other frame can be sent.
+//! A chunk that was written in part is *in flight*: the session keeps its header, its number of records, and how
+//! many of its bytes were written. The cursor still stands at the chunk's first record, so the next write finds the
+//! same records again and continues in the middle of them. The cursor advances only when the last byte is
+//! written. Until then, no other frame can be sent.
 //!
 //! A chunk in flight cannot be taken back. If its cursor is evicted, the only honest end is to cut the
-//! connection: the peer drops the partial chunk and resumes after the last whole one; likewise if its
-//! lease was taken over, since its records belong to the new holder. If its
-//! subscription ends for another reason (deleted topic, unsubscribed), the rest is copied, at most one
-//! chunk, so that the segment can go at once.
+//! connection: the peer drops the partial chunk and resumes after the last complete one. The same happens if its
+//! lease was taken over, since its records then belong to the new holder. If its subscription ends for another
+//! reason (the topic was deleted, or the client unsubscribed), the rest is copied, at most one chunk, so that the
+//! segment can be freed immediately.
 //!
 //! # Turns
 //!
-//! Subscriptions that have something to read stand in a queue and get one chunk each per turn.
+//! Subscriptions that have something to read wait in a queue, and each gets one chunk per turn.
 
 use std::{
     collections::VecDeque,
@@ -37,10 +37,11 @@ use std::{
 use tokio::io::AsyncWrite;
 
 use super::{
-    bell::{Bell, SubBell},
     outbox::Outbox,
-    room::{Rooms, Seat},
     session::End,
+    shutdown::Shared,
+    tail::{TailWaiter, Tails},
+    wakers::{SubscriptionWaker, TaskWaker},
 };
 use crate::{
     broker::{Topic, TopicLease, Watched},
@@ -53,9 +54,9 @@ const HEADER: usize = 40;
 
 /// What a subscription reads through.
 pub(super) enum Reader {
-    /// Ends with the subscription.
+    /// A cursor, which ends with the subscription.
     Cursor(Cursor<[u8]>),
-    /// Outlives it for a while.
+    /// A lease, which outlives the subscription for a while.
     Lease(TopicLease),
 }
 
@@ -99,21 +100,21 @@ struct Sub {
     id: u32,
     topic: Arc<Topic>,
     reader: Reader,
-    /// Where it waits, and what calls it.
-    seat: Seat,
-    /// The same bell as the log knows it.
+    /// How it waits for records, with the waker that a wait uses.
+    waiter: TailWaiter,
+    /// The same waker, in the form that the log takes.
     waker: Waker,
-    /// The log's next offset when it came: what lies before was there before it.
+    /// The log's next offset when the subscription began: records before it are older than the subscription.
     live: u64,
-    /// Whether it stands in the queue of those that have something to read.
+    /// Whether it is in the queue of subscriptions that have something to read.
     queued: bool,
     /// Whether CAUGHT_UP frames are wanted.
     caught_up: bool,
-    /// Whether the next time that there is nothing to read is worth a CAUGHT_UP.
+    /// Whether to send CAUGHT_UP, if wanted, the next time that there is nothing to read.
     behind: bool,
 }
 
-/// A chunk of which some bytes are gone.
+/// A chunk of which some bytes were written.
 struct InFlight {
     slot: u32,
     records: usize,
@@ -121,7 +122,7 @@ struct InFlight {
     written: usize,
 }
 
-/// A subscription to be added.
+/// A subscription to add.
 pub(super) struct NewSub {
     pub(super) id: u32,
     pub(super) topic: Arc<Topic>,
@@ -134,12 +135,12 @@ pub(super) struct NewSub {
 pub(super) struct ChunkLimit {
     pub(super) records: usize,
     pub(super) bytes: usize,
-    /// The largest frame, which no chunk may be larger than.
+    /// The largest frame, which no chunk may exceed.
     pub(super) frame: usize,
 }
 
-/// A lease whose subscription has come to the end of a closed topic. The connection keeps it, so that what was delivered
-/// last can be committed.
+/// A lease whose subscription has reached the end of a closed topic. The connection keeps it, so that the client can
+/// commit what was delivered last.
 struct Drained {
     /// The client's number for the subscription.
     id: u32,
@@ -149,9 +150,9 @@ struct Drained {
 /// The subscriptions of one connection.
 #[derive(Default)]
 pub(super) struct Subscriptions {
-    /// Boxed: a connection has one or none as a rule, and a vector makes room for four.
+    /// Boxed, because a connection usually has one subscription or none, and a vector allocates room for four.
     slots: Vec<Option<Box<Sub>>>,
-    /// The client's number and the slot, in the numbers' order.
+    /// The client's number and the slot of each subscription, ordered by number.
     ids: Vec<(u32, u32)>,
     queue: VecDeque<u32>,
     in_flight: Option<Box<InFlight>>,
@@ -168,22 +169,24 @@ impl Subscriptions {
         self.ids.is_empty()
     }
 
-    /// How many leases they hold, and those hold that came to their topic's end.
+    /// How many leases there are, including those of subscriptions that have reached the end of their topic.
     pub(super) fn leases(&self) -> usize {
         self.leases + self.drained.len()
     }
 
-    /// Lets go of the lease of a subscription that came to its topic's end, since its number or its lease is wanted again.
-    pub(super) fn let_go_of_drained(&mut self, id: u32, topic: &Arc<Topic>, lease: Option<&str>) {
+    /// Drops the lease of a subscription that has reached the end of its topic, because its number or its lease is
+    /// wanted again.
+    pub(super) fn drop_drained(&mut self, id: u32, topic: &Arc<Topic>, lease: Option<&str>) {
         self.drained.retain(|drained| {
             let same = Arc::ptr_eq(drained.lease.topic(), topic);
             drained.id != id && !(same && Some(drained.lease.name()) == lease)
         });
     }
 
-    /// The names of the topics that are followed.
+    /// The names of the topics that are subscribed to.
     pub(super) fn topics(&self) -> impl Iterator<Item = &str> {
-        self.slots.iter().flatten().map(|sub| sub.topic.name())
+        let drained = self.drained.iter().map(|drained| drained.lease.topic().name());
+        self.slots.iter().flatten().map(|sub| sub.topic.name()).chain(drained)
     }
 
     fn find(&self, id: u32) -> Result<usize, usize> {
@@ -198,9 +201,9 @@ impl Subscriptions {
         self.find(id).ok().map(|at| self.ids[at].1)
     }
 
-    /// Adds a subscription whose number is free. It is not looked at yet: send what goes before its
-    /// first delivery, then [`look`](Self::look).
-    pub(super) fn add(&mut self, new: NewSub, bell: &Arc<Bell>, rooms: &Arc<Rooms>) -> u32 {
+    /// Adds a subscription whose number is free. It is not checked for records yet: send what must precede its
+    /// first delivery, then call [`check_ready`](Self::check_ready).
+    pub(super) fn add(&mut self, new: NewSub, task: &Arc<TaskWaker>, tails: &Arc<Tails>) -> u32 {
         let free = self.slots.iter().position(Option::is_none);
         let slot = free.unwrap_or_else(|| {
             self.slots.reserve_exact(usize::from(self.slots.is_empty()));
@@ -214,14 +217,14 @@ impl Subscriptions {
         self.ids.reserve_exact(usize::from(self.ids.is_empty()));
         self.ids.insert(at, (new.id, number));
         self.leases += usize::from(matches!(new.reader, Reader::Lease(_)));
-        let sub_bell = SubBell::new(bell.clone(), number);
+        let waker = SubscriptionWaker::new(task.clone(), number);
         self.slots[slot] = Some(Box::new(Sub {
             id: new.id,
             live: new.topic.log().next_offset(),
-            seat: rooms.enter(&new.topic, sub_bell.clone()),
+            waiter: tails.add(&new.topic, waker.clone()),
             topic: new.topic,
             reader: new.reader,
-            waker: Waker::from(sub_bell),
+            waker: Waker::from(waker),
             queued: false,
             caught_up: new.caught_up,
             behind: true,
@@ -239,20 +242,20 @@ impl Subscriptions {
         Some(sub)
     }
 
-    /// Looks whether a subscription has something to read: if so it gets in the queue, if not it
-    /// rings when it has. `slot` may be one that is gone.
-    pub(super) fn look(&mut self, slot: u32, out: &mut Outbox) {
+    /// Checks whether a subscription has something to read. If so, it enters the queue; if not, its waker is woken
+    /// once it has. The subscription of `slot` may be gone.
+    pub(super) fn check_ready(&mut self, slot: u32, out: &mut Outbox) {
         let Some(Some(sub)) = self.slots.get_mut(slot as usize) else {
             return;
         };
-        sub.seat.bell().reset();
+        sub.waiter.waker().reset();
         if sub.queued {
             return;
         }
-        // CAUGHT_UP is a promise about what was there before: it wants a look of its own.
+        // CAUGHT_UP promises something about what was there before, so the log itself must be checked.
         let tells = sub.caught_up && sub.behind;
-        let Sub { reader, seat, waker, .. } = &mut **sub;
-        if seat.is_ready(reader.offset(), waker, tells, |waker| reader.is_ready(waker)) {
+        let Sub { reader, waiter, waker, .. } = &mut **sub;
+        if waiter.is_ready(reader.offset(), waker, tells, |waker| reader.is_ready(waker)) {
             sub.queued = true;
             self.queue.push_back(slot);
         } else if std::mem::take(&mut sub.behind) && sub.caught_up {
@@ -260,7 +263,7 @@ impl Subscriptions {
         }
     }
 
-    /// Ends the subscriptions whose topic was deleted or whose lease is another's now.
+    /// Ends the subscriptions whose topic was deleted or whose lease was taken over.
     pub(super) fn drop_revoked(&mut self, out: &mut Outbox) -> Result<(), End> {
         self.drained.retain(|Drained { lease, .. }| {
             !lease.topic().is_deleted() && lease.committed().is_some()
@@ -277,7 +280,7 @@ impl Subscriptions {
         Ok(())
     }
 
-    /// Ends a subscription and says so.
+    /// Ends a subscription and tells the client.
     fn close(&mut self, slot: u32, reason: CloseReason, out: &mut Outbox) -> Result<(), End> {
         if self.in_flight.as_ref().is_some_and(|chunk| chunk.slot == slot) {
             self.settle(out)?;
@@ -288,8 +291,8 @@ impl Subscriptions {
         Ok(())
     }
 
-    /// Ends the subscription `id` because its client wants that; with `release` its lease ends too.
-    /// `Ok(false)` if there is none.
+    /// Ends the subscription `id` at the client's request; with `release`, its lease ends too.
+    /// `Ok(false)` if there is no such subscription.
     pub(super) fn unsubscribe(
         &mut self,
         id: u32,
@@ -339,15 +342,14 @@ impl Subscriptions {
         })
     }
 
-    /// Ends everything, with the rest of a chunk in flight in front of `out`.
+    /// Ends all subscriptions, and moves the rest of a chunk in flight to the front of `out`.
     pub(super) fn clear(&mut self, out: &mut Outbox) -> Result<(), End> {
         let settled = self.settle(out);
         *self = Self::default();
         settled
     }
 
-    /// Copies what is left of the chunk in flight to the front of `out`, so that its subscription
-    /// can go.
+    /// Copies what is left of the chunk in flight to the front of `out`, so that its subscription can end.
     fn settle(&mut self, out: &mut Outbox) -> Result<(), End> {
         let Some(chunk) = self.in_flight.take() else {
             return Ok(());
@@ -371,18 +373,18 @@ impl Subscriptions {
         Ok(())
     }
 
-    /// Writes one thing: what is left of the chunk in flight, or the next chunk after what `out`
-    /// holds. `Ready(Ok(None))` if there is no chunk. The number is that of bytes written.
+    /// Makes one write: what is left of the chunk in flight, or what `out` holds followed by the next chunk.
+    /// Returns the number of bytes written, or `Ready(Ok(None))` if there is no chunk.
     ///
-    /// `draining` is asked when a log turns out to be closed, and not before: the drain may begin while
-    /// this writes, and a log that it has closed must not be taken for one that a client has closed.
+    /// Whether the server drains is asked when a log turns out to be closed, and not before: the drain may begin during
+    /// the write, and a log that the drain has closed must not be mistaken for one that a client has closed.
     pub(super) fn poll_write<W: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
         io: &mut W,
         out: &mut Outbox,
         limit: ChunkLimit,
-        draining: impl Fn() -> bool,
+        shared: &Shared,
     ) -> Poll<Result<Option<usize>, End>> {
         if self.in_flight.is_some() {
             return self.poll_rest(cx, io, out).map_ok(Some);
@@ -415,11 +417,11 @@ impl Subscriptions {
         let (wrote, mut chunk, size, watched) = match wrote {
             Ok(Some(done)) => done,
             Ok(None) => {
-                self.look(slot, out);
+                self.check_ready(slot, out);
                 return Poll::Ready(Ok(Some(0)));
             }
             Err(error) => {
-                self.end_or_gap(slot, error, out, draining());
+                self.end_or_gap(slot, error, out, shared);
                 return Poll::Ready(Ok(Some(0)));
             }
         };
@@ -434,7 +436,7 @@ impl Subscriptions {
             chunk.written = of_chunk;
             self.in_flight = Some(Box::new(chunk));
         } else {
-            // Nothing of it is gone: it can still be another chunk, or another one's turn.
+            // Nothing of the chunk was written, so the next write may send another chunk instead.
             sub.queued = true;
             self.queue.push_front(slot);
         }
@@ -476,12 +478,13 @@ impl Subscriptions {
                 Poll::Ready(Ok(wrote))
             }
             Ok(Some((Poll::Pending, ..))) => Poll::Pending,
-            // Evicted, or the lease was taken over: either way the rest is out of reach.
+            // The rest of the chunk can no longer be read, and the peer waits for it.
+            Err(ReadError::TakenOver) => Poll::Ready(Err(End::TakenOver)),
             Ok(None) | Err(_) => Poll::Ready(Err(End::Evicted)),
         }
     }
 
-    /// The whole chunk is gone: continue after it.
+    /// The whole chunk was written: continue after it.
     fn finish(&mut self, slot: u32, records: usize, watched: Option<Watched>, out: &mut Outbox) {
         if let Some(Some(sub)) = self.slots.get_mut(slot as usize) {
             sub.reader.advance(records);
@@ -489,23 +492,25 @@ impl Subscriptions {
             sub.topic.deliveries().binary.delivered(watched, sub.topic.log(), sub.live);
             sub.behind = true;
         }
-        self.look(slot, out);
+        self.check_ready(slot, out);
     }
 
-    /// A read brought no records but news.
-    fn end_or_gap(&mut self, slot: u32, error: ReadError, out: &mut Outbox, draining: bool) {
+    /// Handles a read that returned no records but an event: a gap, the end, or that the lease was taken over.
+    fn end_or_gap(&mut self, slot: u32, error: ReadError, out: &mut Outbox, shared: &Shared) {
         let Some(Some(sub)) = self.slots.get_mut(slot as usize) else {
             return;
         };
         let reason = match error {
             ReadError::Lagged(lagged) => {
-                tracing::info!(
-                    topic = sub.topic.name(),
-                    sub = sub.id,
-                    first_missed = lagged.first_missed,
-                    missed = lagged.missed,
-                    "subscriber evicted"
-                );
+                if shared.flood.evicted.should_log() {
+                    tracing::info!(
+                        topic = sub.topic.name(),
+                        sub = sub.id,
+                        first_missed = lagged.first_missed,
+                        missed = lagged.missed,
+                        "subscriber evicted"
+                    );
+                }
                 sub.behind = true;
                 out.push(&Reply::Gap {
                     sub: sub.id,
@@ -514,13 +519,13 @@ impl Subscriptions {
                     first_missed: lagged.first_missed,
                     next: lagged.first_missed + lagged.missed,
                 });
-                return self.look(slot, out);
+                return self.check_ready(slot, out);
             }
             ReadError::TakenOver => CloseReason::LeaseTakenOver,
             _ => CloseReason::TopicClosed,
         };
-        // In a drain every log is closed, which says nothing about the topic: the GOODBYE does.
-        let closed_by_drain = draining && reason == CloseReason::TopicClosed;
+        // In a drain every log is closed, which says nothing about the topic. The GOODBYE tells the client.
+        let closed_by_drain = reason == CloseReason::TopicClosed && shared.is_draining();
         if let Some(sub) = self.take(slot)
             && !closed_by_drain
         {
@@ -534,7 +539,7 @@ impl Subscriptions {
 }
 
 impl InFlight {
-    /// What brings the same records again.
+    /// The limit with which a read returns the same records again.
     fn limit(&self) -> Limit {
         Limit { records: self.records, bytes: usize::MAX }
     }

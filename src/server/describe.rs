@@ -1,4 +1,4 @@
-//! Topics, settings and statistics between the broker's types and the protocol's.
+//! Topics, settings and statistics, converted between the broker's types and the protocol's.
 
 use std::time::Duration;
 
@@ -11,23 +11,23 @@ use crate::{
 
 /// The most bytes that a topic takes in a TOPICS frame.
 const SUMMARY: usize = 256 + 40;
-/// The bytes that a lease takes in a DESCRIPTION frame beside its name.
+/// The bytes that a lease takes in a DESCRIPTION frame, besides its name.
 const LEASE: usize = 1 + 17;
-/// Room for all else in either.
+/// Room for everything else in either frame.
 const FRAME: usize = 1 << 10;
-/// Topics in one frame at most: a list is told in pieces of a few kilobytes.
+/// The most topics in one frame: a list is sent in pieces of a few kilobytes.
 const TOPICS: usize = 64;
 
-/// How many topics one TOPICS frame may tell.
+/// How many topics one TOPICS frame may carry.
 pub(super) fn topics_per_frame(max_frame: u32) -> usize {
     ((max_frame as usize).saturating_sub(FRAME) / SUMMARY).clamp(1, TOPICS)
 }
 
-/// Tells topics in one frame.
+/// Sends topics in one frame.
 pub(super) fn topics(request: u32, found: &[TopicSummary], more: bool, out: &mut Outbox) {
     let topics = found
         .iter()
-        // Names were checked by the same rule when the topics were made.
+        // Names were checked against the same rule when the topics were created.
         .filter_map(|topic| {
             Some(protocol::TopicSummary {
                 name: TopicName::new(&topic.name).ok()?,
@@ -43,8 +43,8 @@ pub(super) fn topics(request: u32, found: &[TopicSummary], more: bool, out: &mut
     out.push(&Reply::Topics { request, more, topics });
 }
 
-/// Tells everything about one topic; of its leases as many as the frame has room for. How many there are
-/// stands in the statistics.
+/// Sends everything about one topic, with as many of its leases as the frame has room for. The statistics say
+/// how many leases there are.
 pub(super) fn describe(
     request: u32,
     name: TopicName<'_>,
@@ -85,7 +85,7 @@ pub(super) fn describe(
     })));
 }
 
-/// What a CREATE asks for.
+/// The settings that a CREATE asks for.
 pub(super) fn settings_in(settings: &Settings) -> TopicSettings {
     TopicSettings {
         segment_bytes: (settings.segment_bytes != 0).then_some(settings.segment_bytes as usize),

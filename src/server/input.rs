@@ -1,7 +1,7 @@
-//! A session's input: from bytes to requests.
+//! A session's input: decoding bytes into requests.
 //!
-//! Bytes are read into a scratch buffer of the thread and decoded where they lie. What is left of a frame
-//! that came in part is kept until the rest comes, and so is everything after a request that waits.
+//! Bytes are read into a scratch buffer of the thread and decoded in place. The session keeps a frame that has
+//! arrived in part until the rest arrives, and everything from a request that waits onwards.
 
 use std::{
     cell::RefCell,
@@ -12,17 +12,17 @@ use std::{
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{
-    bell::SubBell,
     limits::{InputShare, SMALL},
     refusal::Refusal,
-    requests::{Held, INPUT_SLOT},
+    requests::{HeldRequest, INPUT_SLOT},
     session::{End, Phase, Session, Step},
+    wakers::SubscriptionWaker,
 };
 use crate::protocol::{Code, DecodeLimits, Decoded, decode_request};
 
-/// Bytes that one read takes at most. A buffer of this size belongs to each thread.
+/// The most bytes that one read takes. Each thread has a buffer of this size.
 pub(super) const SCRATCH: usize = 128 << 10;
-/// The largest frame before the HELLO is answered: room for the HELLO alone.
+/// The largest frame before the HELLO is answered: enough for a HELLO and no more.
 const HANDSHAKE_FRAME: u32 = 4 << 10;
 
 thread_local! {
@@ -32,46 +32,46 @@ thread_local! {
 /// Runs `f` with the thread's read buffer of [`SCRATCH`] bytes. `f` must not poll another session.
 pub(super) fn with_scratch<T>(f: impl FnOnce(&mut [u8]) -> T) -> T {
     READ_SCRATCH.with_borrow_mut(|scratch| {
-        // Filled once in a thread's life, and not at all in threads that never read.
+        // Allocated and zeroed once per thread, and not at all in threads that never read.
         scratch.resize(SCRATCH, 0);
         f(scratch)
     })
 }
 
-/// Kept input: one frame in part, or everything from a frame on that waits.
+/// Kept input: part of a frame, or everything from a frame that waits onwards.
 #[derive(Debug, Default)]
 pub(super) struct Input {
     pub(super) bytes: Vec<u8>,
-    /// How many bytes the first frame needs to be decoded.
+    /// How many bytes the first frame must have before it can be decoded.
     need: usize,
     pub(super) share: InputShare,
-    /// Whether there is no memory for the frame.
+    /// Whether the frame waits for memory.
     pub(super) starved: bool,
 }
 
 impl Session {
-    /// Goes on with what waited, if it need not wait any more.
-    pub(super) fn go_on(&mut self) {
-        self.tell_list();
+    /// Continues what was held, unless it still has to wait.
+    pub(super) fn resume(&mut self) {
+        self.send_list();
         let whole = !self.input.bytes.is_empty() && self.input.bytes.len() >= self.input.need;
         if whole && !self.is_stopped() {
             self.carry_out_kept();
         }
     }
 
-    /// The publish that waited for room tries again: its frame is the first that is kept.
+    /// Retries the publish that waited for room: its frame is the first in the kept input.
     pub(super) fn retry_publish(&mut self) {
         match self.held.take() {
-            Some(Held::Publish(publish)) => {
+            Some(HeldRequest::Publish(publish)) => {
                 self.resumed = Some(publish);
                 self.carry_out_kept();
             }
-            // It rang for one that is gone.
+            // The wake-up was for a publish that is gone.
             other => self.held = other,
         }
     }
 
-    /// Carries out the frames that are kept whole.
+    /// Executes the complete frames in the kept input.
     pub(super) fn carry_out_kept(&mut self) {
         let kept = std::mem::take(&mut self.input.bytes);
         let done = self.carry_out(&kept);
@@ -89,8 +89,8 @@ impl Session {
         io: &mut S,
     ) -> Result<usize, End> {
         let most = if self.shared.input.is_tight() {
-            // What is read may have to be kept: no more than the free allowance, or than what the
-            // frame that memory was set aside for still lacks.
+            // What is read may have to be kept, so read no more than the free allowance, or than is missing
+            // from the frame that has memory set aside.
             SMALL.max(self.input.need).saturating_sub(self.input.bytes.len()).clamp(1, SCRATCH)
         } else {
             SCRATCH
@@ -112,9 +112,9 @@ impl Session {
         })
     }
 
-    /// The bytes in. Call it only while input is wanted.
+    /// Takes in bytes. Call this only while input is wanted.
     pub(super) fn take_in(&mut self, mut bytes: &[u8]) {
-        // First the frame that is kept in part, with no more bytes than it needs ...
+        // First complete the frame that is kept in part, with no more bytes than it needs.
         while !self.input.bytes.is_empty() && !bytes.is_empty() && !self.is_stopped() {
             let lacks = self.input.need.saturating_sub(self.input.bytes.len()).max(1);
             let (taken, rest) = bytes.split_at(lacks.min(bytes.len()));
@@ -124,7 +124,7 @@ impl Session {
                 self.carry_out_kept();
             }
         }
-        // ... then the others where they lie.
+        // Then execute the other frames in place.
         if self.input.bytes.is_empty() && !self.is_stopped() {
             let done = self.carry_out(bytes);
             bytes = &bytes[done..];
@@ -133,20 +133,20 @@ impl Session {
             self.input.bytes.extend_from_slice(bytes);
             self.settle_input();
             if !self.input.starved {
-                // The frame's memory is granted: take it in one piece, and no more of it.
+                // The memory for the frame is granted: allocate it in one piece, and no more than that.
                 let lacks = self.input.need.saturating_sub(self.input.bytes.len());
                 self.input.bytes.reserve_exact(lacks);
             }
         }
     }
 
-    /// Carries out whole frames at the front of `bytes` until input stops, and returns their length.
+    /// Executes complete frames at the front of `bytes` until input stops, and returns their length.
     pub(super) fn carry_out(&mut self, bytes: &[u8]) -> usize {
         let mut done = 0;
-        // Unless said otherwise below, what is left begins with a whole frame.
+        // Unless set below, what is left begins with a complete frame.
         self.input.need = 0;
-        // A publish that was woken tries at once, also when replies wait: the log wakes its waiters in a
-        // chain, and each must pass the call on.
+        // A publish that was woken is retried immediately, even if replies wait: the log wakes its waiters in a
+        // chain, and each must pass the notification on.
         while self.resumed.is_some() || !self.is_stopped() {
             let limits = &self.shared.config.limits;
             let max_frame = match self.phase {
@@ -165,7 +165,7 @@ impl Session {
                         self.frames += 1;
                     }
                     Ok(Step::Hold) => {
-                        // Decodable as it is, when its time comes.
+                        // The frame is complete: it can be decoded again as it is.
                         self.input.need = consumed;
                         break;
                     }
@@ -194,7 +194,7 @@ impl Session {
         done
     }
 
-    /// Accounts for the kept input, and gives its memory back when there is none.
+    /// Accounts for the kept input, and gives its memory back when nothing is kept.
     pub(super) fn settle_input(&mut self) {
         let input = &mut self.input;
         if input.bytes.is_empty() {
@@ -205,12 +205,12 @@ impl Session {
             return;
         }
         let (kept, wanted) = (input.bytes.len(), input.need);
-        // What is left of a large frame's buffer goes when a small rest is all that it holds.
+        // Shrinks the buffer of a large frame when only a small rest is left in it.
         if input.bytes.capacity() / 4 > SMALL.max(kept).max(wanted) {
             input.bytes.shrink_to(wanted);
         }
-        let bell = &self.bell;
-        let waker = || Waker::from(SubBell::new(bell.clone(), INPUT_SLOT));
+        let connection = &self.waker;
+        let waker = || Waker::from(SubscriptionWaker::new(connection.clone(), INPUT_SLOT));
         input.starved = !input.share.settle(&self.shared.input, kept, wanted, waker);
     }
 }

@@ -1,25 +1,25 @@
-//! What all connections share: memory for input, and coarse time.
+//! What all connections share: memory for input, and a coarse clock.
 //!
 //! # Input memory
 //!
-//! Bytes are read into a buffer that belongs to the thread and decoded there. A connection keeps
-//! bytes of its own only when a frame is there in part, or when its publish waits for room. The
-//! [`InputPool`] bounds the sum of those. A connection asks for the *whole* frame before it reads
-//! on, so that two that hold half a frame each never wait for one another. What it had read before it
-//! knew is *overdrawn*: it is counted apart, so that it stands in nobody's way, and while the pool is
-//! tight everyone reads in small pieces, so that it does not grow. The first [`SMALL`] bytes of each
-//! connection are free: everyone can always say something short. So the memory for input is at most
-//! twice the limit and `SMALL` for each connection.
+//! Bytes are read into a buffer that belongs to the thread and decoded there. A connection keeps bytes of its
+//! own only when a frame has arrived in part, or when its publish waits for room. The [`InputPool`] bounds the
+//! sum of these bytes. A connection asks for memory for the *whole* frame before it reads on, so that two
+//! connections that each hold half a frame never wait for one another. What a connection had read before
+//! it was refused memory is *overdrawn*. It is counted separately, so that it blocks no connection, and while
+//! the pool is tight all connections read in small pieces, so that it does not grow. The first [`SMALL`] bytes
+//! of each connection are free, so that every client can always send something short. In total, the memory for
+//! input is at most twice the limit, plus `SMALL` for each connection.
 //!
 //! # Time
 //!
-//! Deadlines of seconds need no timer of their own for each connection. One [`Clock`] ticks for
-//! all; each connection publishes the tick at which it wants to be woken (0: never), and the ticker
-//! looks at all of them. An idle subscriber has none and costs one load a tick.
+//! Deadlines of seconds do not need a timer per connection. One [`Clock`] ticks for all; each connection
+//! publishes the tick at which it wants to be woken (0: never), and the ticker checks all of them. An idle
+//! subscriber has no deadline and costs one load per tick.
 //!
-//! A server that did not run for a while (stopped, in a debugger, on a machine that was paused) must not
-//! take its own absence for its peers' silence: what they said meanwhile lies unread in its sockets, and
-//! deadlines are looked at first. So a tick that comes late counts for [`LATEST`] at the most.
+//! A server that did not run for a while (stopped, in a debugger, on a machine that was paused) must not mistake
+//! its own absence for its peers' silence: what they sent meanwhile is still unread in its sockets, and deadlines
+//! are checked before sockets are read. So a late tick advances the clock by at most [`LATEST`].
 
 use std::{
     sync::{
@@ -38,12 +38,12 @@ use crate::{
 /// Input that a connection may keep without asking the pool, in bytes.
 pub(super) const SMALL: usize = 4 << 10;
 
-/// Memory for input that is kept, shared by all connections.
+/// Memory for kept input, shared by all connections.
 #[derive(Debug)]
 pub(super) struct InputPool {
     granted: Ceiling,
     overdrawn: AtomicUsize,
-    /// Connections that wait for memory. Rarely any, so that `anyone` spares the lock.
+    /// Connections that wait for memory. There is rarely one, and then `anyone` saves taking the lock.
     waiting: Mutex<Vec<Waker>>,
     anyone: AtomicBool,
 }
@@ -66,8 +66,8 @@ impl InputPool {
     fn wait(&self, waker: Waker) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.push(waker);
-        // SeqCst here, in `give_back`, and in both counts: one side says "I wait" and then looks
-        // for memory, the other gives memory and then looks who waits. At least one sees the other.
+        // SeqCst here, in `give_back`, and in both counts. One side announces that it waits and then checks
+        // for memory; the other gives memory back and then checks for waiters. At least one sees the other.
         self.anyone.store(true, Ordering::SeqCst);
     }
 
@@ -79,25 +79,25 @@ impl InputPool {
                 self.anyone.store(false, Ordering::SeqCst);
                 std::mem::take(&mut *waiting)
             };
-            // A waker is other people's code: one that panics keeps no other from being woken.
+            // A waker is foreign code: if one panics, the others must still be woken.
             waiting.into_iter().for_each(|waker| contain(|| waker.wake()));
         }
     }
 }
 
-/// One connection's part of the [`InputPool`]. [`clear`](Self::clear) it before dropping it.
+/// One connection's share of the [`InputPool`]. [`clear`](Self::clear) it before dropping it.
 #[derive(Debug, Default)]
 pub(super) struct InputShare {
     granted: usize,
     overdrawn: usize,
-    /// Whether the pool has a waker of this connection, which it uses once.
+    /// Whether the pool was given a waker of this connection, which it uses once.
     waits: bool,
 }
 
 impl InputShare {
-    /// Accounts for `kept` bytes that are there, and asks for room for `wanted` in all. Says
-    /// whether there is room; if not, the waker is woken once when there may be: call
-    /// [`woken`](Self::woken) then, and this again.
+    /// Accounts for `kept` bytes that have arrived, and asks for room for `wanted` bytes in total. Returns
+    /// whether there is room. If not, the waker is woken once, when there may be room: then call
+    /// [`woken`](Self::woken), and this again.
     pub(super) fn settle(
         &mut self,
         pool: &InputPool,
@@ -108,7 +108,8 @@ impl InputShare {
         let beyond = |bytes: usize| if bytes > SMALL { bytes } else { 0 };
         let (kept, wanted) = (beyond(kept), beyond(wanted.max(kept)));
         let enough = wanted == self.granted || {
-            // All of it again, or none: who waits with a part in hand may be who others wait for.
+            // All of it anew, or nothing: a connection that held a part while it waited could be the one that
+            // the others wait for.
             if self.granted > 0 {
                 pool.give_back(std::mem::take(&mut self.granted));
             }
@@ -116,7 +117,7 @@ impl InputShare {
                 if !std::mem::replace(&mut self.waits, true) {
                     pool.wait(waker());
                 }
-                // Again: memory that came back just before the wait was noted has woken nobody.
+                // Try again: memory that was given back just before the wait was noted has woken no waiter.
                 pool.granted.take(wanted)
             }
         };
@@ -127,18 +128,18 @@ impl InputShare {
         enough
     }
 
-    /// The waker that the pool had was used.
+    /// Notes that the pool has used the waker.
     pub(super) fn woken(&mut self) {
         self.waits = false;
     }
 
     fn overdraw(&mut self, pool: &InputPool, bytes: usize) {
-        // Relaxed: it only tells readers to be modest.
+        // Relaxed: the count only makes connections read less at a time.
         pool.overdrawn.fetch_add(bytes, Ordering::Relaxed);
         pool.overdrawn.fetch_sub(std::mem::replace(&mut self.overdrawn, bytes), Ordering::Relaxed);
     }
 
-    /// Gives everything back.
+    /// Gives all memory back.
     pub(super) fn clear(&mut self, pool: &InputPool) {
         self.overdraw(pool, 0);
         if self.granted > 0 {
@@ -147,22 +148,22 @@ impl InputShare {
     }
 }
 
-/// What one tick moves the clock on at the most, in periods: half of the shortest timeout, where that
-/// decides the period.
+/// The most periods by which one tick advances the clock: half of the shortest timeout, where that timeout
+/// determines the period.
 const LATEST: u64 = 4;
 
-/// Time in ticks in which the server ran; tick 0 is "never" in a deadline.
+/// The time that the server has run, in ticks; tick 0 is "never" in a deadline.
 #[derive(Debug)]
 pub(super) struct Clock {
     began: Instant,
     period: Duration,
     now: AtomicU32,
-    /// Periods since `began` at the last tick, the ones among them that do not count too.
+    /// Periods from `began` to the last tick, including those that do not count.
     passed: AtomicU64,
 }
 
 impl Clock {
-    /// A clock that is fine enough for `shortest`, the shortest timeout.
+    /// A clock with a resolution for `shortest`, the shortest timeout.
     pub(super) fn new(shortest: Duration) -> Self {
         let period = (shortest / 8).clamp(Duration::from_millis(5), Duration::from_millis(500));
         let (now, passed) = (AtomicU32::new(1), AtomicU64::new(0));
@@ -178,8 +179,8 @@ impl Clock {
         self.now.load(Ordering::Relaxed)
     }
 
-    /// Brings the clock up to date; there is one who calls this. From the time that has passed, not by
-    /// counting calls, so that a ticker that is a little late does not make the clock late.
+    /// Brings the clock up to date. There is a single caller. The tick is computed from the time that has passed,
+    /// not by counting calls, so that a ticker that is a little late does not make the clock late.
     pub(super) fn tick(&self) -> u32 {
         let passed = self.began.elapsed().as_nanos() / self.period.as_nanos();
         let passed = u64::try_from(passed).unwrap_or(u64::MAX);
@@ -189,7 +190,7 @@ impl Clock {
         now
     }
 
-    /// The tick at which `timeout` has certainly passed; 0, never, for a timeout of zero.
+    /// The tick at which `timeout` has certainly passed; 0 (never) for a timeout of zero.
     pub(super) fn after(&self, timeout: Duration) -> u32 {
         if timeout.is_zero() {
             return 0;
@@ -215,12 +216,12 @@ mod tests {
         assert!(a.settle(&pool, 10, 9_000, waker));
         assert!(!b.settle(&pool, 10, 5_000, waker));
         assert!(!pool.is_tight());
-        // What is there is accounted even above the limit.
+        // Bytes that have arrived are counted even above the limit.
         assert!(!b.settle(&pool, 4_500, 10_000, waker));
         assert_eq!(counts(), (9_000, 4_500));
         assert!(pool.is_tight());
         a.settle(&pool, 0, 0, waker);
-        // And stands in nobody's way, its own least of all.
+        // They block no connection, least of all their own.
         assert!(b.settle(&pool, 4_500, 10_000, waker));
         assert_eq!(counts(), (10_000, 0));
         b.clear(&pool);
@@ -230,13 +231,13 @@ mod tests {
     #[test]
     fn whoever_waits_for_memory_is_woken() {
         use std::sync::{Arc, atomic::AtomicUsize};
-        struct Count(AtomicUsize);
-        impl std::task::Wake for Count {
+        struct CountingWaker(AtomicUsize);
+        impl std::task::Wake for CountingWaker {
             fn wake(self: Arc<Self>) {
                 self.0.fetch_add(1, Ordering::Relaxed);
             }
         }
-        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let count = Arc::new(CountingWaker(AtomicUsize::new(0)));
         let waker = || Waker::from(count.clone());
         let pool = InputPool::new(10_000);
         let (mut a, mut b) = (InputShare::default(), InputShare::default());
@@ -254,7 +255,7 @@ mod tests {
     fn a_server_that_did_not_run_has_not_waited() {
         let clock = Clock::new(Duration::from_millis(40));
         let due = clock.after(Duration::from_millis(40));
-        // As long as ten of its shortest timeouts.
+        // Ten times the shortest timeout.
         std::thread::sleep(Duration::from_millis(400));
         let now = clock.tick();
         assert!(now > 1 && now <= 1 + LATEST as u32 && now < due, "{now}, due at {due}");

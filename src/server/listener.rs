@@ -1,10 +1,10 @@
-//! What becomes of a connection that the listener has accepted.
+//! What happens to a connection that the listener has accepted.
 
 #[cfg(feature = "tls")]
 use super::connection::serve_secure;
 use super::{connection::Connection, shutdown::Shared};
 use crate::{
-    listener::{Counted, Life, Refused, Serve, Stage, say_no},
+    listener::{Counted, Lifecycle, Refused, Serve, Stage, send_refusal},
     net::TcpStream,
     protocol::{Code, Reply},
 };
@@ -12,7 +12,7 @@ use crate::{
 impl Serve for Shared {
     const OVER: &'static str = "";
 
-    fn life(&self) -> &Life {
+    fn life(&self) -> &Lifecycle {
         &self.life
     }
 
@@ -49,9 +49,9 @@ pub(super) fn welcome(stream: TcpStream, counted: Counted<Shared>) {
     tokio::spawn(Connection::new(stream, counted));
 }
 
-/// Says why, as well as one write can, and closes.
+/// Sends a GOODBYE, as far as a single write takes it, and closes the connection.
 pub(super) fn goodbye(stream: &TcpStream, code: Code, message: &str) {
     let mut goodbye = Vec::new();
     Reply::Goodbye { code, message }.encode(&mut goodbye);
-    say_no(stream, &goodbye);
+    send_refusal(stream, &goodbye);
 }

@@ -3,44 +3,44 @@
 //! # One connection, one task
 //!
 //! Each connection is one task, written as a state machine that is polled: a session decodes requests,
-//! appends, and writes deliveries straight from the log's segments to the socket. It has no timer, no
-//! channel, no read buffer and no queue of deliveries of its own, so an idle subscriber costs little more
-//! than its socket. Rooms:
+//! appends records, and writes deliveries straight from the log's segments to the socket. It has no timer,
+//! channel, read buffer or queue of deliveries of its own, so an idle subscriber costs little more than its
+//! socket. The modules:
 //!
 //! | | |
 //! | --- | --- |
-//! | `listener` | what becomes of a connection that was accepted; the listener itself is `src/listener` |
+//! | `listener` | what happens to an accepted connection; the listener itself is `src/listener` |
 //! | `connection` | the task: a session and its socket |
-//! | `session` | bytes in, bytes out: the order of things, output, deadlines |
-//! | `input` | from bytes to requests |
-//! | `ending` | how a connection ends |
-//! | `requests` | what each request does |
-//! | `delivery` | from the segments to the socket |
+//! | `session` | bytes in, bytes out: the order of work, output, deadlines |
+//! | `input` | decoding requests |
+//! | `closing` | how a connection ends |
+//! | `requests` | executing requests |
+//! | `delivery` | writing records from segments to the socket |
 //! | `outbox` | replies that wait for the socket |
-//! | `bell` | who wakes the task, and why |
+//! | `wakers` | how the task is woken, and for which subscription |
+//! | `tail` | one wait shared by all subscriptions at the end of a topic |
 //! | `limits` | memory for input, coarse time |
-//! | `flood` | what is logged of what strangers can cause |
-//! | `shutdown` | what all parts share; drain and abort |
-//! | `describe`, `refusal` | the library's words in the protocol's |
+//! | `flood` | which events that strangers can cause are logged in summary |
+//! | `shutdown` | the state that all parts share; drain and abort |
+//! | `describe`, `refusal` | the library's types and errors in the protocol's terms |
 //!
 //! # Slow peers
 //!
-//! A peer that does not read keeps its place in the log, and what that place holds back counts against the
-//! topic's memory limit; the topic's overflow policy says what happens there. It costs nothing else: its
-//! replies are bounded by `reply_bytes` (then its requests are not read any more), and deliveries are never
-//! queued. After `stall_timeout` without taking a byte it is cut off.
+//! A peer that does not read keeps its position in the log. The records that this position holds back count
+//! against the topic's memory limit, and at that limit the topic's overflow policy decides. Such a peer costs
+//! nothing else: its replies are bounded by `reply_bytes` (beyond that, the server stops reading its
+//! requests), and deliveries are never queued. It is cut off after `stall_timeout` without taking a byte.
 //!
 //! # Bad input
 //!
 //! A malformed frame ends its connection with a GOODBYE that says why. Anything else that is wrong with a
-//! request is an ERROR to that request. Nothing that one client sends ends another one's connection.
+//! request gets an ERROR for that request. Nothing that one client sends ends another client's connection.
 
-mod bell;
+mod closing;
 mod config;
 mod connection;
 mod delivery;
 mod describe;
-mod ending;
 mod flood;
 mod input;
 mod limits;
@@ -48,17 +48,18 @@ mod listener;
 mod outbox;
 mod refusal;
 mod requests;
-mod room;
 mod session;
 mod shutdown;
+mod tail;
 #[cfg(test)]
 mod tests;
+mod wakers;
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::{
     broker::{Broker, ConfigError},
-    listener::{self as life, Settings, Socket},
+    listener::{self as life, BindSettings, ListenOn},
     net::TcpListener,
     sync::time::Instant,
 };
@@ -71,7 +72,7 @@ pub use config::{Limits, ServerConfig, Token};
 use shutdown::Shared;
 pub use shutdown::{Refusals, ServerHandle};
 
-/// A server that listens. [`run`](Self::run) serves until it is told to stop.
+/// A server that listens. [`run`](Self::run) serves until it is asked to stop.
 ///
 /// ```
 /// # tokio::runtime::Runtime::new()?.block_on(async {
@@ -97,30 +98,29 @@ pub struct Server {
 
 impl Server {
     /// Checks the configuration and listens; connections wait in the system's queue until
-    /// [`run`](Self::run). Must be called within a tokio runtime with I/O and time enabled.
+    /// [`run`](Self::run) is called. Must be called within a tokio runtime with I/O and time enabled.
     ///
     /// # Errors
     ///
-    /// [`BindError`] says which setting or address, and what to do.
+    /// [`BindError`] says which setting or address is wrong, and what to do about it.
     pub fn bind(config: ServerConfig) -> Result<Self, BindError> {
         let broker = Broker::new(config.broker.clone())?;
         Self::bind_with(config, broker)
     }
 
-    /// As [`bind`](Self::bind), over a broker that this process uses too (`config.broker` is not
-    /// looked at).
+    /// Like [`bind`](Self::bind), over a broker that this process uses too (`config.broker` is ignored).
     ///
     /// # Errors
     ///
     /// As [`bind`](Self::bind).
     pub fn bind_with(config: ServerConfig, broker: Broker) -> Result<Self, BindError> {
-        let socket = Socket::At(config.listen);
+        let socket = ListenOn::At(config.listen);
         Self::open(config, broker, socket)
     }
 
-    /// As [`bind_with`](Self::bind_with), on a socket that listens already, for example one that a service manager
-    /// has passed, or one with options of your own (`config.listen` is not looked at). What may listen where is
-    /// decided by the socket's address.
+    /// Like [`bind_with`](Self::bind_with), on a socket that already listens, for example one that a service
+    /// manager has passed, or one with options of your own (`config.listen` is ignored). The socket's address
+    /// decides whether the server may listen there.
     ///
     /// ```
     /// # tokio::runtime::Runtime::new()?.block_on(async {
@@ -143,15 +143,15 @@ impl Server {
         broker: Broker,
         listener: std::net::TcpListener,
     ) -> Result<Self, BindError> {
-        Self::open(config, broker, Socket::Open(listener))
+        Self::open(config, broker, ListenOn::Open(listener))
     }
 
-    fn open(config: ServerConfig, broker: Broker, socket: Socket) -> Result<Self, BindError> {
+    fn open(config: ServerConfig, broker: Broker, socket: ListenOn) -> Result<Self, BindError> {
         let gate = config.gate();
-        if let Some(what) = config.limits.fault().or_else(|| gate.fault()) {
+        if let Some(what) = config.limits.fault().or_else(|| gate.validation_error()) {
             return Err(ConfigError { what }.into());
         }
-        let settings = Settings {
+        let settings = BindSettings {
             gate: &gate,
             is_secure: config.is_secure(),
             allow_public_without_token: config.allow_public_without_token,
@@ -162,13 +162,13 @@ impl Server {
         Ok(Self { shared: Arc::new(Shared::new(config, broker)), listener, address })
     }
 
-    /// Where the server listens; with the port that was taken if port 0 was asked for.
+    /// The address that the server listens on. If port 0 was requested, it has the port that was chosen.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// A handle to drain or abort it while it runs.
+    /// A handle to drain or abort the server while it runs.
     #[must_use]
     pub fn handle(&self) -> ServerHandle {
         ServerHandle { shared: self.shared.clone() }
@@ -176,18 +176,18 @@ impl Server {
 
     /// Serves until `shutdown` ends or [`ServerHandle::drain`] is called, then drains, and returns
     /// when the last connection has ended, at the latest after `drain_timeout`.
-    /// [`ServerHandle::abort`] returns at once from any of this; so does dropping the future.
+    /// [`ServerHandle::abort`] ends all of this immediately, and so does dropping the future.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Self { shared, listener, address } = self;
-        // A task of its own, which ends with this one: it wakes others, among which it has its turn.
+        // A task of its own, so that it takes turns with the tasks that it wakes. It ends with this one.
         let mut waking = tokio::task::JoinSet::new();
-        let rooms = shared.rooms.clone();
-        waking.spawn(async move { rooms.serve().await });
+        let tails = shared.tails.clone();
+        waking.spawn(async move { tails.serve().await });
         let beside = async {
             tokio::join!(
                 tick(&shared),
-                shared.gate.keep_time(),
-                tell_of_rights(&shared),
+                shared.gate.watch_expiry(),
+                watch_rights(&shared),
                 shared.broker.housekeeping(),
             );
         };
@@ -202,33 +202,33 @@ impl std::fmt::Debug for Server {
     }
 }
 
-/// How often the log is told what cannot be told one by one.
-const TELL_EVERY: Duration = Duration::from_secs(1);
+/// How often events that are not logged individually are logged in summary.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
 
-/// Moves the server's coarse time on, and wakes who waits for it. Never ends.
+/// Advances the server's coarse clock, and wakes the connections whose deadline has passed. Never ends.
 async fn tick(shared: &Shared) {
     let mut interval = tokio::time::interval(shared.clock.period());
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut told = Instant::now();
+    let mut reported = Instant::now();
     loop {
         interval.tick().await;
         let now = shared.clock.tick();
-        shared.registry.ring_due(now);
-        if told.elapsed() >= TELL_EVERY {
-            told = Instant::now();
-            shared.flood.tell();
+        shared.registry.wake_due(now);
+        if reported.elapsed() >= REPORT_EVERY {
+            reported = Instant::now();
+            shared.flood.report();
             shared.broker.watch_memory();
         }
     }
 }
 
-/// Wakes everyone when rights may have changed. Never ends.
-async fn tell_of_rights(shared: &Shared) {
-    let Some(mut news) = shared.gate.news() else {
+/// Wakes every connection when rights may have changed. Never ends.
+async fn watch_rights(shared: &Shared) {
+    let Some(mut changes) = shared.gate.changes() else {
         return std::future::pending().await;
     };
     loop {
-        news.next().await;
-        shared.registry.ring_all();
+        changes.next().await;
+        shared.registry.wake_all();
     }
 }

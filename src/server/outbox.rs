@@ -2,16 +2,16 @@
 
 use crate::protocol::Reply;
 
-/// Encoded replies, first written first. Holds no memory while it is empty.
+/// Encoded replies, oldest first. An idle session's empty outbox holds no memory (see [`rest`](Self::rest)).
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     bytes: Vec<u8>,
-    /// How many of `bytes` are written.
+    /// How many of `bytes` have been written.
     gone: usize,
 }
 
 impl Outbox {
-    /// The bytes that wait.
+    /// The bytes that have not been written yet.
     pub(super) fn pending(&self) -> &[u8] {
         &self.bytes[self.gone..]
     }
@@ -28,18 +28,19 @@ impl Outbox {
         reply.encode(&mut self.bytes);
     }
 
-    /// Puts bytes in front of everything that waits.
+    /// Puts `bytes` in front of everything that waits.
     pub(super) fn push_front(&mut self, mut bytes: Vec<u8>) {
         bytes.extend_from_slice(self.pending());
         (self.bytes, self.gone) = (bytes, 0);
     }
 
-    /// `wrote` bytes are written, these first. Returns how many were others'.
+    /// Notes that `wrote` bytes were written, of which those of the outbox came first. Returns how many were not
+    /// the outbox's.
     pub(super) fn sent(&mut self, wrote: usize) -> usize {
         let own = wrote.min(self.len());
         self.gone += own;
         if self.is_empty() {
-            // Kept allocated until `rest`: the next reply is likely near.
+            // Stays allocated until `rest`: the next reply probably comes soon.
             self.bytes.clear();
             self.gone = 0;
         } else if self.gone > self.bytes.len() / 2 {
@@ -49,7 +50,7 @@ impl Outbox {
         wrote - own
     }
 
-    /// The connection goes to sleep: gives back memory that holds nothing.
+    /// Frees an empty buffer when the connection goes idle.
     pub(super) fn rest(&mut self) {
         if self.is_empty() {
             self.bytes = Vec::new();

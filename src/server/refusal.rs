@@ -1,4 +1,4 @@
-//! From the library's errors to the protocol's codes and facts.
+//! The library's errors as the protocol's codes and facts.
 
 use crate::{
     access::Forbidden,
@@ -7,7 +7,7 @@ use crate::{
     protocol::{self, Code, DecodeError, ErrorReply},
 };
 
-/// Why a request fails: an ERROR that does not know its request yet.
+/// Why a request fails: an ERROR that is not yet tied to a request.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) code: Code,
@@ -23,7 +23,7 @@ impl Refusal {
         Self { code, message: message.into(), epoch: 0, asked: 0, first: 0, next: 0 }
     }
 
-    /// A limit of `max` was met, which `setting` of the configuration holds.
+    /// A limit of `max` was reached, which the configuration sets as `setting`.
     pub(super) fn limit(code: Code, max: usize, what: &str, setting: &str) -> Self {
         Self {
             next: max as u64,
@@ -36,7 +36,7 @@ impl Refusal {
         }
     }
 
-    /// A request was framed well, but asks for what cannot be.
+    /// A request was well-formed, but asks for something that cannot be granted.
     pub(super) fn decode(error: &DecodeError) -> Self {
         let mut refused = Self::new(error.code(), error.to_string());
         if let DecodeError::Refused {

@@ -1,7 +1,7 @@
-//! What each request does.
+//! Executing requests.
 //!
-//! Requests of one connection are carried out and answered in their order. A request that fails is
-//! answered with an ERROR and has changed nothing; only a broken protocol ends the connection.
+//! The requests of one connection are executed and answered in order. A request that fails is answered with an
+//! ERROR and has changed nothing; only a protocol violation ends the connection.
 
 use std::{
     sync::Arc,
@@ -10,11 +10,11 @@ use std::{
 };
 
 use super::{
-    bell::SubBell,
     delivery::{NewSub, Reader},
     describe,
     refusal::Refusal,
     session::{End, Phase, Session, Step},
+    wakers::SubscriptionWaker,
 };
 use crate::{
     access::Right,
@@ -27,26 +27,26 @@ use crate::{
     },
 };
 
-/// The slot under which a waiting publish rings: no subscription has it.
+/// The slot of a waiting publish's waker. No subscription has this slot.
 pub(super) const PUBLISH_SLOT: u32 = u32::MAX;
-/// The slot under which memory for input rings.
+/// The slot of the waker for input memory.
 pub(super) const INPUT_SLOT: u32 = u32::MAX - 1;
 
-/// A request that holds back those after it.
-pub(super) enum Held {
+/// A request that holds back the requests after it.
+pub(super) enum HeldRequest {
     /// A publish waits for room in its topic.
     Publish(Box<WaitingPublish>),
-    /// A list is told in pieces.
+    /// A list of topics is sent in pieces.
     List(Box<List>),
 }
 
 /// A publish that waits for room.
 pub(super) struct WaitingPublish {
-    /// The topic that it found: if the name is deleted and recreated meanwhile, it still waits here
-    /// and is told that this one is closed.
+    /// The topic that it found. If the name is deleted and recreated meanwhile, the publish still waits on this
+    /// one, and fails because it is closed.
     topic: Arc<Topic>,
     appender: Appender,
-    bell: Arc<SubBell>,
+    waker: Arc<SubscriptionWaker>,
 }
 
 impl WaitingPublish {
@@ -55,16 +55,16 @@ impl WaitingPublish {
     }
 }
 
-/// A list of topics that is told as fast as the peer takes it.
+/// A list of topics that is sent as fast as the peer takes it.
 pub(super) struct List {
     request: u32,
     prefix: String,
-    /// The last name that was told.
+    /// The last name that was sent.
     after: Option<Arc<str>>,
 }
 
 impl Session {
-    /// Carries out one request.
+    /// Executes one request.
     pub(super) fn request(&mut self, request: &Request<'_>) -> Result<Step, End> {
         match (self.phase, request) {
             (Phase::Handshake, Request::Hello(hello)) => self.hello(hello)?,
@@ -114,16 +114,16 @@ impl Session {
                 self.answer_done(*request, closed);
             }
             (_, Request::List { request, prefix }) => {
-                self.held = Some(Held::List(Box::new(List {
+                self.held = Some(HeldRequest::List(Box::new(List {
                     request: *request,
                     prefix: prefix.map_or("", TopicName::as_str).into(),
                     after: None,
                 })));
-                self.tell_list();
+                self.send_list();
             }
             (_, Request::Describe { request, topic }) => {
-                let told = self.describe(*request, *topic);
-                self.answer(*request, told);
+                let described = self.describe(*request, *topic);
+                self.answer(*request, described);
             }
             (_, &Request::Ping { token }) => self.out.push(&Reply::Pong { token }),
         }
@@ -138,7 +138,7 @@ impl Session {
 
     pub(super) fn answer(&mut self, request: u32, result: Result<(), Refusal>) {
         if let Err(refusal) = result {
-            if refusal.code == Code::Forbidden && self.shared.flood.forbidden.one() {
+            if refusal.code == Code::Forbidden && self.shared.flood.forbidden.should_log() {
                 let (token, message) = (self.grant.name(), refusal.message.as_str());
                 tracing::warn!(connection = self.id, token, message, "forbidden");
             }
@@ -184,7 +184,7 @@ impl Session {
         };
         let config = &self.shared.config;
         let Some(grant) = self.shared.gate.admit(hello.token) else {
-            if self.shared.flood.unauthorized.one() {
+            if self.shared.flood.unauthorized.should_log() {
                 tracing::warn!(connection = self.id, client = hello.client, "wrong token");
             }
             return self
@@ -203,7 +203,7 @@ impl Session {
         Ok(())
     }
 
-    /// The topic for `purpose`, made if it may be.
+    /// The topic for `purpose`, created if it is missing and may be created.
     fn open(&mut self, name: TopicName<'_>, purpose: Purpose) -> Result<Arc<Topic>, Refusal> {
         if let Some(topic) = self.shared.broker.topic(name.as_str()) {
             return Ok(topic);
@@ -253,7 +253,7 @@ impl Session {
         }
     }
 
-    /// Epoch and first offset. Pending: `held` knows the rest.
+    /// Appends the records. Returns the epoch and the first offset; if pending, `held` has the publish.
     fn try_publish(
         &mut self,
         publish: &Publish<'_>,
@@ -266,12 +266,12 @@ impl Session {
                 self.open(publish.topic, Purpose::Publish)?
             }
         };
-        // The codec has checked what this checks; its error type just does not say so.
+        // The codec has already checked this, so it cannot fail; only the types do not show that.
         let packed = Packed::new(publish.records.ends(), publish.records.payload())
             .map_err(|error| Refusal::new(Code::BadFrame, error.to_string()))?;
         let log = topic.log();
-        // The first try is without an appender, which only those need that wait. A log that evicts
-        // makes them wait too, as long as readers look at all that was evicted.
+        // The first attempt needs no appender; only a publish that waits needs one. A log that evicts also
+        // makes publishers wait, as long as readers look at everything that was evicted.
         let first_try = resumed.is_none().then(|| log.try_append_batch(packed));
         let may_wait = topic.settings().overflow != Overflow::Reject;
         let appended = match first_try {
@@ -282,16 +282,16 @@ impl Session {
                     Box::new(WaitingPublish {
                         topic: topic.clone(),
                         appender: log.appender(),
-                        bell: SubBell::new(self.bell.clone(), PUBLISH_SLOT),
+                        waker: SubscriptionWaker::new(self.waker.clone(), PUBLISH_SLOT),
                     })
                 });
-                waiting.bell.reset();
-                let waker = Waker::from(waiting.bell.clone());
+                waiting.waker.reset();
+                let waker = Waker::from(waiting.waker.clone());
                 let cx = &mut Context::from_waker(&waker);
                 match waiting.appender.poll_append_batch(cx, packed) {
                     Poll::Ready(appended) => appended,
                     Poll::Pending => {
-                        self.held = Some(Held::Publish(waiting));
+                        self.held = Some(HeldRequest::Publish(waiting));
                         return Poll::Pending;
                     }
                 }
@@ -337,12 +337,12 @@ impl Session {
         let made_before = self.topics_made;
         let topic = self.open(ask.topic, Purpose::Subscribe)?;
         let lease = ask.lease.as_ref().map(|lease| lease.name.as_str());
-        self.subs.let_go_of_drained(ask.sub, &topic, lease);
+        self.subs.drop_drained(ask.sub, &topic, lease);
         let (reader, gap) = match self.begin_reading(&topic, ask) {
             Ok(opened) => opened,
             Err(refusal) => {
-                // What fails has made nothing: neither has it made a topic.
-                if self.topics_made > made_before && self.shared.broker.unmake(&topic) {
+                // A request that fails has changed nothing, so the topic must not stay.
+                if self.topics_made > made_before && self.shared.broker.delete_if_unused(&topic) {
                     self.topics_made = made_before;
                 }
                 return Err(refusal);
@@ -364,12 +364,12 @@ impl Session {
             self.out.push(&Reply::Gap { sub: ask.sub, reason, epoch, first_missed, next });
         }
         let new = NewSub { id: ask.sub, topic, reader, caught_up: ask.caught_up };
-        let slot = self.subs.add(new, &self.bell, &self.shared.rooms);
-        self.subs.look(slot, &mut self.out);
+        let slot = self.subs.add(new, &self.waker, &self.shared.tails);
+        self.subs.check_ready(slot, &mut self.out);
         Ok(())
     }
 
-    /// Counts the subscription and opens what it reads through.
+    /// Counts the subscription and opens its reader.
     fn begin_reading(
         &self,
         topic: &Arc<Topic>,
@@ -430,17 +430,17 @@ impl Session {
         Ok(())
     }
 
-    /// Goes on telling the list that is being told, as far as there is room for replies.
-    pub(super) fn tell_list(&mut self) {
+    /// Continues a held list of topics, as far as there is room for replies.
+    pub(super) fn send_list(&mut self) {
         let limits = &self.shared.config.limits;
         while self.out.len() < limits.reply_bytes
-            && let Some(Held::List(list)) = &mut self.held
+            && let Some(HeldRequest::List(list)) = &mut self.held
         {
             let most = describe::topics_per_frame(limits.max_frame);
-            // One more than is told: whether there is more must be known now.
+            // One more than is sent, to know whether there are more.
             let after = list.after.as_deref();
             let sees = |name: &str| self.grant.sees(name);
-            let mut found = self.shared.broker.list_those(&list.prefix, after, most + 1, sees);
+            let mut found = self.shared.broker.list_filtered(&list.prefix, after, most + 1, sees);
             let more = found.len() > most;
             found.truncate(most);
             describe::topics(list.request, &found, more, &mut self.out);
@@ -453,8 +453,8 @@ impl Session {
     }
 }
 
-/// Opens what the subscription reads through. With it the gap, if it could not start where it was
-/// asked to: why, and the first offset that is missed.
+/// Opens the subscription's reader. Also returns the gap if it could not start where it was asked to: the
+/// reason, and the first offset that is missed.
 fn open_reader(
     topic: &Arc<Topic>,
     ask: &Subscribe<'_>,

@@ -1,22 +1,22 @@
 //! One connection without its socket: bytes in, bytes out.
 //!
-//! A [`Session`] is handed whatever can be read from and written to; it never waits by itself. All that
-//! it knows of time is the server's tick, and all that it knows of the network is
-//! `AsyncRead + AsyncWrite`, so a test or a fuzzer drives it with byte vectors.
+//! A [`Session`] is passed any stream that it can read from and write to, and it never blocks. All that it
+//! knows of time is the server's tick, and all that it knows of the network is `AsyncRead + AsyncWrite`, so a
+//! test or a fuzzer can drive it with byte vectors.
 //!
 //! # Input
 //!
-//! Bytes are read into a scratch buffer of the thread and decoded where they lie; a session that is idle
-//! has no read buffer. What is left of a frame that came in part is kept until the rest comes. All frames
-//! that one read brought are carried out in one go, and their replies go out in one write.
+//! Bytes are read into a scratch buffer of the thread and decoded in place; an idle session has no read buffer.
+//! A frame that has arrived in part is kept until the rest arrives. All frames from one read are executed
+//! together, and their replies go out in one write.
 //!
-//! Input *stops*, and with it reading, when
-//! - a publish waits for room in its topic (its frame stays at the front of the kept input, and is
-//!   carried out again when there is room);
-//! - a list of topics is being told and the peer has not taken what was told so far;
-//! - more than `reply_bytes` of replies wait for the peer.
+//! Input *stops*, and reading with it, while
+//! - a publish waits for room in its topic (its frame stays at the front of the kept input, and is executed
+//!   again when there is room);
+//! - a list of topics is being sent and the peer has not taken what was sent so far;
+//! - `reply_bytes` of replies or more wait for the peer.
 //!
-//! Deliveries go on meanwhile.
+//! Deliveries continue meanwhile.
 
 use std::{
     io,
@@ -28,12 +28,12 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    bell::Bell,
     delivery::{ChunkLimit, Subscriptions},
     input::Input,
     outbox::Outbox,
-    requests::{Held, INPUT_SLOT, PUBLISH_SLOT, WaitingPublish},
+    requests::{HeldRequest, INPUT_SLOT, PUBLISH_SLOT, WaitingPublish},
     shutdown::Shared,
+    wakers::TaskWaker,
 };
 use crate::{
     access::{Forbidden, Grant, Right},
@@ -41,15 +41,15 @@ use crate::{
     protocol::Code,
 };
 
-/// Bytes that one poll reads and writes at most, roughly, before other tasks have their turn: so few that
-/// the connections of a topic go through it together, and the next one finds in the processor's cache
+/// Roughly the most bytes that one poll reads and writes before other tasks get their turn. They are so few that
+/// the connections of a topic advance through it together: the next connection finds in the processor's cache
 /// what this one has sent.
 const TURN: usize = 256 << 10;
 
-/// Why a connection is over.
+/// Why a connection has ended.
 #[derive(Debug)]
 pub(super) enum End {
-    /// The server said why, and the peer had time to hear it.
+    /// The server sent a GOODBYE, and the peer had time to receive it.
     Said(Code),
     /// The peer closed its side.
     PeerLeft,
@@ -59,38 +59,41 @@ pub(super) enum End {
     Stalled,
     /// A cursor was evicted in the middle of a chunk.
     Evicted,
-    /// A record is in the log that fits no frame; only a publisher in the server's own process can
-    /// have put it there.
+    /// A lease was taken over in the middle of a chunk.
+    TakenOver,
+    /// The log has a record that is too large for a frame. Only a publisher in the server's own process can have
+    /// appended it.
     RecordBeyondFrame,
-    /// The server ended at once.
+    /// The server was aborted.
     Aborted,
 }
 
 impl End {
-    /// Whether what the kernel still holds for the peer is to be thrown away with the connection:
-    /// the peer does not read, so it would be held for minutes.
+    /// Whether to discard what the kernel still holds for the peer. The peer does not read, so the kernel would
+    /// hold it for minutes.
     pub(super) fn is_abrupt(&self) -> bool {
-        matches!(self, Self::Stalled | Self::Evicted | Self::Aborted)
+        matches!(self, Self::Stalled | Self::Evicted | Self::TakenOver | Self::Aborted)
     }
 }
 
-/// How far a connection has come.
+/// The phase that a connection is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// No HELLO yet.
     Handshake,
     /// Open for requests.
     Open,
-    /// The GOODBYE is being written, or what the peer is still owed that closed its side (`None`).
+    /// The output is being written: a GOODBYE and what comes before it, or, with `None`, what still waits for a
+    /// peer that has closed its side.
     Flushing(Option<Code>),
-    /// Our side is closed; waiting for the peer's.
+    /// Our side is closed; the session waits for the peer to close its side.
     Lingering(Code),
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Carried out; on to the next.
+    /// Executed: continue with the next one.
     Done,
     /// It waits: keep its frame and try again later.
     Hold,
@@ -103,22 +106,22 @@ pub(super) struct Deadlines {
     frame: u32,
     idle: u32,
     stall: u32,
-    ending: u32,
+    closing: u32,
 }
 
 impl Deadlines {
-    /// None but this one.
-    pub(super) fn ending(ending: u32) -> Self {
-        Self { ending, ..Self::default() }
+    /// No deadline but the one for closing.
+    pub(super) fn closing(closing: u32) -> Self {
+        Self { closing, ..Self::default() }
     }
 
-    /// Puts this one in the place of the one that was there for the end.
-    pub(super) fn set_ending(&mut self, ending: u32) {
-        self.ending = ending;
+    /// Replaces the deadline for closing.
+    pub(super) fn set_closing(&mut self, closing: u32) {
+        self.closing = closing;
     }
 
     fn earliest(&self) -> u32 {
-        [self.handshake, self.frame, self.idle, self.stall, self.ending]
+        [self.handshake, self.frame, self.idle, self.stall, self.closing]
             .into_iter()
             .filter(|tick| *tick != 0)
             .min()
@@ -129,29 +132,29 @@ impl Deadlines {
 /// One connection's state.
 pub(super) struct Session {
     pub(super) shared: Arc<Shared>,
-    pub(super) bell: Arc<Bell>,
+    pub(super) waker: Arc<TaskWaker>,
     pub(super) id: u64,
     pub(super) phase: Phase,
     pub(super) out: Outbox,
     pub(super) subs: Subscriptions,
-    /// Subscriptions that the server's total counts for this session.
+    /// How many subscriptions the server's total includes for this session.
     pub(super) counted: usize,
-    /// The request that holds back those after it.
-    pub(super) held: Option<Held>,
-    /// A publish that waited and whose frame is about to be carried out again.
+    /// The request that holds back the requests after it.
+    pub(super) held: Option<HeldRequest>,
+    /// A publish that waited and whose frame is about to be executed again.
     pub(super) resumed: Option<Box<WaitingPublish>>,
     pub(super) topics_made: u32,
     /// Why the connection must end before anything else is written.
     pub(super) cut: Option<End>,
     pub(super) input: Input,
-    rung: Vec<u32>,
+    woken: Vec<u32>,
     pub(super) deadlines: Deadlines,
     seen_revocations: u64,
-    /// What the client may do; everything, until its HELLO has said who it is: before that it can do
+    /// What the client may do. This is everything until its HELLO has said who it is; before the HELLO it can do
     /// nothing at all.
     pub(super) grant: Grant,
     seen_rights: u64,
-    /// Frames carried out in this poll.
+    /// Frames executed in this poll.
     pub(super) frames: u32,
     /// Bytes written in this poll.
     written: usize,
@@ -160,7 +163,7 @@ pub(super) struct Session {
 impl Session {
     /// A session for a connection that the listener has counted.
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        let (id, bell) = shared.enter();
+        let (id, waker) = shared.add_connection();
         let deadlines = Deadlines {
             handshake: shared.clock.after(shared.config.limits.handshake_timeout),
             ..Deadlines::default()
@@ -168,10 +171,10 @@ impl Session {
         Self {
             seen_revocations: shared.revocations(),
             grant: Grant::ALL,
-            // Before the HELLO is looked at: what changes after that is looked at again.
+            // Read before the HELLO is checked, so that rights that change after that are checked again.
             seen_rights: shared.gate.revision(),
             shared,
-            bell,
+            waker,
             id,
             phase: Phase::Handshake,
             out: Outbox::default(),
@@ -182,14 +185,14 @@ impl Session {
             topics_made: 0,
             cut: None,
             input: Input::default(),
-            rung: Vec::new(),
+            woken: Vec::new(),
             deadlines,
             frames: 0,
             written: 0,
         }
     }
 
-    /// Does all that can be done now. `Ready` when the connection is over: drop the socket then.
+    /// Does everything that can be done now. `Ready` when the connection has ended: then drop the socket.
     pub(super) fn poll<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
@@ -205,10 +208,10 @@ impl Session {
         Poll::Pending
     }
 
-    /// While TLS shakes hands: ready when the connection has to end before it has begun.
+    /// Polled during the TLS handshake: ready when the connection must end before it has begun.
     #[cfg(feature = "tls")]
     pub(super) fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.bell.listen(cx.waker(), &mut self.rung);
+        self.waker.register(cx.waker(), &mut self.woken);
         let (due, now) = (self.deadlines.handshake, self.shared.clock.now());
         if self.is_draining() || (due != 0 && due <= now) {
             return Poll::Ready(());
@@ -222,29 +225,29 @@ impl Session {
         cx: &mut Context<'_>,
         io: &mut S,
     ) -> Result<(), End> {
-        let mut rung = std::mem::take(&mut self.rung);
-        self.bell.listen(cx.waker(), &mut rung);
-        // Every bell that rang is looked at in every poll, also when its records cannot be sent
-        // yet: a log wakes its readers in a chain, and each must pass the call on.
-        for slot in rung.drain(..) {
+        let mut woken = std::mem::take(&mut self.woken);
+        self.waker.register(cx.waker(), &mut woken);
+        // Every poll checks every slot that was woken, even if its records cannot be sent yet: a log wakes its
+        // readers in a chain, and each must pass the notification on.
+        for slot in woken.drain(..) {
             match slot {
                 PUBLISH_SLOT => self.retry_publish(),
                 INPUT_SLOT => {
                     self.input.share.woken();
                     self.settle_input();
                 }
-                slot => self.subs.look(slot, &mut self.out),
+                slot => self.subs.check_ready(slot, &mut self.out),
             }
         }
-        self.rung = rung;
+        self.woken = woken;
         if let Some(end) = self.cut.take() {
             return Err(end);
         }
-        self.obey()?;
+        self.apply_server_state()?;
 
         let mut read = 0;
         let blocked = loop {
-            self.go_on();
+            self.resume();
             let before = (read, self.written, self.frames, self.subs.len());
             if self.wants_input() && read < TURN {
                 read += self.poll_read(cx, io)?;
@@ -262,20 +265,20 @@ impl Session {
                 break blocked;
             }
         };
-        self.poll_end(cx, io, blocked)?;
+        self.poll_close(cx, io, blocked)?;
         self.set_deadlines(blocked);
         Ok(())
     }
 
-    /// Gives back what was counted for subscriptions that have ended.
+    /// Takes subscriptions that have ended off the server's total.
     pub(super) fn recount(&mut self) {
         let ended = self.counted - self.subs.len();
         self.counted -= ended;
         self.shared.subscriptions.give_back(ended);
     }
 
-    /// Does what concerns every connection: the server's stage, deadlines, what was revoked.
-    fn obey(&mut self) -> Result<(), End> {
+    /// Acts on what concerns every connection: the server's stage, revocations, changed rights, and deadlines.
+    fn apply_server_state(&mut self) -> Result<(), End> {
         if self.shared.stage() == Stage::Aborting {
             return Err(End::Aborted);
         }
@@ -287,14 +290,14 @@ impl Session {
         let rights = self.shared.gate.revision();
         if rights != self.seen_rights {
             self.seen_rights = rights;
-            self.look_at_rights()?;
+            self.recheck_rights()?;
         }
         let now = self.shared.clock.now();
         let passed = |tick: u32| tick != 0 && tick <= now;
         if passed(self.deadlines.stall) {
             return Err(End::Stalled);
         }
-        if passed(self.deadlines.ending) {
+        if passed(self.deadlines.closing) {
             return Err(match self.phase {
                 Phase::Lingering(code) | Phase::Flushing(Some(code)) => End::Said(code),
                 _ => End::PeerLeft,
@@ -315,15 +318,15 @@ impl Session {
         Ok(())
     }
 
-    /// Rights may have changed: ends a connection that does what it may not do any more.
-    fn look_at_rights(&mut self) -> Result<(), End> {
+    /// Checks rights that may have changed, and ends a connection that does what it may no longer do.
+    fn recheck_rights(&mut self) -> Result<(), End> {
         let Some(grant) = self.shared.gate.renew(&self.grant) else {
             tracing::info!(connection = self.id, token = self.grant.name(), "token taken back");
             let message = "the token was taken back or has expired; give one that is good";
             return self.goodbye(Code::Unauthorized, message);
         };
         self.grant = grant;
-        match self.lacks() {
+        match self.missing_right() {
             None => Ok(()),
             Some(missing) => {
                 tracing::info!(connection = self.id, token = self.grant.name(), %missing, "right taken back");
@@ -332,11 +335,11 @@ impl Session {
         }
     }
 
-    /// The first right that is missing for what is under way.
-    fn lacks(&self) -> Option<Forbidden> {
+    /// The first right that the connection lacks for what it is doing.
+    fn missing_right(&self) -> Option<Forbidden> {
         let read = self.subs.topics().map(|topic| (Right::Subscribe, topic));
         let written = match &self.held {
-            Some(Held::Publish(publish)) => Some((Right::Publish, publish.topic())),
+            Some(HeldRequest::Publish(publish)) => Some((Right::Publish, publish.topic())),
             _ => None,
         };
         read.chain(written).find_map(|(right, topic)| self.grant.check(right, topic).err())
@@ -350,7 +353,7 @@ impl Session {
         matches!(self.phase, Phase::Flushing(_) | Phase::Lingering(_))
     }
 
-    /// Whether requests may be carried out.
+    /// Whether input is stopped, so that no request may be executed.
     pub(super) fn is_stopped(&self) -> bool {
         self.is_over()
             || self.held.is_some()
@@ -363,7 +366,7 @@ impl Session {
 
     // ---- output ----
 
-    /// Writes what there is to write. True if the peer does not take more now.
+    /// Writes what there is to write. True if the peer takes no more at the moment.
     fn poll_write<W: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
@@ -379,12 +382,11 @@ impl Session {
             frame: limits.max_frame as usize,
         };
         while self.written < TURN {
-            let draining = || self.shared.is_draining();
-            match self.subs.poll_write(cx, io, &mut self.out, chunk, draining) {
+            match self.subs.poll_write(cx, io, &mut self.out, chunk, &self.shared) {
                 Poll::Pending => return Ok(true),
                 Poll::Ready(Ok(Some(wrote))) => self.written += wrote,
                 Poll::Ready(Ok(None)) if self.out.is_empty() => {
-                    // TLS holds records back until they are asked for; a socket has nothing to flush.
+                    // TLS holds encrypted data back until it is flushed; a socket has nothing to flush.
                     return match Pin::new(&mut *io).poll_flush(cx) {
                         Poll::Pending => Ok(true),
                         Poll::Ready(Ok(())) => Ok(false),
@@ -415,13 +417,13 @@ impl Session {
         Ok(false)
     }
 
-    // ---- time and rest ----
+    // ---- deadlines, and going idle ----
 
     fn set_deadlines(&mut self, blocked: bool) {
         let clock = &self.shared.clock;
         let limits = &self.shared.config.limits;
         let due = &mut self.deadlines;
-        // The stall: from the first time that nothing could be written, until something was.
+        // The stall: from the first time that nothing could be written until something is.
         if !blocked {
             due.stall = 0;
         } else if due.stall == 0 || self.written > 0 {
@@ -432,14 +434,14 @@ impl Session {
         }
         due.handshake = 0;
         let stopped = self.held.is_some() || self.out.len() >= limits.reply_bytes;
-        // The frame: from its first byte. Time in which nothing is read does not count.
+        // The frame: from its first byte. Time in which the session does not read does not count.
         let partial = !self.input.bytes.is_empty() && !stopped && !self.input.starved;
         if !partial {
             due.frame = 0;
         } else if due.frame == 0 || self.frames > 0 {
             due.frame = clock.after(limits.frame_timeout);
         }
-        // Idle: from the last frame, while nothing is subscribed and no request waits.
+        // Idle: from the last frame, while there is no subscription and no request waits.
         if stopped || !self.subs.is_empty() {
             due.idle = 0;
         } else if due.idle == 0 || self.frames > 0 {
@@ -447,14 +449,13 @@ impl Session {
         }
     }
 
-    /// The task goes to sleep: gives back memory that holds nothing, tells the ticker when to wake
-    /// it.
+    /// Called when the task goes to sleep: frees empty buffers, and tells the ticker when to wake the task.
     fn rest(&mut self) {
         self.out.rest();
-        if self.rung.capacity() > 64 {
-            self.rung = Vec::new();
+        if self.woken.capacity() > 64 {
+            self.woken = Vec::new();
         }
-        self.bell.set_deadline(self.deadlines.earliest());
+        self.waker.set_deadline(self.deadlines.earliest());
     }
 }
 
@@ -462,6 +463,6 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.shared.subscriptions.give_back(self.counted);
         self.input.share.clear(&self.shared.input);
-        self.shared.leave(self.id);
+        self.shared.remove_connection(self.id);
     }
 }

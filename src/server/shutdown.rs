@@ -1,13 +1,13 @@
-//! What all parts of a server share, and how it ends.
+//! The state that all parts of a server share, and how a server ends.
 //!
 //! # Drain
 //!
-//! Its stages are the listener's (`src/listener/drain.rs`). Here they mean:
+//! The stages are the listener's (`src/listener/drain.rs`). For the server they mean:
 //!
-//! 1. Every log is closed, so no session has to be asked whether it has acknowledged anything else.
-//! 2. Each connection is woken. Requests that would make new work are refused with
-//!    `shutting-down`; commits and pings are still served. Subscriptions read their log to its end.
-//! 3. A connection whose subscriptions have all come to the end says GOODBYE and closes.
+//! 1. Every log is closed, so there is no need to ask each session whether it has acknowledged anything else.
+//! 2. Each connection is woken. Requests that would create new work are refused with `shutting-down`; commits
+//!    and pings are still served. Subscriptions read their log to its end.
+//! 3. A connection sends GOODBYE and closes when all of its subscriptions have reached the end of their log.
 
 use std::sync::{
     Arc,
@@ -16,32 +16,32 @@ use std::sync::{
 
 use super::{
     ServerConfig,
-    bell::{Bell, Registry},
     flood::Flood,
     limits::{Clock, InputPool},
-    room::Rooms,
+    tail::Tails,
+    wakers::{Registry, TaskWaker},
 };
 use crate::{
     access::Gate,
     broker::Broker,
-    listener::{Ceiling, Life, Stage},
+    listener::{Ceiling, Lifecycle, Stage},
 };
 
-/// What the listener, all sessions and the handles have in common.
+/// The state that the listener, all sessions and the handles share.
 pub(super) struct Shared {
     pub(super) config: ServerConfig,
-    /// Who may come in, and do what.
+    /// Which clients may connect, and what each may do.
     pub(super) gate: Gate,
     pub(super) broker: Broker,
     pub(super) clock: Clock,
     pub(super) registry: Registry,
-    pub(super) rooms: Arc<Rooms>,
+    pub(super) tails: Arc<Tails>,
     pub(super) input: InputPool,
-    pub(super) life: Life,
+    pub(super) life: Lifecycle,
     pub(super) flood: Flood,
     pub(super) subscriptions: Ceiling,
-    /// How often topics or leases were taken from those who read them: a session that sees it move
-    /// looks at its subscriptions.
+    /// How many times a topic or lease was taken from its readers. A session that sees this change checks its
+    /// subscriptions.
     revocations: AtomicU64,
     next_connection: AtomicU64,
 }
@@ -52,9 +52,9 @@ impl Shared {
         Self {
             clock: Clock::new(limits.shortest_timeout()),
             registry: Registry::default(),
-            rooms: Arc::default(),
+            tails: Arc::default(),
             input: InputPool::new(limits.input_bytes),
-            life: Life::new(
+            life: Lifecycle::new(
                 broker.clone(),
                 limits.max_connections,
                 limits.max_connections_per_address,
@@ -74,85 +74,85 @@ impl Shared {
         self.life.stage()
     }
 
-    /// As [`Life::is_draining`].
+    /// As [`Lifecycle::is_draining`].
     pub(super) fn is_draining(&self) -> bool {
         self.life.is_draining()
     }
 
-    /// Goes on to `stage`, and wakes everyone if that is news.
+    /// Advances to `stage`, and wakes every connection if the stage is new.
     pub(super) fn advance(&self, stage: Stage) {
         if self.life.advance(stage) {
-            self.registry.ring_all();
+            self.registry.wake_all();
         }
     }
 
-    /// How often something was revoked so far.
+    /// How many times something was revoked so far.
     pub(super) fn revocations(&self) -> u64 {
         self.revocations.load(Ordering::Acquire)
     }
 
-    /// Tells all sessions that a topic was deleted or a lease taken over, also those that do not wait
-    /// for it because their peer does not read: they let go of what their place holds back.
+    /// Tells all sessions that a topic was deleted or a lease taken over. That includes sessions that are not
+    /// waiting for it because their peer does not read: they release what their position holds back.
     pub(super) fn revoked(&self) {
         self.revocations.fetch_add(1, Ordering::Release);
-        self.registry.ring_all();
+        self.registry.wake_all();
     }
 
-    /// Enters a connection, and gives it its number and its bell.
-    pub(super) fn enter(&self) -> (u64, Arc<Bell>) {
+    /// Registers a connection, and returns its number and its waker.
+    pub(super) fn add_connection(&self) -> (u64, Arc<TaskWaker>) {
         let id = self.next_connection.fetch_add(1, Ordering::Relaxed);
-        let bell = Arc::new(Bell::default());
-        self.registry.add(id, bell.clone());
-        (id, bell)
+        let waker = Arc::new(TaskWaker::default());
+        self.registry.add(id, waker.clone());
+        (id, waker)
     }
 
-    pub(super) fn leave(&self, connection: u64) {
+    pub(super) fn remove_connection(&self, connection: u64) {
         self.registry.remove(connection);
     }
 }
 
-/// What a server has refused since it began.
+/// What a server has refused since it started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Refusals {
-    /// Connections, at the limit of all or of their address.
+    /// Connections beyond the limit for all connections or for one address.
     pub connections: u64,
-    /// Connections that spoke no TLS where it is asked for, or failed at it.
+    /// Connections that did not speak TLS where it is required, or whose handshake failed.
     pub tls: u64,
-    /// Connections with a wrong token, or none.
+    /// Connections with a wrong token or none.
     pub unauthorized: u64,
-    /// Requests that their token does not allow.
+    /// Requests that the client's token does not allow.
     pub forbidden: u64,
 }
 
-/// Steers a running server from outside. Cloning is cheap; it stays valid after the server ended.
+/// Controls a running server from outside. Cloning is cheap; a handle stays valid after the server has ended.
 #[derive(Clone)]
 pub struct ServerHandle {
     pub(super) shared: Arc<Shared>,
 }
 
 impl ServerHandle {
-    /// Begins the drain: no new work, every subscriber gets what was acknowledged, then GOODBYE.
-    /// [`Server::run`](super::Server::run) returns when it is done. Calling it again does nothing.
+    /// Begins the drain: the server takes no new work, every subscriber gets what was acknowledged, then GOODBYE.
+    /// [`Server::run`](super::Server::run) returns when the drain is done. Calling this again does nothing.
     ///
-    /// The broker's logs are closed by this: a program that shares the broker with the server
-    /// cannot publish to its topics afterwards.
+    /// The drain closes the broker's logs: a program that shares the broker with the server cannot publish to its
+    /// topics afterwards.
     pub fn drain(&self) {
         self.shared.advance(Stage::Draining);
     }
 
-    /// Ends everything at once: connections are cut.
+    /// Ends everything immediately: connections are cut off.
     pub fn abort(&self) {
         self.shared.advance(Stage::Aborting);
     }
 
-    /// Connections that are open now.
+    /// How many connections are open now.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.shared.life.connections.used()
     }
 
-    /// Subscriptions of all connections now.
+    /// How many subscriptions all connections have now.
     #[must_use]
     pub fn subscriptions(&self) -> usize {
         self.shared.subscriptions.used()

@@ -1,22 +1,26 @@
 //! Sessions without sockets: random requests over a stream that gives and takes random pieces.
 //!
-//! Every test runs many rounds, each from a seed that it prints when it fails. `PSA_TEST_SEED` is the first of them.
+//! Every test runs many rounds. Each round has a seed, which is printed when the round fails. `PSA_TEST_SEED`
+//! sets the first of these seeds.
 
 use std::{
     collections::{HashMap, VecDeque},
     io::{self, IoSlice},
     pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, Waker},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     Limits, ServerConfig,
-    room::Rooms,
     session::{End, Session},
     shutdown::Shared,
+    tail::Tails,
 };
 use crate::{
     broker::{Broker, BrokerConfig},
@@ -28,10 +32,20 @@ use crate::{
     },
 };
 
-/// Runs `round` with many seeds, from the one on that is asked for.
+/// A waker that counts how often it is used.
+#[derive(Default)]
+struct CountingWaker(AtomicUsize);
+
+impl Wake for CountingWaker {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Runs `round` with `many` consecutive seeds, from the requested seed or a random one.
 fn rounds(many: u64, round: impl Fn(&mut fastrand::Rng)) {
-    struct Tell(u64);
-    impl Drop for Tell {
+    struct PrintSeed(u64);
+    impl Drop for PrintSeed {
         fn drop(&mut self) {
             if std::thread::panicking() {
                 eprintln!("replay with PSA_TEST_SEED={}", self.0);
@@ -41,7 +55,7 @@ fn rounds(many: u64, round: impl Fn(&mut fastrand::Rng)) {
     let asked = std::env::var("PSA_TEST_SEED").ok().map(|seed| seed.parse::<u64>().unwrap());
     let first = asked.unwrap_or_else(|| fastrand::u64(..1 << 48));
     for seed in first..first.saturating_add(many) {
-        let _tell = Tell(seed);
+        let _print_seed = PrintSeed(seed);
         round(&mut fastrand::Rng::with_seed(seed));
     }
 }
@@ -52,7 +66,7 @@ struct Wire {
     input: VecDeque<u8>,
     closed: bool,
     output: Vec<u8>,
-    /// Bytes that the peer still takes.
+    /// How many more bytes the peer takes.
     takes: usize,
 }
 
@@ -132,8 +146,8 @@ impl AsyncWrite for Wire {
 
 /// A session and its stream.
 struct Peer {
-    rooms: Arc<Rooms>,
-    /// Dropped when it is over, as its task does.
+    tails: Arc<Tails>,
+    /// Dropped when it has ended, as its task does.
     session: Option<Session>,
     wire: Wire,
     end: Option<End>,
@@ -149,7 +163,7 @@ impl Peer {
             takes: usize::MAX,
         };
         let session = Some(Session::new(shared.clone()));
-        Self { rooms: shared.rooms.clone(), session, wire, end: None }
+        Self { tails: shared.tails.clone(), session, wire, end: None }
     }
 
     fn say(&mut self, request: &Request<'_>) {
@@ -163,13 +177,13 @@ impl Peer {
         self.say(&Request::Hello(hello));
     }
 
-    /// Polls so often that everything that can happen has, but for bad luck, which the callers allow
-    /// for by calling again.
+    /// Polls `polls` times. Whether everything that can happen has happened after that is a matter of chance,
+    /// so callers call this again.
     fn run(&mut self, polls: usize) {
         let cx = &mut Context::from_waker(Waker::noop());
         for _ in 0..polls {
-            // Far fewer than are rung in one step: nothing is kept from step to step.
-            let _ = self.rooms.poll_serve(cx, &mut Vec::new(), &mut Vec::new());
+            // Far fewer subscriptions than are woken in one step, so nothing is kept from step to step.
+            let _ = self.tails.poll_serve(cx, &mut Vec::new(), &mut Vec::new());
             if let Some(session) = &mut self.session
                 && let Poll::Ready(end) = session.poll(cx, &mut self.wire)
             {
@@ -192,8 +206,8 @@ fn shared(rng: &mut fastrand::Rng, broker: BrokerConfig) -> Arc<Shared> {
     assert_eq!(limits.fault(), None);
     let config = ServerConfig { limits, ..ServerConfig::default() };
     let mut shared = Shared::new(config, Broker::new(broker).unwrap());
-    // Subscriptions wait by themselves, together, or go over from one to the other.
-    shared.rooms = Arc::new(Rooms::new(*rng.choice(&[0, 0, 2, usize::MAX]).unwrap()));
+    // Subscriptions wait on their own, wait together, or change from the one to the other.
+    shared.tails = Arc::new(Tails::new(*rng.choice(&[0, 0, 2, usize::MAX]).unwrap()));
     Arc::new(shared)
 }
 
@@ -207,7 +221,7 @@ fn small_topics(rng: &mut fastrand::Rng, overflow: Overflow) -> BrokerConfig {
     }
 }
 
-/// What record `offset` of a topic says: its size and bytes follow from the offset.
+/// The payload of record `offset` of a topic: its size and bytes follow from the offset.
 fn record(topic: usize, offset: u64) -> Vec<u8> {
     let mut rng = fastrand::Rng::with_seed(offset * 31 + topic as u64);
     let most = *rng.choice(&[0, 1, 10, 300, 300, 6_000]).unwrap();
@@ -243,19 +257,19 @@ fn subscribe(sub: u32, topic: usize, start: Start) -> Subscribe<'static> {
     }
 }
 
-/// What one reader has been told of each of its subscriptions: where it stands, and whether it ended.
+/// What one reader has observed of its subscriptions, from the replies so far.
 #[derive(Default)]
-struct Told {
-    /// Topic and next offset.
+struct Observed {
+    /// Topic and next offset of each subscription that has not ended.
     subs: HashMap<u32, (usize, u64)>,
     gaps: u64,
     delivered: u64,
     goodbye: Option<Code>,
 }
 
-impl Told {
-    /// Takes in what came, and checks it: order, no gap that is not told, the right bytes.
-    fn listen(&mut self, wire: &mut Wire) {
+impl Observed {
+    /// Takes the replies that have arrived, and checks them: the order, that every gap is reported, and the bytes.
+    fn check(&mut self, wire: &mut Wire) {
         wire.replies(|reply| match reply {
             Reply::Subscribed { sub, next, .. } => {
                 self.subs.get_mut(&sub).expect("asked for").1 = next;
@@ -271,7 +285,7 @@ impl Told {
             }
             Reply::Gap { sub, first_missed, next: to, .. } => {
                 let (_, next) = self.subs.get_mut(&sub).expect("subscribed");
-                // One at the start names what was asked for, which lies before.
+                // A gap at the start names the requested offset, which is before `next`.
                 assert!(first_missed <= *next && to >= *next && to > first_missed);
                 *next = to;
                 self.gaps += 1;
@@ -300,15 +314,15 @@ fn everything_comes_whole_and_in_order_whatever_the_pieces() {
         let mut reader = Peer::new(&shared, rng);
         publisher.hello();
         reader.hello();
-        let mut told = Told::default();
-        // All subscriptions begin before the first record, so that none may miss one.
+        let mut observed = Observed::default();
+        // All subscriptions begin before the first record, so that none of them may miss a record.
         for sub in 0..rng.u32(1..8) {
             let topic = rng.usize(..TOPICS.len());
-            told.subs.insert(sub, (topic, 0));
+            observed.subs.insert(sub, (topic, 0));
             reader.say(&Request::Subscribe(subscribe(sub, topic, Start::Earliest)));
         }
         reader.run(300);
-        told.listen(&mut reader.wire);
+        observed.check(&mut reader.wire);
         let mut next = [0; TOPICS.len()];
         let mut acknowledged = [0; TOPICS.len()];
         let mut asked = VecDeque::new();
@@ -327,7 +341,7 @@ fn everything_comes_whole_and_in_order_whatever_the_pieces() {
             }
             publisher.run(rng.usize(..6));
             reader.run(rng.usize(..6));
-            told.listen(&mut reader.wire);
+            observed.check(&mut reader.wire);
             publisher.wire.replies(|reply| match reply {
                 Reply::Ack { first, count, .. } => {
                     let (topic, expected, records) = asked.pop_front().expect("asked for");
@@ -338,15 +352,15 @@ fn everything_comes_whole_and_in_order_whatever_the_pieces() {
                 Reply::Welcome(_) => {}
                 other => panic!("{other:?}"),
             });
-            let all = told.subs.values().all(|&(topic, at)| at == next[topic]);
+            let all = observed.subs.values().all(|&(topic, at)| at == next[topic]);
             if step >= batches && all && asked.is_empty() {
                 break;
             }
-            assert!(step < 100_000, "{:?} of {next:?}, {acks} acks", told.subs);
+            assert!(step < 100_000, "{:?} of {next:?}, {acks} acks", observed.subs);
         }
-        assert_eq!(told.gaps, 0);
+        assert_eq!(observed.gaps, 0);
         assert!(publisher.end.is_none() && reader.end.is_none());
-        // At rest nothing is kept.
+        // An idle session keeps no memory.
         publisher.run(20);
         assert_eq!(publisher.session.as_ref().unwrap().input.bytes.capacity(), 0);
         assert!(!shared.input.is_tight());
@@ -357,7 +371,7 @@ fn everything_comes_whole_and_in_order_whatever_the_pieces() {
 
 #[test]
 fn an_evicted_reader_learns_exactly_what_it_missed_or_is_cut() {
-    let (told_in_band, cut) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
+    let (gaps_in_band, cut) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
     rounds(300, |rng| {
         let broker = small_topics(rng, Overflow::Evict);
         let shared = shared(rng, broker);
@@ -365,39 +379,39 @@ fn an_evicted_reader_learns_exactly_what_it_missed_or_is_cut() {
         let mut reader = Peer::new(&shared, rng);
         publisher.hello();
         reader.hello();
-        let mut told = Told::default();
-        told.subs.insert(1, (0, 0));
+        let mut observed = Observed::default();
+        observed.subs.insert(1, (0, 0));
         reader.say(&Request::Subscribe(subscribe(1, 0, Start::Earliest)));
         reader.run(100);
         let mut next = 0;
         for _ in 0..rng.u32(100..400) {
-            // The peer takes a little now and then.
+            // Now and then the peer takes a little.
             reader.wire.takes = if rng.u8(..8) == 0 { rng.usize(..3_000) } else { 0 };
             let count = rng.u64(1..5);
             publish(&mut publisher, 0, next, count, false);
             next += count;
             publisher.run(10);
             reader.run(3);
-            told.listen(&mut reader.wire);
+            observed.check(&mut reader.wire);
         }
         reader.wire.takes = usize::MAX;
         for _ in 0..100_000 {
             publisher.run(1);
             reader.run(1);
-            told.listen(&mut reader.wire);
-            if reader.end.is_some() || told.subs[&1].1 == next {
+            observed.check(&mut reader.wire);
+            if reader.end.is_some() || observed.subs[&1].1 == next {
                 break;
             }
         }
         match reader.end {
-            // Whatever came whole was checked by `told`; a new connection resumes after it.
+            // Every whole chunk was checked by `observed`; a new connection resumes after it.
             Some(End::Evicted) => cut.set(cut.get() + 1),
-            None => assert_eq!(told.subs[&1].1, next),
+            None => assert_eq!(observed.subs[&1].1, next),
             other => panic!("{other:?}"),
         }
-        told_in_band.set(told_in_band.get() + told.gaps);
+        gaps_in_band.set(gaps_in_band.get() + observed.gaps);
     });
-    assert!(told_in_band.get() > 0 && cut.get() > 0, "{told_in_band:?} {cut:?}");
+    assert!(gaps_in_band.get() > 0 && cut.get() > 0, "{gaps_in_band:?} {cut:?}");
 }
 
 #[test]
@@ -448,14 +462,16 @@ fn requests_at_random_leave_nothing_behind() {
             peer.wire.takes = usize::MAX;
             peer.wire.closed = true;
         }
-        // Together: one may wait for memory that another one's input holds.
+        // All in turn: one may wait for memory that another one's input holds.
         for _ in 0..20_000 {
             peers.iter_mut().for_each(|peer| peer.run(1));
         }
         for peer in &mut peers {
             peer.wire.replies(|_| {});
             match &peer.end {
-                Some(End::PeerLeft | End::Said(Code::ShuttingDown) | End::Evicted) => {}
+                Some(
+                    End::PeerLeft | End::Said(Code::ShuttingDown) | End::Evicted | End::TakenOver,
+                ) => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -489,7 +505,7 @@ fn no_bytes_make_a_session_fail_otherwise_than_by_goodbye() {
                 }
             }
         }
-        // Some bytes flipped, or the end cut off.
+        // Flips some bits, or cuts off the end.
         for _ in 0..rng.u8(..4) {
             if !peer.wire.input.is_empty() {
                 let at = rng.usize(..peer.wire.input.len());
@@ -513,5 +529,5 @@ fn no_bytes_make_a_session_fail_otherwise_than_by_goodbye() {
     });
 }
 
-mod bell;
 mod waiting;
+mod wakers;

@@ -1,11 +1,11 @@
-//! What the log core needs of the machine, in one place: atomics, threads, time, barriers, random numbers, and
-//! `seize`, which frees.
+//! What the log core needs from the machine, in one place: atomics, threads, time, barriers, random numbers, and
+//! `seize`, which frees memory.
 //!
-//! The core names nothing of `std::sync`, `std::thread` or `seize` itself. A test crate can
-//! therefore include the very same core source with a `sync` of its own, whose atomics are a model
-//! checker's (`tests/models` does so with shuttle), and what it explores is the code that ships.
+//! The core itself names nothing of `std::sync`, `std::thread` or `seize`. A test crate can therefore include the
+//! very same core source with a `sync` module of its own, whose atomics belong to a model checker (`tests/models`
+//! does so with shuttle), and explore the code that ships.
 //!
-//! What a stand-in has to offer is exactly what this module exports; nothing here is public.
+//! A stand-in must offer exactly what this module exports. Nothing here is public.
 
 pub(crate) mod barrier;
 mod machine;

@@ -7,8 +7,8 @@ use std::time::SystemTime;
 /// `fork`.
 pub(crate) fn unique() -> u64 {
     getrandom::u64().unwrap_or_else(|_| {
-        // No system that this runs on lacks a source. The hasher's keys are the best that the standard library has;
-        // the process and the moment tell forks apart.
+        // Every system that this runs on has a source. If it fails, the hasher's keys are the best that the standard
+        // library has; the process and the time tell forks apart.
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         RandomState::new().hash_one((std::process::id(), now.as_nanos()))
     })

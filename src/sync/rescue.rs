@@ -1,28 +1,28 @@
-//! What must be woken although nobody else does it: the sets that are *armed*.
+//! The wait sets whose waiters must be woken even if no other waiter does it: the *armed* sets.
 //!
-//! A set of waiters wakes most of them through each other, which is fast, and worth nothing where one of
-//! them is never run again. So whoever leaves waiters to be woken by others arms their set first. The
-//! rescuer ([`super::rescuer`]) looks at each armed set from time to time, and wakes those for whom
-//! nobody else came. What stands here is the protocol; the thread, its clock and its sleep are the
-//! rescuer's. A model takes the rescuer's part itself and explores this file as it ships.
+//! A wait set wakes most of its waiters through each other. That is fast, but cannot be relied upon, since any of
+//! them may never run again. So a thread that leaves waiters to be woken by others arms their set first. The rescuer
+//! ([`super::rescuer`]) looks at each armed set from time to time, and wakes those waiters that nobody else has
+//! woken. This file has the protocol; the rescuer has the thread, its clock and its sleep. A model takes the
+//! rescuer's part itself and explores this file as it ships.
 //!
 //! # Arming
 //!
-//! A set has one [`Link`]. Whoever finds it disarmed marks it armed and pushes it on `incoming`; for all
-//! others arming is a load. The rescuer moves what is incoming to its list, and looks at the list under
-//! a lock that notifiers never take.
+//! A set has one [`Link`]. The thread that finds it disarmed marks it armed and pushes it on `incoming`; for all
+//! others, arming is a load. The rescuer moves what is incoming to its list, and looks at the list under a lock that
+//! notifiers never take.
 //!
 //! # No set is forgotten
 //!
-//! A waker puts waiters back into its set and then looks whether the set is armed. The rescuer marks a
-//! set disarmed and then looks whether anything is in it. Each writes one word and reads the other's;
-//! all four are SeqCst, so one of them sees the other: the waker arms again, or the rescuer finds what
-//! was put back and arms the set itself.
+//! A waking thread puts waiters back into its set and then checks whether the set is armed. The rescuer marks a set
+//! disarmed and then checks whether anything is in it. Each writes one word and reads the other's; all four
+//! operations are SeqCst, so one of the two sees the other: the waking thread arms the set again, or the rescuer
+//! finds what was put back and arms the set itself.
 //!
 //! # How long a set lives
 //!
-//! The list has the address of a set, and no reference: a set that ends takes itself off the list
-//! ([`Link::disarm`]) under the same lock. The lock is never held while code of a user runs.
+//! The list has the address of a set, and no reference: a set that is dropped takes itself off the list
+//! ([`Link::disarm`]) under the same lock. The lock is never held while user code runs.
 
 use std::sync::PoisonError;
 use std::task::Waker;
@@ -33,14 +33,14 @@ use super::{AtomicPtr, Mutex, MutexGuard, Ordering, UnsafeCell, contain};
 
 /// Whom to wake.
 pub(crate) enum Call {
-    /// A thread that parks in our own code: to wake it runs nobody's code and never blocks.
+    /// A thread that parks in our own code: waking it runs no user code and never blocks.
     Thread(Thread),
-    /// A task: its waker is code of a user, which may panic, block for ever, or come back to us.
+    /// A task: its waker is user code, which may panic, block forever, or call back into the log.
     Task(Waker),
 }
 
 impl Call {
-    /// Wakes. Of a task only when nothing is in the caller's hands: the call may never return.
+    /// Wakes. A task is woken only while the caller has nothing in its hands: the call may never return.
     pub(crate) fn wake(self) {
         match self {
             Call::Thread(thread) => thread.unpark(),
@@ -54,29 +54,29 @@ impl Call {
 /// The methods that move waiters are called under the lock of the list, by one thread at a time.
 pub(crate) trait Rescued: Sync {
     fn link(&self) -> &Link;
-    /// Where the next waiter to be woken is; null if there is none. Another address means that somebody
-    /// has woken one.
+    /// The address of the next waiter to be woken; null if there is none. Another address means that a waiter has
+    /// been woken.
     fn pending(&self) -> *const ();
-    /// Takes all pending waiters out of the reach of everybody but the rescuer.
+    /// Takes all pending waiters out of everyone's reach but the rescuer's.
     fn make_overdue(&self);
     fn is_overdue(&self) -> bool;
-    /// The next of the waiters that are overdue.
+    /// The next of the overdue waiters.
     fn next_overdue(&self) -> Option<Call>;
 }
 
 /// What a set needs in order to be armed.
 pub(crate) struct Link {
-    /// Where the set is armed; null if it is not. After a fork that can be the parent's list, which
+    /// The list on which the set is armed; null if it is not armed. After a fork this can be the parent's list, which
     /// nobody looks at any more.
     armed: AtomicPtr<Rescue>,
-    /// The next one of those that are incoming.
+    /// The next link of those that are incoming.
     next: AtomicPtr<Link>,
-    /// The set itself. Written by whoever armed it, before it pushes it.
+    /// The set itself. Written by the thread that armed it, before the push.
     set: UnsafeCell<Option<*const dyn Rescued>>,
 }
 
-// SAFETY: `set` is written by the one who moved `armed` to this list, and read under the lock of the list
-// by whoever took the link off `incoming`, whose push and take order the two. What it leads to is Sync.
+// SAFETY: `set` is written by the thread that moved `armed` to this list, and read under the lock of the list by the
+// thread that took the link off `incoming`; the push and the take order the two. What it leads to is Sync.
 unsafe impl Send for Link {}
 // SAFETY: as above.
 unsafe impl Sync for Link {}
@@ -86,8 +86,8 @@ impl Link {
         Link { armed: AtomicPtr::default(), next: AtomicPtr::default(), set: UnsafeCell::new(None) }
     }
 
-    /// Makes sure that somebody looks at `set`, whose link this is, after everything that the caller
-    /// did before. False if there is nobody who could: the caller has to wake everybody itself.
+    /// Makes sure that the rescuer looks at `set`, whose link this is, after everything that the caller did before.
+    /// False if there can be no rescuer: the caller must then wake all waiters itself.
     ///
     /// The set must stay where it is until it is [disarmed](Self::disarm).
     pub(crate) fn arm(&self, set: &(impl Rescued + 'static)) -> bool {
@@ -97,8 +97,8 @@ impl Link {
         // SeqCst: pairs with the store in `look`. Either this load finds the set disarmed, or that look
         // finds what the caller put into the set.
         if self.armed.load(Ordering::SeqCst) != list {
-            // Acquire: pairs with the Release of whoever disarmed it, and has let go of the link. Release
-            // is not needed: who finds the set armed uses nothing of ours.
+            // Acquire: pairs with the Release of the thread that disarmed it, and is finished with the link. Release
+            // is not needed: a thread that finds the set armed uses nothing of ours.
             if self.armed.swap(list, Ordering::Acquire) != list {
                 rescue.push(self, set);
             }
@@ -106,9 +106,9 @@ impl Link {
         is_on_duty()
     }
 
-    /// Takes the set off the list. To be called before it ends, when nobody else can arm it any more.
+    /// Takes the set off the list. Call this before the set is dropped, when no other thread can arm it any more.
     pub(crate) fn disarm(&self) {
-        // Relaxed: nobody arms it beside us, and the lock orders us with the rescuer.
+        // Relaxed: no other thread arms it meanwhile, and the lock orders us with the rescuer.
         let armed = self.armed.load(Ordering::Relaxed);
         if armed.is_null() {
             return;
@@ -123,27 +123,27 @@ impl Link {
 
 /// The sets that are armed.
 pub(crate) struct Rescue {
-    /// Sets that were armed since somebody looked.
+    /// Sets that were armed since the last look.
     incoming: AtomicPtr<Link>,
     list: Mutex<List>,
 }
 
 struct List {
     sets: Vec<Armed>,
-    /// No set before this one has anything overdue.
+    /// No set before this one has an overdue waiter.
     first: usize,
-    /// How many waiters the rescuer took in order to wake them.
+    /// How many waiters the rescuer has taken in order to wake them.
     calls: u64,
-    /// How many there were at the last look.
+    /// The value of `calls` at the last look.
     calls_seen: u64,
 }
 
-/// One set that is armed.
+/// One armed set.
 struct Armed {
     set: *const dyn Rescued,
     /// What was pending at the last look.
     seen: *const (),
-    /// At how many looks in a row there was something pending.
+    /// At how many consecutive looks something was pending.
     looks: u32,
 }
 
@@ -155,9 +155,9 @@ unsafe impl Send for Armed {}
 pub(crate) enum Found {
     /// No set is armed.
     Nothing,
-    /// Sets are armed, and those in them are being woken, as far as one can tell by now.
+    /// Sets are armed, and their waiters are being woken, as far as one can tell so far.
     Pending,
-    /// There are waiters for whom nobody comes: [`Rescue::next`] has them.
+    /// There are waiters that nobody else wakes: [`Rescue::next`] returns them.
     Overdue,
 }
 
@@ -172,15 +172,15 @@ impl Rescue {
     }
 
     fn push(&self, link: &Link, set: &(impl Rescued + 'static)) {
-        // SAFETY: we are the one who moved `armed` to this list, and the link is not on it yet.
+        // SAFETY: we moved `armed` to this list, and the link is not on it yet.
         unsafe { *link.set.get() = Some(std::ptr::from_ref(set) as *const dyn Rescued) };
         let link = std::ptr::from_ref(link).cast_mut();
         let mut seen = self.incoming.load(Ordering::Relaxed);
         loop {
             // SAFETY: as above, and the caller's borrow keeps it.
             unsafe { (*link).next.store(seen, Ordering::Relaxed) };
-            // SeqCst: Release hands the link over to the taker in `admit`; and this push stands before the
-            // look at who is on duty (see `is_incoming`).
+            // SeqCst: Release hands the link over to the taker in `admit`; and this push precedes the check whether a
+            // thread is on duty (see `is_incoming`).
             match self.incoming.compare_exchange_weak(
                 seen,
                 link,
@@ -193,8 +193,8 @@ impl Rescue {
         }
     }
 
-    /// Whether sets were armed since the last look. A rescuer that has said that it sleeps asks this
-    /// before it does: either it sees a push, or the one who pushed sees that it sleeps.
+    /// Whether sets were armed since the last look. A rescuer that has declared itself asleep checks this before it
+    /// sleeps: either it sees a push, or the thread that pushed sees that it sleeps.
     pub(crate) fn is_incoming(&self) -> bool {
         // SeqCst: pairs with the push.
         !self.incoming.load(Ordering::SeqCst).is_null()
@@ -205,8 +205,8 @@ impl Rescue {
         // Acquire: pairs with the pushes.
         let mut link = self.incoming.swap(std::ptr::null_mut(), Ordering::Acquire);
         while !link.is_null() {
-            // SAFETY: an armed set does not end before it has taken itself off the list, under the lock
-            // that we hold.
+            // SAFETY: an armed set is not dropped before it has taken itself off the list, under the lock that we
+            // hold.
             let (set, next) = unsafe { (*(*link).set.get(), (*link).next.load(Ordering::Relaxed)) };
             let set = set.expect("a link is pushed with its set");
             list.sets.push(Armed { set, seen: std::ptr::null(), looks: 0 });
@@ -214,9 +214,8 @@ impl Rescue {
         }
     }
 
-    /// Looks at all armed sets. Those in which nobody is left are disarmed. A set is overdue where the same
-    /// waiter is the next one to be woken as at the last look, or after `most` looks at which there was
-    /// somebody to be woken.
+    /// Looks at all armed sets, and disarms those in which no waiter is left. A set is overdue if the same waiter is
+    /// the next to be woken as at the last look, or after `most` looks at which some waiter was still to be woken.
     pub(crate) fn look(&self, most: u32) -> Found {
         let mut list = self.lock();
         self.admit(&mut list);
@@ -234,14 +233,15 @@ impl Rescue {
                     (armed.seen, armed.looks) = (now, armed.looks + 1);
                 }
             } else if !set.is_overdue() {
-                // SeqCst: see the module documentation. Release: whoever arms it may use the link again.
+                // SeqCst: see the module documentation. Release: the next thread that arms the set may use the link
+                // again.
                 set.link().armed.store(std::ptr::null_mut(), Ordering::SeqCst);
                 if set.pending().is_null() {
                     return false;
                 }
                 let list = std::ptr::from_ref(self).cast_mut();
                 if set.link().armed.swap(list, Ordering::Acquire) == list {
-                    // Somebody else has armed it since, and pushes it.
+                    // Another thread has armed it since, and pushes it.
                     return false;
                 }
                 (armed.seen, armed.looks) = (std::ptr::null(), 0);
@@ -252,7 +252,7 @@ impl Rescue {
         let calls = list.calls;
         let is_progress = std::mem::replace(&mut list.calls_seen, calls) != calls;
         match (overdue, list.sets.is_empty()) {
-            // Whoever took waiters to wake them since the last look goes on with the others.
+            // The thread that has taken waiters since the last look continues with the others.
             (true, _) if is_progress => Found::Pending,
             (true, _) => Found::Overdue,
             (false, true) => Found::Nothing,
@@ -260,7 +260,7 @@ impl Rescue {
         }
     }
 
-    /// One waiter that is overdue. The caller wakes it, and asks for the next one.
+    /// One overdue waiter. The caller wakes it, and asks for the next one.
     pub(crate) fn next(&self) -> Option<Call> {
         let mut list = self.lock();
         while let Some(armed) = list.sets.get(list.first) {

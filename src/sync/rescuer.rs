@@ -1,26 +1,26 @@
-//! The rescuer: a thread of the library's own that wakes those for whom nobody else comes.
+//! The rescuer: a thread of the library's own that wakes those waiters that nobody else wakes.
 //!
-//! There is none until a set of waiters is first armed ([`super::rescue`] says what that means), which
-//! only happens where waiters have to be woken by other waiters, or by somebody who is about to call a
-//! task's waker. Then one thread, `psa-rescue`, serves the whole process.
+//! There is no such thread until a wait set is first armed ([`super::rescue`] explains arming), which only happens
+//! where waiters must be woken by other waiters, or by a thread that is about to call a task's waker. From then on
+//! one thread, `psa-rescue`, serves the whole process.
 //!
-//! # Who is on duty
+//! # Duty
 //!
-//! One thread at a time is *on duty*: it looks at what is armed once in a [`PERIOD`] (in an [`IDLE_PERIOD`] where
-//! the last look found nothing armed), and sleeps for good after [`LINGER`] looks that found nothing, until the next
-//! arming wakes it. A steady stream of armings therefore costs no system call each.
+//! One thread at a time is *on duty*: it looks at the armed sets once in a [`PERIOD`] (in an [`IDLE_PERIOD`] where
+//! the last look found nothing armed), and after [`LINGER`] looks that found nothing it sleeps until the next arming
+//! wakes it. A steady stream of armings therefore costs no system call each.
 //!
-//! Wakers are code of a user and may never return. So before the thread on duty calls any, it hands its
-//! duty over to another one, which it starts if need be. If a call does not return, the other one notices
-//! that nobody goes on, hands over in turn, and wakes the others. A waker that blocks for ever costs one
-//! thread, and at most [`MOST`] of them are started. When all are stuck, nobody is on duty, arming fails,
-//! and notifiers wake all waiters themselves. They do so too where no thread can be started.
+//! Wakers are user code and may never return. So before the thread on duty calls any, it hands its duty over to
+//! another thread, which it starts if need be. If a call does not return, the other thread notices that nobody makes
+//! progress, hands over in turn, and wakes the remaining waiters. A waker that blocks forever costs one thread, and
+//! at most [`MOST`] threads are started. When all of them are stuck, no thread is on duty, arming fails, and
+//! notifiers wake all waiters themselves. They also do so where no thread can be started.
 //!
 //! # After a fork
 //!
-//! The child has no such thread, and its lock may be held by one that is gone. So the child begins
-//! anew: a handler of `fork` (elsewhere than on Linux a look at the process's number) makes
-//! [`current`] say that nothing is armed and nobody on duty.
+//! The child has no such thread, and the list's lock may be held by a thread that no longer exists. So the child
+//! starts afresh: a handler of `fork` (on systems other than Linux, a check of the process id) makes [`current`]
+//! report that nothing is armed and no thread on duty.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
@@ -29,29 +29,29 @@ use std::time::Duration;
 
 use super::rescue::{Found, Rescue};
 
-/// How often the thread on duty looks while something is armed. What it finds at two looks in a row is overdue.
+/// How often the thread on duty looks while something is armed. What it finds at two consecutive looks is overdue.
 const PERIOD: Duration = Duration::from_millis(1);
 
 /// How often it looks while nothing is armed.
 const IDLE_PERIOD: Duration = Duration::from_millis(4);
 
-/// A set is overdue after so many looks at which somebody was still to be woken, although others are at it.
+/// A set is overdue after this many looks at which a waiter was still to be woken, although others are waking them.
 const MOST_LOOKS: u32 = 3;
 
-/// After so many looks at which nothing was armed, a fifth of a second, the thread on duty sleeps. To wake it
-/// costs a notifier 10 us and more, which is more than all else that it does; this way it does so five times a
-/// second at the most.
+/// After this many looks at which nothing was armed, a fifth of a second, the thread on duty sleeps. Waking it costs
+/// a notifier 10 us or more, which is more than everything else that a notifier does; this way it happens at most
+/// five times a second.
 const LINGER: u32 = 50;
 
 /// The most threads that are started.
 const MOST: usize = 16;
 
-/// A process's rescuer. Never freed: threads of ours use it until the process ends.
+/// A process's rescuer. Never freed: its threads use it until the process ends.
 struct Rescuer {
     rescue: Rescue,
-    /// [`NOBODY`], [`AWAKE`], or [`ASLEEP`] and the number of the thread that is on duty and sleeps.
+    /// [`NOBODY`], [`AWAKE`], or [`ASLEEP`] plus the number of the thread that is on duty and sleeps.
     duty: AtomicU32,
-    /// One bit for each thread that has nothing to do.
+    /// One bit for each idle thread.
     idle: AtomicU32,
     /// How many threads were started.
     started: AtomicU32,
@@ -65,10 +65,10 @@ const NOBODY: u32 = 0;
 const AWAKE: u32 = 1;
 const ASLEEP: u32 = 2;
 
-/// What others know of one thread.
+/// What other threads know of one rescuer thread.
 struct Seat {
     thread: OnceLock<Thread>,
-    /// Whether it was given the duty while it was idle.
+    /// Whether the thread was given the duty while it was idle.
     called: AtomicBool,
 }
 
@@ -97,12 +97,12 @@ fn create(seen: *mut Rescuer) -> &'static Rescuer {
         #[cfg(not(target_os = "linux"))]
         process: std::process::id(),
     }));
-    // Release: publishes what we have made. Acquire: what somebody else has.
+    // Release: publishes what we have made. Acquire: shows what another thread has made.
     match CURRENT.compare_exchange(seen, fresh, Ordering::Release, Ordering::Acquire) {
         // SAFETY: it is never freed from now on.
         Ok(_) => unsafe { &*fresh },
         Err(theirs) => {
-            // SAFETY: nobody has seen ours; theirs is never freed.
+            // SAFETY: no other thread has seen ours; theirs is never freed.
             unsafe {
                 drop(Box::from_raw(fresh));
                 &*theirs
@@ -111,7 +111,7 @@ fn create(seen: *mut Rescuer) -> &'static Rescuer {
     }
 }
 
-/// What is armed in this process.
+/// The armed sets of this process.
 pub(crate) fn current() -> Option<&'static Rescue> {
     Some(&rescuer().rescue)
 }
@@ -124,7 +124,7 @@ pub(crate) fn is_on_duty() -> bool {
         AWAKE => true,
         NOBODY => rescuer.start(),
         asleep => {
-            // Relaxed: what it is woken for, it finds through `incoming`.
+            // Relaxed: it finds what it is woken for through `incoming`.
             let woken =
                 rescuer.duty.compare_exchange(asleep, AWAKE, Ordering::Relaxed, Ordering::Relaxed);
             if woken.is_ok() {
@@ -146,39 +146,38 @@ impl Rescuer {
         self.process == std::process::id()
     }
 
-    /// Nobody is on duty: puts somebody there.
+    /// No thread is on duty: puts one there.
     #[cold]
     fn start(&'static self) -> bool {
         if !self.take_duty() {
-            // Somebody else has done it.
+            // Another thread has done it.
             return true;
         }
         self.leave_duty()
     }
 
-    /// The caller, who has the duty, gives it away. False if nobody takes it.
+    /// Gives away the duty, which the caller has. False if no thread takes it.
     fn leave_duty(&'static self) -> bool {
         if self.hand_over() {
             return true;
         }
-        // SeqCst: pairs with `rest`. Either we see the thread that has sat down since `hand_over` looked, or
-        // it sees that nobody is on duty.
+        // SeqCst: pairs with `rest`. Either we see the thread that has become idle since `hand_over` looked, or it
+        // sees that no thread is on duty.
         self.duty.store(NOBODY, Ordering::SeqCst);
         self.idle.load(Ordering::SeqCst) != 0 && self.start()
     }
 
     fn take_duty(&self) -> bool {
-        // Relaxed: what the one on duty works on is under the lock of the list.
+        // Relaxed: what the thread on duty works on is under the lock of the list.
         self.duty.compare_exchange(NOBODY, AWAKE, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// Gives the duty, which the caller has, to a thread that has nothing to do, or to a new one. False if
-    /// there is none.
+    /// Gives the duty, which the caller has, to an idle thread or to a new one. False if there is none.
     fn hand_over(&'static self) -> bool {
         let mut idle = self.idle.load(Ordering::Relaxed);
         while idle != 0 {
             let number = idle.trailing_zeros();
-            // Acquire: pairs with the Release of the one who sat down; its seat is filled in.
+            // Acquire: pairs with the Release of the thread that became idle; its seat is filled in.
             match self.idle.compare_exchange_weak(
                 idle,
                 idle & !(1 << number),
@@ -194,12 +193,12 @@ impl Rescuer {
                 Err(now) => idle = now,
             }
         }
-        // Only whoever has the duty comes here, so nobody counts beside us.
+        // Only the thread that has the duty comes here, so no other thread counts at the same time.
         let number = self.started.load(Ordering::Relaxed) as usize;
         if number >= MOST {
             return false;
         }
-        // A thread inherits what its creator has blocked: the program's signals are not for us.
+        // A thread inherits its creator's signal mask, and the program's signals are not for us.
         let blocked = signals::block();
         let thread = Builder::new().name("psa-rescue".into()).spawn(move || self.serve(number));
         drop(blocked);
@@ -215,12 +214,12 @@ impl Rescuer {
         }
     }
 
-    /// What a thread of ours does. It begins on duty.
+    /// The body of a rescuer thread. It begins on duty.
     fn serve(&'static self, number: usize) {
         let _ = self.seats[number].thread.set(std::thread::current());
         loop {
             self.watch(number);
-            // Somebody else goes on duty first: what is called now may not return.
+            // Another thread goes on duty first: the wakers that are called now may not return.
             self.leave_duty();
             while let Some(call) = self.rescue.next() {
                 call.wake();
@@ -229,7 +228,7 @@ impl Rescuer {
         }
     }
 
-    /// On duty: returns when somebody is overdue.
+    /// On duty: returns when a waiter is overdue.
     fn watch(&self, number: usize) {
         let mut nothing = 0;
         loop {
@@ -254,7 +253,7 @@ impl Rescuer {
         // SeqCst: pairs with `is_on_duty`; the load in `is_incoming` follows.
         self.duty.store(asleep, Ordering::SeqCst);
         if self.rescue.is_incoming() {
-            // Or whoever armed it has done so already.
+            // Fails if the thread that armed a set has done so already.
             let _ = self.duty.compare_exchange(asleep, AWAKE, Ordering::Relaxed, Ordering::Relaxed);
         }
         while self.duty.load(Ordering::Relaxed) == asleep {
@@ -268,7 +267,7 @@ impl Rescuer {
         // SeqCst: Release pairs with `hand_over`; and see `leave_duty`.
         self.idle.fetch_or(own, Ordering::SeqCst);
         if self.duty.load(Ordering::SeqCst) == NOBODY && self.take_duty() {
-            // The bit is still there: only whoever has the duty takes it away.
+            // The bit is still there: only the thread that has the duty clears it.
             self.idle.fetch_and(!own, Ordering::Relaxed);
             return;
         }
@@ -283,13 +282,14 @@ impl Rescuer {
 mod fork {
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    /// Makes a child begin again. Not a `Once`: a child of a fork in the middle of it would wait for ever.
+    /// Makes a forked child start afresh. Not a `Once`: a child that is forked in the middle of one would wait
+    /// forever.
     pub(super) fn notice() {
         static NOTICED: AtomicBool = AtomicBool::new(false);
         if !NOTICED.swap(true, Ordering::Relaxed) {
-            // SAFETY: the handler does what is allowed after a fork: it stores to an atomic. It is part of the
-            // program, which is not unloaded. (It fails for want of memory only, and then says so of nothing
-            // that we could do about it.)
+            // SAFETY: the handler does only what is allowed after a fork: it stores to an atomic. It is part of the
+            // program, which is not unloaded. (Registering fails only for want of memory, which we could do nothing
+            // about.)
             unsafe { libc::pthread_atfork(None, None, Some(begin_anew)) };
         }
     }
@@ -302,7 +302,7 @@ mod fork {
 
 #[cfg(not(all(target_os = "linux", not(miri))))]
 mod fork {
-    /// `is_of_this_process` notices.
+    /// `is_of_this_process` notices a fork.
     pub(super) fn notice() {}
 }
 
@@ -310,10 +310,10 @@ mod fork {
 mod signals {
     use std::mem::MaybeUninit;
 
-    /// The calling thread's signals are blocked until this is dropped.
+    /// Keeps the calling thread's signals blocked until it is dropped.
     pub(super) struct Blocked(libc::sigset_t);
 
-    /// Blocks all signals but those that a fault of the thread itself raises.
+    /// Blocks all signals except those that a fault of the thread itself raises.
     pub(super) fn block() -> Blocked {
         let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
         // SAFETY: `sigfillset` and `pthread_sigmask` fill in what they are given, and fail for no argument

@@ -1,8 +1,8 @@
-//! Why a text could not be read.
+//! The error for a text that could not be parsed.
 
 use std::borrow::Cow;
 
-/// Why a text could not be read, and how to write it. The text itself is not repeated.
+/// Why a text could not be parsed, and how to write it. The message does not repeat the text.
 ///
 /// ```
 /// let error = "64M".parse::<psa::words::Size>().unwrap_err();

@@ -1,11 +1,11 @@
-//! Sizes, durations, points in time, positions, starts, retentions and overflows as text: how each is written, and how it
-//! is read back.
+//! Sizes, durations, points in time, positions, starts, retentions and overflow policies as text: how each is written, and
+//! how it is parsed.
 //!
-//! Configuration, command line and HTTP API read and write through this module, so that a text that one of them accepts
-//! is accepted by all of them. The [table](https://github.com/psa-log/psa/blob/main/docs/configuration.md#value-syntax)
+//! The configuration, the command line and the HTTP API all use this module, so a text that one of them accepts is
+//! accepted by all of them. The [table](https://github.com/psa-log/psa/blob/main/docs/configuration.md#value-syntax)
 //! in the book has examples of each.
 //!
-//! | type | what it writes | what it reads besides |
+//! | type | what is written | what is also accepted |
 //! | --- | --- | --- |
 //! | [`Size`] | `64MiB`, `1500B` | `64 MB`, `65536` |
 //! | [`Period`] | `1h30m`, `250ms`, `0s` | `1.5h`, `90 minutes`, `1 day, 2 hours`, `PT90M` |
@@ -15,9 +15,10 @@
 //! | [`Position`](crate::Position) | `0x0123456789abcdef:41`, the point after that record | the epoch in decimal digits |
 //! | [`Start`](crate::Start) | | `earliest`, `next`, `last:7`, `41`, `EPOCH:OFFSET`, a time, `10m` |
 //!
-//! Reading a [`Period`], a [`Retention`](crate::Retention) or a [`Start`](crate::Start), and all of `Time`, need the feature
-//! `text`, which brings a calendar. With the feature `serde`, each of these types but `Start` is serialized as its text, and
-//! `Retention` as the HTTP API has it: `"nothing"`, `{"records": 1000}`, `{"age_ms": 3600000}`.
+//! Parsing a [`Period`], a [`Retention`](crate::Retention) or a [`Start`](crate::Start), and all of `Time`, need the feature
+//! `text`, which adds a calendar library. With the feature `serde`, each of these types except `Start` and `Retention` is
+//! serialized as its text. `Retention` is serialized as in the HTTP API: `"nothing"`, `{"records": 1000}`,
+//! `{"age_ms": 3600000}`.
 
 mod error;
 mod period;
@@ -35,7 +36,7 @@ pub use size::Size;
 #[cfg(feature = "text")]
 pub use time::Time;
 
-/// Serde for a type as its text: what `Display` writes and `FromStr` reads.
+/// Implements serde for a type by its text: what `Display` writes and `FromStr` parses.
 #[cfg(feature = "serde")]
 macro_rules! serde_as_text {
     ($word:ty) => {

@@ -14,10 +14,10 @@ const UNITS: [(&str, u64); 7] = [
 
 /// A duration, as people write it.
 ///
-/// It is written exactly, so that it reads back as the same duration: `1h30m`, `250ms`, `0s`. With the feature `text` it
-/// is read as numbers with units: `1h30m`, `1.5h`, `90 minutes`, `1 day, 2 hours`, or in the form of ISO 8601,
-/// `PT1H30M`. A day has 24 hours and a week seven days. Months and years are refused, since their lengths differ, and so
-/// is a number without a unit. The longest is 584 years, 2⁶⁴ ns.
+/// It is written exactly, and parses back to the same duration: `1h30m`, `250ms`, `0s`. With the feature `text`, it can be
+/// parsed from numbers with units, `1h30m`, `1.5h`, `90 minutes`, `1 day, 2 hours`, or from the ISO 8601 form,
+/// `PT1H30M`. A day has 24 hours and a week seven days. Months and years are refused, because their lengths vary, and so
+/// is a number without a unit. The longest duration is 584 years, 2⁶⁴ ns.
 ///
 /// ```
 /// use std::time::Duration;
@@ -67,8 +67,8 @@ mod reading {
 
         fn from_str(text: &str) -> Result<Self, BadText> {
             let text = text.trim();
-            // Whole numbers with the short units come first: what is written here reads back, 584 years of nanoseconds
-            // included, which jiff's spans cannot hold, and the parts may come in any order.
+            // Whole numbers with short units are tried first. So everything that is written here parses back, even 584
+            // years of nanoseconds, which jiff's spans cannot hold; and the parts may come in any order.
             let why = match sum(text) {
                 Ok(period) => return Ok(period),
                 Err(why) => why,
@@ -85,7 +85,7 @@ mod reading {
         }
     }
 
-    /// Numbers with short units, one after another.
+    /// Parses a sequence of numbers with short units.
     fn sum(text: &str) -> Result<Period, BadText> {
         let mut rest = text;
         if rest.is_empty() {
@@ -141,7 +141,7 @@ mod reading {
             assert_eq!(Period(Duration::ZERO).to_string(), "0s");
         }
 
-        /// What the command line alone accepted, what HTTP alone accepted, and what follows from both.
+        /// Spellings that once only the command line accepted, that once only HTTP accepted, and combinations of both.
         #[test]
         fn every_spelling_is_accepted_everywhere() {
             let day = 86_400;
@@ -194,7 +194,7 @@ mod reading {
                 prop_assert_eq!(parse_duration(&Period(duration).to_string()), Ok(duration));
             }
 
-            /// What jiff writes, in either form, is read as the same duration.
+            /// Both forms that jiff writes parse to the same duration.
             #[test]
             fn the_forms_of_jiff_read_back(nanos in 0..u64::MAX / 2) {
                 let duration = Duration::from_nanos(nanos);

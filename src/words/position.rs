@@ -1,4 +1,4 @@
-//! Positions and starts as text: the log's own types.
+//! The text of positions and starts, which are types of the log.
 
 use std::{fmt, str::FromStr};
 
@@ -7,7 +7,7 @@ use crate::log::Position;
 #[cfg(feature = "text")]
 use crate::log::Start;
 
-/// `EPOCH:OFFSET` with the offset of the record before the position, -1 at the beginning.
+/// Written as `EPOCH:OFFSET`, with the offset of the record just before the position, or -1 at the beginning.
 ///
 /// ```
 /// use psa::Position;
@@ -35,16 +35,16 @@ impl FromStr for Position {
         let epoch = parse_epoch(epoch).ok_or_else(wrong)?;
         let next = match offset {
             "-1" => 0,
-            // The last offset of all has no successor, and no record has it.
+            // The largest offset has no successor; no record ever has it.
             _ => parse_digits(offset).ok_or_else(wrong)?.saturating_add(1),
         };
         Ok(Self { epoch, next })
     }
 }
 
-/// `earliest`, `next`, `last:N`, an offset, `EPOCH:OFFSET` (with that record), a point in time, or how long ago.
+/// Parses `earliest`, `next`, `last:N`, an offset, `EPOCH:OFFSET`, a point in time, or a duration ago.
 ///
-/// In `EPOCH:OFFSET` the offset is that of the first record wanted: one more than in the text of a [`Position`].
+/// In `EPOCH:OFFSET`, the offset is that of the first record wanted: one more than in the text of a [`Position`].
 ///
 /// ```
 /// use psa::{Position, Start};
@@ -79,12 +79,12 @@ impl FromStr for Start {
         }
         if let Ok(Period(ago)) = text.parse() {
             let now = std::time::SystemTime::now();
-            // Longer ago than the clock can tell is since ever.
+            // A time before the clock's range means from the beginning.
             return Ok(Self::Since(now.checked_sub(ago).unwrap_or(std::time::UNIX_EPOCH)));
         }
         match text.parse() {
             Ok(Time(time)) => Ok(Self::Since(time)),
-            // Something that looks like a time deserves the reason; the rest deserves the list.
+            // A text that looks like a time gets the specific reason; any other text gets the list of forms.
             Err(why) if text.contains('-') && text.contains(':') => Err(why),
             Err(_) => Err(BadText::new(
                 "expected earliest, next, last:N, an offset, EPOCH:OFFSET, a time such as 2026-01-31T12:00:00Z, or a duration ago such as 10m",
@@ -93,7 +93,7 @@ impl FromStr for Start {
     }
 }
 
-/// Digits alone: `u64::from_str` would take a plus sign.
+/// Parses digits only: `u64::from_str` would also accept a plus sign.
 pub(crate) fn parse_digits(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }

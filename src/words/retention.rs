@@ -1,11 +1,12 @@
-//! What is kept and what happens at the limit, as text: the log's own types.
+//! The text and the JSON of retentions and overflow policies, which are types of the log.
 
 use std::{fmt, str::FromStr};
 
 use super::{BadText, Period, Size};
 use crate::log::{Overflow, Retention};
 
-/// As it is configured: `nothing`, `everything`, `1000 records`, `64MiB`, `1h`. With the feature `text`, it reads back.
+/// Written as in the configuration: `nothing`, `everything`, `1000 records`, `64MiB`, `1h`. With the feature `text`, it
+/// can be parsed, too.
 ///
 /// ```
 /// assert_eq!(psa::Retention::Records(1000).to_string(), "1000 records");
@@ -44,7 +45,7 @@ impl FromStr for Retention {
         if let Some(count) = text.strip_suffix("records").or_else(|| text.strip_suffix("record")) {
             return count.trim().parse().map(Self::Records).map_err(|_| forms());
         }
-        // A bare number would be a size, but could as well be meant as records.
+        // A bare number would parse as a size, but the user may have meant records.
         if text.is_empty() || text.bytes().all(|b| b.is_ascii_digit()) {
             return Err(forms());
         }
@@ -59,7 +60,7 @@ impl FromStr for Retention {
     }
 }
 
-/// One word: `block`, `reject`, `evict`.
+/// Written as one word: `block`, `reject` or `evict`.
 ///
 /// ```
 /// assert_eq!(psa::Overflow::Evict.to_string(), "evict");
@@ -96,8 +97,9 @@ mod json {
 
     use super::Retention;
 
-    /// How programs write it, in JSON: `"nothing"`, `{"records": 1000}`, `{"bytes": 1048576}`, `{"age_ms": 3600000}`.
-    /// Serde's derive would have to stand at the type itself, and the log knows no serde: this tells serde its parts.
+    /// A retention in JSON: `"nothing"`, `{"records": 1000}`, `{"bytes": 1048576}`, `{"age_ms": 3600000}`. Serde's derive
+    /// would have to be on the type itself, and the log does not depend on serde, so this remote definition describes the
+    /// type to serde.
     #[derive(Serialize, Deserialize)]
     #[serde(remote = "Retention", rename_all = "snake_case")]
     enum Parts {
@@ -185,7 +187,7 @@ mod tests {
         fn json_reads_back(retention in retentions()) {
             let json = serde_json::to_string(&retention).unwrap();
             let expected = match retention {
-                // JSON has whole milliseconds.
+                // The JSON form has whole milliseconds.
                 Retention::Age(age) => Retention::Age(Duration::from_millis(age.as_millis() as u64)),
                 other => other,
             };

@@ -18,9 +18,9 @@ const UNITS: [(&str, u64); 9] = [
 
 /// A number of bytes.
 ///
-/// It is written with the largest unit that divides it, so that it reads back as the same number. It is read as a whole
-/// number with a unit, `64MiB` (powers of 1024) or `64MB` (powers of 1000), in any case and with blanks between; a bare
-/// number is bytes. `64M` is refused: it can mean either.
+/// It is written with the largest unit that divides it, so it parses back to the same number. It is parsed from a whole
+/// number with a unit, `64MiB` (powers of 1024) or `64MB` (powers of 1000), in upper or lower case and with or without
+/// blanks in between. A bare number is bytes. `64M` is refused, because it can mean either unit.
 ///
 /// ```
 /// use psa::words::Size;
@@ -71,7 +71,7 @@ fn hint(number: u64, unit: &str) -> BadText {
 }
 
 impl fmt::Display for Size {
-    // Powers of 1024 come first, because settings are made of them.
+    // Powers of 1024 are tried first, because settings usually are multiples of them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, factor) = UNITS
             .iter()

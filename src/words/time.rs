@@ -12,10 +12,11 @@ use super::BadText;
 
 /// A point in time, as people and other programs write it.
 ///
-/// It is written as RFC 3339 has it, in UTC and always with nine digits of a second, so that texts sort as the times do.
-/// It is read with a `T` or a space between date and time, with or without seconds, with `Z` or an offset such as
-/// `+02:00`, after which a zone may stand as RFC 9557 has it, and in the basic form of ISO 8601, `20260131T120000Z`. A
-/// time without `Z` or an offset is refused: it depends on where it is read. Digits beyond nanoseconds are cut.
+/// It is written in the format of RFC 3339, in UTC and always with nine digits of a second, so the texts sort in the order
+/// of the times. It is parsed with a `T` or a space between date and time, with or without seconds, and with `Z` or an
+/// offset such as `+02:00`, which may be followed by a zone as in RFC 9557. The basic form of ISO 8601,
+/// `20260131T120000Z`, is accepted, too. A time without `Z` or an offset is refused, because its meaning depends on where
+/// it is read. Digits beyond nanoseconds are dropped.
 ///
 /// ```
 /// use std::time::{Duration, UNIX_EPOCH};
@@ -32,7 +33,7 @@ use super::BadText;
 pub struct Time(pub SystemTime);
 
 impl Time {
-    /// The time so many nanoseconds after the beginning of 1970, as the TCP protocol has it.
+    /// The time that is this many nanoseconds after the beginning of 1970, as in the TCP protocol.
     ///
     /// ```
     /// assert_eq!(psa::words::Time::from_nanos(1).to_string(), "1970-01-01T00:00:00.000000001Z");
@@ -42,7 +43,7 @@ impl Time {
         Self(UNIX_EPOCH + Duration::from_nanos(nanos))
     }
 
-    /// Nanoseconds since the beginning of 1970; 0 for times before it, and the largest number for times after 2554.
+    /// Nanoseconds since the beginning of 1970; 0 for times before it, and `u64::MAX` for times after 2554.
     ///
     /// ```
     /// # use psa::words::Time;
@@ -73,7 +74,7 @@ impl FromStr for Time {
     }
 }
 
-/// The text without the digits beyond nanoseconds, which jiff does not take.
+/// The text without the digits beyond nanoseconds, which jiff does not accept.
 fn cut(text: &str) -> Option<String> {
     let (seconds, fraction) = text.split_once(['.', ','])?;
     let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
@@ -81,7 +82,7 @@ fn cut(text: &str) -> Option<String> {
     Some(format!("{seconds}.{}{zone}", fraction.get(..9)?))
 }
 
-/// What is wrong with a text that is no time.
+/// The error for a text that is not a time.
 fn why(text: &str) -> BadText {
     let begins = text.as_bytes().first_chunk::<5>();
     if !begins.is_some_and(|b| b[4] == b'-' && b[..4].iter().all(u8::is_ascii_digit)) {
@@ -130,7 +131,7 @@ mod tests {
         );
     }
 
-    /// What the command line alone accepted, what HTTP alone accepted, and what both did.
+    /// Spellings that once only the command line accepted, that once only HTTP accepted, and that both accepted.
     #[test]
     fn every_spelling_is_accepted_everywhere() {
         let then = parse("2001-09-09T01:46:40Z");

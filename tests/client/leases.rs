@@ -268,6 +268,26 @@ async fn commits_need_a_lease() {
     finish(server).await;
 }
 
+/// A subscription that has failed cannot release its lease, and says so.
+#[tokio::test]
+async fn a_failed_subscription_releases_nothing() {
+    let (listener, builder) = listen().await;
+    let server = play(async move {
+        let mut peer = Peer::welcome(&listener).await;
+        peer.subscribed().await;
+        peer.send(&subscribed(EPOCH, 0, 10)).await;
+        peer.goodbye(Code::Forbidden).await;
+        drop(peer);
+    });
+    let client = builder.build().unwrap();
+    let mut subscription = client.subscribe("topic", leased()).await.unwrap();
+    assert!(line(&mut subscription).await.starts_with("error"));
+    assert_eq!(line(&mut subscription).await, "end");
+    let released = subscription.end(true).await;
+    assert!(matches!(released, Err(ClientError::Ended)), "{released:?}");
+    finish(server).await;
+}
+
 /// Somebody else has held the lease while this one had no connection, and has committed.
 #[tokio::test]
 async fn a_lease_that_has_moved_on_was_taken_over() {

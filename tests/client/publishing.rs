@@ -1,5 +1,7 @@
 //! Pipelining, limits, and what is known when a connection breaks.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use psa::client::*;
@@ -185,6 +187,73 @@ async fn flush_waits_for_all_and_tells_of_failures() {
     assert_eq!((failed, first), (1, 2));
     assert_eq!(cause.code(), Some(Code::TopicClosed));
     publisher.flush().await.unwrap();
+    drop(publisher);
+    finish(server).await;
+}
+
+/// A failure that nobody has heard of yet is not forgotten with its connection.
+#[tokio::test]
+async fn flush_tells_of_failures_on_the_connection_before() {
+    let (listener, builder) = listen().await;
+    let server = play(async move {
+        let mut peer = Peer::welcome(&listener).await;
+        let (request, _) = peer.published().await;
+        peer.fail(request, Code::Full).await;
+        drop(peer);
+        let mut peer = Peer::welcome(&listener).await;
+        let token = pinged(&mut peer).await;
+        peer.send(&Reply::Pong { token }).await;
+        peer.wait_for_end().await;
+    });
+    let client = builder.build().unwrap();
+    let mut publisher = client.publisher("topic", PublisherOptions::default()).await.unwrap();
+    publisher.post_batch(&["a"]).await.unwrap();
+    while !publisher.is_lost() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    publisher.reconnect().await.unwrap();
+    let error = publisher.flush().await.unwrap_err();
+    assert!(matches!(error, ClientError::Failed { failed: 1, first: 1, .. }), "{error:?}");
+    drop(publisher);
+    finish(server).await;
+}
+
+/// A record's `as_ref` is the caller's code. It panics, and answers differently each time: what goes out is whole.
+#[tokio::test]
+async fn a_record_that_misbehaves_harms_no_other_publish() {
+    struct Odd(AtomicUsize, usize);
+    impl AsRef<[u8]> for Odd {
+        fn as_ref(&self) -> &[u8] {
+            let asked = self.0.fetch_add(1, Ordering::Relaxed);
+            assert!(asked < self.1, "the record's own fault");
+            &b"twelve bytes"[..12 - asked]
+        }
+    }
+    let (listener, builder) = listen().await;
+    let server = play(async move {
+        let mut peer = Peer::welcome(&listener).await;
+        for expected in [b"twelve bytes".to_vec(), b"after".to_vec()] {
+            let (request, records) = peer.published().await;
+            assert_eq!(records, [expected]);
+            peer.ack(request, 0, 1).await;
+        }
+        peer.wait_for_end().await;
+    });
+    let client = builder.build().unwrap();
+    let publisher = client.publisher("topic", PublisherOptions::default()).await.unwrap();
+    let publisher = Arc::new(publisher);
+    for asked in 0..4 {
+        let publisher = publisher.clone();
+        let sending = tokio::spawn(async move {
+            let odd = [Odd(AtomicUsize::new(0), asked)];
+            publisher.send_batch(&odd).await.unwrap().await.unwrap();
+        });
+        match sending.await {
+            Ok(()) => break,
+            Err(_) => assert_eq!(asked, 0, "it is asked once"),
+        }
+    }
+    publisher.send(b"after").await.unwrap().await.unwrap();
     drop(publisher);
     finish(server).await;
 }

@@ -24,16 +24,16 @@
 mod log;
 mod sync;
 
-#[expect(dead_code, reason = "the models need the bells of subscriptions alone")]
-#[path = "../../src/server/bell.rs"]
-mod bell;
+#[expect(dead_code, reason = "the models use a part of it")]
+#[path = "../../src/http/dispatch.rs"]
+mod dispatch;
 #[expect(dead_code, reason = "as above")]
-#[path = "../../src/server/room.rs"]
-mod room;
-#[expect(dead_code, reason = "as above")]
-#[path = "../../src/http/turns.rs"]
-mod turns;
-/// What the server's rooms know of a broker.
+#[path = "../../src/server/tail.rs"]
+mod server_tail;
+#[expect(dead_code, reason = "the models use the wakers of subscriptions alone")]
+#[path = "../../src/server/wakers.rs"]
+mod wakers;
+/// The part of a broker that `server_tail` uses.
 mod broker {
     pub(crate) struct Topic;
 }
@@ -48,14 +48,13 @@ mod cancel;
 mod cascade;
 mod close;
 mod collect;
+mod dispatching;
 mod evict;
 mod lease;
 mod limit;
 mod retention;
 mod reuse;
-mod rooms;
 mod tail;
+mod tail_waiters;
 mod teardown;
-#[path = "turns.rs"]
-mod turns_of_streams;
 mod wait;

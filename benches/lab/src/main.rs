@@ -1,11 +1,12 @@
-//! `psa-lab`: what only those who work on psa measure.
+//! `psa-lab`: measurements for the developers of psa.
 //!
-//! psa beside [other servers](compare), beside other servers of [events over HTTP](sse), beside
-//! [bad clients](hostile), and for [hours](soak) in which everything comes and goes. The load generator is
-//! that of `psa bench`, in the library of `psa-cli`, and so are the readers that check every record.
+//! It compares psa with [other servers](compare) and with other servers of [events over HTTP](sse), measures it
+//! next to [bad clients](hostile), and runs it for [hours](soak) while topics, subscribers and leases come and
+//! go. The load generator, and the readers that check every record, are those of `psa bench`, from the library
+//! of `psa-cli`.
 //!
-//! The server that is measured is this program again, as `psa-lab serve`: it does what `psa serve` does, and is
-//! built of the same source at the same time.
+//! The measured server is this program again, as `psa-lab serve`: it does the same as `psa serve`, and is built
+//! from the same source at the same time.
 
 mod compare;
 mod hostile;
@@ -17,7 +18,7 @@ use clap::{Parser, Subcommand};
 use psa_cli::error::Result;
 use std::process::ExitCode;
 
-/// Measurements of psa that only its developers make.
+/// Measurements for the developers of psa.
 #[derive(Debug, Parser)]
 #[command(name = "psa-lab", version, arg_required_else_help = true, max_term_width = 100)]
 struct Lab {
@@ -27,21 +28,21 @@ struct Lab {
     command: Command,
 }
 
-/// What is measured.
+/// What to measure.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// This server beside others: NATS, Redis pub/sub and streams, JetStream, the machine's limit
+    /// Compare this server with NATS, Redis pub/sub and streams, JetStream, and the machine's limit
     Compare(compare::args::CompareArgs),
-    /// Server-Sent Events to many clients, beside other servers of the Durable Streams protocol
+    /// Compare Server-Sent Events to many clients with other servers of the Durable Streams protocol
     Sse(sse::args::SseArgs),
-    /// The TCP listener alone, and beside bad clients of every kind on the HTTP API
+    /// Measure the TCP listener alone, and next to bad clients of every kind on the HTTP API
     Hostile(hostile::args::HostileArgs),
-    /// Topics, subscribers and leases that come and go for a long time: whether anything piles up
+    /// Let topics, subscribers and leases come and go for a long time, and check that nothing accumulates
     Soak(soak::args::SoakArgs),
-    /// A loop that reads and writes to all: a rival of `compare`
+    /// The bare relay, a rival of `compare`
     #[command(hide = true)]
     Relay(compare::relay::RelayArgs),
-    /// The other half of `hostile`
+    /// The process of `hostile` that holds the bad clients
     #[command(hide = true)]
     HostileClients(hostile::args::HostileClientsArgs),
 }

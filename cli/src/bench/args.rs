@@ -1,4 +1,4 @@
-//! The grammar of `psa bench`.
+//! The command-line arguments of `psa bench`.
 
 use super::ceiling::Ceiling;
 use super::run::Plan;
@@ -17,27 +17,27 @@ pub(crate) struct BenchArgs {
     pub(crate) mode: Mode,
 }
 
-/// What is measured.
+/// What to measure.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Mode {
-    /// Deliveries a second to many subscribers, beside the machine's limit in the same run
+    /// Deliveries per second to many subscribers, compared with the machine's limit in the same run
     Fanout(FanoutArgs),
-    /// The machine's limit: the same bytes to as many sockets with nothing in between
+    /// The machine's limit: the same bytes to the same number of sockets, without a server
     Ceiling(CeilingArgs),
-    /// Many bytes through a small memory, with subscribers that may stand still
+    /// Many bytes through a small memory limit, with subscribers that may stop reading
     Publish(PublishArgs),
-    /// The time from a record's turn to each subscriber, at a fixed rate
+    /// The time from a record's scheduled send to its arrival at each subscriber, at a fixed rate
     Latency(LatencyArgs),
-    /// One subscriber catching up with stored records
+    /// One subscriber that catches up with stored records
     Replay(ReplayArgs),
-    /// Subscribers that wait: what each costs, and how fast one record reaches all
+    /// Idle subscribers: what each one costs, and how fast one record reaches them all
     Idle(IdleArgs),
-    /// The other half of `idle`
+    /// The process of `idle` that holds the subscribers
     #[command(hide = true)]
     IdleSubscribers(IdleSubscribersArgs),
 }
 
-/// What every mode takes.
+/// The arguments that every mode takes.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Common {
     /// Print one JSON object with every figure
@@ -46,22 +46,22 @@ pub struct Common {
     /// Threads that read [default: one for each processor]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
-    /// Threads that write the ceiling's bytes [default: one for each processor]
+    /// Threads that write when the ceiling is measured [default: one for each processor]
     #[arg(long, value_name = "N")]
     pub writers: Option<usize>,
-    /// A flag for the server that is started, as `--serve=--workers=1`; may be repeated
+    /// A flag for the server that the benchmark starts, as in `--serve=--workers=1`; may be repeated
     #[arg(long, value_name = "FLAG", allow_hyphen_values = true)]
     pub serve: Vec<String>,
-    /// Times to measure; the median counts [default: 5; publish 1, latency 3, idle 10]
+    /// How many times to measure; the result is the median [default: 5; publish 1, latency 3, idle 10]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub runs: Option<u32>,
-    /// Whether a server was named.
+    /// Whether the user named a server.
     #[arg(skip)]
     pub named: bool,
 }
 
 impl Common {
-    /// Times to measure, of a mode whose default is this.
+    /// How many times to measure, in a mode with this default.
     pub fn runs(&self, default: u32) -> u32 {
         self.runs.unwrap_or(default)
     }
@@ -71,7 +71,7 @@ impl Common {
         self.threads.unwrap_or_else(cores).max(1)
     }
 
-    /// Threads that write the ceiling's bytes.
+    /// Threads that write when the ceiling is measured.
     pub fn writers(&self) -> usize {
         self.writers.unwrap_or_else(cores).max(1)
     }
@@ -85,7 +85,7 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// The largest record that is measured, which the server takes by default.
+/// The largest record that can be measured: the largest that the server accepts by default.
 const MAX_SIZE: u64 = 1 << 20;
 
 fn parse_record(text: &str) -> Result<usize, String> {
@@ -99,7 +99,7 @@ fn parse_segment(text: &str) -> Result<u32, String> {
     u32::try_from(parse_size(text)?).map_err(|_| "a segment has less than 4GiB".into())
 }
 
-/// A number of something, from one to a million.
+/// Parses a number from 1 to a million.
 pub fn parse_count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..=1_000_000) => Ok(count),
@@ -114,7 +114,7 @@ fn parse_stamped(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Records a second.
+/// Parses a rate in records per second.
 pub fn parse_rate(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(rate) if (0.1..=10_000_000.0).contains(&rate) => Ok(rate),
@@ -122,7 +122,7 @@ pub fn parse_rate(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Seconds, up to a day.
+/// Parses seconds, up to a day.
 pub fn parse_seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
@@ -130,13 +130,13 @@ pub fn parse_seconds(text: &str) -> Result<f64, String> {
     }
 }
 
-/// What is delivered, and to how many.
+/// The number of subscribers and the size of a record.
 #[derive(Debug, Args)]
 pub struct Fan {
-    /// Subscribers
+    /// Number of subscribers
     #[arg(long, value_name = "N", default_value = "100", value_parser = parse_count)]
     pub subs: usize,
-    /// Bytes of a record
+    /// Size of a record
     #[arg(long, value_name = "SIZE", default_value = "64", value_parser = parse_record)]
     pub size: usize,
 }
@@ -147,13 +147,13 @@ pub(crate) struct FanoutArgs {
     pub(crate) common: Common,
     #[command(flatten)]
     pub(crate) fan: Fan,
-    /// Records of each run [default: as many as make 4GiB of deliveries]
+    /// Records to publish in each run [default: enough for 4GiB of deliveries]
     #[arg(long, value_name = "M", conflicts_with = "seconds")]
     pub(crate) records: Option<u64>,
-    /// How long each run publishes
+    /// How long to publish in each run, in seconds
     #[arg(long, value_name = "S", value_parser = parse_seconds)]
     pub(crate) seconds: Option<f64>,
-    /// Records of one publish [default: 64KiB of them]
+    /// Records in one publish frame [default: 64KiB of them]
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub(crate) batch: Option<usize>,
     /// The topic's memory limit, at which the publisher waits
@@ -162,7 +162,7 @@ pub(crate) struct FanoutArgs {
     /// The topic's segment size [default: the server's]
     #[arg(long, value_name = "SIZE", value_parser = parse_segment)]
     pub(crate) segment: Option<u32>,
-    /// Records of the ceiling's chunks [default: as the server's were]
+    /// Records in a chunk when the ceiling is measured [default: as many as the server's chunks had]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) chunk: Option<u32>,
     /// Do not measure the ceiling
@@ -184,19 +184,19 @@ impl FanoutArgs {
 pub(crate) struct CeilingArgs {
     #[command(flatten)]
     pub(crate) common: Common,
-    /// Sockets
+    /// Number of sockets
     #[arg(long, value_name = "N", default_value = "100", value_parser = parse_count)]
     pub(crate) subs: usize,
-    /// Bytes of a record
+    /// Size of a record
     #[arg(long, value_name = "SIZE", default_value = "64", value_parser = parse_record)]
     pub(crate) size: usize,
-    /// Records for each socket [default: as many as make 4GiB of deliveries]
+    /// Records to write to each socket [default: enough for 4GiB of deliveries]
     #[arg(long, value_name = "M", conflicts_with = "seconds")]
     pub(crate) records: Option<u64>,
-    /// How long each run writes
+    /// How long to write in each run, in seconds
     #[arg(long, value_name = "S", value_parser = parse_seconds)]
     pub(crate) seconds: Option<f64>,
-    /// Records of a chunk [default: 256KiB of them]
+    /// Records in a chunk [default: 256KiB of them]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) chunk: Option<u32>,
 }
@@ -214,19 +214,20 @@ impl CeilingArgs {
 pub(crate) struct PublishArgs {
     #[command(flatten)]
     pub(crate) common: Common,
-    /// How much to publish
+    /// How many bytes of records to publish in each run
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_size)]
     pub(crate) bytes: u64,
-    /// Subscribers
+    /// Number of subscribers
     #[arg(long, value_name = "N", default_value = "4", value_parser = parse_count)]
     pub(crate) subs: usize,
-    /// Bytes of a record
+    /// Size of a record
     #[arg(long, value_name = "SIZE", default_value = "256", value_parser = parse_record)]
     pub(crate) size: usize,
-    /// Subscribers among them that stand still
+    /// How many of the subscribers are stalled: they do not read at first
     #[arg(long, value_name = "K", default_value = "0")]
     pub(crate) stalled: usize,
-    /// For how long those do [default: 5s; until everything is published with --overflow evict]
+    /// How long the stalled subscribers do not read [default: 5s; with --overflow evict, until
+    /// everything is published]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "stalled")]
     pub(crate) pause: Option<Duration>,
     /// What happens at the memory limit
@@ -238,7 +239,7 @@ pub(crate) struct PublishArgs {
     /// The topic's segment size [default: the server's]
     #[arg(long, value_name = "SIZE", value_parser = parse_segment)]
     pub(crate) segment: Option<u32>,
-    /// Records of one publish [default: 64KiB of them]
+    /// Records in one publish frame [default: 64KiB of them]
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub(crate) batch: Option<usize>,
 }
@@ -259,16 +260,16 @@ impl PublishArgs {
 pub(crate) struct LatencyArgs {
     #[command(flatten)]
     pub(crate) common: Common,
-    /// Records published a second
+    /// Records published per second
     #[arg(long, value_name = "N", default_value = "1000", value_parser = parse_rate)]
     pub(crate) rate: f64,
-    /// Subscribers
+    /// Number of subscribers
     #[arg(long, value_name = "N", default_value = "10", value_parser = parse_count)]
     pub(crate) subs: usize,
-    /// Bytes of a record, at least 16
+    /// Size of a record, at least 16 bytes
     #[arg(long, value_name = "SIZE", default_value = "64", value_parser = parse_stamped)]
     pub(crate) size: usize,
-    /// How long each run is
+    /// How long each run takes, in seconds
     #[arg(long, value_name = "S", default_value = "5", value_parser = parse_seconds)]
     pub(crate) seconds: f64,
 }
@@ -286,10 +287,10 @@ impl LatencyArgs {
 pub(crate) struct ReplayArgs {
     #[command(flatten)]
     pub(crate) common: Common,
-    /// Records that are stored
+    /// Records to store
     #[arg(long, value_name = "M", default_value = "10000000", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     pub(crate) records: u64,
-    /// Bytes of a record
+    /// Size of a record
     #[arg(long, value_name = "SIZE", default_value = "64", value_parser = parse_record)]
     pub(crate) size: usize,
     /// The topic's segment size [default: the server's]
@@ -309,7 +310,7 @@ impl ReplayArgs {
 pub(crate) struct IdleArgs {
     #[command(flatten)]
     pub(crate) common: Common,
-    /// Subscribers
+    /// Number of subscribers
     #[arg(long, value_name = "N", default_value = "10000", value_parser = parse_count)]
     pub(crate) subs: usize,
 }

@@ -1,9 +1,9 @@
-//! The machine's limit: the same bytes in the same chunks from one shared buffer to as many loopback
-//! sockets, with nothing in between, read by the same readers.
+//! The machine's limit: the same bytes in the same chunks, written from one shared buffer to the same number
+//! of loopback sockets, without a server, and read by the same readers.
 //!
-//! The buffer holds a few chunks with their headers, numbered from 0, and is sent over and over; it stays
-//! in the processor's cache, which a log's records need not. Each write hands over what is left of one
-//! chunk, as the server's do. Writing threads wait for nothing but their sockets.
+//! The buffer holds a few chunks with their headers, numbered from 0, and is sent over and over. It stays in
+//! the processor's cache, which the records of a log may not. Each write passes the rest of one chunk, as the
+//! server's writes do. The writing threads wait only for their sockets.
 
 use super::facts;
 use super::readers::{Finished, Readers, Subscriber};
@@ -18,16 +18,16 @@ use std::time::{Duration, Instant};
 /// Chunks in the shared buffer.
 const CHUNKS: u64 = 4;
 
-/// What the ceiling is measured with.
+/// A measurement of the ceiling.
 #[derive(Clone, Copy, Debug)]
 pub struct Ceiling {
-    /// Sockets.
+    /// The number of sockets.
     pub subscribers: usize,
-    /// Bytes of a record.
+    /// The size of a record in bytes.
     pub size: usize,
-    /// Records of a chunk.
+    /// Records in a chunk.
     pub chunk: u32,
-    /// Records for each subscriber, rounded up to whole chunks; or for so long.
+    /// How many records to write to each subscriber, rounded up to whole chunks, or for how long to write.
     pub amount: super::source::Amount,
     /// Threads that read.
     pub readers: usize,
@@ -35,23 +35,23 @@ pub struct Ceiling {
     pub writers: usize,
 }
 
-/// What the machine can do.
+/// The result of a measurement: what the machine can do.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit {
-    /// Records, to all subscribers together.
+    /// Records delivered to all subscribers together.
     pub deliveries: u64,
-    /// From the first write to the last read.
+    /// Seconds from the first write to the last read.
     pub seconds: f64,
     /// Processor time of both sides in seconds.
     pub cpu: f64,
-    /// Of that, of the threads that wrote.
+    /// The part of that time that the writing threads used.
     pub writers_cpu: f64,
-    /// What did not arrive as it was sent.
+    /// Lost, duplicated and corrupt records.
     pub faults: u64,
 }
 
 impl Limit {
-    /// Records, to all subscribers together, a second.
+    /// Records delivered per second to all subscribers together.
     pub fn per_second(&self) -> f64 {
         self.deliveries as f64 / self.seconds
     }
@@ -97,7 +97,7 @@ impl Ceiling {
         Ok(Limit { writers_cpu, ..limit })
     }
 
-    /// As many pairs of connected sockets: those to write to, those to read from.
+    /// Connects a pair of sockets for each subscriber. Returns the ends to write to and the ends to read from.
     fn sockets(&self) -> io::Result<(Vec<TcpStream>, Vec<TcpStream>)> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
@@ -111,7 +111,7 @@ impl Ceiling {
         Ok((near, far))
     }
 
-    /// The chunks as they go over the wire, one after the other.
+    /// Encodes the chunks, one after the other.
     fn buffer(&self) -> Vec<u8> {
         let (size, count) = (self.size as u32, self.chunk);
         let mut buffer = Vec::new();
@@ -128,8 +128,8 @@ impl Ceiling {
         buffer
     }
 
-    /// Writes to its share of the sockets, whichever takes something; how many records that were, and
-    /// the processor time that it took.
+    /// Writes to a share of the sockets as each becomes writable. Returns the number of records written and the
+    /// processor time used.
     fn write(
         &self,
         share: Vec<TcpStream>,
@@ -153,7 +153,7 @@ impl Ceiling {
     }
 }
 
-/// Writes so many chunks to one socket, or until it is time; returns how many.
+/// Writes this many chunks to one socket, or fewer if the time is up. Returns the number written.
 async fn write_chunks(
     stream: TcpStream,
     buffer: Arc<Vec<u8>>,
@@ -179,8 +179,8 @@ async fn write_chunks(
                 Err(error) => return Err(error),
             }
         }
-        // In turns, as a server does it: a socket that took all it could would hold megabytes that
-        // have left the cache when they are read.
+        // Take turns after each chunk, as a server does. Otherwise a socket would buffer megabytes that have
+        // left the cache before they are read.
         tokio::task::yield_now().await;
     }
     Ok(chunks)
@@ -201,7 +201,7 @@ fn limit(finished: &[Finished], sent: u64, began: Instant, cpu: f64) -> Limit {
 
 fn fail(error: &io::Error) -> Error {
     let failure = Error::failed("the ceiling's sockets", describe_io(error));
-    // Both ends are in this process.
+    // Both ends of each connection are in this process, so descriptors run out early.
     match error.raw_os_error() {
         Some(24) => failure.hint("raise the limit of open files, or take fewer subscribers"),
         _ => failure,

@@ -1,21 +1,21 @@
-//! What the system says about processes and about the machine. Linux says it in `/proc`; elsewhere the
-//! figures are left out.
+//! What the system reports about processes and about the machine. The figures come from `/proc` on Linux and
+//! are missing on other systems.
 
 use serde_json::{Value, json};
 use std::fs;
 
-/// What a process has used.
+/// The resources that a process has used.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Usage {
-    /// Resident memory now, in bytes.
+    /// Resident memory in bytes.
     pub rss: u64,
-    /// The most that its resident memory was, in bytes.
+    /// Peak resident memory in bytes.
     pub peak_rss: u64,
-    /// Processor time in seconds, in hundredths.
+    /// Processor time in seconds, with a resolution of 10 ms unless [`exact_usage`] says otherwise.
     pub cpu: f64,
 }
 
-/// What a process has used so far.
+/// The resources that a process has used so far.
 pub fn usage(pid: u32) -> Option<Usage> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -26,19 +26,20 @@ pub fn usage(pid: u32) -> Option<Usage> {
     })
 }
 
-/// The processor time of this process so far, in seconds.
+/// The processor time that this process has used so far, in seconds.
 pub fn own_cpu() -> Option<f64> {
     usage(std::process::id()).map(|usage| usage.cpu)
 }
 
-/// The processor time of the thread that asks so far, in seconds.
+/// The processor time that the calling thread has used so far, in seconds.
 pub(crate) fn thread_cpu() -> Option<f64> {
     on_processor("/proc/thread-self/schedstat")
 }
 
-/// What a process has used so far, its processor time to the nanosecond where the kernel keeps that. For
-/// a server, whose threads live as long as it does: of threads that have ended, only the coarse figure
-/// knows.
+/// The resources that a process has used so far, with its processor time in nanosecond resolution if the
+/// kernel provides it. The exact figure covers only threads that still exist, which is right for a server,
+/// whose threads live as long as it does. If the coarse figure, which includes ended threads, is clearly
+/// larger, it is returned instead.
 pub fn exact_usage(pid: u32) -> Option<Usage> {
     let usage = usage(pid)?;
     let mut exact = 0.0;
@@ -48,13 +49,13 @@ pub fn exact_usage(pid: u32) -> Option<Usage> {
     Some(if usage.cpu > exact + 0.1 { usage } else { Usage { cpu: exact, ..usage } })
 }
 
-/// The first figure of a `schedstat`: nanoseconds on a processor.
+/// The first figure of a `schedstat` file, which is the time on a processor. Returned in seconds.
 fn on_processor(path: &str) -> Option<f64> {
     let nanos: u64 = fs::read_to_string(path).ok()?.split_whitespace().next()?.parse().ok()?;
     Some(nanos as f64 / 1e9)
 }
 
-/// What `/proc/PID/stat` counts in, whatever the kernel's own tick is.
+/// The unit of `/proc/PID/stat`, whatever the kernel's own tick is.
 pub const TICKS_PER_SECOND: f64 = 100.0;
 
 fn kib(status: &str, name: &str) -> Option<u64> {
@@ -62,8 +63,8 @@ fn kib(status: &str, name: &str) -> Option<u64> {
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib << 10)
 }
 
-/// User and system time. The second field is the program's name and may contain anything, so what
-/// counts begins after its last bracket.
+/// User plus system time in ticks. The second field is the program's name and may contain anything, so the
+/// other fields are counted from its closing bracket.
 fn ticks(stat: &str) -> Option<u64> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let user: u64 = fields.next()?.parse().ok()?;
@@ -71,7 +72,7 @@ fn ticks(stat: &str) -> Option<u64> {
     Some(user + system)
 }
 
-/// The machine that the figures are of.
+/// A description of the machine for the report.
 pub fn machine() -> Value {
     let line = |path: &str| fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
     let cpu = line("/proc/cpuinfo").and_then(|info| {
@@ -86,7 +87,7 @@ pub fn machine() -> Value {
     })
 }
 
-/// How many processes wanted to run, on average over the last minute.
+/// The load average of the last minute.
 pub fn load() -> Option<f64> {
     fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
 }

@@ -1,8 +1,9 @@
-//! `psa bench fanout` and `ceiling`: how many deliveries a second, and how many the machine could do.
+//! `psa bench fanout` and `ceiling`: deliveries per second through a server, and the most that the machine can
+//! do.
 //!
-//! The two are measured in turns, ceiling, server, ceiling, server, ceiling, and each run of the server
-//! is compared with the mean of the ceilings before and after it: on a machine that others use too, the
-//! limit moves.
+//! The two are measured alternately (ceiling, server, ceiling, server, ceiling), and each run of the server is
+//! compared with the mean of the ceilings before and after it, because on a machine that is used for other
+//! things as well the limit changes over time.
 
 use super::args::{CeilingArgs, FanoutArgs};
 use super::ceiling::{Ceiling, Limit};
@@ -16,10 +17,10 @@ use crate::error::Result;
 use psa::protocol::{Overflow, Retention, Settings};
 use serde_json::json;
 
-/// Bytes that one run delivers unless it is told otherwise.
+/// The default number of bytes that one run delivers.
 const RUN: u64 = 4 << 30;
 
-/// How many records a run has: what was asked, or enough to fill some seconds.
+/// How much a run publishes: what the flags say, or enough for 4 GiB of deliveries.
 fn amount(records: Option<u64>, seconds: Option<f64>, subs: usize, size: usize) -> Amount {
     match (records, seconds) {
         (Some(records), _) => Amount::Records(records.max(1)),
@@ -28,7 +29,7 @@ fn amount(records: Option<u64>, seconds: Option<f64>, subs: usize, size: usize) 
     }
 }
 
-/// Deliveries through a server, and the ceiling in the same run.
+/// Measures deliveries through a server, and the ceiling in the same run.
 pub(crate) fn fanout(config: &Config, args: &FanoutArgs) -> Result {
     let common = &args.common;
     let amount = amount(args.records, args.seconds, args.fan.subs, args.fan.size);
@@ -51,7 +52,7 @@ pub(crate) fn fanout(config: &Config, args: &FanoutArgs) -> Result {
         threads: common.threads(),
     };
     let mut rig = Rig::new(config, common, &[])?;
-    // Warms both sides up, and tells how large the server's chunks are.
+    // Warms up both sides, and shows how large the server's chunks are.
     let warm = plan.run(&mut rig, "warming up", || ())?;
     let chunk = args.chunk.unwrap_or_else(|| warm.chunk());
     let ceiling = Ceiling {
@@ -104,7 +105,7 @@ fn summarise(report: &mut Report, runs: &[Run], limits: &[Option<Limit>], size: 
         }));
     }
     limits.iter().flatten().for_each(|limit| ceiling.push(limit.per_second()));
-    // Of both sides: a figure that says what is spent, also on a machine that is busy with others.
+    // The processor time of both sides per delivery is meaningful even on a machine that is busy with other things.
     let (mut spent, mut least) = (Spread::default(), Spread::default());
     for run in runs.iter().filter(|run| run.server.is_some()) {
         let cpu = run.client_cpu + run.server.map_or(0.0, |server| server.cpu);
@@ -113,7 +114,7 @@ fn summarise(report: &mut Report, runs: &[Run], limits: &[Option<Limit>], size: 
     for limit in limits.iter().flatten() {
         least.push(1e9 * limit.cpu / limit.deliveries.max(1) as f64);
     }
-    // A ceiling that broke its own bytes measures nothing.
+    // A ceiling that corrupted its own bytes has measured nothing.
     tally.corrupt += limits.iter().flatten().map(|limit| limit.faults).sum::<u64>();
     report.spread("deliveries_per_s", "deliveries", &speed, rate);
     report.spread("ceiling_per_s", "ceiling", &ceiling, rate);
@@ -128,7 +129,7 @@ fn summarise(report: &mut Report, runs: &[Run], limits: &[Option<Limit>], size: 
     report.tally(&tally);
 }
 
-/// The machine's limit alone.
+/// Measures the machine's limit alone.
 pub(crate) fn ceiling(args: &CeilingArgs) -> Result {
     let common = &args.common;
     let ceiling = Ceiling {
@@ -158,7 +159,7 @@ pub(crate) fn ceiling(args: &CeilingArgs) -> Result {
     report.print(common.json)
 }
 
-/// Records that fill a chunk of the server's default size.
+/// How many records fill a chunk of the server's default size.
 fn default_chunk(size: usize) -> u32 {
     u32::try_from((256 << 10) / size.max(4)).unwrap_or(1).max(1)
 }

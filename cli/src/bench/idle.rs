@@ -1,9 +1,9 @@
-//! `psa bench idle`: what subscribers cost that wait, and how fast one record reaches them all.
+//! `psa bench idle`: what idle subscribers cost, and how fast one record reaches all of them.
 //!
-//! They are opened by a process of its own (this program again, as `psa bench idle-subscribers`), so that
-//! neither their descriptors nor their memory are counted with anybody else's. The two processes talk over
-//! the child's standard output: `ready`, then a line of nanoseconds for each record that all of them
-//! have, from when it was sent to when the last one had it; at the end, what was lost.
+//! The subscribers live in a process of their own (this program again, as `psa bench idle-subscribers`), so
+//! that their descriptors and memory are not counted with the server's or the benchmark's. The child reports
+//! on its standard output: first `ready`; then one line for each record that all subscribers have received,
+//! with the nanoseconds from its sending to its last delivery; at the end, the totals.
 
 use super::args::{IdleArgs, IdleSubscribersArgs};
 use super::facts::{self, Usage};
@@ -11,7 +11,7 @@ use super::readers::Readers;
 use super::report::{Report, Spread};
 use super::rig::{Rig, subscriber};
 use super::server::OwnServer;
-use super::source::{Batch, Frame};
+use super::source::{EncodedBatch, Frame};
 use super::verify::{NUMBER, Shape, Sink, Tally};
 use super::wire::{Target, Wire};
 use crate::config::Config;
@@ -26,14 +26,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-/// Bytes of a record: its number and when it was sent.
+/// The size of a record in bytes: its number, and the time at which it was sent.
 const SIZE: usize = 16;
-/// Subscribers that come first, for what is made once: thread buffers, tables, the topic.
+/// How many subscribers connect before the measurement, so that one-time allocations (thread buffers, tables,
+/// the topic) do not count.
 const WARM: usize = 40;
-/// How long the server is left alone before its memory is looked at.
+/// How long to wait before the server's memory is measured.
 const SETTLE: Duration = Duration::from_millis(300);
 
-/// Opens idle subscribers and says what they cost.
+/// Opens idle subscribers and reports what they cost.
 pub(crate) fn idle(config: &Config, args: &IdleArgs) -> Result {
     let common = &args.common;
     let mut rig = Rig::new(config, common, &[])?;
@@ -43,11 +44,11 @@ pub(crate) fn idle(config: &Config, args: &IdleArgs) -> Result {
         ..Settings::default()
     };
     let (warm, topic) = (rig.topic(settings)?, rig.topic(settings)?);
-    let warming = Opened::start(&rig.target, &warm, WARM)?;
+    let warming = SubscriberProcess::start(&rig.target, &warm, WARM)?;
     std::thread::sleep(SETTLE);
     let usage = || rig.own.as_ref().and_then(OwnServer::usage);
     let before = usage();
-    let mut opened = Opened::start(&rig.target, &topic, args.subs)?;
+    let mut idle = SubscriberProcess::start(&rig.target, &topic, args.subs)?;
     std::thread::sleep(SETTLE);
     let after = usage();
     let mut publisher = Wire::connect(&rig.target)?;
@@ -59,12 +60,12 @@ pub(crate) fn idle(config: &Config, args: &IdleArgs) -> Result {
         frame.stamp(Time(SystemTime::now()).nanos());
         publisher.send(frame.bytes())?;
         publisher.reply(|_| ())?;
-        wakes.push(opened.number()? as f64 / 1e6);
+        wakes.push(idle.number()? as f64 / 1e6);
     }
     let end = usage();
     rig.close(&topic)?;
     rig.close(&warm)?;
-    let tally = opened.end(u64::from(runs))?;
+    let tally = idle.end(u64::from(runs))?;
     warming.end(0)?;
     let mut report = Report::new("idle", args.describe());
     report.row("idle subscribers", crate::units::human_count(args.subs as u64));
@@ -87,31 +88,30 @@ pub(crate) fn idle(config: &Config, args: &IdleArgs) -> Result {
     report.print(common.json)
 }
 
-/// The process with the subscribers.
-struct Opened {
+/// The process that holds the subscribers.
+struct SubscriberProcess {
     child: Child,
     lines: BufReader<ChildStdout>,
 }
 
-impl Opened {
-    /// Starts it and waits until all have subscribed.
-    fn start(target: &Target, topic: &str, subs: usize) -> Result<Opened> {
+impl SubscriberProcess {
+    /// Starts the process and waits until all its subscribers have subscribed.
+    fn start(target: &Target, topic: &str, subs: usize) -> Result<SubscriberProcess> {
         let fail = |error: &std::io::Error| Error::failed("open subscribers", describe_io(error));
         let program = std::env::current_exe().map_err(|error| fail(&error))?;
         let mut command = Command::new(program);
         command.args(["bench", "idle-subscribers", "--server", &target.address, "--topic", topic]);
         command.args(["--subs", &subs.to_string()]);
-        if !target.token.is_empty() {
-            command.env("PSA_TOKEN", &target.token);
-        }
+        // The token that this process has, wherever it came from, and no second source of one.
+        command.env_remove("PSA_TOKEN_FILE").env("PSA_TOKEN", &target.token);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().map_err(|error| fail(&error))?;
         let Some(stdout) = child.stdout.take() else {
             return Err(Error::failed("open subscribers", "it has no output"));
         };
-        let mut opened = Opened { child, lines: BufReader::new(stdout) };
-        match opened.line()?.as_str() {
-            "ready" => Ok(opened),
+        let mut process = SubscriberProcess { child, lines: BufReader::new(stdout) };
+        match process.line()?.as_str() {
+            "ready" => Ok(process),
             line => Err(Error::failed("open subscribers", format!("it said `{line}`"))),
         }
     }
@@ -130,7 +130,7 @@ impl Opened {
         line.parse().map_err(|_| Error::failed("the subscribers' process", line))
     }
 
-    /// After the topic was closed: what all of them saw.
+    /// Reads the totals of all subscribers, after the topic was closed.
     fn end(mut self, records: u64) -> Result<Tally> {
         let mut figure = || self.number();
         let (subscribers, mut tally) = (figure()?, Tally::default());
@@ -141,47 +141,48 @@ impl Opened {
     }
 }
 
-impl Drop for Opened {
+impl Drop for SubscriberProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Notes what one of many got, and says when all have it.
+/// Counts the deliveries of all subscribers, and prints a line whenever all of them have received a record.
 #[derive(Clone, Debug)]
-struct Roll {
+struct WakeCounter {
     all: u64,
     got: Arc<AtomicU64>,
     longest: Arc<AtomicU64>,
 }
 
-impl Sink for Roll {
+impl Sink for WakeCounter {
     fn records(&mut self, bytes: &[u8], stride: usize) {
         let now = Time(SystemTime::now()).nanos();
         for record in bytes.chunks(stride) {
             let Some(stamp) = record[NUMBER..].first_chunk::<8>() else { continue };
             let took = now.saturating_sub(u64::from_le_bytes(*stamp));
             self.longest.fetch_max(took, Ordering::AcqRel);
-            // The next record is sent only when this one's line was read.
+            // The next record is sent only after the line for this one was read.
             if (self.got.fetch_add(1, Ordering::AcqRel) + 1).is_multiple_of(self.all) {
                 let longest = self.longest.swap(0, Ordering::AcqRel);
-                // A parent that is gone ends this process by itself.
+                // A failure is ignored: a parent that exits normally kills this process.
                 let _ = crate::print(format!("{longest}\n").as_bytes());
             }
         }
     }
 }
 
-/// The other process: opens subscribers and does as the module says.
+/// The child process: opens the subscribers and reports as the module's documentation says.
 pub(crate) fn subscribers(config: &Config, args: &IdleSubscribersArgs) -> Result {
     let address = config.text(Key::Server);
     let target = Target { address, token: config.token()?.unwrap_or_default() };
     let topic = TopicName::new(&args.topic).map_err(|error| Error::failed("topic", error))?;
-    let roll = Roll { all: args.subs as u64, got: Arc::default(), longest: Arc::default() };
+    let counter =
+        WakeCounter { all: args.subs as u64, got: Arc::default(), longest: Arc::default() };
     let mut all = Vec::with_capacity(args.subs);
     for _ in 0..args.subs {
-        all.push(subscriber(&target, topic, Shape::log(SIZE), roll.clone(), None, false)?);
+        all.push(subscriber(&target, topic, Shape::log(SIZE), counter.clone(), None, false)?);
     }
     crate::print(b"ready\n")?;
     let finished = Readers::start(all, args.threads).join()?;

@@ -1,9 +1,9 @@
-//! `psa bench latency`: how long from a record's *scheduled* time to each subscriber.
+//! `psa bench latency`: the time from a record's *scheduled* send to its arrival at each subscriber.
 //!
-//! Records are published at a fixed rate whether or not the earlier ones have arrived (an open loop), and
-//! each carries the moment at which its turn was, not the one at which it was sent. So a server that
-//! stands still for a while is charged with every record that came due meanwhile, which a closed loop
-//! would have left out. The generator's own lateness is in the figures, and is told apart as well.
+//! Records are published at a fixed rate whether or not the earlier ones have arrived (an open loop). Each
+//! record carries the time at which it was due, not the time at which it was sent. So if the server stalls,
+//! every record that was due in the meantime counts as late; a closed loop would leave those out. The figures
+//! include the load generator's own lateness, which is also reported separately.
 
 use super::args::LatencyArgs;
 use super::report::{Report, Spread};
@@ -19,18 +19,18 @@ use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The longest latency that is told apart, in nanoseconds.
+/// The longest latency that the histogram can represent, in nanoseconds.
 const LONGEST: u64 = 600_000_000_000;
 
-/// What is told of a distribution: name and quantile.
+/// The quantiles that are reported, with their names.
 const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99_9", 0.999)];
 
-/// A histogram of nanoseconds that several threads fill.
+/// A histogram of times in nanoseconds that several threads fill.
 #[derive(Clone, Debug)]
 pub struct Times(Arc<Mutex<Histogram<u64>>>);
 
 impl Times {
-    /// None yet.
+    /// An empty histogram.
     pub fn new() -> Result<Times> {
         let histogram = Histogram::new_with_bounds(1, LONGEST, 3);
         let histogram = histogram.map_err(|error| Error::failed("histogram", error))?;
@@ -41,12 +41,12 @@ impl Times {
         look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Notes one.
+    /// Adds one time.
     pub fn note(&self, time: Duration) {
         self.with(|times| times.saturating_record(nanos(time)));
     }
 
-    /// In microseconds, by name.
+    /// The quantiles, the maximum and the count, by name. Times are in microseconds.
     pub fn describe(&self) -> Value {
         self.with(|times| {
             let mut all: serde_json::Map<_, _> = QUANTILES
@@ -70,18 +70,18 @@ fn micros(nanos: u64) -> f64 {
     nanos as f64 / 1e3
 }
 
-/// Takes the stamps out of what a subscriber gets.
+/// Measures the latency of a subscriber's records from the times stamped into them.
 #[derive(Debug)]
-pub struct Clock {
-    /// What stamps count from.
+pub struct LatencySink {
+    /// The start of the time that records are stamped with.
     pub base: Instant,
-    /// Where the latencies go.
+    /// Collects the latencies.
     pub times: Times,
 }
 
-impl Sink for Clock {
+impl Sink for LatencySink {
     fn records(&mut self, bytes: &[u8], stride: usize) {
-        // One look at the clock for all that one read brought: they are all here now.
+        // Read the clock once for all records of one read: they have all arrived by now.
         let now = nanos(self.base.elapsed());
         self.times.with(|times| {
             for record in bytes.chunks(stride) {
@@ -93,7 +93,7 @@ impl Sink for Clock {
     }
 }
 
-/// Publishes at a rate and says how late records are.
+/// Publishes at a fixed rate and reports the latencies.
 pub(crate) fn latency(config: &Config, args: &LatencyArgs) -> Result {
     let common = &args.common;
     let mut rig = Rig::new(config, common, &[])?;
@@ -124,7 +124,7 @@ pub(crate) fn latency(config: &Config, args: &LatencyArgs) -> Result {
     let mut tails = Spread::default();
     for i in 1..=common.runs(3) {
         let times = Times::new()?;
-        let sink = || Clock { base, times: times.clone() };
+        let sink = || LatencySink { base, times: times.clone() };
         let run = plan.run(&mut rig, &format!("run {i} of {}", common.runs(3)), sink)?;
         tally.add(&run.tally);
         each.push(times.describe());

@@ -1,22 +1,22 @@
-//! `psa bench`: a load generator that checks every record it gets.
+//! `psa bench`: a load generator that checks every record it receives.
 //!
 //! # What is measured, and against what
 //!
-//! The server is a child process of the same program (or one that is named), so that its memory and its
-//! processor time are its own. Figures of speed mean little by themselves: what a machine can push
-//! through its loopback sockets at all is measured in the same run ([`ceiling`]), with the same readers
-//! and the same bytes in the same chunks, and the *ratio* of the two is what a release is held to.
+//! The server is a child process of the same program, or a server that the user names, so that its memory and
+//! processor time can be told apart from the load generator's. A speed alone means little. So the same run
+//! also measures how much the machine can move through its loopback sockets at all ([`ceiling`]), with the
+//! same readers and the same bytes in the same chunks. A release is held to the *ratio* of the two.
 //!
-//! # Being no bottleneck
+//! # Keeping the load generator cheap
 //!
-//! Subscribers are sockets and not clients: a few threads read them in large pieces and check the pieces
-//! where they lie ([`readers`], [`verify`]). The publisher sends the same frame again and again with new
-//! numbers in it ([`source`]).
+//! Subscribers are sockets, not clients: a few threads read them in large pieces and check the pieces in
+//! place ([`readers`], [`verify`]). The publisher sends the same frame again and again with new numbers in
+//! it ([`source`]).
 //!
-//! # Nothing is assumed
+//! # Every record is checked
 //!
-//! Every record that is delivered carries its number and is checked; `lost` and `duplicated` are counted.
-//! If either is not 0, the command fails.
+//! Every record carries its number, which is checked on delivery. Lost, duplicated and corrupt records are
+//! counted, and if there are any, the command fails.
 
 pub mod args;
 pub mod ceiling;
@@ -40,7 +40,7 @@ use crate::config::Config;
 use crate::error::Result;
 use args::{BenchArgs, FanoutArgs, IdleArgs, LatencyArgs, Mode, PublishArgs, ReplayArgs};
 
-/// Runs one benchmark. `named` says whether the user named a server.
+/// Runs one benchmark. `named` is true if the user named a server.
 pub(crate) fn run(config: &Config, mut args: BenchArgs, named: bool) -> Result {
     crate::serve::raise_descriptor_limit();
     if let Mode::Fanout(FanoutArgs { common, .. })

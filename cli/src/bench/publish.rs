@@ -1,8 +1,8 @@
-//! `psa bench publish`: a long run through a small memory, with subscribers that may stand still.
+//! `psa bench publish`: a long run through a small memory limit, with subscribers that may stop reading.
 //!
-//! Three promises are put to the test: the server's memory stays within its topic's limit and a constant;
-//! what a topic's overflow policy says happens to a subscriber that does not read, and to nobody else;
-//! and whatever is missing is told exactly, so that nothing is lost and nothing comes twice.
+//! The benchmark tests three guarantees: the server's memory stays within the topic's limit plus a constant;
+//! the topic's overflow policy affects a subscriber that does not read, and no other; and the server reports
+//! exactly which records are missing, so that none is lost and none is delivered twice.
 
 use super::args::PublishArgs;
 use super::report::{Report, Spread, rate};
@@ -17,18 +17,18 @@ use psa::protocol::{Overflow, Retention, Settings};
 use serde_json::json;
 use std::time::Duration;
 
-/// What the server's peak memory may be above the topic's limit.
+/// How far the server's peak memory may exceed the topic's limit, in bytes.
 const ABOVE: u64 = 64 << 20;
 
-/// How long a stalled subscriber stands still where the publisher depends on it.
+/// How long a stalled subscriber does not read if the publisher depends on it.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Publishes so many bytes and says what became of them.
+/// Publishes the bytes and reports the results.
 pub(crate) fn publish(config: &Config, args: &PublishArgs) -> Result {
     let common = &args.common;
     let records = (args.bytes / args.size.max(1) as u64).max(1);
     let overflow = args.overflow;
-    // Where nobody is evicted, one that never read would hold the publisher for ever.
+    // If the topic does not evict, a subscriber that never reads would block the publisher forever.
     let pause = args.pause.or((overflow != Overflow::Evict).then_some(PAUSE));
     let plan = Plan {
         settings: Settings {
@@ -47,7 +47,8 @@ pub(crate) fn publish(config: &Config, args: &PublishArgs) -> Result {
         one_by_one: overflow == Overflow::Reject,
         threads: common.threads(),
     };
-    // Without the deadline: a subscriber that never reads stays, and memory must hold all the same.
+    // The stall timeout is off, so that a subscriber that never reads stays connected. The memory bound must
+    // hold all the same.
     let limit = args.memory_limit.to_string();
     let flags =
         ["--timeout-stall", "off", "--limit-topic-memory", "64TiB", "--limit-memory", "64TiB"];
@@ -56,7 +57,7 @@ pub(crate) fn publish(config: &Config, args: &PublishArgs) -> Result {
         (Spread::default(), Spread::default(), Spread::default());
     let (mut runs, mut tally, mut each) = (Vec::new(), Tally::default(), Vec::new());
     for i in 1..=common.runs(1) {
-        // A fresh server each time: its peak is this run's.
+        // A new server for each run, so that its peak memory belongs to this run.
         let mut rig = Rig::new(config, common, &flags)?;
         let run = plan.run(&mut rig, &format!("run {i} of {}", common.runs(1)), || ())?;
         tally.add(&run.tally);

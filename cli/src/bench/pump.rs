@@ -1,5 +1,5 @@
-//! The publisher's loop: batches of numbered records into a socket, as fast as it takes them or at a
-//! fixed rate, in whatever protocol a [`Batch`] is written.
+//! The publisher's loop: writes batches of numbered records to a socket, as fast as the socket accepts them or
+//! at a fixed rate, in any protocol that an [`EncodedBatch`] is written for.
 
 use super::wire::lost;
 use crate::error::Result;
@@ -9,65 +9,65 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// When enough is published.
+/// When a publisher stops.
 #[derive(Clone, Copy, Debug)]
 pub enum Amount {
-    /// So many records.
+    /// After this many records.
     Records(u64),
-    /// So long.
+    /// After this time.
     Time(Duration),
 }
 
-/// A fixed rate, kept whether or not anything arrives.
+/// A fixed rate, kept whether or not earlier records have arrived.
 #[derive(Clone, Debug)]
 pub struct Pace {
-    /// Records a second.
+    /// Records per second.
     pub rate: f64,
-    /// What records' times count from.
+    /// The start of the time that records are stamped with.
     pub base: Instant,
     /// How late each record was sent.
     pub late: super::latency::Times,
 }
 
-/// How far a publisher may be ahead of those that read.
+/// How far a publisher may be ahead of its readers.
 #[derive(Clone, Debug)]
 pub struct Window {
-    /// What they have, together.
+    /// Records that all readers together have received.
     pub delivered: Arc<AtomicU64>,
-    /// How many they are.
+    /// The number of readers.
     pub readers: u64,
-    /// Records that they may be behind, all their arrears together: so no single one can be further behind.
+    /// The most records that the readers may be behind, summed over all of them; so it bounds each one, too.
     pub records: u64,
 }
 
-/// How often a publisher that is too far ahead looks again.
-pub const LOOK: Duration = Duration::from_micros(50);
+/// How often a publisher that is too far ahead checks the window again.
+pub const POLL_INTERVAL: Duration = Duration::from_micros(50);
 
 impl Window {
-    /// Whether those that read are too far behind for `first` records to be sent.
+    /// Whether the readers are too far behind for `first` records to be sent in all.
     pub fn is_full(&self, first: u64) -> bool {
         first * self.readers > self.delivered.load(Ordering::Relaxed) + self.records
     }
 
     fn wait(&self, first: u64) {
         while self.is_full(first) {
-            std::thread::sleep(LOOK);
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
 }
 
-/// So many records as they go over the wire, whose numbers can be changed.
-pub trait Batch {
-    /// Sets the request's number, where the protocol has one.
+/// A batch of records, encoded for the wire, whose record numbers can be changed in place.
+pub trait EncodedBatch {
+    /// Sets the request's number, if the protocol has one.
     fn set_request(&mut self, request: u32);
 
-    /// Numbers the records from `first` on.
+    /// Numbers the records consecutively, starting with `first`.
     fn number(&mut self, first: u64);
 
-    /// Puts the same 8 bytes after each record's number.
+    /// Writes the same 8 bytes after the number of each record.
     fn stamp(&mut self, stamp: u64);
 
-    /// As it goes over the wire.
+    /// The encoded bytes.
     fn bytes(&self) -> &[u8];
 }
 
@@ -76,17 +76,17 @@ pub trait Batch {
 pub struct Pump<'a> {
     /// Records in a batch.
     pub batch: usize,
-    /// How many, or until when.
+    /// How many records to write, or for how long.
     pub amount: Amount,
-    /// At which rate; `None`: as fast as it goes.
+    /// The rate; `None` for as fast as possible.
     pub pace: Option<&'a Pace>,
-    /// How far to be ahead at most; not looked at where there is a rate.
+    /// The most that the publisher may be ahead; ignored if there is a rate.
     pub window: Option<&'a Window>,
 }
 
 impl Pump<'_> {
-    /// Writes all of it and returns how many records that were. `sent` shows how far it is.
-    pub fn run<B: Batch>(
+    /// Writes everything and returns the number of records written. `sent` is updated with the progress.
+    pub fn run<B: EncodedBatch>(
         &self,
         make: impl Fn(usize) -> Result<B>,
         stream: &mut TcpStream,
@@ -99,7 +99,7 @@ impl Pump<'_> {
         }
     }
 
-    /// How many records the next batch gets.
+    /// The number of records in the next batch; 0 at the end.
     pub fn next(&self, sent: u64, began: Instant) -> usize {
         match self.amount {
             Amount::Records(all) => {
@@ -110,7 +110,7 @@ impl Pump<'_> {
         }
     }
 
-    fn write<B: Batch>(
+    fn write<B: EncodedBatch>(
         &self,
         make: impl Fn(usize) -> Result<B>,
         stream: &mut TcpStream,
@@ -146,8 +146,9 @@ impl Pump<'_> {
         }
     }
 
-    /// Sends each record when its turn is, in a batch of its own, and all that are due in one write.
-    fn write_paced<B: Batch>(
+    /// Sends each record at its scheduled time, in a batch of its own, and all records that are due in one
+    /// write.
+    fn write_paced<B: EncodedBatch>(
         &self,
         pace: &Pace,
         make: impl Fn(usize) -> Result<B>,

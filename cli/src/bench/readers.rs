@@ -1,11 +1,11 @@
-//! Subscribers: many sockets, few threads, one large buffer each thread.
+//! Subscribers: many sockets, few threads, and one large buffer for each thread.
 //!
-//! A subscriber here is a socket, a [`Verifier`] and the few bytes of a unit that a read cut. Reading goes
-//! through the thread's own buffer, as much at a time as the socket has, and what was read is checked
-//! there and then. Where the server's work ends, little is added: the same readers measure the machine's
-//! limit, so what they cost is in both figures.
+//! A subscriber is a socket, a [`Verifier`], and the few bytes of a unit that a read cut off. A read takes as
+//! much as the socket has into the thread's own buffer, and the bytes are checked there immediately. This
+//! adds little to the server's work, and since the same readers measure the machine's limit, their cost is
+//! part of both figures.
 
-use super::verify::{Bad, Check, Sink, Tally, Verifier};
+use super::verify::{Check, Sink, StreamError, Tally, Verifier};
 use super::wire::{Target, Wire, lost};
 use crate::error::{Error, Exit, Result};
 use psa::Position;
@@ -21,57 +21,57 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// Bytes that one read takes at most: near what stays in a core's own cache.
+/// The most bytes that one read takes: about as much as fits into a core's own cache.
 const READ: usize = 256 << 10;
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// One subscriber, before it reads.
+/// A subscriber that has not started to read.
 #[derive(Debug)]
 pub struct Subscriber<S, C = Verifier> {
     /// Its socket.
     pub stream: StdStream,
-    /// What was read from the stream already.
+    /// Bytes that were already read from the stream.
     pub input: Vec<u8>,
-    /// What checks its records.
+    /// Checks its records.
     pub verifier: C,
-    /// What else is done with them.
+    /// Receives its records after the check.
     pub sink: S,
-    /// It does not read until this becomes true.
+    /// If set, it does not read until this becomes true.
     pub hold: Option<watch::Receiver<bool>>,
-    /// How to go on if the server cuts it off, as it may with one that it evicts.
+    /// How to continue if the server disconnects it, as it may do with an evicted subscriber.
     pub resume: Option<Resume>,
 }
 
-/// Where a subscriber that was cut off goes on.
+/// How a disconnected subscriber continues.
 #[derive(Clone, Debug)]
 pub struct Resume {
     /// The server.
     pub target: Target,
     /// Its topic.
     pub topic: String,
-    /// The topic's epoch: in another one it cannot go on.
+    /// The topic's epoch; the subscriber cannot continue in another one.
     pub epoch: u64,
 }
 
-/// One subscriber, afterwards.
+/// A subscriber that has reached its end.
 #[derive(Debug)]
 pub struct Finished {
-    /// What came.
+    /// What it received.
     pub tally: Tally,
     /// The offset after the last record.
     pub next: u64,
-    /// Whether it stood still for a while.
+    /// Whether it had a [`hold`](Subscriber::hold).
     pub held: bool,
-    /// When the last record came.
+    /// When the last record arrived.
     pub last: Option<Instant>,
-    /// Times that it was cut off and went on.
+    /// How many times it was disconnected and resumed.
     pub resumed: u64,
 }
 
-/// Subscribers that read, on threads of their own.
+/// Subscribers that read on threads of their own.
 #[derive(Debug)]
 pub struct Readers {
     threads: Vec<JoinHandle<Result<Vec<Finished>>>>,
@@ -80,7 +80,7 @@ pub struct Readers {
 }
 
 impl Readers {
-    /// Lets them read, spread over so many threads.
+    /// Starts to read, with the subscribers spread over `threads` threads.
     pub fn start<S: Sink, C: Check>(subscribers: Vec<Subscriber<S, C>>, threads: usize) -> Readers {
         let threads = threads.clamp(1, subscribers.len().max(1));
         let (delivered, failed) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
@@ -100,27 +100,27 @@ impl Readers {
         Readers { threads, delivered, failed }
     }
 
-    /// Records that came so far, to all of them together.
+    /// The number of records delivered so far to all subscribers together.
     pub fn delivered(&self) -> u64 {
         self.delivered.load(Ordering::Relaxed)
     }
 
-    /// The same, as it goes on.
+    /// The counter behind [`Readers::delivered`], which keeps counting.
     pub fn counter(&self) -> Arc<AtomicU64> {
         self.delivered.clone()
     }
 
-    /// Whether all have come to their end.
+    /// Whether all subscribers have reached their end.
     pub fn are_done(&self) -> bool {
         self.threads.iter().all(JoinHandle::is_finished)
     }
 
-    /// Whether one of them could not go on; [`Readers::join`] says why.
+    /// Whether a subscriber has failed; [`Readers::join`] returns the error.
     pub fn have_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
     }
 
-    /// Waits until all have come to their end.
+    /// Waits until all subscribers have reached their end.
     pub fn join(self) -> Result<Vec<Finished>> {
         let mut all = Vec::new();
         for thread in self.threads {
@@ -145,7 +145,7 @@ fn read_all<S: Sink, C: Check>(
         for one in share {
             tasks.spawn(one.read(delivered.clone()));
         }
-        // The first that fails ends them all.
+        // The first failure ends all of them.
         while let Some(task) = tasks.join_next().await {
             all.push(task.map_err(|_| Error::failed("a reader", "it panicked"))??);
         }
@@ -153,7 +153,7 @@ fn read_all<S: Sink, C: Check>(
     })
 }
 
-/// What one look at the socket brought.
+/// The outcome of one read from a socket.
 enum Read {
     Some,
     Nothing,
@@ -164,7 +164,7 @@ impl<S: Sink, C: Check> Subscriber<S, C> {
     async fn read(self, delivered: Arc<AtomicU64>) -> Result<Finished> {
         let Subscriber { stream, input, verifier, sink, mut hold, resume } = self;
         if let Some(hold) = &mut hold {
-            // An error means that whoever holds us is gone: read on.
+            // An error means that the sender is gone: start to read.
             let _ = hold.wait_for(|go| *go).await;
         }
         let mut stream = register(stream)?;
@@ -174,7 +174,7 @@ impl<S: Sink, C: Check> Subscriber<S, C> {
         let mut answer = Vec::new();
         while !intake.verifier.is_closed() {
             let before = intake.verifier.tally().records;
-            let read = match intake.look(&stream) {
+            let read = match intake.read_once(&stream) {
                 Err(error) if intake.resume.is_some() && is_cut(&error) => {
                     stream = intake.reconnect()?;
                     resumed += 1;
@@ -186,8 +186,8 @@ impl<S: Sink, C: Check> Subscriber<S, C> {
             delivered.fetch_add(came, Ordering::Relaxed);
             match read {
                 Read::Some => {
-                    // Not what comes after the last record: a topic is closed when its publisher says so,
-                    // which is no delivery.
+                    // Do not count what follows the last record: the end of the topic arrives when the
+                    // publisher closes it, and is not a delivery.
                     if came > 0 {
                         last = Some(Instant::now());
                     }
@@ -199,7 +199,7 @@ impl<S: Sink, C: Check> Subscriber<S, C> {
                     stream = intake.reconnect()?;
                     resumed += 1;
                 }
-                Read::End if intake.verifier.is_between() && intake.input.is_empty() => break,
+                Read::End if intake.verifier.may_end() && intake.input.is_empty() => break,
                 Read::End => return Err(lost(&io::ErrorKind::UnexpectedEof.into())),
             }
         }
@@ -208,9 +208,9 @@ impl<S: Sink, C: Check> Subscriber<S, C> {
     }
 }
 
-/// What is between a socket and the figures.
+/// The state of a subscriber between its socket and its figures.
 struct Intake<S, C> {
-    /// The bytes of a unit that a read cut.
+    /// The bytes of a unit that a read cut off.
     input: Vec<u8>,
     verifier: C,
     sink: S,
@@ -218,15 +218,15 @@ struct Intake<S, C> {
 }
 
 impl<S: Sink, C: Check> Intake<S, C> {
-    /// Takes in what the handshake brought along.
+    /// Checks the bytes that arrived together with the handshake.
     fn begin(&mut self, kept: &[u8]) -> Result {
-        let done = self.verifier.feed(kept, &mut self.sink).map_err(|error| bad(&error))?;
+        let done = self.verifier.feed(kept, &mut self.sink).map_err(|error| bad_stream(&error))?;
         self.input = kept[done..].to_vec();
         Ok(())
     }
 
-    /// Reads once and checks what came.
-    fn look(&mut self, stream: &TcpStream) -> io::Result<Read> {
+    /// Reads once and checks the bytes.
+    fn read_once(&mut self, stream: &TcpStream) -> io::Result<Read> {
         BUFFER.with_borrow_mut(|buffer| {
             let kept = self.input.len();
             buffer[..kept].copy_from_slice(&self.input);
@@ -246,7 +246,7 @@ impl<S: Sink, C: Check> Intake<S, C> {
         })
     }
 
-    /// Connects again and continues after the last record that came whole.
+    /// Connects again and continues after the last record of a complete chunk.
     fn reconnect(&mut self) -> Result<TcpStream> {
         let Some(Resume { target, topic, epoch }) = &self.resume else {
             return Err(lost(&io::ErrorKind::UnexpectedEof.into()));
@@ -262,7 +262,7 @@ impl<S: Sink, C: Check> Intake<S, C> {
     }
 }
 
-/// Sends what there is to send, if there is anything.
+/// Sends all of `bytes` and leaves it empty.
 async fn send(stream: &TcpStream, bytes: &mut Vec<u8>) -> io::Result<()> {
     while !bytes.is_empty() {
         match stream.try_write(bytes) {
@@ -274,7 +274,7 @@ async fn send(stream: &TcpStream, bytes: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-/// Hands a blocking socket over to the runtime.
+/// Registers a blocking socket with the runtime.
 fn register(stream: StdStream) -> Result<TcpStream> {
     let registered = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
     registered.map_err(|error| Error::failed("a subscriber", error))
@@ -284,6 +284,6 @@ fn is_cut(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }
 
-fn bad(error: &Bad) -> Error {
+fn bad_stream(error: &StreamError) -> Error {
     Error::new(Exit::Failed, "what the server sent", error)
 }

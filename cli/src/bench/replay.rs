@@ -1,4 +1,4 @@
-//! `psa bench replay`: how fast one subscriber catches up with what is stored.
+//! `psa bench replay`: how fast one subscriber catches up with stored records.
 
 use super::args::ReplayArgs;
 use super::facts::{self, Usage};
@@ -16,12 +16,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
-/// The memory that so many records may take, generously: small ones leave room in their segments.
+/// A generous bound for the memory of so many records. Small records do not fill their segments completely.
 fn memory(records: u64, size: usize) -> u64 {
     records.saturating_mul(size.max(32) as u64 + 16).saturating_mul(3) / 2 + (64 << 20)
 }
 
-/// Stores records, and lets one subscriber read them from the first.
+/// Stores records, and measures how fast one subscriber reads all of them.
 pub(crate) fn replay(config: &Config, args: &ReplayArgs) -> Result {
     let common = &args.common;
     let limits = ["--limit-topic-memory", "64TiB", "--limit-memory", "64TiB"];
@@ -43,7 +43,7 @@ pub(crate) fn replay(config: &Config, args: &ReplayArgs) -> Result {
         window: None,
     };
     let published = source.run(&Arc::new(AtomicU64::new(0)))?;
-    // Whoever drains it from now on sees its end after the last record.
+    // Subscribers see the end of the topic after its last record.
     rig.close(&topic)?;
     let mut report = Report::new("replay", args.describe());
     let (mut speed, mut seconds, mut tally) =

@@ -1,4 +1,4 @@
-//! Figures: medians with their spread, one JSON object or a short table.
+//! The report of a benchmark: medians with their spread, as one JSON object or a short table.
 
 use super::facts::{self, Usage};
 use super::run::Run;
@@ -7,18 +7,18 @@ use crate::error::{Error, Result};
 use crate::table;
 use serde_json::{Map, Value, json};
 
-/// The middle of several measurements and how far they lie apart.
+/// Several measurements of one figure, sorted.
 #[derive(Clone, Debug, Default)]
 pub struct Spread(Vec<f64>);
 
 impl Spread {
-    /// Takes in one more.
+    /// Adds a measurement.
     pub fn push(&mut self, value: f64) {
         let at = self.0.partition_point(|known| *known < value);
         self.0.insert(at, value);
     }
 
-    /// The middle one; between the middle two if they are even in number. `None` without any.
+    /// The median: of an even number of measurements, the mean of the middle two. `None` if there are none.
     pub fn median(&self) -> Option<f64> {
         let middle = self.0.len() / 2;
         match self.0.len() {
@@ -28,7 +28,7 @@ impl Spread {
         }
     }
 
-    /// Median, least and most.
+    /// Median, minimum and maximum.
     pub fn describe(&self) -> Value {
         let (least, most) = self.ends();
         json!({ "median": self.median(), "min": least, "max": most })
@@ -39,16 +39,16 @@ impl Spread {
     }
 }
 
-/// Everything that a benchmark says.
+/// The report of a benchmark.
 #[derive(Debug)]
 pub struct Report {
     figures: Map<String, Value>,
     rows: Vec<(String, String)>,
-    /// Records that did not arrive as they should.
+    /// Lost, duplicated and corrupt records.
     faults: u64,
 }
 
-/// Keys that every mode has, so that a program need not know which it reads; null where it has none.
+/// Keys that every mode reports, so that a program can read all modes alike; null if a mode has no such figure.
 const ALWAYS: [&str; 17] = [
     "subscribers",
     "record_bytes",
@@ -70,7 +70,7 @@ const ALWAYS: [&str; 17] = [
 ];
 
 impl Report {
-    /// A report of `mode` as it was configured.
+    /// Starts the report of a mode with this configuration.
     pub fn new(mode: &str, config: Value) -> Report {
         let mut figures = Map::new();
         figures.insert("mode".into(), mode.into());
@@ -81,17 +81,17 @@ impl Report {
         Report { figures, rows: Vec::new(), faults: 0 }
     }
 
-    /// A figure for programs.
+    /// Sets a figure of the JSON object.
     pub fn set(&mut self, key: &str, value: impl Into<Value>) {
         self.figures.insert(key.to_owned(), value.into());
     }
 
-    /// A line for people.
+    /// Adds a line to the table.
     pub fn row(&mut self, name: impl Into<String>, value: impl Into<String>) {
         self.rows.push((name.into(), value.into()));
     }
 
-    /// Median, least and most of a figure, and a line for people.
+    /// Sets the median, minimum and maximum of a figure, and adds a line to the table.
     pub fn spread(&mut self, key: &str, name: &str, spread: &Spread, show: impl Fn(f64) -> String) {
         let (least, most) = spread.ends();
         self.set(key, json!(spread.median()));
@@ -107,7 +107,7 @@ impl Report {
         }
     }
 
-    /// What subscribers saw.
+    /// Adds what the subscribers received.
     pub fn tally(&mut self, tally: &Tally) {
         self.faults += tally.lost + tally.duplicated + tally.corrupt;
         self.set("deliveries", tally.records);
@@ -131,7 +131,7 @@ impl Report {
         }
     }
 
-    /// What the server and the generator used in all the runs together.
+    /// Adds the resources that the server and the load generator used in all runs together.
     pub fn usage(&mut self, runs: &[Run]) {
         let deliveries: u64 = runs.iter().map(|run| run.tally.records).sum();
         let client: f64 = runs.iter().map(|run| run.client_cpu).sum();
@@ -144,7 +144,8 @@ impl Report {
         self.used(server, client, deliveries);
     }
 
-    /// What the server, if it is our own, and the generator used for so many deliveries.
+    /// Adds the resources used for this many deliveries by the server, if the benchmark started it, and by the
+    /// load generator.
     pub fn used(&mut self, server: Option<Usage>, client_cpu: f64, deliveries: u64) {
         self.set("client_cpu_s", client_cpu);
         if let Some(Usage { peak_rss, cpu, .. }) = server {
@@ -161,11 +162,11 @@ impl Report {
         self.row("load generator's processor time", format!("{client_cpu:.2} s"));
     }
 
-    /// Writes it on standard output.
+    /// Writes the report to standard output.
     ///
     /// # Errors
     ///
-    /// Also if a record was lost, duplicated or corrupt: then there is nothing to be proud of.
+    /// If standard output cannot be written, or if a record was lost, duplicated or corrupt.
     pub fn print(&self, json: bool) -> Result {
         if json {
             crate::print(format!("{}\n", Value::Object(self.figures.clone())).as_bytes())?;
@@ -182,7 +183,7 @@ impl Report {
     }
 }
 
-/// A rate for people: `12.3 M/s`.
+/// Formats a rate for people, as in `12.34 M/s`.
 pub fn rate(per_second: f64) -> String {
     match per_second {
         rate if rate >= 1e6 => format!("{:.2} M/s", rate / 1e6),

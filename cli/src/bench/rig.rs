@@ -1,4 +1,4 @@
-//! What every benchmark stands on: a server (our own, or one that was named), a topic of the run's own,
+//! The setup that every benchmark shares: a server (started here, or named by the user), a topic for each run,
 //! and subscribers.
 
 use super::args::Common;
@@ -17,19 +17,19 @@ use tokio::sync::watch;
 /// A server to measure.
 #[derive(Debug)]
 pub struct Rig {
-    // In the order in which they end: a server that drains would wait for a client that is still there.
+    // Fields are dropped in this order. A draining server waits for connected clients, so the client goes first.
     client: Client,
     /// For the client's few requests.
     runtime: tokio::runtime::Runtime,
-    /// `None` if one was named.
+    /// The server that was started here; `None` if the user named one.
     pub own: Option<OwnServer>,
-    /// How to reach it.
+    /// How to reach the server.
     pub target: Target,
     topics: u32,
 }
 
 impl Rig {
-    /// Starts a server with `flags`, or takes the one that was named on the command line.
+    /// Starts a server with `flags`, or uses the one that was named on the command line.
     pub fn new(config: &Config, common: &Common, flags: &[&str]) -> Result<Rig> {
         let own = if common.named {
             None
@@ -44,7 +44,7 @@ impl Rig {
         }
     }
 
-    /// Takes a server of our own that asks for this token.
+    /// Uses a server that was already started and that asks for this token.
     pub fn over(own: OwnServer, token: &str) -> Result<Rig> {
         let address = own.address().to_owned();
         Self::at(Some(own), address, token.to_owned())
@@ -61,7 +61,7 @@ impl Rig {
         Ok(Rig { own, target: Target { address, token }, client, runtime, topics: 0 })
     }
 
-    /// Makes a topic that nobody else has.
+    /// Creates a topic with a new name and returns the name.
     pub fn topic(&mut self, settings: Settings) -> Result<String> {
         self.topics += 1;
         let name = format!("bench-{}-{}", std::process::id(), self.topics);
@@ -70,26 +70,26 @@ impl Rig {
         Ok(name)
     }
 
-    /// Says that nothing more comes: subscribers drain the topic and see its end.
+    /// Closes a topic: subscribers receive the rest of it and then its end.
     pub fn close(&self, topic: &str) -> Result {
         let closed = self.runtime.block_on(self.client.close_topic(topic));
         closed.map_err(|error| failure(format!("close `{topic}`"), &error))
     }
 
-    /// Everything about a topic.
+    /// Asks the server for everything about a topic.
     pub fn describe(&self, topic: &str) -> Result<TopicDetails> {
         let details = self.runtime.block_on(self.client.describe(topic));
         details.map_err(|error| failure(format!("describe `{topic}`"), &error))
     }
 
-    /// Removes a topic.
+    /// Deletes a topic.
     pub fn delete(&self, topic: &str) -> Result {
         let deleted = self.runtime.block_on(self.client.delete_topic(topic));
         deleted.map_err(|error| failure(format!("delete `{topic}`"), &error))
     }
 
-    /// Subscribes one more to a topic. One that is held does not read until it is told to; one that
-    /// `resumes` connects again when it is cut off, as one that is evicted may be.
+    /// Adds a subscriber to a topic. With `hold`, it does not read until that value becomes true. If
+    /// `resumes` is true, it connects again when it is disconnected, as may happen to an evicted subscriber.
     pub fn subscribe<S: Sink>(
         &self,
         topic: &str,
@@ -103,7 +103,7 @@ impl Rig {
     }
 }
 
-/// Subscribes one to a topic's records from the first on; see [`Rig::subscribe`].
+/// Subscribes to a topic from its first record on; see [`Rig::subscribe`].
 pub fn subscriber<S: Sink>(
     target: &Target,
     topic: TopicName<'_>,

@@ -1,4 +1,4 @@
-//! One run through a server: a publisher, subscribers that check, and what it took.
+//! One run through a server: a publisher, subscribers that check every record, and the resources used.
 
 use super::facts::{self, Usage};
 use super::readers::Readers;
@@ -15,64 +15,64 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// How often to look how far it is.
-const LOOK: Duration = Duration::from_millis(100);
-/// Without a record published or delivered for so long, it hangs.
+/// How often the progress is checked.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// A run hangs if no record is published or delivered for this long.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The topic's.
+    /// The topic's settings.
     pub settings: Settings,
-    /// How many subscribe.
+    /// The number of subscribers.
     pub subscribers: usize,
-    /// Subscribers among them that do not read.
+    /// How many of the subscribers are stalled: they do not read at first.
     pub stalled: usize,
-    /// How long those do not; `None`: until everything is published.
+    /// How long the stalled subscribers do not read; `None` for until everything is published.
     pub pause: Option<Duration>,
-    /// Bytes of a record.
+    /// The size of a record in bytes.
     pub size: usize,
-    /// Records of a publish.
+    /// Records in a publish frame.
     pub batch: usize,
-    /// How many records, or for how long.
+    /// How many records to publish, or for how long.
     pub amount: Amount,
-    /// At which rate; `None`: as fast as it goes.
+    /// The rate; `None` for as fast as possible.
     pub pace: Option<Pace>,
-    /// Whether a publish waits for the answer to the one before it.
+    /// Whether each publish waits for the answer to the one before it.
     pub one_by_one: bool,
     /// Threads that read.
     pub threads: usize,
 }
 
-/// What came of it.
+/// The results of a run.
 #[derive(Debug)]
 pub struct Run {
     /// What was published.
     pub published: Published,
-    /// All subscribers together.
+    /// What all subscribers together received.
     pub tally: Tally,
-    /// Those among them that stood still.
+    /// What the stalled subscribers among them received.
     pub stalled: Tally,
-    /// From the first publish to the last delivery.
+    /// Seconds from the first publish to the last delivery.
     pub seconds: f64,
-    /// Times that a subscriber was cut off and went on.
+    /// How many times a subscriber was disconnected and resumed.
     pub resumed: u64,
-    /// Of the topic, when everything was delivered.
+    /// The topic's statistics after everything was delivered.
     pub stats: TopicStats,
-    /// Of the server during the run; its memory is what it was at its most so far.
+    /// The server's processor time during the run, and its peak memory since it started.
     pub server: Option<Usage>,
-    /// Processor time of the load generator.
+    /// Processor time of the load generator during the run, in seconds.
     pub client_cpu: f64,
 }
 
 impl Run {
-    /// Records delivered to all subscribers together, a second.
+    /// Records delivered per second to all subscribers together.
     pub fn per_second(&self) -> f64 {
         self.tally.records as f64 / self.seconds
     }
 
-    /// Records of a chunk, on average.
+    /// The mean number of records in a chunk.
     pub fn chunk(&self) -> u32 {
         let mean = self.tally.records as f64 / self.tally.chunks.max(1) as f64;
         mean.round().clamp(1.0, 1e6) as u32
@@ -80,7 +80,7 @@ impl Run {
 }
 
 impl Plan {
-    /// Runs it once, on a topic of its own.
+    /// Runs the plan once, on a topic of its own.
     pub fn run<S: Sink>(&self, rig: &mut Rig, title: &str, sink: impl Fn() -> S) -> Result<Run> {
         let topic = rig.topic(self.settings)?;
         let evicts = self.settings.overflow == Some(Overflow::Evict);
@@ -109,7 +109,7 @@ impl Plan {
             let counted = counted.clone();
             std::thread::spawn(move || source.run(&counted))
         };
-        let mut watch = Watch::new(title);
+        let mut watch = ProgressWatch::new(title);
         let began = Instant::now();
         while !publishing.is_finished() {
             watch.look(&readers, &counted)?;
@@ -132,12 +132,12 @@ impl Plan {
         let server =
             used.zip(server).map(|(after, before)| Usage { cpu: after.cpu - before.cpu, ..after });
         let client_cpu = facts::own_cpu().zip(client).map_or(0.0, |(after, before)| after - before);
-        // The readers' order is not the subscribers' order; those that stood still know it.
+        // Readers do not finish in the order of their subscribers, so `held` says which were stalled.
         let (mut tally, mut stalled) = (Tally::default(), Tally::default());
         let (mut last, mut resumed) = (published.began, 0);
         for one in &finished {
             let mut own = one.tally;
-            // What is missing at the end is as lost as what is missing in the middle.
+            // Records missing at the end are lost, like records missing in the middle.
             own.lost += published.records.saturating_sub(one.next);
             own.duplicated += one.next.saturating_sub(published.records);
             tally.add(&own);
@@ -152,16 +152,16 @@ impl Plan {
     }
 }
 
-/// Shows how far it is, and notices when it does not go on.
-pub struct Watch {
+/// Shows the progress of a run, and detects a run that hangs.
+pub struct ProgressWatch {
     bar: ProgressBar,
     seen: u64,
     moved: Instant,
 }
 
-impl Watch {
-    /// Shows this in front.
-    pub fn new(title: &str) -> Watch {
+impl ProgressWatch {
+    /// Starts with a title, shown before the figures.
+    pub fn new(title: &str) -> ProgressWatch {
         let bar = ProgressBar::no_length();
         if !io::stderr().is_terminal() {
             bar.set_draw_target(ProgressDrawTarget::hidden());
@@ -170,12 +170,16 @@ impl Watch {
         if let Ok(style) = indicatif::ProgressStyle::with_template("{spinner} {msg}: {prefix}") {
             bar.set_style(style);
         }
-        Watch { bar, seen: 0, moved: Instant::now() }
+        ProgressWatch { bar, seen: 0, moved: Instant::now() }
     }
 
-    /// Waits a moment, and shows how far it is then.
+    /// Waits a moment, then shows the progress.
+    ///
+    /// # Errors
+    ///
+    /// If nothing was published or delivered for two minutes.
     pub fn look(&mut self, readers: &Readers, published: &AtomicU64) -> Result {
-        std::thread::sleep(if self.seen == 0 { LOOK / 20 } else { LOOK });
+        std::thread::sleep(if self.seen == 0 { POLL_INTERVAL / 20 } else { POLL_INTERVAL });
         let (published, delivered) = (published.load(Ordering::Relaxed), readers.delivered());
         if published + delivered != self.seen {
             (self.seen, self.moved) = (published + delivered, Instant::now());
@@ -192,7 +196,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Shows nothing any more.
+    /// Removes the progress from the screen.
     pub fn end(&self) {
         self.bar.finish_and_clear();
     }

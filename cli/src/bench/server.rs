@@ -1,5 +1,5 @@
-//! A server of our own: `psa serve` as a child process on a free port, so that its memory and its
-//! processor time are the server's alone.
+//! A server started by the benchmark: `psa serve` as a child process on a free port, so that its memory and
+//! processor time can be measured separately.
 
 use crate::bench::facts::{self, Usage};
 use crate::error::{Error, Result, describe_io};
@@ -8,21 +8,21 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long a server may take to end after it was asked to.
+/// How long a server may take to exit after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// A running server, ended when this is dropped.
+/// A running server, stopped when this is dropped.
 #[derive(Debug)]
 pub struct OwnServer {
     child: Child,
     address: String,
-    /// Kept open: the server must not find its output gone.
+    /// Kept open so that the server's writes to it do not fail.
     stdout: BufReader<ChildStdout>,
 }
 
 impl OwnServer {
-    /// Starts one with these flags of `psa serve` and waits until it listens. Variables that would
-    /// configure it are taken out of its environment: it is set by its defaults and `flags` alone.
+    /// Starts a server with these flags of `psa serve` and waits until it listens. Variables that would
+    /// configure it are removed from its environment, so only its defaults and `flags` apply.
     pub fn start(flags: &[String]) -> Result<OwnServer> {
         let program = std::env::current_exe().map_err(|error| cannot(&error))?;
         let mut command = Command::new(program);
@@ -37,30 +37,30 @@ impl OwnServer {
         let mut server = OwnServer { child, address: String::new(), stdout };
         match server.line()?.trim_end().rsplit_once(" listens on ") {
             Some((_, address)) => server.address = address.to_owned(),
-            // It said why on standard error.
+            // It has printed the reason to standard error.
             None => return Err(Error::failed("start a server", "it ended before it listened")),
         }
         Ok(server)
     }
 
-    /// The next line that it says on standard output; nothing at its end.
+    /// The next line of its standard output; empty at the end.
     pub fn line(&mut self) -> Result<String> {
         let mut line = String::new();
         self.stdout.read_line(&mut line).map_err(|error| cannot(&error))?;
         Ok(line)
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// Its process.
+    /// The ID of its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// What it has used so far; `None` where the system does not say.
+    /// The resources it has used so far; `None` where the system does not report them.
     pub fn usage(&self) -> Option<Usage> {
         facts::exact_usage(self.child.id())
     }
@@ -84,7 +84,7 @@ impl Drop for OwnServer {
     }
 }
 
-/// Takes the variables that would configure us out of a command's environment.
+/// Removes the variables that configure `psa` from a command's environment.
 pub fn without_settings(command: &mut Command) {
     for (variable, _) in std::env::vars_os() {
         if variable.to_str().is_some_and(|name| name.starts_with("PSA_")) {

@@ -1,13 +1,13 @@
-//! The publisher: numbered records, as fast as the server takes them.
+//! The publisher: numbered records, as fast as the server accepts them.
 //!
-//! A frame is made once and sent again and again with new numbers in it, so that publishing costs the
-//! generator one pass over what it sends. Frames are not waited for; a second thread takes the
-//! acknowledgements and checks that they are dense from offset 0 on. Where the topic refuses, frames go
-//! one by one instead, and one that was refused is sent again until it is taken: its records' numbers
-//! stay their offsets.
+//! A frame is encoded once and sent again and again with new numbers in it, so that publishing costs the
+//! load generator one pass over the bytes. Frames are pipelined: a second thread receives the
+//! acknowledgements and checks that they cover every offset from 0 on, in order. If the topic rejects records
+//! at its limit, frames are sent one by one instead, and a rejected frame is sent again until it is accepted,
+//! so that the number of each record stays its offset.
 
 use super::pump::Pump;
-pub use super::pump::{Amount, Batch, Pace, Window};
+pub use super::pump::{Amount, EncodedBatch, Pace, Window};
 use super::verify::{NUMBER, write_number};
 use super::wire::{Target, Wire, lost};
 use crate::error::{Error, Exit, Result};
@@ -17,11 +17,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Bytes of records in a frame unless it is told otherwise.
+/// The default number of record bytes in a frame.
 pub(crate) const FRAME: usize = 64 << 10;
 
 /// How long to wait before a refused frame is sent again.
-const AGAIN: Duration = Duration::from_millis(1);
+const RETRY_DELAY: Duration = Duration::from_millis(1);
 
 /// What to publish.
 #[derive(Clone, Debug)]
@@ -30,41 +30,41 @@ pub struct Source {
     pub target: Target,
     /// The topic.
     pub topic: String,
-    /// Bytes of a record.
+    /// The size of a record in bytes.
     pub size: usize,
     /// Records in a frame.
     pub batch: usize,
-    /// How many, or until when.
+    /// How many records to publish, or for how long.
     pub amount: Amount,
-    /// At which rate; `None`: as fast as it goes.
+    /// The rate; `None` for as fast as possible.
     pub pace: Option<Pace>,
-    /// Whether a frame is sent only when the one before it was taken.
+    /// Whether a frame is sent only after the one before it was accepted.
     pub one_by_one: bool,
-    /// How far to be ahead of the subscribers at most.
+    /// The most that the publisher may be ahead of the subscribers.
     pub window: Option<Window>,
 }
 
 /// What was published.
 #[derive(Clone, Copy, Debug)]
 pub struct Published {
-    /// How many records.
+    /// The number of records.
     pub records: u64,
     /// When the first frame was sent.
     pub began: Instant,
-    /// From then to the last acknowledgement.
+    /// The time from then to the last acknowledgement.
     pub took: Duration,
     /// The longest time without an acknowledgement while one was due.
     pub longest_wait: Duration,
-    /// Frames that the topic refused for want of room, each time.
+    /// How many times the topic refused a frame for lack of room.
     pub refused: u64,
 }
 
-/// Records of `size` bytes that make a frame of the usual size.
+/// How many records of `size` bytes fill a frame of the default size.
 pub fn usual_batch(size: usize) -> usize {
     (FRAME / size.max(1)).clamp(1, 8192)
 }
 
-/// A PUBLISH frame whose records' numbers and request can be changed.
+/// A PUBLISH frame whose request and record numbers can be changed in place.
 pub struct Frame {
     bytes: Vec<u8>,
     payload: usize,
@@ -72,7 +72,7 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// A frame of `count` records.
+    /// Encodes a frame of `count` records.
     pub fn new(topic: &str, count: usize, size: usize) -> Result<Frame> {
         let topic = TopicName::new(topic).map_err(|error| Error::failed("topic", error))?;
         let record = vec![b'.'; size];
@@ -84,15 +84,15 @@ impl Frame {
         Ok(Frame { bytes, payload, size })
     }
 
-    /// How many records it has, of the size that it was made with.
+    /// The bytes of the records.
     fn payload(&mut self) -> &mut [u8] {
         &mut self.bytes[self.payload..]
     }
 }
 
-impl Batch for Frame {
+impl EncodedBatch for Frame {
     fn set_request(&mut self, request: u32) {
-        // Behind the frame's header of 8 bytes.
+        // After the frame's header of 8 bytes.
         self.bytes[8..12].copy_from_slice(&request.to_le_bytes());
     }
 
@@ -118,7 +118,7 @@ impl Batch for Frame {
 }
 
 impl Source {
-    /// Publishes all of it and waits for the acknowledgements. `published` shows how far it is.
+    /// Publishes everything and waits for the acknowledgements. `published` is updated with the progress.
     pub fn run(&self, published: &Arc<AtomicU64>) -> Result<Published> {
         let wire = Wire::connect(&self.target)?;
         if self.one_by_one {
@@ -148,19 +148,20 @@ impl Source {
         let began = Instant::now();
         let make = |count| Frame::new(&self.topic, count, self.size);
         let (written, first) = self.pump().run(make, &mut stream, &sent, began);
-        // The end is told by a bit that no offset has.
+        // A bit that no offset uses marks the end.
         sent.fetch_or(LAST, Ordering::Release);
         if written.is_err() || first == 0 {
             let _ = stream.shutdown(std::net::Shutdown::Both);
         } else {
-            // The taker may be waiting for an acknowledgement that has come: make one more.
+            // The other thread may have received the last acknowledgement already and wait for another reply:
+            // cause one.
             let mut ping = Vec::new();
             Request::Ping { token: 0 }.encode(&mut ping);
             let pinged = io::Write::write_all(&mut stream, &ping);
             pinged.map_err(|error| lost(&error))?;
         }
         let taken = taking.join().map_err(|_| Error::failed("the publisher", "it panicked"))?;
-        // What the server said explains a connection that broke.
+        // If the connection broke, the server's last reply explains why, so report the reading side first.
         let (longest_wait, last) = match (taken, written) {
             (Ok(taken), Ok(())) => taken,
             (Err(error), _) | (_, Err(error)) => return Err(error),
@@ -188,15 +189,15 @@ impl Source {
             let asked = Instant::now();
             loop {
                 wire.send(frame.bytes())?;
-                match wire.reply(answer)? {
-                    Answer::Taken { first: at, .. } => {
+                match wire.reply(outcome)? {
+                    PublishOutcome::Acknowledged { first: at, .. } => {
                         in_order(at, first)?;
                         break;
                     }
-                    Answer::Full => refused += 1,
-                    Answer::Other(error) => return Err(error),
+                    PublishOutcome::Full => refused += 1,
+                    PublishOutcome::Other(error) => return Err(error),
                 }
-                std::thread::sleep(AGAIN);
+                std::thread::sleep(RETRY_DELAY);
             }
             longest_wait = longest_wait.max(asked.elapsed());
             first += count as u64;
@@ -206,10 +207,10 @@ impl Source {
     }
 }
 
-/// Set in the number of sent records when there are no more.
+/// Set in the number of sent records when no more follow.
 const LAST: u64 = 1 << 63;
 
-/// Takes acknowledgements until the last one is there: the longest wait for one, and when the last came.
+/// Receives acknowledgements until the last one. Returns the longest wait for one, and when the last arrived.
 fn take_acks(
     mut wire: Wire,
     sent: &AtomicU64,
@@ -224,8 +225,8 @@ fn take_acks(
             return Ok((longest, last));
         }
         let waiting = due & !LAST > next;
-        match wire.reply(answer)? {
-            Answer::Taken { first, count } => {
+        match wire.reply(outcome)? {
+            PublishOutcome::Acknowledged { first, count } => {
                 in_order(first, next)?;
                 next += u64::from(count);
                 acknowledged.store(next, Ordering::Relaxed);
@@ -236,12 +237,12 @@ fn take_acks(
                 last = now;
             }
             // The pong after the last frame.
-            Answer::Other(_) if sent.load(Ordering::Acquire) == next | LAST => {}
-            Answer::Full => {
+            PublishOutcome::Other(_) if sent.load(Ordering::Acquire) == next | LAST => {}
+            PublishOutcome::Full => {
                 let why = "the topic refused records for want of room";
                 return Err(Error::new(Exit::Refused, "publish", why));
             }
-            Answer::Other(error) => return Err(error),
+            PublishOutcome::Other(error) => return Err(error),
         }
     }
 }
@@ -254,20 +255,28 @@ fn in_order(first: u64, expected: u64) -> Result {
     Err(Error::failed("publish", why).hint("nobody else may publish to the benchmark's topic"))
 }
 
-enum Answer {
-    Taken { first: u64, count: u32 },
+enum PublishOutcome {
+    Acknowledged { first: u64, count: u32 },
     Full,
     Other(Error),
 }
 
-fn answer(reply: &Reply<'_>) -> Answer {
+fn outcome(reply: &Reply<'_>) -> PublishOutcome {
     match reply {
-        Reply::Ack { first, count, .. } => Answer::Taken { first: *first, count: *count },
-        Reply::Error(error) if error.code == Code::Full => Answer::Full,
-        Reply::Error(error) => Answer::Other(Error::new(Exit::Refused, "publish", error.message)),
-        Reply::Goodbye { message, .. } => {
-            Answer::Other(Error::new(Exit::Unreachable, "publish", message))
+        Reply::Ack { first, count, .. } => {
+            PublishOutcome::Acknowledged { first: *first, count: *count }
         }
-        _ => Answer::Other(Error::new(Exit::Unreachable, "publish", "an answer of another kind")),
+        Reply::Error(error) if error.code == Code::Full => PublishOutcome::Full,
+        Reply::Error(error) => {
+            PublishOutcome::Other(Error::new(Exit::Refused, "publish", error.message))
+        }
+        Reply::Goodbye { message, .. } => {
+            PublishOutcome::Other(Error::new(Exit::Unreachable, "publish", message))
+        }
+        _ => PublishOutcome::Other(Error::new(
+            Exit::Unreachable,
+            "publish",
+            "an answer of another kind",
+        )),
     }
 }

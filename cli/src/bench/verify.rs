@@ -1,72 +1,72 @@
-//! Checking a subscriber's stream at the speed of memory.
+//! Checks a subscriber's stream at memory speed.
 //!
-//! A [`Verifier`] is fed whatever a read brought and keeps nothing: it never needs a whole frame, only a
-//! whole *unit* of one (a chunk's header, one end position, one record). So a subscriber costs the
+//! A [`Verifier`] is fed the bytes of each read and buffers none of them: it never needs a whole frame, only
+//! a whole *unit* of one (a chunk's header, one end position, one record). So a subscriber costs the load
 //! generator a few hundred bytes, whatever the size of the chunks.
 //!
 //! # What is checked
 //!
-//! - Each chunk begins at the offset after the one before it. What is skipped counts as *lost*, what
-//!   comes again as *duplicated*; what the server itself says is missing (GAP) as *missed*.
+//! - Each chunk begins at the offset after the last record of the chunk before it. Skipped records count as
+//!   *lost*, repeated ones as *duplicated*, and those that the server reports as missing (GAP) as *missed*.
 //! - Each end position lies one record's size after the one before it.
-//! - Each record of 8 bytes and more begins with its own number, which is its offset; one of 4 to 7 bytes
-//!   with the number's lower half. Records that do not are *corrupt*.
+//! - Each record of 8 bytes or more begins with its number, which is its offset; a record of 4 to 7 bytes
+//!   begins with the lower half of its number. Other records are *corrupt*.
 //!
 //! All records have the same size, so the two inner loops have no branch and compile to vector
-//! instructions. A chunk counts when its last byte is there: one that was cut was not received.
+//! instructions. A chunk counts once its last byte has arrived: a chunk that was cut off was not received.
 
 use psa::protocol::{DecodeError, DecodeLimits, Decoded, GapReason, Reply, decode_reply};
 
 /// A DELIVER's header and fixed fields, in bytes.
 pub(crate) const DELIVER_HEADER: usize = 40;
-/// The kind of a DELIVER.
+/// The kind byte of a DELIVER.
 const DELIVER: u8 = 0x83;
-/// The bytes of a record's number.
+/// The size of a record's number in bytes.
 pub const NUMBER: usize = 8;
 
-/// What records look like.
+/// The shape of a stream's records.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
-    /// Bytes of every record.
+    /// The size of every record in bytes.
     pub size: usize,
-    /// Offsets and numbers begin again at 0 after so many records. `u64::MAX` for a log, which never
-    /// does; the ceiling sends the same buffer over and over.
+    /// Offsets and numbers start again at 0 after this many records. A log never starts again and has
+    /// `u64::MAX`; the ceiling sends the same buffer over and over.
     pub(crate) cycle: u64,
 }
 
 impl Shape {
-    /// Records of a log.
+    /// The shape of a log's records.
     pub fn log(size: usize) -> Shape {
         Shape { size, cycle: u64::MAX }
     }
 
-    /// How many bytes one unit may have at most: what must be kept from one read to the next.
+    /// The most bytes in one unit, and so the most that must be kept from one read to the next.
     pub fn longest_unit(self) -> usize {
         self.size.max(2048)
     }
 }
 
-/// What a stream brought.
+/// What a stream delivered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Records in whole chunks.
+    /// Records in complete chunks.
     pub records: u64,
-    /// Whole chunks.
+    /// Complete chunks.
     pub chunks: u64,
-    /// Records that were skipped without a word.
+    /// Records that were skipped without a GAP.
     pub lost: u64,
-    /// Records that came again.
+    /// Records that were delivered again.
     pub duplicated: u64,
-    /// Records whose number or end position was not theirs.
+    /// Records with a wrong number and wrong end positions. A [`Verifier`] counts all of one read as one.
     pub corrupt: u64,
-    /// Gaps that the server told of.
+    /// Gaps that the server reported.
     pub gaps: u64,
     /// Records in those gaps.
     pub missed: u64,
 }
 
 impl Tally {
-    /// Both together.
+    /// Adds the figures of another tally.
     pub fn add(&mut self, other: &Tally) {
         self.records += other.records;
         self.chunks += other.chunks;
@@ -78,30 +78,30 @@ impl Tally {
     }
 }
 
-/// Why a stream cannot be read on.
+/// Why the rest of a stream cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum Bad {
-    /// It is not in the protocol.
+pub enum StreamError {
+    /// A frame cannot be decoded.
     #[error("{0}")]
     Frame(#[from] DecodeError),
-    /// Its records are not all of one size.
+    /// A chunk's records do not have the expected size.
     #[error("a chunk of {count} records has {bytes} bytes: they are not of {size} bytes each")]
     Size {
-        /// Records of the chunk.
+        /// Records in the chunk.
         count: u32,
-        /// Bytes of all of them.
+        /// The length of the chunk's frame body in bytes.
         bytes: u64,
-        /// Bytes that each should have.
+        /// The expected size of a record.
         size: usize,
     },
-    /// The server ended it, and said why.
+    /// The server ended the stream with this message.
     #[error("the server said {0}")]
-    Said(String),
+    Server(String),
 }
 
-/// What else is done with records as they come; the latency is measured here.
+/// Receives records as they arrive, for example to measure latency.
 pub trait Sink: Send + 'static {
-    /// Whole records, each of which begins `stride` bytes after the one before it.
+    /// Takes whole records, each of which begins `stride` bytes after the one before it.
     fn records(&mut self, bytes: &[u8], stride: usize);
 }
 
@@ -109,49 +109,49 @@ impl Sink for () {
     fn records(&mut self, _: &[u8], _: usize) {}
 }
 
-/// A subscriber's stream, in whatever protocol: what readers need of it.
+/// The stream of one subscriber in any protocol, as the readers use it.
 pub trait Check: Send + 'static {
-    /// Takes in what a read brought and returns how much of it is done with. The rest, less than
-    /// [`Check::longest_unit`], must stand in front of the next read's bytes.
-    fn feed(&mut self, bytes: &[u8], sink: &mut impl Sink) -> Result<usize, Bad>;
+    /// Checks the bytes of a read and returns how many of them were used. The rest, which is shorter than
+    /// [`Check::longest_unit`], must be placed before the bytes of the next read.
+    fn feed(&mut self, bytes: &[u8], sink: &mut impl Sink) -> Result<usize, StreamError>;
 
-    /// How many bytes must be kept at most from one read to the next.
+    /// The most bytes that must be kept from one read to the next.
     fn longest_unit(&self) -> usize;
 
-    /// What came so far.
+    /// What the stream has delivered so far.
     fn tally(&self) -> Tally;
 
     /// The number after the last record.
     fn next(&self) -> u64;
 
-    /// Whether nothing more will come.
+    /// Whether the stream has ended.
     fn is_closed(&self) -> bool;
 
-    /// Whether the stream may end here.
-    fn is_between(&self) -> bool;
+    /// Whether the connection may close at this point of the stream.
+    fn may_end(&self) -> bool;
 
-    /// A new connection: what was cut is forgotten.
+    /// Starts on a new connection: the unfinished part of the stream is dropped.
     fn reconnected(&mut self);
 
-    /// Puts into `out` what the server must be told before it goes on.
+    /// Appends to `out` the bytes that the server needs before it continues.
     fn answer(&mut self, out: &mut Vec<u8>);
 }
 
 impl Check for Verifier {
-    fn feed(&mut self, bytes: &[u8], sink: &mut impl Sink) -> Result<usize, Bad> {
+    fn feed(&mut self, bytes: &[u8], sink: &mut impl Sink) -> Result<usize, StreamError> {
         let mut rest = bytes;
         loop {
-            let used = match self.state {
-                State::Between => self.frame(rest)?,
-                State::Ends { left, end } => self.ends(rest, left, end),
-                State::Payload { left } => self.payload(rest, left, sink),
+            let used = match self.expecting {
+                Expecting::Frame => self.frame(rest)?,
+                Expecting::Ends { left, end } => self.ends(rest, left, end),
+                Expecting::Payload { left } => self.payload(rest, left, sink),
             };
-            if used == 0 && !matches!(self.state, State::Payload { left: 0 }) {
+            if used == 0 && !matches!(self.expecting, Expecting::Payload { left: 0 }) {
                 return Ok(bytes.len() - rest.len());
             }
             rest = &rest[used..];
-            if matches!(self.state, State::Payload { left: 0 }) {
-                self.whole();
+            if matches!(self.expecting, Expecting::Payload { left: 0 }) {
+                self.finish_chunk();
             }
         }
     }
@@ -172,20 +172,20 @@ impl Check for Verifier {
         self.closed
     }
 
-    fn is_between(&self) -> bool {
-        matches!(self.state, State::Between)
+    fn may_end(&self) -> bool {
+        matches!(self.expecting, Expecting::Frame)
     }
 
     fn reconnected(&mut self) {
-        self.state = State::Between;
+        self.expecting = Expecting::Frame;
     }
 
-    /// The server sends without being asked.
+    /// Nothing: the server sends without being asked.
     fn answer(&mut self, _: &mut Vec<u8>) {}
 }
 
-/// Puts a record's number at its beginning: in 8 bytes, or in the first 4 of a record under 8.
-/// Records under 4 bytes have none.
+/// Writes a record's number at its beginning: 8 bytes of it, or 4 bytes in a record shorter than 8 bytes.
+/// Records shorter than 4 bytes have no number.
 pub fn write_number(record: &mut [u8], number: u64) {
     if let Some(bytes) = record.first_chunk_mut::<NUMBER>() {
         *bytes = number.to_le_bytes();
@@ -194,7 +194,7 @@ pub fn write_number(record: &mut [u8], number: u64) {
     }
 }
 
-/// How far a record's number is off `expected`, as the bits that differ.
+/// The bits in which a record's number differs from `expected`.
 pub fn number_differs(record: &[u8], expected: u64) -> u64 {
     if let Some(bytes) = record.first_chunk::<NUMBER>() {
         u64::from_le_bytes(*bytes) ^ expected
@@ -205,17 +205,18 @@ pub fn number_differs(record: &[u8], expected: u64) -> u64 {
     }
 }
 
+/// What the next bytes of the stream are.
 #[derive(Clone, Copy, Debug)]
-enum State {
-    /// A frame begins.
-    Between,
-    /// In the column of ends: how many are left, and the next one's value.
+enum Expecting {
+    /// The start of a frame.
+    Frame,
+    /// End positions: how many are left, and the value of the next one.
     Ends { left: u32, end: u32 },
-    /// In the payload: how many records are left.
+    /// Records: how many are left.
     Payload { left: u32 },
 }
 
-/// The chunk that is coming in.
+/// The chunk that is being received.
 #[derive(Clone, Copy, Debug, Default)]
 struct Chunk {
     first: u64,
@@ -223,11 +224,11 @@ struct Chunk {
     corrupt: u64,
 }
 
-/// One subscriber's stream so far.
+/// Checks the stream of one subscriber.
 #[derive(Debug)]
 pub struct Verifier {
     shape: Shape,
-    state: State,
+    expecting: Expecting,
     chunk: Chunk,
     next: u64,
     closed: bool,
@@ -235,12 +236,12 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// A stream that begins at offset `next`.
+    /// Starts to check a stream that begins at offset `next`.
     pub fn new(shape: Shape, next: u64) -> Verifier {
         let tally = Tally::default();
         Verifier {
             shape,
-            state: State::Between,
+            expecting: Expecting::Frame,
             chunk: Chunk::default(),
             next,
             closed: false,
@@ -248,7 +249,7 @@ impl Verifier {
         }
     }
 
-    fn frame(&mut self, bytes: &[u8]) -> Result<usize, Bad> {
+    fn frame(&mut self, bytes: &[u8]) -> Result<usize, StreamError> {
         if bytes.get(4) != Some(&DELIVER) {
             return match decode_reply(bytes, &DecodeLimits::default())? {
                 Decoded::NeedMore { .. } => Ok(0),
@@ -266,17 +267,18 @@ impl Verifier {
         let expected = DELIVER_HEADER as u64 - 8 + u64::from(count) * (4 + self.shape.size as u64);
         if u64::from(body) != expected || count == 0 {
             let bytes = u64::from(body);
-            return Err(Bad::Size { count, bytes, size: self.shape.size });
+            return Err(StreamError::Size { count, bytes, size: self.shape.size });
         }
         self.chunk = Chunk { first, count, corrupt: 0 };
-        self.state = State::Ends { left: count, end: start.wrapping_add(self.shape.size as u32) };
+        self.expecting =
+            Expecting::Ends { left: count, end: start.wrapping_add(self.shape.size as u32) };
         Ok(DELIVER_HEADER)
     }
 
-    fn reply(&mut self, reply: &Reply<'_>) -> Result<(), Bad> {
+    fn reply(&mut self, reply: &Reply<'_>) -> Result<(), StreamError> {
         match reply {
             Reply::Gap { reason: GapReason::OtherEpoch, .. } => {
-                return Err(Bad::Said("that the topic was recreated".into()));
+                return Err(StreamError::Server("that the topic was recreated".into()));
             }
             Reply::Gap { first_missed, next, .. } => {
                 self.skip_to(*first_missed);
@@ -288,14 +290,16 @@ impl Verifier {
                 self.skip_to(*next);
                 self.closed = true;
             }
-            Reply::Error(error) => return Err(Bad::Said(error.message.to_owned())),
-            Reply::Goodbye { message, .. } => return Err(Bad::Said((*message).to_owned())),
+            Reply::Error(error) => return Err(StreamError::Server(error.message.to_owned())),
+            Reply::Goodbye { message, .. } => {
+                return Err(StreamError::Server((*message).to_owned()));
+            }
             _ => {}
         }
         Ok(())
     }
 
-    /// The next record's offset is said to be `offset`.
+    /// Moves to the offset that the server announces for the next record, and counts lost or repeated records.
     fn skip_to(&mut self, offset: u64) {
         let expected = self.next % self.shape.cycle;
         self.tally.lost += offset.saturating_sub(expected);
@@ -312,13 +316,13 @@ impl Verifier {
             wrong |= u32::from_le_bytes(*bytes) ^ end;
             end = end.wrapping_add(size);
         }
-        // Exactly how many is of no interest: none may be.
+        // How many are wrong does not matter, since none may be.
         self.chunk.corrupt += u64::from(wrong != 0);
         let left = left - ends.len() as u32;
-        self.state = match left {
-            0 if self.shape.size == 0 => State::Payload { left: 0 },
-            0 => State::Payload { left: self.chunk.count },
-            _ => State::Ends { left, end },
+        self.expecting = match left {
+            0 if self.shape.size == 0 => Expecting::Payload { left: 0 },
+            0 => Expecting::Payload { left: self.chunk.count },
+            _ => Expecting::Ends { left, end },
         };
         ends.len() * 4
     }
@@ -345,19 +349,19 @@ impl Verifier {
         }
         self.chunk.corrupt += u64::from(wrong != 0);
         sink.records(records, size);
-        self.state = State::Payload { left: left - count as u32 };
+        self.expecting = Expecting::Payload { left: left - count as u32 };
         records.len()
     }
 
-    /// The chunk's last byte is there.
-    fn whole(&mut self) {
+    /// Counts the chunk, whose last byte has arrived.
+    fn finish_chunk(&mut self) {
         let Chunk { first, count, corrupt } = self.chunk;
         self.skip_to(first);
         self.next += u64::from(count);
         self.tally.records += u64::from(count);
         self.tally.chunks += 1;
         self.tally.corrupt += corrupt;
-        self.state = State::Between;
+        self.expecting = Expecting::Frame;
     }
 }
 
@@ -367,7 +371,7 @@ mod tests {
     use proptest::prelude::*;
     use psa::protocol::{CloseReason, deliver_header};
 
-    /// A chunk of numbered records.
+    /// Appends a chunk of numbered records.
     fn chunk(out: &mut Vec<u8>, first: u64, count: u32, size: usize, start: u32) {
         let bytes = count * size as u32;
         out.extend_from_slice(&deliver_header(1, count, first, 9, start, bytes));
@@ -381,8 +385,8 @@ mod tests {
         }
     }
 
-    /// Feeds in pieces, as reads would bring them, keeping what is not done with.
-    fn feed(verifier: &mut Verifier, bytes: &[u8], piece: usize) -> Result<(), Bad> {
+    /// Feeds the bytes in pieces, as reads would deliver them, and keeps the unused rest of each.
+    fn feed(verifier: &mut Verifier, bytes: &[u8], piece: usize) -> Result<(), StreamError> {
         let mut kept = Vec::new();
         for piece in bytes.chunks(piece) {
             kept.extend_from_slice(piece);
@@ -419,7 +423,7 @@ mod tests {
         fn a_changed_number_or_end_is_seen(at in 0_usize..100, size in 8_usize..20) {
             let mut bytes = Vec::new();
             chunk(&mut bytes, 5, 10, size, 3);
-            // Any byte of an end, or of a record's number.
+            // Any byte of an end position, or of a record's number.
             let at = if at < 40 { DELIVER_HEADER + at }
                 else { DELIVER_HEADER + 40 + (at % 10) * size + at % NUMBER };
             bytes[at] ^= 1;
@@ -482,6 +486,6 @@ mod tests {
         let mut bytes = Vec::new();
         chunk(&mut bytes, 0, 4, 32, 0);
         let mut verifier = Verifier::new(Shape::log(31), 0);
-        assert!(matches!(verifier.feed(&bytes, &mut ()), Err(Bad::Size { count: 4, .. })));
+        assert!(matches!(verifier.feed(&bytes, &mut ()), Err(StreamError::Size { count: 4, .. })));
     }
 }

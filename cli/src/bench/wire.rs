@@ -1,5 +1,5 @@
-//! A thin connection: the codec over a blocking socket, for the handshake and a few requests. What comes
-//! after them is read elsewhere, as fast as the socket gives it.
+//! A thin connection: the codec over a blocking socket, for the handshake and a few requests. Records are
+//! read elsewhere, directly from the socket.
 
 use crate::error::{Error, Exit, Result, describe_io};
 use psa::protocol::{
@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-/// How long an answer may take before the server is taken for dead.
+/// How long to wait for a reply before giving up on the server.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How to reach the server.
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Target {
     /// `HOST:PORT`.
     pub address: String,
-    /// The secret; empty for none.
+    /// The token; empty for none.
     pub token: String,
 }
 
@@ -30,7 +30,7 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Connects and shakes hands.
+    /// Connects and performs the handshake.
     pub fn connect(target: &Target) -> Result<Wire> {
         let what = format!("connect to {}", target.address);
         let fail = |error: &io::Error| {
@@ -71,7 +71,7 @@ impl Wire {
         })
     }
 
-    /// Sends a request and waits for its answer; what comes after the answer stays.
+    /// Sends a request and waits for its reply. Bytes after the reply stay in the input buffer.
     pub fn ask<T>(
         &mut self,
         request: &Request<'_>,
@@ -89,12 +89,12 @@ impl Wire {
         })?
     }
 
-    /// Sends bytes, all of them.
+    /// Sends all bytes.
     pub fn send(&mut self, bytes: &[u8]) -> Result {
         self.stream.write_all(bytes).map_err(|error| lost(&error))
     }
 
-    /// Waits for one frame and looks at it.
+    /// Waits for one frame and passes it to `look`.
     pub(crate) fn reply<T>(&mut self, look: impl FnOnce(&Reply<'_>) -> T) -> Result<T> {
         let mut scratch = [0; 16 << 10];
         loop {
@@ -114,24 +114,24 @@ impl Wire {
         }
     }
 
-    /// The other half of a connection that was taken apart.
+    /// Builds a connection from a socket and the bytes already read from it.
     pub(crate) fn from_parts(stream: TcpStream, input: Vec<u8>) -> Wire {
         Wire { stream, input }
     }
 
-    /// The socket without its time limit, and what was read from it and not yet looked at.
+    /// Returns the socket, without its read timeout, and the bytes that were read and not yet decoded.
     pub fn into_parts(self) -> Result<(TcpStream, Vec<u8>)> {
         self.stream.set_read_timeout(None).map_err(|error| lost(&error))?;
         Ok((self.stream, self.input))
     }
 }
 
-/// The server answered with an error.
+/// The error for a server that replied with an error.
 fn refused(code: psa::protocol::Code, message: &str) -> Error {
     Error::new(Exit::Refused, "server", format!("{message} [{}]", code.word()))
 }
 
-/// A connection that broke.
+/// The error for a connection that broke.
 pub fn lost(error: &io::Error) -> Error {
     let why = match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "it does not answer".to_owned(),

@@ -1,8 +1,8 @@
-//! The configuration file: TOML in, values with their line numbers out.
+//! The configuration file: parses TOML into values with their line numbers.
 //!
-//! The file's tables are walked by hand instead of through `serde`, because three things matter here
-//! that a derived struct does not give: the line of every value, the nearest name for an unknown key,
-//! and "not in the file" as something different from "the default".
+//! The tables are walked by hand and not through `serde`, because a derived struct lacks three things that are
+//! needed here: the line of every value, the nearest name for an unknown key, and the difference between "not
+//! in the file" and "the default".
 
 use super::nearest::nearest;
 use super::settings::{Key, SETTINGS, Setting};
@@ -11,29 +11,29 @@ use super::{ConfigError, Origin};
 use std::sync::Arc;
 use toml::de::{DeTable, DeValue};
 
-/// Reads the text of a configuration file; `path` is what the user calls it.
+/// Parses the text of a configuration file; `path` is the name that the user gave.
 ///
-/// Pure: no file is opened. The first problem in the file's order of keys ends it.
+/// No file is opened. Parsing stops at the first problem in the file's order of keys.
 pub(crate) fn read(path: &str, text: &str) -> Result<Vec<(Key, Value, Origin)>, ConfigError> {
     let root = DeTable::parse(text).map_err(|error| {
         let line = error.span().map_or(1, |span| line_of(text, span.start));
-        // Only the first line: what follows it is a drawing of the place.
+        // Only the first line: the rest of the message quotes and underlines the source.
         let message = error.message().lines().next().unwrap_or("not TOML").to_string();
         ConfigError::new(format!("{path}:{line}"), message)
     })?;
-    let mut reader = Reader { path: Arc::from(path), text, out: Vec::new() };
+    let mut reader = FileReader { path: Arc::from(path), text, out: Vec::new() };
     reader.table("", root.get_ref())?;
     Ok(reader.out)
 }
 
-struct Reader<'a> {
+struct FileReader<'a> {
     path: Arc<str>,
     text: &'a str,
     out: Vec<(Key, Value, Origin)>,
 }
 
-impl Reader<'_> {
-    /// One table; `prefix` is its dotted name with a final dot, or empty.
+impl FileReader<'_> {
+    /// Reads one table; `prefix` is its dotted name with a final dot, or empty.
     fn table(&mut self, prefix: &str, table: &DeTable<'_>) -> Result<(), ConfigError> {
         // The parser sorts keys by name; problems are reported in the order of the file.
         let mut entries: Vec<_> = table.iter().collect();

@@ -1,4 +1,4 @@
-//! The settings as flags: `clap` arguments made from the table.
+//! The settings as flags: `clap` arguments generated from the table of settings.
 
 use super::settings::{Key, SETTINGS, Setting};
 use super::value::Kind;
@@ -6,23 +6,23 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use std::sync::LazyLock;
 
-/// What the user gave as flags, in the order of the table.
+/// The settings that the user gave as flags, in the order of the table.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SettingFlags(pub(crate) Vec<(Key, String)>);
 
-/// The flags that every command has, which `clap` knows as global arguments.
+/// Whether every command has the flag. Those are global arguments of `clap` and not generated here.
 fn is_global(setting: &Setting) -> bool {
     matches!(setting.key, Key::Server | Key::Token | Key::TokenFile)
         || setting.section() == "connect"
 }
 
-fn own() -> impl Iterator<Item = &'static Setting> {
+fn server_settings() -> impl Iterator<Item = &'static Setting> {
     SETTINGS.iter().filter(|setting| !is_global(setting))
 }
 
 impl Args for SettingFlags {
     fn augment_args(command: Command) -> Command {
-        own().fold(command, |command, setting| {
+        server_settings().fold(command, |command, setting| {
             let default = if setting.default.is_empty() { "unset" } else { setting.default };
             let arg = Arg::new(setting.name)
                 .long(long(setting))
@@ -30,9 +30,9 @@ impl Args for SettingFlags {
                 .help(format!("{}{} [default: {default}]", setting.help, words(setting.kind)))
                 .help_heading(heading(setting.section()))
                 .action(ArgAction::Set);
-            // What everybody types: the HTTP API's address.
+            // A short name for the flag that is typed most often.
             let arg = if setting.key == Key::HttpListen { arg.visible_alias("http") } else { arg };
-            // A switch alone means true; its value is given with `=`, so that it takes no word after it.
+            // A switch alone means true. A value must follow an `=`, so that the switch does not take the next word.
             command.arg(match setting.kind {
                 Kind::Switch => {
                     arg.num_args(0..=1).require_equals(true).default_missing_value("true")
@@ -47,7 +47,7 @@ impl Args for SettingFlags {
     }
 }
 
-/// The flag's name, made once for the life of the process, as `clap` wants it.
+/// The flag's name, built once: `clap` wants names that live as long as the process.
 fn long(setting: &Setting) -> &'static str {
     static NAMES: LazyLock<Vec<String>> =
         LazyLock::new(|| SETTINGS.iter().map(Setting::flag).collect());
@@ -82,7 +82,7 @@ impl FromArgMatches for SettingFlags {
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        self.0 = own()
+        self.0 = server_settings()
             .filter(|setting| matches.value_source(setting.name) == Some(ValueSource::CommandLine))
             .filter_map(|setting| {
                 Some((setting.key, matches.get_one::<String>(setting.name)?.clone()))

@@ -1,14 +1,13 @@
-//! What is logged, as users write it: a level, or a list such as `info,psa::server=debug`.
+//! Checks what is to be logged, as users write it: a level, or a list such as `info,psa::server=debug`.
 //!
-//! The grammar is that of `tracing-subscriber`, which takes any word that is no level for the name of a
-//! target, and so would turn the whole log off for `warning`. Here a word alone must be a level, or a target
-//! of ours.
+//! The grammar is that of `tracing-subscriber`, which treats any word that is not a level as the name of a
+//! target, so `warning` would turn off the whole log. Here a word alone must be a level, or a target of psa.
 
 use super::nearest::nearest;
 
 const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
 
-/// What other programs call levels.
+/// The names that other programs use for levels.
 const ELSEWHERE: [(&str, &str); 10] = [
     ("warning", "warn"),
     ("err", "error"),
@@ -22,12 +21,12 @@ const ELSEWHERE: [(&str, &str); 10] = [
     ("quiet", "off"),
 ];
 
-/// Checks what is to be logged. The error is the reason, with how to write it.
+/// Checks what is to be logged. The error says what is wrong and how to write it.
 pub(crate) fn check(text: &str) -> Result<(), String> {
     directives(text).into_iter().try_for_each(|directive| check_one(directive.trim()))
 }
 
-/// The parts between commas, but for those within brackets.
+/// Splits at commas, except at those within brackets.
 fn directives(text: &str) -> Vec<&str> {
     let (mut depth, mut begin, mut parts) = (0u32, 0, Vec::new());
     for (at, byte) in text.bytes().enumerate() {

@@ -1,27 +1,26 @@
-//! Configuration: defaults, overridden by a TOML file, overridden by the environment, overridden by
-//! flags; and for every value the answer to "where does that come from?".
+//! Configuration: defaults, overridden by a TOML file, then by the environment, then by flags. Every value
+//! remembers where it came from.
 //!
-//! # How it is put together
+//! # Structure
 //!
-//! [`settings`] is the table of what there is. [`resolve`] takes the three sources as plain text and
-//! lays them over the defaults; it opens nothing and reads no environment, so that it can be tested
-//! and fuzzed with strings alone. What needs the world outside (the file's text, the token's file, the
-//! process's variables) is fetched by [`load`], the only function here that does I/O.
+//! [`settings`] is the table of all settings. [`resolve`] takes the three sources as plain text and lays them
+//! over the defaults; it opens no file and reads no environment, so it can be tested and fuzzed with strings
+//! alone. [`load`] reads the file and the process's variables, and [`Config::token`] reads the token file.
+//! Nothing else here does I/O.
 //!
 //! # Errors
 //!
 //! The first problem is reported, on one line that names its place as the user sees it: `psa.toml:3`,
-//! `PSA_LIMIT_MEMORY` or `--limit-memory`. A name that does not exist is an error, with the nearest
-//! one that does: a typo in a limit must not leave the default standing in silence.
+//! `PSA_LIMIT_MEMORY` or `--limit-memory`. An unknown name is an error that suggests the nearest known one: a
+//! typo in a limit must not silently leave the default in force.
 //!
-//! For the environment this holds for `psa serve` and `psa config`; the client commands take only
-//! their three variables and let others be. Variables that container platforms set for services whose names
-//! begin with `psa` (`PSA_PORT`, `PSA_HEADLESS_SERVICE_HOST` …) are nobody's typo: they are ignored, and the
-//! server's log names them.
+//! Unknown variables are an error only for `psa serve` and `psa config`; the client commands ignore them.
+//! Variables that container platforms set for services whose names begin with `psa` (`PSA_PORT`,
+//! `PSA_HEADLESS_SERVICE_HOST` …) are not typos: they are ignored, and the server's log names them.
 //!
 //! # Secrets
 //!
-//! A token is never printed, not even in an error: [`show`] says whether it is set.
+//! A token is never printed, not even in an error: [`show`] only says whether it is set.
 
 pub(crate) mod file;
 pub(crate) mod flags;
@@ -43,14 +42,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Where a value came from.
+/// The source of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// Nobody set it.
+    /// It has its default.
     Default,
     /// A line of the configuration file.
     File {
-        /// The file, as the user calls it.
+        /// The file, under the name that the user gave.
         path: Arc<str>,
         /// 1-based.
         line: usize,
@@ -59,7 +58,7 @@ pub(crate) enum Origin {
     Env(String),
     /// A flag, without its dashes.
     Flag(String),
-    /// The default would be too much for the memory that there is: what allows no more.
+    /// The default was lowered to fit the available memory; this says what limits it.
     Memory(String),
 }
 
@@ -75,7 +74,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A problem with the configuration: its place, the reason, and perhaps advice.
+/// A problem with the configuration: its place, the reason, and sometimes a hint.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ConfigError {
     place: String,
@@ -104,17 +103,34 @@ impl From<ConfigError> for Error {
     }
 }
 
-/// The three sources, as text. All pure.
+/// The three sources, as text.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sources<'a> {
-    /// The configuration file: what the user calls it, and its text.
+    /// The configuration file: the name that the user gave, and its text.
     pub(crate) file: Option<(&'a str, &'a str)>,
     /// Environment variables whose names begin with `PSA_`.
     pub(crate) environment: &'a [(String, String)],
     /// Flags: setting and value.
     pub(crate) flags: &'a [(Key, String)],
-    /// Whether an unknown `PSA_` variable is an error.
+    /// Whether all variables are read, and an unknown one is an error. The client commands read their own alone: others
+    /// belong to a server that runs with the same environment.
     pub(crate) strict: bool,
+}
+
+/// Whether the client commands read the variable of this setting.
+fn is_for_clients(key: Key) -> bool {
+    use Key::*;
+    matches!(
+        key,
+        Server
+            | Token
+            | TokenFile
+            | ConnectTls
+            | ConnectCa
+            | ConnectCert
+            | ConnectPrivate
+            | ConnectServerName
+    )
 }
 
 /// Every setting with its value and origin.
@@ -122,21 +138,21 @@ pub(crate) struct Sources<'a> {
 pub struct Config {
     // In the order of `SETTINGS`, which is the order of `Key`.
     entries: Vec<(Value, Origin)>,
-    /// Variables that a container platform has set, which were ignored.
+    /// Ignored variables of a container platform.
     links: Vec<String>,
 }
 
-/// Variables that are read elsewhere (`PSA_CONFIG`), that tests use, or that a container platform sets.
+/// Whether a variable is read elsewhere (`PSA_CONFIG`), used by tests, or set by a container platform.
 fn is_foreign(variable: &str) -> bool {
     variable == "PSA_CONFIG" || variable.starts_with("PSA_TEST_") || is_service_link(variable)
 }
 
-/// Whether Kubernetes or Docker set the variable for a service whose name begins with `psa`: `PSA` or
-/// `PSA_…`, and then `_SERVICE_HOST`, `_SERVICE_PORT`, `_SERVICE_PORT_NAME`, `_PORT`, or
-/// `_PORT_9853_TCP` with what may follow it.
+/// Whether Kubernetes or Docker sets such a variable for a service whose name begins with `psa`: `PSA` or
+/// `PSA_…`, followed by `_SERVICE_HOST`, `_SERVICE_PORT`, `_SERVICE_PORT_NAME`, `_PORT`, or `_PORT_9853_TCP`
+/// and anything after that.
 fn is_service_link(variable: &str) -> bool {
     let Some(rest) = variable.strip_prefix("PSA_") else { return false };
-    // With the separator in front, so that `PSA_PORT` and `PSA_WEB_PORT` are looked at alike.
+    // Keep the separator in front, so that `PSA_PORT` and `PSA_WEB_PORT` are treated alike.
     let rest = format!("_{rest}");
     let of_port = |after: &str| {
         let mut parts = after.split('_').skip(1);
@@ -169,8 +185,9 @@ pub(crate) fn resolve(sources: Sources<'_>) -> Result<Config, ConfigError> {
             }
             continue;
         };
-        // An empty variable is how many tools spell "not set".
-        if text.is_empty() {
+        let is_foreign = !sources.strict && !is_for_clients(setting.key);
+        // Many tools set a variable to the empty string for "not set".
+        if text.is_empty() || is_foreign {
             continue;
         }
         let value = setting.kind.parse(text).map_err(|why| ConfigError::new(variable, why))?;
@@ -245,7 +262,7 @@ impl Config {
         Ok(())
     }
 
-    /// What no single value can be checked for.
+    /// Checks the values against each other.
     fn check(&self) -> Result<(), ConfigError> {
         let frame = self.size(Key::LimitFrame).unwrap_or(u64::MAX);
         let record = self.size(Key::LimitRecord).unwrap_or(0);
@@ -266,7 +283,7 @@ impl Config {
         if memory > self.size(Key::LimitTopicMemory).unwrap_or(u64::MAX) {
             return Err(self.clash(Key::TopicMemory, Key::LimitTopicMemory));
         }
-        // The default segment gives way to a small memory limit; one that was asked for does not.
+        // The default segment shrinks to fit a small memory limit; one that the user set does not.
         if *self.origin(Key::TopicSegment) != Origin::Default
             && self.size(Key::TopicSegment).unwrap_or(0) > memory
         {
@@ -282,8 +299,8 @@ impl Config {
         self.check_public()
     }
 
-    /// A default that the machine, or the container, has no room for gives way: topics may then take half of
-    /// the memory. What somebody has set stays as it is.
+    /// Lowers the default memory limit of all topics to half of the available memory if that is less. A limit
+    /// that the user set stays as it is.
     pub(crate) fn fit_memory(&mut self, available: u64, why: impl fmt::Display) {
         let limit = self.size(Key::LimitMemory).unwrap_or(0);
         // Whole MiB, and enough for one topic of the default size.
@@ -294,7 +311,7 @@ impl Config {
         }
     }
 
-    /// A value that is of use only beside another one.
+    /// Checks that `other` is set if `one` is.
     fn needs(&self, one: Key, other: Key) -> Result<(), ConfigError> {
         if *self.value(one) == Value::Unset || *self.value(other) != Value::Unset {
             return Ok(());
@@ -304,7 +321,7 @@ impl Config {
         Err(ConfigError::new(self.origin(one), why).hint("give both"))
     }
 
-    /// Two values that do not fit together; the place is that of the one that somebody set.
+    /// The error for two values that do not fit together. Its place is that of the value that the user set.
     fn clash(&self, small: Key, large: Key) -> ConfigError {
         let place = match self.origin(small) {
             Origin::Default => self.origin(large),
@@ -326,8 +343,8 @@ impl Config {
         .hint("lower the one or raise the other")
     }
 
-    /// An address that others can reach needs a token, unless the user says otherwise. A host name is
-    /// checked by the server, which resolves it.
+    /// Checks that addresses reachable from other machines need a token, unless the user allows them without.
+    /// A host name is checked later by the server, which resolves it.
     fn check_public(&self) -> Result<(), ConfigError> {
         for listen in [Key::Listen, Key::HttpListen] {
             let public = match self.text(listen).parse::<SocketAddr>() {
@@ -350,7 +367,7 @@ impl Config {
         Ok(())
     }
 
-    /// Where a value came from.
+    /// The source of a value.
     pub(crate) fn origin(&self, key: Key) -> &Origin {
         &self.entries[key as usize].1
     }
@@ -365,7 +382,7 @@ impl Config {
         self.value(key).text().unwrap_or_default()
     }
 
-    /// A switch.
+    /// The value of a switch.
     pub(crate) fn switch(&self, key: Key) -> bool {
         matches!(self.value(key), Value::Switch(true))
     }
@@ -396,13 +413,13 @@ impl Config {
         }
     }
 
-    /// Words with commas between them; none if unset.
+    /// The words of a comma-separated list; none if unset.
     pub(crate) fn words(&self, key: Key) -> Vec<String> {
         let text = self.text(key);
         text.split(',').filter(|word| !word.is_empty()).map(str::to_owned).collect()
     }
 
-    /// What a topic keeps.
+    /// The default retention of topics.
     pub(crate) fn retention(&self) -> Retention {
         match self.value(Key::TopicRetention) {
             Value::Retention(retention) => *retention,
@@ -415,12 +432,12 @@ impl Config {
         *self.value(Key::Token) != Value::Unset || *self.value(Key::TokenFile) != Value::Unset
     }
 
-    /// Whether a server with this configuration lets in only those who have a token.
+    /// Whether a server with this configuration requires a token.
     pub(crate) fn asks_for_token(&self) -> bool {
         self.has_token() || *self.value(Key::AccessFile) != Value::Unset
     }
 
-    /// The token, from its file if there is one.
+    /// The token, read from its file if there is one.
     pub(crate) fn token(&self) -> Result<Option<String>, Error> {
         if let Value::Text(token) = self.value(Key::Token) {
             return Ok(Some(token.clone()));
@@ -436,7 +453,7 @@ impl Config {
     }
 }
 
-/// What the protocol reserves in a frame for everything around one record.
+/// The bytes that the protocol reserves in a frame for everything but one record.
 const FRAME_ROOM: u64 = 4 << 10;
 
 fn is_loopback(ip: IpAddr) -> bool {
@@ -446,9 +463,9 @@ fn is_loopback(ip: IpAddr) -> bool {
     }
 }
 
-/// Fetches the sources from the world and resolves them.
+/// Reads the sources and resolves them.
 ///
-/// `path` is `--config`, or else `PSA_CONFIG` is used if it is set.
+/// `path` is the value of `--config`. Without it, `PSA_CONFIG` is used if it is set.
 pub(crate) fn load(
     path: Option<&str>,
     flags: &[(Key, String)],
@@ -479,7 +496,8 @@ fn environment(strict: bool) -> Result<Vec<(String, String)>, Error> {
         let Some(name) = name.to_str().filter(|name| name.starts_with("PSA_")) else {
             continue;
         };
-        let known = SETTINGS.iter().any(|setting| setting.variable() == name);
+        let is_read = |setting: &settings::Setting| strict || is_for_clients(setting.key);
+        let known = SETTINGS.iter().any(|setting| setting.variable() == name && is_read(setting));
         match value.into_string() {
             Ok(value) => variables.push((name.to_string(), value)),
             Err(_) if known || (strict && !is_foreign(name)) => {
@@ -488,12 +506,12 @@ fn environment(strict: bool) -> Result<Vec<(String, String)>, Error> {
             Err(_) => {}
         }
     }
-    // The environment has no order: the first problem is the same on every run.
+    // The environment has no order. Sorted, every run reports the same problem first.
     variables.sort();
     Ok(variables)
 }
 
-/// Whether the kind is a secret, which is neither printed nor listed.
+/// Whether the kind is a secret, whose value is never printed.
 pub(crate) fn is_secret(kind: Kind) -> bool {
     matches!(kind, Kind::Secret)
 }

@@ -1,11 +1,11 @@
-//! "Did you mean": the known name that is nearest to one that was mistyped.
+//! "Did you mean": the known name that is nearest to a mistyped one.
 
-/// The candidate with the smallest edit distance to `name` (insert, delete, replace, swap of neighbours), if it is near
-/// enough to be meant.
+/// The candidate with the smallest edit distance to `name` (insert, delete, replace, swap of neighbours), if it is
+/// near enough to be what the user meant.
 ///
-/// Near enough is a third of the name's length, at least 2 edits. A candidate whose last part equals
-/// the name (`memory` for `limit.memory`) counts as one edit away. Cost: length times length for each
-/// candidate; names longer than 64 characters are not compared.
+/// Near enough is a third of the name's length, but at least 2 edits. A candidate whose last part equals
+/// the name (`limit.memory` for `memory`) counts as one edit away. The cost is the product of the two lengths
+/// for each candidate; names longer than 64 bytes are not compared.
 pub(crate) fn nearest<'a>(
     name: &str,
     candidates: impl Iterator<Item = &'a str>,

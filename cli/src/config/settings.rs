@@ -1,8 +1,8 @@
-//! The table of settings: the one place where a setting is named, bounded, defaulted and explained.
+//! The table of settings: the only place that defines the name, bounds, default and help text of a setting.
 //!
-//! From a row follow its key in the file (`limit.memory`), its variable (`PSA_LIMIT_MEMORY`), its flag
-//! (`--limit-memory`), its line in `psa config`, its help text and its row in `docs/configuration.md`
-//! (a test compares the two).
+//! A row determines the setting's key in the file (`limit.memory`), its variable (`PSA_LIMIT_MEMORY`), its flag
+//! (`--limit-memory`), its line in `psa config`, its help text, and its row in `docs/configuration.md`, which a
+//! test compares with the table.
 
 use super::value::Kind;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use std::time::Duration;
 /// One setting.
 #[derive(Debug)]
 pub(crate) struct Setting {
-    /// What the code calls it.
+    /// The setting's name in the code.
     pub(crate) key: Key,
     /// Its name in the file: `section.name`, or `name` at the top.
     pub(crate) name: &'static str,
-    /// What its values are.
+    /// The kind of its values.
     pub(crate) kind: Kind,
     /// The default, as a user would write it; empty for settings that are unset by default.
     pub(crate) default: &'static str,
@@ -30,7 +30,7 @@ impl Setting {
 
     /// The flag without its dashes: `limit.memory` is `limit-memory`.
     pub(crate) fn flag(&self) -> String {
-        // What concerns the connection is short, as every command has it.
+        // Flags of the connection have no prefix, because every command has them.
         self.name.trim_start_matches("connect.").replace(['.', '_'], "-")
     }
 
@@ -42,7 +42,7 @@ impl Setting {
 
 macro_rules! settings {
     ($($key:ident, $name:literal, $kind:expr, $default:literal, $help:literal;)*) => {
-        /// The settings, for the code to name them by.
+        /// The settings, as the code names them.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum Key { $(#[doc = $help] $key),* }
 
@@ -59,7 +59,7 @@ const YEAR: Duration = Duration::from_secs(365 * 86_400);
 const KIB: u64 = 1 << 10;
 const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
-/// More than any machine holds today, and far from every overflow.
+/// A bound for counts: more than any machine can hold today, and far from every overflow.
 const MANY: u64 = 10_000_000;
 
 settings! {

@@ -1,5 +1,5 @@
-//! `psa config`: the settings in effect, as TOML with a comment that says where each came from, or as
-//! JSON. The TOML is itself a configuration file that means the same, secrets excepted.
+//! `psa config`: the settings in effect, as TOML with a comment that says where each value came from, or as
+//! JSON. The TOML is itself a configuration file with the same settings, except for secrets.
 
 use super::settings::SETTINGS;
 use super::value::Value;
@@ -38,15 +38,15 @@ fn literal(value: &Value) -> String {
     match value {
         Value::Switch(on) => on.to_string(),
         Value::Count(count) => count.to_string(),
-        // TOML's own writer knows how to quote any text.
+        // The TOML library can quote any text.
         value => toml::Value::String(value.text().unwrap_or_default()).to_string(),
     }
 }
 
 /// The configuration as one JSON object: `{"limit.memory": {"value": …, "origin": …}, …}`.
 ///
-/// Sizes are bytes and durations nanoseconds, `null` for `off` and `system`. A secret has `"set"` instead of a
-/// value.
+/// Sizes are in bytes and durations in nanoseconds; `off`, `system` and unset values are `null`. A secret has
+/// `"set"` instead of a value.
 pub(crate) fn json(config: &Config) -> serde_json::Value {
     let entries = SETTINGS.iter().map(|setting| {
         let value = config.value(setting.key);

@@ -1,4 +1,4 @@
-//! Layering, errors and printing of the configuration, all on strings.
+//! Tests of the layers, the errors and the printing of the configuration, all on strings.
 
 use super::settings::{Key, SETTINGS};
 use super::*;
@@ -282,7 +282,7 @@ fn every_setting_is_documented() {
     }
 }
 
-/// Every example of the table of values is read, and what the table says is refused is refused.
+/// Every example in the document's table of values is accepted, and every counterexample is refused.
 #[test]
 fn values_are_written_as_the_document_says() {
     use psa::words::{Period, Size, Time};
@@ -335,8 +335,29 @@ fn the_default_memory_fits_what_there_is() {
     assert_eq!(size, 80 << 20);
     assert!(origin.contains("the control group allows so much"), "{origin}");
     assert_eq!(fitted(&[], 64 << 30), (1 << 30, "default".into()));
-    // One topic of the default size has room in any case.
+    // There is always room for one topic of the default size.
     assert_eq!(fitted(&[], 1 << 20).0, 64 << 20);
     let asked = [(Key::LimitMemory, "1GiB".to_string())];
     assert_eq!(fitted(&asked, 160 << 20), (1 << 30, "--limit-memory".into()));
+}
+
+/// A client beside a server has the server's environment, which is none of its business.
+#[test]
+fn client_commands_ignore_the_servers_variables() {
+    let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let of_server = [
+        variable("PSA_LISTEN", "0.0.0.0:9853"),
+        variable("PSA_TYPO", "1"),
+        variable("PSA_WORKERS", "two"),
+    ];
+    let server = variable("PSA_SERVER", "example.org:1");
+    let environment = [&of_server[..], &[server]].concat();
+    let config = resolve(Sources { environment: &environment, ..Sources::default() }).unwrap();
+    assert_eq!(config.text(Key::Server), "example.org:1");
+    for one in of_server {
+        let strict = Sources { environment: &[one], strict: true, ..Sources::default() };
+        assert!(resolve(strict).is_err());
+    }
+    let bad = [variable("PSA_SERVER", "nowhere")];
+    assert!(resolve(Sources { environment: &bad, ..Sources::default() }).is_err());
 }

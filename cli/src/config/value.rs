@@ -1,4 +1,4 @@
-//! What a setting's value can be, and how each kind is read and written.
+//! The kinds of values that settings have, and how each kind is parsed and printed.
 
 use crate::units::{parse_duration, parse_size};
 use psa::Retention;
@@ -14,9 +14,9 @@ pub(crate) enum Kind {
     Address,
     /// A file name.
     Path,
-    /// Origins of pages with commas between them, or `*`.
+    /// A comma-separated list of page origins or `*`.
     Origins,
-    /// Names of hosts with commas between them.
+    /// A comma-separated list of host names.
     Hosts,
     /// A text that is never shown.
     Secret,
@@ -26,24 +26,24 @@ pub(crate) enum Kind {
     Switch,
     /// A plain number.
     Count { min: u64, max: u64 },
-    /// A number of bytes; `none` is the word for no value, empty where there must be one.
+    /// A number of bytes. `none` is the word for no value, or empty if there must be a value.
     Size { min: u64, max: u64, none: &'static str },
-    /// A duration; `none` likewise.
+    /// A duration; `none` as for `Size`.
     Wait { min: Duration, max: Duration, none: &'static str },
     /// One of a few words.
     Choice(&'static [&'static str]),
-    /// What a topic keeps, see [`Retention`].
+    /// What a topic keeps; see [`Retention`].
     Retention,
-    /// Levels of the log.
+    /// Log levels.
     Filter,
 }
 
-/// A value that was read and checked.
+/// A value that was parsed and checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
-    /// No value: an optional setting that nobody set.
+    /// No value: an optional setting that is not set.
     Unset,
-    /// An address, path, choice, filter or secret.
+    /// An address, path, list, choice, filter, secret or other text.
     Text(String),
     /// A switch.
     Switch(bool),
@@ -53,16 +53,16 @@ pub(crate) enum Value {
     Size(u64),
     /// A duration.
     Wait(Duration),
-    /// No size or duration, on purpose; the word for it (`off`, `system`).
+    /// Deliberately no size or duration, with the word for that (`off`, `system`).
     Without(&'static str),
     /// What a topic keeps.
     Retention(Retention),
 }
 
 impl Kind {
-    /// Reads a value from text, as it stands in a variable, a flag or a string of the file.
+    /// Parses the text of a variable, of a flag, or of a string in the file.
     ///
-    /// The error is the reason alone; the caller knows where the text came from.
+    /// The error is only the reason; the caller knows where the text came from.
     pub(crate) fn parse(self, text: &str) -> Result<Value, String> {
         let value = match self {
             Kind::Address => Value::Text(check_address(text)?),
@@ -109,7 +109,7 @@ impl Kind {
         self.check(value)
     }
 
-    /// Reads a value from a plain number of the file.
+    /// Converts a plain number of the file.
     pub(crate) fn number(self, number: u64) -> Result<Value, String> {
         match self {
             Kind::Count { .. } => self.check(Value::Count(number)),
@@ -121,7 +121,7 @@ impl Kind {
         }
     }
 
-    /// Reads a value from a boolean of the file.
+    /// Converts a boolean of the file.
     pub(crate) fn boolean(self, value: bool) -> Result<Value, String> {
         match self {
             Kind::Switch => Ok(Value::Switch(value)),
@@ -129,7 +129,7 @@ impl Kind {
         }
     }
 
-    /// What a value is called, for messages and documentation.
+    /// A noun for the kind's values, for messages and documentation.
     pub(crate) fn noun(self) -> &'static str {
         match self {
             Kind::Address => "an address such as 127.0.0.1:9853",
@@ -166,7 +166,7 @@ impl Kind {
         }
     }
 
-    /// The values that are allowed, as `docs/configuration.md` states them.
+    /// The allowed values, as `docs/configuration.md` states them.
     #[cfg(test)]
     pub(crate) fn range(self) -> String {
         let or = |none: &str| {
@@ -237,7 +237,8 @@ pub(crate) fn check_address(text: &str) -> Result<String, String> {
     Ok(text.to_string())
 }
 
-/// Checks words with commas between them, each as `read` does, and writes them as it does, without blanks.
+/// Checks a comma-separated list. Each word is parsed by `read` and replaced by its result; blanks around words
+/// are dropped.
 fn check_words(
     text: &str,
     read: impl Fn(&str) -> Result<String, BadOrigin>,
@@ -250,7 +251,7 @@ fn check_words(
     Ok(read.map_err(|bad| bad.to_string())?.join(","))
 }
 
-/// Checks a token: what a line of a file can hold, and what every client can present.
+/// Checks a token: it must fit on a line of a file, and every client must be able to send it.
 pub(crate) fn check_secret(text: &str) -> Result<String, String> {
     Token::check(text)?;
     Ok(text.to_string())
@@ -329,7 +330,7 @@ mod tests {
         fn any_text_is_answered(text: String) {
             for setting in super::super::settings::SETTINGS {
                 if let Ok(value) = setting.kind.parse(&text) {
-                    // What was accepted prints as something that reads back as the same value.
+                    // An accepted value prints as text that parses to the same value.
                     let printed = value.text().unwrap();
                     prop_assert_eq!(setting.kind.parse(&printed), Ok(value));
                 }

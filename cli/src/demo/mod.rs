@@ -1,20 +1,21 @@
-//! `psa demo`: half a minute in one terminal, and at the end what was true.
+//! `psa demo`: half a minute's tour in one terminal, with a list of checks at the end.
 //!
-//! A server of its own on a free port, a topic with small segments, and four who follow it:
+//! The demo starts a server of its own on a free port and creates a topic with small segments. Four
+//! subscribers follow the topic:
 //!
-//! | who | how | what happens to them |
+//! | name | how it subscribes | what happens to it |
 //! | --- | --- | --- |
 //! | ann | in this process | nothing |
 //! | bob | in this process | stops reading for a while |
-//! | cid | in this process | his connection is dropped; he resumes with (epoch, last offset) |
-//! | dora | `psa sub --lease --state --output` | killed with SIGKILL, and started again |
+//! | cid | in this process | loses his connection, and resumes with (epoch, last offset) |
+//! | dora | `psa sub --lease --state --output` | is killed with SIGKILL, and started again |
 //!
-//! The story is told by how much is published, not by the clock: `--fast` tells the same one in a tenth
-//! of the time. What is said at the end is computed from what everybody saw; the command fails if
-//! anything of it does not hold.
+//! Each step of the story happens at a certain number of published lines and not at a certain time, so
+//! `--fast` shows the same story in a tenth of the time. The checks at the end are computed from the records
+//! that each subscriber received, and the command fails if one of them does not hold.
 
-mod cast;
 mod screen;
+mod subscribers;
 
 use crate::args::DemoArgs;
 use crate::bench::server::OwnServer;
@@ -22,70 +23,70 @@ use crate::connect::{self, failure};
 use crate::error::{Error, Exit, Result};
 use crate::signals::Signals;
 use crate::units::{human_count, human_size};
-use cast::{DORA, Files, Follower, Order, Process, Seen};
 use psa::client::{Client, Publisher, PublisherOptions, TopicDetails};
 use psa::protocol::{Overflow, Retention, Settings};
 use screen::{Screen, View};
 use std::time::{Duration, Instant};
+use subscribers::{ChildSubscriber, DORA, DemoSubscriber, Files, Order, Received};
 
-/// The lines that are published, over and over, with a number in front: `docs/collection.md`, by a link, since a
-/// package has what lies in its folder and nothing else.
+/// The text whose lines are published over and over, each with a number in front: `docs/collection.md`, through a
+/// symbolic link, because a package contains only the files in its own folder.
 const TEXT: &str = include_str!("text.md");
-/// How many of them.
+/// How many lines are published.
 const LINES: u64 = 30_000;
 const TOPIC: &str = "demo";
-/// Small, so that one sees them come and go.
+/// Bytes of a segment: small, so that segments visibly come and go.
 const SEGMENT: u32 = 16 << 10;
 /// The topic's memory limit in bytes.
 const LIMIT: u64 = 8 << 20;
-/// How often something is published and the screen drawn.
+/// How often lines are published and the screen is drawn.
 const TICK: Duration = Duration::from_millis(50);
-/// How long what must happen may take.
+/// How long to wait for an expected event before the demo fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Where the story turns, in percent of the lines.
-mod turn {
+/// When each step of the story happens, in percent of the published lines.
+mod step {
     pub(super) const BOB_STALLS: u64 = 22;
     pub(super) const CID_DIES: u64 = 35;
     pub(super) const CID_RESUMES: u64 = 42;
-    pub(super) const BOB_GOES_ON: u64 = 50;
+    pub(super) const BOB_CONTINUES: u64 = 50;
     pub(super) const DORA_DIES: u64 = 62;
     pub(super) const DORA_RETURNS: u64 = 80;
 }
 
-/// Tells the story.
+/// Runs the demo.
 pub(crate) fn run(args: &DemoArgs) -> Result {
     let time = Duration::from_secs(if args.fast { 3 } else { 30 });
     connect::block_on(async {
         let mut signals = Signals::listen()?;
         tokio::select! {
-            told = tell(time) => told,
+            outcome = demonstrate(time) => outcome,
             exit = signals.next() => Err(Error::quiet(exit)),
         }
     })
 }
 
-/// Everything that the story needs.
+/// The state of a running demo.
 struct Stage {
     screen: Screen,
     client: Client,
     publisher: Publisher,
-    /// What was published, as a follower would have seen it.
-    published: Seen,
-    ann: Follower,
-    bob: Follower,
-    cid: Follower,
-    dora: Process,
+    /// What was published, as a subscriber would have received it.
+    published: Received,
+    ann: DemoSubscriber,
+    bob: DemoSubscriber,
+    cid: DemoSubscriber,
+    dora: ChildSubscriber,
     files: Files,
     details: TopicDetails,
     checks: Checks,
     most_segments: u64,
     most_bytes: u64,
-    // Last, so that it outlives whoever is connected to it.
+    // Last, so that it is dropped after everything that is connected to it.
     server: OwnServer,
 }
 
-/// What is said at the end.
+/// The checks that are printed at the end: whether each holds, and its text.
 #[derive(Default)]
 struct Checks(Vec<(bool, String)>);
 
@@ -95,16 +96,16 @@ impl Checks {
     }
 }
 
-async fn tell(time: Duration) -> Result {
-    let mut stage = Stage::set().await?;
+async fn demonstrate(time: Duration) -> Result {
+    let mut stage = Stage::set_up().await?;
     stage.play(time).await?;
     stage.finish().await
 }
 
 impl Stage {
-    async fn set() -> Result<Stage> {
+    async fn set_up() -> Result<Stage> {
         let mut screen = Screen::new();
-        // Small socket buffers: what a subscriber leaves unread stays with the server, where one sees it.
+        // A small send buffer keeps unread records in the server, where the demo can show them.
         let server = OwnServer::start(&["--send-buffer".into(), "4KiB".into()])?;
         let client = Client::builder(server.address()).name("psa demo").connect().await;
         let client = client.map_err(|error| failure(server.address(), &error))?;
@@ -124,10 +125,10 @@ impl Stage {
         let publisher = client.publisher(TOPIC, PublisherOptions::default()).await;
         let publisher = publisher.map_err(|error| failure(TOPIC, &error))?;
         let files = Files::new()?;
-        let dora = Process::start(server.address(), TOPIC, &files)?;
-        let start = |name| Follower::start(&client, TOPIC, name, Seen::default());
+        let dora = ChildSubscriber::start(server.address(), TOPIC, &files)?;
+        let start = |name| DemoSubscriber::start(&client, TOPIC, name, Received::default());
         let (ann, bob, cid) = (start("ann").await?, start("bob").await?, start("cid").await?);
-        // Nothing is published before she is there: what nobody has asked for is not kept.
+        // Publish nothing before dora has subscribed: the topic keeps only what a subscriber still needs.
         let began = Instant::now();
         let details = loop {
             let details = describe(&client).await?;
@@ -142,7 +143,7 @@ impl Stage {
         screen.say(
             "ann, bob and cid follow it; dora does as `psa sub --lease`, a process of her own.",
         )?;
-        let (published, checks) = (Seen::default(), Checks::default());
+        let (published, checks) = (Received::default(), Checks::default());
         Ok(Stage {
             screen,
             client,
@@ -161,71 +162,74 @@ impl Stage {
         })
     }
 
-    /// Publishes all lines in about this time, and has everybody do their part meanwhile.
+    /// Publishes all lines in about this time, and runs each step of the story when its turn comes.
     async fn play(&mut self, time: Duration) -> Result {
         let began = Instant::now();
         let text: Vec<&str> = TEXT.lines().filter(|line| !line.is_empty()).collect();
-        let mut cut = Seen::default();
-        let mut told = 0;
+        let mut cut = Received::default();
+        let mut steps_done = 0;
         while self.published.records < LINES {
             tokio::time::sleep(TICK.min(time / 200)).await;
             let part = began.elapsed().as_secs_f64() / time.as_secs_f64();
-            // Never past a turn before it was told.
-            let next_turn = [
-                turn::BOB_STALLS,
-                turn::CID_DIES,
-                turn::CID_RESUMES,
-                turn::BOB_GOES_ON,
-                turn::DORA_DIES,
-                turn::DORA_RETURNS,
+            // Never publish past the next step before it has happened.
+            let next_step = [
+                step::BOB_STALLS,
+                step::CID_DIES,
+                step::CID_RESUMES,
+                step::BOB_CONTINUES,
+                step::DORA_DIES,
+                step::DORA_RETURNS,
                 100,
-            ][told];
-            let until = (LINES * next_turn / 100).min((LINES as f64 * part) as u64);
+            ][steps_done];
+            let until = (LINES * next_step / 100).min((LINES as f64 * part) as u64);
             self.publish(&text, until).await?;
-            self.look().await?;
-            if self.published.records < LINES * next_turn / 100 {
+            self.refresh().await?;
+            if self.published.records < LINES * next_step / 100 {
                 continue;
             }
-            told += 1;
-            match next_turn {
-                turn::BOB_STALLS => {
+            steps_done += 1;
+            match next_step {
+                step::BOB_STALLS => {
                     self.bob.order(Order::Stall);
-                    self.tell("bob stops reading. What he has not read stays; the others go on.")?;
+                    self.narrate(
+                        "bob stops reading. What he has not read stays; the others go on.",
+                    )?;
                 }
-                turn::CID_DIES => {
+                step::CID_DIES => {
                     self.cid.order(Order::Die);
                     cut = self.cid.end().await?;
                     let last = human_count(cut.next.saturating_sub(1));
-                    self.tell(&format!(
+                    self.narrate(&format!(
                         "cid's connection is gone. The last record he got: {last}."
                     ))?;
                 }
-                turn::CID_RESUMES => self.resume(&cut).await?,
-                turn::BOB_GOES_ON => {
+                step::CID_RESUMES => self.resume(&cut).await?,
+                step::BOB_CONTINUES => {
                     let held = self.details.stats.live_segments;
                     let what = format!("{held} segments were kept for bob while he stood still");
                     self.checks.add(held > 3, what);
                     self.bob.order(Order::Follow);
-                    self.tell("bob reads on, and what he passes is given back.")?;
+                    self.narrate("bob reads on, and what he passes is given back.")?;
                 }
-                turn::DORA_DIES => {
+                step::DORA_DIES => {
                     self.dora.kill()?;
-                    self.tell(
+                    self.narrate(
                         "dora is killed (SIGKILL). Her lease keeps what she did not commit.",
                     )?;
                 }
-                turn::DORA_RETURNS => self.bring_back()?,
+                step::DORA_RETURNS => self.bring_back()?,
                 _ => {}
             }
         }
         self.publisher.flush().await.map_err(|error| failure("publish", &error))
     }
 
-    async fn resume(&mut self, cut: &Seen) -> Result {
+    async fn resume(&mut self, cut: &Received) -> Result {
         let missed = self.published.next - cut.next;
-        self.cid = Follower::start(&self.client, TOPIC, "cid", cut.clone()).await?;
-        let (epoch, last) = (crate::format::epoch(cut.epoch), human_count(cut.next - 1));
-        self.tell(&format!("cid is back, asks for what comes after ({epoch}, {last})."))?;
+        self.cid = DemoSubscriber::start(&self.client, TOPIC, "cid", cut.clone()).await?;
+        let (epoch, last) =
+            (crate::format::epoch(cut.epoch), human_count(cut.next.saturating_sub(1)));
+        self.narrate(&format!("cid is back, asks for what comes after ({epoch}, {last})."))?;
         let next = human_count(cut.next);
         let what = format!("cid resumed at offset {next}; {} came meanwhile", human_count(missed));
         self.checks.add(missed > 0, what);
@@ -236,15 +240,15 @@ impl Stage {
         let lease = self.details.leases.iter().find(|lease| lease.name == DORA);
         let (committed, held) = lease.map_or((0, true), |lease| (lease.committed, lease.held));
         let kept = self.details.stats.next.saturating_sub(committed);
-        self.dora = Process::start(self.server.address(), TOPIC, &self.files)?;
-        self.tell("dora is started again, and goes on in the middle of her file.")?;
+        self.dora = ChildSubscriber::start(self.server.address(), TOPIC, &self.files)?;
+        self.narrate("dora is started again, and goes on in the middle of her file.")?;
         let (from, kept_words) = (human_count(committed), human_count(kept));
         let what = format!("dora's lease kept {kept_words} records from offset {from} on");
         self.checks.add(!held && kept > 0 && self.details.stats.first <= committed, what);
         Ok(())
     }
 
-    /// Publishes up to so many lines in all.
+    /// Publishes lines until `until` of them are published in all.
     async fn publish(&mut self, text: &[&str], until: u64) -> Result {
         let first = self.published.next;
         let lines: Vec<String> = (first..until)
@@ -254,7 +258,7 @@ impl Stage {
             return Ok(());
         }
         let sent = self.publisher.send_batch(&lines).await;
-        // The ticket is not needed: the flush at the end tells of every failure.
+        // The ticket is not needed: the flush at the end reports every failure.
         sent.map(drop).map_err(|error| failure("publish", &error))?;
         (first..)
             .zip(&lines)
@@ -262,8 +266,8 @@ impl Stage {
         Ok(())
     }
 
-    /// Looks at the topic and draws it.
-    async fn look(&mut self) -> Result {
+    /// Asks the server about the topic and redraws the line under the story.
+    async fn refresh(&mut self) -> Result {
         self.details = describe(&self.client).await?;
         let stats = &self.details.stats;
         self.most_segments = self.most_segments.max(stats.live_segments);
@@ -282,22 +286,22 @@ impl Stage {
         [ann, bob, cid, (DORA, next.saturating_sub(dora))]
     }
 
-    fn tell(&mut self, text: &str) -> Result {
+    fn narrate(&mut self, text: &str) -> Result {
         let behind = self.behind();
         self.screen.note(&View { stats: &self.details.stats, behind: &behind })?;
         self.screen.say(text)
     }
 
-    /// Lets everybody come to the end, and says what was true.
+    /// Waits until all subscribers have read to the end, and prints the checks.
     async fn finish(mut self) -> Result {
-        // All of it is committed before the topic ends: after its end there is nothing to commit to,
-        // and dora's lease would keep her last lines until its time is over.
+        // Wait for all commits before closing the topic: nothing can be committed to a closed topic, so dora's
+        // lease would keep her last lines until it expires.
         let began = Instant::now();
         while self.behind().iter().any(|(_, behind)| *behind > 0) && began.elapsed() < PATIENCE {
             tokio::time::sleep(Duration::from_millis(5)).await;
-            self.look().await?;
+            self.refresh().await?;
         }
-        self.tell("Everybody has read to the end. The topic is closed.")?;
+        self.narrate("Everybody has read to the end. The topic is closed.")?;
         self.client.close_topic(TOPIC).await.map_err(|error| failure(TOPIC, &error))?;
         let mut checks = std::mem::take(&mut self.checks);
         let (hash, lines) = (self.published.hash(), human_count(LINES));
@@ -310,21 +314,22 @@ impl Stage {
         );
         let mut gaps = 0;
         for one in [&mut self.ann, &mut self.bob, &mut self.cid] {
-            let seen = tokio::time::timeout(PATIENCE, one.end()).await;
-            let seen = seen.map_err(|_| Error::failed(one.name, "did not come to the end"))??;
-            gaps += seen.gaps + seen.strays;
-            let same = seen.records == LINES && seen.hash() == hash;
+            let received = tokio::time::timeout(PATIENCE, one.end()).await;
+            let received =
+                received.map_err(|_| Error::failed(one.name, "did not come to the end"))??;
+            gaps += received.gaps + received.out_of_order;
+            let same = received.records == LINES && received.hash() == hash;
             checks.add(same, format!("{} has all of them in order, the same hash", one.name));
         }
         let ended = self.dora.end(PATIENCE).await;
-        let file = cast::read_lines(&self.files.output())?;
+        let file = subscribers::read_lines(&self.files.output())?;
         let same = ended && file.records == LINES && file.hash() == hash;
         checks.add(same, "dora's file has all of them once, the same hash".into());
         checks.add(gaps == 0, format!("gaps and repetitions: {gaps}"));
         let began = Instant::now();
         while self.details.stats.live_segments > 1 && began.elapsed() < PATIENCE {
             tokio::time::sleep(Duration::from_millis(5)).await;
-            self.look().await?;
+            self.refresh().await?;
         }
         let (now, most) = (self.details.stats.live_segments, self.most_segments);
         checks.add(now == 1, format!("segments: {now} now, {most} at the most"));

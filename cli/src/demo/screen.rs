@@ -1,6 +1,6 @@
-//! What the demo shows: a story, line by line, and under it one line that is redrawn while the segments
-//! come and go. Where standard output is no terminal, that line is written once with each step of the
-//! story instead.
+//! The output of the demo: a story, line by line, and below it one status line that is redrawn while
+//! segments come and go. If standard output is not a terminal, the status line is instead written once with
+//! each step of the story.
 
 use crate::error::Result;
 use crate::print;
@@ -9,13 +9,13 @@ use crate::units::{human_count, human_size};
 use psa::protocol::TopicStats;
 use std::io::{self, IsTerminal};
 
-/// Segments that are drawn one by one.
+/// The most segments that are drawn as blocks.
 const BLOCKS: u64 = 40;
 
-/// Room for a number of blocks that are not drawn.
+/// Characters reserved for the number of segments that are not drawn as blocks.
 const SOME_BLOCKS: usize = 8;
 
-/// Where the story is told.
+/// Standard output, as the demo uses it.
 #[derive(Debug)]
 pub(super) struct Screen {
     live: bool,
@@ -28,13 +28,13 @@ impl Screen {
         Screen { live, drawn: false }
     }
 
-    /// One line of the story.
+    /// Prints one line of the story.
     pub(super) fn say(&mut self, text: &str) -> Result {
         let clear = if std::mem::take(&mut self.drawn) { "\r\x1b[2K" } else { "" };
         print(format!("{clear}{text}\n").as_bytes())
     }
 
-    /// The line under the story, where lines can be redrawn.
+    /// Redraws the status line, if the terminal can do that.
     pub(super) fn draw(&mut self, view: &View<'_>) -> Result {
         if !self.live {
             return Ok(());
@@ -44,22 +44,22 @@ impl Screen {
         print(format!("\r\x1b[2K{}", view.line(width.into())).as_bytes())
     }
 
-    /// The same line, where they cannot.
+    /// Prints the status line, if it cannot be redrawn.
     pub(super) fn note(&mut self, view: &View<'_>) -> Result {
         if self.live { Ok(()) } else { print(format!("  {}\n", view.line(usize::MAX)).as_bytes()) }
     }
 }
 
-/// What the line shows.
+/// The contents of the status line.
 pub(super) struct View<'a> {
     pub(super) stats: &'a TopicStats,
-    /// Who is how many records behind.
+    /// How many records each subscriber is behind.
     pub(super) behind: &'a [(&'static str, u64)],
 }
 
 impl View<'_> {
-    /// The line, in fewer characters than the terminal is wide: what would not fit would begin a line of its
-    /// own with each drawing. Blocks give way first, then names; no number is cut.
+    /// The status line in fewer characters than the terminal is wide: a line that wraps would scroll the
+    /// terminal with each redraw. Blocks are left out first, then names; no number is ever cut.
     fn line(&self, width: usize) -> String {
         let live = self.stats.live_segments;
         let noun = if live == 1 { "segment" } else { "segments" };
@@ -80,7 +80,7 @@ impl View<'_> {
             return if line.len() < width { line } else { String::new() };
         }
         let more = if live > drawn { format!(" +{}", live - drawn) } else { String::new() };
-        // The last one is being written.
+        // The last block is open: its segment is still being written.
         let blocks = "\u{25a0}".repeat(drawn.saturating_sub(1) as usize);
         format!("{blocks}\u{25a1}{more} {line}")
     }

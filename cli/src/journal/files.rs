@@ -1,7 +1,7 @@
-//! The journal's storage on real files, locked for as long as it lives.
+//! The journal's storage on real files, which stay locked while it exists.
 //!
-//! The state file is there from the beginning, empty until the first position is recorded, so that there is
-//! something to lock: two first runs on one state file do not both become the first.
+//! The state file is created at the start and stays empty until the first position is recorded. So there is
+//! always a file to lock, and of two processes that start with the same new state file only one gets it.
 
 use super::Storage;
 use crate::error::{Error, Result};
@@ -16,34 +16,34 @@ use std::path::{Path, PathBuf};
 /// A state file and an output file, or standard output.
 #[derive(Debug)]
 pub(crate) struct Files {
-    /// Where the state file is, links resolved: it will be replaced, and not a link to it.
+    /// The path of the state file with links resolved, so that the file is replaced and not a link to it.
     state_path: PathBuf,
-    state: State,
+    state: StateFile,
     output: Option<Locked>,
     sync: bool,
 }
 
 #[derive(Debug)]
-enum State {
-    /// As it was found, perhaps empty.
-    Found(Locked),
-    /// What replaced an empty one; locked, too.
-    Made(File),
+enum StateFile {
+    /// The file that was opened, which may be empty.
+    Opened(Locked),
+    /// The file that replaced an empty one. It is locked, too.
+    Replacement(File),
 }
 
-impl State {
+impl StateFile {
     fn file(&self) -> &File {
         match self {
-            State::Found(file) => file,
-            State::Made(file) => file,
+            StateFile::Opened(file) => file,
+            StateFile::Replacement(file) => file,
         }
     }
 }
 
 impl Files {
-    /// Opens and locks both. What is missing is created.
+    /// Opens and locks both files. A file that does not exist is created.
     pub(crate) fn open(state: &Path, output: Option<&Path>, sync: bool) -> Result<Files> {
-        // The output first: it is what two processes could spoil together.
+        // Lock the output first: two processes that write to it would corrupt it.
         let output = output.map(open_output).transpose()?;
         if is_one_file(state, output.as_ref()) {
             return Err(Error::usage(state.display(), "it is the state and the output")
@@ -55,7 +55,7 @@ impl Files {
             return Err(Error::usage(state.display(), "it is not a regular file"));
         }
         let state_path = state.canonicalize().map_err(fail)?;
-        Ok(Files { state_path, state: State::Found(state_file), output, sync })
+        Ok(Files { state_path, state: StateFile::Opened(state_file), output, sync })
     }
 
     fn output(&self) -> io::Result<&File> {
@@ -63,7 +63,7 @@ impl Files {
     }
 }
 
-/// Whether the records would go into the state file.
+/// Whether the output, or standard output, is the state file itself.
 fn is_one_file(state: &Path, output: Option<&Locked>) -> bool {
     let Ok(state) = std::fs::metadata(state) else { return false };
     match output {
@@ -80,7 +80,8 @@ fn is_one_file(state: &Path, output: Option<&Locked>) -> bool {
 }
 
 fn open_output(path: &Path) -> Result<Locked> {
-    // It is read at a start, to see that it is what the state describes. A pipe or a device is not waited for.
+    // Opened for reading as well: a start checks that the output is the one that the state describes. Opening a
+    // pipe could block, so only a regular file is opened.
     let regular = std::fs::metadata(path).map_or(true, |metadata| metadata.is_file());
     let opened = if regular { Some(Locked::open(path, true)?) } else { None };
     opened.filter(Locked::is_regular).ok_or_else(|| {
@@ -105,16 +106,16 @@ impl Storage for Files {
     }
 
     fn create_state(&mut self, contents: &[u8]) -> io::Result<()> {
-        // Beside it, so that both are on one file system; under a name that nobody can guess, and never
-        // through a file or link that is there.
+        // In the same directory, so that both are on one file system; under a name that nobody can guess, and
+        // never through an existing file or link.
         let folder = match self.state_path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
         let mut new = tempfile::Builder::new().prefix(".psa-state-").tempfile_in(folder)?;
         new.as_file().set_permissions(self.state.file().metadata()?.permissions())?;
-        // Locked under its temporary name, while the empty one is still locked: at no instant can somebody
-        // lock what has the name.
+        // Lock it under its temporary name while the empty file is still locked: at no instant can another
+        // process lock the file that has the name.
         flock(new.as_file(), FlockOperation::NonBlockingLockExclusive)?;
         new.write_all(contents)?;
         if self.sync {
@@ -122,12 +123,12 @@ impl Storage for Files {
         }
         let file = new.persist(&self.state_path).map_err(|error| error.error)?;
         if self.sync {
-            // The rename is in the directory.
+            // The rename is stored in the directory, which must be synced separately.
             File::open(folder)?.sync_all()?;
         }
-        self.state = State::Made(file);
+        self.state = StateFile::Replacement(file);
         if let Some(output) = &mut self.output {
-            // The state describes it, though it is empty.
+            // From now on the state describes the output, so it must stay even while it is empty.
             output.keep();
         }
         Ok(())
@@ -204,7 +205,7 @@ mod tests {
                 journal.step(format!("{next}\n").as_bytes(), Position { epoch: 1, next }).unwrap();
             }
             drop(journal);
-            // What a crash between the two writes leaves.
+            // What a crash between the two writes leaves behind.
             let mut file = OpenOptions::new().append(true).open(&output).unwrap();
             file.write_all(b"half a rec").unwrap();
         }
@@ -215,7 +216,7 @@ mod tests {
         assert_eq!(names(folder.path()), ["out", "state"], "nothing else is left");
     }
 
-    /// Two that have not recorded anything yet: the second one must not become the first one, too.
+    /// Neither process has recorded anything yet, and still the second one must be refused.
     #[test]
     fn two_first_runs_at_a_time_are_refused() {
         let folder = tempfile::tempdir().unwrap();
@@ -236,13 +237,13 @@ mod tests {
         let (state, output) = (folder.path().join("state"), folder.path().join("out"));
         drop(Files::open(&state, Some(&output), false).unwrap());
         assert_eq!(names(folder.path()), [""; 0]);
-        // What was there before stays, and an empty state file is none yet.
+        // A file that existed before stays, and an empty state file counts as no state.
         File::create(&state).unwrap();
         drop(Files::open(&state, Some(&output), false).unwrap());
         assert_eq!(names(folder.path()), ["state"]);
     }
 
-    /// Whatever name the new state file has meanwhile, it follows no link that somebody put there.
+    /// Whatever temporary name the new state file has, it is not written through a link that somebody placed there.
     #[test]
     fn the_state_is_written_through_no_link() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,51 +1,53 @@
-//! Where a subscriber stands, so that it goes on there after any end: `psa sub --state FILE`.
+//! The recorded position of a subscriber, so that it can resume however it ended: `psa sub --state FILE`.
 //!
-//! # What is promised
+//! # Guarantees
 //!
 //! With `--state` and `--output`, the output holds every record exactly once, in order, however often
-//! the subscriber was ended and at whatever instant, SIGKILL included. With `--sync` this holds across
-//! a power cut as well. (Records that the server no longer has cannot be written; those are a gap, and
-//! a gap is reported.) With `--state` and standard output, a record is written at least once: what was
+//! and at whatever instant the subscriber was stopped, including by SIGKILL. With `--sync` this also
+//! holds across a power cut. (Records that the server no longer has cannot be written; those are a gap,
+//! and a gap is reported.) With `--state` and standard output, a record is written at least once: bytes
 //! written to a pipe cannot be taken back.
 //!
-//! # How
+//! # How it works
 //!
-//! The output is only ever appended to. The state says *position*: the epoch, the next offset that is
-//! wanted, and the length that the output had when everything before that offset was in it. A step is:
+//! The output is only ever appended to. The state records the *position*: the epoch, the next offset that
+//! is wanted, and the length that the output had when it contained everything before that offset. A step
+//! has two parts:
 //!
 //! 1. append a chunk of formatted records to the output (and, with `--sync`, force it to the disk);
-//! 2. write the new position into the state (and force it).
+//! 2. write the new position into the state (and, with `--sync`, force it to the disk).
 //!
 //! A start reads the position, **cuts the output to the recorded length**, and asks the server for the
 //! records from the recorded offset on.
 //!
-//! # Why that is exactly once
+//! # Why this is exactly once
 //!
 //! The invariant: *the first `output` bytes of the output are the records before `next`, each once*.
 //!
-//! - Before anything is received, the position (`next` = where the server said that we begin, `output` =
-//!   0) is written to a temporary file which is then renamed. A crash before the rename leaves no state or
-//!   an empty one, and an output without a byte: the same as never having started. After it, the invariant
-//!   holds.
-//! - A crash during step 1 leaves a whole or partial chunk at the end of `output`. The invariant speaks of the
-//!   bytes before it, which nobody touches. The next start cuts the rest off.
-//! - A crash during step 2 leaves one of two things: the old position, or the new one. (Next heading.)
-//!   Both make the invariant true, since the chunk is complete by then.
-//! - A crash while cutting leaves the output longer or as long as recorded; cutting again is harmless.
-//! - Two processes with the same files would break it; both files are locked for the time of the run,
-//!   and a lock ends with its process. There is always a file to lock: a first run begins with an empty
-//!   state file, and holds both locks while it replaces it.
+//! - Before anything is received, the position (`next` = where the server said that the subscription begins,
+//!   `output` = 0) is written to a temporary file, which is then renamed. A crash before the rename leaves
+//!   no state or an empty one, and an empty output: the same as never having started. After the rename, the
+//!   invariant holds.
+//! - A crash during step 1 leaves a whole or partial chunk at the end of the output. The invariant is about
+//!   the bytes before that chunk, which nothing touches. The next start cuts the chunk off.
+//! - A crash during step 2 leaves either the old position or the new one (see the next section). The
+//!   invariant holds for both, since the chunk is complete by then.
+//! - A crash while cutting leaves the output longer than recorded or exactly as long; cutting again is
+//!   harmless.
+//! - Two processes with the same files would break the invariant. Both files are locked during the run, and
+//!   a lock ends with its process. There is always a file to lock: a first run begins with an empty state
+//!   file, and holds the locks of both the old and the new file while it replaces it.
 //!
 //! # The state file
 //!
-//! Text of a fixed size (2 KiB), so that `cat` shows it and nothing has to be created while running:
-//! a header with the topic, and two slots. A position is written into the slot that does *not* hold the
-//! current one, with a sequence number and a checksum. A slot that was torn in the middle fails its
-//! checksum, and the other still stands; otherwise the higher sequence number wins. The slots lie in
-//! different disk sectors, so a power cut tears at most the one being written.
+//! The file is text of a fixed size (2 KiB), so that `cat` shows it and nothing must be created during the
+//! run: a header with the topic, and two slots. A position is written into the slot that does *not* hold
+//! the current one, with a sequence number and a checksum. A torn slot fails its checksum, and the other
+//! slot is still valid; if both are valid, the higher sequence number wins. The slots lie in different disk
+//! sectors, so a power cut tears at most the one that is being written.
 //!
-//! The slot also holds a checksum of the output's last bytes before the recorded length. It is there for
-//! the user's mistakes, not for crashes: cutting a file is not something to do to the wrong file.
+//! The slot also holds a checksum of the output's last bytes before the recorded length. It guards against
+//! the user's mistakes, not against crashes: the wrong file must not be cut.
 
 mod files;
 mod slots;
@@ -58,14 +60,14 @@ use slots::{Image, Mark, checksum};
 
 use std::io;
 
-/// How many bytes at the end of the output are checked at a start.
+/// How many bytes at the end of the output a start checks.
 const TAIL: usize = 64;
 
-/// The files of a journal. The tests have one that loses power at any step.
+/// The files of a journal. The tests implement it with a storage that fails at any step.
 pub(crate) trait Storage {
     /// The whole state file, or `None` if nothing was ever recorded in it.
     fn read_state(&mut self) -> io::Result<Option<Vec<u8>>>;
-    /// Makes the state file with these contents: afterwards it is there as a whole, or not at all.
+    /// Creates the state file with these contents atomically: the whole file appears, or none of it.
     fn create_state(&mut self, contents: &[u8]) -> io::Result<()>;
     /// Overwrites a part of the state file.
     fn write_state(&mut self, at: u64, bytes: &[u8]) -> io::Result<()>;
@@ -77,27 +79,27 @@ pub(crate) trait Storage {
     fn read_output(&mut self, at: u64, bytes: &mut [u8]) -> io::Result<()>;
     /// Cuts the output file.
     fn cut_output(&mut self, len: u64) -> io::Result<()>;
-    /// Writes at the end of the output, which is at `at`; all of it has left us when it returns.
+    /// Appends to the output, whose end is at `at`. When this returns, no bytes are left in a buffer of ours.
     fn append_output(&mut self, at: u64, bytes: &[u8]) -> io::Result<()>;
-    /// Forces the output to the disk, if the user asked for that.
+    /// Forces the output to the disk, if the user asked for it.
     fn sync_output(&mut self) -> io::Result<()>;
-    /// Forces the state to the disk, if the user asked for that.
+    /// Forces the state to the disk, if the user asked for it.
     fn sync_state(&mut self) -> io::Result<()>;
 }
 
 /// Why a journal cannot be opened or written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum JournalError {
-    /// The state file is of another topic.
+    /// The state file belongs to another topic.
     #[error("it holds the state of topic `{0}`")]
     OtherTopic(String),
-    /// The state file is something else, or both its slots are broken.
+    /// The file is not a state file, or both its slots are invalid.
     #[error("it is not a state file, or it is damaged")]
     Damaged,
-    /// There is output, but no state says what it is.
+    /// The output is not empty, and no state says which records it holds.
     #[error("it has content already, and no state says which records that is")]
     UnknownOutput,
-    /// The output is shorter than the state says, or ends with other bytes.
+    /// The output is shorter than the state says, or ends with different bytes.
     #[error("it is not the output that the state describes: {0}")]
     OtherOutput(&'static str),
     /// The state file cannot be read or written.
@@ -108,22 +110,22 @@ pub(crate) enum JournalError {
     Output(#[source] io::Error),
 }
 
-/// The output together with the state that says what is in it.
+/// The output together with the state that describes it.
 #[derive(Debug)]
 pub(crate) struct Journal<S> {
     storage: S,
     image: Image,
     /// The last bytes of the output, for the checksum.
     tail: Vec<u8>,
-    /// Whether the state file exists.
+    /// Whether a position has been recorded in the state file.
     created: bool,
     /// The output's length.
     len: u64,
 }
 
 impl<S: Storage> Journal<S> {
-    /// Opens state and output, and cuts the output to what the state says. `position` then tells
-    /// where to go on.
+    /// Opens state and output, and cuts the output to the recorded length. [`position`](Self::position) then
+    /// says where to continue.
     pub(crate) fn open(mut storage: S, topic: &str) -> Result<Journal<S>, JournalError> {
         let found = storage.read_state().map_err(JournalError::State)?;
         let created = found.is_some();
@@ -142,7 +144,7 @@ impl<S: Storage> Journal<S> {
         let actual = self.storage.output_len().map_err(JournalError::Output)?;
         let recorded = self.image.mark.and_then(|position| position.output);
         let Some(recorded) = recorded else {
-            // No state, or one that wrote to a stream so far: the file begins here.
+            // There is no state, or so far its records went to a stream: the output must start empty.
             return if actual == 0 { Ok(()) } else { Err(JournalError::UnknownOutput) };
         };
         if actual < recorded {
@@ -161,13 +163,13 @@ impl<S: Storage> Journal<S> {
         Ok(())
     }
 
-    /// Where to go on, `None` if nothing was ever recorded.
+    /// Where to continue, or `None` if nothing was ever recorded.
     pub(crate) fn position(&self) -> Option<Position> {
         self.image.mark.map(|mark| mark.position)
     }
 
-    /// Appends `bytes`, the records before `position` that are not there yet, and records the position.
-    /// Without bytes it records the position alone: at the beginning, and after a gap.
+    /// Appends `bytes`, the records before `position` that the output does not hold yet, and records the
+    /// position. Without bytes, only the position is recorded: at the beginning, and after a gap.
     pub(crate) fn step(&mut self, bytes: &[u8], position: Position) -> Result<(), JournalError> {
         debug_assert!(
             self.created || bytes.is_empty(),

@@ -1,29 +1,29 @@
-//! The contents of a state file: header and two slots. Pure; see the essay in the parent module.
+//! The contents of a state file: a header and two slots. No I/O; the parent module explains the format.
 
 use super::JournalError;
 use crate::format;
 use psa::Position;
 
-/// Bytes of the header, of the distance between the slots, and of the file.
+/// Sizes in bytes of the header, of one slot, and of the whole file.
 const HEADER: usize = 1024;
 const SLOT: usize = 512;
 const FILE: usize = HEADER + 2 * SLOT;
 const MAGIC: &str = "psa-state 1 topic=";
 
-/// Where a subscriber stands, and how long its output is there.
+/// A subscriber's position, and the length of its output at that position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
-    /// The next record that is wanted; all before it are in the output.
+    /// The next record that is wanted; the output holds all records before it.
     pub(super) position: Position,
-    /// The output's length with exactly those in it; `None` if the output is a stream.
+    /// The output's length when it holds exactly those records; `None` if the output is a stream.
     pub(super) output: Option<u64>,
 }
 
-/// What the state file holds.
+/// The contents of a state file.
 #[derive(Debug)]
 pub(super) struct Image {
     topic: String,
-    /// The current position, which the slot `sequence % 2` holds.
+    /// The current position, stored in slot `sequence % 2`.
     pub(super) mark: Option<Mark>,
     /// Checksum of the last bytes of the output at that position.
     pub(super) tail: u64,
@@ -36,7 +36,7 @@ impl Image {
         Image { topic: topic.to_string(), mark: None, tail: checksum(b""), sequence: 0 }
     }
 
-    /// Reads a state file.
+    /// Parses a state file.
     pub(super) fn parse(contents: &[u8], topic: &str) -> Result<Image, JournalError> {
         if contents.len() != FILE {
             return Err(JournalError::Damaged);
@@ -53,7 +53,7 @@ impl Image {
             let Some(slot) = parse_slot(&contents[at..at + SLOT]) else {
                 continue;
             };
-            // A slot in the wrong place was not written by us.
+            // This program never writes a slot with the wrong parity.
             if slot.sequence % 2 == index && slot.sequence > image.sequence {
                 image = Image { topic: image.topic, ..slot };
             }
@@ -61,8 +61,8 @@ impl Image {
         if image.mark.is_some() { Ok(image) } else { Err(JournalError::Damaged) }
     }
 
-    /// Moves to a new position. Returns what to write, and where: the slot of the position before the
-    /// current one.
+    /// Moves to a new position. Returns the offset and the bytes to write: they replace the slot of the
+    /// position before the current one.
     pub(super) fn advance(&mut self, mark: Mark, tail: u64) -> (u64, [u8; SLOT]) {
         self.sequence += 1;
         self.mark = Some(mark);
@@ -70,7 +70,7 @@ impl Image {
         (self.slot_at() as u64, self.slot())
     }
 
-    /// The whole file, with the current position alone.
+    /// The whole file, with the current position as its only slot.
     pub(super) fn contents(&self) -> Vec<u8> {
         let mut file = vec![b' '; FILE];
         // 255 bytes of name without control characters are at most 510 bytes of JSON.
@@ -107,7 +107,7 @@ impl Image {
     }
 }
 
-/// Reads a slot; `None` if it is empty, torn, or anything else than what [`Image::slot`] writes.
+/// Parses a slot; `None` if it is empty, torn, or anything other than what [`Image::slot`] writes.
 fn parse_slot(slot: &[u8]) -> Option<Image> {
     let text = std::str::from_utf8(slot).ok()?.trim_end();
     let at = text.rfind("check=")? + "check=".len();
@@ -129,7 +129,7 @@ fn parse_slot(slot: &[u8]) -> Option<Image> {
     Some(Image { topic: String::new(), mark, tail, sequence })
 }
 
-/// FNV-1a, 64 bits: against torn writes and mistaken files, not against an adversary.
+/// FNV-1a, 64 bits: detects torn writes and mistaken files, not deliberate changes.
 pub(super) fn checksum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)

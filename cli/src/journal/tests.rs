@@ -1,29 +1,29 @@
-//! A subscriber that is killed at every single step of its writing, torn writes included.
+//! A subscriber that is killed at every single step of its writing, including in the middle of a write.
 
 use super::*;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// What is on the disk: it outlives the process.
+/// The contents of the disk, which survive the process.
 #[derive(Clone, Debug, Default)]
 struct Disk {
     state: Option<Vec<u8>>,
     output: Vec<u8>,
 }
 
-/// Files of a process that dies after `left` bytes or steps of work.
+/// The files of a process that is killed after `left` units of work.
 ///
-/// Every byte that is written costs one, and so does every step that happens as a whole (a rename, a
-/// cut). A write that cannot be paid in full is torn: its first bytes are on the disk.
+/// Every byte that is written costs one unit, and so does every atomic step (a rename, a cut). A write that
+/// the remaining units do not cover is torn: only its first bytes reach the disk.
 #[derive(Debug)]
-struct Mortal {
+struct KilledStorage {
     disk: Rc<RefCell<Disk>>,
     left: usize,
     spent: Rc<RefCell<usize>>,
 }
 
-impl Mortal {
-    /// Takes up to `want`; an error if that was not all.
+impl KilledStorage {
+    /// Takes up to `want` units; an error if fewer were left.
     fn pay(&mut self, want: usize) -> (usize, io::Result<()>) {
         let paid = want.min(self.left);
         self.left -= paid;
@@ -32,13 +32,13 @@ impl Mortal {
     }
 }
 
-impl Storage for Mortal {
+impl Storage for KilledStorage {
     fn read_state(&mut self) -> io::Result<Option<Vec<u8>>> {
         Ok(self.disk.borrow().state.clone())
     }
 
     fn create_state(&mut self, contents: &[u8]) -> io::Result<()> {
-        // The bytes go to the temporary file, which nobody reads; then the rename happens or not.
+        // The bytes go to the temporary file, which nothing reads; then the rename happens or does not.
         self.pay(contents.len()).1?;
         self.pay(1).1?;
         self.disk.borrow_mut().state = Some(contents.to_vec());
@@ -92,15 +92,15 @@ impl Storage for Mortal {
 const RECORDS: u64 = 7;
 
 fn record(offset: u64) -> String {
-    // Long enough that the tail's checksum covers some, and not all, of it.
+    // Long enough that the checksum of the tail covers only a part of it.
     format!("record {offset} {}\n", "x".repeat(11 * offset as usize))
 }
 
-/// One run of a subscriber, in chunks of `chunk` records, that dies after `left` units of work.
-/// Returns whether it came to the end, and what it spent.
+/// One run of a subscriber, in chunks of `chunk` records, that is killed after `left` units of work.
+/// Returns whether it reached the end, and how many units it used.
 fn run(disk: &Rc<RefCell<Disk>>, left: usize, chunk: u64) -> (bool, usize) {
     let spent = Rc::new(RefCell::new(0));
-    let storage = Mortal { disk: disk.clone(), left, spent: spent.clone() };
+    let storage = KilledStorage { disk: disk.clone(), left, spent: spent.clone() };
     let result = (|| {
         let mut journal = Journal::open(storage, "t")?;
         let mut next = match journal.position() {
@@ -119,7 +119,7 @@ fn run(disk: &Rc<RefCell<Disk>>, left: usize, chunk: u64) -> (bool, usize) {
         Ok::<(), JournalError>(())
     })();
     if let Err(error) = &result {
-        // Dying is the only failure there may be: never "damaged", never "another output".
+        // Being killed is the only failure allowed: never "damaged", never "another output".
         assert_eq!(error.to_string(), "killed");
     }
     let spent = *spent.borrow();
@@ -156,7 +156,7 @@ fn killed_again_and_again_the_output_is_exact() {
     for _ in 0..2000 {
         let disk = Rc::default();
         let mut lives = 0;
-        // A life long enough to create the state at times, short enough to die often.
+        // Long enough that some runs create the state, short enough that most are killed.
         while !run(&disk, random.usize(0..3000), random.u64(1..4)).0 {
             lives += 1;
             assert!(lives < 1000, "it makes progress");
@@ -174,9 +174,9 @@ fn a_finished_run_adds_nothing_when_run_again() {
     assert_eq!(disk.borrow().output, before.output);
 }
 
-fn open(disk: &Rc<RefCell<Disk>>, topic: &str) -> Result<Journal<Mortal>, JournalError> {
+fn open(disk: &Rc<RefCell<Disk>>, topic: &str) -> Result<Journal<KilledStorage>, JournalError> {
     let spent = Rc::default();
-    Journal::open(Mortal { disk: disk.clone(), left: usize::MAX, spent }, topic)
+    Journal::open(KilledStorage { disk: disk.clone(), left: usize::MAX, spent }, topic)
 }
 
 #[test]

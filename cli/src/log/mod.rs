@@ -1,8 +1,8 @@
 //! The log of `psa serve`: lines on standard error, text for people or JSON for machines.
 //!
-//! A log is a way to look at the server, and must not be a way to stop it. Lines go through a bounded
-//! [queue] with a thread behind it: whoever logs never waits, and what cannot be written is dropped
-//! and counted.
+//! Logging must never stop the server. Lines go through a bounded [queue] that a thread of its own
+//! writes out: the code that logs never waits, and lines that cannot be written are dropped and
+//! counted.
 
 mod queue;
 
@@ -16,21 +16,21 @@ use std::sync::Arc;
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
-/// At the end of the process, how long its last lines may take to be written.
+/// How long the end of the process waits for the last lines to be written.
 const LAST_LINES: Duration = Duration::from_millis(500);
 
-/// The process's log, from its start on. Dropped, it waits a moment for the lines that are on their way.
+/// The process's log. Dropping it waits up to [`LAST_LINES`] for queued lines to be written.
 #[derive(Debug)]
 pub(crate) struct Log {
     queue: Arc<Queue>,
 }
 
 impl Log {
-    /// Starts the log that the configuration asks for.
+    /// Starts the log that the configuration describes.
     ///
     /// # Errors
     ///
-    /// If the level is none, as far as the configuration has not seen that.
+    /// If the log level cannot be parsed. The configuration has already caught most such mistakes.
     pub(crate) fn start(config: &Config) -> Result<Log> {
         let level = config.text(Key::LogLevel);
         let filter = EnvFilter::builder().parse(&level).map_err(|error| {
@@ -44,9 +44,9 @@ impl Log {
         let writer = queue.clone();
         let log = tracing_subscriber::fmt()
             .with_env_filter(filter)
-            // It would write to standard error by itself, and panic where that cannot be written.
+            // Otherwise the formatter writes its own errors to standard error, and panics if that fails.
             .log_internal_errors(false)
-            .with_writer(move || queue::Lines(writer.clone()));
+            .with_writer(move || queue::QueueWriter(writer.clone()));
         if config.text(Key::LogFormat) == "json" {
             log.json().init();
         } else {
@@ -55,7 +55,7 @@ impl Log {
         Ok(Log { queue })
     }
 
-    /// What counts the lines that were dropped.
+    /// Returns a function that reads how many lines were dropped.
     pub(crate) fn dropped(&self) -> impl Fn() -> u64 + Send + Sync + use<> {
         let queue = self.queue.clone();
         move || queue.dropped()

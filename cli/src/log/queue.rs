@@ -1,12 +1,12 @@
-//! A bounded queue of log lines with a thread behind it.
+//! A bounded queue of log lines, written out by a thread of its own.
 //!
-//! Writing to standard error can block for ever (a pipe that nobody reads, a terminal that was stopped) and
-//! can fail (a full disk, a reader that is gone). Neither may reach whoever logs. A line is copied into a
-//! buffer under a lock that is held for nothing else; the thread takes the whole buffer out and writes it.
-//! Where the buffer has no room, and where a write fails, lines are dropped and counted. When lines can be
-//! written again, the log says how many are missing.
+//! Writing to standard error can block forever (a pipe that nobody reads, a terminal that was stopped) and
+//! can fail (a full disk, a reader that is gone). Neither may affect the code that logs. A line is copied
+//! into a buffer under a lock that is held for nothing else; the thread takes the whole buffer and writes
+//! it. When the buffer is full, or a write fails, lines are dropped and counted. Once lines can be written
+//! again, the log says how many are missing.
 //!
-//! Memory: twice [`ROOM`] at most, one buffer that fills and one that is written.
+//! Memory: at most twice [`CAPACITY`], for one buffer that fills and one that is being written.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,76 +14,76 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Bytes of lines that wait at most: some thousand lines.
-const ROOM: usize = 1 << 20;
+/// The most bytes that may wait to be written: some thousand lines.
+const CAPACITY: usize = 1 << 20;
 
-/// Between two tries, where the file was set to answer "not now".
+/// The delay before the next attempt when standard error is non-blocking and not ready.
 const RETRY: Duration = Duration::from_millis(20);
 
-/// Lines on their way to the log.
+/// Lines that have been logged and not yet written.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    state: Mutex<State>,
-    /// Told when lines have come.
+    queued: Mutex<Queued>,
+    /// Notified when lines are added to an empty buffer.
     filled: Condvar,
-    /// Told when nothing is on its way.
+    /// Notified when every line has been written or dropped.
     emptied: Condvar,
     dropped: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    /// Whole lines, each with its end.
+struct Queued {
+    /// Whole lines, each with its line end.
     waiting: Vec<u8>,
-    /// Whether the thread has lines out of the buffer.
+    /// Whether the thread is writing lines that it took from the buffer.
     writing: bool,
 }
 
 impl Queue {
-    /// Starts the thread, which ends with the process. `tell` makes what says in the log how many lines were
-    /// dropped since it last did.
+    /// Starts the thread, which ends with the process. The thread calls `make_reporter` once; the function
+    /// that this returns logs how many lines were dropped since its last call.
     pub(super) fn start<T: FnMut(u64)>(
         out: impl Write + Send + 'static,
-        tell: impl FnOnce() -> T + Send + 'static,
+        make_reporter: impl FnOnce() -> T + Send + 'static,
     ) -> Arc<Queue> {
         let queue = Arc::new(Queue::default());
         let writing = queue.clone();
         // Not joined: it may be blocked on a pipe that nobody reads.
-        thread::spawn(move || writing.write_all(out, tell()));
+        thread::spawn(move || writing.write_all(out, make_reporter()));
         queue
     }
 
-    /// How many lines were dropped.
+    /// The number of lines dropped so far.
     pub(super) fn dropped(&self) -> u64 {
         // Relaxed: a statistic.
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Waits until all lines are written, for so long at most.
+    /// Waits until all lines are written, for at most `limit`.
     pub(super) fn flush(&self, limit: Duration) {
         let until = Instant::now() + limit;
-        let mut state = self.lock();
-        while state.writing || !state.waiting.is_empty() {
+        let mut queued = self.lock();
+        while queued.writing || !queued.waiting.is_empty() {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
             }
-            let waited = self.emptied.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            let waited = self.emptied.wait_timeout(queued, left);
+            queued = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// Takes a line, or drops it. Never waits for the writing.
+    /// Queues a line, or drops it. Never waits for a write.
     fn push(&self, line: &[u8]) {
-        let mut state = self.lock();
-        if state.waiting.len() + line.len() > ROOM {
-            drop(state);
+        let mut queued = self.lock();
+        if queued.waiting.len() + line.len() > CAPACITY {
+            drop(queued);
             self.drop_lines(line);
             return;
         }
-        let was_empty = state.waiting.is_empty();
-        state.waiting.extend_from_slice(line);
-        drop(state);
+        let was_empty = queued.waiting.is_empty();
+        queued.waiting.extend_from_slice(line);
+        drop(queued);
         if was_empty {
             self.filled.notify_one();
         }
@@ -95,23 +95,23 @@ impl Queue {
         self.dropped.fetch_add(ends + unended, Ordering::Relaxed);
     }
 
-    fn write_all(&self, mut out: impl Write, mut tell: impl FnMut(u64)) {
+    fn write_all(&self, mut out: impl Write, mut report: impl FnMut(u64)) {
         let mut lines = Vec::new();
-        let mut told = 0;
+        let mut reported = 0;
         // Whether a write failed in the middle of a line.
         let mut torn = false;
         loop {
             {
-                let mut state = self.lock();
-                state.writing = false;
-                while state.waiting.is_empty() {
+                let mut queued = self.lock();
+                queued.writing = false;
+                while queued.waiting.is_empty() {
                     self.emptied.notify_all();
-                    state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    queued = self.filled.wait(queued).unwrap_or_else(PoisonError::into_inner);
                 }
-                std::mem::swap(&mut state.waiting, &mut lines);
-                state.writing = true;
+                std::mem::swap(&mut queued.waiting, &mut lines);
+                queued.writing = true;
             }
-            // What is torn ends here, so that the next line is whole.
+            // End the torn line, so that the next one starts on a line of its own.
             let whole = !torn || write(&mut out, b"\n") == 1;
             let written = if whole { write(&mut out, &lines) } else { 0 };
             if written > 0 {
@@ -119,20 +119,20 @@ impl Queue {
             }
             if written < lines.len() {
                 self.drop_lines(&lines[written..]);
-            } else if self.dropped() > told {
+            } else if self.dropped() > reported {
                 let dropped = self.dropped();
-                tell(dropped - std::mem::replace(&mut told, dropped));
+                report(dropped - std::mem::replace(&mut reported, dropped));
             }
             lines.clear();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Queued> {
+        self.queued.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Writes as much as can be written, and says how much that was.
+/// Writes as much as possible and returns how many bytes were written.
 fn write(out: &mut impl Write, bytes: &[u8]) -> usize {
     let mut written = 0;
     while written < bytes.len() {
@@ -140,7 +140,7 @@ fn write(out: &mut impl Write, bytes: &[u8]) -> usize {
             Ok(0) => break,
             Ok(count) => written += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Standard error is shared, and whoever has it too may have set it so.
+            // Standard error is shared with other processes, and one of them may have made it non-blocking.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(RETRY),
             Err(_) => break,
         }
@@ -148,11 +148,11 @@ fn write(out: &mut impl Write, bytes: &[u8]) -> usize {
     written
 }
 
-/// What the log's formatter writes to: each write is whole lines.
+/// The writer that the log's formatter is given. Each write consists of whole lines.
 #[derive(Debug)]
-pub(super) struct Lines(pub(super) Arc<Queue>);
+pub(super) struct QueueWriter(pub(super) Arc<Queue>);
 
-impl Write for Lines {
+impl Write for QueueWriter {
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         self.0.push(lines);
         Ok(lines.len())
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
 
-    /// Takes what is written as long as it is allowed to.
+    /// A writer that fails when it has no room left.
     #[derive(Clone, Default)]
     struct Disk(Arc<Mutex<(Vec<u8>, usize)>>);
 
@@ -205,15 +205,15 @@ mod tests {
 
     fn done(queue: &Queue) {
         queue.flush(Duration::from_secs(60));
-        let state = queue.lock();
-        assert!(!state.writing && state.waiting.is_empty());
+        let queued = queue.lock();
+        assert!(!queued.writing && queued.waiting.is_empty());
     }
 
     #[test]
     fn a_full_disk_costs_lines_that_are_counted_and_told() {
         let disk = Disk::with_room(10);
-        let (told, tellings) = mpsc::channel();
-        let queue = Queue::start(disk.clone(), move || move |count| told.send(count).unwrap());
+        let (report, reports) = mpsc::channel();
+        let queue = Queue::start(disk.clone(), move || move |count| report.send(count).unwrap());
         queue.push(b"one\n");
         done(&queue);
         // Six bytes are left: the second of these lines is torn.
@@ -223,12 +223,12 @@ mod tests {
         queue.push(b"five\n");
         done(&queue);
         assert_eq!(queue.dropped(), 3);
-        assert!(tellings.try_recv().is_err(), "nothing can be told yet");
+        assert!(reports.try_recv().is_err(), "nothing can be told yet");
         disk.free(1000);
         queue.push(b"six\n");
         done(&queue);
         assert_eq!(disk.text(), "one\ntwo\nth\nsix\n");
-        assert_eq!(tellings.recv(), Ok(3));
+        assert_eq!(reports.recv(), Ok(3));
     }
 
     #[test]
@@ -236,15 +236,15 @@ mod tests {
         let (reader, writer) = std::io::pipe().unwrap();
         let queue = Queue::start(writer, || |_| ());
         let line = [&[b'x'; 1023][..], b"\n"].concat();
-        // More than the pipe and both buffers hold.
+        // More than the pipe and both buffers can hold.
         for _ in 0..4096 {
             queue.push(&line);
         }
         let dropped = queue.dropped();
         assert!((1..4096).contains(&dropped), "{dropped}");
-        assert!(queue.lock().waiting.len() <= ROOM);
+        assert!(queue.lock().waiting.len() <= CAPACITY);
         queue.flush(Duration::from_millis(1));
-        // It goes on as soon as somebody reads.
+        // Writing continues as soon as the pipe is read.
         let reading = thread::spawn(move || {
             let mut lines = io::BufRead::lines(io::BufReader::new(reader));
             lines.by_ref().take(4096 - dropped as usize).map(Result::unwrap).count() as u64

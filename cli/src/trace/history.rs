@@ -1,13 +1,13 @@
-//! From single events to one life for each segment, and the memory that they took together.
+//! Turns single events into the life of each segment, and into the memory that all segments took.
 
 use super::record::Recording;
 use psa::{Event, Stats};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// One segment from its linking to its end. What has not happened is `None`.
+/// One segment from its linking to its reclamation. Times are `None` for events that have not happened.
 #[derive(Clone, Debug)]
-pub(super) struct Life {
+pub(super) struct SegmentLife {
     pub(super) number: u64,
     /// Offset of its first record.
     pub(super) base: u64,
@@ -16,38 +16,38 @@ pub(super) struct Life {
     pub(super) reused: bool,
     pub(super) linked: Duration,
     pub(super) sealed: Option<Duration>,
-    /// When the last cursor left, or when it was evicted.
+    /// When the last cursor left the segment, or was evicted from it.
     pub(super) closed: Option<Duration>,
     pub(super) evicted: u32,
     pub(super) reclaimed: Option<Duration>,
     pub(super) pooled: bool,
 }
 
-/// Memory at one moment.
+/// The memory of all segments at one moment, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Memory {
-    /// In the chain.
+pub(super) struct MemoryPoint {
+    /// Segments in the chain.
     pub(super) live: u64,
-    /// Unlinked, and somebody still looks at it.
+    /// Segments that are unlinked and that a reader still looks at.
     pub(super) pending: u64,
 }
 
-/// All segments' lives.
+/// The lives of all segments.
 pub(super) struct History {
-    lives: Vec<Life>,
-    /// Memory after each moment at which it changed.
-    memory: Vec<(Duration, Memory)>,
+    lives: Vec<SegmentLife>,
+    /// The memory after each change.
+    memory: Vec<(Duration, MemoryPoint)>,
 }
 
 impl History {
     pub(super) fn new(recording: &Recording) -> History {
-        let mut lives: BTreeMap<u64, Life> = BTreeMap::new();
+        let mut lives: BTreeMap<u64, SegmentLife> = BTreeMap::new();
         let mut changes: Vec<(Duration, i64, i64)> = Vec::new();
-        // Two threads' events may stand in another order than they happened, so what follows does not
-        // depend on it: a segment is known from its linking, whenever that was told.
+        // Events of two threads may be recorded in a different order than they happened in. Nothing here
+        // depends on the order: this first pass collects all segments, wherever their linking was recorded.
         for (at, event) in &recording.events {
             if let Event::Linked { segment, base, bytes, reused } = *event {
-                let life = Life {
+                let life = SegmentLife {
                     number: segment,
                     base,
                     records: 0,
@@ -90,22 +90,22 @@ impl History {
         let (mut live, mut pending) = (0, 0);
         let memory = changes.into_iter().map(|(at, more_live, more_pending)| {
             (live, pending) = (live + more_live, pending + more_pending);
-            // Told out of order, a figure can dip below zero for a moment.
-            (at, Memory { live: live.max(0) as u64, pending: pending.max(0) as u64 })
+            // Recorded out of order, a figure can dip below zero for a moment.
+            (at, MemoryPoint { live: live.max(0) as u64, pending: pending.max(0) as u64 })
         });
         History { memory: memory.collect(), lives: lives.into_values().collect() }
     }
 
-    pub(super) fn segments(&self) -> &[Life] {
+    pub(super) fn segments(&self) -> &[SegmentLife] {
         &self.lives
     }
 
-    pub(super) fn memory(&self) -> &[(Duration, Memory)] {
+    pub(super) fn memory(&self) -> &[(Duration, MemoryPoint)] {
         &self.memory
     }
 
-    /// What the events say and the log's own statistics do not, if there is such a thing.
-    pub(super) fn fault(&self, stats: &Stats) -> Option<String> {
+    /// Describes the first figure in which the events and the log's own statistics differ, if any.
+    pub(super) fn mismatch(&self, stats: &Stats) -> Option<String> {
         let records: u64 = self.lives.iter().map(|life| u64::from(life.records)).sum();
         let live = self.lives.iter().filter(|life| life.closed.is_none());
         let (live, live_bytes) = live.fold((0, 0), |(n, bytes), life| (n + 1, bytes + life.bytes));
@@ -123,12 +123,12 @@ impl History {
     }
 
     /// How many segments were allocated, and how many came from the pool.
-    pub(super) fn origins(&self) -> (usize, usize) {
+    pub(super) fn allocated_and_reused(&self) -> (usize, usize) {
         let reused = self.lives.iter().filter(|life| life.reused).count();
         (self.lives.len() - reused, reused)
     }
 
-    /// The most memory at any moment, pooled segments not counted.
+    /// The most memory at any moment, not counting pooled segments.
     pub(super) fn peak(&self) -> u64 {
         self.memory.iter().map(|(_, m)| m.live + m.pending).max().unwrap_or(0)
     }
@@ -137,7 +137,7 @@ impl History {
         self.memory.iter().map(|(_, m)| m.pending).max().unwrap_or(0)
     }
 
-    /// From the last one's passing to the memory being back, ascending.
+    /// For each reclaimed segment, the time from the departure of its last cursor to its reclamation, ascending.
     fn returns(&self) -> Vec<Duration> {
         let times = self.lives.iter().filter_map(|l| Some(l.reclaimed?.saturating_sub(l.closed?)));
         let mut times: Vec<_> = times.collect();
@@ -154,7 +154,7 @@ impl History {
         self.returns().last().copied().unwrap_or_default()
     }
 
-    /// Where an offset lies, in segments: the number of its segment and how far into it.
+    /// The position of an offset, counted in segments: the number of its segment plus the fraction before it.
     pub(super) fn height(&self, offset: u64) -> f64 {
         let i = self.lives.partition_point(|life| life.base <= offset).saturating_sub(1);
         let Some(life) = self.lives.get(i) else { return 0.0 };

@@ -1,26 +1,28 @@
-//! The picture: time to the right, segments upwards.
+//! Draws the picture: time runs to the right, segments upwards.
 //!
-//! A segment is a bar at the height of its number, from its linking to its end. Cursors are lines that
-//! climb through the bars as they read; the log's end climbs in front of them, and what lies between
-//! the end and the slowest is what is kept. Below, on the same axis, the memory.
+//! A segment is a bar at the height of its number, from its linking to its reclamation. Cursors are lines
+//! that climb through the bars as they read. The log's end climbs ahead of them, and the segments between
+//! the slowest cursor and the end are the ones that are kept. The memory is drawn below, on the same time
+//! axis.
 //!
-//! Plain SVG with its colours in a style sheet, so that one file serves light and dark pages.
+//! The picture is plain SVG with its colours in a style sheet, so that one file serves light and dark pages.
 
 use super::TraceArgs;
 use super::history::History;
-use super::record::{Kind, Recording, Track};
+use super::record::{LineKind, Recording, Track};
 use crate::units::{human_count, human_size};
 use std::fmt::Write as _;
 use std::time::Duration;
 
 const WIDTH: f64 = 1200.0;
-/// Where the upper panel lies: left, top, right, bottom.
+/// The upper panel: left, top, right, bottom.
 const CHAIN: (f64, f64, f64, f64) = (86.0, 96.0, 1060.0, 640.0);
-/// The lower one, on the same time axis.
+/// The lower panel, on the same time axis.
 const MEMORY: (f64, f64, f64, f64) = (86.0, 700.0, 1060.0, 830.0);
 const HEIGHT: f64 = 900.0;
 
-/// What has a colour: its class, how it is painted, and the colour on a light and on a dark page.
+/// Everything that has a colour: its class, the property that is coloured, and the colour on a light and on a
+/// dark page.
 const COLOURS: [(&str, &str, &str, &str); 16] = [
     ("page", "fill", "#ffffff", "#0d1117"),
     ("grid", "stroke", "#e2e7ec", "#232a33"),
@@ -40,7 +42,7 @@ const COLOURS: [(&str, &str, &str, &str); 16] = [
     ("name.late", "fill", "#9a6700", "#d4a72c"),
 ];
 
-/// Plain rules and no variables: not every viewer knows those.
+/// The style sheet. It uses no CSS variables, which not every viewer supports.
 fn style() -> String {
     let mut style = String::from(
         "text{font:13px system-ui,sans-serif;fill:#1f2328}.title{font-size:20px;font-weight:600}\
@@ -56,19 +58,19 @@ fn style() -> String {
     style
 }
 
-impl Kind {
+impl LineKind {
     fn class(self) -> &'static str {
         match self {
-            Kind::End => "end",
-            Kind::Prompt => "prompt",
-            Kind::Lazy => "lazy",
-            Kind::Stalled => "stalled",
-            Kind::Late => "late",
+            LineKind::End => "end",
+            LineKind::Prompt => "prompt",
+            LineKind::Lazy => "lazy",
+            LineKind::Stalled => "stalled",
+            LineKind::Late => "late",
         }
     }
 }
 
-/// Draws it.
+/// Draws the picture as SVG.
 pub(super) fn draw(recording: &Recording, history: &History, args: &TraceArgs) -> String {
     let mut picture = Picture { out: String::new(), recording, history };
     picture.frame(args);
@@ -87,7 +89,7 @@ struct Picture<'a> {
 
 impl Picture<'_> {
     fn put(&mut self, svg: std::fmt::Arguments<'_>) {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = self.out.write_fmt(svg);
         self.out.push('\n');
     }
@@ -97,7 +99,7 @@ impl Picture<'_> {
         CHAIN.0 + part.min(1.0) * (CHAIN.2 - CHAIN.0)
     }
 
-    /// Segments, bottom to top.
+    /// The vertical position of a height in segments, which grows from bottom to top.
     fn y(&self, height: f64) -> f64 {
         CHAIN.3 - height / self.segments() * (CHAIN.3 - CHAIN.1)
     }
@@ -189,7 +191,7 @@ impl Picture<'_> {
             if closed > sealed {
                 self.rect("held", (sealed, top), (closed, bottom));
             }
-            // Less than a pixel of it would be all that one sees of most segments.
+            // For most segments this bar would be less than a pixel wide.
             if reclaimed - closed > 0.5 {
                 self.rect("pending", (closed, top), (reclaimed, bottom));
             }
@@ -205,7 +207,7 @@ impl Picture<'_> {
                 labels.push((self.y(self.history.height(*offset)), self.x(*at), track));
             }
         }
-        // One under the other, where lines end close together.
+        // Move labels down so that they do not overlap where lines end close together.
         labels.sort_by(|a, b| a.0.total_cmp(&b.0));
         let mut free = CHAIN.1;
         for (y, x, track) in labels {
@@ -231,7 +233,7 @@ impl Picture<'_> {
             if evicted && let Some(last) = last {
                 self.stroke(&format!("line gap {class}"), last, point);
             }
-            // Steps of less than a pixel are not seen, and there are thousands.
+            // Steps of less than a pixel are invisible, and there are thousands of them.
             let near = last.is_some_and(|(x, y)| (point.0 - x).abs() + (point.1 - y).abs() < 1.0);
             if near && !evicted {
                 continue;
@@ -287,7 +289,7 @@ impl Picture<'_> {
     }
 }
 
-/// A round number of segments between two lines of the grid.
+/// The distance between two lines of the grid: a round number of segments.
 fn step(segments: f64) -> f64 {
     let rough = segments / 6.0;
     let power = 10f64.powf(rough.log10().floor());

@@ -1,11 +1,11 @@
-//! What a run leaves: every event of its segments, and where each cursor was when.
+//! The recording of a run: every event of its segments, and the positions of each cursor over time.
 
 use psa::{Event, Observer};
 use std::fmt::Write as _;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// Takes events down with the time at which they came.
+/// Records events, each with its time.
 pub(super) struct Recorder {
     began: Instant,
     events: Mutex<Vec<(Duration, Event)>>,
@@ -16,7 +16,7 @@ impl Recorder {
         Recorder { began, events: Mutex::default() }
     }
 
-    /// What was taken down, in the order of time.
+    /// The recorded events in the order of their times.
     pub(super) fn events(&self) -> Vec<(Duration, Event)> {
         let mut events = self.events.lock().expect("nobody panics while writing").clone();
         events.sort_by_key(|(at, _)| *at);
@@ -31,39 +31,39 @@ impl Observer for Recorder {
     }
 }
 
-/// Where one cursor, or the log's end, was when.
+/// The positions of one cursor, or of the log's end, over time.
 pub(super) struct Track {
     pub(super) name: String,
-    pub(super) kind: Kind,
+    pub(super) kind: LineKind,
     /// Times and offsets, both ascending.
     pub(super) positions: Vec<(Duration, u64)>,
-    /// When it was evicted, from which offset to which.
+    /// When the cursor was evicted, and the range of offsets that it missed.
     pub(super) gaps: Vec<(Duration, u64, u64)>,
 }
 
-/// What kind of line it is in the picture.
+/// The kind of a line in the picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Where the next record goes.
+pub(super) enum LineKind {
+    /// The log's end: the offset of the next record.
     End,
-    /// Reads as soon as there is something.
+    /// A subscriber that reads each record as soon as it is published.
     Prompt,
-    /// Reads once in a while.
+    /// A subscriber that reads from time to time.
     Lazy,
-    /// Stops for a time.
+    /// A subscriber that stops reading for a while.
     Stalled,
-    /// Comes when the others have been there for long.
+    /// A subscriber that starts long after the others.
     Late,
 }
 
 impl Track {
-    pub(super) fn new(name: impl Into<String>, kind: Kind) -> Track {
+    pub(super) fn new(name: impl Into<String>, kind: LineKind) -> Track {
         Track { name: name.into(), kind, positions: Vec::new(), gaps: Vec::new() }
     }
 
-    /// Notes a position, unless it is the last one still.
+    /// Adds a position. While the offset does not change, only the time of the last entry moves.
     pub(super) fn at(&mut self, time: Duration, offset: u64) {
-        // The first and the last moment of a standstill are enough.
+        // The first and the last moment of a standstill are enough for the picture.
         if let [.., (_, before), (until, last)] = &mut self.positions[..]
             && *before == offset
             && *last == offset
@@ -75,16 +75,16 @@ impl Track {
     }
 }
 
-/// All of it.
+/// Everything that was recorded of a run.
 pub(super) struct Recording {
     pub(super) events: Vec<(Duration, Event)>,
     pub(super) tracks: Vec<Track>,
-    /// How long the run was.
+    /// How long the run took.
     pub(super) time: Duration,
 }
 
 impl Recording {
-    /// For other programs: one JSON object a line, events first.
+    /// The recording as JSON lines for other programs, events first.
     pub(super) fn json_lines(&self) -> String {
         let mut out = String::new();
         for (at, event) in &self.events {
@@ -110,7 +110,7 @@ impl Recording {
                 Event::Reclaimed { segment, bytes, pooled } => format!(
                     r#""event":"reclaimed","segment":{segment},"bytes":{bytes},"pooled":{pooled}"#
                 ),
-                // The library may learn to tell more than is drawn.
+                // Later versions of the library may report events that are not drawn.
                 _ => continue,
             };
             let _ = writeln!(out, r#"{{"ns":{},{body}}}"#, at.as_nanos());

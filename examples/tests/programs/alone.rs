@@ -1,4 +1,4 @@
-//! The examples that need nothing but themselves.
+//! The examples that run without any other program.
 
 use crate::program::Program;
 
@@ -32,7 +32,7 @@ fn worker_threads() {
     }
 }
 
-/// Memory grows while somebody stands still, and is back when the last reader has passed.
+/// Memory grows while a reader does not read, and is released once the last reader has passed.
 #[test]
 fn readers_come_and_go() {
     let mut program = Program::start("readers_come_and_go", NO_ARGUMENTS);
@@ -57,7 +57,7 @@ fn readers_come_and_go() {
     }
 }
 
-/// It kills itself, and the balances come out right.
+/// The program kills its own runs, and the balances are correct.
 #[test]
 fn position_in_database() {
     let mut program = Program::start("position_in_database", NO_ARGUMENTS);
@@ -71,7 +71,7 @@ fn position_in_database() {
     assert!(said.contains("balance of bob: 18750000"), "{said}");
 }
 
-/// It crashes on purpose, and every letter is sent: those at which it crashed twice.
+/// The workers crash on purpose, and every letter is sent; the letters at which they crashed are sent twice.
 #[test]
 fn at_least_once() {
     let mut program = Program::start("at_least_once", NO_ARGUMENTS);

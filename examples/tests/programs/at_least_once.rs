@@ -1,4 +1,4 @@
-//! At least once: the worker is killed again and again, and every letter is sent.
+//! At-least-once processing: the worker is killed again and again, and every letter is sent.
 
 use std::ops::Range;
 
@@ -29,7 +29,7 @@ async fn each_letter_is_sent() {
         Program::start("at_least_once", [address.clone(), outbox].into_iter().chain(crash_at))
     };
 
-    // Between the work and its commit, for certain.
+    // Crash exactly between sending a letter and committing it.
     let mut program = start(Some(5));
     assert!(!program.end().success(), "{:#?}", program.seen);
     assert_eq!(program.said("sent ").last(), Some(&"5: 5"));
@@ -39,7 +39,7 @@ async fn each_letter_is_sent() {
     let mut interrupted = 2;
     drop(program);
 
-    // And anywhere. There are new letters each time, so that it has something to do however far the last one came.
+    // Kill it anywhere. Each time there are new letters, so that it has work however far the last worker got.
     for letters in 1..10 {
         publish(letters * 20..(letters + 1) * 20).await;
         let mut program = start(None);
@@ -58,14 +58,14 @@ async fn each_letter_is_sent() {
     let mut repeated = 0;
     assert_eq!(sent[0], 0);
     for pair in sent.windows(2) {
-        // Each is committed before the next one is sent: only the last one before a crash comes again.
+        // Each letter is committed before the next one is sent, so only the last one before a crash can be repeated.
         assert!(pair[1] == pair[0] || pair[1] == pair[0] + 1, "{sent:?}");
         repeated += usize::from(pair[1] == pair[0]);
     }
     assert_eq!(sent.last(), Some(&199));
     assert!((1..=interrupted).contains(&repeated), "{repeated} of {interrupted}");
 
-    // There is nothing more to do.
+    // No work is left.
     let mut program = start(None);
     program.succeed();
     assert_eq!(program.said("sent "), [""; 0]);

@@ -1,4 +1,4 @@
-//! The embedded server: both listeners and the program itself over the same topic, and its drain.
+//! The embedded server: both listeners and the program itself use the same topic, and the server drains.
 
 use std::time::Duration;
 
@@ -18,13 +18,13 @@ async fn everybody_shares_a_topic_and_gets_all_of_it_at_the_end() {
     let browsers = browsers.trim_end_matches('/');
 
     let client = Client::builder(&clients).connect().await.expect("a server");
-    // It is to see the end of the server, and not to wait for another one.
+    // The subscription must end with the server, and not wait for another one.
     let options = SubscribeOptions::earliest().give_up_after(Duration::ZERO);
     let mut subscription = client.subscribe("events", options).await.expect("a topic");
     let mut stream = Events::open(browsers, "/topics/events/events?from=earliest", None)
         .await
         .expect("an event stream");
-    // The stream's own first word, before the records.
+    // The first event of a stream, before the records.
     assert_eq!(stream.next().await.expect("an event").kind, "begin");
     assert_eq!(stream.next().await.expect("an event").data, "the server has started");
 
@@ -34,10 +34,10 @@ async fn everybody_shares_a_topic_and_gets_all_of_it_at_the_end() {
     program.expect("record 1: from a client");
     program.expect("record 2: from a browser");
 
-    // Everything that is acknowledged when the end begins reaches everybody.
+    // Everything that is acknowledged before the drain begins reaches every subscriber.
     let publisher = client.publisher("events", PublisherOptions::default()).await.expect("a topic");
     for n in 3..1_000 {
-        // Its ticket would say where the record is: `flush` is enough here.
+        // The ticket would say where the record is; `flush` is enough here.
         drop(publisher.send(format!("record {n}").as_bytes()).await.expect("room"));
     }
     publisher.flush().await.expect("all of them are acknowledged");

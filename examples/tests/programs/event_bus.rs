@@ -1,4 +1,4 @@
-//! The event bus with hundreds of streams: those that come late, come back, and are too slow.
+//! The event bus with hundreds of streams: new streams, streams that reconnect, and streams that are too slow.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::program::Program;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The bus as a process, where it listens, and a connection that publishes.
+/// The bus as a process, its address, and a connection that publishes.
 struct Bus {
     program: Program,
     address: String,
@@ -28,7 +28,7 @@ impl Bus {
         Self { program, address, publisher, published: 0 }
     }
 
-    /// Publishes so many events `0 …`, `1 …`, each of at least `bytes` bytes, and returns the last one's ID.
+    /// Publishes this many events `0 …`, `1 …`, each of at least `bytes` bytes, and returns the ID of the last one.
     async fn publish(&mut self, events: u64, bytes: usize) -> String {
         let mut id = String::new();
         for _ in 0..events {
@@ -40,7 +40,7 @@ impl Bus {
         id
     }
 
-    /// Waits until the bus has seen that so many streams are left: those that are gone hold nothing back any more.
+    /// Waits until the bus counts this many streams, so that closed ones hold nothing back any more.
     async fn wait_for_streams(&mut self, streams: u32) {
         let counted = format!(" events, {streams} streams, ");
         let waiting = async {
@@ -60,8 +60,8 @@ impl Bus {
     }
 }
 
-/// Takes events until the one with the offset `last` is there, and says how many were missed. Each offset from `next` on
-/// comes as a record or in a gap, once.
+/// Takes events up to the one with the offset `last`, and returns how many were missed. Each offset from `next` on must
+/// arrive once, as a record or in a gap.
 async fn take_until(events: &mut Events, mut next: u64, last: u64) -> u64 {
     let mut missed = 0;
     while next <= last {
@@ -83,7 +83,7 @@ async fn take_until(events: &mut Events, mut next: u64, last: u64) -> u64 {
     missed
 }
 
-/// What a gap says: the first event that is missed, and how many.
+/// The contents of a gap: the first missed event, and how many are missed.
 fn gap(event: &Event) -> Option<(u64, u64)> {
     if event.kind != "gap" {
         assert_eq!(event.kind, "", "{event:?}");
@@ -98,14 +98,14 @@ fn offset(id: &str) -> u64 {
     id.rsplit(':').next().and_then(|offset| offset.parse().ok()).expect("an ID")
 }
 
-/// Hundreds of streams see the last hundred events and then all that come, and end when the bus is told to stop.
+/// Hundreds of streams receive the last hundred events and then all new ones, and end when the bus stops.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hundreds_follow() {
     let mut bus = Bus::start().await;
     bus.publish(150, 10).await;
 
     let mut following = JoinSet::new();
-    // Not all at the same moment: a system may have short queues, however long a one was asked for.
+    // Not all at the same moment: the system may limit the queue to a shorter one than requested.
     for _ in 0..30 {
         let mut opening = JoinSet::new();
         for _ in 0..10 {
@@ -116,17 +116,17 @@ async fn hundreds_follow() {
             let mut events = events.expect("no panic").expect("an event stream");
             following.spawn(async move {
                 assert_eq!(take_until(&mut events, 50, 169).await, 0);
-                // The bus has stopped.
+                // The stream ends when the bus has stopped.
                 timeout(PATIENCE, events.next()).await.expect("an end")
             });
         }
     }
-    // All of them are there, since all were answered.
+    // All streams are connected, since all received a response.
     bus.publish(20, 10).await;
     let figures = bus.figures().await;
     assert!(figures.starts_with("170 events, 300 streams, "), "{figures}");
 
-    // Each reads to the end of what was published before.
+    // Each stream reads to the end of what was published before.
     bus.program.interrupt();
     while let Some(end) = following.join_next().await {
         assert_eq!(end.expect("it saw every event"), None);
@@ -136,14 +136,14 @@ async fn hundreds_follow() {
     assert_eq!(bus.program.said("stopped after "), ["170 events"]);
 }
 
-/// A stream that comes back continues with the next event, or is told exactly what is gone.
+/// A stream that reconnects continues with the next event, or receives a gap with exactly the missing events.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_come_back() {
     let mut bus = Bus::start().await;
     bus.publish(10, 1_000).await;
     let mut events = bus.follow(None).await;
     assert_eq!(take_until(&mut events, 0, 4).await, 0);
-    // It leaves after event 4, and there are more when it comes back.
+    // It disconnects after event 4, and there are more events when it reconnects.
     let left = bus.follow(None).await.next().await.expect("an event").id.replace(":0", ":4");
     drop(events);
     bus.publish(10, 1_000).await;
@@ -152,7 +152,8 @@ async fn streams_come_back() {
     drop(events);
     bus.wait_for_streams(0).await;
 
-    // Now most of what comes is gone when it comes back: nobody holds it, and the bus keeps little more than a hundred.
+    // This time, most events are gone when it reconnects: no stream holds them, and the bus keeps little more than a
+    // hundred.
     let newest = bus.publish(2_000, 1_000).await;
     let last = offset(&newest);
     let mut events = bus.follow(Some(&left)).await;
@@ -162,12 +163,12 @@ async fn streams_come_back() {
     assert!((1_500..=last - 100 - 4).contains(&missed), "{event:?}");
     assert_eq!(take_until(&mut events, first + missed, last).await, 0);
     drop(events);
-    // The gap was told: whoever names it is not told again.
+    // A client that names the gap as its last event does not receive it again.
     let mut events = bus.follow(Some(&event.id)).await;
     assert_eq!(take_until(&mut events, first + missed, last).await, 0);
     drop(events);
 
-    // IDs of another bus, of the future, and of nothing.
+    // IDs of another bus, of the future, and one that is invalid.
     let epoch = newest.split(':').next().expect("an epoch");
     let other =
         format!("{:#018x}:7", u64::from_str_radix(&epoch[2..], 16).expect("hexadecimal") ^ 1);
@@ -183,13 +184,13 @@ async fn streams_come_back() {
     }
 }
 
-/// A stream that is not read loses events, is told which, and holds nobody up.
+/// A stream that is not read loses events, learns which ones, and delays no other stream.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_streams_are_told() {
     let mut bus = Bus::start().await;
     let mut slow = bus.follow(None).await;
     let mut quick = bus.follow(None).await;
-    // Far more than the bus's memory and all socket buffers together.
+    // Far more than the memory of the bus and all socket buffers together.
     let events = 4_000;
     let quick = tokio::spawn(async move { take_until(&mut quick, 0, events - 1).await });
     bus.publish(events, 16_000).await;

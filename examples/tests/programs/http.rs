@@ -1,4 +1,4 @@
-//! An HTTP client: hyper, with a connection for each request, and event streams.
+//! An HTTP client over hyper, for requests on one connection and for event streams.
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -41,7 +41,7 @@ impl Connection {
         self.sender.send_request(request).await.expect("a response")
     }
 
-    /// Publishes, and returns what is answered.
+    /// Publishes, and returns the body of the response.
     pub(crate) async fn post(&mut self, path: &str, body: impl Into<Bytes>) -> String {
         let response = self.send("POST", path, &[], body).await;
         assert!(response.status().is_success(), "{response:?}");
@@ -61,16 +61,16 @@ pub(crate) struct Event {
     pub(crate) data: String,
 }
 
-/// An event stream on a connection of its own. What is not asked for is not read from the socket.
+/// An event stream on a connection of its own. It reads from the socket only when an event is requested.
 pub(crate) struct Events {
     body: Incoming,
-    /// What was received and not taken.
+    /// Text that was received and not yet parsed.
     rest: String,
     _connection: Connection,
 }
 
 impl Events {
-    /// Follows, after the event `last` if there is one; or what was answered instead.
+    /// Opens a stream, after the event `last` if there is one. The error is the response if it is not a stream.
     pub(crate) async fn open(
         address: &str,
         path: &str,
@@ -86,20 +86,20 @@ impl Events {
         Ok(Self { body: response.into_body(), rest: String::new(), _connection: connection })
     }
 
-    /// The next event; `None` when the stream has ended in order.
+    /// The next event; `None` when the stream has ended properly.
     pub(crate) async fn next(&mut self) -> Option<Event> {
         loop {
             while let Some((event, rest)) = self.rest.split_once("\n\n") {
                 let event = parse(event);
                 self.rest = rest.to_owned();
-                // Others are comments.
+                // An empty event was a comment.
                 if event != Event::default() {
                     return Some(event);
                 }
             }
             let frame = self.body.frame().await?.expect("the stream ends in order");
             if let Ok(data) = frame.into_data() {
-                // No event of these tests has a character of more than one byte, which might be cut.
+                // The events of these tests have no characters of more than one byte, which a frame could cut.
                 self.rest.push_str(std::str::from_utf8(&data).expect("text"));
             }
         }

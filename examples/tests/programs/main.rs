@@ -1,4 +1,4 @@
-//! Runs every example as a process of its own, as its reader would, and looks at what it says and does.
+//! Runs every example as a process of its own, as a reader of it would, and checks its output and its effects.
 
 mod alone;
 mod at_least_once;

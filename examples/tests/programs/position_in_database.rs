@@ -1,11 +1,11 @@
-//! Exactly once: the program is killed again and again, and every payment counts once.
+//! Exactly-once processing: the program is killed again and again, and every payment counts once.
 
 use psa::client::Client;
 use psa::server::{Limits, Server, ServerConfig};
 
 use crate::program::Program;
 
-/// A server of this process, and a client of it. Small chunks, so that the program stores often.
+/// A server in this process, and a client of it. Its chunks are small, so that the program stores often.
 async fn serve() -> (Client, String) {
     let listen = "127.0.0.1:0".parse().expect("an address");
     let limits = Limits { chunk_records: 50, ..Limits::default() };
@@ -29,7 +29,7 @@ async fn each_payment_counts_once() {
         let mut program = start();
         let begins: u64 = program.expect("starting at ").parse().expect("an offset");
         assert!(begins >= stored, "it said that {stored} were stored, and begins at {begins}");
-        // Twenty chunks or more: it is in the middle of them when it is killed.
+        // Twenty chunks or more, so that the program is in the middle of them when it is killed.
         for _ in 0..20 {
             let payments = (0..50).map(|_| {
                 amount += 1;
@@ -59,7 +59,7 @@ async fn each_payment_counts_once() {
     assert_eq!(program.said("starting at "), [amount.to_string()]);
     assert_eq!(program.said("balance of ann: "), [total.to_string()]);
 
-    // Another server knows nothing of all that: its payments are new ones, and the program says what it cannot know.
+    // Another server has a different epoch: its payments are new ones, and the program reports the gap.
     let (client, address) = serve().await;
     client.publish_batch("payments", &["ann 3", "bob 4"]).await.expect("published");
     client.close_topic("payments").await.expect("a topic");

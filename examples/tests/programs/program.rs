@@ -1,4 +1,4 @@
-//! An example that runs.
+//! A running example.
 
 use std::env;
 use std::ffi::OsStr;
@@ -9,15 +9,15 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
-/// Far more than anything here takes: what is not there by then never comes.
+/// Far more than anything here takes: what has not happened by then never will.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A process, and what it prints. It is killed when this is dropped.
+/// A process and its output. It is killed when this is dropped.
 pub(crate) struct Program {
     name: &'static str,
     child: Child,
     lines: Receiver<String>,
-    /// The lines that were taken so far.
+    /// The lines that were read so far.
     pub(crate) seen: Vec<String>,
 }
 
@@ -36,7 +36,7 @@ impl Program {
         let (sender, lines) = mpsc::channel();
         thread::spawn(move || {
             for line in output.lines() {
-                // What it says is UTF-8. Nobody may listen any more.
+                // The output is UTF-8. The receiver may be gone.
                 if sender.send(line.expect("a line of text")).is_err() {
                     return;
                 }
@@ -45,7 +45,7 @@ impl Program {
         Self { name, child, lines, seen: Vec::new() }
     }
 
-    /// Waits for a line that begins with `start`, and returns what comes after that.
+    /// Waits for a line that begins with `start`, and returns the rest of that line.
     pub(crate) fn expect(&mut self, start: &str) -> String {
         loop {
             let Ok(line) = self.lines.recv_timeout(PATIENCE) else {
@@ -59,12 +59,12 @@ impl Program {
         }
     }
 
-    /// The lines that were taken so far and begin with `start`, without it.
+    /// The lines read so far that begin with `start`, without that beginning.
     pub(crate) fn said(&self, start: &str) -> Vec<&str> {
         self.seen.iter().filter_map(|line| line.strip_prefix(start)).map(str::trim).collect()
     }
 
-    /// Ends it as nothing can be caught or prepared for: SIGKILL, where there are signals.
+    /// Kills the process so that it cannot react: with SIGKILL, where there are signals.
     pub(crate) fn kill(mut self) -> Vec<String> {
         self.child.kill().expect("it can be killed");
         self.child.wait().expect("it ends");
@@ -72,14 +72,14 @@ impl Program {
         std::mem::take(&mut self.seen)
     }
 
-    /// Ctrl-C.
+    /// Interrupts the process, like Ctrl-C.
     #[cfg(unix)]
     pub(crate) fn interrupt(&self) {
         let process = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(process, rustix::process::Signal::INT).expect("it runs");
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until the process has exited.
     pub(crate) fn end(&mut self) -> ExitStatus {
         loop {
             match self.lines.recv_timeout(PATIENCE) {
@@ -94,7 +94,7 @@ impl Program {
         self.child.wait().expect("it ends")
     }
 
-    /// Waits until it has ended by itself, and has nothing to complain about.
+    /// Waits until the process has exited, and checks that it succeeded.
     pub(crate) fn succeed(&mut self) {
         let status = self.end();
         assert!(status.success(), "{} failed ({status}): {:#?}", self.name, self.seen);
@@ -108,8 +108,8 @@ impl Drop for Program {
     }
 }
 
-/// Cargo says where binaries are, but not where examples are: beside the folder of this test. It builds them for a test
-/// unless a target is named (`--test`): then `--examples` has to be, too.
+/// Cargo tells a test where binaries are, but not where examples are: they are next to the folder of this test. Cargo
+/// builds the examples for a test unless a target is named (`--test`); then `--examples` must be named, too.
 fn executable(name: &str) -> PathBuf {
     let test = env::current_exe().expect("a test has a path");
     let profile = test.ancestors().nth(2).expect("it lies in a profile's folder");

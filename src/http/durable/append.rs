@@ -1,8 +1,8 @@
 //! `POST`: appending to a stream, and closing it.
 //!
-//! The appends of a stream go one after the other, under its lock: what a request is checked against
-//! (the producers' numbers, the writers' sequence, whether the stream is open) and what it does are
-//! one step. Nothing waits under the lock: a stream that has no room refuses.
+//! The appends of a stream run one after the other, under its lock. So the state that a request is checked against
+//! (the producers' numbers, the writers' sequence, whether the stream is open) and the append are one step.
+//! Nothing waits under the lock: a stream without room refuses the append.
 
 use std::{sync::Arc, time::Instant};
 
@@ -26,15 +26,15 @@ use crate::{
     log::{AppendError, Retention},
 };
 
-/// What a request brings, beside its body.
-struct Asked {
+/// What a request asks for, besides its body.
+struct AppendRequest {
     media: Option<Media>,
     closes: bool,
     seq: Option<String>,
     producer: Option<Producer>,
 }
 
-/// Appends what the body brings, closes the stream, or both in one step.
+/// Appends the body, closes the stream, or does both in one step.
 pub(super) async fn append(
     State(api): State<Arc<Api>>,
     StreamName(name): StreamName,
@@ -42,14 +42,14 @@ pub(super) async fn append(
     grant: Grant,
     body: Body,
 ) -> Result<Response, Problem> {
-    // Closing a stream is managing it, with or without some last words.
+    // Closing a stream takes the right to manage it, with or without a last append.
     let closes = headers::closes(&headers);
     grant.check(if closes { Right::Manage } else { Right::Publish }, &name)?;
     if api.is_draining() {
         return Err(Problem::shutting_down());
     }
-    let asked = Asked::read(&headers)?;
-    // Before the body: it tells how large that may be.
+    let request = AppendRequest::read(&headers)?;
+    // Before the body, whose largest size depends on the stream.
     let stream = api.durable.find(&api.broker, &name)?;
     let limits = &api.config.limits;
     let json = stream.kind.media.is_json();
@@ -68,15 +68,15 @@ pub(super) async fn append(
     }
     stream.touch();
     let began = Instant::now();
-    let done = asked.perform(&api, &stream, &body);
+    let done = request.perform(&api, &stream, &body);
     api.append_seconds.observe(began.elapsed().as_secs_f64());
     done
 }
 
-impl Asked {
+impl AppendRequest {
     fn read(headers: &HeaderMap) -> Result<Self, Problem> {
         Ok(Self {
-            // A body that is empty may have any type, even one that is none.
+            // An empty body may have any content type, even an invalid one.
             media: Media::of(headers).unwrap_or(None),
             closes: headers::closes(headers),
             seq: headers::short(headers, &headers::SEQ)?.map(str::to_owned),
@@ -125,13 +125,13 @@ impl Asked {
                 stream.give_room_back();
             }
             return match refusal {
-                Refusal::Closed if stream.topic.is_deleted() => {
+                AppendRefusal::Closed if stream.topic.is_deleted() => {
                     Err(problems::unknown(&stream.name))
                 }
-                Refusal::Closed if api.is_draining() => Err(Problem::shutting_down()),
-                // Through another listener, since it was looked at above.
-                Refusal::Closed => self.answer_closed(stream, &writers, body.is_empty()),
-                Refusal::Other(error) => Err(problem(stream, api, &error)),
+                AppendRefusal::Closed if api.is_draining() => Err(Problem::shutting_down()),
+                // It was closed through another listener, after the check above.
+                AppendRefusal::Closed => self.answer_closed(stream, &writers, body.is_empty()),
+                AppendRefusal::Other(error) => Err(problem(stream, api, &error)),
             };
         }
         if self.closes {
@@ -150,8 +150,8 @@ impl Asked {
         Ok(self.answer(stream, status, self.closes, seq))
     }
 
-    /// The answer of a stream that is closed: closing it again is no error, nor is the very append
-    /// that closed it.
+    /// The response of a closed stream. Closing it again is not an error, nor is repeating the very append that
+    /// closed it.
     fn answer_closed(
         &self,
         stream: &Stream,
@@ -212,13 +212,13 @@ impl Asked {
 }
 
 /// Why records were not appended.
-pub(super) enum Refusal {
+pub(super) enum AppendRefusal {
     Closed,
     Other(AppendError),
 }
 
-/// Appends records to the stream's log, as its next ones.
-pub(super) fn put(stream: &Stream, records: &[&[u8]]) -> Result<(), Refusal> {
+/// Appends records to the stream's log.
+pub(super) fn put(stream: &Stream, records: &[&[u8]]) -> Result<(), AppendRefusal> {
     if records.is_empty() {
         return Ok(());
     }
@@ -227,16 +227,16 @@ pub(super) fn put(stream: &Stream, records: &[&[u8]]) -> Result<(), Refusal> {
             stream.note_appended(records.len());
             Ok(())
         }
-        Err(AppendError::Closed) => Err(Refusal::Closed),
-        Err(error) => Err(Refusal::Other(error)),
+        Err(AppendError::Closed) => Err(AppendRefusal::Closed),
+        Err(error) => Err(AppendRefusal::Other(error)),
     }
 }
 
-/// How an append that failed is told.
+/// The error response for an append that failed.
 pub(super) fn problem(stream: &Stream, api: &Api, error: &AppendError) -> Problem {
     let keeps_all = stream.topic.settings().retention == Retention::Everything;
     match *error {
-        // What is kept for ever is not let go by waiting.
+        // Waiting makes no room in a stream that keeps everything.
         AppendError::Full { limit } if keeps_all => problems::full(limit),
         _ => Problem::append(error, &stream.topic, api),
     }

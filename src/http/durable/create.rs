@@ -1,4 +1,4 @@
-//! `PUT`: making a stream, or making sure that there is one.
+//! `PUT`: creating a stream, or making sure that it exists.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use axum::{
 
 use super::{
     PREFIX, StreamName,
-    append::{self, Refusal},
+    append::{self, AppendRefusal},
     headers::{self, Lifetime, Media},
     intake, json, problems,
-    reader::{Reader, Run},
-    registry::{ByName, Entry},
-    stream::{Fork, Kind, Stream},
+    reader::{RecordBuffer, StreamReader},
+    registry::{ByName, RegisteredStream},
+    stream::{Fork, Stream, StreamKind},
 };
 use crate::{
     access::{Grant, Right},
@@ -25,20 +25,20 @@ use crate::{
     log::{Overflow, Retention},
 };
 
-/// The most streams that a fork may come from, one after the other.
-const DEEPEST: usize = 64;
-/// The largest segment of a stream's log: streams are many and often small.
-const SEGMENT: usize = 32 << 10;
+/// The most sources that a fork may have: its own one, the source of that, and so on.
+const MAX_DEPTH: usize = 64;
+/// The largest segment of a stream's log, in bytes: streams are many, and often small.
+const MAX_SEGMENT: usize = 32 << 10;
 
-/// What is asked for.
-struct Asked {
+/// What a request asks for.
+struct CreateRequest {
     media: Option<Media>,
     lifetime: Lifetime,
     closed: bool,
     fork: Option<Fork>,
 }
 
-/// Makes a stream.
+/// Creates a stream.
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     StreamName(name): StreamName,
@@ -51,9 +51,9 @@ pub(super) async fn create(
     if api.is_draining() {
         return Err(Problem::shutting_down());
     }
-    let asked = Asked::read(&headers)?;
-    if let Some(fork) = &asked.fork {
-        // What it begins with are the other one's records.
+    let request = CreateRequest::read(&headers)?;
+    if let Some(fork) = &request.fork {
+        // The fork begins with the records of its source.
         grant.check(Right::Subscribe, &fork.source)?;
     }
     let max = api.config.limits.max_body;
@@ -61,18 +61,18 @@ pub(super) async fn create(
     if !body.is_empty() {
         grant.check(Right::Publish, &name)?;
     }
-    let (stream, made) = make(&api, &name, &asked, &body)?;
+    let (stream, created) = find_or_create(&api, &name, &request, &body)?;
     let mut answer = StatusCode::OK.into_response();
     let said = answer.headers_mut();
-    if made {
+    if created {
         said.insert(header::LOCATION, location(&api, &headers, &uri));
     }
     describe(&stream, &api, said);
-    *answer.status_mut() = if made { StatusCode::CREATED } else { StatusCode::OK };
+    *answer.status_mut() = if created { StatusCode::CREATED } else { StatusCode::OK };
     Ok(answer)
 }
 
-/// Says of a stream what all answers about it say.
+/// Adds the headers that all responses about a stream have.
 pub(super) fn describe(stream: &Stream, api: &Api, said: &mut HeaderMap) {
     let media = HeaderValue::try_from(&stream.kind.media.given);
     said.insert(header::CONTENT_TYPE, media.expect("it came in a header"));
@@ -85,9 +85,9 @@ pub(super) fn describe(stream: &Stream, api: &Api, said: &mut HeaderMap) {
     said.insert(headers::DURABILITY, HeaderValue::from_static("memory"));
 }
 
-/// The address of the stream. The protocol's clients like it whole, so it is where the server was asked by
-/// a name of its own and nobody says that he stands in between. Otherwise nobody here knows by what scheme
-/// and name the client found it, and the path alone is right.
+/// The address of the stream. The protocol's clients prefer a whole URL, so it is one if the request named the
+/// server by one of its own names and shows no sign of a proxy. Otherwise the scheme and the name by which the
+/// client reached the server are unknown, and only the path is certain to be right.
 fn location(api: &Api, headers: &HeaderMap, uri: &Uri) -> HeaderValue {
     const PROXIES: [&str; 5] =
         ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
@@ -101,17 +101,17 @@ fn location(api: &Api, headers: &HeaderMap, uri: &Uri) -> HeaderValue {
     HeaderValue::try_from(address).unwrap_or(HeaderValue::from_static(PREFIX))
 }
 
-impl Asked {
+impl CreateRequest {
     fn read(headers: &HeaderMap) -> Result<Self, Problem> {
         Ok(Self {
             media: Media::of(headers)?,
             lifetime: Lifetime::of(headers)?,
             closed: headers::closes(headers),
-            fork: fork(headers)?,
+            fork: read_fork(headers)?,
         })
     }
 
-    /// What `stream` has that is not what was asked for.
+    /// In what `stream` differs from what was asked for.
     fn difference(&self, stream: &Stream, api: &Api) -> Option<&'static str> {
         let kind = &stream.kind;
         let same_media = match &self.media {
@@ -134,7 +134,7 @@ impl Asked {
     fn is_same_fork(&self, stream: &Stream) -> bool {
         match (&self.fork, &stream.kind.fork) {
             (Some(asked), Some(has)) => {
-                // Who did not say where, and now says what it came to, asks for the same.
+                // The same fork, if the first request named no offset, and this one names the resulting one.
                 let source = stream.source.as_ref();
                 let there = asked.offset.as_ref().is_some_and(|offset| {
                     source.is_some_and(|source| source.token(stream.base()) == *offset)
@@ -149,8 +149,8 @@ impl Asked {
     }
 }
 
-/// Where a fork is to begin, if it is to be one.
-fn fork(headers: &HeaderMap) -> Result<Option<Fork>, Problem> {
+/// Where a fork should begin, if the request asks for one.
+fn read_fork(headers: &HeaderMap) -> Result<Option<Fork>, Problem> {
     let from = headers::text(headers, &headers::FORKED_FROM)?;
     let offset = headers::text(headers, &headers::FORK_OFFSET)?;
     let sub_offset = headers::text(headers, &headers::FORK_SUB_OFFSET)?;
@@ -177,32 +177,39 @@ fn fork(headers: &HeaderMap) -> Result<Option<Fork>, Problem> {
     }))
 }
 
-/// A fork's source, where the fork leaves it, and the part of one more record that it begins with.
-struct Branch {
+/// Where a fork begins.
+struct ForkPoint {
     source: Arc<Stream>,
+    /// The position at which it leaves its source.
     base: u64,
+    /// The part of the source's next record that it begins with.
     part: Option<Vec<u8>>,
 }
 
-/// The stream of this name, and whether it was made now.
-fn make(api: &Api, name: &str, asked: &Asked, body: &[u8]) -> Result<(Arc<Stream>, bool), Problem> {
+/// The stream of this name, and whether it was created now.
+fn find_or_create(
+    api: &Api,
+    name: &str,
+    request: &CreateRequest,
+    body: &[u8],
+) -> Result<(Arc<Stream>, bool), Problem> {
     let registry = &api.durable;
-    // Held until the stream is whole: nobody sees it before.
+    // Held until the stream is complete: no other request sees it before.
     let mut streams = registry.lock();
     if let Some(entry) = registry.entry(&mut streams, &api.broker, name) {
-        return existing(api, asked, entry);
+        return existing(api, request, entry);
     }
-    let branch = match &asked.fork {
-        Some(fork) => Some(branch(api, &mut streams, asked, fork)?),
+    let point = match &request.fork {
+        Some(fork) => Some(fork_point(api, &mut streams, request, fork)?),
         None => None,
     };
-    let source = branch.as_ref().map(|branch| &branch.source);
-    let media = match (&asked.media, source) {
+    let source = point.as_ref().map(|point| &point.source);
+    let media = match (&request.media, source) {
         (Some(media), _) => media.clone(),
         (None, Some(source)) => source.kind.media.clone(),
         (None, None) => Media::bytes(),
     };
-    let lifetime = match (&asked.lifetime, source) {
+    let lifetime = match (&request.lifetime, source) {
         (Lifetime::Unlimited, Some(source)) => source.kind.lifetime.clone(),
         (lifetime, _) => lifetime.clone(),
     };
@@ -211,38 +218,38 @@ fn make(api: &Api, name: &str, asked: &Asked, body: &[u8]) -> Result<(Arc<Stream
         true => json::split(body, api.config.limits.max_batch)?,
         false => vec![body],
     };
-    if let Some(part) = branch.as_ref().and_then(|branch| branch.part.as_deref()) {
+    if let Some(part) = point.as_ref().and_then(|point| point.part.as_deref()) {
         records.insert(0, part);
     }
     append::check_sizes(api, &records)?;
 
     let settings = TopicSettings {
-        segment_bytes: Some(api.broker.config().segment_bytes.min(SEGMENT)),
+        segment_bytes: Some(api.broker.config().segment_bytes.min(MAX_SEGMENT)),
         retention: Some(Retention::Everything),
         overflow: Some(Overflow::Reject),
         memory_limit: None,
     };
-    let (topic, made) = api.broker.create_or_get(name, &settings)?;
-    if !made {
-        // Somebody made it through another listener meanwhile.
+    let (topic, created) = api.broker.create_or_get(name, &settings)?;
+    if !created {
+        // The topic was created through another listener meanwhile.
         let entry = registry.entry(&mut streams, &api.broker, name);
-        return existing(api, asked, entry.ok_or_else(|| problems::unknown(name))?);
+        return existing(api, request, entry.ok_or_else(|| problems::unknown(name))?);
     }
-    let base = branch.as_ref().map_or(0, |branch| branch.base);
+    let base = point.as_ref().map_or(0, |point| point.base);
     let source = source.cloned();
-    let kind =
-        Kind { media, lifetime, asked_lifetime: asked.lifetime.clone(), fork: asked.fork.clone() };
+    let (asked_lifetime, fork) = (request.lifetime.clone(), request.fork.clone());
+    let kind = StreamKind { media, lifetime, asked_lifetime, fork };
     let producers = registry.producers.clone();
     let stream = Arc::new(Stream::new(topic, kind, source.clone(), base, producers));
     if let Err(refusal) = append::put(&stream, &records) {
-        // What fails has made nothing.
+        // A request that fails creates nothing.
         api.broker.delete_this(&stream.topic);
         return Err(match refusal {
-            Refusal::Closed => Problem::shutting_down(),
-            Refusal::Other(error) => append::problem(&stream, api, &error),
+            AppendRefusal::Closed => Problem::shutting_down(),
+            AppendRefusal::Other(error) => append::problem(&stream, api, &error),
         });
     }
-    if asked.closed {
+    if request.closed {
         stream.close();
     }
     if let Some(entry) = source.and_then(|source| streams.get_mut(&source.name)) {
@@ -252,20 +259,29 @@ fn make(api: &Api, name: &str, asked: &Asked, body: &[u8]) -> Result<(Arc<Stream
     Ok((stream, true))
 }
 
-/// What is there already, if it is what was asked for.
-fn existing(api: &Api, asked: &Asked, entry: &Entry) -> Result<(Arc<Stream>, bool), Problem> {
+/// The stream that exists already, if it is what was asked for.
+fn existing(
+    api: &Api,
+    request: &CreateRequest,
+    entry: &RegisteredStream,
+) -> Result<(Arc<Stream>, bool), Problem> {
     let name = &entry.stream.name;
     if entry.deleted {
         return Err(problems::deleted(name, StatusCode::CONFLICT));
     }
-    match asked.difference(&entry.stream, api) {
+    match request.difference(&entry.stream, api) {
         Some(what) => Err(problems::exists(name, what)),
         None => Ok((entry.stream.clone(), false)),
     }
 }
 
-/// Finds where a fork is to begin.
-fn branch(api: &Api, streams: &mut ByName, asked: &Asked, fork: &Fork) -> Result<Branch, Problem> {
+/// Finds where a fork begins.
+fn fork_point(
+    api: &Api,
+    streams: &mut ByName,
+    request: &CreateRequest,
+    fork: &Fork,
+) -> Result<ForkPoint, Problem> {
     let name = &fork.source;
     let entry = api.durable.entry(streams, &api.broker, name);
     let entry = entry.ok_or_else(|| problems::unknown(name))?;
@@ -274,38 +290,38 @@ fn branch(api: &Api, streams: &mut ByName, asked: &Asked, fork: &Fork) -> Result
     }
     let source = entry.stream.clone();
     let media = &source.kind.media;
-    if asked.media.as_ref().is_some_and(|asked| !asked.matches(media)) {
+    if request.media.as_ref().is_some_and(|asked| !asked.matches(media)) {
         return Err(problems::content_type(&media.given));
     }
-    if source.depth + 1 > DEEPEST {
-        return Err(problems::fork(format!("at most {DEEPEST} forks, one of the other")));
+    if source.depth + 1 > MAX_DEPTH {
+        return Err(problems::fork(format!("at most {MAX_DEPTH} forks, one of the other")));
     }
     let at = match fork.offset.as_deref() {
         None => source.tail(),
         Some("-1") => 0,
         Some("now") => source.tail(),
-        Some(offset) => source.place(offset).map_err(|_| {
+        Some(offset) => source.position(offset).map_err(|_| {
             problems::fork(format!("{offset} is no place of {name:?}; take one that it told"))
         })?,
     };
     let further = fork.sub_offset;
     if further == 0 {
-        return Ok(Branch { source, base: at, part: None });
+        return Ok(ForkPoint { source, base: at, part: None });
     }
     let too_far = || problems::fork(format!("{further} lies beyond what follows that place"));
     if media.is_json() {
         let base = at.checked_add(further).filter(|base| *base <= source.tail());
-        return Ok(Branch { base: base.ok_or_else(too_far)?, source, part: None });
+        return Ok(ForkPoint { base: base.ok_or_else(too_far)?, source, part: None });
     }
-    // The record there, alone: a limit of a byte shows one.
-    let mut run = Run::new(false);
-    Reader::new(source.clone(), at).fill(&mut run, 1)?;
-    let mut part = run.into_bytes();
+    // Only the record at that position: a limit of one byte yields one record.
+    let mut record = RecordBuffer::new(false);
+    StreamReader::new(source.clone(), at).fill(&mut record, 1)?;
+    let mut part = record.into_bytes();
     let length = usize::try_from(further).ok().filter(|length| *length <= part.len());
     let length = length.ok_or_else(too_far)?;
     if length == part.len() {
-        return Ok(Branch { source, base: at + 1, part: None });
+        return Ok(ForkPoint { source, base: at + 1, part: None });
     }
     part.truncate(length);
-    Ok(Branch { source, base: at, part: Some(part) })
+    Ok(ForkPoint { source, base: at, part: Some(part) })
 }

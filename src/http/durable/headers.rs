@@ -1,4 +1,4 @@
-//! What requests say in headers, and the names of all headers of the protocol.
+//! Reading the headers of requests, and the names of all headers of the protocol.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,53 +7,53 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use super::problems;
 use crate::{http::problem::Problem, words::Time};
 
-/// Where the next read, or the next append, goes on.
+/// Where the next read begins, and where the next append goes.
 pub(in crate::http) const NEXT_OFFSET: HeaderName = HeaderName::from_static("stream-next-offset");
-/// Tells caches apart requests of different times.
+/// Lets caches distinguish requests made at different times.
 pub(in crate::http) const CURSOR: HeaderName = HeaderName::from_static("stream-cursor");
-/// The answer ends where the stream ends now.
+/// The response reaches the current end of the stream.
 pub(in crate::http) const UP_TO_DATE: HeaderName = HeaderName::from_static("stream-up-to-date");
-/// The stream is closed, or is to be.
+/// In a response: the stream is closed. In a request: close it.
 pub(in crate::http) const CLOSED: HeaderName = HeaderName::from_static("stream-closed");
-/// How long the stream lives without being used, in seconds.
+/// How long the stream is kept without being used, in seconds.
 pub(in crate::http) const TTL: HeaderName = HeaderName::from_static("stream-ttl");
-/// When the stream ends, as a time of RFC 3339.
+/// When the stream expires, as a time of RFC 3339.
 pub(in crate::http) const EXPIRES_AT: HeaderName = HeaderName::from_static("stream-expires-at");
-/// A writer's own number of an append: byte strings that only grow.
+/// A writer's own sequence of an append: a byte string that must grow from append to append.
 pub(in crate::http) const SEQ: HeaderName = HeaderName::from_static("stream-seq");
-/// The stream that a new one begins with the records of.
+/// The source of a fork: the fork begins with its records.
 pub(in crate::http) const FORKED_FROM: HeaderName = HeaderName::from_static("stream-forked-from");
-/// Up to where.
+/// The position at which a fork leaves its source.
 pub(in crate::http) const FORK_OFFSET: HeaderName = HeaderName::from_static("stream-fork-offset");
-/// And how much further.
+/// How much further than that the fork takes its source: in bytes, or in elements of a JSON stream.
 pub(in crate::http) const FORK_SUB_OFFSET: HeaderName =
     HeaderName::from_static("stream-fork-sub-offset");
-/// Who a producer is.
+/// The producer of an append.
 pub(in crate::http) const PRODUCER_ID: HeaderName = HeaderName::from_static("producer-id");
-/// Which of its lives.
+/// The epoch of the producer: which of its restarts.
 pub(in crate::http) const PRODUCER_EPOCH: HeaderName = HeaderName::from_static("producer-epoch");
-/// Which of its appends.
+/// The number of the append in the producer's epoch.
 pub(in crate::http) const PRODUCER_SEQ: HeaderName = HeaderName::from_static("producer-seq");
-/// Which append a producer left out.
+/// The number of the append that a producer left out.
 pub(in crate::http) const EXPECTED_SEQ: HeaderName =
     HeaderName::from_static("producer-expected-seq");
-/// Which it sent instead.
+/// The number of the append that it sent instead.
 pub(in crate::http) const RECEIVED_SEQ: HeaderName =
     HeaderName::from_static("producer-received-seq");
-/// How events carry bytes that are no text.
+/// How events carry bytes that are not text.
 pub(in crate::http) const DATA_ENCODING: HeaderName =
     HeaderName::from_static("stream-sse-data-encoding");
-/// What the word "durable" comes to here.
+/// What the word "durable" means here.
 pub(in crate::http) const DURABILITY: HeaderName = HeaderName::from_static("psa-durability");
 
-/// The value of the headers that are there or not.
+/// The value of headers that are flags.
 pub(super) const TRUE: HeaderValue = HeaderValue::from_static("true");
 
-/// The longest content type, producer's name and sequence that is kept, in bytes.
-pub(super) const LONGEST: usize = 256;
-/// The largest number that every client can count to exactly: 2^53 - 1.
-const LARGEST: u64 = (1 << 53) - 1;
-/// The media type whose streams have elements.
+/// The longest content type, producer id or sequence that is kept, in bytes.
+pub(super) const MAX_KEPT: usize = 256;
+/// The largest number that every client can represent exactly: 2^53 - 1.
+const MAX_NUMBER: u64 = (1 << 53) - 1;
+/// The media type of JSON streams.
 const JSON: &str = "application/json";
 
 /// A header as text, if it is there.
@@ -77,46 +77,46 @@ pub(super) fn text<'a>(
     }
 }
 
-/// As [`text`], for what is kept.
+/// Like [`text`], for a value that is kept: it must not be longer than [`MAX_KEPT`].
 pub(super) fn short<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,
 ) -> Result<Option<&'a str>, Problem> {
     match text(headers, name)? {
-        Some(value) if value.len() > LONGEST => {
-            Err(problems::header(name, format!("longer than {LONGEST} bytes")))
+        Some(value) if value.len() > MAX_KEPT => {
+            Err(problems::header(name, format!("longer than {MAX_KEPT} bytes")))
         }
         value => Ok(value),
     }
 }
 
-/// Whether the stream is to be closed. Anything but `true` is as good as nothing.
+/// Whether the request closes the stream. Any value but `true` is ignored.
 pub(super) fn closes(headers: &HeaderMap) -> bool {
     headers.get(CLOSED).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"))
 }
 
-/// A number without a sign, and without zeros in front of it.
+/// A number without a sign and without leading zeros.
 pub(super) fn number(name: &HeaderName, text: &str) -> Result<u64, Problem> {
     let plain = text.bytes().all(|byte| byte.is_ascii_digit())
         && (text == "0" || !text.starts_with('0'))
         && text.len() <= 16;
     match text.parse() {
-        Ok(number) if plain && number <= LARGEST => Ok(number),
-        _ => Err(problems::header(name, format!("expected a whole number from 0 to {LARGEST}"))),
+        Ok(number) if plain && number <= MAX_NUMBER => Ok(number),
+        _ => Err(problems::header(name, format!("expected a whole number from 0 to {MAX_NUMBER}"))),
     }
 }
 
-/// The type of a stream's bytes.
+/// The content type of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Media {
-    /// As it was given, for answers.
+    /// As the client gave it, for responses.
     pub(super) given: String,
-    /// Without parameters, in small letters, for comparing.
+    /// Without parameters, in lower case, for comparisons.
     plain: String,
 }
 
 impl Media {
-    /// What the request says, if it says anything.
+    /// The content type of a request, if it has one.
     pub(super) fn of(headers: &HeaderMap) -> Result<Option<Self>, Problem> {
         let name = header::CONTENT_TYPE;
         let given = short(headers, &name)?.map(str::trim).filter(|given| !given.is_empty());
@@ -135,12 +135,12 @@ impl Media {
         Self { given: given.to_owned(), plain }
     }
 
-    /// Bytes, of which nothing is known.
+    /// Plain bytes: the type of a stream if none is given.
     pub(super) fn bytes() -> Self {
         Self::new("application/octet-stream")
     }
 
-    /// Whether both are the same, whatever their parameters.
+    /// Whether both are the same, apart from their parameters.
     pub(super) fn matches(&self, other: &Self) -> bool {
         self.plain == other.plain
     }
@@ -149,26 +149,26 @@ impl Media {
         self.plain == JSON
     }
 
-    /// Whether events carry it as it is.
+    /// Whether events carry it as text, rather than in base64.
     pub(super) fn is_text(&self) -> bool {
         self.is_json() || self.plain.starts_with("text/")
     }
 }
 
-/// How long a stream is to live.
+/// How long a stream is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum Lifetime {
     /// Until it is deleted.
     #[default]
     Unlimited,
-    /// Until nobody has used it for so long.
+    /// Until it has not been used for this long.
     Idle(Duration),
-    /// Until then; as it was given, too.
+    /// Until this time; the text is as the client gave it.
     Until(SystemTime, String),
 }
 
 impl Lifetime {
-    /// What the request says.
+    /// What the request asks for.
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         let ttl = text(headers, &TTL)?;
         match (ttl, short(headers, &EXPIRES_AT)?) {
@@ -185,7 +185,7 @@ impl Lifetime {
     }
 }
 
-/// Which append of which producer a request is.
+/// The producer of a request, and the number of its append.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Producer {
     pub(super) id: String,
@@ -194,7 +194,7 @@ pub(super) struct Producer {
 }
 
 impl Producer {
-    /// What the request says: all three headers, or none.
+    /// Reads the headers of a request: all three, or none.
     pub(super) fn of(headers: &HeaderMap) -> Result<Option<Self>, Problem> {
         let id = short(headers, &PRODUCER_ID)?;
         let epoch = text(headers, &PRODUCER_EPOCH)?;
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn numbers_are_plain() {
-        for (text, value) in [("0", 0), ("10", 10), ("9007199254740991", LARGEST)] {
+        for (text, value) in [("0", 0), ("10", 10), ("9007199254740991", MAX_NUMBER)] {
             assert_eq!(number(&TTL, text).unwrap(), value);
         }
         for bad in
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_producer_says_all_or_nothing() {
+    fn a_producer_sends_all_three_headers_or_none() {
         let (id, epoch, seq) = (&PRODUCER_ID, &PRODUCER_EPOCH, &PRODUCER_SEQ);
         let of = |given: &[(&HeaderName, &'static str)]| Producer::of(&headers(given));
         assert_eq!(of(&[]).unwrap(), None);

@@ -1,8 +1,8 @@
-//! Bodies, and what becomes of those that are too large.
+//! Request bodies, including those that are too large.
 //!
-//! Most clients send a whole body before they look for an answer. To one whose body is refused unread,
-//! the answer is a broken connection. So a body that announces itself as too large is taken and thrown
-//! away, within limits; it costs no memory.
+//! Most clients send a whole body before they read the response. If the server refuses such a body unread, the
+//! client sees only a broken connection. So a body whose announced length is too large is read and discarded, within
+//! limits; that costs no memory.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use tokio::time::timeout;
 
 use crate::http::{
     api::Api,
-    body::{self, Input},
+    body::{self, ReceivedBody},
     problem::Problem,
 };
 
-/// The largest body that is thrown away to the end, in bytes. One that is larger is cut off.
-const DISCARDED: usize = 64 << 20;
-/// How long that may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The largest body that is discarded to its end, in bytes. A larger one is cut off.
+const MOST_DISCARDED: usize = 64 << 20;
+/// How long discarding may take.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Reads a body of at most `max` bytes, as [`body::read`] does.
 pub(super) async fn read(
@@ -31,13 +31,13 @@ pub(super) async fn read(
     body: Body,
     max: usize,
     too_large: impl Fn(Option<usize>) -> Problem,
-) -> Result<Input, Problem> {
+) -> Result<ReceivedBody, Problem> {
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     let announced: usize = announced.and_then(|length| length.parse().ok()).unwrap_or(0);
     if announced > max {
-        if announced <= DISCARDED {
-            // In time or not: the answer is the same.
-            let _ = timeout(PATIENCE, discard(body)).await;
+        if announced <= MOST_DISCARDED {
+            // The response is the same, whether the body ends in time or not.
+            let _ = timeout(DISCARD_TIMEOUT, discard(body)).await;
         }
         return Err(too_large(Some(announced)));
     }

@@ -1,11 +1,11 @@
-//! Bodies of JSON streams, and their records as they are read.
+//! The bodies of JSON streams: splitting them into records, and writing records as JSON.
 
 use serde_json::value::RawValue;
 
 use crate::http::problem::Problem;
 
-/// The records of a body: the elements of an array, or the one value that it is. Each is kept byte for
-/// byte; an empty array has none.
+/// The records of a body: the elements of an array, or the body as a single value. Each is kept byte for byte. An
+/// empty array has no records.
 pub(super) fn split(body: &[u8], most: usize) -> Result<Vec<&[u8]>, Problem> {
     let bad = |why: &dyn std::fmt::Display| {
         Problem::body(format!("it is not JSON: {why}; nothing was appended"))
@@ -22,8 +22,8 @@ pub(super) fn split(body: &[u8], most: usize) -> Result<Vec<&[u8]>, Problem> {
     Ok(values.into_iter().map(|value| value.get().as_bytes()).collect())
 }
 
-/// Writes a record that came through another listener, and may not be JSON: then as a string, or as
-/// `{"data_base64": …}` if it is no text.
+/// Writes a record that was appended through another listener, and may not be JSON: then as a string, or as
+/// `{"data_base64": …}` if it is not text.
 pub(super) fn write_foreign(out: &mut Vec<u8>, record: &[u8]) {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
 
@@ -35,7 +35,7 @@ pub(super) fn write_foreign(out: &mut Vec<u8>, record: &[u8]) {
     if serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() {
         out.extend_from_slice(record);
     } else {
-        // A str is always representable, and memory takes it.
+        // Cannot fail: any str can be written as JSON, and so can memory be written to.
         let _ = serde_json::to_writer(&mut *out, text);
     }
 }

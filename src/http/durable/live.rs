@@ -1,13 +1,15 @@
 //! `GET …?live=sse`: following a stream as Server-Sent Events.
 //!
-//! Records go out in runs: a `data` event each, and after it a `control` event that tells the place to go
-//! on at. All followers share them ([`told`](super::told)), and are called in
-//! [turn](super::super::turns). A stream holds its place in the log while it waits for records, and none
-//! while its connection is busy with a run: a client that takes nothing holds nothing back, and costs one
-//! run that waits in its connection.
+//! Records are sent as one `data` event at a time, followed by a `control` event with the position at which the
+//! next one begins. All followers share these events ([`latest`](super::latest)), and are woken in turn
+//! ([`dispatch`](super::super::dispatch)). A follower holds a position in the log while it waits for records, and
+//! none while its connection is busy with records. While the connection has only a position or a heartbeat to send, the
+//! [stall guard](super::super::stall_guard) holds it: a client that takes nothing holds nothing back for longer than
+//! `stall_timeout`, and costs one event that waits in its connection.
 
 use std::{
     borrow::Cow,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -26,37 +28,39 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
     headers::{DATA_ENCODING, DURABILITY},
-    read::later_than,
-    reader::{Reader, Run},
-    stream::{Attending, Stream},
-    told::{Control, Event},
+    latest::{Control, EncodedEvent},
+    read::next_cursor,
+    reader::{LogCursor, RecordBuffer, StreamReader},
+    stream::{InUse, Stream},
 };
 use crate::{
     access::{Grant, Right},
     http::{
         answer::{HEARTBEAT, event_stream},
         api::Api,
+        authorized_body,
+        dispatch::Follower,
         encode::Form,
-        guarded,
         problem::Problem,
         runs::TopicRuns,
-        turns::Follower,
+        stall_guard::{GuardedCursor, StreamClient},
     },
 };
 
-/// How long a connection lives, by the protocol; its client goes on with another one.
+/// How long a connection lasts, by the protocol; its client continues with another one.
 const LIFETIME: Duration = Duration::from_secs(60);
-/// As good as never, and far from what a clock cannot hold.
+/// As good as never, but without overflow when added to a point in time.
 const NEVER: Duration = Duration::from_secs(365 * 86_400);
 
-/// Begins to follow at `at`. `last` is the cursor that the client had.
+/// Begins to follow at `at`. `last` is the cursor that the client sent.
 pub(super) fn follow(
     api: &Arc<Api>,
     stream: Arc<Stream>,
-    attending: Attending,
+    in_use: InUse,
     at: u64,
     last: Option<u64>,
     grant: Grant,
+    peer: Option<SocketAddr>,
 ) -> Result<Response, Problem> {
     if api.is_draining() {
         return Err(Problem::shutting_down());
@@ -64,19 +68,20 @@ pub(super) fn follow(
     if !api.streams.take(1) {
         return Err(Problem::too_many_streams(api.streams.limit()));
     }
-    let seat = Counted(api.clone());
-    let reader = Reader::new(stream.clone(), at);
+    let permit = StreamPermit(api.clone());
+    let reader = StreamReader::new(stream.clone(), at);
     let text = stream.kind.media.is_text();
     let name = stream.name.clone();
-    let mut events = Events::new(seat, stream, attending, reader, last);
-    // What is there is told with the answer, and what is wrong as an error.
+    let client = StreamClient { topic: (&*name).into(), token: grant.name().into(), peer };
+    let mut events = LiveEvents::new(permit, client, stream, in_use, reader, last);
+    // The records that are there go out with the response, and a failure is reported as an error.
     if let Some(event) = events.next_event()? {
-        events.ready = Some(events.tell(&event));
+        events.ready = Some(events.bytes_of(&event));
     }
-    let body = guarded::guard(api, grant, Right::Subscribe, &name, Body::new(events));
+    let body = authorized_body::wrap(api, grant, Right::Subscribe, &name, Body::new(events));
     let mut answer = event_stream(body);
     let said = answer.headers_mut();
-    // The protocol asks for `no-cache`; the rest is as on every stream.
+    // The protocol asks for `no-cache`; the rest is as on every event stream.
     let kept = HeaderValue::from_static("no-cache, no-store, no-transform");
     said.insert(header::CACHE_CONTROL, kept);
     said.insert(DURABILITY, HeaderValue::from_static("memory"));
@@ -86,45 +91,56 @@ pub(super) fn follow(
     Ok(answer)
 }
 
-/// An event stream that is counted.
-struct Counted(Arc<Api>);
+/// Counts an event stream, until it is dropped.
+struct StreamPermit(Arc<Api>);
 
-impl Drop for Counted {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
         self.0.streams.give_back(1);
     }
 }
 
-/// The stream, as the body of an answer.
-struct Events {
-    api: Counted,
+/// A cursor that the stall guard may drop.
+struct Guarded {
+    cursor: Arc<GuardedCursor>,
+    owner: Arc<Stream>,
+    until: u64,
+}
+
+/// The events of a stream, as the body of a response.
+struct LiveEvents {
+    api: StreamPermit,
     stream: Arc<Stream>,
-    _attending: Attending,
-    reader: Reader,
-    /// Keeps the turns, which streams of all kinds share.
+    _in_use: InUse,
+    reader: StreamReader,
+    /// Keeps the dispatch alive, which all event streams of the topic share.
     _runs: Arc<TopicRuns>,
     follower: Follower,
-    /// The least that the client may be told as its cursor.
+    /// The least cursor that the client may be sent.
     cursor: u64,
-    /// What goes out first.
+    /// What is sent next.
     ready: Option<Bytes>,
-    /// Whether the client knows that it is up to date.
-    told: bool,
-    /// Nothing comes any more.
-    over: bool,
+    client: StreamClient,
+    /// The cursor in the log, while the connection has bytes to send that the client may not take.
+    guarded: Option<Guarded>,
+    /// Whether the client has been told that it is up to date.
+    up_to_date: bool,
+    /// Nothing more will be sent.
+    ended: bool,
     timer: Pin<Box<Sleep>>,
-    /// Whom the timer wakes.
+    /// The waker that the timer wakes.
     timed: Option<Waker>,
     ends: Instant,
     heartbeat: Duration,
 }
 
-impl Events {
+impl LiveEvents {
     fn new(
-        api: Counted,
+        api: StreamPermit,
+        client: StreamClient,
         stream: Arc<Stream>,
-        attending: Attending,
-        reader: Reader,
+        in_use: InUse,
+        reader: StreamReader,
         last_cursor: Option<u64>,
     ) -> Self {
         let limits = &api.0.config.limits;
@@ -133,7 +149,7 @@ impl Events {
             lifetime => lifetime.min(LIFETIME),
         };
         let now = Instant::now();
-        // Those that began together do not all come back at once.
+        // Random, so that clients that began together do not all reconnect at the same time.
         let ends = now + lifetime.mul_f64(0.9 + 0.2 * fastrand::f64());
         let heartbeat = limits.heartbeat.clamp(Duration::from_millis(1), NEVER);
         let timer = Box::pin(sleep_until((now + heartbeat).min(ends)));
@@ -143,12 +159,14 @@ impl Events {
             follower: runs.follow(stream.log()),
             _runs: runs,
             stream,
-            _attending: attending,
+            _in_use: in_use,
             reader,
-            cursor: later_than(last_cursor),
+            cursor: next_cursor(last_cursor),
             ready: None,
-            told: false,
-            over: false,
+            client,
+            guarded: None,
+            up_to_date: false,
+            ended: false,
             timer,
             timed: None,
             ends,
@@ -156,58 +174,58 @@ impl Events {
         }
     }
 
-    /// The records that come next, as all followers share them; `None` if there are none yet.
-    fn next_event(&mut self) -> Result<Option<Event>, Problem> {
+    /// The next records, as an event that all followers share; `None` if there are none yet.
+    fn next_event(&mut self) -> Result<Option<EncodedEvent>, Problem> {
         let Self { api, stream, reader, follower, .. } = self;
         let (at, seen) = (reader.at(), stream.base() + follower.seen());
-        let event = stream.told.take::<Problem>(at, seen, || {
-            let mut run = Run::new(stream.kind.media.is_json());
-            reader.fill(&mut run, api.0.config.limits.run_bytes)?;
-            if run.is_empty() {
+        let event = stream.latest.take::<Problem>(at, seen, || {
+            let mut records = RecordBuffer::new(stream.kind.media.is_json());
+            reader.fill(&mut records, api.0.config.limits.run_bytes)?;
+            if records.is_empty() {
                 return Ok(None);
             }
-            let (to, full) = (reader.at(), run.is_full());
+            let (to, full) = (reader.at(), records.is_full());
             let mut out = Vec::new();
-            data(&mut out, &run.into_bytes(), stream.kind.media.is_text());
+            write_data(&mut out, &records.into_bytes(), stream.kind.media.is_text());
             let data = out.len();
             let control = control(stream, api.0.is_draining(), to, !full);
             out.extend_from_slice(control.event(&stream.token(to)).as_bytes());
-            Ok(Some(Event { from: at, to, full, control, bytes: out.into(), data }))
+            Ok(Some(EncodedEvent { from: at, to, full, control, bytes: out.into(), data }))
         })?;
         if let Some(event) = &event {
-            // Until it waits again it holds no place in the log.
-            reader.go_to(event.to);
+            reader.seek(event.to);
+            stream.topic.count_delivered(event.to - event.from);
         }
         Ok(event)
     }
 
-    /// Records, and where they end.
-    fn tell(&mut self, event: &Event) -> Bytes {
+    /// The bytes of a shared event, with this client's own cursor if it needs one.
+    fn bytes_of(&mut self, event: &EncodedEvent) -> Bytes {
         if !self.note(event.control) {
             return event.bytes.clone();
         }
-        let control = self.own(event.control).event(&self.stream.token(event.to));
+        let control = self.with_own_cursor(event.control).event(&self.stream.token(event.to));
         [&event.bytes[..event.data], control.as_bytes()].concat().into()
     }
 
-    /// Where the client is, if there is nothing new.
-    fn tell_place(&mut self) -> Bytes {
+    /// A `control` event alone: the client's position, without records.
+    fn position_event(&mut self) -> Bytes {
         let at = self.reader.at();
         let control = control(&self.stream, self.api.0.is_draining(), at, true);
         self.note(control);
-        self.own(control).event(&self.stream.token(at)).into()
+        self.with_own_cursor(control).event(&self.stream.token(at)).into()
     }
 
-    /// What the client knows when it has been told this. True if it has to be told a later cursor than
-    /// others: the one that it had, and comes back with, was as late as this already.
+    /// Notes what the client knows once it has been sent this. True if it must get a later cursor than others: it
+    /// came with a cursor that was already as late as this one.
     fn note(&mut self, control: Control) -> bool {
         match control {
             Control::Closed => {
-                (self.told, self.over) = (true, true);
+                (self.up_to_date, self.ended) = (true, true);
                 false
             }
             Control::Open { up_to_date, cursor } => {
-                self.told = up_to_date;
+                self.up_to_date = up_to_date;
                 let later = self.cursor > cursor;
                 self.cursor = self.cursor.max(cursor);
                 later
@@ -215,8 +233,8 @@ impl Events {
         }
     }
 
-    /// The same with this client's cursor.
-    fn own(&self, control: Control) -> Control {
+    /// The same, with this client's cursor.
+    fn with_own_cursor(&self, control: Control) -> Control {
         match control {
             Control::Open { up_to_date, .. } => Control::Open { up_to_date, cursor: self.cursor },
             Control::Closed => control,
@@ -227,27 +245,28 @@ impl Events {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         loop {
             if let Some(ready) = self.ready.take() {
-                return Poll::Ready(Some(ready));
+                return Poll::Ready(Some(self.hand_on(ready)));
             }
+            self.take_back();
             let draining = self.api.0.is_draining();
-            if self.over || draining || Instant::now() >= self.ends {
+            if self.ended || draining || Instant::now() >= self.ends {
                 return Poll::Ready(None);
             }
-            // Who was up to date looks again when its turn comes, and not before.
-            if self.told && self.reader.hold().is_ok() && self.poll_turn(cx).is_pending() {
+            // If the client is up to date, read again when the stream's turn comes, and not before.
+            if self.up_to_date && self.reader.hold().is_ok() && self.poll_turn(cx).is_pending() {
                 return self.poll_timer(cx);
             }
             let next = self.next_event();
             if next.is_err() || self.stream.topic.is_deleted() {
-                // The next request is told why.
+                // The client's next request gets the reason.
                 return Poll::Ready(None);
             }
             if let Ok(Some(event)) = next {
-                self.ready = Some(self.tell(&event));
-            } else if !self.told || self.stream.is_closed(draining) {
-                self.ready = Some(self.tell_place());
+                self.ready = Some(self.bytes_of(&event));
+            } else if !self.up_to_date || self.stream.is_closed(draining) {
+                self.ready = Some(self.position_event());
             } else {
-                // Its publisher is about to commit it: another turn.
+                // The publisher of the next record is about to commit it: try again.
                 cx.waker().wake_by_ref();
                 return self.poll_timer(cx);
             }
@@ -259,7 +278,7 @@ impl Events {
         self.follower.poll_turn(cx, at)
     }
 
-    /// While there is nothing to say.
+    /// For when there is nothing to send: the next heartbeat, or the end.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let known = |waker: &Waker| waker.will_wake(cx.waker());
         let now = Instant::now();
@@ -275,12 +294,40 @@ impl Events {
         }
         self.timed = None;
         self.timer.as_mut().reset((now + self.heartbeat).min(self.ends));
-        // It is polled again after the heartbeat, which registers the timer again.
-        Poll::Ready(Some(Bytes::from_static(HEARTBEAT)))
+        // The body is polled again after the heartbeat, which registers the timer again.
+        Poll::Ready(Some(self.hand_on(Bytes::from_static(HEARTBEAT))))
+    }
+
+    /// Hands bytes to the connection. It may never ask for more: until it does, the stall guard has the cursor.
+    fn hand_on(&mut self, bytes: Bytes) -> Bytes {
+        if let Some(LogCursor { owner, until, cursor }) = self.reader.take_cursor() {
+            let guard = &self.api.0.stall_guard;
+            let cursor = guard.guard(self.client.clone(), cursor);
+            guard.note_offered(&cursor);
+            self.guarded = Some(Guarded { cursor, owner, until });
+        }
+        bytes
+    }
+
+    /// Takes the cursor back from the stall guard. If it was dropped, the next read finds out what is still there.
+    fn take_back(&mut self) {
+        if let Some(Guarded { cursor: guarded, owner, until }) = self.guarded.take() {
+            let cursor = guarded.lock().take();
+            self.api.0.stall_guard.release(&guarded);
+            if let Some(cursor) = cursor {
+                self.reader.return_cursor(LogCursor { owner, until, cursor });
+            }
+        }
     }
 }
 
-impl HttpBody for Events {
+impl Drop for LiveEvents {
+    fn drop(&mut self) {
+        self.take_back();
+    }
+}
+
+impl HttpBody for LiveEvents {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 
@@ -293,7 +340,7 @@ impl HttpBody for Events {
     }
 }
 
-/// What there is to say of a place that is `exhausted`: nothing was after it when somebody looked.
+/// What a `control` event says at position `at`. `exhausted`: the last read found nothing after it.
 fn control(stream: &Stream, draining: bool, at: u64, exhausted: bool) -> Control {
     // First whether it is closed, then where it ends: a closed stream does not grow.
     let closed = stream.is_closed(draining);
@@ -301,15 +348,15 @@ fn control(stream: &Stream, draining: bool, at: u64, exhausted: bool) -> Control
     if closed && at_end {
         return Control::Closed;
     }
-    Control::Open { up_to_date: exhausted || at_end, cursor: later_than(None) }
+    Control::Open { up_to_date: exhausted || at_end, cursor: next_cursor(None) }
 }
 
-/// Writes a `data` event. Text goes line by line, and every kind of line's end is one: an event cannot
-/// tell them apart, and nothing in a record may look like an event of its own.
-fn data(out: &mut Vec<u8>, bytes: &[u8], text: bool) {
+/// Writes a `data` event. Text is split into lines at every kind of line ending: an event cannot tell these
+/// apart, and nothing in a record may look like an event of its own.
+fn write_data(out: &mut Vec<u8>, bytes: &[u8], text: bool) {
     out.extend_from_slice(b"event: data\n");
     if text {
-        // The lossy reading goes byte by byte: it is for what is no text.
+        // Lossy decoding goes byte by byte, so it is only for what is not UTF-8.
         let text = std::str::from_utf8(bytes)
             .map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed);
         out.reserve(text.len() + 256);
@@ -319,7 +366,7 @@ fn data(out: &mut Vec<u8>, bytes: &[u8], text: bool) {
             let line = &rest[..end.unwrap_or(rest.len())];
             out.extend_from_slice(b"data:");
             if line.starts_with(b" ") {
-                // One space is taken off by readers.
+                // Clients remove one leading space.
                 out.push(b' ');
             }
             out.extend_from_slice(line);
@@ -337,28 +384,65 @@ fn data(out: &mut Vec<u8>, bytes: &[u8], text: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        broker::{Broker, BrokerConfig, TopicSettings},
+        http::HttpConfig,
+    };
 
-    fn told(bytes: &[u8], text: bool) -> String {
+    /// Its connection takes the position, and never asks for more.
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_loses_its_position_in_the_log() {
+        let broker = Broker::new(BrokerConfig::default()).unwrap();
+        let topic = broker.create("t", &TopicSettings::default()).unwrap();
+        let api = Arc::new(Api::new(HttpConfig::default(), broker));
+        let stream = api.durable.find(&api.broker, "t").unwrap_or_else(|_| panic!("it is there"));
+        let (in_use, at) = (stream.begin_use(), stream.tail());
+        let answer = follow(&api, stream, in_use, at, None, Grant::ALL, None);
+        let mut body = answer.unwrap_or_else(|_| panic!("it follows")).into_body();
+        let cx = &mut Context::from_waker(Waker::noop());
+        let mut poll = |body: &mut Body| Pin::new(body).poll_frame(cx).is_ready();
+        let stall = |limit| {
+            std::thread::sleep(Duration::from_millis(5));
+            api.stall_guard.drop_stalled(limit);
+            (topic.log().stats().cursors, api.stall_guard.dropped())
+        };
+        // It is told where it stands, and asks for more, in time and then too late.
+        assert!(poll(&mut body));
+        assert_eq!(stall(Duration::from_secs(3600)), (1, 0));
+        assert!(!poll(&mut body));
+        assert_eq!(stall(Duration::ZERO), (1, 0), "it waits for records");
+        tokio::time::pause();
+        tokio::time::advance(HttpConfig::default().limits.heartbeat).await;
+        assert!(poll(&mut body), "a heartbeat");
+        assert_eq!(stall(Duration::ZERO), (0, 1));
+        // Nothing was lost meanwhile, so it continues.
+        assert!(!poll(&mut body));
+        assert_eq!(stall(Duration::ZERO), (1, 1));
+        drop(body);
+        assert_eq!(topic.log().stats().cursors, 0);
+    }
+
+    fn written(bytes: &[u8], text: bool) -> String {
         let mut out = Vec::new();
-        data(&mut out, bytes, text);
+        write_data(&mut out, bytes, text);
         String::from_utf8(out).unwrap()
     }
 
     #[test]
     fn text_goes_line_by_line_and_no_line_is_an_event_of_its_own() {
-        assert_eq!(told(b"a", true), "event: data\ndata:a\n\n");
+        assert_eq!(written(b"a", true), "event: data\ndata:a\n\n");
         assert_eq!(
-            told(b" a\n\nb\r\nc\rd", true),
+            written(b" a\n\nb\r\nc\rd", true),
             "event: data\ndata:  a\ndata:\ndata:b\ndata:c\ndata:d\n\n"
         );
         assert_eq!(
-            told(b"\r\revent: control\r", true),
+            written(b"\r\revent: control\r", true),
             "event: data\ndata:\ndata:\ndata:event: control\ndata:\n\n"
         );
     }
 
     #[test]
     fn bytes_go_as_base64() {
-        assert_eq!(told(b"\xff\x00\n", false), "event: data\ndata:/wAK\n\n");
+        assert_eq!(written(b"\xff\x00\n", false), "event: data\ndata:/wAK\n\n");
     }
 }

@@ -1,24 +1,25 @@
 //! The Durable Streams protocol over the same topics, under `/v1/stream/`.
 //!
-//! A stream is a topic. What its clients append is a record (of a JSON stream each element of an
-//! array), and what they read is records put together. What the protocol knows beside the log (the
-//! type of the bytes, the time to live, the producers' numbers, the forks) lives in memory beside it,
-//! and ends with it: see `docs/durable-streams.md` for what "durable" does and does not mean here.
+//! A stream is a topic. Each append is a record (in a JSON stream, each element of an array), and each read returns
+//! records put together. What the protocol adds to the log (the content type, the lifetime, the producers' numbers,
+//! the forks) is kept in memory beside it, and ends with it: see `docs/durable-streams.md` for what "durable" does
+//! and does not mean here.
 //!
-//! | | |
+//! | module | what it does |
 //! | --- | --- |
-//! | `registry` | all streams by name; making, deleting, expiring |
-//! | `stream` | one stream, and its places as clients see them |
-//! | `producers` | appends that may be sent again |
-//! | `headers`, `intake`, `json`, `problems` | what is asked for, and what is wrong with it |
+//! | `registry` | all streams by name; creating, deleting, expiring |
+//! | `stream` | one stream, and its positions as clients see them |
+//! | `producers` | appends that may safely be sent again |
+//! | `headers`, `intake`, `json`, `problems` | reading requests, and reporting what is wrong with them |
 //! | `create`, `append`, `read`, `live` | the routes |
-//! | `reader` | records of a stream and of those it comes from |
+//! | `reader`, `latest` | reading a stream's records, including inherited ones; the latest event, which followers share |
 
 mod append;
 mod create;
 mod headers;
 mod intake;
 mod json;
+mod latest;
 mod live;
 mod problems;
 mod producers;
@@ -26,7 +27,6 @@ mod read;
 mod reader;
 mod registry;
 mod stream;
-mod told;
 
 use std::sync::Arc;
 
@@ -44,13 +44,13 @@ use crate::access::{Grant, Right};
 
 pub(super) use registry::Streams;
 
-/// What all streams' addresses begin with.
+/// The prefix of every stream's path.
 const PREFIX: &str = "/v1/stream/";
-/// Names below it are the protocol's own.
+/// Names below this one are reserved by the protocol.
 const RESERVED: &str = "__ds";
 
-/// Headers of requests that pages of allowed origins may send.
-pub(super) const ASKED: [HeaderName; 11] = [
+/// Request headers that pages of allowed origins may send.
+pub(super) const REQUEST_HEADERS: [HeaderName; 11] = [
     header::IF_NONE_MATCH,
     headers::TTL,
     headers::EXPIRES_AT,
@@ -64,8 +64,8 @@ pub(super) const ASKED: [HeaderName; 11] = [
     headers::PRODUCER_SEQ,
 ];
 
-/// Headers of answers that those pages may see.
-pub(super) const SAID: [HeaderName; 13] = [
+/// Response headers that those pages may read.
+pub(super) const RESPONSE_HEADERS: [HeaderName; 13] = [
     header::ETAG,
     headers::NEXT_OFFSET,
     headers::CURSOR,
@@ -88,7 +88,7 @@ pub(super) fn router() -> Router<Arc<Api>> {
     Router::new().route(&format!("{PREFIX}{{*name}}"), stream).layer(from_fn(guard_browsers))
 }
 
-/// Keeps other origins from embedding an answer. That no browser runs one is said by all answers.
+/// Keeps other origins from embedding a response. Every response of the API already tells browsers not to run it.
 async fn guard_browsers(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
@@ -97,7 +97,7 @@ async fn guard_browsers(request: Request, next: Next) -> Response {
     response
 }
 
-/// The stream's name in the address.
+/// The stream's name in the path.
 struct StreamName(String);
 
 impl FromRequestParts<Arc<Api>> for StreamName {

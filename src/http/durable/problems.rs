@@ -1,4 +1,4 @@
-//! What can go wrong with streams, beside what can go wrong with topics.
+//! The errors of streams, in addition to those of topics.
 
 use axum::http::{HeaderName, StatusCode};
 
@@ -19,7 +19,7 @@ pub(super) fn unknown(name: &str) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "unknown-stream", "There is no such stream", detail)
 }
 
-/// It was deleted, and forks still need its records. `status` is 410, or 409 where it is in the way.
+/// The stream was deleted, and forks still need its records. `status` is 410, or 409 if the name is needed.
 pub(super) fn deleted(name: &str, status: StatusCode) -> Problem {
     let detail = format!("{name:?} was deleted; its name is free when the last fork of it is gone");
     Problem::new(status, "stream-deleted", "The stream was deleted", detail)
@@ -72,7 +72,7 @@ pub(super) fn too_many_producers(max: usize, scope: &str) -> Problem {
         .fact("max", max)
 }
 
-/// The place is one of a stream that had this name before, or its records were collected.
+/// The offset is one of a stream that had this name before, or its records were collected.
 pub(super) fn gone(why: impl Into<String>) -> Problem {
     Problem::new(StatusCode::GONE, "offset-gone", "The offset cannot be read any more", why)
 }

@@ -1,10 +1,10 @@
-//! Producers that may send an append again without fear: which they are, and how far each has come.
+//! Producers, which may safely send an append again: who they are, and how far each has come.
 //!
-//! A producer numbers its appends, from 0 in each of its lives (its epochs). What it sends again is
-//! known by its number and not appended twice; what a former life of it still sends is refused.
+//! A producer numbers its appends, from 0 in each of its epochs: it begins a new epoch when it restarts. An append
+//! that it repeats is recognized by its number and not appended twice. An append of an earlier epoch is refused.
 //!
-//! The numbers live beside the log, in memory, and end with it. There is room for a bounded number of
-//! producers; those that were not heard of for a week make room first.
+//! The numbers are kept in memory beside the log, and end with it. There is room for a bounded number of producers;
+//! if there is none left, those that have not appended for a week are forgotten.
 
 use std::{
     collections::HashMap,
@@ -13,9 +13,9 @@ use std::{
 
 use super::headers::Producer;
 
-/// The most producers that one stream knows.
+/// The most producers of one stream.
 pub(super) const MOST: usize = 1_024;
-/// How long a producer is known that sends nothing, where room is needed.
+/// How long a producer that appends nothing is remembered if room is needed.
 const KEPT: Duration = Duration::from_secs(7 * 86_400);
 
 /// The producers of one stream.
@@ -27,29 +27,29 @@ pub(super) struct Producers {
 struct Progress {
     epoch: u64,
     seq: u64,
-    heard: Instant,
+    last_append: Instant,
 }
 
-/// What a request of a producer is.
+/// What an append of a producer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// What comes next, of a producer that is known, or of a new one.
+    /// The expected one, of a known producer or of a new one.
     Next {
-        /// Whether room is needed for it.
+        /// Whether the producer is new, and needs room.
         new: bool,
     },
-    /// It was appended before; the highest number that was.
+    /// One that was appended before; this is the highest number that was.
     Duplicate(u64),
-    /// A later epoch writes.
+    /// One of an earlier epoch; this is the current one.
     Stale(u64),
-    /// A new epoch that does not begin at its beginning.
+    /// The first one of a new epoch, but its number is not 0.
     BadStart,
-    /// This number would come next.
+    /// One whose number is too high; this one is expected.
     Gap(u64),
 }
 
 impl Producers {
-    /// What this request is.
+    /// What this append is.
     pub(super) fn judge(&self, said: &Producer) -> Verdict {
         let Some(known) = self.known.get(&said.id) else {
             let new = Verdict::Next { new: true };
@@ -68,16 +68,16 @@ impl Producers {
         }
     }
 
-    /// Its request was done.
+    /// Remembers an append that was performed.
     pub(super) fn note(&mut self, said: &Producer, now: Instant) {
-        let progress = Progress { epoch: said.epoch, seq: said.seq, heard: now };
+        let progress = Progress { epoch: said.epoch, seq: said.seq, last_append: now };
         self.known.insert(said.id.clone(), progress);
     }
 
-    /// Forgets those that were not heard of for long; says how many.
+    /// Forgets producers that have not appended for [`KEPT`]. Returns how many.
     pub(super) fn forget(&mut self, now: Instant) -> usize {
         let before = self.known.len();
-        self.known.retain(|_, progress| now.saturating_duration_since(progress.heard) < KEPT);
+        self.known.retain(|_, progress| now.saturating_duration_since(progress.last_append) < KEPT);
         before - self.known.len()
     }
 
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn only_those_that_are_silent_are_forgotten() {
+    fn only_silent_producers_are_forgotten() {
         let (mut producers, now) = (Producers::default(), Instant::now());
         producers.note(&said("old", 0, 0), now);
         producers.note(&said("new", 0, 0), now + KEPT / 2);

@@ -10,8 +10,8 @@ use super::{
     StreamName, create,
     headers::{self, CLOSED, CURSOR, DURABILITY, Lifetime, NEXT_OFFSET, UP_TO_DATE},
     live, problems,
-    reader::{Reader, Run},
-    stream::{BadPlace, Stream, token_value},
+    reader::{RecordBuffer, StreamReader},
+    stream::{BadToken, Stream, token_value},
 };
 use crate::{
     access::{Grant, Right},
@@ -29,85 +29,85 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-/// The longest that a request waits for records.
+/// How long a request waits for records, at most.
 const LONGEST_WAIT: Duration = Duration::from_secs(20);
-/// How long caches may keep what will not change, by the protocol.
+/// How long caches may keep a response that will not change, by the protocol.
 const CACHED: &str = "max-age=60, stale-while-revalidate=300";
 
 /// Where to begin.
-enum From {
+enum ReadFrom {
     Beginning,
     Tail,
     Token(String),
 }
 
-/// How to go on at the end.
+/// What to do at the end of the records.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Live {
+enum LiveMode {
     No,
     LongPoll,
     Events,
 }
 
-/// What a read asks for. Parameters that are not known are passed over: the protocol says so.
-struct Asked {
-    from: Option<From>,
-    live: Live,
+/// What a read asks for. Unknown parameters are ignored, as the protocol requires.
+struct ReadRequest {
+    from: Option<ReadFrom>,
+    live: LiveMode,
     cursor: Option<u64>,
 }
 
-impl Asked {
+impl ReadRequest {
     fn read(query: Option<&str>) -> Result<Self, Problem> {
-        let mut asked = Self { from: None, live: Live::No, cursor: None };
+        let mut request = Self { from: None, live: LiveMode::No, cursor: None };
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             match &*name {
-                "offset" if asked.from.is_some() => {
+                "offset" if request.from.is_some() => {
                     return Err(Problem::parameter("offset", "given twice; give it once"));
                 }
                 "offset" => {
-                    asked.from = Some(match &*value {
-                        "-1" => From::Beginning,
-                        "now" => From::Tail,
-                        token => From::Token(token.to_owned()),
+                    request.from = Some(match &*value {
+                        "-1" => ReadFrom::Beginning,
+                        "now" => ReadFrom::Tail,
+                        token => ReadFrom::Token(token.to_owned()),
                     });
                 }
                 "live" => {
-                    asked.live = match &*value {
-                        "long-poll" => Live::LongPoll,
-                        "sse" => Live::Events,
+                    request.live = match &*value {
+                        "long-poll" => LiveMode::LongPoll,
+                        "sse" => LiveMode::Events,
                         _ => {
                             let why = "expected long-poll or sse";
                             return Err(Problem::parameter("live", why));
                         }
                     }
                 }
-                "cursor" => asked.cursor = value.parse().ok(),
+                "cursor" => request.cursor = value.parse().ok(),
                 _ => {}
             }
         }
-        if asked.live != Live::No && asked.from.is_none() {
+        if request.live != LiveMode::No && request.from.is_none() {
             return Err(Problem::parameter("offset", "missing; -1 is the beginning"));
         }
-        Ok(asked)
+        Ok(request)
     }
 
-    fn place(&self, stream: &Stream) -> Result<u64, Problem> {
+    fn position(&self, stream: &Stream) -> Result<u64, Problem> {
         let token = match &self.from {
-            None | Some(From::Beginning) => return Ok(0),
-            Some(From::Tail) => return Ok(stream.tail()),
-            Some(From::Token(token)) => token,
+            None | Some(ReadFrom::Beginning) => return Ok(0),
+            Some(ReadFrom::Tail) => return Ok(stream.tail()),
+            Some(ReadFrom::Token(token)) => token,
         };
-        stream.place(token).map_err(|bad| match bad {
-            BadPlace::Malformed => Problem::parameter("offset", "it is not one that was told"),
-            BadPlace::Beyond => Problem::parameter("offset", "it lies behind the stream's end"),
-            BadPlace::Foreign => problems::gone(
+        stream.position(token).map_err(|bad| match bad {
+            BadToken::Malformed => Problem::parameter("offset", "it is not one that was told"),
+            BadToken::Beyond => Problem::parameter("offset", "it lies behind the stream's end"),
+            BadToken::Foreign => problems::gone(
                 "it is of a stream that had this name before, and is gone; begin at -1",
             ),
         })
     }
 }
 
-/// Says what there is to know about a stream.
+/// Describes a stream in headers.
 pub(super) async fn head(
     State(api): State<Arc<Api>>,
     StreamName(name): StreamName,
@@ -132,47 +132,48 @@ pub(super) async fn head(
     Ok(answer)
 }
 
-/// Answers with the records from a place on.
+/// Responds with the records from a position on.
 pub(super) async fn read(
     State(api): State<Arc<Api>>,
     StreamName(name): StreamName,
     uri: Uri,
-    asked_headers: HeaderMap,
+    headers: HeaderMap,
     grant: Grant,
     requests: Option<Extension<Arc<Requests>>>,
 ) -> Result<Response, Problem> {
     grant.check(Right::Subscribe, &name)?;
-    let asked = Asked::read(uri.query())?;
+    let request = ReadRequest::read(uri.query())?;
     let stream = api.durable.find(&api.broker, &name)?;
-    let at = asked.place(&stream)?;
-    let attending = stream.attend();
-    if asked.live == Live::Events {
-        return live::follow(&api, stream, attending, at, asked.cursor, grant);
+    let at = request.position(&stream)?;
+    let in_use = stream.begin_use();
+    if request.live == LiveMode::Events {
+        let peer = requests.and_then(|requests| requests.peer());
+        return live::follow(&api, stream, in_use, at, request.cursor, grant, peer);
     }
     let json = stream.kind.media.is_json();
-    let mut reader = Reader::new(stream.clone(), at);
-    let mut run = Run::new(json);
-    let only_tail = matches!(asked.from, Some(From::Tail));
+    let mut reader = StreamReader::new(stream.clone(), at);
+    let mut records = RecordBuffer::new(json);
+    let only_tail = matches!(request.from, Some(ReadFrom::Tail));
     let most = api.config.limits.answer_bytes;
-    if !only_tail || asked.live == Live::LongPoll {
-        reader.fill(&mut run, most)?;
-        let waits = asked.live == Live::LongPoll && run.is_empty();
+    if !only_tail || request.live == LiveMode::LongPoll {
+        reader.fill(&mut records, most)?;
+        let waits = request.live == LiveMode::LongPoll && records.is_empty();
         if waits && !stream.is_closed(api.is_draining()) {
             let longest = api.config.limits.longest_wait.min(LONGEST_WAIT);
             let ready = poll_fn(|cx| reader.poll_ready(cx));
             wait_for(requests, longest, ready).await;
             reader.stop_waiting();
-            api.still(&grant, Right::Subscribe, &name)?;
-            reader.fill(&mut run, most)?;
+            api.recheck(&grant, Right::Subscribe, &name)?;
+            reader.fill(&mut records, most)?;
         }
     }
-    if run.is_empty() {
+    if records.is_empty() {
         check_alive(&api, &stream)?;
     }
 
     // First whether it is closed, then where it ends: a closed stream does not grow.
     let closed = stream.is_closed(api.is_draining());
-    let up_to_date = only_tail && run.is_empty() || reader.is_at_tail();
+    let up_to_date = only_tail && records.is_empty() || reader.is_at_tail();
     let closed = closed && reader.is_at_tail();
     let next = stream.token(reader.at());
     let mut said = HeaderMap::new();
@@ -184,20 +185,20 @@ pub(super) async fn read(
     if closed {
         said.insert(CLOSED, headers::TRUE);
     }
-    if asked.live == Live::LongPoll {
-        said.insert(CURSOR, later_than(asked.cursor).into());
+    if request.live == LiveMode::LongPoll {
+        said.insert(CURSOR, next_cursor(request.cursor).into());
     }
-    if asked.live == Live::LongPoll && run.is_empty() {
+    if request.live == LiveMode::LongPoll && records.is_empty() {
         said.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         return Ok((StatusCode::NO_CONTENT, said).into_response());
     }
     let media = HeaderValue::try_from(&stream.kind.media.given);
     said.insert(header::CONTENT_TYPE, media.expect("it came in a header"));
-    let fixed = !up_to_date && asked.from.is_some();
+    let fixed = !up_to_date && request.from.is_some();
     said.insert(header::CACHE_CONTROL, cache_control(&api, only_tail, fixed));
     if !only_tail {
         let tag = tag(&stream, at, reader.at(), closed);
-        if matches(&asked_headers, &tag) {
+        if matches(&headers, &tag) {
             said.insert(header::ETAG, tag);
             said.remove(header::CONTENT_TYPE);
             return Ok((StatusCode::NOT_MODIFIED, said).into_response());
@@ -205,12 +206,14 @@ pub(super) async fn read(
         said.insert(header::ETAG, tag);
     }
     drop(reader);
-    let bytes = run.into_bytes();
+    let count = records.len();
+    let bytes = records.into_bytes();
     let permit = api.take_output(bytes.len())?;
+    stream.topic.count_delivered(count);
     Ok((said, answer::held(bytes, permit)).into_response())
 }
 
-/// Whether there still is something to wait for, and a server.
+/// Checks that neither the stream nor the server has ended.
 fn check_alive(api: &Api, stream: &Stream) -> Result<(), Problem> {
     if stream.topic.is_deleted() {
         return Err(problems::unknown(&stream.name));
@@ -221,8 +224,8 @@ fn check_alive(api: &Api, stream: &Stream) -> Result<(), Problem> {
     Ok(())
 }
 
-/// What caches may do. What ends at the stream's end is asked for again each time, by its tag: a
-/// cache that keeps it would hide what comes.
+/// What caches may do. A response that reaches the end of the stream must be revalidated each time, by its tag:
+/// a cache that kept it would hide new records.
 fn cache_control(api: &Api, only_tail: bool, fixed: bool) -> HeaderValue {
     let text = match (only_tail, fixed, api.gate.is_open()) {
         (true, ..) => "no-store".to_owned(),
@@ -233,7 +236,7 @@ fn cache_control(api: &Api, only_tail: bool, fixed: bool) -> HeaderValue {
     HeaderValue::try_from(text).expect("plain text")
 }
 
-/// Tells apart all answers with records: which stream, from where to where, and whether it ended.
+/// Identifies a response with records: the stream, from where to where, and whether the stream ends there.
 fn tag(stream: &Stream, from: u64, to: u64, closed: bool) -> HeaderValue {
     let epoch = stream.log().epoch();
     let end = if closed { ":c" } else { "" };
@@ -241,19 +244,20 @@ fn tag(stream: &Stream, from: u64, to: u64, closed: bool) -> HeaderValue {
     HeaderValue::try_from(tag).expect("plain text")
 }
 
-/// Whether the client has the answer of this tag.
-fn matches(asked: &HeaderMap, tag: &HeaderValue) -> bool {
+/// Whether the client has the response with this tag already.
+fn matches(headers: &HeaderMap, tag: &HeaderValue) -> bool {
     let has = |one: &str| {
         one == "*" || one.strip_prefix("W/").unwrap_or(one).as_bytes() == tag.as_bytes()
     };
-    let values = asked.get_all(header::IF_NONE_MATCH).iter();
+    let values = headers.get_all(header::IF_NONE_MATCH).iter();
     let mut ones = values.filter_map(|value| value.to_str().ok()).flat_map(|all| all.split(','));
     ones.any(|one| has(one.trim()))
 }
 
-/// What tells apart requests of different times for caches: the number of the interval of 20 s since
-/// a fixed day, or more than what the client had, if that is not less.
-pub(super) fn later_than(last: Option<u64>) -> u64 {
+/// The cursor that a client gets, with which caches distinguish requests made at different times: how many
+/// intervals of 20 s have passed since a fixed day. If the client's last cursor is not less than that, a greater
+/// one.
+pub(super) fn next_cursor(last: Option<u64>) -> u64 {
     /// 2024-10-09, by the protocol.
     const BEGAN: u64 = 1_728_432_000;
     const INTERVAL: u64 = 20;
@@ -271,13 +275,13 @@ mod tests {
 
     #[test]
     fn cursors_only_grow() {
-        let now = later_than(None);
-        assert!(now > 0 && later_than(Some(0)) >= now);
+        let now = next_cursor(None);
+        assert!(now > 0 && next_cursor(Some(0)) >= now);
         for _ in 0..100 {
-            let next = later_than(Some(now + 1_000));
+            let next = next_cursor(Some(now + 1_000));
             assert!((now + 1_001..=now + 1_180).contains(&next), "{next}");
         }
-        assert_eq!(later_than(Some(u64::MAX)), u64::MAX);
+        assert_eq!(next_cursor(Some(u64::MAX)), u64::MAX);
     }
 
     #[test]
@@ -290,9 +294,9 @@ mod tests {
             ("\"a:0:1:c\"", false),
             ("a:0:1", false),
         ] {
-            let mut asked = HeaderMap::new();
-            asked.insert(header::IF_NONE_MATCH, HeaderValue::from_static(given));
-            assert_eq!(matches(&asked, &tag), found, "{given}");
+            let mut headers = HeaderMap::new();
+            headers.insert(header::IF_NONE_MATCH, HeaderValue::from_static(given));
+            assert_eq!(matches(&headers, &tag), found, "{given}");
         }
         assert!(!matches(&HeaderMap::new(), &tag));
     }

@@ -1,4 +1,4 @@
-//! Reading a stream's records, also those that a fork has from the streams that it comes from.
+//! Reading a stream's records, including those that a fork inherits from its sources.
 
 use std::{
     sync::Arc,
@@ -11,74 +11,87 @@ use crate::{
     log::{Batch, Cursor, Limit, ReadError, Start},
 };
 
-/// Records that are looked at in one go.
-const LOOK: u64 = 1_024;
+/// The most records that are read in one step.
+const READ_AT_ONCE: u64 = 1_024;
 
-/// A place in a stream that moves on.
-pub(super) struct Reader {
+/// Reads a stream from a position on.
+pub(super) struct StreamReader {
     stream: Arc<Stream>,
     at: u64,
     /// In the log that has the record at `at`.
-    cursor: Option<Place>,
+    cursor: Option<LogCursor>,
 }
 
-struct Place {
-    owner: Arc<Stream>,
-    until: u64,
-    cursor: Cursor<[u8]>,
+/// A cursor in the log of one of the streams whose records a fork has.
+pub(super) struct LogCursor {
+    pub(super) owner: Arc<Stream>,
+    /// The position at which the records of this log end for the reader.
+    pub(super) until: u64,
+    pub(super) cursor: Cursor<[u8]>,
 }
 
-impl Reader {
+impl StreamReader {
     pub(super) fn new(stream: Arc<Stream>, at: u64) -> Self {
         Self { stream, at, cursor: None }
     }
 
+    /// The position of the next record.
     pub(super) fn at(&self) -> u64 {
         self.at
     }
 
-    /// Whether this is all that there is now.
+    /// Whether there are no more records now.
     pub(super) fn is_at_tail(&self) -> bool {
         self.at >= self.stream.tail()
     }
 
-    /// Goes on at another place, and lets go of the one in the log; the next look takes one again.
-    pub(super) fn go_to(&mut self, at: u64) {
+    /// Continues at another position, and drops the cursor in the log; the next read subscribes again.
+    pub(super) fn seek(&mut self, at: u64) {
         self.cursor = None;
         self.at = at;
     }
 
-    fn place(&mut self) -> Result<&mut Place, Problem> {
-        if self.cursor.as_ref().is_none_or(|place| self.at >= place.until) {
+    /// Takes the cursor in the log away, if there is one. The position stays.
+    pub(super) fn take_cursor(&mut self) -> Option<LogCursor> {
+        self.cursor.take()
+    }
+
+    /// Gives a cursor back that was taken away at this position.
+    pub(super) fn return_cursor(&mut self, cursor: LogCursor) {
+        self.cursor = Some(cursor);
+    }
+
+    fn log_cursor(&mut self) -> Result<&mut LogCursor, Problem> {
+        if self.cursor.as_ref().is_none_or(|cursor| self.at >= cursor.until) {
             let (owner, until) = self.stream.owner(self.at);
             let start = Start::At(self.at - owner.base());
             let cursor = owner.log().subscribe(start).map_err(|error| {
                 problems::gone(format!("the records there are not kept any more: {error}"))
             })?;
-            self.cursor = Some(Place { owner, until, cursor });
+            self.cursor = Some(LogCursor { owner, until, cursor });
         }
         Ok(self.cursor.as_mut().expect("put there above"))
     }
 
-    /// Takes records until the run has `most` bytes, or there are no more yet.
-    pub(super) fn fill(&mut self, run: &mut Run, most: usize) -> Result<(), Problem> {
-        while !run.full {
+    /// Reads records into `buffer` until it has `most` bytes, or there are no more yet. Whoever sends them counts them
+    /// as delivered.
+    pub(super) fn fill(&mut self, buffer: &mut RecordBuffer, most: usize) -> Result<(), Problem> {
+        while !buffer.full {
             let at = self.at;
-            let Place { owner, until, cursor } = self.place()?;
-            let records = usize::try_from((*until - at).min(LOOK)).unwrap_or(usize::MAX);
+            let LogCursor { owner, until, cursor } = self.log_cursor()?;
+            let records = usize::try_from((*until - at).min(READ_AT_ONCE)).unwrap_or(usize::MAX);
             let limit = Limit { records, bytes: most };
-            match cursor.peek(limit, |batch| run.take(owner, batch, most)) {
+            match cursor.peek(limit, |batch| buffer.take(owner, batch, most)) {
                 Ok(Some(taken)) => {
                     cursor.advance(taken);
-                    owner.topic.count_delivered(taken as u64);
                     self.at += taken as u64;
                 }
                 Ok(None) | Err(ReadError::Closed | ReadError::TakenOver) => break,
                 Err(ReadError::Lagged(_)) => {
-                    // The place that was lost is told to who asks for it, which is the next request
-                    // if there was something before it.
+                    // If there are records before the loss, they are the response, and the next request reports
+                    // the loss.
                     self.cursor = None;
-                    if run.count > 0 {
+                    if buffer.count > 0 {
                         break;
                     }
                     return Err(problems::gone("the records there were collected meanwhile"));
@@ -88,40 +101,40 @@ impl Reader {
         Ok(())
     }
 
-    /// Takes a place in the log, which keeps the records there until they are read.
+    /// Takes a cursor in the log, which keeps the next records until they are read.
     pub(super) fn hold(&mut self) -> Result<(), Problem> {
-        self.place().map(|_| ())
+        self.log_cursor().map(|_| ())
     }
 
-    /// Ready when there is something to read, an end, or an error.
+    /// Ready when there is a record to read, or the end, or an error.
     pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match self.place() {
-            Ok(place) => {
-                ready!(place.cursor.poll_ready(cx));
+        match self.log_cursor() {
+            Ok(log) => {
+                ready!(log.cursor.poll_ready(cx));
                 Poll::Ready(())
             }
-            // The next look tells it.
+            // The next read reports it.
             Err(_) => Poll::Ready(()),
         }
     }
 
     /// Ends a wait that [`poll_ready`](Self::poll_ready) began.
     pub(super) fn stop_waiting(&mut self) {
-        if let Some(place) = &mut self.cursor {
-            place.cursor.stop_waiting();
+        if let Some(log) = &mut self.cursor {
+            log.cursor.stop_waiting();
         }
     }
 }
 
-/// Records that go out together, as they are told.
-pub(super) struct Run {
+/// Records that are sent together, in the form in which clients get them.
+pub(super) struct RecordBuffer {
     json: bool,
     bytes: Vec<u8>,
     count: usize,
     full: bool,
 }
 
-impl Run {
+impl RecordBuffer {
     pub(super) fn new(json: bool) -> Self {
         Self { json, bytes: if json { vec![b'['] } else { Vec::new() }, count: 0, full: false }
     }
@@ -130,12 +143,17 @@ impl Run {
         self.count == 0
     }
 
-    /// Whether there was more than it takes.
+    /// How many records there are.
+    pub(super) fn len(&self) -> u64 {
+        self.count as u64
+    }
+
+    /// Whether there were more records than fit.
     pub(super) fn is_full(&self) -> bool {
         self.full
     }
 
-    /// What there is to tell: the bytes, or an array of the values.
+    /// What the client gets: the bytes, or a JSON array of the values.
     pub(super) fn into_bytes(mut self) -> Vec<u8> {
         if self.json {
             self.bytes.push(b']');
@@ -143,12 +161,12 @@ impl Run {
         self.bytes
     }
 
-    /// Writes records of `batch` until there are `most` bytes; says how many.
+    /// Writes records of `batch` until there are `most` bytes. Returns how many it wrote.
     fn take(&mut self, owner: &Stream, batch: &Batch<'_, [u8]>, most: usize) -> usize {
         let sound = !self.json || owner.is_all_own();
         let mut taken = 0;
         for (_, record) in batch.iter() {
-            // One is always taken: otherwise nobody could read a large one.
+            // Always at least one: otherwise a large record could never be read.
             if self.count > 0 && self.bytes.len() + record.len() > most {
                 self.full = true;
                 break;

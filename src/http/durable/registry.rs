@@ -1,10 +1,9 @@
-//! All streams by their names: making, finding, forking, deleting, and letting go of those whose time
-//! is over.
+//! All streams by name: creating, finding, forking, deleting and expiring them.
 //!
-//! A stream is a topic of the same name and what the protocol knows beside it. Both live and end
-//! together: a topic that was made elsewhere is a stream of bytes as soon as somebody asks for it as
-//! one, and a stream whose topic was deleted elsewhere is gone. The exception is a stream that was
-//! deleted while forks still need its records: its topic is gone, its name here is not.
+//! A stream is a topic of the same name, and what the protocol adds to it. Both exist and end together: a topic
+//! that was created elsewhere becomes a stream of bytes when a client first asks for it as a stream, and a stream
+//! whose topic was deleted elsewhere is gone. The exception is a stream that was deleted while forks still need
+//! its records: its topic is gone, but its name is still taken here.
 
 use std::{
     collections::HashMap,
@@ -18,30 +17,30 @@ use tokio::sync::Notify;
 use super::{
     headers::{Lifetime, Media},
     problems,
-    stream::{Kind, Stream},
+    stream::{Stream, StreamKind},
 };
 use crate::{broker::Broker, http::problem::Problem, listener::Ceiling};
 
 /// The most producers in all streams together.
 const MOST_PRODUCERS: usize = 65_536;
-/// How often streams are looked at whose time may be over.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often expired streams are looked for.
+const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 
 /// All streams.
 pub(in crate::http) struct Streams {
     by_name: Mutex<ByName>,
     pub(super) producers: Arc<Ceiling>,
-    /// Told when there is a first one.
-    some: Notify,
+    /// Notified when a stream is added.
+    added: Notify,
 }
 
-pub(super) type ByName = HashMap<Arc<str>, Entry>;
+pub(super) type ByName = HashMap<Arc<str>, RegisteredStream>;
 
-pub(super) struct Entry {
+pub(super) struct RegisteredStream {
     pub(super) stream: Arc<Stream>,
-    /// Forks that read from it.
+    /// How many forks read from it.
     pub(super) forks: usize,
-    /// It was deleted; only its forks are left of it.
+    /// It was deleted, and is kept only for its forks.
     pub(super) deleted: bool,
 }
 
@@ -50,7 +49,7 @@ impl Streams {
         Self {
             by_name: Mutex::default(),
             producers: Arc::new(Ceiling::new(MOST_PRODUCERS)),
-            some: Notify::new(),
+            added: Notify::new(),
         }
     }
 
@@ -67,20 +66,20 @@ impl Streams {
         }
     }
 
-    /// The entry of this name, as things are now: what is over is gone, and a topic has become a
-    /// stream.
+    /// The stream registered under this name, brought up to date: removes it if it has ended, and registers a topic
+    /// that is not a stream yet.
     pub(super) fn entry<'a>(
         &self,
         streams: &'a mut ByName,
         broker: &Broker,
         name: &str,
-    ) -> Option<&'a mut Entry> {
-        if streams.get(name).is_some_and(Entry::is_over) {
+    ) -> Option<&'a mut RegisteredStream> {
+        if streams.get(name).is_some_and(RegisteredStream::has_ended) {
             remove(streams, broker, name);
         }
         if !streams.contains_key(name) {
             let topic = broker.topic(name)?;
-            let kind = Kind {
+            let kind = StreamKind {
                 media: Media::bytes(),
                 lifetime: Lifetime::Unlimited,
                 asked_lifetime: Lifetime::Unlimited,
@@ -93,11 +92,12 @@ impl Streams {
     }
 
     pub(super) fn insert(&self, streams: &mut ByName, stream: Arc<Stream>) {
-        streams.insert(stream.name.clone(), Entry { stream, forks: 0, deleted: false });
-        self.some.notify_one();
+        let name = stream.name.clone();
+        streams.insert(name, RegisteredStream { stream, forks: 0, deleted: false });
+        self.added.notify_one();
     }
 
-    /// Deletes a stream with its records, as far as no fork needs them.
+    /// Deletes a stream. Its records go, too, unless a fork needs them.
     pub(super) fn delete(&self, broker: &Broker, name: &str) -> Result<(), Problem> {
         let mut streams = self.lock();
         match self.entry(&mut streams, broker, name) {
@@ -110,32 +110,32 @@ impl Streams {
         }
     }
 
-    /// Lets go of streams whose time is over. Never ends.
+    /// Removes streams that have ended. Never returns.
     pub(in crate::http) async fn keep_time(&self, broker: &Broker) {
         loop {
             if self.lock().is_empty() {
-                self.some.notified().await;
+                self.added.notified().await;
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(EXPIRE_EVERY).await;
             let mut streams = self.lock();
-            let over = streams.iter().filter(|(_, entry)| entry.is_over());
-            let over: Vec<_> = over.map(|(name, _)| name.clone()).collect();
-            for name in over {
+            let ended = streams.iter().filter(|(_, entry)| entry.has_ended());
+            let ended: Vec<_> = ended.map(|(name, _)| name.clone()).collect();
+            for name in ended {
                 remove(&mut streams, broker, &name);
             }
         }
     }
 }
 
-impl Entry {
-    /// Whether it has to go.
-    fn is_over(&self) -> bool {
+impl RegisteredStream {
+    /// Whether it must be removed.
+    fn has_ended(&self) -> bool {
         !self.deleted && (self.stream.topic.is_deleted() || self.stream.is_expired())
     }
 }
 
-/// Deletes the stream; keeps its records for its forks if it has any; and lets go of those of the
-/// streams that it comes from, if it was the last one that needed them.
+/// Deletes a stream, but keeps its records for its forks if it has any. Otherwise also drops the records of each
+/// deleted source that has no other fork left.
 fn remove(streams: &mut ByName, broker: &Broker, name: &str) {
     let Some(entry) = streams.get_mut(name) else {
         return;

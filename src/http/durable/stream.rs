@@ -1,15 +1,15 @@
-//! One stream: a topic, and what the protocol knows beside its log.
+//! One stream: a topic, and what the protocol adds to its log.
 //!
-//! # Places
+//! # Positions
 //!
-//! A place in a stream is a number: how many records are in front of it. A fork goes on where it left
-//! its source: its log's record 0 is at its `base`, and all places up to there are its source's.
+//! A position in a stream is a number: how many records precede it. A fork continues where it left its source: the
+//! first record of its log is at its `base`, and all positions up to `base` are its source's.
 //!
-//! Clients see a place as text that sorts as the places do: the log's epoch and the number, in
-//! hexadecimal of fixed width. A fork's places are told with the epoch of the stream that it comes
-//! from, since they are the same up to its base; after that, its own log's epoch is added. So a place
-//! of a stream that was deleted, or lost with a server, is never taken for one of another stream that
-//! has its name now.
+//! Clients see a position as a token, a text that sorts as the positions do: the log's epoch and the number, in
+//! hexadecimal of fixed width. The tokens of a fork begin with the epoch of the stream at the root of its
+//! sources, because up to its base they are the same as its source's. After its base, its own log's epoch is
+//! appended. So a token of a stream that was deleted, or lost with its server, is never taken for one of another
+//! stream that has the same name now.
 
 use std::{
     sync::{
@@ -23,26 +23,26 @@ use axum::http::HeaderValue;
 
 use super::{
     headers::{Lifetime, Media},
+    latest::LatestEvent,
     producers::Producers,
-    told::Told,
 };
 use crate::{broker::Topic, listener::Ceiling, log::Log};
 
-/// The beginning of any stream, in the form of a place.
+/// The beginning of any stream, in the form of a token.
 const BEGINNING: &str = "0000000000000000_0000000000000000";
 
-/// What a stream was made as.
+/// How a stream was created.
 #[derive(Clone, Debug)]
-pub(super) struct Kind {
+pub(super) struct StreamKind {
     pub(super) media: Media,
-    /// What holds: a fork may have it from its source.
+    /// The lifetime that applies: a fork may inherit it from its source.
     pub(super) lifetime: Lifetime,
-    /// What was asked for, to compare with what is asked for again.
+    /// The lifetime that was asked for, to compare with a repeated request.
     pub(super) asked_lifetime: Lifetime,
     pub(super) fork: Option<Fork>,
 }
 
-/// Where a fork comes from, as it was asked for.
+/// Where a fork begins, as it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fork {
     pub(super) source: String,
@@ -50,54 +50,54 @@ pub(super) struct Fork {
     pub(super) sub_offset: u64,
 }
 
-/// A stream. Whoever holds one keeps its records.
+/// A stream. A reference to it keeps its records.
 pub(super) struct Stream {
     pub(super) name: Arc<str>,
     pub(super) topic: Arc<Topic>,
-    pub(super) kind: Kind,
+    pub(super) kind: StreamKind,
     pub(super) source: Option<Arc<Stream>>,
-    /// The place of the log's first record.
+    /// The position of the log's first record.
     base: u64,
-    /// How many streams it comes from, one after the other.
+    /// How many sources it has: its own one, the source of that, and so on.
     pub(super) depth: usize,
     writers: Mutex<Writers>,
-    /// Records that came through this API. If that is all of them, all are what they should be.
+    /// Records that were appended through this API. If that is all of them, all have the stream's type.
     own: AtomicU64,
     closed: AtomicBool,
     used: Mutex<Instant>,
-    /// Requests that wait for records now.
-    attending: AtomicUsize,
-    /// The newest event, for those who follow.
-    pub(super) told: Told,
-    /// All producers of all streams.
+    /// Requests that read the stream, or wait for its records, now.
+    users: AtomicUsize,
+    /// The latest event, which live followers share.
+    pub(super) latest: LatestEvent,
+    /// Counts the producers of all streams together.
     producers: Arc<Ceiling>,
 }
 
-/// What the appends of a stream go by, one after the other.
+/// What appends to a stream are checked against, one after the other.
 #[derive(Default)]
 pub(super) struct Writers {
     pub(super) seq: Option<String>,
     pub(super) producers: Producers,
-    /// The append that closed it, if a producer did.
+    /// The append that closed the stream, if a producer sent it.
     pub(super) closed_by: Option<super::headers::Producer>,
 }
 
-/// Why a text is no place.
+/// Why a token is not a position in a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum BadPlace {
-    /// It never was one.
+pub(super) enum BadToken {
+    /// It is not a token at all.
     Malformed,
-    /// One of another stream.
+    /// It is of another stream.
     Foreign,
-    /// Behind the end.
+    /// It lies after the end.
     Beyond,
 }
 
 impl Stream {
-    /// `base` is where a fork leaves its `source`.
+    /// `base` is the position at which a fork leaves its `source`.
     pub(super) fn new(
         topic: Arc<Topic>,
-        kind: Kind,
+        kind: StreamKind,
         source: Option<Arc<Self>>,
         base: u64,
         producers: Arc<Ceiling>,
@@ -113,8 +113,8 @@ impl Stream {
             own: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             used: Mutex::new(Instant::now()),
-            attending: AtomicUsize::new(0),
-            told: Told::default(),
+            users: AtomicUsize::new(0),
+            latest: LatestEvent::default(),
             producers,
         }
     }
@@ -127,12 +127,12 @@ impl Stream {
         self.base
     }
 
-    /// The place after the last record.
+    /// The position after the last record.
     pub(super) fn tail(&self) -> u64 {
         self.base + self.log().next_offset()
     }
 
-    /// The stream whose log has the record at `at`, and the place where that ends.
+    /// The stream whose log has the record at `at`, and the position up to which that log has the records.
     pub(super) fn owner(self: &Arc<Self>, at: u64) -> (Arc<Self>, u64) {
         let (mut owner, mut until) = (self, u64::MAX);
         while at < owner.base
@@ -144,7 +144,7 @@ impl Stream {
         (owner.clone(), until)
     }
 
-    /// A place as clients see it.
+    /// A position as clients see it.
     pub(super) fn token(&self, at: u64) -> String {
         let mut owner = self;
         while at <= owner.base
@@ -164,74 +164,72 @@ impl Stream {
         }
     }
 
-    /// The place that a client means.
-    pub(super) fn place(&self, token: &str) -> Result<u64, BadPlace> {
+    /// The position that a client's token stands for.
+    pub(super) fn position(&self, token: &str) -> Result<u64, BadToken> {
         let parts: Vec<&str> = token.split('_').collect();
         let hexadecimal = |part: &&str| {
             let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
             part.len() == 16 && part.bytes().all(digit)
         };
         if !(2..=3).contains(&parts.len()) || !parts.iter().all(hexadecimal) {
-            return Err(BadPlace::Malformed);
+            return Err(BadToken::Malformed);
         }
         if token == BEGINNING {
             return Ok(0);
         }
-        let at = u64::from_str_radix(parts[1], 16).map_err(|_| BadPlace::Malformed)?;
+        let at = u64::from_str_radix(parts[1], 16).map_err(|_| BadToken::Malformed)?;
         if token != self.token(at) {
-            Err(BadPlace::Foreign)
+            Err(BadToken::Foreign)
         } else if at > self.tail() {
-            Err(BadPlace::Beyond)
+            Err(BadToken::Beyond)
         } else {
             Ok(at)
         }
     }
 
     pub(super) fn writers(&self) -> MutexGuard<'_, Writers> {
-        // Whoever panicked in between had changed nothing: each change is the last step.
+        // A panic under the lock has changed nothing: each change is the last step.
         self.writers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records came through this API. Called by who holds the writers.
+    /// Counts records that were appended through this API. The caller holds the writers.
     pub(super) fn note_appended(&self, records: usize) {
         self.own.fetch_add(records as u64, Ordering::Release);
     }
 
-    /// Whether every record up to now came through this API.
+    /// Whether every record up to now was appended through this API.
     pub(super) fn is_all_own(&self) -> bool {
-        // In this order: records are counted after they are appended, so that if both are the same,
-        // there was none of anybody else when the log was asked.
+        // In this order: records are counted after they are appended. So if both numbers are equal, nobody else had
+        // appended any when the log was asked.
         let own = self.own.load(Ordering::Acquire);
         own == self.log().next_offset()
     }
 
-    /// Ends it. Its records stay.
+    /// Closes the stream. Its records stay.
     pub(super) fn close(&self) {
         self.log().close();
-        // Behind the log: who sees this sees a log that does not grow any more.
+        // After the log: whoever sees this flag sees a log that does not grow any more.
         self.closed.store(true, Ordering::Release);
     }
 
-    /// Whether nothing will ever come any more. A server that drains closes all logs, but that is not
-    /// the streams' end.
+    /// Whether there will never be another record. A server that drains closes all logs, but that is not the
+    /// streams' end.
     pub(super) fn is_closed(&self, draining: bool) -> bool {
-        let by_others = || self.log().is_closed() && !self.topic.is_deleted() && !draining;
-        self.closed.load(Ordering::Acquire) || by_others()
+        let closed_elsewhere = || self.log().is_closed() && !self.topic.is_deleted() && !draining;
+        self.closed.load(Ordering::Acquire) || closed_elsewhere()
     }
 
-    /// It was read or written.
+    /// Notes that the stream was read or written.
     pub(super) fn touch(&self) {
         *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// Whether its time is over.
+    /// Whether its lifetime has ended.
     pub(super) fn is_expired(&self) -> bool {
         match &self.kind.lifetime {
             Lifetime::Unlimited => false,
             Lifetime::Until(at, _) => SystemTime::now() >= *at,
-            Lifetime::Idle(ttl) => {
-                self.attending.load(Ordering::Relaxed) == 0 && self.idle() >= *ttl
-            }
+            Lifetime::Idle(ttl) => self.users.load(Ordering::Relaxed) == 0 && self.idle() >= *ttl,
         }
     }
 
@@ -239,14 +237,14 @@ impl Stream {
         self.used.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
-    /// Uses it for as long as what is returned lives.
-    pub(super) fn attend(self: &Arc<Self>) -> Attending {
+    /// Marks the stream as in use until the returned value is dropped.
+    pub(super) fn begin_use(self: &Arc<Self>) -> InUse {
         self.touch();
-        self.attending.fetch_add(1, Ordering::Relaxed);
-        Attending(self.clone())
+        self.users.fetch_add(1, Ordering::Relaxed);
+        InUse(self.clone())
     }
 
-    /// Room for one more producer, here and in all streams together. Called by who holds the writers.
+    /// Makes room for one more producer, in this stream and in all streams together. The caller holds the writers.
     pub(super) fn make_room(&self, writers: &mut Writers) -> Result<(), (usize, &'static str)> {
         if writers.producers.len() >= super::producers::MOST {
             self.forget_producers(writers);
@@ -263,7 +261,7 @@ impl Stream {
         Ok(())
     }
 
-    /// The room that was made is not needed.
+    /// Gives back the room that [`make_room`](Self::make_room) made: it is not needed.
     pub(super) fn give_room_back(&self) {
         self.producers.give_back(1);
     }
@@ -290,19 +288,19 @@ impl std::fmt::Debug for Stream {
     }
 }
 
-/// A use of a stream that lasts.
-pub(super) struct Attending(Arc<Stream>);
+/// Keeps a stream in use.
+pub(super) struct InUse(Arc<Stream>);
 
-impl Drop for Attending {
+impl Drop for InUse {
     fn drop(&mut self) {
         self.0.touch();
-        if self.0.attending.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.told.forget();
+        if self.0.users.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.latest.forget();
         }
     }
 }
 
-/// A place as a header's value.
+/// A token as a header's value.
 pub(super) fn token_value(token: &str) -> HeaderValue {
     HeaderValue::try_from(token).expect("digits and underlines")
 }
@@ -314,7 +312,7 @@ mod tests {
 
     fn stream(broker: &Broker, name: &str, source: Option<(&Arc<Stream>, u64)>) -> Arc<Stream> {
         let topic = broker.create(name, &TopicSettings::default()).unwrap();
-        let kind = Kind {
+        let kind = StreamKind {
             media: Media::bytes(),
             lifetime: Lifetime::Unlimited,
             asked_lifetime: Lifetime::Unlimited,
@@ -326,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_told_and_found_and_sort() {
+    fn positions_become_tokens_that_sort_and_back() {
         let broker = Broker::new(BrokerConfig::default()).unwrap();
         let root = stream(&broker, "root", None);
         for record in 0..20 {
@@ -335,19 +333,19 @@ mod tests {
         let tokens: Vec<_> = (0..=20).map(|at| root.token(at)).collect();
         assert!(tokens.is_sorted());
         for (at, token) in tokens.iter().enumerate() {
-            assert_eq!(root.place(token), Ok(at as u64));
+            assert_eq!(root.position(token), Ok(at as u64));
         }
-        assert_eq!(root.place(&root.token(21)), Err(BadPlace::Beyond));
-        assert_eq!(root.place(BEGINNING), Ok(0));
+        assert_eq!(root.position(&root.token(21)), Err(BadToken::Beyond));
+        assert_eq!(root.position(BEGINNING), Ok(0));
         let other = stream(&broker, "other", None);
-        assert_eq!(other.place(&root.token(0)), Err(BadPlace::Foreign));
+        assert_eq!(other.position(&root.token(0)), Err(BadToken::Foreign));
         for bad in ["", "now", "0_0", &tokens[11].to_uppercase(), &format!("{}_", tokens[0])] {
-            assert_eq!(root.place(bad), Err(BadPlace::Malformed), "{bad}");
+            assert_eq!(root.position(bad), Err(BadToken::Malformed), "{bad}");
         }
     }
 
     #[test]
-    fn a_fork_shares_the_places_up_to_its_base_and_no_further() {
+    fn a_fork_shares_positions_up_to_its_base_and_no_further() {
         let broker = Broker::new(BrokerConfig::default()).unwrap();
         let root = stream(&broker, "root", None);
         for record in 0..4 {
@@ -365,13 +363,13 @@ mod tests {
             let tokens: Vec<_> = (0..=tail).map(|at| stream.token(at)).collect();
             assert!(tokens.is_sorted(), "{tokens:?}");
             for (at, token) in tokens.iter().enumerate() {
-                assert_eq!(stream.place(token), Ok(at as u64));
-                assert_eq!(root.place(token).is_ok(), at <= 2, "{token}");
+                assert_eq!(stream.position(token), Ok(at as u64));
+                assert_eq!(root.position(token).is_ok(), at <= 2, "{token}");
             }
         }
-        assert_eq!(second.place(&fork.token(3)), Err(BadPlace::Foreign));
-        assert_eq!(third.place(&fork.token(3)), Ok(3), "what it comes from");
-        assert_eq!(fork.place(&root.token(3)), Err(BadPlace::Foreign));
+        assert_eq!(second.position(&fork.token(3)), Err(BadToken::Foreign));
+        assert_eq!(third.position(&fork.token(3)), Ok(3), "a token of its source");
+        assert_eq!(fork.position(&root.token(3)), Err(BadToken::Foreign));
         let owner = |at| {
             let (owner, until) = third.owner(at);
             (owner.name.to_string(), until)

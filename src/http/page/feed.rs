@@ -1,26 +1,26 @@
-//! `GET /live/events`: what all topics look like, four times a second, as Server-Sent Events.
+//! `GET /live/events`: the state of all topics, four times a second, as Server-Sent Events.
 //!
 //! # One task, one encoding
 //!
-//! The first who looks starts a task that looks at the topics in the broker once every [`EVERY`]; it
-//! ends when nobody looks any more. It writes each topic's state as JSON, and what differs from the
-//! last time makes the tick's event, `some`. All viewers send the same bytes. Who is new, or was too
-//! slow to take the last tick, gets the whole as `all` instead: encoded when the first one needs it,
-//! and shared, too. So a viewer that takes little costs little: it skips ticks, and holds one event.
+//! The first viewer starts a task that reads the topics of the broker once every [`EVERY`]. It ends when there
+//! are no viewers any more. It writes each topic's state as JSON; the difference to the last time is the tick's
+//! event, `some`. All viewers send the same bytes. A viewer that is new, or was too slow to take the last tick,
+//! gets the whole state as `all` instead, which is encoded when the first viewer needs it, and shared, too. So a
+//! viewer that takes little costs little: it skips ticks, and holds one event.
 //!
 //! | event | `data` |
 //! | --- | --- |
 //! | `all` | `{"seq", "at", "memory": [used, limit], "known", "topics": […]}`: everything |
-//! | `some` | the same with topics that are new or changed, and `gone`: ids of those that went |
+//! | `some` | the same, but only with topics that are new or changed, and with `gone`: the ids of those that are gone |
 //!
-//! `at` is in milliseconds since the feed began, for rates. A topic has its settings when it is new, and
-//! always `id` and `now` ([`state`]).
+//! `at` is in milliseconds since the feed began, for computing rates. A topic comes with its settings when it is
+//! new, and always with `id` and `now` ([`state`]).
 //!
 //! # Bounds
 //!
-//! At most [`SHOWN`] topics are told of, those with the most memory; `known` says how many there are.
-//! Of each, at most 64 blocks and 4 leases by name. A viewer counts as an event stream, and
-//! needs the right to the figures.
+//! The feed covers at most [`SHOWN`] topics, those with the most memory; `known` says how many there are. Of each
+//! topic it has at most 64 blocks, and 4 leases by name. A viewer counts as an event stream, and needs the right
+//! to read metrics.
 
 use std::{
     collections::BTreeMap,
@@ -49,37 +49,37 @@ use crate::access::{Grant, Right};
 use crate::http::{
     answer::{EVENT_STREAM, event_stream},
     api::Api,
+    authorized_body,
     config::NEVER,
-    events::{LAST_EVENT_ID_PARAMETER, Ticket},
-    guarded,
+    events::{LAST_EVENT_ID_PARAMETER, StreamPermit},
     problem::Problem,
     request::{Parameters, choose},
 };
 use crate::listener::Stage;
 
-/// How often the topics are looked at.
+/// How often the topics are read.
 const EVERY: Duration = Duration::from_millis(250);
-/// Topics that are told of at the most.
+/// The most topics in the feed.
 const SHOWN: usize = 256;
-/// After how many ticks it is decided again which ones those are, where there are more.
+/// After how many ticks these are chosen again, if there are more.
 const RANK_EVERY: u64 = 8;
-/// Topics that are looked at before other tasks run.
+/// How many topics are read before the task yields to others.
 const GROUP: usize = 64;
 
-/// The topics as the page sees them; shared by all who look.
-pub(in crate::http) struct Live {
+/// The feed of the live page, which all viewers share.
+pub(in crate::http) struct LiveFeed {
     ticks: watch::Sender<Arc<Tick>>,
-    /// Whether the task runs. Locked while it ends and while somebody joins.
+    /// Whether the task runs. Locked while it ends, and while a viewer joins.
     running: Mutex<bool>,
 }
 
-/// One look at everything.
+/// The state of all topics at one time.
 #[derive(Default)]
 struct Tick {
     seq: u64,
     /// What changed, as an event.
     some: Bytes,
-    /// What `all` is made from: the members in front of the topics, and the topics.
+    /// What `all` is made from: the JSON members before the topics, and the topics.
     head: String,
     topics: Vec<(Arc<str>, Arc<str>)>,
     all: OnceLock<Bytes>,
@@ -96,22 +96,22 @@ impl Tick {
     }
 }
 
-/// A topic with its settings: one object out of two.
+/// A topic with its settings: joins both objects into one.
 fn whole(fixed: &str, now: &str) -> String {
     format!("{},\"now\":{now}}}", fixed.strip_suffix('}').unwrap_or(fixed))
 }
 
-impl Live {
+impl LiveFeed {
     pub(in crate::http) fn new() -> Self {
         Self { ticks: watch::Sender::default(), running: Mutex::new(false) }
     }
 
-    /// Looks from now on.
+    /// Adds a viewer, and starts the task if it does not run.
     fn join(api: &Arc<Api>) -> watch::Receiver<Arc<Tick>> {
         let mut running = api.live.running.lock().unwrap_or_else(PoisonError::into_inner);
         let mut ticks = api.live.ticks.subscribe();
         if *running {
-            // The last tick is as good a beginning as the next one, if there was one.
+            // The viewer can begin with the last tick, if there has been one.
             if ticks.borrow().seq > 0 {
                 ticks.mark_changed();
             }
@@ -122,49 +122,49 @@ impl Live {
         ticks
     }
 
-    /// Whether nobody looks; then the task is no more, as far as others are concerned.
-    fn is_over(&self) -> bool {
+    /// Whether there are no viewers. If so, the task counts as ended, and must end.
+    fn stop_if_unwatched(&self) -> bool {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         *running = self.ticks.receiver_count() > 0;
         if !*running {
-            // Nobody needs what was last seen.
+            // Frees the last tick, which is of no use any more.
             self.ticks.send_replace(Arc::default());
         }
         !*running
     }
 }
 
-/// Looks at the topics as long as somebody looks at the page.
+/// Makes ticks while there are viewers.
 async fn run(api: Arc<Api>) {
-    let mut look = Look::default();
+    let mut ticker = Ticker::default();
     let mut every = interval(EVERY);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while !api.live.is_over() {
+    while !api.live.stop_if_unwatched() {
         every.tick().await;
-        let tick = look.tick(&api).await;
+        let tick = ticker.tick(&api).await;
         api.live.ticks.send_replace(Arc::new(tick));
     }
 }
 
-/// What was seen so far.
+/// Makes ticks, and keeps what the next one is compared with.
 #[derive(Default)]
-struct Look {
+struct Ticker {
     began: Option<Instant>,
     seq: u64,
     next_id: u64,
     names: Vec<Arc<str>>,
-    topics: BTreeMap<Arc<str>, Seen>,
+    topics: BTreeMap<Arc<str>, TopicSnapshot>,
 }
 
-/// A topic at the last look.
-struct Seen {
+/// A topic at the last tick.
+struct TopicSnapshot {
     id: u64,
     epoch: u64,
     fixed: Arc<str>,
     now: Arc<str>,
 }
 
-impl Look {
+impl Ticker {
     async fn tick(&mut self, api: &Api) -> Tick {
         let known = api.broker.topics();
         if known <= SHOWN {
@@ -181,13 +181,13 @@ impl Look {
             let Some(topic) = api.broker.topic(name) else { continue };
             let now: Arc<str> = state::now(&topic).into();
             let epoch = topic.log().epoch();
-            // A topic that was recreated is another one.
-            let seen = match before.remove(name) {
-                Some(seen) if seen.epoch == epoch => {
-                    if seen.now != now {
-                        changed.push(format!("{{\"id\":{},\"now\":{now}}}", seen.id));
+            // A topic that was deleted and created again is another one.
+            let snapshot = match before.remove(name) {
+                Some(last) if last.epoch == epoch => {
+                    if last.now != now {
+                        changed.push(format!("{{\"id\":{},\"now\":{now}}}", last.id));
                     }
-                    Seen { now, ..seen }
+                    TopicSnapshot { now, ..last }
                 }
                 other => {
                     if let Some(other) = other {
@@ -196,12 +196,12 @@ impl Look {
                     self.next_id += 1;
                     let fixed: Arc<str> = state::fixed(self.next_id, &topic).into();
                     changed.push(whole(&fixed, &now));
-                    Seen { id: self.next_id, epoch, fixed, now }
+                    TopicSnapshot { id: self.next_id, epoch, fixed, now }
                 }
             };
-            self.topics.insert(name.clone(), seen);
+            self.topics.insert(name.clone(), snapshot);
         }
-        let gone: Vec<_> = before.values().map(|seen| seen.id.to_string()).collect();
+        let gone: Vec<_> = before.values().map(|last| last.id.to_string()).collect();
         self.seq += 1;
         let at = self.began.get_or_insert_with(Instant::now).elapsed().as_millis();
         let (used, limit) = (api.broker.budget().used(), api.broker.budget().limit());
@@ -211,12 +211,12 @@ impl Look {
         let (changed, gone) = (changed.join(","), gone.join(","));
         let some =
             format!("event: some\ndata: {{{head},\"topics\":[{changed}],\"gone\":[{gone}]}}\n\n");
-        let topics = self.topics.values().map(|seen| (seen.fixed.clone(), seen.now.clone()));
+        let topics = self.topics.values().map(|topic| (topic.fixed.clone(), topic.now.clone()));
         Tick { seq, some: some.into(), head, topics: topics.collect(), all: OnceLock::new() }
     }
 }
 
-/// The topics that have the most memory, by name.
+/// The names of the topics that have the most memory.
 async fn largest(api: &Api) -> Vec<Arc<str>> {
     let mut all: Vec<(u64, Arc<str>)> = Vec::new();
     loop {
@@ -228,60 +228,60 @@ async fn largest(api: &Api) -> Vec<Arc<str>> {
         all.extend(group.into_iter().map(|topic| (topic.bytes, topic.name)));
         tokio::task::yield_now().await;
     }
-    // By name among equals: empty topics all look the same, and must not take turns.
+    // By name among equals: empty topics are all alike, and must not displace one another.
     all.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
     all.truncate(SHOWN);
     all.into_iter().map(|(_, name)| name).collect()
 }
 
-/// Begins to look.
-pub(super) async fn look(
+/// Adds a viewer.
+pub(super) async fn follow(
     State(api): State<Arc<Api>>,
     grant: Grant,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    // It names all topics and leases, as the figures do, and shows no record.
+    // Like the metrics, the feed names all topics and leases, and shows no record.
     grant.check(Right::Metrics, "")?;
-    // A client that comes back may say what it had last; it gets everything in any case.
+    // A client that reconnects may say what it had last; it gets everything in any case.
     Parameters::read(uri.query(), &[LAST_EVENT_ID_PARAMETER])?;
     choose(&headers, &[EVENT_STREAM])?;
     if api.is_draining() {
         return Err(Problem::shutting_down());
     }
-    let Some(ticket) = Ticket::take(&api) else {
+    let Some(permit) = StreamPermit::take(&api) else {
         return Err(Problem::too_many_streams(api.streams.limit()));
     };
-    let viewer = Body::new(Viewer::new(&api, ticket));
-    Ok(event_stream(guarded::guard(&api, grant, Right::Metrics, "", viewer)))
+    let viewer = Body::new(Viewer::new(&api, permit));
+    Ok(event_stream(authorized_body::wrap(&api, grant, Right::Metrics, "", viewer)))
 }
 
-/// The next tick; nothing if there will be none.
+/// The next tick; `None` if there will be none.
 type Next = Pin<Box<dyn Future<Output = Option<Arc<Tick>>> + Send>>;
 
-/// Somebody who looks, as the body of an answer.
+/// One viewer, as the body of a response.
 struct Viewer {
     ticks: watch::Receiver<Arc<Tick>>,
     api: Arc<Api>,
     next: Next,
-    /// The last tick that was handed on.
+    /// The number of the last tick that was sent.
     last: u64,
-    /// After how many milliseconds it may come back. Told with the first event: a block without data is
-    /// an empty message to some clients.
+    /// After how many milliseconds the client may reconnect. Sent with the first event, since to some clients a
+    /// block without data is an empty message.
     retry: Option<u64>,
     ends: Instant,
-    _ticket: Ticket,
+    _permit: StreamPermit,
 }
 
 impl Viewer {
-    fn new(api: &Arc<Api>, ticket: Ticket) -> Self {
+    fn new(api: &Arc<Api>, permit: StreamPermit) -> Self {
         let limits = &api.config.limits;
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let (soonest, latest) = (millis(limits.retry.0), millis(limits.retry.1));
-        // Those that one server's end cut off do not all come back at once.
+        // Random, so that clients do not all reconnect at the same time when a server ends.
         let retry = fastrand::u64(soonest..=latest.max(soonest));
         let lifetime = if limits.lifetime.is_zero() { NEVER } else { limits.lifetime };
-        let ticks = Live::join(api);
+        let ticks = LiveFeed::join(api);
         Self {
             next: next(&ticks, api),
             ticks,
@@ -289,7 +289,7 @@ impl Viewer {
             last: 0,
             retry: Some(retry),
             ends: Instant::now() + lifetime.mul_f64(0.9 + 0.2 * fastrand::f64()),
-            _ticket: ticket,
+            _permit: permit,
         }
     }
 }
@@ -318,7 +318,7 @@ impl HttpBody for Viewer {
         let Some(tick) = tick.filter(|_| Instant::now() < this.ends) else {
             return Poll::Ready(None);
         };
-        // The wait had a receiver of its own. What came since is not waited for, but taken now.
+        // The wait had a receiver of its own. A tick that came since is taken now, not waited for.
         let newest = this.ticks.borrow_and_update().clone();
         let tick = if newest.seq > tick.seq { newest } else { tick };
         this.next = next(&this.ticks, &this.api);

@@ -1,18 +1,18 @@
-//! The live page at `/`, and the feed that moves it.
+//! The live page at `/`, and the feed that updates it.
 //!
 //! # The page
 //!
-//! A handful of files, built into the program: no build step, and nothing from anywhere else. Its
-//! policy allows scripts, styles and connections of its own origin alone, nothing inline, and no other
-//! page's frame around it. Everything that it shows of topics is text to it, never markup; the browser
-//! is told to enforce that, too (trusted types). The files are the same for everybody and tell nothing,
-//! so they need no token; whatever the page shows it asks for like any other client.
+//! A handful of files, built into the program: there is no build step, and nothing comes from anywhere else. The
+//! page's policy allows scripts, styles and connections of its own origin only, nothing inline, and no frame of
+//! another page around it. The page treats everything that it shows of topics as text, never as markup, and
+//! makes the browser enforce that (trusted types). The files are the same for every client and disclose nothing,
+//! so they need no token; the page requests whatever it shows like any other client.
 //!
 //! # The feed
 //!
-//! `GET /live/events` tells four times a second what has changed ([`mod@feed`]), as long as somebody looks,
-//! in one encoding for all who look. What a topic looks like is read from its log by loads alone
-//! ([`state`]): neither publishers nor subscribers wait for it.
+//! While there are viewers, `GET /live/events` sends four times a second what has changed ([`mod@feed`]), encoded
+//! once for all of them. The state of a topic is read from its log with loads alone ([`state`]), so neither
+//! publishers nor subscribers wait for it.
 
 mod feed;
 mod state;
@@ -28,11 +28,11 @@ use axum::{
 
 use super::{api::Api, problem::Problem, request::Parameters};
 
-pub(super) use feed::Live;
+pub(super) use feed::LiveFeed;
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// Address, type, content.
+/// Path, media type, content.
 const FILES: [(&str, &str, &str); 10] = [
     ("/", "text/html; charset=utf-8", include_str!("page.html")),
     ("/live/page.css", "text/css; charset=utf-8", include_str!("page.css")),
@@ -46,12 +46,12 @@ const FILES: [(&str, &str, &str); 10] = [
     ("/live/topic.js", SCRIPT, include_str!("topic.js")),
 ];
 
-/// Nothing but what the page brings itself.
+/// Allows nothing but the page's own files and its own origin.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
      require-trusted-types-for 'script'; trusted-types 'none'";
 
-/// What each of the files says beside itself.
+/// Response headers of all files.
 const HEADERS: [(HeaderName, &str); 6] = [
     (header::CONTENT_SECURITY_POLICY, POLICY),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -59,20 +59,20 @@ const HEADERS: [(HeaderName, &str); 6] = [
     // For browsers that do not know frame-ancestors.
     (header::X_FRAME_OPTIONS, "DENY"),
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-    // A server of another version has another page, and they are small.
+    // Another version of the server has another page, and the files are small.
     (header::CACHE_CONTROL, "no-store"),
 ];
 
-/// The page's files, which are for everybody.
+/// The page's files, which need no token.
 pub(super) fn router() -> Router<Arc<Api>> {
     FILES.iter().fold(Router::new(), |router, (path, media, text)| {
         router.route(path, get(async move |uri: Uri| file(&uri, media, text)))
     })
 }
 
-/// What the page asks for, which is not.
+/// The page's feed, which needs one.
 pub(super) fn feed() -> Router<Arc<Api>> {
-    Router::new().route("/live/events", get(feed::look))
+    Router::new().route("/live/events", get(feed::follow))
 }
 
 fn file(uri: &Uri, media: &'static str, text: &'static str) -> Result<Response, Problem> {
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_page_asks_for_is_there() {
+    fn every_file_that_the_page_refers_to_exists() {
         let (_, _, page) = FILES[0];
         for (path, media, text) in FILES {
             if media == SCRIPT || path == "/" {
@@ -111,7 +111,7 @@ mod tests {
         for path in ["/live/page.css", "/live/icon.svg", "/live/page.js"] {
             assert!(page.contains(&format!("\"{path}\"")), "{path}");
         }
-        // The policy would refuse them.
+        // The policy would block inline styles, scripts and handlers.
         let handler = |word: &str| word.starts_with("on") && word.contains('=');
         assert!(
             !page.contains("<style") && !page.contains(" style=") && !page.contains("<script>")

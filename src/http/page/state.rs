@@ -1,19 +1,19 @@
-//! What the feed tells of one topic.
+//! The state of one topic, as the feed sends it.
 //!
-//! | field | |
+//! | field | meaning |
 //! | --- | --- |
-//! | `first`, `next` | the first offset that is kept; the one that the next record will get |
+//! | `first`, `next` | the first offset that is kept; the offset that the next record will get |
 //! | `payload` | bytes ever appended |
-//! | `delivered` | records handed to subscribers, once for each |
+//! | `delivered` | records delivered to subscribers, counted once for each subscriber |
 //! | `bytes`, `segments` | memory: live, pooled, unlinked |
-//! | `cursors`, `leases` | how many |
-//! | `named` | the leases that lag most: name, first offset that is not committed, whether somebody holds it; after them those that lost their place |
-//! | `leased` | how many leases stand in a block: its index, and the number; blocks without one are left out |
-//! | `slow` | the slowest: first offset and next of the segment that it stands in, how many stand there, and the segments, bytes and records that this holds back |
-//! | `evicted`, `waits` | places lost by eviction; how often a publisher waited for memory |
-//! | `closed` | true, if it is |
+//! | `cursors`, `leases` | how many there are |
+//! | `named` | the leases that lag most: name, first offset that is not committed, whether it has a holder; after these, leases that were evicted |
+//! | `leased` | how many leases stand in a block: index of the block, number of leases; blocks without leases are left out |
+//! | `slow` | the slowest cursors: first and next offset of the segment that they stand in, how many stand there, and the segments, bytes and records that they hold back |
+//! | `evicted`, `waits` | positions lost by eviction; how often a publisher waited for memory |
+//! | `closed` | true if the topic is closed, otherwise left out |
 //! | `head`, `fold` | number of the first segment; how many segments share a block |
-//! | `blocks` | from the oldest on: segments, records, fill in thousandths, and how many stand in it (-1: not looked at) |
+//! | `blocks` | from the oldest on: segments, records, fill in thousandths, and the number of pins (-1: its segments were not examined) |
 
 use serde::Serialize;
 
@@ -23,12 +23,12 @@ use crate::{
     log::{Block, Overflow, Retention},
 };
 
-/// Blocks of one topic at the most: what a screen can show side by side.
+/// The most blocks of one topic: as many as a screen can show side by side.
 const BLOCKS: usize = 64;
-/// Leases of one topic that are told by name.
+/// The most leases of one topic that the feed names.
 const NAMED: usize = 4;
 
-/// What never changes as long as the topic lives.
+/// What never changes while the topic exists.
 #[derive(Serialize)]
 struct Fixed<'a> {
     id: u64,
@@ -40,7 +40,7 @@ struct Fixed<'a> {
     overflow: Overflow,
 }
 
-/// What does.
+/// What does change.
 #[derive(Serialize)]
 struct Now {
     first: u64,
@@ -66,7 +66,7 @@ struct Now {
     blocks: Vec<(u64, u64, u64, i64)>,
 }
 
-/// The topic's settings as JSON, with the number under which it is told of from then on.
+/// The topic's settings as JSON, with the number that identifies the topic in the feed from then on.
 pub(super) fn fixed(id: u64, topic: &Topic) -> String {
     let settings = topic.settings();
     json(&Fixed {
@@ -84,7 +84,7 @@ pub(super) fn fixed(id: u64, topic: &Topic) -> String {
 pub(super) fn now(topic: &Topic) -> String {
     let (stats, mut leases) = topic.describe();
     let picture = topic.log().picture(BLOCKS);
-    // One whose records were collected was evicted: it holds nothing back, and hides none that does.
+    // A lease whose records were collected was evicted. It holds nothing back, and must not displace one that does.
     let first = picture.blocks.first().map_or(0, |block| block.first_offset);
     leases.sort_by_key(|lease| (lease.committed < first, lease.committed));
     let placed = leases.iter().map(|lease| lease.committed).take_while(|offset| *offset >= first);
@@ -128,7 +128,7 @@ fn leased(blocks: &[Block], offsets: impl Iterator<Item = u64>) -> Vec<(usize, u
     for offset in offsets {
         let at = blocks.partition_point(|block| block.next_offset <= offset);
         let at = at.min(blocks.len().saturating_sub(1));
-        // Who has read a segment to its end stands in it until it goes on.
+        // A lease that has committed a whole segment stands in that segment until it moves on.
         let before = at.checked_sub(1).filter(|before| {
             blocks[at].first_offset == offset
                 && blocks[at].pins.is_some_and(|pins| pins <= counts[at])

@@ -1,4 +1,4 @@
-//! The request that asks for a WebSocket, and the answer.
+//! The request that asks for a WebSocket, and its response.
 
 use std::sync::Arc;
 
@@ -19,28 +19,28 @@ use crate::{
     access::{Grant, Right},
     http::{
         api::Api,
+        authorized_body::RightWatch,
         encode::Form,
         events::Following,
-        guarded::Watch,
         problem::Problem,
         request::{lists, words},
     },
     listener::Counted,
 };
 
-/// The version of the protocol that there is.
+/// The only version of the protocol.
 const VERSION: HeaderValue = HeaderValue::from_static("13");
-/// What the standard has after the key before both are hashed.
+/// What the standard appends to the key before it is hashed.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-/// Subprotocols, and the form that each of them is.
+/// Subprotocols, and the form that each of them stands for.
 const PROTOCOLS: [(&str, Form); 2] = [("psa.json", Form::Json), ("psa.binary", Form::Binary)];
-/// A subprotocol that begins so carries a token, in base64 with the alphabet for addresses.
+/// A subprotocol with this prefix carries a token, in base64url without padding.
 const TOKEN: &str = "psa.bearer.";
 
-/// A handshake that was asked for as it has to be.
+/// A valid handshake request.
 pub(in crate::http) struct Handshake {
     upgrade: OnUpgrade,
-    /// The connection, which is counted until the socket ends.
+    /// Counts the connection until the WebSocket ends.
     connection: Arc<Counted<Api>>,
     key: HeaderValue,
     protocol: Option<&'static str>,
@@ -48,7 +48,7 @@ pub(in crate::http) struct Handshake {
 }
 
 impl Handshake {
-    /// Reads it; `None` if the request asks for something else.
+    /// Reads the request; `None` if it asks for something else.
     pub(in crate::http) fn read(mut request: Request) -> Result<Option<Self>, Problem> {
         let headers = request.headers();
         if !is_asked(headers) || request.method() != Method::GET {
@@ -71,12 +71,12 @@ impl Handshake {
         Ok(Some(Self { upgrade, connection, key, protocol, form }))
     }
 
-    /// How the client wants its records.
+    /// The form in which the client wants its records.
     pub(in crate::http) fn form(&self) -> Form {
         self.form
     }
 
-    /// Answers, and goes on as a socket after the answer.
+    /// Returns the response, and starts the task that serves the WebSocket after it.
     pub(in crate::http) fn begin(
         self,
         api: &Arc<Api>,
@@ -85,7 +85,7 @@ impl Handshake {
         topic: &str,
     ) -> Result<Response, Problem> {
         let Self { upgrade, connection, key, protocol, form } = self;
-        let rights = Watch::new(api, grant, Right::Subscribe, topic)?;
+        let rights = RightWatch::new(api, grant, Right::Subscribe, topic)?;
         let session = Session::new(api, following, rights, connection, form);
         tokio::spawn(session.begin(upgrade));
         let mut answer = Response::new(Body::empty());
@@ -101,7 +101,7 @@ impl Handshake {
     }
 }
 
-/// The token that a handshake carries. Offered twice, it is none.
+/// The token that a handshake carries; none if it offers two.
 pub(in crate::http) fn offered_token(headers: &HeaderMap) -> Option<String> {
     if !is_asked(headers) {
         return None;
@@ -119,7 +119,7 @@ fn offered(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     words(headers, &header::SEC_WEBSOCKET_PROTOCOL)
 }
 
-/// The key, if it is one: sixteen bytes in base64, given once.
+/// The key, if it is valid: sixteen bytes in base64, given once.
 fn key(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).into_iter();
     let key = keys.next().filter(|_| keys.next().is_none())?;
@@ -127,7 +127,7 @@ fn key(headers: &HeaderMap) -> Option<HeaderValue> {
     (decoded.len() == 16).then(|| key.clone())
 }
 
-/// The subprotocol, and what it stands for: of those that are ours the one that is offered first.
+/// The first offered subprotocol that the server knows, and its form.
 fn choose(headers: &HeaderMap) -> Result<(Option<&'static str>, Form), Problem> {
     let mut offered = offered(headers).peekable();
     if offered.peek().is_none() {
@@ -136,7 +136,7 @@ fn choose(headers: &HeaderMap) -> Result<(Option<&'static str>, Form), Problem> 
     let ours = |offer| PROTOCOLS.into_iter().find(|(name, _)| *name == offer);
     match offered.find_map(ours) {
         Some((name, form)) => Ok((Some(name), form)),
-        // A browser that offers some and is answered with none fails, and does not say why.
+        // If a browser offers subprotocols and the response chooses none, it fails without saying why.
         None => Err(bad(
             StatusCode::BAD_REQUEST,
             "who offers subprotocols offers psa.json or psa.binary, also beside a token",
@@ -144,7 +144,7 @@ fn choose(headers: &HeaderMap) -> Result<(Option<&'static str>, Form), Problem> 
     }
 }
 
-/// What proves that the handshake was understood as one.
+/// The value of `Sec-WebSocket-Accept`, which proves that the server has read the handshake.
 fn accept(key: &HeaderValue) -> HeaderValue {
     let mut hash = sha1_smol::Sha1::new();
     hash.update(key.as_bytes());

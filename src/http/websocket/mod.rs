@@ -1,25 +1,24 @@
-//! Following a topic over WebSocket (RFC 6455), at the address of its events.
+//! Following a topic over WebSocket (RFC 6455), at the path of its events.
 //!
-//! # What is said
+//! # What the server sends
 //!
-//! The same as with Server-Sent Events, by the same [`Following`](super::events::Following); only the
-//! form is another one, and the client says which by the subprotocol. `psa.json`, and none at all: every
-//! message is text, an array of JSON's objects, each of them a record or an event. `psa.binary`: records
-//! come as binary messages, events as before. A message holds what there is, as many records as one run
-//! has, and is shared like the runs of event streams: what goes out is a header of a few bytes for each
-//! client, and then everybody's bytes.
+//! The same as with Server-Sent Events, through the same [`Following`](super::events::Following), but in another
+//! form, which the client chooses by subprotocol. With `psa.json`, or none: every message is text, a JSON array
+//! of objects, each of which is a record or an event. With `psa.binary`: records come as binary messages, and
+//! events as text. A message holds the records that are there, at most those of one run, and is shared as runs of
+//! event streams are: each client gets a header of a few bytes of its own, and then bytes that all share.
 //!
-//! # What is heard
+//! # What the server accepts
 //!
-//! Nothing but the protocol's own frames: pings are answered, a close is answered, and anything else
-//! ends the connection. So nothing is read while something is still to be written, and a client that
-//! asks much and takes nothing cannot make the server gather answers.
+//! Only the protocol's own frames: it answers pings and a close, and anything else ends the connection. It reads
+//! nothing while something is still to be written, so a client that asks much and takes nothing cannot make the
+//! server pile up answers.
 //!
-//! # Who may
+//! # Who may connect
 //!
-//! A page can set no header on a handshake, so its token comes as one more subprotocol that it offers
-//! and the server never chooses ([`handshake`]). Its origin is checked like that of every request, by
-//! [`gate`](super::gate), and its right again whenever rights change ([`guarded`](super::guarded)).
+//! A page cannot set headers on a handshake, so it passes its token as one more subprotocol, which the server
+//! never chooses ([`handshake`]). Its origin is checked by [`gate`](super::gate), like that of every request, and
+//! its right again whenever rights change ([`authorized_body`](super::authorized_body)).
 
 mod handshake;
 mod socket;

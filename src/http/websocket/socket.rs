@@ -1,17 +1,17 @@
-//! The socket after the handshake.
+//! A WebSocket after its handshake.
 //!
 //! # What ends it
 //!
-//! | what | close code, reason |
+//! | cause | close code and reason |
 //! | --- | --- |
-//! | the topic is closed or deleted, and all was told | 1000 `closed`, `deleted` |
-//! | the server ends, and all was told | 1001 `shutting-down` |
-//! | it has lived for `lifetime` | 1001 `lifetime` |
+//! | the topic is closed or deleted, and everything has been sent | 1000 `closed`, `deleted` |
+//! | the server shuts down, and everything has been sent | 1001 `shutting-down` |
+//! | the WebSocket has lasted for `lifetime` | 1001 `lifetime` |
 //! | the client breaks the protocol | 1002 |
-//! | it sends a message | 1003 `no-messages`; one that is too large 1009 |
-//! | its right is lost | 3000 `unauthorized`, 3003 `forbidden` |
-//! | it answers no ping for `stall_timeout` | 3008 `no-pong` |
-//! | it has lost its place, or takes one message for longer than `stall_timeout` | 3008 `stalled`, if that can still be said |
+//! | the client sends a message | 1003 `no-messages`; 1009 if it is too large |
+//! | the client loses its right | 3000 `unauthorized`, 3003 `forbidden` |
+//! | the client answers no ping for `stall_timeout` | 3008 `no-pong` |
+//! | it has lost its cursor, or takes longer than `stall_timeout` for one message | 3008 `stalled`, if that can still be sent |
 
 use std::{
     future::poll_fn,
@@ -36,58 +36,59 @@ use tokio_websockets::{CloseCode, Error, Limits, Message, ServerBuilder, WebSock
 use crate::{
     http::{
         api::Api,
+        authorized_body::RightWatch,
         config::NEVER,
         encode::Form,
-        events::{Following, Said, Stalled, Told},
-        guarded::Watch,
+        events::{ControlEvent, Following, Stalled, StreamItem},
         problem::Problem,
     },
     listener::{Counted, Stage},
 };
 
-/// The most that is taken of what a client sends: as much as a control frame may carry.
-const MAX_HEARD: usize = 125;
+/// The largest payload that is accepted from a client, in bytes: what a control frame may carry.
+const MAX_PAYLOAD: usize = 125;
 /// How long a client may take to answer a close.
-const CLOSING: Duration = Duration::from_secs(5);
-/// Registered by name with IANA, but unknown to the crate.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Registered with IANA under these names, but not known to `tokio_websockets`.
 const UNAUTHORIZED: u16 = 3000;
 const FORBIDDEN: u16 = 3003;
 const TIMEOUT: u16 = 3008;
 
-/// The most that is read and thrown away of a client that was sent away, in bytes.
+/// The most that is read and discarded from a client after its close was sent, in bytes.
 const MOST_DISCARDED: u64 = 64 << 10;
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
-/// Somebody who follows a topic over a WebSocket.
+/// A client that follows a topic over a WebSocket.
 pub(super) struct Session {
     api: Arc<Api>,
     following: Following,
-    rights: Watch,
+    rights: RightWatch,
     form: Form,
-    /// Whether to listen first, the next time: neither side's haste keeps the other one waiting.
-    listens: bool,
-    /// When a ping went out that nothing has answered yet.
-    asked: Option<Instant>,
-    /// What the last event said, if that was the end.
+    /// Whether the last poll tried to receive before it tried to send. It alternates, so that neither direction
+    /// starves the other one.
+    receives_first: bool,
+    /// When the ping was sent that nothing has answered yet.
+    pinged: Option<Instant>,
+    /// The reason of the `end` event, once it has been sent.
     reason: Option<String>,
     connection: Arc<Counted<Api>>,
 }
 
-/// What comes next.
+/// What happens next.
 enum Next {
-    Says(Option<Result<Said, Stalled>>),
-    Hears(Option<Result<Message, Error>>),
-    Loses(Problem),
+    Send(Option<Result<StreamItem, Stalled>>),
+    Receive(Option<Result<Message, Error>>),
+    LoseRight(Problem),
 }
 
-/// How it ends.
-enum End {
-    /// The client is told.
+/// How the WebSocket is closed.
+enum Closing {
+    /// With a close frame of this code and reason.
     Close(u16, String),
-    /// The client has said so itself, or what to say to it is on its way.
+    /// The client has sent a close frame, and the answer is on its way.
     Answered,
-    /// It cannot be told any more.
+    /// Without a close frame: none can be sent any more.
     Cut,
 }
 
@@ -95,15 +96,24 @@ impl Session {
     pub(super) fn new(
         api: &Arc<Api>,
         following: Following,
-        rights: Watch,
+        rights: RightWatch,
         connection: Arc<Counted<Api>>,
         form: Form,
     ) -> Self {
         let api = api.clone();
-        Self { api, following, rights, form, listens: false, asked: None, reason: None, connection }
+        Self {
+            api,
+            following,
+            rights,
+            form,
+            receives_first: false,
+            pinged: None,
+            reason: None,
+            connection,
+        }
     }
 
-    /// Goes on when the answer has gone out.
+    /// Serves the WebSocket once the response has been sent.
     pub(super) async fn begin(self, upgrade: OnUpgrade) {
         let api = self.api.clone();
         let served = async {
@@ -120,87 +130,87 @@ impl Session {
     }
 
     async fn serve(mut self, upgraded: Upgraded) {
-        let limits = Limits::default().max_payload_len(Some(MAX_HEARD));
+        let limits = Limits::default().max_payload_len(Some(MAX_PAYLOAD));
         let mut socket = ServerBuilder::new().limits(limits).serve(TokioIo::new(upgraded));
-        let end = self.talk(&mut socket).await;
-        // Its place in the log is let go before anybody is waited for; the connection is still one.
+        let closing = self.exchange(&mut socket).await;
+        // The position in the log is released before the client's close is awaited; the connection still counts.
         let Self { following, connection, .. } = self;
         drop(following);
-        let (code, reason) = match end {
-            End::Close(code, reason) => (CloseCode::try_from(code).ok(), reason),
-            End::Answered => (None, String::new()),
-            End::Cut => return,
+        let (code, reason) = match closing {
+            Closing::Close(code, reason) => (CloseCode::try_from(code).ok(), reason),
+            Closing::Answered => (None, String::new()),
+            Closing::Cut => return,
         };
         let leaving = async {
             if code.is_some() {
-                // If the crate has closed it already, that stands.
+                // If the crate has sent a close already, that one stands.
                 let _ = socket.send(Message::close(code, &reason)).await;
             }
             // Sends what is left, and waits for the client's own close.
             let _ = socket.close().await;
-            // What it has sent meanwhile is taken off its hands: otherwise the system resets the
-            // connection, and the client may lose what it was told last.
+            // Read what the client has sent meanwhile: otherwise the system resets the connection, and the client
+            // may lose what it was sent last.
             let rest = &mut socket.get_mut().take(MOST_DISCARDED);
             let _ = tokio::io::copy(rest, &mut tokio::io::sink()).await;
         };
-        // One that does not answer is cut off.
-        let _ = timeout(CLOSING, leaving).await;
+        // A client that does not answer is cut off.
+        let _ = timeout(CLOSE_TIMEOUT, leaving).await;
         drop(connection);
     }
 
-    /// Says and hears until one side ends it.
-    async fn talk(&mut self, socket: &mut Socket) -> End {
+    /// Sends and receives until one side ends it.
+    async fn exchange(&mut self, socket: &mut Socket) -> Closing {
         loop {
             let message = match poll_fn(|cx| self.poll_next(socket, cx)).await {
-                Next::Says(Some(Ok(Said::Beat))) if self.is_unanswered() => {
-                    return End::Close(TIMEOUT, "no-pong".into());
+                Next::Send(Some(Ok(StreamItem::Heartbeat))) if self.is_unanswered() => {
+                    return Closing::Close(TIMEOUT, "no-pong".into());
                 }
-                Next::Says(Some(Ok(said))) => Some(self.message(said)),
-                Next::Says(Some(Err(Stalled))) => return End::Close(TIMEOUT, "stalled".into()),
-                Next::Says(None) => return self.finished(),
-                Next::Hears(Some(Ok(heard))) => {
-                    self.asked = None;
-                    if heard.is_close() {
-                        return End::Answered;
+                Next::Send(Some(Ok(item))) => Some(self.message(item)),
+                Next::Send(Some(Err(Stalled))) => return Closing::Close(TIMEOUT, "stalled".into()),
+                Next::Send(None) => return self.finished(),
+                Next::Receive(Some(Ok(received))) => {
+                    self.pinged = None;
+                    if received.is_close() {
+                        return Closing::Answered;
                     }
-                    if heard.is_text() || heard.is_binary() {
+                    if received.is_text() || received.is_binary() {
                         return close(CloseCode::UNSUPPORTED_DATA, "no-messages");
                     }
-                    // A pong may be due.
+                    // There may be a pong to send.
                     None
                 }
-                Next::Hears(Some(Err(Error::PayloadTooLong { .. }))) => {
+                Next::Receive(Some(Err(Error::PayloadTooLong { .. }))) => {
                     return close(CloseCode::MESSAGE_TOO_BIG, "no-messages");
                 }
-                Next::Hears(Some(Err(Error::Io(_))) | None) => return End::Cut,
-                Next::Hears(Some(Err(error))) => {
+                Next::Receive(Some(Err(Error::Io(_))) | None) => return Closing::Cut,
+                Next::Receive(Some(Err(error))) => {
                     tracing::debug!(%error, "a WebSocket's client breaks the protocol");
                     return close(CloseCode::PROTOCOL_ERROR, "malformed");
                 }
-                Next::Loses(problem) => {
+                Next::LoseRight(problem) => {
                     let code = match problem.code() {
                         "forbidden" => FORBIDDEN,
                         _ => UNAUTHORIZED,
                     };
-                    return End::Close(code, problem.code().into());
+                    return Closing::Close(code, problem.code().into());
                 }
             };
             if !self.send(socket, message).await {
-                return End::Cut;
+                return Closing::Cut;
             }
         }
     }
 
     fn poll_next(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> Poll<Next> {
-        if let Poll::Ready(problem) = self.rights.poll_lost(cx) {
-            return Poll::Ready(Next::Loses(problem));
+        if let Poll::Ready(problem) = self.rights.poll_revoked(cx) {
+            return Poll::Ready(Next::LoseRight(problem));
         }
-        self.listens = !self.listens;
-        for listens in [self.listens, !self.listens] {
-            let next = if listens {
-                Pin::new(&mut *socket).poll_next(cx).map(Next::Hears)
+        self.receives_first = !self.receives_first;
+        for receives in [self.receives_first, !self.receives_first] {
+            let next = if receives {
+                Pin::new(&mut *socket).poll_next(cx).map(Next::Receive)
             } else {
-                self.following.poll_said(cx).map(Next::Says)
+                self.following.poll_item(cx).map(Next::Send)
             };
             if next.is_ready() {
                 return next;
@@ -209,10 +219,10 @@ impl Session {
         Poll::Pending
     }
 
-    /// Sends a message, and whatever else is due, and waits until the connection has taken it. False if
-    /// it does not, or its client may not have it any more: what is half sent cannot be ended in order.
+    /// Sends a message, and any frame that is due, and waits until the connection has taken them. False if it does
+    /// not in time, or the client loses its right: what is half sent cannot be closed in order.
     async fn send(&mut self, socket: &mut Socket, message: Option<Message>) -> bool {
-        let patience = self.patience();
+        let limit = self.stall_timeout();
         let sending = async {
             match message {
                 Some(message) => socket.send(message).await,
@@ -221,40 +231,40 @@ impl Session {
         };
         tokio::select! {
             biased;
-            sent = timeout(patience, sending) => matches!(sent, Ok(Ok(()))),
-            _ = poll_fn(|cx| self.rights.poll_lost(cx)) => false,
+            sent = timeout(limit, sending) => matches!(sent, Ok(Ok(()))),
+            _ = poll_fn(|cx| self.rights.poll_revoked(cx)) => false,
         }
     }
 
-    /// Whether the client has been silent for too long.
+    /// Whether a ping has gone unanswered for too long.
     fn is_unanswered(&self) -> bool {
-        self.asked.is_some_and(|asked| asked.elapsed() >= self.patience())
+        self.pinged.is_some_and(|pinged| pinged.elapsed() >= self.stall_timeout())
     }
 
-    fn patience(&self) -> Duration {
+    fn stall_timeout(&self) -> Duration {
         let limit = self.api.config.limits.stall_timeout;
         if limit.is_zero() { NEVER } else { limit }
     }
 
-    fn message(&mut self, said: Said) -> Message {
-        match said {
-            Said::Records(run) if self.form == Form::Binary => Message::binary(run),
-            Said::Records(run) => Message::text(run),
-            Said::Event(told) => {
-                if told.name == "end" {
-                    self.reason = told.data["reason"].as_str().map(str::to_owned);
+    fn message(&mut self, item: StreamItem) -> Message {
+        match item {
+            StreamItem::Records(run) if self.form == Form::Binary => Message::binary(run),
+            StreamItem::Records(run) => Message::text(run),
+            StreamItem::Control(control) => {
+                if control.name == "end" {
+                    self.reason = control.data["reason"].as_str().map(str::to_owned);
                 }
-                Message::text(event(told))
+                Message::text(event(control))
             }
-            Said::Beat => {
-                self.asked.get_or_insert_with(Instant::now);
+            StreamItem::Heartbeat => {
+                self.pinged.get_or_insert_with(Instant::now);
                 Message::ping(Bytes::new())
             }
         }
     }
 
-    /// Nothing more is said.
-    fn finished(&mut self) -> End {
+    /// How to close when there is nothing more to send.
+    fn finished(&mut self) -> Closing {
         match self.reason.take() {
             Some(reason) if reason == "shutting-down" => close(CloseCode::GOING_AWAY, &reason),
             Some(reason) => close(CloseCode::NORMAL_CLOSURE, &reason),
@@ -263,14 +273,14 @@ impl Session {
     }
 }
 
-fn close(code: CloseCode, reason: &str) -> End {
-    End::Close(code.into(), reason.to_owned())
+fn close(code: CloseCode, reason: &str) -> Closing {
+    Closing::Close(code.into(), reason.to_owned())
 }
 
-/// An event, as a message of its own.
-fn event(told: Told) -> String {
-    let position = told.position();
-    let Told { name, mut data, .. } = told;
+/// An event as a message of its own.
+fn event(control: ControlEvent) -> String {
+    let position = control.position();
+    let ControlEvent { name, mut data, .. } = control;
     data["event"] = name.into();
     data["position"] = position.into();
     json!([data]).to_string()

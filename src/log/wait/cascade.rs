@@ -1,24 +1,24 @@
 //! The cascade: waking many waiters without making the notifier pay for them.
 //!
-//! Waiters whose wake-up is ordered but not carried out lie in `waking`, a stack of chains. Whoever wakes
-//! takes *all* of it, cuts one waiter off, puts the rest back, and calls the one that it cut off. The stack
-//! knows only "put" and "take all", so a node that returns can confuse nobody (no ABA).
+//! Waiters whose wake-up was ordered but not carried out lie in `waking`, a stack of chains. A waking thread takes
+//! *all* of it, cuts one waiter off, puts the rest back, and calls the one that it cut off. The stack supports only
+//! "put" and "take all", so a node that returns can confuse nothing (no ABA).
 //!
 //! # Who does what, and who is responsible afterwards
 //!
-//! *Responsible* is whoever has to see to it that those in `waking` are woken. It is always one party that
-//! cannot be stopped by others: one of our own functions in the middle of [`wake`](Cascade::wake), or the
-//! rescuer. A waiter that was woken is never relied upon, for it may never run again.
+//! One party is always *responsible* for the waiters in `waking`: it must see to it that they are woken. It is always
+//! a party that others cannot stop: one of our own functions in the middle of [`wake`](Cascade::wake), or the
+//! rescuer. A woken waiter is never relied upon, for it may never run again.
 //!
-//! | who | when | what it does | responsible for the rest afterwards |
+//! | party | when | what it does | responsible for the rest afterwards |
 //! | --- | --- | --- | --- |
 //! | notifier, up to [`WOKEN_WHOLE`] wait | it finds waiters registered | wakes all of them | nobody: there is no rest. While it calls a task's waker, the rescuer |
 //! | notifier, more wait | the same | wakes [`WOKEN_BY_NOTIFIER`] | the rescuer |
-//! | notifier | nobody new is registered | nothing | as before |
-//! | woken waiter | it is run, or stops waiting, before it does anything else | wakes [`WOKEN_BY_WAITER`] more: this is what makes the cascade fast | the rescuer |
-//! | who closes, sweeps, or takes a lease away | it notifies all | wakes all | nobody. While it calls a task's waker, the rescuer |
+//! | notifier | no new waiter is registered | nothing | as before |
+//! | woken waiter | it runs, or stops waiting, before it does anything else | wakes [`WOKEN_BY_WAITER`] more: this makes the cascade fast | the rescuer |
+//! | a thread that closes, sweeps, or takes a lease away | it notifies all | wakes all | nobody. While it calls a task's waker, the rescuer |
 //! | rescuer | a set is armed, and for about two milliseconds nobody woke the next waiter, or for about four there was always one | takes all to `overdue`, and wakes them one by one | the rescuer, and another thread of it if a waker does not return |
-//! | anybody of these, where no rescuer can be | it would have made the rescuer responsible | wakes all | nobody |
+//! | any of these, where no rescuer can be | it would have made the rescuer responsible | wakes all | nobody |
 //!
 //! [`WOKEN_WHOLE`]: crate::sync::WOKEN_WHOLE
 //! [`WOKEN_BY_NOTIFIER`]: super::WOKEN_BY_NOTIFIER
@@ -26,12 +26,12 @@
 //!
 //! # Three rules
 //!
-//! 1. **The rest is put back before anybody is called.** A waiter may notice that its node was taken before
-//!    it is called, finish, and hand on; what it hands on has to be there. And a call that never returns
-//!    takes nobody along.
-//! 2. **The set is armed before a task is called while somebody is left**, and before the one who put
-//!    somebody back returns. A blocked thread is called without that: to unpark it runs nobody's code.
-//! 3. **Nodes that need no waking do not count.** Whoever wakes goes on until it has called somebody.
+//! 1. **The rest is put back before any waiter is called.** A waiter may notice that its node was taken before it is
+//!    called, finish, and hand on; what it hands on must be there. And a call that never returns takes no other
+//!    waiter with it.
+//! 2. **The set is armed before a task is called while a waiter is left**, and before the thread that put a waiter
+//!    back returns. A blocked thread is called without that: unparking it runs no user code.
+//! 3. **Nodes that need no waking do not count.** A waking thread continues until it has called a waiter.
 
 use std::ptr;
 
@@ -39,11 +39,11 @@ use super::node::{self, Node};
 use crate::sync::rescue::{Call, Link, Rescued};
 use crate::sync::{AtomicPtr, Ordering};
 
-/// Waiters whose wake-up is ordered. Stays where it is (in an `Arc`), for the rescuer has its address.
+/// Waiters whose wake-up was ordered. It stays where it is (in an `Arc`), for the rescuer has its address.
 pub(super) struct Cascade {
     /// Chains of waiters: their nodes are linked by `next`, the first nodes by `next_chain`.
     waking: AtomicPtr<Node>,
-    /// Chains that the rescuer has taken. Used under the rescuer's lock alone, which orders all accesses.
+    /// Chains that the rescuer has taken. Used only under the rescuer's lock, which orders all accesses.
     overdue: AtomicPtr<Node>,
     link: Link,
 }
@@ -53,21 +53,21 @@ impl Cascade {
         Cascade { waking: AtomicPtr::default(), overdue: AtomicPtr::default(), link: Link::new() }
     }
 
-    /// Whether somebody is to be woken. What the caller has acquired is taken into account: a waiter that
-    /// found its node taken finds those who were put back before.
+    /// Whether a waiter is to be woken. What the caller has acquired is taken into account: a waiter that found its
+    /// node taken finds the waiters that were put back before.
     pub(super) fn is_under_way(&self) -> bool {
         !self.waking.load(Ordering::Relaxed).is_null()
     }
 
-    /// Wakes up to `most` of those who are under way, at least one if there is one.
+    /// Wakes up to `most` of the waiters in `waking`, at least one if there is one.
     pub(super) fn go_on(&self, most: usize) {
         if self.is_under_way() {
-            // SAFETY: no list.
+            // SAFETY: the list is empty.
             unsafe { self.wake(ptr::null_mut(), most) };
         }
     }
 
-    /// Wakes up to `most` of a chain that was just taken from where waiters register.
+    /// Wakes up to `most` of a chain that was just taken from the stack of registered waiters.
     ///
     /// # Safety
     ///
@@ -80,7 +80,7 @@ impl Cascade {
         }
     }
 
-    /// Adds a chain, of which the caller will wake whoever is left.
+    /// Adds a chain. The caller will wake every waiter that is left.
     ///
     /// # Safety
     ///
@@ -98,7 +98,7 @@ impl Cascade {
         self.link.arm(self)
     }
 
-    /// The set ends: nobody can arm it any more.
+    /// The set is being dropped: no other thread can arm it any more.
     pub(super) fn disarm(&self) {
         self.link.disarm();
     }
@@ -109,8 +109,8 @@ impl Cascade {
     ///
     /// As for [`node::cut`].
     unsafe fn put(&self, list: *mut Node) {
-        // SeqCst: Release pairs with the Acquire of `take`: whoever takes the list has its links, and, through
-        // the release sequence, those of what others had put below. And it stands before the look whether the
+        // SeqCst: Release pairs with the Acquire of `take`: a thread that takes the list has its links, and, through
+        // the release sequence, those of the chains that others had put below. And it precedes the check whether the
         // set is armed, which `Link::arm` explains.
         let whole = self.waking.compare_exchange(
             ptr::null_mut(),
@@ -142,15 +142,15 @@ impl Cascade {
         self.waking.swap(ptr::null_mut(), Ordering::Acquire)
     }
 
-    /// Wakes up to `most` waiters, first of `hand`, a list that may be empty. Ends early when nobody is left,
-    /// or when all are in the hands of another one who does the same.
+    /// Wakes up to `most` waiters, first those of `hand`, a list that may be empty. Ends early when no waiter is
+    /// left, or when all are in the hands of another thread that does the same.
     ///
     /// # Safety
     ///
     /// As for [`node::cut`], of `hand`.
     unsafe fn wake(&self, mut hand: *mut Node, most: usize) {
         let mut woken = 0;
-        // Whether nobody but us is responsible for what we have put back.
+        // Whether we alone are responsible for what we have put back.
         let mut ours = false;
         while woken < most || ours {
             if hand.is_null() {
@@ -195,7 +195,7 @@ impl Rescued for Cascade {
         if list.is_null() {
             return;
         }
-        // Those who have waited longest come first.
+        // Those that have waited longest come first.
         let all = if before.is_null() {
             list
         } else {
@@ -219,7 +219,7 @@ impl Rescued for Cascade {
             // SAFETY: the lock makes the list ours; the reference comes with it.
             let call = unsafe {
                 let (node, rest) = node::cut(list);
-                // Before the node is let go of: see `Cascade::wake`.
+                // Before the node is released: see `Cascade::wake`.
                 self.overdue.store(rest, Ordering::Relaxed);
                 node::unlink(node)
             };
@@ -233,7 +233,7 @@ impl Rescued for Cascade {
 impl Drop for Cascade {
     fn drop(&mut self) {
         for list in [*self.waking.get_mut(), *self.overdue.get_mut()] {
-            // SAFETY: nobody else can reach the set any more, and its nodes' references are its own.
+            // SAFETY: no other thread can reach the set any more, and its nodes' references are its own.
             unsafe { node::free(list) };
         }
     }

@@ -2,44 +2,40 @@
 //!
 //! # What it promises
 //!
-//! - With nobody waiting, [`WaitSet::notify`] is two plain loads: no locked instruction, no
-//!   system call, and where there is `membarrier` no fence.
-//! - With ten thousand waiting, it wakes [`WOKEN_BY_NOTIFIER`] of them. Each woken waiter wakes
-//!   [`WOKEN_BY_WAITER`] more before it does anything else, so the bill is paid by those who were
-//!   waiting.
-//! - No lost wake-up: a waiter that registered, then looked for its condition and did not find it,
-//!   is woken by the next notification.
-//! - No wake-up depends on a waiter that may never run, nor on another notification. After one
-//!   notification everybody who was registered is woken within a few milliseconds, whatever the others do
-//!   and however many there are ([`cascade`] says by whom).
-//! - A waker that panics harms nobody. A waker that blocks for ever holds up whoever called it, and no
+//! - If no waiter is registered, [`WaitSet::notify`] is two plain loads: no locked instruction, no system call, and
+//!   where there is `membarrier` no fence.
+//! - If ten thousand wait, it wakes [`WOKEN_BY_NOTIFIER`] of them. Each woken waiter wakes [`WOKEN_BY_WAITER`] more
+//!   before it does anything else, so the waiters themselves pay for the wake-ups.
+//! - No lost wake-up: a waiter that registered, then looked for its condition and did not find it, is woken by the
+//!   next notification.
+//! - No wake-up depends on a waiter that may never run, nor on another notification. After one notification every
+//!   registered waiter is woken within a few milliseconds, whatever the other waiters do and however many there are
+//!   ([`cascade`] says by whom).
+//! - A waker that panics harms no one else. A waker that blocks forever holds up the thread that called it, and no
 //!   other waiter.
-//! - It is lock-free: no notifier and no waiter ever waits for a lock that a descheduled thread could hold.
-//!   (The end of a set takes a lock for a few instructions, if its waiters were being woken.)
+//! - It is lock-free: no notifier and no waiter ever waits for a lock that a descheduled thread could hold. (Dropping
+//!   a set takes a lock for a few instructions, if its waiters were being woken.)
 //!
 //! # How it works
 //!
-//! Waiters push their node on a stack, `parked`. A notifier takes the whole stack with one swap, wakes all
-//! of them if they are few, and otherwise the first ones, and leaves the rest to the [`cascade`]. The stack
-//! knows only "push" and "take all", so a node that returns can confuse nobody (no ABA), and a node
-//! is kept alive by the reference that the stack holds.
+//! Waiters push their node on a stack, `parked`. A notifier takes the whole stack with one swap. It wakes all of them
+//! if they are few; otherwise it wakes the first ones and leaves the rest to the [`cascade`]. The stack supports only
+//! "push" and "take all", so a node that returns can confuse nothing (no ABA), and a node is kept alive by the
+//! reference that the stack holds.
 //!
 //! # Why no wake-up is lost
 //!
-//! The notifier stores its record, then loads `parked`; the waiter pushes itself, then looks for
-//! the record. Each writes one word and reads the other's, and the notifier has no fence in between
-//! (see [`crate::sync::barrier`]). The waiter that finds the stack empty, the *first* one, issues
-//! the heavy barrier. The others need none of their own, but that one has to be over before they
-//! look:
+//! The notifier stores its record, then loads `parked`; the waiter pushes itself, then looks for the record. Each
+//! writes one word and reads the other's, and the notifier has no fence in between (see [`crate::sync::barrier`]).
+//! The waiter that finds the stack empty, the *first* one, issues the heavy barrier. The others need none of their
+//! own, but the first one's barrier must have ended before they look:
 //!
-//! - If the notifier's load sees a node, its swap follows. Swaps and pushes are read-modify-writes
-//!   of one word: a push before the swap is taken and woken, a push after it sees the record,
-//!   which was stored before the swap.
-//! - If it sees an empty stack although a waiter had pushed, then that load was before the first
-//!   waiter's barrier, and so was the record's store, which the barrier makes visible to whoever
-//!   looks after it. `unsettled` counts the first waiters whose barrier is not over. A waiter that
-//!   pushes meanwhile issues one of its own. (It cannot leave that to the first one: what the two
-//!   wait for need not be the same, and the first may find nothing.)
+//! - If the notifier's load sees a node, its swap follows. Swaps and pushes are read-modify-writes of one word: a
+//!   push before the swap is taken and woken, a push after it sees the record, which was stored before the swap.
+//! - If it sees an empty stack although a waiter had pushed, then that load was before the first waiter's barrier,
+//!   and so was the record's store, which the barrier makes visible to every waiter that looks after it. `unsettled`
+//!   counts the first waiters whose barrier has not ended. A waiter that pushes meanwhile issues one of its own. (It
+//!   cannot leave that to the first one: the two need not wait for the same thing, and the first may find nothing.)
 //!
 //! Shuttle models of this module run in `tests/models`, loom models in `tests/loom`.
 
@@ -54,33 +50,32 @@ use cascade::Cascade;
 use node::Node;
 pub(super) use waiter::Waiter;
 
-/// How many waiters a notifier wakes by itself, if there are more than [`WOKEN_WHOLE`].
+/// How many waiters a notifier itself wakes, if there are more than [`WOKEN_WHOLE`].
 const WOKEN_BY_NOTIFIER: usize = 2;
 
 /// How many more each woken waiter wakes.
 const WOKEN_BY_WAITER: usize = 4;
 
-/// Nodes of dropped waiters are swept out of the stack when there are this many, and more of them
-/// than of others.
+/// Nodes of dropped waiters are swept out of the stack when there are this many, and at least as many as other nodes.
 const SWEEP_AT: usize = 64;
 
 /// The waiters for one kind of event.
 pub(super) struct WaitSet {
-    /// Waiters that nobody has woken yet.
+    /// Waiters that have not been notified yet.
     parked: AtomicPtr<Node>,
     /// Waiters whose wake-up has been ordered.
     cascade: Arc<Cascade>,
-    /// First waiters on the way between their push and the end of their barrier, or about to be.
+    /// First waiters between their push (or shortly before it) and the end of their barrier.
     unsettled: AtomicUsize,
     /// Nodes in `parked`, roughly.
     linked: AtomicUsize,
     /// How many of them belong to dropped waiters, roughly.
     abandoned: AtomicUsize,
-    /// How often somebody had to wait whose waits are counted nowhere else.
+    /// How often waiters without a [`WaitCount`] had to wait.
     waits: AtomicU64,
 }
 
-/// How often somebody had to wait; shared by those who wait in the name of one log.
+/// How often somebody had to wait; shared by all waiters that wait in the name of one log.
 pub(super) type WaitCount = Arc<AtomicU64>;
 
 impl WaitSet {
@@ -96,13 +91,13 @@ impl WaitSet {
         }
     }
 
-    /// How often somebody had to wait, since the beginning; without those who have a [`WaitCount`].
+    /// How often somebody had to wait, since the beginning; without those that have a [`WaitCount`].
     pub(super) fn waits(&self) -> u64 {
         self.waits.load(Ordering::Relaxed)
     }
 
-    /// Tells the waiters that what they wait for may have come. Everything that the caller did
-    /// before is visible to those that wake.
+    /// Tells the waiters that what they wait for may have come. Everything that the caller did before is visible to
+    /// the waiters that wake.
     #[inline]
     pub(super) fn notify(&self) {
         if self.is_awaited() {
@@ -110,8 +105,8 @@ impl WaitSet {
         }
     }
 
-    /// Whether what the caller did before has to be told by [`wake`](Self::wake). Those who are being
-    /// woken already will see it: they look after they were woken.
+    /// Whether [`wake`](Self::wake) must tell waiters what the caller did before. Waiters that are being woken
+    /// already will see it: they look after they were woken.
     #[inline]
     pub(super) fn is_awaited(&self) -> bool {
         barrier::light();
@@ -125,7 +120,7 @@ impl WaitSet {
         !self.parked.load(Ordering::Relaxed).is_null()
     }
 
-    /// Wakes those who are registered: all of them, or the first ones, who wake the others.
+    /// Wakes the registered waiters: all of them, or the first ones, which wake the others.
     #[cold]
     pub(super) fn wake(&self) {
         let few = self.linked.load(Ordering::Relaxed) <= WOKEN_WHOLE;
@@ -137,42 +132,43 @@ impl WaitSet {
         }
     }
 
-    /// Takes all who are registered.
+    /// Takes all registered nodes.
     fn take(&self) -> *mut Node {
-        // A push comes before this swap in the word's order and is taken by it: Acquire pairs with its Release,
-        // to have the node. Or the push comes after it: Release pairs with its Acquire, and the waiter, which
-        // looks after its push, sees all that we did.
+        // A push comes before this swap in the word's order and is taken by it: Acquire pairs with its Release, to
+        // have the node. Or the push comes after it: Release pairs with its Acquire, and the waiter, which looks
+        // after its push, sees everything that we did.
         let chain = self.parked.swap(ptr::null_mut(), Ordering::AcqRel);
-        // Counted roughly: who pushes at this moment is counted before or after it.
+        // Counted roughly: a thread that pushes at this moment is counted before or after it.
         self.linked.store(0, Ordering::Relaxed);
         self.abandoned.store(0, Ordering::Relaxed);
         chain
     }
 
-    /// Goes on with a cascade that is under way: whoever was woken calls this before anything else, so that
-    /// the others are woken soon. Nobody relies on it.
+    /// Continues a cascade that is in progress: a woken waiter calls this before anything else, so that the others
+    /// are woken soon. Nothing relies on it.
     pub(super) fn hand_on(&self) {
         self.cascade.go_on(WOKEN_BY_WAITER);
     }
 
-    /// Wakes everybody, in this thread.
+    /// Wakes all waiters, in this thread.
     pub(super) fn notify_all(&self) {
         self.expose_all();
         self.cascade.go_on(usize::MAX);
     }
 
-    /// Wakes everybody in two sets, in this thread. No waker of one set holds up the waiters of the other one.
+    /// Wakes all waiters of two sets, in this thread. No waker of one set holds up the waiters of the other one.
     pub(super) fn notify_all_in(sets: [&WaitSet; 2]) {
         sets.iter().for_each(|set| set.expose_all());
         let [first, second] = sets.map(|set| set.cascade.is_under_way());
         if first && second {
-            // False if nobody could come: then we do, unless a waker of the first set keeps us.
+            // False if there can be no rescuer: then this thread does it, unless a waker of the first set holds it
+            // up.
             sets[1].cascade.arm();
         }
         sets.iter().for_each(|set| set.cascade.go_on(usize::MAX));
     }
 
-    /// Orders the wake-up of everybody who is registered. The caller carries it out.
+    /// Orders the wake-up of all registered waiters. The caller carries it out.
     fn expose_all(&self) {
         // No barrier: the swap in `take` is unconditional, and orders by itself.
         let chain = self.take();
@@ -182,22 +178,22 @@ impl WaitSet {
         }
     }
 
-    /// Links a node. What a notifier stored that did not see it is visible afterwards.
+    /// Links a node. Afterwards, everything is visible that was stored by a notifier that did not see the node.
     fn push(&self, node: Arc<Node>) {
         let node = Arc::into_raw(node).cast_mut();
         let mut seen = self.parked.load(Ordering::Relaxed);
         let mut announced = false;
         loop {
             if seen.is_null() && !announced {
-                // Relaxed: published by the push below, to whoever pushes on top of it.
+                // Relaxed: published by the push below, to every thread that pushes on top of it.
                 self.unsettled.fetch_add(1, Ordering::Relaxed);
                 announced = true;
             }
             // SAFETY: the reference that we leak keeps the node alive; only its pusher writes
             // `next`, while it is unlinked.
             unsafe { (*node).next.store(seen, Ordering::Relaxed) };
-            // Release: pairs with `take`, for the node, and with the Acquire of whoever pushes on top of it, for
-            // `unsettled`. Acquire: pairs with `take`: a push after the swap sees what the notifier did.
+            // Release: pairs with `take`, for the node, and with the Acquire of a thread that pushes on top of it,
+            // for `unsettled`. Acquire: pairs with `take`: a push after the swap sees what the notifier did.
             match self.parked.compare_exchange_weak(seen, node, Ordering::AcqRel, Ordering::Relaxed)
             {
                 Ok(_) => break,
@@ -205,7 +201,7 @@ impl WaitSet {
             }
         }
         self.linked.fetch_add(1, Ordering::Relaxed);
-        // Acquire: pairs with the Release below. Zero means that everybody who announced itself
+        // Acquire: pairs with the Release below. Zero means that every waiter that counted itself in `unsettled`
         // before our push, the first one of this stack among them, is past its barrier.
         if announced || self.unsettled.load(Ordering::Acquire) > 0 {
             barrier::heavy();
@@ -219,8 +215,8 @@ impl WaitSet {
     fn abandon(&self) {
         let abandoned = self.abandoned.fetch_add(1, Ordering::Relaxed) + 1;
         if abandoned >= SWEEP_AT && abandoned * 2 >= self.linked.load(Ordering::Relaxed) {
-            // Those that still wait look once more and register again. At least half of the nodes
-            // are gone afterwards, so the cost for each that was abandoned is constant.
+            // Those that still wait look once more and register again. At least half of the nodes are gone
+            // afterwards, so the cost per abandoned node is constant.
             self.notify_all();
         }
     }
@@ -231,7 +227,7 @@ impl Drop for WaitSet {
         self.cascade.disarm();
         let chain = self.take();
         if !chain.is_null() {
-            // Freed with the others.
+            // It is freed with the others.
             // SAFETY: as in `wake`.
             unsafe { self.cascade.add(chain) };
         }

@@ -1,4 +1,4 @@
-//! One waiter's node, and the states that say whose its call is: whom to wake.
+//! One waiter's node, and its states, which say who may use its call (whom to wake).
 //!
 //! | from | to | who, and when |
 //! | --- | --- | --- |
@@ -9,7 +9,7 @@
 //! | `WAITING`, `ASIDE`, `BUSY` | `TAKEN` | a notifier, which has unlinked it |
 //! | `TAKEN` | `IDLE` | the notifier, once the call is out; if it was `BUSY`, the owner |
 //!
-//! No code of a user runs while a node is `BUSY` or `TAKEN`: wakers are cloned before and dropped after.
+//! No user code runs while a node is `BUSY` or `TAKEN`: wakers are cloned before and dropped after.
 
 use crate::sync::rescue::Call;
 use crate::sync::{Arc, AtomicPtr, AtomicU32, Ordering, UnsafeCell, contain};
@@ -21,8 +21,7 @@ pub(super) struct Node {
     pub(super) next: AtomicPtr<Node>,
     /// On the first node of a chain in a list of chains: the next chain.
     pub(super) next_chain: AtomicPtr<Node>,
-    /// Whom to wake. Accessed by the owner in `IDLE` and `BUSY`, and by whoever moved `WAITING` to
-    /// `TAKEN`.
+    /// Whom to wake. Accessed by the owner in `IDLE` and `BUSY`, and by the thread that moved `WAITING` to `TAKEN`.
     pub(super) call: UnsafeCell<Option<Call>>,
 }
 
@@ -44,7 +43,7 @@ unsafe impl Send for Node {}
 // SAFETY: as above.
 unsafe impl Sync for Node {}
 
-/// Not linked; the owner may do as it likes.
+/// Not linked; the owner may do what it wants.
 pub(super) const IDLE: u32 = 0;
 /// Linked, and to be woken.
 pub(super) const WAITING: u32 = 1;
@@ -56,7 +55,7 @@ pub(super) const ASIDE: u32 = 3;
 /// if it was `BUSY`, the owner finds out and stores `IDLE` itself.
 pub(super) const TAKEN: u32 = 4;
 
-/// Takes a node out of the game and returns whom to wake. Consumes the reference that its stack held.
+/// Marks a node taken and returns whom to wake. Consumes the reference that its stack held.
 ///
 /// # Safety
 ///
@@ -64,20 +63,20 @@ pub(super) const TAKEN: u32 = 4;
 pub(super) unsafe fn unlink(node: *mut Node) -> Option<Call> {
     // SAFETY: the caller's promise; the reference was leaked when the node was pushed.
     let node = unsafe { Arc::from_raw(node.cast_const()) };
-    // Acquire: pairs with the owner's Release of WAITING, to have the call that it put in. Release: an owner
-    // that finds TAKEN sees what we did before: what the notifier had done, and what was put back among those
-    // to be woken (`Waiter::is_waiting`).
+    // Acquire: pairs with the owner's Release of WAITING, to have the call that it put in. Release: an owner that
+    // finds TAKEN sees what we did before: what the notifier had done, and what was put back into `waking`
+    // (`Waiter::is_waiting`).
     match node.state.swap(TAKEN, Ordering::AcqRel) {
         WAITING => {
             // SAFETY: the move from WAITING to TAKEN gives the call to us, until IDLE.
             let call = unsafe { (*node.call.get()).take() };
-            // Release: pairs with the owner's Acquire of IDLE, who may touch the call again, and sees what
-            // the swap above shows.
+            // Release: pairs with the Acquire of IDLE by the owner, which may touch the call again, and sees what the
+            // swap above shows.
             node.state.store(IDLE, Ordering::Release);
             call
         }
         ASIDE => {
-            // Release: as above, but for the call, which is the owner's all the time.
+            // Release: as above, except for the call, which belongs to the owner all the time.
             node.state.store(IDLE, Ordering::Release);
             None
         }
@@ -100,8 +99,8 @@ pub(super) fn move_state(node: &Node, from: u32, to: u32) -> bool {
 /// The list is the caller's alone, its nodes are kept by the references of the stack that it came from, and
 /// it is not empty.
 pub(super) unsafe fn cut(list: *mut Node) -> (*mut Node, *mut Node) {
-    // SAFETY: the caller's promise. Relaxed here and below: whoever gave the list to the caller has
-    // published its links.
+    // SAFETY: the caller's promise. Relaxed here and below: the thread that gave the list to the caller has published
+    // its links.
     unsafe {
         let others = (*list).next_chain.load(Ordering::Relaxed);
         let next = (*list).next.load(Ordering::Relaxed);
@@ -127,7 +126,7 @@ pub(super) unsafe fn free(mut list: *mut Node) {
             list = rest;
             Arc::from_raw(node.cast_const())
         };
-        // What was forgotten has its waker here, which is code of a user.
+        // A node whose owner was forgotten has its waker here, which is user code.
         contain(|| drop(node));
     }
 }

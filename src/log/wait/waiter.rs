@@ -1,4 +1,4 @@
-//! One who waits: a blocking thread or an asynchronous task.
+//! A waiter: a blocking thread or an asynchronous task.
 
 use std::task::{Poll, Waker};
 
@@ -9,18 +9,17 @@ use crate::sync::thread::{self, Thread};
 use crate::sync::time::Instant;
 use crate::sync::{Arc, Ordering, SPINS, YIELDS, contain};
 
-/// One who waits, again and again: a cursor or a publisher. Holds its node from one wait to the
-/// next.
+/// A cursor or a publisher that waits, again and again. Holds its node from one wait to the next.
 #[derive(Default)]
 pub(in super::super) struct Waiter {
     node: Option<Arc<Node>>,
     /// Whether `register` was called without `cancel` since.
     pending: bool,
-    /// Counts its waits, if the set does not: what several logs share cannot say whose waits those are.
+    /// Counts its waits, if the set does not: a set that several logs share cannot tell whose waits those are.
     count: Option<WaitCount>,
 }
 
-/// In whose name somebody waits.
+/// The thread or task that waits.
 #[derive(Clone, Copy)]
 enum Who<'a> {
     Thread(&'a Thread),
@@ -28,7 +27,7 @@ enum Who<'a> {
 }
 
 impl Who<'_> {
-    /// How to call it. For a task this is code of a user.
+    /// How to call it. For a task this runs user code.
     fn call(self) -> Call {
         match self {
             Who::Thread(thread) => Call::Thread(thread.clone()),
@@ -36,7 +35,7 @@ impl Who<'_> {
         }
     }
 
-    /// Whether `call` does already. Runs nobody's code.
+    /// Whether `call` would wake it already. Runs no user code.
     fn is_called_by(self, call: &Call) -> bool {
         match (self, call) {
             (Who::Task(waker), Call::Task(call)) => call.will_wake(waker),
@@ -46,13 +45,13 @@ impl Who<'_> {
     }
 }
 
-/// Drops what is not called any more. For a task this is code of a user.
+/// Drops a call that is no longer used. For a task this runs user code.
 fn discard(call: Option<Call>) {
     contain(|| drop(call));
 }
 
 impl Waiter {
-    /// One whose waits are counted in `count`, not by the set.
+    /// A waiter whose waits are counted in `count`, not by the set.
     pub(in super::super) fn counted(count: WaitCount) -> Waiter {
         Waiter { count: Some(count), ..Waiter::default() }
     }
@@ -60,7 +59,7 @@ impl Waiter {
     /// Polls for a condition: ready with what `look` finds, or pending with `waker` registered for
     /// the next notification.
     ///
-    /// If the waker's clone panics, that goes to the caller; nothing is registered then that was not before.
+    /// If the waker's clone panics, the panic reaches the caller; nothing is registered then that was not before.
     pub(in super::super) fn poll_until<T>(
         &mut self,
         set: &WaitSet,
@@ -77,7 +76,7 @@ impl Waiter {
         mut look: impl FnMut() -> Option<T>,
     ) -> Poll<T> {
         if self.pending && !self.is_waiting() {
-            // We were woken: the others first.
+            // We were woken: wake others first.
             self.pending = false;
             set.hand_on();
         }
@@ -127,18 +126,17 @@ impl Waiter {
     }
 
     fn is_waiting(&self) -> bool {
-        // Acquire: pairs with the Release of `unlink`: whoever finds its node taken hands the wake-up on, and
-        // must find what was put among those to be woken before the node was taken.
+        // Acquire: pairs with the Release of `unlink`: a waiter that finds its node taken hands the wake-up on, and
+        // must find what was put into `waking` before the node was taken.
         self.node.as_ref().is_some_and(|n| n.state.load(Ordering::Acquire) == WAITING)
     }
 
-    /// Registers `who` for the next notification. The caller then looks for its condition once
-    /// more, and sleeps if this was true. False: a notification came in between, and nothing is
-    /// registered.
+    /// Registers `who` for the next notification. The caller then looks for its condition once more, and sleeps if
+    /// this returned true. False: a notification came in between, and nothing is registered.
     fn register(&mut self, set: &WaitSet, who: Who<'_>) -> bool {
         let pending = std::mem::replace(&mut self.pending, true);
         let waits = self.count.as_deref().unwrap_or(&set.waits);
-        // Made in front of the moves between states: it is code of a user, which may panic or come back to us.
+        // Made before the moves between states: making it runs user code, which may panic or call back into the log.
         let mut fresh = None;
         loop {
             let node = self.node.get_or_insert_with(Node::new);
@@ -146,13 +144,13 @@ impl Waiter {
             match node.state.load(Ordering::Acquire) {
                 IDLE => {
                     if pending {
-                        // Taken since `poll_until` looked, and it was for nothing: the wake-up that
-                        // follows finds us registered again, so it is now that we hand it on.
+                        // Taken since `poll_until` looked, without success: the wake-up that follows finds us
+                        // registered again, so it must be handed on now.
                         set.hand_on();
                     }
                     let call = fresh.take().unwrap_or_else(|| who.call());
-                    // SAFETY: IDLE: unlinked, so the owner, which we borrow mutably, is alone. There is no call:
-                    // whoever makes a node IDLE takes it out.
+                    // SAFETY: IDLE: unlinked, so the owner, which we borrow mutably, is alone. There is no call: a
+                    // thread that makes a node IDLE takes the call out.
                     unsafe { *node.call.get() = Some(call) };
                     // Relaxed: published by the push.
                     node.state.store(WAITING, Ordering::Relaxed);
@@ -161,7 +159,7 @@ impl Waiter {
                     return true;
                 }
                 TAKEN => {
-                    // A notifier is about to let go of the node: leave it to it.
+                    // A notifier is about to release the node: leave the node to it.
                     self.node = None;
                 }
                 ASIDE if fresh.is_none() => fresh = Some(who.call()),
@@ -181,7 +179,7 @@ impl Waiter {
                     if move_state(node, BUSY, if is_known { WAITING } else { linked }) {
                         discard(old);
                         if !is_known {
-                            // Another waker than the last time.
+                            // Not the waker of the last time.
                             fresh = Some(who.call());
                             continue;
                         }
@@ -201,15 +199,15 @@ impl Waiter {
     fn leave(node: &Node, set: &WaitSet, old: Option<Call>) {
         // SAFETY: the notifier has left the call to the owner, which was BUSY with it.
         let call = unsafe { (*node.call.get()).take() };
-        // Relaxed: nobody but the owner has to do with the node any more.
+        // Relaxed: only the owner still uses the node.
         node.state.store(IDLE, Ordering::Relaxed);
         set.hand_on();
         discard(old);
         discard(call);
     }
 
-    /// Ends the wait, whatever its outcome. If a notification had come for this waiter, it is handed
-    /// on: the others must not suffer from one that was woken and does not care any more.
+    /// Ends the wait, whatever its outcome. If a notification had come for this waiter, it is handed on: the others
+    /// must not suffer from a waiter that was woken and no longer cares.
     pub(in super::super) fn cancel(&mut self, set: &WaitSet) {
         if !std::mem::take(&mut self.pending) {
             return;
@@ -240,7 +238,7 @@ impl Waiter {
     }
 }
 
-/// Looks again and again, as long as that is cheaper than to sleep and be woken.
+/// Looks again and again, as long as that is cheaper than sleeping and being woken.
 fn look_for_a_while<T>(look: &mut impl FnMut() -> Option<T>) -> Option<T> {
     for _ in 0..SPINS {
         if let Some(found) = look() {

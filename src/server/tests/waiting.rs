@@ -1,22 +1,10 @@
 //! Sessions that wait, and what ends their wait.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Wake;
-
 use super::super::limits::{InputPool, InputShare};
 use super::*;
 
-#[derive(Default)]
-struct Count(AtomicUsize);
-
-impl Wake for Count {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// Polls a peer's session to rest, with a waker that counts.
-fn rest(peer: &mut Peer, count: &Arc<Count>) {
+/// Polls a peer's session until it is idle.
+fn rest(peer: &mut Peer, count: &Arc<CountingWaker>) {
     let waker = Waker::from(count.clone());
     let session = peer.session.as_mut().expect("it goes on");
     for _ in 0..100 {
@@ -24,7 +12,7 @@ fn rest(peer: &mut Peer, count: &Arc<Count>) {
     }
 }
 
-/// Its peer takes nothing, so nothing but the take-over itself would wake it.
+/// The holder's peer takes nothing, so only the take-over itself can wake the holder.
 #[test]
 fn a_take_over_wakes_a_holder_whose_peer_takes_nothing() {
     let mut rng = fastrand::Rng::with_seed(1);
@@ -44,7 +32,7 @@ fn a_take_over_wakes_a_holder_whose_peer_takes_nothing() {
     holder.wire.takes = 0;
     publish(&mut other, 0, 0, 3, true);
     other.run(100);
-    let count = Arc::new(Count::default());
+    let count = Arc::new(CountingWaker::default());
     rest(&mut holder, &count);
     count.0.store(0, Ordering::Relaxed);
     other.say(&leased(true));
@@ -55,8 +43,8 @@ fn a_take_over_wakes_a_holder_whose_peer_takes_nothing() {
     assert_eq!(shared.subscriptions.used(), 1);
 }
 
-/// Each has memory for a frame and wants more for the next one: the one that must wait gives back what
-/// it has, or they would wait for each other.
+/// Each connection has memory for a frame and wants more for the next frame. The one that must wait gives back
+/// what it has; otherwise they would wait for each other.
 #[test]
 fn who_waits_for_input_memory_holds_none() {
     let pool = InputPool::new(12_000);

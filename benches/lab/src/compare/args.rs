@@ -1,4 +1,4 @@
-//! The grammar of `psa-lab compare`.
+//! The command-line arguments of `psa-lab compare`.
 
 use super::rival::Rival;
 use clap::Args;
@@ -6,41 +6,41 @@ use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
-    /// Whom to compare [default: all that are installed]
+    /// The servers to compare [default: all that are installed]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME,...")]
     pub(crate) rivals: Vec<Rival>,
-    /// Cells to measure, by name or the beginning of one, as `fanout` or `latency-100` [default: all]
+    /// Cells to measure, by name or the beginning of a name, such as `fanout` or `latency-100` [default: all]
     #[arg(long, value_delimiter = ',', value_name = "CELL,...")]
     pub(crate) cells: Vec<String>,
     #[command(flatten)]
     pub(crate) suite: SuiteArgs,
-    /// Measure nothing: print the cells' names
+    /// Measure nothing: print the names of the cells
     #[arg(long, conflicts_with_all = ["out", "report"])]
     pub(crate) list: bool,
 }
 
-/// What every comparison with rivals can be told.
+/// The arguments that every comparison with rivals takes.
 #[derive(Debug, Args)]
 pub(crate) struct SuiteArgs {
-    /// Rounds: times that each contender of a cell is measured, in turns [default: 5; 1 with --quick]
+    /// Rounds: how many times each contender of a cell is measured, in turns [default: 5; 1 with --quick]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) runs: Option<u32>,
-    /// How long a run of speed shall last, in seconds [default: 1; 0.1 with --quick]
+    /// How long a run that measures speed should take, in seconds [default: 1; 0.1 with --quick]
     #[arg(long, value_name = "S")]
     pub(crate) seconds: Option<f64>,
-    /// Small cells, which show that the suite works and measure nothing
+    /// Use small cells, which show that the suite works and measure nothing
     #[arg(long)]
     pub(crate) quick: bool,
-    /// Threads that read, and that write a ceiling's bytes [default: one for each processor]
+    /// Threads that read, and that write when the ceiling is measured [default: one for each processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) threads: Option<u32>,
-    /// Write every figure as JSON into a file [default: standard output]
+    /// Write every figure as JSON to this file [default: standard output]
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
-    /// Measure nothing: print the tables of such a file as Markdown
+    /// Measure nothing: print the tables of such a JSON file as Markdown
     #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "rivals", "cells", "runs", "quick"])]
     pub(crate) report: Option<PathBuf>,
-    /// Put the tables into this document instead, between its marks
+    /// Put the tables into this document instead of printing them, between its marks
     #[arg(long, value_name = "FILE", requires = "report")]
     pub(crate) into: Option<PathBuf>,
 }

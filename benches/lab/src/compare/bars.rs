@@ -1,16 +1,17 @@
-//! What this server is held to beside the others, and whether it gets there. A bar is a bound for a figure
-//! or for `psa`'s share of another's figure; nothing fails if it is not met, but it is told.
+//! The goals for this server compared with the others, and whether it reaches them. A bar is a bound for a
+//! figure, or for the ratio of `psa`'s figure to another's. Missing a bar does not fail the run, but the report
+//! says so.
 
 use super::contender::MEMORY;
 use super::report::CellView;
 use psa_cli::units::human_size;
 
-/// What is bounded.
-enum Of {
+/// The quantity that is bounded.
+enum Quantity {
     /// `psa`'s figure divided by this contender's.
     Ratio(&'static str),
-    /// The same with whichever of the brokers makes it worst.
-    Best,
+    /// The smallest ratio of `psa`'s figure to a broker's.
+    BestBroker,
     /// `psa`'s figure itself.
     Own,
 }
@@ -24,14 +25,14 @@ use Bound::{AtLeast, AtMost};
 struct Bar {
     cell: &'static str,
     key: &'static str,
-    of: Of,
+    of: Quantity,
     bound: Bound,
 }
 
-/// The brokers among whom the best is looked for.
+/// The brokers that [`Quantity::BestBroker`] considers.
 const BROKERS: [&str; 3] = ["nats", "redis", "streams"];
 
-/// What the server's memory may be above its topic's limit.
+/// How far the server's memory may exceed its topic's limit, in bytes.
 const ABOVE: u64 = 64 << 20;
 
 const RATE: &str = "deliveries_per_s";
@@ -41,48 +42,48 @@ fn bars() -> Vec<Bar> {
     let bar = |cell, key, of, bound| Bar { cell, key, of, bound };
     let mut all = Vec::new();
     for cell in ["fanout-100x64", "fanout-1000x64"] {
-        all.push(bar(cell, RATE, Of::Ratio("ceiling"), AtLeast(0.7)));
-        all.push(bar(cell, RATE, Of::Ratio("nats"), AtLeast(5.0)));
-        all.push(bar(cell, RATE, Of::Ratio("redis"), AtLeast(4.0)));
-        all.push(bar(cell, CPU, Of::Ratio("ceiling"), AtMost(1.5)));
-        all.push(bar(cell, CPU, Of::Ratio("nats"), AtMost(0.125)));
-        all.push(bar(cell, CPU, Of::Ratio("redis"), AtMost(0.125)));
+        all.push(bar(cell, RATE, Quantity::Ratio("ceiling"), AtLeast(0.7)));
+        all.push(bar(cell, RATE, Quantity::Ratio("nats"), AtLeast(5.0)));
+        all.push(bar(cell, RATE, Quantity::Ratio("redis"), AtLeast(4.0)));
+        all.push(bar(cell, CPU, Quantity::Ratio("ceiling"), AtMost(1.5)));
+        all.push(bar(cell, CPU, Quantity::Ratio("nats"), AtMost(0.125)));
+        all.push(bar(cell, CPU, Quantity::Ratio("redis"), AtMost(0.125)));
     }
-    all.push(bar("fanout-100x16", RATE, Of::Best, AtLeast(8.0)));
-    all.push(bar("fanout-100x1024", RATE, Of::Best, AtLeast(2.0)));
-    all.push(bar("fanout-5000x64", RATE, Of::Ratio("nats"), AtLeast(10.0)));
+    all.push(bar("fanout-100x16", RATE, Quantity::BestBroker, AtLeast(8.0)));
+    all.push(bar("fanout-100x1024", RATE, Quantity::BestBroker, AtLeast(2.0)));
+    all.push(bar("fanout-5000x64", RATE, Quantity::Ratio("nats"), AtLeast(10.0)));
     for rival in ["nats", "redis"] {
-        all.push(bar("burst-500x1000x4", "seconds", Of::Ratio(rival), AtMost(0.25)));
+        all.push(bar("burst-500x1000x4", "seconds", Quantity::Ratio(rival), AtMost(0.25)));
     }
     for cell in ["latency-100", "latency-1000"] {
-        all.push(bar(cell, "p99_us", Of::Ratio("nats"), AtMost(1.0)));
-        all.push(bar(cell, "p99_us", Of::Ratio("redis"), AtMost(1.0)));
-        all.push(bar(cell, "p99_us", Of::Ratio("relay"), AtMost(1.3)));
+        all.push(bar(cell, "p99_us", Quantity::Ratio("nats"), AtMost(1.0)));
+        all.push(bar(cell, "p99_us", Quantity::Ratio("redis"), AtMost(1.0)));
+        all.push(bar(cell, "p99_us", Quantity::Ratio("relay"), AtMost(1.3)));
     }
-    all.push(bar("replay-1000000x64", RATE, Of::Ratio("streams"), AtLeast(5.0)));
-    all.push(bar("replay-1000000x64", RATE, Of::Ratio("jetstream"), AtLeast(30.0)));
-    all.push(bar("idle-10000", "bytes_per_subscriber", Of::Own, AtMost(8192.0)));
-    all.push(bar("stalled-1of10", "kept", Of::Own, AtLeast(0.95)));
+    all.push(bar("replay-1000000x64", RATE, Quantity::Ratio("streams"), AtLeast(5.0)));
+    all.push(bar("replay-1000000x64", RATE, Quantity::Ratio("jetstream"), AtLeast(30.0)));
+    all.push(bar("idle-10000", "bytes_per_subscriber", Quantity::Own, AtMost(8192.0)));
+    all.push(bar("stalled-1of10", "kept", Quantity::Own, AtLeast(0.95)));
     let memory = AtMost((MEMORY + ABOVE) as f64);
-    all.push(bar("stalled-1of10", "server_peak_rss_bytes", Of::Own, memory));
+    all.push(bar("stalled-1of10", "server_peak_rss_bytes", Quantity::Own, memory));
     all
 }
 
 impl Bar {
-    /// What was measured, and of whom.
+    /// The measured value, its text, and the contenders that it is about.
     fn measured(&self, cell: CellView<'_>) -> Option<(f64, String, String)> {
         let of = |rival: &str| {
             let figure = cell.ratio(rival, self.key)?;
             Some((figure.median, figure.show(plain), format!("psa to {rival}")))
         };
         match self.of {
-            Of::Ratio(rival) => of(rival),
-            Of::Best => {
+            Quantity::Ratio(rival) => of(rival),
+            Quantity::BestBroker => {
                 let all = BROKERS.into_iter().filter_map(of);
                 all.min_by(|a, b| a.0.total_cmp(&b.0))
                     .map(|(value, text, whom)| (value, text, format!("{whom}, the best")))
             }
-            Of::Own => {
+            Quantity::Own => {
                 let figure = cell.figure("psa", self.key)?;
                 Some((figure.median, figure.show(|value| self.unit(value)), "psa".into()))
             }
@@ -91,7 +92,7 @@ impl Bar {
 
     fn unit(&self, value: f64) -> String {
         match self.of {
-            Of::Own if self.key.contains("bytes") => human_size(value as u64),
+            Quantity::Own if self.key.contains("bytes") => human_size(value as u64),
             _ => plain(value),
         }
     }
@@ -115,7 +116,7 @@ fn plain(value: f64) -> String {
     }
 }
 
-/// A table of those bars whose cells were measured.
+/// A table of the bars whose cells were measured.
 pub(crate) fn table(cells: &[CellView<'_>]) -> String {
     let rows = bars().into_iter().filter_map(|bar| {
         let cell = cells.iter().find(|cell| cell.text("name") == bar.cell)?;

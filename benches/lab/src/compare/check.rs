@@ -1,26 +1,26 @@
-//! Checking what rivals deliver, as fast as `psa`'s own stream is checked.
+//! Checks the streams of rivals as fast as `psa`'s own stream is checked.
 //!
-//! All records of a run have one size and go to one subject, so what a rival's protocol puts around a
-//! record is the same bytes every time: a *unit* is prefix, record, suffix. [`Units`] compares whole units
-//! where they lie, and looks at lines only where the prefix is another one (a ping, an error, a header that
-//! counts). Each record's number must follow the one before it.
+//! All records of a run have the same size and go to the same subject, so a rival's protocol puts the same
+//! bytes around every record: a *unit* consists of prefix, record and suffix. [`Units`] compares whole units
+//! in place, and parses a line only where the prefix differs (a ping, an error, a header with a counter). Each
+//! record's number must follow the one before it.
 
 use super::streams::Entries;
-use psa_cli::bench::verify::{Bad, Check, Sink, Tally, Verifier, number_differs};
+use psa_cli::bench::verify::{Check, Sink, StreamError, Tally, Verifier, number_differs};
 
-/// The stream of one subscriber of whichever contender.
+/// The stream of one subscriber of any contender.
 #[derive(Debug)]
 pub(crate) enum Checker {
-    /// Of `psa`.
+    /// A stream of `psa`.
     Log(Verifier),
-    /// Of a protocol that pushes records one by one.
+    /// A protocol that pushes records one by one.
     Units(Units),
-    /// Of a Redis stream that is read in turns.
+    /// A Redis stream, which is read with one request after another.
     Entries(Entries),
 }
 
 impl Check for Checker {
-    fn feed(&mut self, bytes: &[u8], sink: &mut impl Sink) -> Result<usize, Bad> {
+    fn feed(&mut self, bytes: &[u8], sink: &mut impl Sink) -> Result<usize, StreamError> {
         match self {
             Checker::Log(check) => check.feed(bytes, sink),
             Checker::Units(check) => check.feed(bytes, sink),
@@ -39,31 +39,32 @@ impl Check for Checker {
     fn tally(&self) -> Tally {
         match self {
             Checker::Log(check) => check.tally(),
-            Checker::Units(check) => check.count.tally,
-            Checker::Entries(check) => check.count().tally,
+            Checker::Units(check) => check.sequence.tally,
+            Checker::Entries(check) => check.sequence().tally,
         }
     }
 
     fn next(&self) -> u64 {
         match self {
             Checker::Log(check) => check.next(),
-            Checker::Units(check) => check.count.next,
-            Checker::Entries(check) => check.count().next,
+            Checker::Units(check) => check.sequence.next,
+            Checker::Entries(check) => check.sequence().next,
         }
     }
 
     fn is_closed(&self) -> bool {
         match self {
             Checker::Log(check) => check.is_closed(),
-            Checker::Units(check) => check.count.is_full(),
-            Checker::Entries(check) => check.count().is_full(),
+            Checker::Units(check) => check.sequence.is_complete(),
+            Checker::Entries(check) => check.sequence().is_complete(),
         }
     }
 
-    fn is_between(&self) -> bool {
+    fn may_end(&self) -> bool {
         match self {
-            Checker::Log(check) => check.is_between(),
-            // A rival has no end of its own: one that closes a subscriber's connection has cut it off.
+            Checker::Log(check) => check.may_end(),
+            // The rivals' protocols have no end of a stream: a server that closes the connection has cut the
+            // subscriber off.
             Checker::Units(_) | Checker::Entries(_) => false,
         }
     }
@@ -83,36 +84,36 @@ impl Check for Checker {
     }
 }
 
-/// What came, against what must come: records numbered from 0 to `until`.
+/// Checks the received records against those that were published, which are numbered from 0 up to `until`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Count {
+pub(crate) struct SequenceCheck {
     pub(crate) next: u64,
     until: u64,
     pub(crate) tally: Tally,
 }
 
-impl Count {
-    pub(crate) fn until(until: u64) -> Count {
-        Count { next: 0, until, tally: Tally::default() }
+impl SequenceCheck {
+    pub(crate) fn new(until: u64) -> SequenceCheck {
+        SequenceCheck { next: 0, until, tally: Tally::default() }
     }
 
-    /// Whether the last one is there.
-    pub(crate) fn is_full(&self) -> bool {
+    /// Whether the last record has arrived.
+    pub(crate) fn is_complete(&self) -> bool {
         self.next >= self.until
     }
 
-    /// Notes one record.
+    /// Checks one record.
     pub(crate) fn record(&mut self, record: &[u8]) {
         if number_differs(record, self.next) != 0 {
-            self.strange(record);
+            self.out_of_sequence(record);
         }
         self.next += 1;
         self.tally.records += 1;
     }
 
-    /// A record that has another number than the next: it tells what is missing, or it is no number.
+    /// Handles a record with an unexpected number: records are lost or repeated, or the number is invalid.
     #[cold]
-    fn strange(&mut self, record: &[u8]) {
+    fn out_of_sequence(&mut self, record: &[u8]) {
         let number = match (record.first_chunk::<8>(), record.first_chunk::<4>()) {
             (Some(bytes), _) => u64::from_le_bytes(*bytes),
             (None, Some(bytes)) => u64::from(u32::from_le_bytes(*bytes)),
@@ -129,14 +130,14 @@ impl Count {
     }
 }
 
-/// What lines a protocol has beside its units.
+/// How the lines between the units of a protocol are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lines {
-    /// None: records alone.
+pub(crate) enum LineCheck {
+    /// There are no lines, only records.
     None,
     /// NATS: pings, and messages whose header is not always the same.
     Nats,
-    /// Redis: errors alone.
+    /// Redis: a line can only be an error.
     Redis,
 }
 
@@ -146,33 +147,33 @@ pub(crate) struct Units {
     prefix: Box<[u8]>,
     size: usize,
     suffix: &'static [u8],
-    lines: Lines,
-    count: Count,
-    /// Pings that are not answered yet.
+    line_check: LineCheck,
+    sequence: SequenceCheck,
+    /// Pings that have not been answered.
     pings: u32,
 }
 
-/// What a look at a line said.
+/// The kind of a line, with its length in bytes.
 enum Line {
-    /// It has not come whole.
+    /// The line is not complete.
     Cut,
-    /// It is of no interest; so many bytes.
+    /// The line can be skipped.
     Skip(usize),
-    /// It announces a record; so many bytes.
+    /// The line is the header of a record.
     Record(usize),
 }
 
 impl Units {
-    /// Records of `size` bytes between `prefix` and `suffix`, until so many have come.
+    /// Expects `until` records of `size` bytes, each between `prefix` and `suffix`.
     pub(crate) fn new(
         prefix: Vec<u8>,
         size: usize,
         suffix: &'static [u8],
-        lines: Lines,
+        line_check: LineCheck,
         until: u64,
     ) -> Units {
-        let count = Count::until(until);
-        Units { prefix: prefix.into_boxed_slice(), size, suffix, lines, count, pings: 0 }
+        let sequence = SequenceCheck::new(until);
+        Units { prefix: prefix.into_boxed_slice(), size, suffix, line_check, sequence, pings: 0 }
     }
 
     fn longest_unit(&self) -> usize {
@@ -185,11 +186,11 @@ impl Units {
         }
     }
 
-    fn feed(&mut self, bytes: &[u8], sink: &mut impl Sink) -> Result<usize, Bad> {
-        let (before, behind) = (self.prefix.len(), self.suffix.len());
-        let unit = before + self.size + behind;
+    fn feed(&mut self, bytes: &[u8], sink: &mut impl Sink) -> Result<usize, StreamError> {
+        let (before, after) = (self.prefix.len(), self.suffix.len());
+        let unit = before + self.size + after;
         let mut at = 0;
-        self.count.tally.chunks += 1;
+        self.sequence.tally.chunks += 1;
         loop {
             let began = at;
             for whole in bytes[at..].chunks_exact(unit) {
@@ -198,7 +199,7 @@ impl Units {
                 if *prefix != *self.prefix || suffix != self.suffix {
                     break;
                 }
-                self.count.record(record);
+                self.sequence.record(record);
                 at += unit;
             }
             if at > began {
@@ -212,13 +213,13 @@ impl Units {
                 Line::Cut => return Ok(at),
                 Line::Skip(length) => at += length,
                 Line::Record(header) => {
-                    let Some(record) = rest.get(header..header + self.size + behind) else {
+                    let Some(record) = rest.get(header..header + self.size + after) else {
                         return Ok(at);
                     };
                     if record[self.size..] != *self.suffix {
-                        return Err(self.strange(&record[self.size..]));
+                        return Err(self.unexpected(&record[self.size..]));
                     }
-                    self.count.record(&record[..self.size]);
+                    self.sequence.record(&record[..self.size]);
                     sink.records(&record[..self.size], unit);
                     at += header + record.len();
                 }
@@ -226,47 +227,47 @@ impl Units {
         }
     }
 
-    /// Whether these bytes may be the beginning of a unit.
+    /// Whether these bytes could be the beginning of a unit.
     fn may_be_unit(&self, bytes: &[u8]) -> bool {
         let known = bytes.len().min(self.prefix.len());
         bytes[..known] == self.prefix[..known]
     }
 
-    /// Looks at what does not begin as a unit does.
+    /// Parses a line that is not the beginning of a unit.
     #[cold]
-    fn line(&mut self, bytes: &[u8]) -> Result<Line, Bad> {
+    fn line(&mut self, bytes: &[u8]) -> Result<Line, StreamError> {
         let Some(end) = memchr::memchr(b'\n', bytes) else {
-            return if bytes.len() < 2048 { Ok(Line::Cut) } else { Err(self.strange(bytes)) };
+            return if bytes.len() < 2048 { Ok(Line::Cut) } else { Err(self.unexpected(bytes)) };
         };
         let (line, length) = (bytes[..end].trim_ascii_end(), end + 1);
-        match (self.lines, line) {
-            (Lines::Nats, b"PING") => {
+        match (self.line_check, line) {
+            (LineCheck::Nats, b"PING") => {
                 self.pings += 1;
                 Ok(Line::Skip(length))
             }
-            (Lines::Nats, b"PONG" | b"+OK") => Ok(Line::Skip(length)),
-            (Lines::Nats, [b'I', b'N', b'F', b'O', ..]) => Ok(Line::Skip(length)),
-            (Lines::Nats, [b'M', b'S', b'G', b' ', ..])
+            (LineCheck::Nats, b"PONG" | b"+OK") => Ok(Line::Skip(length)),
+            (LineCheck::Nats, [b'I', b'N', b'F', b'O', ..]) => Ok(Line::Skip(length)),
+            (LineCheck::Nats, [b'M', b'S', b'G', b' ', ..])
                 if line.rsplit(|byte| *byte == b' ').next().and_then(number) == Some(self.size) =>
             {
                 Ok(Line::Record(length))
             }
-            _ => Err(self.strange(line)),
+            _ => Err(self.unexpected(line)),
         }
     }
 
-    fn strange(&self, line: &[u8]) -> Bad {
-        said(line)
+    fn unexpected(&self, line: &[u8]) -> StreamError {
+        unexpected(line)
     }
 }
 
-/// What a server said, as an error.
-pub(crate) fn said(line: &[u8]) -> Bad {
+/// The error for an unexpected line of the server.
+pub(crate) fn unexpected(line: &[u8]) -> StreamError {
     let line = &line[..line.len().min(100)];
-    Bad::Said(format!("`{}`", line.escape_ascii()))
+    StreamError::Server(format!("`{}`", line.escape_ascii()))
 }
 
-/// A decimal number.
+/// Parses a decimal number.
 pub(crate) fn number(digits: &[u8]) -> Option<usize> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
@@ -278,7 +279,7 @@ mod tests {
     use psa_cli::bench::verify::write_number;
 
     fn units(until: u64) -> Units {
-        Units::new(b"MSG b 1 12\r\n".to_vec(), 12, b"\r\n", Lines::Nats, until)
+        Units::new(b"MSG b 1 12\r\n".to_vec(), 12, b"\r\n", LineCheck::Nats, until)
     }
 
     fn message(out: &mut Vec<u8>, number: u64, header: &str) {
@@ -289,7 +290,7 @@ mod tests {
         out.extend_from_slice(b"\r\n");
     }
 
-    /// Counts what a sink is told.
+    /// Collects the numbers of the records that a sink receives.
     #[derive(Default)]
     struct Numbers(Vec<u64>);
 
@@ -301,7 +302,7 @@ mod tests {
         }
     }
 
-    fn feed(units: &mut Units, bytes: &[u8], piece: usize) -> Result<Vec<u64>, Bad> {
+    fn feed(units: &mut Units, bytes: &[u8], piece: usize) -> Result<Vec<u64>, StreamError> {
         let (mut kept, mut numbers) = (Vec::new(), Numbers::default());
         for piece in bytes.chunks(piece) {
             kept.extend_from_slice(piece);
@@ -329,9 +330,9 @@ mod tests {
             let mut units = units(next);
             let numbers = feed(&mut units, &bytes, piece).unwrap();
             prop_assert_eq!(numbers, (0..next).collect::<Vec<_>>());
-            let tally = units.count.tally;
+            let tally = units.sequence.tally;
             prop_assert_eq!((tally.records, tally.lost, tally.duplicated, tally.corrupt), (next, 0, 0, 0));
-            prop_assert!(units.count.is_full());
+            prop_assert!(units.sequence.is_complete());
             let mut answer = Vec::new();
             units.answer(&mut answer);
             prop_assert_eq!(answer, b"PONG\r\n".repeat(pings));
@@ -346,7 +347,7 @@ mod tests {
         }
         let mut units = units(9);
         feed(&mut units, &bytes, 33).unwrap();
-        let Tally { records, lost, duplicated, corrupt, .. } = units.count.tally;
+        let Tally { records, lost, duplicated, corrupt, .. } = units.sequence.tally;
         assert_eq!((records, lost, duplicated, corrupt), (6, 2, 2, 1));
     }
 
@@ -354,7 +355,7 @@ mod tests {
     fn what_a_server_complains_of_ends_the_stream() {
         for bytes in ["-ERR 'Slow Consumer'\r\n", "MSG b 1 13\r\n1234567890123\r\n"] {
             let failed = feed(&mut units(3), bytes.as_bytes(), 1000);
-            assert!(matches!(failed, Err(Bad::Said(_))), "{bytes}");
+            assert!(matches!(failed, Err(StreamError::Server(_))), "{bytes}");
         }
         let mut bytes = Vec::new();
         message(&mut bytes, 0, "MSG b 1 12\r\n");

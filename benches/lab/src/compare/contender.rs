@@ -1,4 +1,4 @@
-//! One contender in a cell: its server, and the same few things to do with it whoever it is.
+//! The server of one contender, with the same few operations for every contender.
 
 use super::check::Checker;
 use super::peer::{Limits, Peer};
@@ -8,7 +8,7 @@ use psa::protocol::{Overflow, Retention, Settings};
 use psa_cli::Config;
 use psa_cli::bench::args::Common;
 use psa_cli::bench::facts::Usage;
-use psa_cli::bench::latency::Clock;
+use psa_cli::bench::latency::LatencySink;
 use psa_cli::bench::readers::Subscriber;
 use psa_cli::bench::rig::Rig;
 use psa_cli::bench::server::OwnServer;
@@ -21,45 +21,45 @@ use std::sync::atomic::AtomicU64;
 /// The memory limit of `psa`'s topics.
 pub(crate) const MEMORY: u64 = 64 << 20;
 
-/// What is to be done in one run.
+/// The work of one run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
-    /// Subscribers that read.
+    /// The number of subscribers that read.
     pub(crate) subscribers: usize,
-    /// Further ones that do not.
+    /// The number of additional subscribers that do not read.
     pub(crate) stalled: usize,
-    /// Bytes of a record.
+    /// The size of a record in bytes.
     pub(crate) size: usize,
-    /// Records that are published.
+    /// The number of records to publish.
     pub(crate) records: u64,
-    /// At which rate; `None`: as fast as it goes.
+    /// The rate; `None` for as fast as possible.
     pub(crate) rate: Option<f64>,
-    /// Records that those who read may be behind the publisher, their arrears together.
+    /// The most records that the readers may be behind the publisher, summed over all of them.
     pub(crate) window: Option<u64>,
-    /// Whether everything is kept.
+    /// Whether all records are kept.
     pub(crate) keep: bool,
     /// Threads that read.
     pub(crate) threads: usize,
-    /// Records of one of `psa`'s chunks, which the ceiling then writes.
+    /// Records in one of `psa`'s chunks, which the ceiling then writes.
     pub(crate) chunk: Option<u32>,
 }
 
-/// What a subscriber does beside checking.
+/// What a subscriber does with records after the check.
 #[derive(Debug)]
-pub(crate) enum Ear {
-    Nothing,
-    Clock(Clock),
+pub(crate) enum RecordSink {
+    Ignore,
+    Latency(LatencySink),
 }
 
-impl Sink for Ear {
+impl Sink for RecordSink {
     fn records(&mut self, bytes: &[u8], stride: usize) {
-        if let Ear::Clock(clock) = self {
-            clock.records(bytes, stride);
+        if let RecordSink::Latency(latency) = self {
+            latency.records(bytes, stride);
         }
     }
 }
 
-/// A server that runs.
+/// A running server.
 #[derive(Debug)]
 pub(crate) struct Server {
     kind: ServerKind,
@@ -73,7 +73,7 @@ enum ServerKind {
 }
 
 impl Server {
-    /// Starts it. `flags` are for `psa serve`.
+    /// Starts the server. `flags` are for `psa serve`.
     pub(crate) fn start(
         rival: Rival,
         limits: Limits,
@@ -87,7 +87,7 @@ impl Server {
         Ok(Server { kind, topics: 0 })
     }
 
-    /// What it has used so far.
+    /// The resources it has used so far.
     pub(crate) fn usage(&self) -> Option<Usage> {
         match &self.kind {
             ServerKind::Psa(rig) => rig.own.as_ref().and_then(OwnServer::usage),
@@ -95,7 +95,7 @@ impl Server {
         }
     }
 
-    /// Makes a topic that nobody else has.
+    /// Creates a topic with a new name and returns the name.
     pub(crate) fn open(&mut self, load: &Load) -> Result<String> {
         match &mut self.kind {
             ServerKind::Psa(rig) => rig.topic(Settings {
@@ -117,25 +117,25 @@ impl Server {
         }
     }
 
-    /// Subscribes one to everything from the first record on.
+    /// Subscribes to a topic from its first record on.
     pub(crate) fn subscribe(
         &self,
         topic: &str,
         load: &Load,
-        ear: Ear,
-    ) -> Result<Subscriber<Ear, Checker>> {
+        sink: RecordSink,
+    ) -> Result<Subscriber<RecordSink, Checker>> {
         match &self.kind {
             ServerKind::Psa(rig) => {
-                let one = rig.subscribe(topic, Shape::log(load.size), ear, None, false)?;
+                let one = rig.subscribe(topic, Shape::log(load.size), sink, None, false)?;
                 let Subscriber { stream, input, verifier, sink, hold, resume } = one;
                 let verifier = Checker::Log(verifier);
                 Ok(Subscriber { stream, input, verifier, sink, hold, resume })
             }
-            ServerKind::Peer(peer) => peer.subscribe(topic, load.size, load.records, ear),
+            ServerKind::Peer(peer) => peer.subscribe(topic, load.size, load.records, sink),
         }
     }
 
-    /// A publisher, which may then run on a thread of its own.
+    /// Makes a publisher, which can run on a thread of its own.
     pub(crate) fn publisher(
         &self,
         topic: &str,
@@ -157,14 +157,14 @@ impl Server {
             }),
             ServerKind::Peer(peer) => {
                 let publisher = Publisher::new(peer, topic, load.size, batch, load.records);
-                // One that stands still may be cut off meanwhile.
+                // A stalled subscriber may be disconnected during the run, so then the number is not known.
                 let receivers = (load.stalled == 0).then_some(load.subscribers as u64);
                 AnyPublisher::Peer(Publisher { pace, window, receivers, ..publisher })
             }
         }
     }
 
-    /// Everything is published.
+    /// Completes the topic after everything was published.
     pub(crate) fn finish(&self, topic: &str, load: &Load) -> Result {
         match &self.kind {
             ServerKind::Psa(rig) => rig.close(topic),
@@ -173,7 +173,7 @@ impl Server {
         }
     }
 
-    /// Everything is read.
+    /// Removes the topic after everything was read.
     pub(crate) fn remove(&self, topic: &str) -> Result {
         match &self.kind {
             ServerKind::Psa(rig) => rig.delete(topic),
@@ -182,7 +182,7 @@ impl Server {
     }
 }
 
-/// A publisher of whichever contender.
+/// A publisher of any contender.
 #[derive(Debug)]
 pub(crate) enum AnyPublisher {
     Psa(Source),
@@ -190,7 +190,7 @@ pub(crate) enum AnyPublisher {
 }
 
 impl AnyPublisher {
-    /// Publishes all of it and waits until the server has taken it.
+    /// Publishes everything and waits until the server has accepted it.
     pub(crate) fn run(&self, published: &Arc<AtomicU64>) -> Result<Published> {
         let published = match self {
             AnyPublisher::Psa(source) => source.run(published),

@@ -1,12 +1,12 @@
-//! One run: publish, read everything, and say what it took. Whoever the contender is, a run's time goes
-//! from the first write of its publisher to the last bytes that a subscriber read.
+//! One run: publishes, reads everything, and returns the figures. For every contender, the time of a run goes
+//! from the publisher's first write to the last bytes that a subscriber reads.
 
-use super::contender::{Ear, Load, Server};
+use super::contender::{Load, RecordSink, Server};
 use psa_cli::bench::ceiling::Ceiling;
 use psa_cli::bench::facts;
-use psa_cli::bench::latency::{Clock, Times};
+use psa_cli::bench::latency::{LatencySink, Times};
 use psa_cli::bench::readers::{Finished, Readers};
-use psa_cli::bench::run::Watch;
+use psa_cli::bench::run::ProgressWatch;
 use psa_cli::bench::source::{Amount, Pace, Window};
 use psa_cli::bench::verify::Tally;
 use psa_cli::error::{Error, Result};
@@ -15,21 +15,21 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-/// What one run came to.
+/// The figures of one run.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) records: u64,
     pub(crate) deliveries: u64,
     pub(crate) seconds: f64,
-    /// Records of a chunk, of a read or of an answer: what came together.
+    /// The mean number of records that arrived together in a chunk, a read or a reply.
     pub(crate) chunk: f64,
     /// Lost, duplicated and corrupt records.
     pub(crate) faults: u64,
-    /// Records that those which read were told they had missed.
+    /// Records that the server reported to the readers as missed.
     pub(crate) missed: u64,
     pub(crate) server_cpu: Option<f64>,
     pub(crate) client_cpu: f64,
-    /// The server's memory when all was read, and at its most.
+    /// The server's memory after everything was read, and its peak.
     pub(crate) memory: Option<(u64, u64)>,
     pub(crate) latency: Option<(Value, Value)>,
 }
@@ -39,7 +39,7 @@ impl Outcome {
         self.deliveries as f64 / self.seconds.max(1e-9)
     }
 
-    /// Another pass of the same run.
+    /// Adds another pass of the same run.
     pub(crate) fn add(&mut self, other: &Outcome) {
         self.records += other.records;
         self.deliveries += other.deliveries;
@@ -51,7 +51,7 @@ impl Outcome {
         self.memory = other.memory;
     }
 
-    /// As flat figures.
+    /// The outcome as a flat list of figures.
     pub(crate) fn figures(&self) -> Map<String, Value> {
         let mut all = Map::new();
         let each = |seconds: f64| 1e9 * seconds / self.deliveries.max(1) as f64;
@@ -83,21 +83,21 @@ impl Outcome {
     }
 }
 
-/// Runs it once through a server, on a topic of its own.
+/// Runs the load once through a server, on a topic of its own.
 pub(crate) fn drive(server: &mut Server, load: &Load, title: &str) -> Result<Outcome> {
     let topic = server.open(load)?;
     let (base, times, late) = (Instant::now(), Times::new()?, Times::new()?);
-    let ear = || match load.rate {
-        Some(_) => Ear::Clock(Clock { base, times: times.clone() }),
-        None => Ear::Nothing,
+    let sink = || match load.rate {
+        Some(_) => RecordSink::Latency(LatencySink { base, times: times.clone() }),
+        None => RecordSink::Ignore,
     };
     let mut subscribers = Vec::with_capacity(load.subscribers);
     for _ in 0..load.subscribers {
-        subscribers.push(server.subscribe(&topic, load, ear())?);
+        subscribers.push(server.subscribe(&topic, load, sink())?);
     }
     let mut stalled = Vec::new();
     for _ in 0..load.stalled {
-        stalled.push(server.subscribe(&topic, load, Ear::Nothing)?);
+        stalled.push(server.subscribe(&topic, load, RecordSink::Ignore)?);
     }
     let (before, client) = (server.usage(), facts::own_cpu());
     let readers = Readers::start(subscribers, load.threads);
@@ -113,9 +113,9 @@ pub(crate) fn drive(server: &mut Server, load: &Load, title: &str) -> Result<Out
         let counted = counted.clone();
         std::thread::spawn(move || publisher.run(&counted))
     };
-    let mut watch = Watch::new(title);
+    let mut watch = ProgressWatch::new(title);
     while !publishing.is_finished() {
-        // Readers that fail end before their publisher does.
+        // If a reader fails, stop before the publisher is done.
         if readers.have_failed() {
             break;
         }
@@ -145,12 +145,12 @@ pub(crate) fn drive(server: &mut Server, load: &Load, title: &str) -> Result<Out
     Ok(outcome)
 }
 
-/// What all of them saw of so many records.
+/// Adds up what all subscribers received of this many records.
 pub(crate) fn sum_up(finished: &[Finished], records: u64, began: Instant) -> Outcome {
     let (mut tally, mut last) = (Tally::default(), began);
     for one in finished {
         tally.add(&one.tally);
-        // What is missing at the end is as lost as what is missing in the middle.
+        // Records missing at the end are lost, like records missing in the middle.
         tally.lost += records.saturating_sub(one.next);
         tally.duplicated += one.next.saturating_sub(records);
         last = last.max(one.last.unwrap_or(last));
@@ -166,7 +166,7 @@ pub(crate) fn sum_up(finished: &[Finished], records: u64, began: Instant) -> Out
     }
 }
 
-/// Runs it once with nothing in between.
+/// Runs the load once without a server.
 pub(crate) fn ceiling(load: &Load) -> Result<Outcome> {
     let usual = (256 << 10) / load.size.max(4) as u64;
     let chunk = u64::from(load.chunk.unwrap_or(usual as u32)).clamp(1, load.records.max(1)) as u32;

@@ -1,8 +1,8 @@
-//! One contender in one cell: started once, warmed up so that its runs get as many records as fill the
-//! time, then measured whenever its turn comes.
+//! One contender in one cell: it is started once, warmed up to find out how many records fill a run's time, and
+//! then measured in each round.
 
-use super::cells::{Cell, Entry, Kind};
-use super::contender::{Ear, Load, MEMORY, Server};
+use super::cells::{Cell, Column, Measure};
+use super::contender::{Load, MEMORY, RecordSink, Server};
 use super::drive::{self, Outcome, drive};
 use super::rival::Rival;
 use psa_cli::Config;
@@ -14,49 +14,48 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-/// Flags of `psa serve`: a subscriber that stands still stays, and a topic may keep a million records.
+/// Flags of `psa serve`: a stalled subscriber stays connected, and a topic may keep a million records.
 const FLAGS: [&str; 6] =
     ["--timeout-stall", "off", "--limit-topic-memory", "64TiB", "--limit-memory", "64TiB"];
-/// Bytes that those who read in the stalled cell may be behind, their arrears together: so nobody who
-/// reads comes near the memory limit of `psa`'s topic.
+/// The most bytes that the readers of the stalled cell may be behind, summed over all of them, so that no
+/// reader comes near the memory limit of `psa`'s topic.
 const AHEAD: u64 = MEMORY * 5 / 8;
-/// A run that is over at once is repeated until it has taken this part of the time that a run of speed
-/// takes, or so many times.
+/// A short run is repeated until it has taken this part of the time of a speed run, or [`PASSES`] times.
 const PART: f64 = 0.3;
 const PASSES: u32 = 5;
-/// Subscribers that come first where memory is measured, for what is made once.
+/// How many subscribers connect before memory is measured, so that one-time allocations do not count.
 const WARM: usize = 40;
-/// How long a server is left alone before its memory is looked at.
+/// How long to wait before a server's memory is measured.
 const SETTLE: Duration = Duration::from_millis(300);
 
-/// How long runs are, and who reads.
+/// How long runs take, and how many threads read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scale {
-    /// Seconds that a run of speed shall last.
+    /// How long a speed run should take, in seconds.
     pub(crate) seconds: f64,
     pub(crate) threads: usize,
 }
 
 /// A contender in a cell.
 pub(crate) struct Contender<'a> {
-    pub(crate) entry: Entry,
+    pub(crate) column: Column,
     cell: Cell,
     scale: Scale,
     config: &'a Config,
     server: Option<Server>,
     load: Load,
-    /// Where the records of a replay are.
+    /// The topic with the records of a replay.
     stored: Option<String>,
 }
 
 impl<'a> Contender<'a> {
-    pub(crate) fn new(entry: Entry, cell: Cell, scale: Scale, config: &'a Config) -> Self {
-        let (records, rate) = match cell.kind {
-            Kind::Fanout | Kind::Idle => (1, None),
-            Kind::Burst { records } | Kind::Stalled { records } | Kind::Replay { records } => {
-                (records, None)
-            }
-            Kind::Latency { rate, seconds } => ((rate * seconds) as u64, Some(rate)),
+    pub(crate) fn new(column: Column, cell: Cell, scale: Scale, config: &'a Config) -> Self {
+        let (records, rate) = match cell.measure {
+            Measure::Fanout | Measure::Idle => (1, None),
+            Measure::Burst { records }
+            | Measure::Stalled { records }
+            | Measure::Replay { records } => (records, None),
+            Measure::Latency { rate, seconds } => ((rate * seconds) as u64, Some(rate)),
         };
         let load = Load {
             subscribers: cell.subscribers,
@@ -65,23 +64,23 @@ impl<'a> Contender<'a> {
             records,
             rate,
             window: None,
-            keep: matches!(cell.kind, Kind::Replay { .. }),
+            keep: matches!(cell.measure, Measure::Replay { .. }),
             threads: scale.threads,
             chunk: None,
         };
-        Contender { entry, cell, scale, config, server: None, load, stored: None }
+        Contender { column, cell, scale, config, server: None, load, stored: None }
     }
 
-    /// The ceiling writes chunks as large as `psa`'s were.
+    /// Sets how many records the ceiling writes in a chunk: as many as `psa`'s chunks had.
     pub(crate) fn set_chunk(&mut self, chunk: u32) {
         self.load.chunk = Some(chunk);
     }
 
     fn start(&self) -> Result<Server> {
-        Server::start(self.entry.rival, self.entry.limits, self.config, &FLAGS)
+        Server::start(self.column.rival, self.column.limits, self.config, &FLAGS)
     }
 
-    /// The server that stays for the whole cell.
+    /// The server, which stays for the whole cell. Starts it if necessary.
     fn server(&mut self) -> Result<&mut Server> {
         if self.server.is_none() {
             self.server = Some(self.start()?);
@@ -89,39 +88,39 @@ impl<'a> Contender<'a> {
         self.server.as_mut().ok_or_else(|| Error::failed("compare", "there is no server"))
     }
 
-    /// Whatever happened to its server: the next run gets another.
+    /// Drops the server after a failure: the next run starts a new one.
     pub(crate) fn restart(&mut self) {
         (self.server, self.stored) = (None, None);
     }
 
     fn once(&mut self, title: &str) -> Result<Outcome> {
         let load = self.load;
-        match self.entry.rival {
+        match self.column.rival {
             Rival::Ceiling => drive::ceiling(&load),
             _ => drive(self.server()?, &load, title),
         }
     }
 
-    /// Starts it, warms it up and finds out how many records fill a run; returns how many of `psa`'s came
-    /// together.
+    /// Starts the server, warms it up, and finds out how many records fill a run. For `psa` in a fan-out cell,
+    /// returns how many records were in a chunk.
     pub(crate) fn warm_up(&mut self) -> Result<Option<u32>> {
-        let title = format!("{}, {}: warming up", self.cell.name(), self.entry.name());
-        match self.cell.kind {
-            Kind::Fanout => {}
-            Kind::Burst { .. } => drop(self.once(&title)?),
-            Kind::Latency { rate, .. } => {
+        let title = format!("{}, {}: warming up", self.cell.name(), self.column.name());
+        match self.cell.measure {
+            Measure::Fanout => {}
+            Measure::Burst { .. } => drop(self.once(&title)?),
+            Measure::Latency { rate, .. } => {
                 let whole = self.load.records;
                 self.load.records = (whole / 4).min(rate as u64);
                 self.once(&title)?;
                 self.load.records = whole;
             }
-            Kind::Replay { .. } => self.store()?,
-            Kind::Stalled { .. } | Kind::Idle => {}
+            Measure::Replay { .. } => self.store()?,
+            Measure::Stalled { .. } | Measure::Idle => {}
         }
-        if self.cell.kind != Kind::Fanout {
+        if self.cell.measure != Measure::Fanout {
             return Ok(None);
         }
-        // First a guess, which most beat; then twice from what was seen.
+        // Start with a guess, which most contenders exceed; then adjust twice to the measured speed.
         let mut chunk = None;
         let mut goal = 500_000.0 * self.scale.seconds.min(1.0);
         for _ in 0..3 {
@@ -136,21 +135,21 @@ impl<'a> Contender<'a> {
         }
         let records = (goal / self.load.subscribers as f64) as u64;
         self.load.records = records.clamp(10, 1 << 40);
-        Ok(chunk.filter(|_| self.entry.rival == Rival::Psa))
+        Ok(chunk.filter(|_| self.column.rival == Rival::Psa))
     }
 
     /// Measures once.
     pub(crate) fn run(&mut self, title: &str) -> Result<Map<String, Value>> {
-        match self.cell.kind {
-            Kind::Fanout | Kind::Latency { .. } => Ok(self.once(title)?.figures()),
-            Kind::Burst { .. } => self.repeat(|this| this.once(title)),
-            Kind::Stalled { .. } => self.stalled(title),
-            Kind::Replay { .. } => self.repeat(Contender::replay),
-            Kind::Idle => self.idle(),
+        match self.cell.measure {
+            Measure::Fanout | Measure::Latency { .. } => Ok(self.once(title)?.figures()),
+            Measure::Burst { .. } => self.repeat(|this| this.once(title)),
+            Measure::Stalled { .. } => self.stalled(title),
+            Measure::Replay { .. } => self.repeat(Contender::replay),
+            Measure::Idle => self.idle(),
         }
     }
 
-    /// The mean of a few passes.
+    /// Runs several passes and returns their sum, with the mean time of a pass.
     fn repeat(
         &mut self,
         mut pass: impl FnMut(&mut Self) -> Result<Outcome>,
@@ -167,13 +166,13 @@ impl<'a> Contender<'a> {
         Ok(figures)
     }
 
-    /// Processor time of its server so far.
+    /// The processor time that its server has used so far, in seconds.
     pub(crate) fn server_cpu(&self) -> f64 {
         self.server.as_ref().and_then(Server::usage).map_or(0.0, |usage| usage.cpu)
     }
 
-    /// Twice, each time with a new server whose memory is then this run's: all but one read, and the one
-    /// is not there; then it is, and does not read.
+    /// Measures twice: first without the stalled subscriber, then with it. The other subscribers read in both
+    /// runs. Each run has a new server, so that its peak memory belongs to this run.
     fn stalled(&mut self, title: &str) -> Result<Map<String, Value>> {
         let subscribers = self.cell.subscribers - 1;
         let window = Some((AHEAD / self.load.size as u64).max(1));
@@ -195,12 +194,12 @@ impl<'a> Contender<'a> {
         Ok(figures)
     }
 
-    /// Publishes what is read again and again.
+    /// Publishes the records that each replay reads.
     fn store(&mut self) -> Result {
         let load = self.load;
         let server = self.server()?;
         let topic = server.open(&load)?;
-        // Nobody is there yet, so nobody counts.
+        // There are no subscribers yet, so each message must be reported as delivered to none.
         let publisher = server.publisher(&topic, &Load { subscribers: 0, ..load }, None, None);
         publisher.run(&Arc::new(AtomicU64::new(0)))?;
         server.finish(&topic, &load)?;
@@ -216,7 +215,7 @@ impl<'a> Contender<'a> {
         let server = self.server()?;
         let (before, client) = (server.usage(), psa_cli::bench::facts::own_cpu());
         let began = Instant::now();
-        let one = server.subscribe(&topic, &load, Ear::Nothing)?;
+        let one = server.subscribe(&topic, &load, RecordSink::Ignore)?;
         let finished = Readers::start(vec![one], 1).join()?;
         let mut outcome = drive::sum_up(&finished, load.records, began);
         let after = server.usage();
@@ -224,13 +223,13 @@ impl<'a> Contender<'a> {
         Ok(outcome)
     }
 
-    /// Opens subscribers that wait, looks at the server's memory, and sends them one record.
+    /// Connects idle subscribers, measures the server's memory, and sends one record to all of them.
     fn idle(&mut self) -> Result<Map<String, Value>> {
         let mut server = self.start()?;
         let load = Load { records: 1, ..self.load };
         let (first, topic) = (server.open(&load)?, server.open(&load)?);
         let subscribe = |server: &Server, topic: &str, count: usize| -> Result<Vec<_>> {
-            (0..count).map(|_| server.subscribe(topic, &load, Ear::Nothing)).collect()
+            (0..count).map(|_| server.subscribe(topic, &load, RecordSink::Ignore)).collect()
         };
         let warm = subscribe(&server, &first, WARM)?;
         std::thread::sleep(SETTLE);
@@ -257,7 +256,7 @@ impl<'a> Contender<'a> {
     }
 }
 
-/// What both sides used between two looks.
+/// Sets the resources that both sides used between two measurements.
 fn fill(outcome: &mut Outcome, before: Option<Usage>, after: Option<Usage>, client: Option<f64>) {
     let now = psa_cli::bench::facts::own_cpu();
     outcome.client_cpu = now.zip(client).map_or(0.0, |(after, before)| after - before);

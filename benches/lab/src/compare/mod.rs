@@ -1,32 +1,33 @@
-//! `psa-lab compare`: this server beside those that people pick today, in one run.
+//! `psa-lab compare`: this server and the ones that people use today, measured in one run.
 //!
 //! # What is the same for all
 //!
-//! The load generator: the same threads read the sockets, in the same large pieces, and check every record
-//! where it lies ([`check`], [`streams`]); the same loop publishes ([`psa_cli::bench::pump`]); a run's time goes
-//! from the first write to the last read ([`drive`]). The clients are as thin as a client can be: the
-//! publisher sends ready-made messages, the subscriber is a socket after its handshake ([`peer`]).
+//! The load generator is the same: the same threads read the sockets in the same large pieces and check every
+//! record in place ([`check`], [`streams`]), and the same loop publishes ([`psa_cli::bench::pump`]). The time
+//! of a run goes from the first write to the last read ([`drive`]). The clients are as thin as possible: the
+//! publisher sends pre-encoded messages, and a subscriber is a socket after its handshake ([`peer`]).
 //!
 //! # What a rival gets
 //!
-//! A server of its own, fresh for each cell, on a port of its own, which saves nothing and drops nothing.
-//! As many records as fill a run's time at its own speed, so that none is judged by how it starts.
+//! Each rival has its own server, newly started for each cell, on its own port; the server saves nothing and
+//! drops nothing. Each run has as many records as fill its time at the rival's own speed, so that no rival is
+//! judged by its start-up.
 //!
 //! # Noise
 //!
-//! In each round every contender of the cell is measured once, and each round begins with another one.
-//! Ratios are taken within a round. What the machine is like is probed around each run ([`probe`]); runs
-//! during which it changed are marked, not dropped.
+//! Each round measures every contender of the cell once, and each round starts with a different contender.
+//! Ratios are taken within a round. The state of the machine is probed before and after each run ([`probe`]).
+//! Runs during which it changed are marked, not dropped.
 
 pub(crate) mod args;
 mod bars;
 mod cells;
 mod check;
+pub(crate) mod connection;
 mod contender;
 pub(crate) mod drive;
 mod measure;
 mod peer;
-pub(crate) mod plain;
 pub(crate) mod probe;
 pub(crate) mod process;
 mod publisher;
@@ -38,7 +39,7 @@ pub(crate) mod summary;
 
 use crate::system;
 use args::CompareArgs;
-use cells::{Cell, Entry, Kind};
+use cells::{Cell, Column, Measure};
 use measure::{Contender, Scale};
 use probe::{Probe, Reading};
 use psa_cli::Config;
@@ -49,37 +50,37 @@ use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::time::{Instant, SystemTime};
 
-/// Rounds of the cells whose runs are long, at most.
+/// The most rounds for cells with long runs.
 const LONG: u32 = 3;
 
-/// One contender's turn.
+/// One run of one contender.
 pub(crate) struct Turn {
     pub(crate) name: String,
     pub(crate) round: u32,
     pub(crate) figures: Map<String, Value>,
     pub(crate) before: Reading,
     pub(crate) after: Reading,
-    /// What others had of the processors meanwhile, from 0 to 1.
+    /// The share of the processors that other programs used during the run, from 0 to 1.
     pub(crate) others: Option<f64>,
 }
 
-/// What others do with the processors while one is measured.
-pub(crate) struct Others {
+/// Measures how much of the processors other programs use during a run.
+pub(crate) struct OtherLoad {
     busy: f64,
     ours: f64,
     began: Instant,
 }
 
-impl Others {
-    /// `server` is the processor time of the server that is measured, so far.
-    pub(crate) fn start(server: f64) -> Option<Others> {
+impl OtherLoad {
+    /// Starts to measure. `server` is the processor time that the measured server has used so far.
+    pub(crate) fn start(server: f64) -> Option<OtherLoad> {
         let ours = system::own_and_ended()? + server;
-        Some(Others { busy: system::busy()?, ours, began: Instant::now() })
+        Some(OtherLoad { busy: system::busy()?, ours, began: Instant::now() })
     }
 
-    /// Their part of all processors since then.
+    /// The share of all processors that other programs have used since the start.
     pub(crate) fn share(&self, server: f64) -> Option<f64> {
-        let now = Others::start(server)?;
+        let now = OtherLoad::start(server)?;
         let theirs = (now.busy - self.busy) - (now.ours - self.ours);
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let all = (now.began - self.began).as_secs_f64() * cores as f64;
@@ -87,8 +88,8 @@ impl Others {
     }
 }
 
-/// Prints the tables of a file of figures, or puts them into a document.
-pub(crate) fn tell(file: &Path, into: Option<&Path>) -> Result {
+/// Prints the tables for a file of figures, or puts them into a document.
+pub(crate) fn print_report(file: &Path, into: Option<&Path>) -> Result {
     let text =
         std::fs::read_to_string(file).map_err(|error| Error::file(file.display(), &error))?;
     let figures = serde_json::from_str(&text)
@@ -106,36 +107,36 @@ pub(crate) fn tell(file: &Path, into: Option<&Path>) -> Result {
     std::fs::write(document, text).map_err(|error| fail(&error))
 }
 
-/// Measures, or prints what was measured.
+/// Measures, or prints the tables of an earlier measurement.
 pub(crate) fn compare(config: &Config, args: &CompareArgs) -> Result {
     if let Some(file) = &args.suite.report {
-        return tell(file, args.suite.into.as_deref());
+        return print_report(file, args.suite.into.as_deref());
     }
-    let cells = chosen(args)?;
+    let cells = chosen_cells(args)?;
     if args.list {
         let names: String = cells.iter().map(|cell| cell.name() + "\n").collect();
         return psa_cli::print(names.as_bytes());
     }
-    let (rivals, missing) = present(args)?;
+    let (rivals, missing) = installed_rivals(args)?;
     let mut suite = Suite::new(config, args, &rivals, missing)?;
     for cell in &cells {
         suite.cell(cell)?;
-        // What was measured is not lost with what comes after it.
+        // Write after each cell, so that a failure in a later one loses nothing.
         suite.write(false)?;
     }
     suite.write(true)?;
     suite.verdict()
 }
 
-/// Says something on standard error.
+/// Prints a line to standard error.
 pub(crate) fn say(line: &str) {
     use std::io::Write;
-    // Nobody may be there to read it.
+    // Standard error may be closed.
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// The cells that were asked for.
-fn chosen(args: &CompareArgs) -> Result<Vec<Cell>> {
+/// The cells that the arguments select.
+fn chosen_cells(args: &CompareArgs) -> Result<Vec<Cell>> {
     let all = cells::all(args.suite.quick);
     if args.cells.is_empty() {
         return Ok(all);
@@ -158,8 +159,8 @@ fn chosen(args: &CompareArgs) -> Result<Vec<Cell>> {
     Ok(chosen)
 }
 
-/// Those that can take part, and a line about each that cannot.
-fn present(args: &CompareArgs) -> Result<(Vec<Rival>, Vec<String>)> {
+/// The rivals that are installed, and a line about each one that is not.
+fn installed_rivals(args: &CompareArgs) -> Result<(Vec<Rival>, Vec<String>)> {
     let wanted = match args.rivals.as_slice() {
         [] => <Rival as clap::ValueEnum>::value_variants(),
         some => some,
@@ -191,7 +192,7 @@ struct Suite<'a> {
     readings: Vec<Reading>,
     cells: Vec<(Cell, Vec<Turn>)>,
     head: Map<String, Value>,
-    /// What went wrong.
+    /// Failures of rivals.
     errors: Vec<String>,
     began: Instant,
 }
@@ -251,11 +252,12 @@ impl<'a> Suite<'a> {
         })
     }
 
-    /// All rounds of one cell.
+    /// Runs all rounds of one cell.
     fn cell(&mut self, cell: &Cell) -> Result {
-        let entries = cell.entries().into_iter().filter(|entry| self.rivals.contains(&entry.rival));
+        let columns =
+            cell.columns().into_iter().filter(|column| self.rivals.contains(&column.rival));
         let mut contenders: Vec<_> =
-            entries.map(|entry| Contender::new(entry, *cell, self.scale, self.config)).collect();
+            columns.map(|column| Contender::new(column, *cell, self.scale, self.config)).collect();
         let name = cell.name();
         say(&format!("[{:>4.0} s] {name}", self.began.elapsed().as_secs_f64()));
         let mut chunk = None;
@@ -269,11 +271,11 @@ impl<'a> Suite<'a> {
                     chunk = seen.or(chunk);
                     ready.push(contender);
                 }
-                Err(error) => self.fail(&name, contender.entry, &error)?,
+                Err(error) => self.fail(&name, contender.column, &error)?,
             }
         }
-        let runs = match cell.kind {
-            Kind::Stalled { .. } | Kind::Idle => self.runs.min(LONG),
+        let runs = match cell.measure {
+            Measure::Stalled { .. } | Measure::Idle => self.runs.min(LONG),
             _ => self.runs,
         };
         let mut turns = Vec::new();
@@ -281,10 +283,10 @@ impl<'a> Suite<'a> {
             let count = ready.len();
             for i in 0..count {
                 let contender = &mut ready[(i + round as usize) % count];
-                let entry = contender.entry;
-                let title = format!("{name}, round {} of {runs}, {}", round + 1, entry.name());
+                let column = contender.column;
+                let title = format!("{name}, round {} of {runs}, {}", round + 1, column.name());
                 let before = self.probe.read()?;
-                let others = Others::start(contender.server_cpu());
+                let others = OtherLoad::start(contender.server_cpu());
                 let run = contender.run(&title);
                 let others = others.and_then(|others| others.share(contender.server_cpu()));
                 let after = self.probe.read()?;
@@ -292,12 +294,12 @@ impl<'a> Suite<'a> {
                 match run {
                     Ok(mut figures) => {
                         figures.insert("load".into(), facts::load().into());
-                        let name = entry.name();
+                        let name = column.name();
                         turns.push(Turn { name, round, figures, before, after, others });
                     }
                     Err(error) => {
                         contender.restart();
-                        self.fail(&name, entry, &error)?;
+                        self.fail(&name, column, &error)?;
                     }
                 }
             }
@@ -307,18 +309,18 @@ impl<'a> Suite<'a> {
         Ok(())
     }
 
-    /// A rival that fails is told and left out; if it is we who fail, it is over.
-    fn fail(&mut self, cell: &str, entry: Entry, error: &Error) -> Result {
-        let line = format!("{cell}, {}: {error}", entry.name());
+    /// Reports a rival that failed and leaves it out. If one of our own programs failed, the comparison ends.
+    fn fail(&mut self, cell: &str, column: Column, error: &Error) -> Result {
+        let line = format!("{cell}, {}: {error}", column.name());
         say(&format!("psa-lab: {line}"));
-        if entry.rival.program().is_none() {
+        if column.rival.program().is_none() {
             return Err(Error::failed("compare", line));
         }
         self.errors.push(line);
         Ok(())
     }
 
-    /// Everything so far as one object.
+    /// All figures so far as one object.
     fn figures(&self) -> Value {
         let mut all = self.head.clone();
         let usual = probe::usual(&self.readings);
@@ -331,7 +333,7 @@ impl<'a> Suite<'a> {
         Value::Object(all)
     }
 
-    /// Writes it into the file, or at the end to standard output.
+    /// Writes the figures to the file, or at the end to standard output.
     fn write(&self, last: bool) -> Result {
         let text = format!("{:#}\n", self.figures());
         match &self.args.suite.out {
@@ -343,7 +345,7 @@ impl<'a> Suite<'a> {
         }
     }
 
-    /// Fails if a record was lost, repeated or corrupt, whoever did it.
+    /// Fails if any contender lost, repeated or corrupted a record.
     fn verdict(&self) -> Result {
         let turns = self.cells.iter().flat_map(|(_, turns)| turns);
         let faults: u64 = turns.filter_map(|turn| turn.figures.get("faults")?.as_u64()).sum();

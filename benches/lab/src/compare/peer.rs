@@ -1,18 +1,18 @@
-//! A rival that runs, and the thinnest clients for it: a subscriber is a socket after its handshake and a
-//! [`Checker`]; a publisher writes one batch of ready-made messages over and over.
+//! A rival's running server, and the thinnest possible clients for it: a subscriber is a socket after its
+//! handshake plus a [`Checker`]; a publisher writes one batch of pre-encoded messages over and over.
 //!
-//! Every server is started with nothing but what the comparison needs: a port of its own, nothing saved,
-//! and limits for slow consumers raised so that nothing is dropped. [`Limits::Usual`] leaves those limits
-//! as they are shipped, for the cell that asks what then becomes of a subscriber that stands still.
+//! Every server is started with the settings that the comparison needs and no others: a port of its own,
+//! nothing saved, and limits for slow consumers raised so that nothing is dropped. [`Limits::Usual`] leaves
+//! these limits at their defaults, for the cell that measures what then happens to a stalled subscriber.
 
-use super::check::{Checker, Lines, Units};
-use super::plain::Plain;
+use super::check::{Checker, LineCheck, Units};
+use super::connection::Connection;
 use super::process::Process;
 use super::rival::Rival;
 use super::streams::Entries;
 use psa_cli::bench::facts::Usage;
 use psa_cli::bench::readers::Subscriber;
-use psa_cli::bench::source::Batch;
+use psa_cli::bench::source::EncodedBatch;
 use psa_cli::bench::verify::{NUMBER, Sink, write_number};
 use psa_cli::error::{Error, Result};
 use std::io;
@@ -21,19 +21,19 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// What a server does with slow consumers.
+/// A server's limits for slow consumers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Limits {
-    /// It waits for them, and keeps what they have not read.
+    /// The server keeps everything that slow consumers have not read.
     Raised,
-    /// As it is shipped.
+    /// The server's defaults.
     Usual,
 }
 
-/// Entries of one answer to `XREAD`.
+/// The most entries in one reply to `XREAD`.
 const BLOCK: usize = 4096;
 
-/// How long JetStream may take to store what it was sent.
+/// How long JetStream may take to store the messages it was sent.
 const SETTLE: Duration = Duration::from_secs(60);
 
 /// A rival's server.
@@ -44,7 +44,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// Starts it.
+    /// Starts the server.
     pub(crate) fn start(rival: Rival, limits: Limits) -> Result<Peer> {
         let program = match rival.installed() {
             Ok(Some(program)) => program,
@@ -64,17 +64,17 @@ impl Peer {
         Ok(Peer { rival, process })
     }
 
-    /// What its server has used so far.
+    /// The resources that the server has used so far.
     pub(crate) fn usage(&self) -> Option<Usage> {
         self.process.usage()
     }
 
-    /// Where it listens.
+    /// The address on which the server listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.process.address()
     }
 
-    /// Makes what subscribers and publishers need.
+    /// Creates the topic, if the server must know it in advance.
     pub(crate) fn open(&self, topic: &str) -> Result {
         if self.rival != Rival::Jetstream {
             return Ok(());
@@ -85,7 +85,7 @@ impl Peer {
         self.ask(&format!("STREAM.CREATE.{topic}"), &config).map(drop)
     }
 
-    /// Waits until so many records are stored: JetStream takes them before it stores them.
+    /// Waits until this many records are stored: JetStream accepts records before it stores them.
     pub(crate) fn settle(&self, topic: &str, records: u64) -> Result {
         if self.rival == Rival::Jetstream {
             let (began, stored) = (Instant::now(), format!("\"messages\":{records},"));
@@ -99,21 +99,21 @@ impl Peer {
         Ok(())
     }
 
-    /// Removes what is left of it.
+    /// Removes the topic's data from the server.
     pub(crate) fn close(&self, topic: &str) -> Result {
         match self.rival {
             Rival::Jetstream => self.ask(&format!("STREAM.DELETE.{topic}"), "").map(drop),
             Rival::Streams => {
-                let mut plain = Plain::connect(self.address())?;
+                let mut connection = Connection::connect(self.address())?;
                 let delete = format!("*2\r\n$3\r\nDEL\r\n${}\r\n{topic}\r\n", topic.len());
-                plain.send(delete.as_bytes())?;
-                plain.expect(b":")
+                connection.send(delete.as_bytes())?;
+                connection.expect(b":")
             }
             _ => Ok(()),
         }
     }
 
-    /// Subscribes one to everything from the first record on.
+    /// Subscribes to a topic from its first record on.
     pub(crate) fn subscribe<S: Sink>(
         &self,
         topic: &str,
@@ -121,59 +121,59 @@ impl Peer {
         until: u64,
         sink: S,
     ) -> Result<Subscriber<S, Checker>> {
-        let mut plain = Plain::connect(self.address())?;
+        let mut connection = Connection::connect(self.address())?;
         let verifier = match self.rival {
             Rival::Nats | Rival::Jetstream => {
-                plain.expect(b"\r\n")?;
+                connection.expect(b"\r\n")?;
                 let subject = if self.rival == Rival::Nats { topic } else { "catch.up" };
-                plain.send(format!("{CONNECT}SUB {subject} 1\r\nPING\r\n").as_bytes())?;
-                plain.expect(b"PONG\r\n")?;
+                connection.send(format!("{CONNECT}SUB {subject} 1\r\nPING\r\n").as_bytes())?;
+                connection.expect(b"PONG\r\n")?;
                 let prefix = format!("MSG {subject} 1 {size}\r\n").into_bytes();
-                Checker::Units(Units::new(prefix, size, b"\r\n", Lines::Nats, until))
+                Checker::Units(Units::new(prefix, size, b"\r\n", LineCheck::Nats, until))
             }
             Rival::Redis => {
                 let (length, name) = (topic.len(), topic);
                 let bulk = format!("${length}\r\n{name}\r\n");
-                plain.send(format!("*2\r\n$9\r\nSUBSCRIBE\r\n{bulk}").as_bytes())?;
-                plain.expect(format!("*3\r\n$9\r\nsubscribe\r\n{bulk}:1\r\n").as_bytes())?;
+                connection.send(format!("*2\r\n$9\r\nSUBSCRIBE\r\n{bulk}").as_bytes())?;
+                connection.expect(format!("*3\r\n$9\r\nsubscribe\r\n{bulk}:1\r\n").as_bytes())?;
                 let prefix = format!("*3\r\n$7\r\nmessage\r\n{bulk}${size}\r\n").into_bytes();
-                Checker::Units(Units::new(prefix, size, b"\r\n", Lines::Redis, until))
+                Checker::Units(Units::new(prefix, size, b"\r\n", LineCheck::Redis, until))
             }
             Rival::Streams => {
                 let mut entries = Entries::new(topic, size, until, BLOCK);
                 let mut first = Vec::new();
                 entries.answer(&mut first);
-                plain.send(&first)?;
+                connection.send(&first)?;
                 Checker::Entries(entries)
             }
             Rival::Relay | Rival::Psa | Rival::Ceiling => {
-                plain.send(b"s")?;
-                plain.expect(b"k")?;
-                Checker::Units(Units::new(Vec::new(), size, b"", Lines::None, until))
+                connection.send(b"s")?;
+                connection.expect(b"k")?;
+                Checker::Units(Units::new(Vec::new(), size, b"", LineCheck::None, until))
             }
         };
         if self.rival == Rival::Jetstream {
-            // Whatever is stored is pushed from here on, without being acknowledged one by one.
+            // From here on the server pushes all stored records, without acknowledgements.
             let config = format!(
                 r#"{{"stream_name":"{topic}","config":{{"deliver_subject":"catch.up","deliver_policy":"all","ack_policy":"none","replay_policy":"instant"}}}}"#
             );
             self.ask(&format!("CONSUMER.CREATE.{topic}"), &config)?;
         }
-        let (stream, input) = plain.into_parts()?;
+        let (stream, input) = connection.into_parts()?;
         Ok(Subscriber { stream, input, verifier, sink, hold: None, resume: None })
     }
 
-    /// Asks JetStream for something.
+    /// Sends a request to the JetStream API and returns the reply.
     fn ask(&self, what: &str, payload: &str) -> Result<String> {
-        let mut plain = Plain::connect(self.address())?;
-        plain.expect(b"\r\n")?;
+        let mut connection = Connection::connect(self.address())?;
+        connection.expect(b"\r\n")?;
         let length = payload.len();
         let request =
             format!("{CONNECT}SUB answer 1\r\nPUB $JS.API.{what} answer {length}\r\n{payload}\r\n");
-        plain.send(request.as_bytes())?;
-        plain.expect(b"MSG answer 1 ")?;
-        plain.expect(b"\r\n")?;
-        let answer = plain.line()?;
+        connection.send(request.as_bytes())?;
+        connection.expect(b"MSG answer 1 ")?;
+        connection.expect(b"\r\n")?;
+        let answer = connection.line()?;
         if answer.contains("\"error\"") {
             return Err(Error::failed(format!("JetStream's {what}"), answer));
         }
@@ -181,10 +181,10 @@ impl Peer {
     }
 }
 
-/// A NATS client's first words.
+/// The line with which a NATS client introduces itself.
 pub(crate) const CONNECT: &str = "CONNECT {\"verbose\":false,\"pedantic\":false,\"lang\":\"rust\",\"version\":\"0\",\"protocol\":1,\"headers\":false,\"echo\":true}\r\n";
 
-/// Nothing logged, nothing watched; limits that are never met.
+/// Configures a NATS server. Raised limits are never reached.
 fn nats(
     command: &mut Command,
     port: u16,
@@ -206,7 +206,7 @@ fn nats(
     Ok(())
 }
 
-/// Nothing saved; no limit on what a subscriber has not read yet.
+/// Configures a Redis server that saves nothing. With raised limits, the output buffer of a subscriber is unbounded.
 fn redis(command: &mut Command, port: u16, folder: &Path, limits: Limits) -> io::Result<()> {
     let port = port.to_string();
     command.args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
@@ -217,19 +217,19 @@ fn redis(command: &mut Command, port: u16, folder: &Path, limits: Limits) -> io:
     Ok(())
 }
 
-/// Messages as they go over the wire, all of one length.
+/// Messages in a rival's protocol, all of the same length.
 #[derive(Debug)]
 pub(crate) struct Messages {
     bytes: Vec<u8>,
-    /// In front of each record.
+    /// Bytes before each record.
     before: usize,
     size: usize,
-    /// From one message to the next.
+    /// Bytes from one message to the next.
     stride: usize,
 }
 
 impl Messages {
-    /// So many messages of records of so many bytes.
+    /// Encodes `count` messages with records of `size` bytes.
     pub(crate) fn new(rival: Rival, topic: &str, count: usize, size: usize) -> Messages {
         let length = topic.len();
         let (prefix, suffix) = match rival {
@@ -261,8 +261,8 @@ impl Messages {
     }
 }
 
-impl Batch for Messages {
-    /// These protocols have none.
+impl EncodedBatch for Messages {
+    /// Nothing: these protocols have no request numbers.
     fn set_request(&mut self, _: u32) {}
 
     fn number(&mut self, first: u64) {

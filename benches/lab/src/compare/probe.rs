@@ -1,10 +1,10 @@
-//! What the machine is like at this moment, apart from whatever is measured: how long a byte takes over a
-//! loopback socket and back, and how long a cache line takes from one processor to the other and back.
+//! Probes the current state of the machine, independently of what is measured: the round trip of a byte over a
+//! loopback socket, and the round trip of a cache line between two processors.
 //!
-//! Both move when somebody else's work arrives, when the clock changes, and when the two virtual
-//! processors are put elsewhere. They are taken before and after each run; a run whose probes differ from
-//! each other, or from what is usual in the whole suite, is marked as drifted, and so is one during which
-//! others had a tenth of the processors. It is kept all the same.
+//! Both change when other programs use the machine, when the clock frequency changes, and when the two virtual
+//! processors are moved. They are probed before and after each run. A run is marked as drifted if its two
+//! probes differ from each other or from the usual ones of the whole suite, or if other programs used more than
+//! a tenth of the processors during it. Drifted runs are kept all the same.
 
 use psa_cli::error::{Error, Result, describe_io};
 use serde_json::{Value, json};
@@ -14,28 +14,29 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Round trips of a probe, in so many groups of which the best one counts: a group during which a thread
-/// lost its processor says nothing about the machine.
+/// Round trips in a group, and the number of groups in a probe. The fastest group counts: one during which a
+/// thread lost its processor says nothing about the machine.
 const TRIPS: u32 = 20;
 const GROUPS: usize = 9;
-/// How long a probe goes on at most, once it has one group.
+/// After this time, a probe of the cache line starts no further group.
 const ENOUGH: Duration = Duration::from_millis(20);
 
-/// Probes that differ by more than this have drifted apart. A cache line has two usual times here, 110 and
-/// 180 ns, between which it goes by itself.
+/// Two probes have drifted apart if they differ by more than this factor. On the reference machine a cache line
+/// has two usual times, 110 and 180 ns, and switches between them without a visible cause.
 ///
-/// Below that is the probe's own noise, so this may guard nothing that is noisier than the machine: the two
-/// threads that throw the line stand on processors of their own (see [`line()`]). Left to the scheduler they
-/// shared one in 242 of 590 readings, and then the probe timed 13 us of changing threads.
+/// Smaller differences are the probe's own noise, so the probe must not be noisier than the machine. Therefore
+/// the two threads that exchange the line run on processors of their own (see [`line()`]). When the scheduler
+/// placed them, they shared a processor in 242 of 590 readings, and then the probe measured 13 us of switching
+/// between threads.
 const APART: f64 = 2.0;
 
-/// A pair of sockets, and somebody at the other end who answers.
+/// A pair of sockets, with a thread that echoes at the other end.
 #[derive(Debug)]
 pub(crate) struct Probe {
     near: TcpStream,
 }
 
-/// What it said.
+/// The result of a probe.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Reading {
     /// A loopback round trip, in microseconds.
@@ -64,13 +65,13 @@ impl Probe {
         let (near, mut far) = pair().map_err(fail)?;
         std::thread::spawn(move || {
             let mut byte = [0];
-            // Ends with the probe, whose end of the pair is then closed.
+            // The thread ends when the probe is dropped, which closes the other socket.
             while far.read_exact(&mut byte).and_then(|()| far.write_all(&byte)).is_ok() {}
         });
         Ok(Probe { near })
     }
 
-    /// Looks now; takes some milliseconds.
+    /// Probes the machine now, which takes some milliseconds.
     pub(crate) fn read(&mut self) -> Result<Reading> {
         let mut byte = [7];
         let mut best = f64::MAX;
@@ -87,39 +88,40 @@ impl Probe {
     }
 }
 
-/// A cache line's round trip between two threads, each on a processor of its own where the system lets us
-/// choose; with one processor, and where it does not, wherever the scheduler puts them. Both are threads
-/// that end with the probe: whoever asks stays free to run anywhere.
+/// The round trip of a cache line between two threads in nanoseconds. Each thread runs on a processor of its own
+/// if the system allows that and there are at least two; otherwise the scheduler places them. Both are new
+/// threads that end with the probe, so the caller's own affinity does not change.
 fn line() -> f64 {
     let [here, there] = two_processors();
-    let ball = Arc::new(AtomicU64::new(0));
+    let counter = Arc::new(AtomicU64::new(0));
     let other = {
-        let ball = ball.clone();
+        let counter = counter.clone();
         std::thread::spawn(move || {
             stay_on(there);
             let mut seen = 0;
             loop {
-                seen = wait_for_more(&ball, seen);
-                if seen == OVER {
+                seen = wait_for_more(&counter, seen);
+                if seen == FINISHED {
                     break;
                 }
                 seen += 1;
-                ball.store(seen, Ordering::Release);
+                counter.store(seen, Ordering::Release);
             }
         })
     };
-    let thrower = std::thread::spawn(move || {
+    let timer = std::thread::spawn(move || {
         stay_on(here);
-        throw(&ball)
+        time_round_trips(&counter)
     });
-    let best = thrower.join();
+    let best = timer.join();
     let _ = other.join();
-    // A thread that only counts and waits does not panic.
+    // The thread only counts and waits, so it does not panic.
     best.unwrap_or(f64::MAX)
 }
 
-/// Throws the ball and waits until it is back, again and again; the best group's time in nanoseconds.
-fn throw(ball: &AtomicU64) -> f64 {
+/// Increments the counter and waits for the other thread to increment it, again and again. Returns the time of a
+/// round trip in the fastest group, in nanoseconds.
+fn time_round_trips(counter: &AtomicU64) -> f64 {
     const ROUNDS: u64 = 100;
     let (mut best, mut at, start) = (f64::MAX, 0, Instant::now());
     for group in 0..GROUPS {
@@ -128,16 +130,16 @@ fn throw(ball: &AtomicU64) -> f64 {
         }
         let began = Instant::now();
         for _ in 0..ROUNDS {
-            ball.store(at + 1, Ordering::Release);
-            at = wait_for_more(ball, at + 1);
+            counter.store(at + 1, Ordering::Release);
+            at = wait_for_more(counter, at + 1);
         }
         best = best.min(began.elapsed().as_secs_f64() * 1e9 / ROUNDS as f64);
     }
-    ball.store(OVER, Ordering::Release);
+    counter.store(FINISHED, Ordering::Release);
     best
 }
 
-/// The first and the last of the processors that this process may use, if they are two.
+/// The first and the last processor that this process may use, if they differ.
 #[cfg(target_os = "linux")]
 fn two_processors() -> [Option<usize>; 2] {
     let allowed = rustix::thread::sched_getaffinity(None).ok();
@@ -159,7 +161,7 @@ fn stay_on(processor: Option<usize>) {
     if let Some(processor) = processor {
         let mut set = rustix::thread::CpuSet::new();
         set.set(processor);
-        // Refused: the probe is as noisy as the scheduler, as where we cannot ask at all.
+        // If the system refuses, the scheduler places the thread, and the probe is noisier.
         let _ = rustix::thread::sched_setaffinity(None, &set);
     }
 }
@@ -167,14 +169,15 @@ fn stay_on(processor: Option<usize>) {
 #[cfg(not(target_os = "linux"))]
 fn stay_on(_: Option<usize>) {}
 
-/// The last throw.
-const OVER: u64 = u64::MAX;
+/// The value of the counter that ends the other thread.
+const FINISHED: u64 = u64::MAX;
 
-/// Spins a moment, then lets others run: there may be one processor, or others may need it.
-fn wait_for_more(ball: &AtomicU64, seen: u64) -> u64 {
+/// Waits until the counter exceeds `seen`, and returns it. Spins, and yields from time to time: there may be only
+/// one processor, or others may need it.
+fn wait_for_more(counter: &AtomicU64, seen: u64) -> u64 {
     let mut spins = 0_u32;
     loop {
-        match ball.load(Ordering::Acquire) {
+        match counter.load(Ordering::Acquire) {
             value if value > seen => return value,
             _ => spins += 1,
         }
@@ -191,7 +194,7 @@ fn middle(values: &mut [f64]) -> f64 {
     values[values.len() / 2]
 }
 
-/// Whether a run with these probes before and after it is unlike what is `usual`.
+/// Whether the probes before and after a run differ from each other or from the usual ones.
 pub(crate) fn has_drifted(before: Reading, after: Reading, usual: Reading) -> bool {
     let apart = |a: f64, b: f64| a > b * APART || b > a * APART;
     let unlike = |of: fn(Reading) -> f64| {
@@ -201,7 +204,7 @@ pub(crate) fn has_drifted(before: Reading, after: Reading, usual: Reading) -> bo
     unlike(|reading| reading.loopback_us) || unlike(|reading| reading.line_ns)
 }
 
-/// The middle of many.
+/// The median of many readings.
 pub(crate) fn usual(readings: &[Reading]) -> Option<Reading> {
     if readings.is_empty() {
         return None;
@@ -223,7 +226,7 @@ mod tests {
         assert!(reading.loopback_us > 0.0 && reading.line_ns > 0.0, "{reading:?}");
     }
 
-    /// Two threads on one processor cannot have the line at the same time, however fast it is.
+    /// On one processor, the two threads could not run at the same time.
     #[cfg(target_os = "linux")]
     #[test]
     fn the_lines_threads_stand_apart_and_their_caller_stays_free() {
@@ -243,8 +246,8 @@ mod tests {
         assert_eq!(allowed(), before);
     }
 
-    /// The times that were found on the reference machine: 103 to 181 ns with the two threads apart, 13.6 us
-    /// with both on one processor.
+    /// Times measured on the reference machine: 103 to 181 ns with the threads on two processors, 13.6 us with
+    /// both on one.
     #[test]
     fn two_usual_times_of_a_line_are_no_drift() {
         let reading = |line_ns| Reading { loopback_us: 4.2, line_ns };

@@ -1,5 +1,5 @@
-//! A rival's server: a child process on a free loopback port, with a folder of its own that is removed
-//! with it.
+//! A rival's server: a child process on a free loopback port, with a folder of its own that is removed when the
+//! process ends.
 
 use psa_cli::bench::facts::{self, Usage};
 use psa_cli::error::{Error, Result, describe_io};
@@ -9,10 +9,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long a server may take until it listens.
+/// How long a server may take to start listening.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A running server, killed when this is dropped: it keeps nothing that it could save.
+/// A running server. It is killed when this is dropped, which is safe because it stores nothing.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
@@ -20,10 +20,10 @@ pub(crate) struct Process {
     folder: PathBuf,
 }
 
-/// Numbers this process's folders.
+/// The number of the next folder of this process.
 static FOLDERS: AtomicU32 = AtomicU32::new(0);
 
-/// Where a program is, in `PATH` or where Debian puts servers.
+/// Finds a program in `PATH` or where Debian installs servers.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders =
@@ -31,19 +31,19 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
     folders.map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
-/// The first line that a program prints of its version.
+/// The first line of a program's `--version` output.
 pub(crate) fn version(program: &Path) -> Option<String> {
     let output = Command::new(program).arg("--version").stdin(Stdio::null()).output().ok()?;
     String::from_utf8_lossy(&output.stdout).lines().next().map(str::to_owned)
 }
 
 impl Process {
-    /// Starts `program` and waits until it listens. `configure` is told the port and the folder.
+    /// Starts `program` and waits until it listens. `configure` receives the port and the folder.
     pub(crate) fn start(
         program: &Path,
         configure: impl Fn(&mut Command, u16, &Path) -> std::io::Result<()>,
     ) -> Result<Process> {
-        // Somebody may have taken its port before it could.
+        // Try twice: another program may take the port first.
         Process::try_start(program, &configure).or_else(|_| Process::try_start(program, &configure))
     }
 
@@ -82,18 +82,18 @@ impl Process {
         Ok(process)
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What it has used so far.
+    /// The resources it has used so far.
     pub(crate) fn usage(&self) -> Option<Usage> {
         facts::exact_usage(self.child.id())
     }
 
-    /// Whether somebody else is at the other end: a connection to a free port of the range from which
-    /// connections get theirs can meet itself.
+    /// Whether a server listens. A TCP connection to a free port in the ephemeral range can connect to itself, so
+    /// both ends are compared.
     fn listens(&self) -> bool {
         TcpStream::connect(self.address)
             .is_ok_and(|stream| stream.local_addr().ok() != stream.peer_addr().ok())

@@ -1,11 +1,11 @@
-//! A publisher of a rival: the same loop as `psa`'s ([`Pump`]), and a thread that counts the answers of
-//! those that answer.
+//! A publisher for rivals: the same loop as for `psa` ([`Pump`]), and a thread that counts the replies of servers
+//! that send any.
 //!
-//! Redis answers each `PUBLISH` with how many subscribers it went to, which is checked, and each `XADD`
-//! with an id; NATS answers nothing, so a ping after the last message tells when it has been taken.
+//! Redis replies to each `PUBLISH` with the number of subscribers it was sent to, which is checked, and to each
+//! `XADD` with an id. NATS sends no replies, so a ping after the last message shows when it was accepted.
 
+use super::connection::Connection;
 use super::peer::{CONNECT, Messages, Peer};
-use super::plain::Plain;
 use super::rival::Rival;
 use psa_cli::bench::pump::Pump;
 use psa_cli::bench::source::{Amount, Pace, Published, Window};
@@ -28,12 +28,12 @@ pub(crate) struct Publisher {
     pub(crate) records: u64,
     pub(crate) pace: Option<Pace>,
     pub(crate) window: Option<Window>,
-    /// To how many each message must go, where that is told.
+    /// The number of subscribers that each message must be sent to, if the server reports it.
     pub(crate) receivers: Option<u64>,
 }
 
 impl Publisher {
-    /// One for this server.
+    /// A publisher for this server.
     pub(crate) fn new(peer: &Peer, topic: &str, size: usize, batch: usize, records: u64) -> Self {
         Publisher {
             rival: peer.rival,
@@ -48,18 +48,18 @@ impl Publisher {
         }
     }
 
-    /// Publishes all of it and waits until the server has taken it. `published` shows how far it is.
+    /// Publishes everything and waits until the server has accepted it. `published` is updated with the progress.
     pub(crate) fn run(&self, published: &Arc<AtomicU64>) -> Result<Published> {
-        let mut plain = Plain::connect(self.address)?;
+        let mut connection = Connection::connect(self.address)?;
         match self.rival {
             Rival::Nats | Rival::Jetstream => {
-                plain.expect(b"\r\n")?;
-                plain.send(format!("{CONNECT}PING\r\n").as_bytes())?;
-                plain.expect(b"PONG\r\n")?;
+                connection.expect(b"\r\n")?;
+                connection.send(format!("{CONNECT}PING\r\n").as_bytes())?;
+                connection.expect(b"PONG\r\n")?;
             }
             Rival::Relay => {
-                plain.send(b"p")?;
-                plain.expect(b"k")?;
+                connection.send(b"p")?;
+                connection.expect(b"k")?;
             }
             _ => {}
         }
@@ -69,7 +69,7 @@ impl Publisher {
             _ => None,
         };
         let counting = answers.map(|(lines, receivers)| {
-            let stream = plain.stream.try_clone();
+            let stream = connection.stream.try_clone();
             let lines = lines * self.records;
             let published = published.clone();
             std::thread::spawn(move || {
@@ -85,19 +85,19 @@ impl Publisher {
         let make = |count| Ok(Messages::new(self.rival, &self.topic, count, self.size));
         let began = Instant::now();
         let sent = if counting.is_some() { Arc::default() } else { published.clone() };
-        let (written, records) = pump.run(make, &mut plain.stream, &sent, began);
+        let (written, records) = pump.run(make, &mut connection.stream, &sent, began);
         if written.is_err() {
-            let _ = plain.stream.shutdown(Shutdown::Both);
+            let _ = connection.stream.shutdown(Shutdown::Both);
         }
         let counted = counting.map(|thread| {
             thread.join().map_err(|_| Error::failed("the publisher", "it panicked"))?
         });
-        // What the server said explains a connection that broke.
+        // If the connection broke, the server's last reply explains why, so report the reading side first.
         counted.transpose()?;
         written?;
         if matches!(self.rival, Rival::Nats | Rival::Jetstream) {
-            plain.send(b"PING\r\n")?;
-            plain.expect(b"PONG\r\n")?;
+            connection.send(b"PING\r\n")?;
+            connection.expect(b"PONG\r\n")?;
         }
         let took = began.elapsed();
         let longest_wait = Duration::ZERO;
@@ -105,7 +105,7 @@ impl Publisher {
     }
 }
 
-/// Counts so many lines of answers and looks for errors among them.
+/// Reads this many lines of replies and checks them for errors.
 fn count(
     mut stream: TcpStream,
     lines: u64,

@@ -1,8 +1,8 @@
 //! A bare relay: one thread that reads what a publisher sends and writes it to all sockets, one after the
-//! other. No topics, no frames, nothing kept: what a latency can be at best with one thread.
+//! other. It has no topics and no frames and stores nothing, so its latency is the best that one thread can reach.
 //!
-//! A connection says with its first byte whether it subscribes (`s`) or publishes (`p`), and gets a `k`.
-//! When the publisher goes, its subscribers are forgotten.
+//! The first byte of a connection says whether it subscribes (`s`) or publishes (`p`); the relay replies with
+//! `k`. When the publisher disconnects, its subscribers are dropped.
 
 use clap::Args;
 use psa_cli::error::{Error, Result, describe_io};
@@ -24,7 +24,7 @@ pub(crate) fn relay(args: &RelayArgs) -> Result {
     loop {
         let (mut stream, _) = listener.accept().map_err(|error| fail(&error))?;
         let mut role = [0];
-        // One that only looked whether somebody listens says nothing.
+        // A connection that only tested whether the relay listens sends nothing.
         let greeted = stream
             .set_nodelay(true)
             .and_then(|()| stream.read_exact(&mut role))
@@ -32,7 +32,7 @@ pub(crate) fn relay(args: &RelayArgs) -> Result {
         match (greeted, role) {
             (Ok(()), [b's']) => subscribers.push(stream),
             (Ok(()), [b'p']) => {
-                // A subscriber that went ends a run, and that is told at the other end.
+                // A subscriber that disconnects ends the run; the other side reports it.
                 let _ = pass_on(stream, &mut subscribers);
                 subscribers.clear();
             }

@@ -1,4 +1,4 @@
-//! Markdown of the figures, so that no figure in a document is typed by hand.
+//! The figures as Markdown, so that no figure in a document is typed by hand.
 
 use super::bars;
 use psa_cli::bench::report::rate;
@@ -20,7 +20,7 @@ impl Figure {
         Some(Figure { median: part("median")?, least: part("min")?, most: part("max")? })
     }
 
-    /// The median, and after it the range if there is one.
+    /// The median, followed by the range if the values differ.
     pub(crate) fn show(self, show: impl Fn(f64) -> String) -> String {
         let median = show(self.median);
         if self.least == self.most {
@@ -39,7 +39,7 @@ impl<'a> CellView<'a> {
         self.0[key].as_str().unwrap_or_default()
     }
 
-    /// Who took part, this server first.
+    /// The contenders of the cell, this server first.
     fn contenders(self) -> Vec<&'a str> {
         let all = self.0["contenders"].as_object();
         let mut names: Vec<&str> =
@@ -53,7 +53,7 @@ impl<'a> CellView<'a> {
         Figure::of(&self.0["contenders"][contender]["figures"][key])
     }
 
-    /// `psa`'s figure divided by another's, in the same rounds.
+    /// `psa`'s figure divided by another contender's, each from the same round.
     pub(crate) fn ratio(self, other: &str, key: &str) -> Option<Figure> {
         Figure::of(&self.0["psa_to_others"][other][key])
     }
@@ -67,17 +67,17 @@ impl<'a> CellView<'a> {
     }
 }
 
-/// In which order contenders stand.
+/// The order of the contenders in a table.
 const ORDER: [&str; 8] =
     ["psa", "ceiling", "relay", "nats", "redis", "streams", "jetstream", "ds-"];
 
-/// A column: its title, and what it shows of a contender.
+/// A column: its title, and the function that shows its value for a contender.
 struct Column {
     title: &'static str,
     show: fn(CellView<'_>, &str) -> Option<String>,
 }
 
-/// A column with a figure of the contender.
+/// A column that shows a figure of the contender.
 macro_rules! column {
     ($title:expr, $key:expr, $show:expr) => {
         Column {
@@ -87,7 +87,7 @@ macro_rules! column {
     };
 }
 
-/// A column with `psa`'s figure divided by the contender's.
+/// A column that shows `psa`'s figure divided by the contender's.
 macro_rules! against {
     ($title:expr, $key:expr) => {
         Column {
@@ -133,7 +133,7 @@ const PEAK: Column = column!("server's peak memory", "server_peak_rss_bytes", si
 const FAULTS: Column = column!("lost, repeated, corrupt", "faults", |count| format!("{count:.0}"));
 const RUNS: Column = Column { title: "runs", show: |cell, name| Some(cell.runs(name)) };
 
-/// A kind of cells: its heading and its columns.
+/// The heading and the columns for a kind of cells.
 fn columns(kind: &str) -> (&'static str, Vec<Column>) {
     match kind {
         "fanout" => (
@@ -238,7 +238,7 @@ fn columns(kind: &str) -> (&'static str, Vec<Column>) {
     }
 }
 
-/// In which order kinds of cells stand.
+/// The order of the kinds of cells in the report.
 const KINDS: [&str; 8] =
     ["fanout", "burst", "latency", "stalled", "replay", "idle", "sse", "sse-latency"];
 
@@ -281,18 +281,18 @@ pub(crate) fn markdown(figures: &Value) -> String {
     out
 }
 
-/// Where tables stand in a document.
+/// The marks in a document between which the tables are placed.
 pub(crate) const BEGIN: &str = "<!-- figures -->";
 pub(crate) const END: &str = "<!-- end of figures -->";
 
-/// The document with these tables between its marks; `None` if it has none.
+/// The document with these tables between its marks; `None` if it has no marks.
 pub(crate) fn place(document: &str, tables: &str) -> Option<String> {
     let (before, rest) = document.split_once(BEGIN)?;
-    let (_, behind) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n\n{tables}\n{END}{behind}"))
+    let (_, after) = rest.split_once(END)?;
+    Some(format!("{before}{BEGIN}\n\n{tables}\n{END}{after}"))
 }
 
-/// Of which machine, which versions and which day.
+/// Writes the machine, the versions and the date of the figures.
 fn head(out: &mut String, figures: &Value) {
     let text = |value: &Value| value.as_str().unwrap_or("unknown").to_owned();
     let machine = &figures["machine"];

@@ -1,12 +1,12 @@
-//! Who is compared, and what each is called.
+//! The servers that are compared, and their names.
 
 use super::process;
 use std::path::PathBuf;
 
-/// One that is measured.
+/// A server, or another program, that is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum)]
 pub(crate) enum Rival {
-    /// This program's own server
+    /// This server
     Psa,
     /// NATS core
     Nats,
@@ -16,14 +16,14 @@ pub(crate) enum Rival {
     Streams,
     /// NATS JetStream, stream in memory
     Jetstream,
-    /// The same bytes to as many sockets with nothing in between
+    /// The same bytes to the same number of sockets, without a server
     Ceiling,
-    /// A loop that reads a message and writes it to all sockets
+    /// A single thread that reads a message and writes it to all sockets
     Relay,
 }
 
 impl Rival {
-    /// As on the command line and in the figures.
+    /// The name on the command line and in the figures.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Rival::Psa => "psa",
@@ -36,7 +36,7 @@ impl Rival {
         }
     }
 
-    /// As in a table.
+    /// The name in a table.
     pub(crate) fn title(self) -> &'static str {
         match self {
             Rival::Psa => "psa",
@@ -49,7 +49,7 @@ impl Rival {
         }
     }
 
-    /// The server's program, which is also the name of Debian's package; `None` for our own.
+    /// The server's program, which is also the name of its Debian package; `None` for our own programs.
     pub(crate) fn program(self) -> Option<&'static str> {
         match self {
             Rival::Nats | Rival::Jetstream => Some("nats-server"),
@@ -58,7 +58,7 @@ impl Rival {
         }
     }
 
-    /// Where its program is; `Err` with one line that says how to get it.
+    /// The path of its program, or one line that says how to install it. `None` for our own programs.
     pub(crate) fn installed(self) -> Result<Option<PathBuf>, String> {
         let Some(program) = self.program() else { return Ok(None) };
         process::find(program).map(Some).ok_or_else(|| {

@@ -1,47 +1,48 @@
-//! Checking a Redis stream: `XREAD` answers with a block of entries, and is asked again after the last.
+//! Checks a Redis stream: each `XREAD` is answered with a block of entries, and the next one asks for the
+//! entries after the last.
 //!
-//! An answer is a header (which stream, how many entries) and its entries, each of them its id, a name
-//! and a record. Ids are the server's own and grow a digit now and then, so an entry's length is looked
-//! at; nothing is copied but the last id, into the next request.
+//! A reply consists of a header (which stream, how many entries) and its entries, each with an id, a field name
+//! and a record. The server assigns the ids, which get longer from time to time, so the length of each entry
+//! must be parsed. Only the last id is copied, into the next request.
 
-use super::check::{Count, number, said};
-use psa_cli::bench::verify::{Bad, Sink};
+use super::check::{SequenceCheck, number, unexpected};
+use psa_cli::bench::verify::{Sink, StreamError};
 
 /// The stream of one subscriber.
 #[derive(Debug)]
 pub(crate) struct Entries {
-    /// In front of the number of entries.
+    /// The bytes before the number of entries.
     header: Box<[u8]>,
-    /// Between an entry's id and its record.
+    /// The bytes between an entry's id and its record.
     middle: Box<[u8]>,
     size: usize,
-    count: Count,
-    /// Entries of this answer that are still to come.
+    sequence: SequenceCheck,
+    /// Entries of this reply that have not arrived.
     left: usize,
-    /// The last entry's id.
+    /// The id of the last entry.
     last: Vec<u8>,
-    /// What a request has in front of the id.
+    /// The bytes of a request before the id.
     request: Box<[u8]>,
     /// Whether the next request is due.
     due: bool,
 }
 
-/// A line of digits after a mark, as `$64` or `*3`: its number and its length.
-fn counted(bytes: &[u8], mark: &[u8]) -> Result<Option<(usize, usize)>, Bad> {
+/// Parses a line of digits after a mark, such as `$64` or `*3`. Returns the number and the line's length.
+fn counted(bytes: &[u8], mark: &[u8]) -> Result<Option<(usize, usize)>, StreamError> {
     let known = bytes.len().min(mark.len());
     if bytes[..known] != mark[..known] {
-        return Err(said(bytes));
+        return Err(unexpected(bytes));
     }
     let Some(end) = memchr::memchr(b'\n', &bytes[known..]) else {
-        return if bytes.len() < mark.len() + 24 { Ok(None) } else { Err(said(bytes)) };
+        return if bytes.len() < mark.len() + 24 { Ok(None) } else { Err(unexpected(bytes)) };
     };
     let digits = bytes[known..known + end].trim_ascii_end();
-    let value = number(digits).ok_or_else(|| said(bytes))?;
+    let value = number(digits).ok_or_else(|| unexpected(bytes))?;
     Ok(Some((value, known + end + 1)))
 }
 
 impl Entries {
-    /// Entries of stream `key` with records of `size` bytes, until so many have come, `block` a time.
+    /// Expects `until` entries of stream `key` with records of `size` bytes, at most `block` in a reply.
     pub(crate) fn new(key: &str, size: usize, until: u64, block: usize) -> Entries {
         let header = format!("*1\r\n*2\r\n${}\r\n{key}\r\n*", key.len());
         let middle = format!("\r\n*2\r\n$1\r\nd\r\n${size}\r\n");
@@ -55,7 +56,7 @@ impl Entries {
             header: header.into_bytes().into(),
             middle: middle.into_bytes().into(),
             size,
-            count: Count::until(until),
+            sequence: SequenceCheck::new(until),
             left: 0,
             last: b"0-0".to_vec(),
             request: request.into_bytes().into(),
@@ -63,8 +64,9 @@ impl Entries {
         }
     }
 
-    pub(crate) fn count(&self) -> &Count {
-        &self.count
+    /// The received records so far.
+    pub(crate) fn sequence(&self) -> &SequenceCheck {
+        &self.sequence
     }
 
     pub(crate) fn longest_unit(&self) -> usize {
@@ -73,7 +75,7 @@ impl Entries {
 
     /// The next request, if it is due.
     pub(crate) fn answer(&mut self, out: &mut Vec<u8>) {
-        if std::mem::take(&mut self.due) && !self.count.is_full() {
+        if std::mem::take(&mut self.due) && !self.sequence.is_complete() {
             out.extend_from_slice(&self.request);
             out.extend_from_slice(format!("${}\r\n", self.last.len()).as_bytes());
             out.extend_from_slice(&self.last);
@@ -81,10 +83,14 @@ impl Entries {
         }
     }
 
-    pub(crate) fn feed(&mut self, bytes: &[u8], sink: &mut impl Sink) -> Result<usize, Bad> {
+    pub(crate) fn feed(
+        &mut self,
+        bytes: &[u8],
+        sink: &mut impl Sink,
+    ) -> Result<usize, StreamError> {
         let mut at = 0;
-        // Records that lie in equal distances are told together.
-        let (mut first, mut behind, mut stride) = (0, 0, 0);
+        // Records at equal distances are passed to the sink together.
+        let (mut first, mut end, mut stride) = (0, 0, 0);
         loop {
             let rest = &bytes[at..];
             if self.left == 0 {
@@ -93,41 +99,41 @@ impl Entries {
                 }
                 let Some((entries, length)) = counted(rest, &self.header)? else { break };
                 self.left = entries;
-                self.count.tally.chunks += 1;
+                self.sequence.tally.chunks += 1;
                 at += length;
                 continue;
             }
             let Some((record, length)) = self.entry(rest)? else { break };
             let (record, length) = (at + record, length);
-            if stride != length || behind != at {
+            if stride != length || end != at {
                 if stride > 0 {
-                    sink.records(&bytes[first..behind], stride);
+                    sink.records(&bytes[first..end], stride);
                 }
                 (first, stride) = (record, length);
             }
-            self.count.record(&bytes[record..record + self.size]);
+            self.sequence.record(&bytes[record..record + self.size]);
             at += length;
-            behind = at;
+            end = at;
             self.left -= 1;
             self.due |= self.left == 0;
         }
         if stride > 0 {
-            sink.records(&bytes[first..behind], stride);
+            sink.records(&bytes[first..end], stride);
         }
         Ok(at)
     }
 
-    /// Where the record of the entry in front lies, and the entry's length.
-    fn entry(&mut self, bytes: &[u8]) -> Result<Option<(usize, usize)>, Bad> {
+    /// Parses the first entry. Returns where its record begins, and the entry's length.
+    fn entry(&mut self, bytes: &[u8]) -> Result<Option<(usize, usize)>, StreamError> {
         let Some((id, begin)) = counted(bytes, b"*2\r\n$")? else { return Ok(None) };
         let record = begin + id + self.middle.len();
         let length = record + self.size + 2;
         if id > 64 {
-            return Err(said(bytes));
+            return Err(unexpected(bytes));
         }
         let Some(entry) = bytes.get(..length) else { return Ok(None) };
         if entry[begin + id..record] != *self.middle || entry[length - 2..] != *b"\r\n" {
-            return Err(said(entry));
+            return Err(unexpected(entry));
         }
         self.last.clear();
         self.last.extend_from_slice(&entry[begin..begin + id]);
@@ -183,7 +189,7 @@ mod tests {
             }
             prop_assert!(kept.is_empty());
             prop_assert_eq!(numbers.0, (0..next).collect::<Vec<_>>());
-            prop_assert_eq!(entries.count().tally.records, next);
+            prop_assert_eq!(entries.sequence().tally.records, next);
             let last = format!("\r\n{}\r\n", ids[ids.len() - 1]);
             prop_assert!(asked.ends_with(last.as_bytes()));
         }

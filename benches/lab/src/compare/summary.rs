@@ -1,4 +1,5 @@
-//! From turns to figures: each cell's medians, and how `psa` stands to each of the others, round by round.
+//! Turns runs into figures: the medians of each cell, and the ratios of `psa` to each other contender, round by
+//! round.
 
 use super::Turn;
 use super::probe::{Reading, has_drifted};
@@ -6,20 +7,20 @@ use psa_cli::bench::report::{Spread, rate};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// What others may have of the processors before a run counts as drifted.
+/// A run counts as drifted if other programs used more than this share of the processors.
 const OTHERS: f64 = 0.1;
 
-/// What is known of a cell before it is measured.
+/// The description of a cell.
 #[derive(Clone, Debug)]
 pub(crate) struct Subject {
     pub(crate) name: String,
     pub(crate) kind: &'static str,
     pub(crate) subscribers: usize,
-    /// Bytes of a record.
+    /// The size of a record in bytes.
     pub(crate) size: usize,
 }
 
-/// The figure that a cell is about: its name, and whether more is better.
+/// The main figure of a kind of cells: its name, and whether more is better.
 pub(crate) fn primary(kind: &str) -> (&'static str, bool) {
     match kind {
         "burst" => ("seconds", false),
@@ -34,7 +35,7 @@ fn figure(turn: &Turn, key: &str) -> Option<f64> {
     turn.figures.get(key)?.as_f64()
 }
 
-/// Median, least and most of each figure.
+/// Median, minimum and maximum of each figure.
 fn spreads<'a>(runs: impl Iterator<Item = &'a Map<String, Value>>) -> Value {
     let mut all: BTreeMap<&str, Spread> = BTreeMap::new();
     for figures in runs {
@@ -47,7 +48,7 @@ fn spreads<'a>(runs: impl Iterator<Item = &'a Map<String, Value>>) -> Value {
     all.into_iter().map(|(key, spread)| (key.to_owned(), spread.describe())).collect()
 }
 
-/// One cell with all that is known of it.
+/// One cell with all its figures.
 pub(crate) fn describe(cell: &Subject, turns: &[Turn], usual: Option<Reading>) -> Value {
     let drifted = |turn: &Turn| {
         turn.others.is_some_and(|share| share > OTHERS)
@@ -74,7 +75,7 @@ pub(crate) fn describe(cell: &Subject, turns: &[Turn], usual: Option<Reading>) -
         if name == "psa" {
             continue;
         }
-        // Of two runs that stood beside each other.
+        // Each ratio is taken between two runs of the same round.
         let pairs: Vec<Map<String, Value>> = own()
             .filter_map(|turn| {
                 let is_ours = |other: &&Turn| other.name == "psa" && other.round == turn.round;
@@ -114,7 +115,7 @@ pub(crate) fn describe(cell: &Subject, turns: &[Turn], usual: Option<Reading>) -
     })
 }
 
-/// One line for somebody who waits.
+/// One line of progress with the main figure of each contender.
 pub(crate) fn line(cell: &Subject, turns: &[Turn]) -> String {
     let (key, _) = primary(cell.kind);
     let mut medians: Vec<(String, Spread)> = Vec::new();

@@ -1,4 +1,4 @@
-//! The grammar of `psa-lab hostile`.
+//! The command-line arguments of `psa-lab hostile`.
 
 use clap::Args;
 use psa_cli::bench::args::{Common, Fan, parse_count, parse_seconds};
@@ -11,13 +11,13 @@ pub(crate) struct HostileArgs {
     pub(crate) common: Common,
     #[command(flatten)]
     pub(crate) fan: Fan,
-    /// Records of each run
+    /// Records to publish in each run
     #[arg(long, value_name = "M", conflicts_with = "seconds")]
     pub(crate) records: Option<u64>,
-    /// How long each run publishes
+    /// How long to publish in each run, in seconds
     #[arg(long, value_name = "S", default_value = "2", value_parser = parse_seconds)]
     pub(crate) seconds: f64,
-    /// Bad clients of each kind at a time
+    /// Number of bad clients of each kind
     #[arg(long, value_name = "N", default_value = "10", value_parser = parse_count)]
     pub(crate) each: usize,
 }
@@ -35,7 +35,7 @@ impl HostileArgs {
     }
 }
 
-/// The process with the bad clients.
+/// The arguments of the process that holds the bad clients.
 #[derive(Debug, Args)]
 pub(crate) struct HostileClientsArgs {
     #[arg(long)]

@@ -1,10 +1,10 @@
-//! The process with the bad clients: so many of each kind, each of which does its deed again and again.
+//! The process that holds the bad clients: a number of each kind, each of which repeats its attack.
 //!
-//! It says `ready` when every kind has done its own once, goes on until its standard input ends, and then
-//! says in one line what it has done.
+//! It prints `ready` when every kind has attacked at least once, continues until its standard input ends, and then
+//! prints one line with what it has done.
 
 use super::args::HostileClientsArgs;
-use super::deeds::Deed;
+use super::attacks::Attack;
 use psa_cli::bench::facts;
 use psa_cli::connect;
 use psa_cli::error::{Error, Exit, Result, describe_io};
@@ -18,62 +18,63 @@ use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 
-/// How long one that stays does so, if it is not sent away: longer than the server's patience.
+/// How long a client stays connected unless the server disconnects it: longer than the server's timeouts.
 const STAY: Duration = Duration::from_secs(4);
-/// What is between two deeds of one that does not: each is a burden, not a flood.
+/// The pause between two attacks of a client that does not stay: the attacks are a load, not a flood.
 const PAUSE: Duration = Duration::from_millis(100);
-/// The receive buffer of one that does not read: all else waits in the server.
+/// The receive buffer of every client. If the client does not read, everything else waits in the server.
 const BUFFER: u32 = 4 << 10;
 
-/// What all of a kind have done.
+/// What all clients of one kind have done.
 #[derive(Default)]
 struct Done {
-    /// Connections on which it was done, and those that could not be made.
-    deeds: AtomicU64,
+    /// Connections with an attack.
+    attacks: AtomicU64,
+    /// Connections that could not be made.
     refused: AtomicU64,
 }
 
-/// Does as the module says.
+/// Runs the bad clients, as the module's documentation says.
 pub(crate) fn clients(args: &HostileClientsArgs) -> Result {
     let runtime = connect::runtime()?;
-    let done: Arc<[Done; Deed::ALL.len()]> = Arc::default();
+    let done: Arc<[Done; Attack::ALL.len()]> = Arc::default();
     let (http, each) = (args.http, args.each);
     runtime.block_on(async {
         let mut tasks = tokio::task::JoinSet::new();
-        for kind in 0..Deed::ALL.len() {
+        for kind in 0..Attack::ALL.len() {
             for _ in 0..each {
-                tasks.spawn(again_and_again(kind, http, done.clone()));
+                tasks.spawn(repeat_attack(kind, http, done.clone()));
             }
         }
-        let all_done = || done.iter().all(|done| done.deeds.load(Ordering::Relaxed) > 0);
+        let all_done = || done.iter().all(|done| done.attacks.load(Ordering::Relaxed) > 0);
         while !all_done() {
             sleep(Duration::from_millis(10)).await;
         }
         psa_cli::print(b"ready\n")?;
-        // Whatever comes: this is its end.
+        // Wait for the end of standard input, whatever it contains.
         let ended = tokio::task::spawn_blocking(|| std::io::stdin().lock().lines().count());
         let _ = ended.await;
         tasks.abort_all();
         Ok::<_, Error>(())
     })?;
-    let mut deeds = Map::new();
-    for (deed, done) in Deed::ALL.iter().zip(done.iter()) {
-        let [did, refused] = [&done.deeds, &done.refused].map(|it| it.load(Ordering::Relaxed));
-        deeds.insert(deed.name().into(), json!({ "deeds": did, "refused": refused }));
+    let mut attacks = Map::new();
+    for (attack, done) in Attack::ALL.iter().zip(done.iter()) {
+        let [did, refused] = [&done.attacks, &done.refused].map(|it| it.load(Ordering::Relaxed));
+        attacks.insert(attack.name().into(), json!({ "deeds": did, "refused": refused }));
     }
-    let said = json!({ "deeds": deeds, "cpu_s": facts::own_cpu() });
-    psa_cli::print(format!("{said}\n").as_bytes())
+    let report = json!({ "deeds": attacks, "cpu_s": facts::own_cpu() });
+    psa_cli::print(format!("{report}\n").as_bytes())
 }
 
-async fn again_and_again(kind: usize, http: SocketAddr, done: Arc<[Done; Deed::ALL.len()]>) {
-    let (deed, done) = (Deed::ALL[kind], &done[kind]);
+async fn repeat_attack(kind: usize, http: SocketAddr, done: Arc<[Done; Attack::ALL.len()]>) {
+    let (attack, done) = (Attack::ALL[kind], &done[kind]);
     loop {
         match connect(http).await {
             Ok(mut stream) => {
-                // That it is cut off in the middle is what it is for.
-                let _ = timeout(STAY, deed.act(&mut stream)).await;
-                done.deeds.fetch_add(1, Ordering::Relaxed);
-                sleep(if deed.stays() { STAY } else { PAUSE }).await;
+                // An error is expected: the server should disconnect most of these clients.
+                let _ = timeout(STAY, attack.run(&mut stream)).await;
+                done.attacks.fetch_add(1, Ordering::Relaxed);
+                sleep(if attack.stays() { STAY } else { PAUSE }).await;
             }
             Err(_) => {
                 done.refused.fetch_add(1, Ordering::Relaxed);
@@ -89,7 +90,7 @@ async fn connect(http: SocketAddr) -> std::io::Result<TcpStream> {
     socket.connect(http).await
 }
 
-/// That process, as the one that measures sees it.
+/// A handle to that process, for the process that measures.
 pub(super) struct Clients {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -97,7 +98,7 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    /// Starts it and waits until every kind has done its deed.
+    /// Starts the process and waits until every kind of client has attacked.
     pub(super) fn start(http: &str, each: usize) -> Result<Clients> {
         let fail = |error: &std::io::Error| Error::failed("start bad clients", describe_io(error));
         let program = std::env::current_exe().map_err(|error| fail(&error))?;
@@ -125,7 +126,7 @@ impl Clients {
         }
     }
 
-    /// Ends it: what it has done.
+    /// Ends the process and returns what it has done.
     pub(super) fn end(mut self) -> Result<Value> {
         drop(self.stdin.take());
         let line = self.line()?;

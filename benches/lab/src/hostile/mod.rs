@@ -1,18 +1,18 @@
-//! `psa-lab hostile`: what bad clients of the HTTP API do to the TCP listener.
+//! `psa-lab hostile`: the effect of bad clients of the HTTP API on the TCP listener.
 //!
-//! A fan-out over the TCP listener is measured in turns alone and beside bad clients of every kind
-//! ([`deeds`]) on the HTTP API of the same server, and each run beside them is compared with the mean of
-//! those before and after it. Every record is checked in both. The bad clients are a process of their own
-//! ([`clients`]): they and what the server does for them take processor time from a fan-out that wants all of
-//! it, and how much that is belongs to the result. In the end they must have left nothing behind.
+//! A fan-out over the TCP listener is measured alternately alone and next to bad clients of every kind
+//! ([`attacks`]) on the HTTP API of the same server. Each run next to bad clients is compared with the mean of the
+//! runs before and after it. Every record is checked in all runs. The bad clients are a process of their own
+//! ([`clients`]). They, and the work that the server does for them, take processor time from a fan-out that could
+//! use all of it, so that time is part of the result. At the end the server must hold nothing for them any more.
 
 pub(crate) mod args;
+mod attacks;
 pub(crate) mod clients;
-mod deeds;
 
 use self::args::HostileArgs;
+use self::attacks::{Attack, LARGE, PROTECTED, TOKEN};
 use self::clients::Clients;
-use self::deeds::{Deed, LARGE, PROTECTED, TOKEN};
 use crate::system;
 use psa::protocol::{Overflow, Retention, Settings};
 use psa_cli::bench::facts;
@@ -29,8 +29,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// The measured server: it asks for a token, is soon tired of who does nothing, and has fewer places than
-/// there are bad clients.
+/// The flags of the measured server: an HTTP API, short timeouts, and no topics created by clients. A token and a
+/// limit on HTTP connections below the number of bad clients are added.
 const SERVER: [&str; 7] = [
     "--http=127.0.0.1:0",
     "--timeout-handshake=2s",
@@ -40,15 +40,15 @@ const SERVER: [&str; 7] = [
     "--topic-create-on-subscribe=false",
     "--limit-memory=1GiB",
 ];
-/// Places for HTTP connections, to a hundred bad clients.
+/// How many HTTP connections the server accepts for every hundred bad clients.
 const PLACES: usize = 80;
-/// What is in the topic that bad clients ask for, far more than the system buffers: batches, records of
-/// each, and bytes of one.
+/// The contents of the topic that bad clients request, far more than the system buffers: the number of batches,
+/// the records in a batch, and the bytes of a record.
 const STORED: (usize, usize, usize) = (16, 4096, 256);
-/// How long what bad clients held may take to be let go when they are gone.
+/// How long the server may take to release everything after the bad clients are gone.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Measures it.
+/// Measures the fan-out alone and next to bad clients.
 pub(crate) fn hostile(args: &HostileArgs) -> Result {
     let common = &args.common;
     if common.named {
@@ -56,7 +56,7 @@ pub(crate) fn hostile(args: &HostileArgs) -> Result {
     }
     let mut flags: Vec<String> = SERVER.iter().map(|flag| (*flag).to_owned()).collect();
     flags.push(format!("--token={TOKEN}"));
-    let places = (args.each * Deed::ALL.len() * PLACES / 100).max(1);
+    let places = (args.each * Attack::ALL.len() * PLACES / 100).max(1);
     flags.push(format!("--http-connections={places}"));
     flags.extend(common.serve.iter().cloned());
     let mut own = OwnServer::start(&flags)?;
@@ -64,7 +64,7 @@ pub(crate) fn hostile(args: &HostileArgs) -> Result {
     let mut rig = Rig::over(own, TOKEN)?;
     prepare(&http)?;
     let plan = plan(args);
-    // Once each, for what is made once: threads, pools, buffers.
+    // Warm up both, so that one-time allocations (threads, pools, buffers) do not count.
     plan.run(&mut rig, "warming up", || ())?;
     beside(&plan, &mut rig, &http, args.each, "warming up beside bad clients")?;
     let before = settled(&rig, None)?;
@@ -85,19 +85,19 @@ pub(crate) fn hostile(args: &HostileArgs) -> Result {
     summarise(&mut report, &alone, &hostile);
     report.set("subscribers", args.fan.subs);
     report.set("record_bytes", args.fan.size);
-    report.set("bad_clients", args.each * Deed::ALL.len());
-    left(&mut report, before, &hostile, after);
+    report.set("bad_clients", args.each * Attack::ALL.len());
+    report_usage(&mut report, before, &hostile, after);
     report.print(common.json)
 }
 
-/// Where its HTTP API listens, which it says after where the other one does.
+/// The address of the server's HTTP API, which it prints after the address of the TCP listener.
 fn http_address(server: &mut OwnServer) -> Result<String> {
     loop {
         let line = server.line()?;
         if line.is_empty() {
             return Err(Error::failed("start a server", "it has no HTTP API"));
         }
-        let address = line.split_once("curl -N http://").map(|(_, behind)| behind);
+        let address = line.split_once("curl -N http://").map(|(_, rest)| rest);
         if let Some((address, _)) = address.and_then(|address| address.split_once('/')) {
             return Ok(address.to_owned());
         }
@@ -127,7 +127,7 @@ fn plan(args: &HostileArgs) -> Plan {
     }
 }
 
-/// Makes the topics that the bad clients are after.
+/// Creates the topics that the bad clients use.
 fn prepare(http: &str) -> Result {
     for topic in [LARGE, PROTECTED] {
         ask(http, &format!("PUT /topics/{topic}"), br#"{"retention":"everything"}"#)?;
@@ -140,9 +140,9 @@ fn prepare(http: &str) -> Result {
     Ok(())
 }
 
-/// One request, and its answer if it went well.
+/// Sends one request and returns the response if it was successful.
 fn ask(http: &str, line: &str, body: &[u8]) -> Result<String> {
-    let said = || -> std::io::Result<String> {
+    let exchange = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect(http)?;
         let length = body.len();
         let head = format!(
@@ -153,36 +153,36 @@ fn ask(http: &str, line: &str, body: &[u8]) -> Result<String> {
         stream.read_to_string(&mut answer)?;
         Ok(answer)
     };
-    let answer = said().map_err(|error| Error::failed(line, describe_io(&error)))?;
+    let answer = exchange().map_err(|error| Error::failed(line, describe_io(&error)))?;
     if answer.starts_with("HTTP/1.1 2") {
         return Ok(answer);
     }
     Err(Error::failed(line, answer.lines().last().unwrap_or("no answer")))
 }
 
-/// What the server holds.
+/// The memory and the descriptors that the server holds.
 #[derive(Clone, Copy, Debug)]
-struct Held {
+struct Usage {
     rss: u64,
     descriptors: u64,
 }
 
-impl Held {
-    fn now(rig: &Rig) -> Held {
+impl Usage {
+    fn now(rig: &Rig) -> Usage {
         let pid = rig.own.as_ref().map_or(0, OwnServer::pid);
         let rss = facts::usage(pid).map_or(0, |usage| usage.rss);
-        Held { rss, descriptors: system::entries(pid, "fd") }
+        Usage { rss, descriptors: system::entries(pid, "fd") }
     }
 }
 
-/// Waits until nobody is connected but us, and says what the server holds then. `expected` is how many
-/// descriptors it has to come back to.
-fn settled(rig: &Rig, expected: Option<u64>) -> Result<Held> {
+/// Waits until no bad client is connected, and returns what the server holds then. If `expected` is set, the number
+/// of descriptors must fall back to it.
+fn settled(rig: &Rig, expected: Option<u64>) -> Result<Usage> {
     let began = Instant::now();
-    let mut last = Held::now(rig);
+    let mut last = Usage::now(rig);
     loop {
         std::thread::sleep(Duration::from_millis(300));
-        let now = Held::now(rig);
+        let now = Usage::now(rig);
         let done = match expected {
             Some(expected) => now.descriptors <= expected,
             None => now.descriptors == last.descriptors && began.elapsed() > Duration::from_secs(3),
@@ -198,24 +198,24 @@ fn settled(rig: &Rig, expected: Option<u64>) -> Result<Held> {
     }
 }
 
-/// A run beside bad clients.
+/// A run next to bad clients.
 struct Hostile {
     run: Run,
-    /// What they said that they did.
+    /// What the bad clients report to have done.
     done: Value,
-    /// How long they were there.
+    /// How long they ran, in seconds.
     seconds: f64,
-    /// What the server held when they were about to go.
-    held: Held,
+    /// What the server held at the end of the run, with the bad clients still connected.
+    usage: Usage,
 }
 
 fn beside(plan: &Plan, rig: &mut Rig, http: &str, each: usize, title: &str) -> Result<Hostile> {
     let began = Instant::now();
     let clients = Clients::start(http, each)?;
     let run = plan.run(rig, title, || ())?;
-    let held = Held::now(rig);
+    let usage = Usage::now(rig);
     let done = clients.end()?;
-    Ok(Hostile { run, done, seconds: began.elapsed().as_secs_f64(), held })
+    Ok(Hostile { run, done, seconds: began.elapsed().as_secs_f64(), usage })
 }
 
 fn summarise(report: &mut Report, alone: &[Run], hostile: &[Hostile]) {
@@ -261,25 +261,25 @@ fn summarise(report: &mut Report, alone: &[Run], hostile: &[Hostile]) {
     report.spread("bad_clients_cores", "cores that the bad clients took", &share, |cores| {
         format!("{cores:.2}")
     });
-    for deed in Deed::ALL {
+    for attack in Attack::ALL {
         let sum = |what: &str| -> u64 {
-            hostile.iter().filter_map(|one| one.done["deeds"][deed.name()][what].as_u64()).sum()
+            hostile.iter().filter_map(|one| one.done["deeds"][attack.name()][what].as_u64()).sum()
         };
-        report.row(format!("  {}", deed.name()), format!("{} times", sum("deeds")));
+        report.row(format!("  {}", attack.name()), format!("{} times", sum("deeds")));
     }
     report.set("records", hostile.iter().map(|one| one.run.published.records).sum::<u64>());
     report.set("runs", each);
     report.tally(&tally);
 }
 
-fn left(report: &mut Report, before: Held, hostile: &[Hostile], after: Held) {
-    let most = |held: fn(&Hostile) -> u64| hostile.iter().map(held).max().unwrap_or(0);
-    let (rss, descriptors) = (most(|one| one.held.rss), most(|one| one.held.descriptors));
-    for (when, held) in
-        [("before", before), ("beside", Held { rss, descriptors }), ("after", after)]
+fn report_usage(report: &mut Report, before: Usage, hostile: &[Hostile], after: Usage) {
+    let most = |figure: fn(&Hostile) -> u64| hostile.iter().map(figure).max().unwrap_or(0);
+    let (rss, descriptors) = (most(|one| one.usage.rss), most(|one| one.usage.descriptors));
+    for (when, usage) in
+        [("before", before), ("beside", Usage { rss, descriptors }), ("after", after)]
     {
-        report.set(&format!("server_rss_{when}_bytes"), held.rss);
-        report.set(&format!("server_descriptors_{when}"), held.descriptors);
+        report.set(&format!("server_rss_{when}_bytes"), usage.rss);
+        report.set(&format!("server_descriptors_{when}"), usage.descriptors);
     }
     let sizes = [before.rss, rss, after.rss].map(human_size);
     report.row("server's memory before, beside, after", sizes.join(", "));

@@ -1,4 +1,4 @@
-//! The grammar of `psa-lab soak`.
+//! The command-line arguments of `psa-lab soak`.
 
 use clap::Args;
 use psa_cli::bench::args::{Common, parse_count, parse_rate};
@@ -15,19 +15,19 @@ fn parse_minutes(text: &str) -> Result<f64, String> {
 pub(crate) struct SoakArgs {
     #[command(flatten)]
     pub(crate) common: Common,
-    /// How long
+    /// How long the soak runs, in minutes
     #[arg(long, value_name = "M", default_value = "60", value_parser = parse_minutes)]
     pub(crate) minutes: f64,
-    /// Topics at a time
+    /// Number of topics at a time
     #[arg(long, value_name = "N", default_value = "4", value_parser = parse_count)]
     pub(crate) topics: usize,
-    /// Subscribers of each topic at a time
+    /// Number of subscribers of each topic at a time
     #[arg(long, value_name = "N", default_value = "6", value_parser = parse_count)]
     pub(crate) subs: usize,
-    /// Records published a second, to all topics together
+    /// Records published per second, to all topics together
     #[arg(long, value_name = "N", default_value = "2000", value_parser = parse_rate)]
     pub(crate) rate: f64,
-    /// What the choices are drawn from [default: another one each time; it is printed]
+    /// The seed of all random choices [default: a new one each time, which is printed]
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
 }

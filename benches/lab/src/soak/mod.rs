@@ -1,32 +1,32 @@
-//! `psa-lab soak`: everything comes and goes, for a long time, and nothing may pile up.
+//! `psa-lab soak`: topics, subscribers and leases come and go for a long time, and nothing may accumulate.
 //!
-//! # Who takes part
+//! # The load
 //!
-//! A few [topics](stage) at a time, each with settings of its own, that live for a minute or two, are
-//! closed, read to their end and deleted. Each has a publisher and a few [seats](seat): a subscriber lives
-//! in one for a while, perhaps stands still, is cut off in the middle, and is followed by another one, which
-//! resumes, or takes up the lease that was left, or begins anywhere; some leases are left to expire. Beside
-//! them connections that only come and go.
+//! There are a few [topics] at a time, each with random settings, that live for a minute or two, are closed, read
+//! to their end and deleted. Each topic has a publisher and a few [simulated subscribers](subscriber). A simulated
+//! subscriber has several lives: it reads for a while, may stop reading, and is disconnected in the middle. The
+//! next life resumes, continues with the lease that was left, or starts anywhere. Some leases are left to expire.
+//! There are also connections that only come and go.
 //!
 //! # What is checked
 //!
-//! Every record that is delivered: its offset, which must follow the one before it, and every byte. What a
-//! subscriber misses it must have been told, with the exact range, and only where records may go missing: at
-//! the start of a life whose records nobody kept, and in topics that evict. A lease must go on between what
-//! was confirmed and what was asked to be committed. Memory that topics count must be within their limits at
-//! every look, and in the end there must be as many topics, segments, leases and descriptors as there were
-//! at the beginning.
+//! Every delivered record is checked: its offset, which must follow the one before it, and every byte. The server
+//! must report the records that a subscriber misses, with their exact range, and records may be missing only at the
+//! start of a life, if nothing kept them, and in topics that evict. A lease must continue between the last confirmed
+//! commit and the last requested one. In every sample, the memory that each topic reports must be within its limit.
+//! At the end there must be as many topics, and so as many segments and leases, as at the beginning, and not more
+//! descriptors.
 //!
 //! # What is sampled
 //!
-//! The server's resident memory, its descriptors and threads, and what its topics count ([`sample`]). The
-//! samples are in the JSON object, from which the suite in `benches/suite` draws the plot.
+//! The server's resident memory, its descriptors and threads, and the figures of its topics ([`sample`]). The
+//! samples are part of the JSON object; the suite in `benches/suite` draws its plot from them.
 
 pub(crate) mod args;
 mod record;
 mod sample;
-mod seat;
-mod stage;
+mod subscriber;
+mod topics;
 
 use args::SoakArgs;
 use psa::client::Client;
@@ -45,64 +45,64 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// How long the server may take, when all have left, until nothing of them is there.
+/// How long the server may take to release everything after all clients have left.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The mean time between two connections that only come and go.
 const PASSING: Duration = Duration::from_millis(200);
 
-/// What all that take part know and count together.
+/// The state that all tasks of the soak share.
 #[derive(Debug)]
-struct Shared {
+struct SoakState {
     client: Client,
     address: String,
-    /// When nothing new begins any more.
+    /// When the soak ends: no new topics are created after that.
     end: Instant,
     counts: Mutex<Counts>,
 }
 
-/// What has happened so far.
+/// Counts of what has happened so far.
 #[derive(Clone, Debug, Default)]
 struct Counts {
     tally: Tally,
     topics: u64,
     published: u64,
-    /// Subscribers that have come.
+    /// Lives of simulated subscribers.
     lives: u64,
-    /// Those that were cut off in the middle.
+    /// Lives that were disconnected in the middle.
     cut: u64,
-    /// Those that went on where another had been cut off.
+    /// Lives that resumed where the one before them was disconnected.
     resumed: u64,
-    /// Those that took up a lease that was left.
+    /// Lives that continued with the lease of the one before them.
     taken_up: u64,
-    /// Leases that were left for good, to expire.
+    /// Leases that were left to expire.
     forgotten: u64,
-    /// Times that a subscriber stood still.
+    /// How many times a subscriber stopped reading for a while.
     stalls: u64,
-    /// Connections that came, asked for a sign of life and left.
+    /// Connections that only connected and left.
     passers: u64,
     evictions: u64,
     publisher_waits: u64,
-    /// Looks at which a topic had more memory than its limit.
+    /// How many times a sample found a topic above its memory limit.
     over_limit: u64,
-    /// What else was not as it should be, the first few in words.
+    /// Descriptions of the first other faults.
     wrong: Vec<String>,
     wrong_in_all: u64,
 }
 
-/// How much of what went wrong is told in words.
-const TOLD: usize = 20;
+/// How many faults are described.
+const DESCRIBED_FAULTS: usize = 20;
 
-impl Shared {
+impl SoakState {
     fn counts(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes something that must not be.
+    /// Records a fault.
     fn wrong(&self, what: String) {
         let mut counts = self.counts();
         counts.wrong_in_all += 1;
-        if counts.wrong.len() < TOLD {
+        if counts.wrong.len() < DESCRIBED_FAULTS {
             counts.wrong.push(what);
         }
     }
@@ -112,7 +112,7 @@ impl Shared {
     }
 }
 
-/// Lets everything come and go for as long as was asked, and says what came of it.
+/// Runs the soak for the requested time and reports the results.
 pub(crate) fn soak(config: &Config, args: &SoakArgs) -> Result {
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
     eprintln!("soak: --seed {seed}");
@@ -122,7 +122,7 @@ pub(crate) fn soak(config: &Config, args: &SoakArgs) -> Result {
     let began = facts::own_cpu();
     let (counts, samples, back) = runtime.block_on(run(&rig, args, seed))?;
     let client = facts::own_cpu().zip(began).map_or(0.0, |(after, before)| after - before);
-    tell(&mut report, args, &counts, &samples);
+    fill_report(&mut report, args, &counts, &samples);
     let usage = rig.own.as_ref().and_then(psa_cli::bench::server::OwnServer::usage);
     report.used(usage, client, counts.tally.records);
     report.print(args.common.json)?;
@@ -140,47 +140,47 @@ async fn run(rig: &Rig, args: &SoakArgs, seed: u64) -> Result<(Counts, Samples, 
     let time = Duration::from_secs_f64(args.minutes * 60.0);
     let counts = Mutex::default();
     let end = Instant::now() + time;
-    let shared = Arc::new(Shared { client, address, end, counts });
+    let state = Arc::new(SoakState { client, address, end, counts });
     let server = rig.own.as_ref().map(psa_cli::bench::server::OwnServer::pid);
-    let mut samples = Samples::begin(&shared, server, time).await?;
+    let mut samples = Samples::begin(&state, server, time).await?;
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut cast = JoinSet::new();
+    let mut tasks = JoinSet::new();
     for number in 0..args.topics {
-        let plan = stage::Plan {
-            seats: args.subs,
+        let plan = topics::Plan {
+            subscribers: args.subs,
             rate: args.rate / args.topics as f64,
             life: (time / 8).clamp(Duration::from_secs(1), Duration::from_secs(90)),
         };
-        cast.spawn(stage::run(shared.clone(), number as u64, plan, random.fork()));
+        tasks.spawn(topics::run(state.clone(), number as u64, plan, random.fork()));
     }
-    cast.spawn(pass_by(shared.clone(), random.fork()));
-    // The first that fails ends the run: a server that does not answer is no server to go on with.
+    tasks.spawn(connect_and_leave(state.clone(), random.fork()));
+    // The first failure ends the run: a server that does not answer cannot be measured.
     loop {
         tokio::select! {
-            ended = cast.join_next() => match ended {
+            ended = tasks.join_next() => match ended {
                 None => break,
                 Some(ended) => ended.map_err(|_| Error::failed("the soak", "a task panicked"))??,
             },
-            looked = samples.next(&shared) => looked?,
+            looked = samples.next(&state) => looked?,
         }
     }
-    let back = samples.settle(&shared, PATIENCE).await;
-    let counts = shared.counts().clone();
+    let back = samples.settle(&state, PATIENCE).await;
+    let counts = state.counts().clone();
     Ok((counts, samples, back))
 }
 
-/// Connections that come, ask for a sign of life and leave.
-async fn pass_by(shared: Arc<Shared>, mut random: fastrand::Rng) -> Result {
-    while !shared.is_over() {
+/// Connects and disconnects again and again.
+async fn connect_and_leave(state: Arc<SoakState>, mut random: fastrand::Rng) -> Result {
+    while !state.is_over() {
         tokio::time::sleep(PASSING.mul_f64(2.0 * random.f64())).await;
-        let passer = Client::builder(&shared.address).name("passing by").connect().await;
+        let passer = Client::builder(&state.address).name("passing by").connect().await;
         drop(passer.map_err(|error| failure("a connection that passes by", &error))?);
-        shared.counts().passers += 1;
+        state.counts().passers += 1;
     }
     Ok(())
 }
 
-fn tell(report: &mut Report, args: &SoakArgs, counts: &Counts, samples: &Samples) {
+fn fill_report(report: &mut Report, args: &SoakArgs, counts: &Counts, samples: &Samples) {
     let seconds = args.minutes * 60.0;
     let Counts { tally, topics, published, .. } = counts;
     report.row("time", format!("{:.1} minutes", args.minutes));
@@ -240,11 +240,11 @@ fn tell(report: &mut Report, args: &SoakArgs, counts: &Counts, samples: &Samples
         );
     }
     let (first, last) = samples.ends();
-    report.row("at the beginning", first.tell());
-    report.row("at the end", last.tell());
+    report.row("at the beginning", first.summary());
+    report.row("at the end", last.summary());
 }
 
-/// Whether this is a success.
+/// Decides whether the soak was successful.
 fn judge(args: &SoakArgs, counts: &Counts, samples: &Samples, back: Result) -> Result {
     if let Some(first) = counts.wrong.first() {
         let why = format!("{} things went wrong, the first: {first}", counts.wrong_in_all);
@@ -254,8 +254,8 @@ fn judge(args: &SoakArgs, counts: &Counts, samples: &Samples, back: Result) -> R
         let why = format!("a topic was above its memory limit at {} looks", counts.over_limit);
         return Err(Error::failed("the soak failed", why));
     }
-    // A wait ends because a segment came back in some topic, which wakes a publisher of each at the most, and
-    // no record brings more than one segment. Who waits more often does not wait, but goes in a circle.
+    // A wait ends when some topic gives back a segment, which wakes at most one publisher in each topic, and no
+    // record fills more than one segment. Publishers that wait more often than that do not wait but spin.
     let wake_ups = counts.published * args.topics as u64;
     if counts.publisher_waits > wake_ups {
         let why = format!(

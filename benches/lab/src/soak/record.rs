@@ -1,12 +1,12 @@
-//! What the soak's records hold: made from the topic and the record's number alone, so that whoever reads
-//! one knows what it must be, and a record of another topic or at another place is noticed.
+//! The contents of the soak's records. They depend only on the topic and the record's number, so that a reader
+//! knows what each record must be, and notices a record of another topic or with another number.
 
 /// The bytes that every record has: its number and its topic.
 const FIXED: usize = 16;
-/// The most bytes that follow those, and one more.
+/// The upper bound (exclusive) of the number of bytes that follow them.
 const MOST: u64 = 768;
 
-/// Writes record `number` of `topic` over `out`.
+/// Replaces the contents of `out` with record `number` of `topic`.
 pub(super) fn make(topic: u64, number: u64, out: &mut Vec<u8>) {
     let word = mix(topic, number);
     out.clear();
@@ -29,7 +29,7 @@ pub(super) fn is_right(topic: u64, number: u64, bytes: &[u8]) -> bool {
         && body.chunks(8).all(|piece| piece == &word.to_le_bytes()[..piece.len()])
 }
 
-/// The finaliser of SplitMix64: near numbers give words that have nothing in common.
+/// The finaliser of SplitMix64: consecutive numbers give unrelated words.
 fn mix(topic: u64, number: u64) -> u64 {
     let mut word = number.wrapping_add(topic.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

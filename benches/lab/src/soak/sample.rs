@@ -1,6 +1,6 @@
-//! Looking at the server, again and again, and judging whether it grows.
+//! Samples the server at regular intervals, and judges whether its memory grows.
 
-use super::Shared;
+use super::SoakState;
 use crate::system;
 use psa::protocol::Code;
 use psa_cli::bench::facts;
@@ -16,16 +16,16 @@ const SAMPLES: u32 = 720;
 /// The shortest time between two samples.
 const SHORTEST: Duration = Duration::from_millis(100);
 
-/// A run that is shorter mostly shows how caches and pools fill up, so its memory is told and not judged.
+/// A shorter run mostly shows how caches and pools fill up, so its memory is reported but not judged.
 const JUDGED: Duration = Duration::from_secs(600);
-/// The part of a run that is left out of the judgement, for the same reason.
+/// The part of a run at its start that is not judged, for the same reason.
 const WARM_UP: f64 = 0.1;
-/// How much of its memory the last third may have more than the first.
+/// How much more memory the last third may have than the first, as a part of the first.
 const GROWTH: f64 = 0.1;
-/// What is no growth in any case: a page here and there.
+/// Growth of less than this many bytes is noise.
 const NOISE: f64 = 2_097_152.0;
 
-/// One look.
+/// One sample.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sample {
     seconds: f64,
@@ -36,21 +36,21 @@ pub(super) struct Sample {
     live_segments: u64,
     pooled_segments: u64,
     unlinked_segments: u64,
-    /// Live, pooled and unlinked ones together.
+    /// The memory of live, pooled and unlinked segments together.
     segment_bytes: u64,
     cursors: u64,
     leases: u64,
-    /// Of the topics that are there.
+    /// The sum for the topics that exist now.
     publisher_waits: u64,
-    /// The server's processor time in seconds.
+    /// The processor time that the server has used so far, in seconds.
     cpu: f64,
     published: u64,
     delivered: u64,
 }
 
 impl Sample {
-    /// For people.
-    pub(super) fn tell(&self) -> String {
+    /// The sample as text for people.
+    pub(super) fn summary(&self) -> String {
         format!(
             "{} resident, {} descriptors, {} topics, {} segments, {} leases",
             human_size(self.rss),
@@ -62,10 +62,10 @@ impl Sample {
     }
 }
 
-/// All looks.
+/// All samples.
 #[derive(Debug)]
 pub(super) struct Samples {
-    /// The server's process, if it is our own.
+    /// The ID of the server's process, if the soak started it.
     server: Option<u32>,
     began: Instant,
     time: Duration,
@@ -74,9 +74,9 @@ pub(super) struct Samples {
 }
 
 impl Samples {
-    /// Takes the first one, before anything has begun.
+    /// Takes the first sample, before the load starts.
     pub(super) async fn begin(
-        shared: &Shared,
+        state: &SoakState,
         server: Option<u32>,
         time: Duration,
     ) -> Result<Samples> {
@@ -84,33 +84,33 @@ impl Samples {
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut samples =
             Samples { server, began: Instant::now(), time, interval, all: Vec::new() };
-        let first = samples.look(shared).await?;
+        let first = samples.look(state).await?;
         samples.all.push(first);
         Ok(samples)
     }
 
-    /// Waits for the time of the next one and takes it.
+    /// Waits until the next sample is due and takes it.
     ///
-    /// Dropped while it waits, nothing is lost; dropped while it looks, that look is.
-    pub(super) async fn next(&mut self, shared: &Shared) -> Result {
+    /// If this is dropped while it waits, no sample is lost; if it is dropped while it takes a sample, that one is.
+    pub(super) async fn next(&mut self, state: &SoakState) -> Result {
         self.interval.tick().await;
-        let sample = self.look(shared).await?;
+        let sample = self.look(state).await?;
         self.all.push(sample);
         Ok(())
     }
 
-    /// Waits until the server has nothing left of all that came, and takes the last one.
+    /// Waits until the server has released everything, and takes the last sample.
     ///
     /// # Errors
     ///
-    /// If something stays.
-    pub(super) async fn settle(&mut self, shared: &Shared, patience: Duration) -> Result {
+    /// If the server still holds topics or descriptors when `patience` has passed.
+    pub(super) async fn settle(&mut self, state: &SoakState, patience: Duration) -> Result {
         let first = self.all[0];
         let began = Instant::now();
         loop {
-            let last = self.look(shared).await?;
-            // Fewer is right, too: the command has a connection that it does not use, and in a long run
-            // that is ended for being idle.
+            let last = self.look(state).await?;
+            // Fewer descriptors are fine, too: the soak has a connection that it does not use, which the server
+            // closes as idle in a long run.
             let is_back = last.topics == first.topics && last.descriptors <= first.descriptors;
             if is_back || began.elapsed() > patience {
                 self.all.push(last);
@@ -118,7 +118,11 @@ impl Samples {
                     true => Ok(()),
                     false => Err(Error::failed(
                         "the soak failed",
-                        format!("something stays: {} at first, {} now", first.tell(), last.tell()),
+                        format!(
+                            "something stays: {} at first, {} now",
+                            first.summary(),
+                            last.summary()
+                        ),
                     )),
                 };
             }
@@ -126,20 +130,20 @@ impl Samples {
         }
     }
 
-    /// The first and the last one.
+    /// The first and the last sample.
     pub(super) fn ends(&self) -> (Sample, Sample) {
         let last = self.all.last().copied().unwrap_or_default();
         (self.all.first().copied().unwrap_or_default(), last)
     }
 
-    async fn look(&self, shared: &Shared) -> Result<Sample> {
+    async fn look(&self, state: &SoakState) -> Result<Sample> {
         let fail = |error| failure("look at the server", &error);
         let mut sample =
             Sample { seconds: self.began.elapsed().as_secs_f64(), ..Sample::default() };
-        for topic in shared.client.topics("").await.map_err(fail)? {
-            let details = match shared.client.describe(&topic.name).await {
+        for topic in state.client.topics("").await.map_err(fail)? {
+            let details = match state.client.describe(&topic.name).await {
                 Ok(details) => details,
-                // Deleted in between.
+                // The topic was deleted in the meantime.
                 Err(error) if error.code() == Some(Code::UnknownTopic) => continue,
                 Err(error) => return Err(fail(error)),
             };
@@ -154,7 +158,7 @@ impl Samples {
             sample.leases += stats.leases;
             sample.publisher_waits += stats.publisher_waits;
             if stats.memory_limit.is_some_and(|limit| bytes > limit) {
-                shared.counts().over_limit += 1;
+                state.counts().over_limit += 1;
             }
         }
         if let Some(pid) = self.server {
@@ -163,12 +167,12 @@ impl Samples {
             sample.descriptors = system::entries(pid, "fd");
             sample.threads = system::entries(pid, "task");
         }
-        let counts = shared.counts();
+        let counts = state.counts();
         (sample.published, sample.delivered) = (counts.published, counts.tally.records);
         Ok(sample)
     }
 
-    /// For programs: a list for each figure.
+    /// The samples for programs: a list for each figure.
     pub(super) fn describe(&self) -> Value {
         let list = |what: fn(&Sample) -> u64| self.all.iter().map(what).collect::<Vec<_>>();
         let seconds = self.all.iter().map(|sample| (sample.seconds * 1e3).round() / 1e3);
@@ -191,8 +195,8 @@ impl Samples {
         })
     }
 
-    /// How resident memory went, without the segments that topics count: how many those are is as their
-    /// settings say. `None` where the system does not tell, or without enough samples.
+    /// The trend of the resident memory without the segments that the topics report, whose size depends on the
+    /// topics' settings. `None` if the system does not report memory, or if there are not enough samples.
     pub(super) fn trend(&self) -> Option<Trend> {
         let (from, to) = (self.time.mul_f64(WARM_UP).as_secs_f64(), self.time.as_secs_f64());
         let during = self.all.iter().filter(|sample| (from..to).contains(&sample.seconds));
@@ -210,7 +214,7 @@ impl Samples {
     }
 }
 
-/// How resident memory went.
+/// The trend of the resident memory.
 #[derive(Clone, Debug)]
 pub(super) struct Trend {
     /// The median of each third of the run, in bytes.
@@ -219,7 +223,7 @@ pub(super) struct Trend {
 }
 
 impl Trend {
-    /// Whether the last third has clearly more than the first, in a run that is long enough to say so.
+    /// Whether the run was long enough to judge and the last third clearly has more memory than the first.
     pub(super) fn grows(&self) -> bool {
         let [first, _, last] = self.thirds;
         self.is_judged && last - first > (first * GROWTH).max(NOISE)

@@ -1,18 +1,18 @@
-//! One run: makes a stream, lets clients follow it, appends, and says what it took. A run's time goes
-//! from the first append's first byte to the last record that a client read.
+//! One run: creates a stream, connects the clients, appends, and returns the figures. The time of a run goes from
+//! the first byte of the first append to the last record that a client reads.
 
-use super::cells::{Cell, Kind};
+use super::cells::{Cell, Measure};
 use super::publisher::{Publisher, ask};
 use super::rival::Rival;
-use super::stream::Events;
+use super::stream::EventStream;
+use crate::compare::connection::Connection;
 use crate::compare::drive::{Outcome, sum_up};
-use crate::compare::plain::Plain;
 use crate::compare::process::Process;
 use psa_cli::bench::facts;
-use psa_cli::bench::latency::{Clock, Times};
+use psa_cli::bench::latency::{LatencySink, Times};
 use psa_cli::bench::pump::{Pace, Window};
 use psa_cli::bench::readers::{Readers, Subscriber};
-use psa_cli::bench::run::Watch;
+use psa_cli::bench::run::ProgressWatch;
 use psa_cli::bench::verify::Sink;
 use psa_cli::error::{Error, Exit, Result};
 use std::net::SocketAddr;
@@ -29,20 +29,20 @@ pub(crate) struct Contender<'a> {
     threads: usize,
     server: Option<Process>,
     streams: u32,
-    /// Records of one run.
+    /// The number of records in one run.
     records: u64,
 }
 
-/// What a client does with records beside checking them.
-enum Ear {
-    Nothing,
-    Clock(Clock),
+/// What a client does with records after the check.
+enum RecordSink {
+    Ignore,
+    Latency(LatencySink),
 }
 
-impl Sink for Ear {
+impl Sink for RecordSink {
     fn records(&mut self, bytes: &[u8], stride: usize) {
-        if let Ear::Clock(clock) = self {
-            clock.records(bytes, stride);
+        if let RecordSink::Latency(latency) = self {
+            latency.records(bytes, stride);
         }
     }
 }
@@ -52,26 +52,26 @@ impl<'a> Contender<'a> {
         Contender { rival, cell, folder, threads, server: None, streams: 0, records: 1 }
     }
 
-    /// Processor time of its server so far, in seconds.
+    /// The processor time that its server has used so far, in seconds.
     pub(crate) fn server_cpu(&self) -> f64 {
         self.server.as_ref().and_then(Process::usage).map_or(0.0, |usage| usage.cpu)
     }
 
-    /// Whatever happened to its server: the next run gets another.
+    /// Drops the server after a failure: the next run starts a new one.
     pub(crate) fn restart(&mut self) {
         self.server = None;
     }
 
-    /// Warms it up and finds out how many records fill a run of so many seconds.
+    /// Warms the server up and finds out how many records fill a run of this many seconds.
     pub(crate) fn warm_up(&mut self, seconds: f64) -> Result {
         let title = format!("{}, {}: warming up", self.cell.name(), self.rival.name());
-        if let Kind::Latency { rate, seconds } = self.cell.kind {
+        if let Measure::Latency { rate, seconds } = self.cell.measure {
             self.records = (rate * seconds / 4.0).ceil() as u64;
             self.run(&title)?;
             self.records = (rate * seconds).ceil() as u64;
             return Ok(());
         }
-        // First a guess, then twice from what was seen.
+        // Start with a guess, then adjust twice to the measured speed.
         self.records = 4 * self.cell.batch() as u64;
         for _ in 0..3 {
             let outcome = self.run(&title)?;
@@ -90,19 +90,21 @@ impl<'a> Contender<'a> {
             self.server = Some(self.rival.start(self.folder)?);
         }
         self.streams += 1;
-        let (stream, Cell { clients, size, kind }) = (format!("b{}", self.streams), self.cell);
+        let (stream, Cell { clients, size, measure }) = (format!("b{}", self.streams), self.cell);
         let server = self.server.as_ref().ok_or_else(|| Error::failed(title, "no server"))?;
         let address = server.address();
         ask(self.rival, address, "PUT", &stream)?;
         let (base, times, late) = (Instant::now(), Times::new()?, Times::new()?);
         let mut all = Vec::with_capacity(clients);
         for _ in 0..clients {
-            let ear = match kind {
-                Kind::Fanout { .. } => Ear::Nothing,
-                Kind::Latency { .. } => Ear::Clock(Clock { base, times: times.clone() }),
+            let sink = match measure {
+                Measure::Fanout { .. } => RecordSink::Ignore,
+                Measure::Latency { .. } => {
+                    RecordSink::Latency(LatencySink { base, times: times.clone() })
+                }
             };
-            let events = Events::new(self.rival.form(), size, self.records);
-            all.push(follow(address, &self.rival.follow(&stream), events, ear)?);
+            let events = EventStream::new(self.rival.format(), size, self.records);
+            all.push(follow(address, &self.rival.follow(&stream), events, sink)?);
         }
         let (before, client) = (server.usage(), facts::own_cpu());
         let readers = Readers::start(all, self.threads);
@@ -114,17 +116,17 @@ impl<'a> Contender<'a> {
             size,
             batch,
             records: self.records,
-            pace: match kind {
-                Kind::Fanout { .. } => None,
-                Kind::Latency { rate, .. } => Some(Pace { rate, base, late: late.clone() }),
+            pace: match measure {
+                Measure::Fanout { .. } => None,
+                Measure::Latency { rate, .. } => Some(Pace { rate, base, late: late.clone() }),
             },
-            window: match kind {
-                Kind::Fanout { ahead, .. } => Some(Window {
+            window: match measure {
+                Measure::Fanout { ahead, .. } => Some(Window {
                     delivered: readers.counter(),
                     readers: clients as u64,
                     records: ahead * batch as u64 * clients as u64,
                 }),
-                Kind::Latency { .. } => None,
+                Measure::Latency { .. } => None,
             },
         };
         let (sent, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
@@ -132,12 +134,12 @@ impl<'a> Contender<'a> {
             let (sent, stop) = (sent.clone(), stop.clone());
             std::thread::spawn(move || publisher.run(&sent, &stop))
         };
-        let mut watch = Watch::new(title);
+        let mut watch = ProgressWatch::new(title);
         let watched = loop {
             if readers.are_done() {
                 break Ok(());
             }
-            // Readers wait for records that never come if their publisher fails.
+            // If the publisher fails, the readers wait for records that never arrive.
             if publishing.is_finished() && sent.load(Ordering::Relaxed) < self.records {
                 break Ok(());
             }
@@ -145,7 +147,7 @@ impl<'a> Contender<'a> {
                 break Err(error);
             }
         };
-        // Clients that were cut off end before the publisher does.
+        // Stop the publisher if the clients ended first because they were disconnected.
         stop.store(true, Ordering::Relaxed);
         watch.end();
         let began = publishing.join();
@@ -160,43 +162,43 @@ impl<'a> Contender<'a> {
         outcome.server_cpu =
             after.zip(before).map(|(after, before)| (after.cpu - before.cpu).max(0.0));
         outcome.memory = after.map(|after| (after.rss, after.peak_rss));
-        outcome.latency = publisher_latency(kind, &times, &late);
+        outcome.latency = publisher_latency(measure, &times, &late);
         Ok(outcome)
     }
 }
 
 fn publisher_latency(
-    kind: Kind,
+    measure: Measure,
     times: &Times,
     late: &Times,
 ) -> Option<(serde_json::Value, serde_json::Value)> {
-    matches!(kind, Kind::Latency { .. }).then(|| (times.describe(), late.describe()))
+    matches!(measure, Measure::Latency { .. }).then(|| (times.describe(), late.describe()))
 }
 
-/// Begins to follow: asks, and reads the answer's head.
+/// Starts to follow a stream: sends the request and reads the head of the response.
 fn follow(
     address: SocketAddr,
     path: &str,
-    verifier: Events,
-    sink: Ear,
-) -> Result<Subscriber<Ear, Events>> {
-    let mut plain = Plain::connect(address)?;
+    verifier: EventStream,
+    sink: RecordSink,
+) -> Result<Subscriber<RecordSink, EventStream>> {
+    let mut connection = Connection::connect(address)?;
     let asked =
         format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n");
-    plain.send(asked.as_bytes())?;
-    let status = plain.line()?;
-    let mut in_pieces = false;
+    connection.send(asked.as_bytes())?;
+    let status = connection.line()?;
+    let mut is_chunked = false;
     loop {
-        let line = plain.line()?.to_ascii_lowercase();
+        let line = connection.line()?.to_ascii_lowercase();
         if line.is_empty() {
             break;
         }
-        in_pieces |= line.replace(' ', "") == "transfer-encoding:chunked";
+        is_chunked |= line.replace(' ', "") == "transfer-encoding:chunked";
     }
-    if !status.starts_with("HTTP/1.1 200") || !in_pieces {
+    if !status.starts_with("HTTP/1.1 200") || !is_chunked {
         let why = format!("it answered `{status}`");
         return Err(Error::new(Exit::Refused, format!("GET {path}"), why));
     }
-    let (stream, input) = plain.into_parts()?;
+    let (stream, input) = connection.into_parts()?;
     Ok(Subscriber { stream, input, verifier, sink, hold: None, resume: None })
 }

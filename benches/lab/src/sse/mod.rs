@@ -1,16 +1,17 @@
-//! `psa-lab sse`: Server-Sent Events to many clients, beside other servers of the same protocol.
+//! `psa-lab sse`: Server-Sent Events to many clients, compared with other servers of the same protocol.
 //!
 //! # What is the same for all
 //!
-//! The load generator: the same threads read the same sockets and check every record ([`stream`]); the
-//! same publisher appends over HTTP, one request at a time, and stays a bounded number of appends ahead
-//! of the clients ([`publisher`], [`cells`]); a run's time goes from the first append to the last record that was read
-//! ([`drive`]). All speak the Durable Streams protocol, JSON streams in memory; in one more row this
-//! server does the same over its own topics, where each record has an event and an id of its own.
+//! The load generator is the same: the same threads read the sockets and check every record ([`stream`]), and
+//! the same publisher appends over HTTP, one request at a time, and stays a bounded number of appends ahead of
+//! the clients ([`publisher`], [`cells`]). The time of a run goes from the first append to the last record that
+//! is read ([`drive`]). All servers speak the Durable Streams protocol with JSON streams in memory. One more row
+//! measures this server over its own topics, where each record has its own event and id.
 //!
 //! # Noise
 //!
-//! As in `psa-lab compare`: rounds in turns, ratios within a round, probes around each run.
+//! As in `psa-lab compare`: the contenders take turns, ratios are taken within a round, and the machine is probed
+//! before and after each run.
 
 pub(crate) mod args;
 mod cells;
@@ -22,7 +23,7 @@ mod stream;
 
 use crate::compare::probe::{self, Probe, Reading};
 use crate::compare::summary::{self, Subject};
-use crate::compare::{self, Others, Turn, say};
+use crate::compare::{self, OtherLoad, Turn, say};
 use args::SseArgs;
 use cells::Cell;
 use drive::Contender;
@@ -32,24 +33,24 @@ use rival::Rival;
 use serde_json::{Map, Value, json};
 use std::time::{Instant, SystemTime};
 
-/// Measures, or prints what was measured.
+/// Measures, or prints the tables of an earlier measurement.
 pub(crate) fn sse(args: &SseArgs) -> Result {
     if let Some(file) = &args.suite.report {
-        return compare::tell(file, args.suite.into.as_deref());
+        return compare::print_report(file, args.suite.into.as_deref());
     }
-    let cells = chosen(args)?;
+    let cells = chosen_cells(args)?;
     let mut suite = Suite::new(args)?;
     for cell in &cells {
         suite.cell(cell)?;
-        // What was measured is not lost with what comes after it.
+        // Write after each cell, so that a failure in a later one loses nothing.
         suite.write(false)?;
     }
     suite.write(true)?;
     suite.verdict()
 }
 
-/// The cells that were asked for.
-fn chosen(args: &SseArgs) -> Result<Vec<Cell>> {
+/// The cells that the arguments select.
+fn chosen_cells(args: &SseArgs) -> Result<Vec<Cell>> {
     let mut all = cells::all(args.suite.quick);
     let names = all.iter().map(Cell::name).collect::<Vec<_>>().join(", ");
     for wanted in &args.cells {
@@ -136,7 +137,7 @@ impl<'a> Suite<'a> {
         })
     }
 
-    /// All rounds of one cell.
+    /// Runs all rounds of one cell.
     fn cell(&mut self, cell: &Cell) -> Result {
         let name = cell.name();
         say(&format!("[{:>4.0} s] {name}", self.began.elapsed().as_secs_f64()));
@@ -157,7 +158,7 @@ impl<'a> Suite<'a> {
                 let title =
                     format!("{name}, round {} of {}, {}", round + 1, self.runs, rival.name());
                 let before = self.probe.read()?;
-                let others = Others::start(contender.server_cpu());
+                let others = OtherLoad::start(contender.server_cpu());
                 let run = contender.run(&title);
                 let others = others.and_then(|others| others.share(contender.server_cpu()));
                 let after = self.probe.read()?;
@@ -181,7 +182,7 @@ impl<'a> Suite<'a> {
         Ok(())
     }
 
-    /// A rival that fails is told; if it is we who fail, it is over.
+    /// Reports a rival that failed. If this server failed, the comparison ends.
     fn fail(&mut self, cell: &str, rival: Rival, error: &Error) -> Result {
         let line = format!("{cell}, {}: {error}", rival.name());
         say(&format!("psa-lab: {line}"));
@@ -192,7 +193,7 @@ impl<'a> Suite<'a> {
         Ok(())
     }
 
-    /// Writes all so far into the file, or at the end to standard output.
+    /// Writes all figures so far to the file, or at the end to standard output.
     fn write(&self, last: bool) -> Result {
         let mut all = self.head.clone();
         let usual = probe::usual(&self.readings);
@@ -212,7 +213,7 @@ impl<'a> Suite<'a> {
         }
     }
 
-    /// Fails if this server lost, repeated or broke a record. What others did is in the figures.
+    /// Fails if this server lost, repeated or corrupted a record. Faults of other servers are in the figures.
     fn verdict(&self) -> Result {
         let own = |turn: &&Turn| turn.name.starts_with("psa");
         let turns = self.cells.iter().flat_map(|(_, turns)| turns).filter(own);

@@ -1,9 +1,9 @@
-//! The publisher: appends over HTTP, one request at a time, each answered before the next one goes.
+//! The publisher: appends over HTTP, one request at a time, and waits for each response before the next request.
 
 use super::record;
 use super::rival::Rival;
-use crate::compare::plain::Plain;
-use psa_cli::bench::pump::{LOOK, Pace, Window};
+use crate::compare::connection::Connection;
+use psa_cli::bench::pump::{POLL_INTERVAL, Pace, Window};
 use psa_cli::error::{Error, Exit, Result};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,18 +16,18 @@ pub(crate) struct Publisher {
     pub(crate) address: SocketAddr,
     pub(crate) stream: String,
     pub(crate) size: usize,
-    /// Records of an append.
+    /// Records in an append.
     pub(crate) batch: usize,
     pub(crate) records: u64,
     pub(crate) pace: Option<Pace>,
-    /// How far those who read may be behind; not looked at where there is a rate.
+    /// How far the readers may be behind; only set if there is no pace.
     pub(crate) window: Option<Window>,
 }
 
-/// An append as it goes over the wire.
+/// An encoded append request.
 struct Append {
     bytes: Vec<u8>,
-    /// Where the first record is, and how far the next one is behind it.
+    /// The position of the first record, and the distance from one record to the next.
     first: usize,
     stride: usize,
     size: usize,
@@ -59,7 +59,7 @@ impl Append {
     }
 }
 
-/// A request with a body of this type and length.
+/// The head of a request with a body of this type and length.
 fn request(line: &str, media: &str, length: usize) -> Vec<u8> {
     format!(
         "{line} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {media}\r\nContent-Length: {length}\r\n\r\n"
@@ -67,28 +67,28 @@ fn request(line: &str, media: &str, length: usize) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The answer to a request: nothing but its success is of interest.
-fn answer(plain: &mut Plain) -> Result {
-    let status = plain.line()?;
-    let (mut length, mut in_pieces) = (0, false);
+/// Reads the response to a request; only its success matters.
+fn read_response(connection: &mut Connection) -> Result {
+    let status = connection.line()?;
+    let (mut length, mut is_chunked) = (0, false);
     loop {
-        let line = plain.line()?.to_ascii_lowercase();
+        let line = connection.line()?.to_ascii_lowercase();
         if line.is_empty() {
             break;
         }
-        if let Some(said) = line.strip_prefix("content-length:") {
-            length = said.trim().parse().unwrap_or(0);
+        if let Some(value) = line.strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap_or(0);
         }
-        in_pieces |= line.starts_with("transfer-encoding:");
+        is_chunked |= line.starts_with("transfer-encoding:");
     }
-    let mut body = plain.exactly(length)?;
-    while in_pieces {
-        let length = plain.line()?;
+    let mut body = connection.exactly(length)?;
+    while is_chunked {
+        let length = connection.line()?;
         let length = usize::from_str_radix(&length, 16)
             .map_err(|error| Error::failed("append", format!("`{length}`: {error}")))?;
-        body.extend(plain.exactly(length)?);
-        plain.line()?;
-        in_pieces = length > 0;
+        body.extend(connection.exactly(length)?);
+        connection.line()?;
+        is_chunked = length > 0;
     }
     if status.starts_with("HTTP/1.1 2") {
         return Ok(());
@@ -97,18 +97,18 @@ fn answer(plain: &mut Plain) -> Result {
     Err(Error::new(Exit::Refused, "append", format!("it answered `{status}`: {body}")))
 }
 
-/// One request without records.
+/// Sends one request without records.
 pub(crate) fn ask(rival: Rival, address: SocketAddr, method: &str, stream: &str) -> Result {
-    let mut plain = Plain::connect(address)?;
+    let mut connection = Connection::connect(address)?;
     let line = format!("{method} {}", rival.path(stream));
-    plain.send(&request(&line, "application/json", 0))?;
-    answer(&mut plain)
+    connection.send(&request(&line, "application/json", 0))?;
+    read_response(&mut connection)
 }
 
 impl Publisher {
-    /// Appends all of it; says when it began. `sent` shows how far it is, `stop` ends it early.
+    /// Appends everything and returns when it began. `sent` is updated with the progress; `stop` ends it early.
     pub(crate) fn run(&self, sent: &AtomicU64, stop: &AtomicBool) -> Result<Instant> {
-        let mut plain = Plain::connect(self.address)?;
+        let mut connection = Connection::connect(self.address)?;
         let mut append = Append::new(self.rival, &self.stream, self.batch, self.size);
         let began = Instant::now();
         let mut first = 0;
@@ -131,10 +131,10 @@ impl Publisher {
                 && !stop.load(Ordering::Relaxed)
                 && window.is_full(first)
             {
-                std::thread::sleep(LOOK);
+                std::thread::sleep(POLL_INTERVAL);
             }
-            plain.send(&append.bytes)?;
-            answer(&mut plain)?;
+            connection.send(&append.bytes)?;
+            read_response(&mut connection)?;
             sent.store(first, Ordering::Relaxed);
         }
         Ok(began)

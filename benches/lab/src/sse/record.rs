@@ -1,9 +1,10 @@
-//! Numbered records as text: a JSON string whose first 16 digits are its number, the next 16 its time.
+//! Numbered records as text: a JSON string whose first 16 hexadecimal digits are its number and whose next 16 are
+//! its time.
 //!
-//! Text, because that is what event streams carry without another encoding; JSON, because a stream of it
-//! tells every server where one record ends, also when many come in one request.
+//! They are text because event streams carry text without another encoding, and JSON because in a JSON stream
+//! every server knows where a record ends, even if a request contains many.
 
-/// Bytes around a record's digits: two quotes, a number, a time.
+/// The smallest record in bytes: two quotes, a number, a time.
 pub(crate) const LEAST: usize = 2 + 16 + 16;
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
@@ -15,7 +16,7 @@ pub(crate) fn write_digits(out: &mut [u8], number: u64) {
     }
 }
 
-/// What 16 digits say; `None` if they are none.
+/// Reads hexadecimal digits; `None` if a byte is not one.
 pub(crate) fn read_digits(text: &[u8]) -> Option<u64> {
     text.iter().try_fold(0, |number, byte| {
         let digit = match byte {
@@ -27,7 +28,7 @@ pub(crate) fn read_digits(text: &[u8]) -> Option<u64> {
     })
 }
 
-/// A record of this size with nothing in it yet.
+/// A record of this size with number 0 and time 0.
 pub(crate) fn empty(size: usize) -> Vec<u8> {
     let mut record = vec![b'.'; size.max(LEAST)];
     write(&mut record, 0, 0);
@@ -36,26 +37,27 @@ pub(crate) fn empty(size: usize) -> Vec<u8> {
     record
 }
 
-/// Gives it a number and a time.
+/// Sets a record's number and time.
 pub(crate) fn write(record: &mut [u8], number: u64, stamp: u64) {
     write_digits(&mut record[1..17], number);
     write_digits(&mut record[17..33], stamp);
 }
 
-/// What a record must look like that comes next, so that a look at one is a comparison.
+/// The expected bytes of the next record, so that checking a record is a comparison.
 #[derive(Clone, Debug)]
 pub(crate) struct Expected {
     record: Vec<u8>,
     number: u64,
 }
 
-/// What a record turned out to be.
+/// The result of checking a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Seen {
-    /// The next one, of this time.
+pub(crate) enum Verdict {
+    /// The expected record, with this time.
     Next(u64),
-    /// A sound one with another number.
+    /// A valid record with this other number.
     Other(u64),
+    /// Not a valid record.
     Corrupt,
 }
 
@@ -72,20 +74,20 @@ impl Expected {
         self.number
     }
 
-    /// Expects this one next.
+    /// Expects the record with this number next.
     pub(crate) fn set(&mut self, number: u64) {
         self.number = number;
         write_digits(&mut self.record[1..17], number);
     }
 
-    /// Looks at a record of the right size.
-    pub(crate) fn look(&self, record: &[u8]) -> Seen {
+    /// Checks a record of the right size.
+    pub(crate) fn check(&self, record: &[u8]) -> Verdict {
         let sound = record[0] == b'"' && record[33..] == self.record[33..];
         let stamp = read_digits(&record[17..33]).filter(|_| sound);
         match stamp {
-            None => Seen::Corrupt,
-            Some(stamp) if record[1..17] == self.record[1..17] => Seen::Next(stamp),
-            Some(_) => read_digits(&record[1..17]).map_or(Seen::Corrupt, Seen::Other),
+            None => Verdict::Corrupt,
+            Some(stamp) if record[1..17] == self.record[1..17] => Verdict::Next(stamp),
+            Some(_) => read_digits(&record[1..17]).map_or(Verdict::Corrupt, Verdict::Other),
         }
     }
 }
@@ -100,13 +102,13 @@ mod tests {
         assert_eq!((record.len(), record[0], record[63]), (64, b'"', b'"'));
         write(&mut record, 0xabc, 77);
         let mut expected = Expected::new(64);
-        assert_eq!(expected.look(&record), Seen::Other(0xabc));
+        assert_eq!(expected.check(&record), Verdict::Other(0xabc));
         expected.set(0xabc);
-        assert_eq!(expected.look(&record), Seen::Next(77));
+        assert_eq!(expected.check(&record), Verdict::Next(77));
         for at in 0..64 {
             let mut broken = record.clone();
             broken[at] = b'!';
-            assert_eq!(expected.look(&broken), Seen::Corrupt, "{at}");
+            assert_eq!(expected.check(&broken), Verdict::Corrupt, "{at}");
         }
     }
 }

@@ -1,18 +1,18 @@
-//! Who is compared, how each is started, and the few requests that differ.
+//! The servers that are compared, how each is started, and the few requests that differ.
 
-use super::stream::Form;
+use super::stream::EventFormat;
 use crate::compare::process::{self, Process};
 use psa_cli::bench::server::without_settings;
 use psa_cli::error::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// One that is measured.
+/// A server that is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum)]
 pub(crate) enum Rival {
-    /// This program's own server, in the Durable Streams protocol
+    /// This server, in the Durable Streams protocol
     Psa,
-    /// This program's own server, its own topics and events
+    /// This server, with its own topics and events
     PsaTopics,
     /// The official Rust server: crate `durable-streams`
     DsRust,
@@ -22,11 +22,11 @@ pub(crate) enum Rival {
     DsNode,
 }
 
-/// The settings of one server's start that its documents name for streams in memory.
+/// The arguments with which the official Rust server keeps streams in memory, according to its documentation.
 const RUST_MEMORY: [&str; 3] = ["--durability", "memory", "--data-dir"];
 
 impl Rival {
-    /// As on the command line and in the figures.
+    /// The name on the command line and in the figures.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Rival::Psa => "psa",
@@ -37,12 +37,12 @@ impl Rival {
         }
     }
 
-    /// Whether it is this program.
+    /// Whether it is this server.
     pub(crate) fn is_own(self) -> bool {
         matches!(self, Rival::Psa | Rival::PsaTopics)
     }
 
-    /// Its program; `Err` with one line that says how to get it.
+    /// The path of its program, or one line that says how to install it.
     pub(crate) fn installed(self, folder: &Path) -> Result<PathBuf, String> {
         let file = match self {
             Rival::Psa | Rival::PsaTopics => {
@@ -64,10 +64,10 @@ impl Rival {
         }
     }
 
-    /// What was installed, by the installers' own records.
+    /// The installed version, according to the installer's records.
     pub(crate) fn version(self, folder: &Path) -> Option<String> {
         let read = |file: &str| std::fs::read_to_string(folder.join(file)).ok();
-        // Each crate has a root of its own, and so the first one listed is it.
+        // Each crate is installed in a root of its own, so the first one listed is the right one.
         let crates = |file: &str| {
             let text = read(file)?;
             let listed = text.lines().find_map(|line| line.trim().strip_prefix('"'))?;
@@ -89,7 +89,7 @@ impl Rival {
         }
     }
 
-    /// Starts it, with streams in memory and nothing said on the way.
+    /// Starts it, with streams in memory and as little logging as possible.
     pub(crate) fn start(self, folder: &Path) -> Result<Process> {
         let program =
             self.installed(folder).map_err(|why| Error::failed(self.name().to_owned(), why))?;
@@ -107,7 +107,7 @@ impl Rival {
                     command.args(["--port", &port.to_string()]).args(RUST_MEMORY).arg(own);
                 }
                 Rival::DsAxum => {
-                    // Its defaults end a stream at 10 MiB, and all of them at 100 MiB.
+                    // Its default limits are 10 MiB for a stream and 100 MiB for all streams.
                     command
                         .env("DS_SERVER__BIND_ADDRESS", address)
                         .env("DS_STORAGE__MODE", "memory")
@@ -125,15 +125,15 @@ impl Rival {
         Process::start(&program, configure)
     }
 
-    /// How it tells records.
-    pub(crate) fn form(self) -> Form {
+    /// How its events carry records.
+    pub(crate) fn format(self) -> EventFormat {
         match self {
-            Rival::PsaTopics => Form::Single,
-            _ => Form::Arrays,
+            Rival::PsaTopics => EventFormat::Single,
+            _ => EventFormat::Arrays,
         }
     }
 
-    /// Where a stream is made, appended to and deleted.
+    /// The path of a stream, for creating, appending and deleting.
     pub(crate) fn path(self, stream: &str) -> String {
         match self {
             Rival::PsaTopics => format!("/topics/{stream}"),
@@ -141,7 +141,7 @@ impl Rival {
         }
     }
 
-    /// Where it is followed from the beginning on.
+    /// The path for following a stream from its beginning.
     pub(crate) fn follow(self, stream: &str) -> String {
         let path = self.path(stream);
         match self {
@@ -150,7 +150,7 @@ impl Rival {
         }
     }
 
-    /// The type of an append's body, and what is in front of records, between two and after them.
+    /// The media type of an append's body, and the text before, between and after its records.
     pub(crate) fn body(self) -> (&'static str, [&'static str; 3]) {
         match self {
             Rival::PsaTopics => ("application/x-ndjson", ["", "\n", "\n"]),

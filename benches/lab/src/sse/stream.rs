@@ -1,116 +1,116 @@
-//! A thin client of Server-Sent Events: checks what one subscriber is sent, where it lies.
+//! A thin client of Server-Sent Events: checks in place what one subscriber receives.
 //!
-//! Three layers, each a small machine that may be cut anywhere: the pieces of a body of HTTP/1.1, the
-//! lines of events, and the records in them. What a record has to be is known before it comes, so that a
-//! look at it is a comparison. A record that a read cut is the only thing that is copied.
+//! There are three layers, each a small state machine that accepts input cut at any byte: the chunks of an
+//! HTTP/1.1 body, the lines of events, and the records in them. The bytes of a record are known in advance, so
+//! checking one is a comparison. Only lines without records, and records that a read cut off, are copied.
 
-use super::record::{Expected, Seen};
-use psa_cli::bench::verify::{Bad, Check, Sink, Tally};
+use super::record::{Expected, Verdict};
+use psa_cli::bench::verify::{Check, Sink, StreamError, Tally};
 
-/// The longest line that is no record: more is an error.
+/// The longest line without a record; a longer one is an error.
 const LONGEST_LINE: usize = 4096;
 
-/// How records are told.
+/// How events carry records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
-    /// Durable Streams: `event: data`, whose data is an array of records, with `event: control` after.
+pub(crate) enum EventFormat {
+    /// Durable Streams: an `event: data` whose data is an array of records, followed by an `event: control`.
     Arrays,
     /// This server's own topics: an event for each record, with an id.
     Single,
 }
 
-/// The stream of one subscriber.
+/// The event stream of one subscriber.
 #[derive(Debug)]
-pub(crate) struct Events {
-    form: Form,
+pub(crate) struct EventStream {
+    format: EventFormat,
     until: u64,
     expected: Expected,
     tally: Tally,
-    piece: Piece,
-    line: Line,
-    /// The part of a line, or of a record, that came so far.
+    chunk: ChunkState,
+    line: LineState,
+    /// The part of a line or of a record that has arrived.
     kept: Vec<u8>,
-    /// Whether the event that is being read carries records.
+    /// Whether the current event carries records.
     carries: bool,
-    /// Whether there was a record in it.
+    /// Whether the current event has had a record.
     carried: bool,
 }
 
-/// Where in the body's pieces.
+/// The position in the chunks of the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Piece {
-    /// In the line that says how long it is; what it says so far.
-    Length(usize),
-    /// In it; so many bytes are left.
-    Inside(usize),
-    /// In the line's end after it; so many bytes are left.
-    Behind(usize),
-    /// The last one was there.
-    Over,
+enum ChunkState {
+    /// In the line with the chunk's size; the size read so far.
+    Size(usize),
+    /// In the chunk's data; the number of bytes left.
+    Data(usize),
+    /// In the line end after the data; the number of bytes left.
+    LineEnd(usize),
+    /// After the last chunk.
+    Finished,
 }
 
-/// Where in a line.
+/// The position in a line of the event stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Line {
-    /// It is gathered.
-    Gathered,
-    /// In a line of records, in front of a record or of what separates two.
+enum LineState {
+    /// In a line that is not known to have records; it is collected.
+    Unknown,
+    /// In a line with records, before a record or a separator.
     Between,
     /// In a record.
     Record,
 }
 
-fn said(bytes: &[u8]) -> Bad {
-    Bad::Said(format!("`{}`", bytes[..bytes.len().min(80)].escape_ascii()))
+fn unexpected(bytes: &[u8]) -> StreamError {
+    StreamError::Server(format!("`{}`", bytes[..bytes.len().min(80)].escape_ascii()))
 }
 
-impl Events {
-    /// Records of `size` bytes, until so many have come.
-    pub(crate) fn new(form: Form, size: usize, until: u64) -> Events {
-        Events {
-            form,
+impl EventStream {
+    /// Expects `until` records of `size` bytes.
+    pub(crate) fn new(format: EventFormat, size: usize, until: u64) -> EventStream {
+        EventStream {
+            format,
             until,
             expected: Expected::new(size),
             tally: Tally::default(),
-            piece: Piece::Length(0),
-            line: Line::Gathered,
+            chunk: ChunkState::Size(0),
+            line: LineState::Unknown,
             kept: Vec::new(),
-            carries: form == Form::Single,
+            carries: format == EventFormat::Single,
             carried: false,
         }
     }
 
-    /// Takes in a part of the answer's body.
-    fn body(&mut self, mut bytes: &[u8], sink: &mut impl Sink) -> Result<(), Bad> {
+    /// Checks a part of the response's body.
+    fn body(&mut self, mut bytes: &[u8], sink: &mut impl Sink) -> Result<(), StreamError> {
         let size = self.expected.size();
         while let Some(&first) = bytes.first() {
             let used = match self.line {
-                Line::Gathered => self.gather(bytes)?,
-                Line::Between => match first {
-                    // The usual case: all of it is here.
+                LineState::Unknown => self.collect_line(bytes)?,
+                LineState::Between => match first {
+                    // The usual case: the whole record has arrived.
                     b'"' if bytes.len() >= size => {
                         self.record(&bytes[..size], sink);
                         size
                     }
                     b'"' => {
-                        self.line = Line::Record;
+                        self.line = LineState::Record;
                         self.kept.extend_from_slice(bytes);
                         bytes.len()
                     }
                     b'\n' => {
-                        self.line = Line::Gathered;
+                        self.line = LineState::Unknown;
                         1
                     }
                     b'[' | b',' | b']' | b' ' | b'\r' => 1,
-                    _ => return Err(said(bytes)),
+                    _ => return Err(unexpected(bytes)),
                 },
-                Line::Record => {
+                LineState::Record => {
                     let more = (size - self.kept.len()).min(bytes.len());
                     self.kept.extend_from_slice(&bytes[..more]);
                     if self.kept.len() == size {
                         let record = std::mem::take(&mut self.kept);
                         self.record(&record, sink);
-                        self.line = Line::Between;
+                        self.line = LineState::Between;
                     }
                     more
                 }
@@ -120,47 +120,48 @@ impl Events {
         Ok(())
     }
 
-    /// Takes in bytes of a line that is not known yet.
-    fn gather(&mut self, bytes: &[u8]) -> Result<usize, Bad> {
+    /// Collects bytes of a line until it is complete or known to have records. Returns how many it used.
+    fn collect_line(&mut self, bytes: &[u8]) -> Result<usize, StreamError> {
         const DATA: &[u8] = b"data:";
         let end = memchr::memchr(b'\n', bytes);
         let mut used = end.map_or(bytes.len(), |end| end + 1);
         if self.carries && self.kept.len() < DATA.len() {
-            // No further than to where records begin.
+            // Not further than the point where records begin.
             used = used.min(DATA.len() - self.kept.len());
         }
         self.kept.extend_from_slice(&bytes[..used]);
         if self.carries && self.kept == DATA {
             self.kept.clear();
-            self.line = Line::Between;
+            self.line = LineState::Between;
         } else if self.kept.ends_with(b"\n") {
             let line = std::mem::take(&mut self.kept);
-            self.said(line.trim_ascii_end())?;
+            self.other_line(line.trim_ascii_end())?;
             self.kept = line;
             self.kept.clear();
         } else if self.kept.len() > LONGEST_LINE {
-            return Err(said(&self.kept));
+            return Err(unexpected(&self.kept));
         }
         Ok(used)
     }
 
-    /// A line that has no records.
-    fn said(&mut self, line: &[u8]) -> Result<(), Bad> {
+    /// Handles a line without records.
+    fn other_line(&mut self, line: &[u8]) -> Result<(), StreamError> {
         if line.is_empty() {
             self.tally.chunks += u64::from(std::mem::take(&mut self.carried));
-            self.carries = self.form == Form::Single;
+            self.carries = self.format == EventFormat::Single;
         } else if let Some(event) = line.strip_prefix(b"event:") {
-            self.carries = match (event.trim_ascii(), self.form) {
-                (b"data", Form::Arrays) => true,
-                (b"control", Form::Arrays) | (b"begin" | b"caught-up", Form::Single) => false,
-                _ => return Err(said(line)),
+            self.carries = match (event.trim_ascii(), self.format) {
+                (b"data", EventFormat::Arrays) => true,
+                (b"control", EventFormat::Arrays)
+                | (b"begin" | b"caught-up", EventFormat::Single) => false,
+                _ => return Err(unexpected(line)),
             };
-        } else if let (Some(id), Form::Single) = (line.strip_prefix(b"id:"), self.form) {
-            // Of the record before it, or of the event that begins the stream.
+        } else if let (Some(id), EventFormat::Single) = (line.strip_prefix(b"id:"), self.format) {
+            // The id of the preceding record, or of the event that begins the stream.
             let offset = id.rsplit(|byte| *byte == b':').next().unwrap_or_default();
             let next = std::str::from_utf8(offset).ok().and_then(|text| text.parse::<i64>().ok());
-            let told = next.ok_or_else(|| said(line))?;
-            if told != self.expected.number() as i64 && told != self.expected.number() as i64 - 1 {
+            let id = next.ok_or_else(|| unexpected(line))?;
+            if id != self.expected.number() as i64 && id != self.expected.number() as i64 - 1 {
                 self.tally.corrupt += 1;
             }
         }
@@ -168,66 +169,70 @@ impl Events {
     }
 
     fn record(&mut self, record: &[u8], sink: &mut impl Sink) {
-        let stamp = match self.expected.look(record) {
-            Seen::Next(stamp) => stamp,
-            Seen::Other(number) if number < self.until => {
+        let stamp = match self.expected.check(record) {
+            Verdict::Next(stamp) => stamp,
+            Verdict::Other(number) if number < self.until => {
                 self.tally.lost += number.saturating_sub(self.expected.number());
                 self.tally.duplicated += self.expected.number().saturating_sub(number);
                 self.expected.set(number);
                 0
             }
-            Seen::Other(_) | Seen::Corrupt => {
+            Verdict::Other(_) | Verdict::Corrupt => {
                 self.tally.corrupt += 1;
                 0
             }
         };
-        let mut told = [0; 16];
-        told[..8].copy_from_slice(&self.expected.number().to_le_bytes());
-        told[8..].copy_from_slice(&stamp.to_le_bytes());
-        sink.records(&told, told.len());
+        let mut binary = [0; 16];
+        binary[..8].copy_from_slice(&self.expected.number().to_le_bytes());
+        binary[8..].copy_from_slice(&stamp.to_le_bytes());
+        sink.records(&binary, binary.len());
         self.expected.set(self.expected.number() + 1);
         self.tally.records += 1;
         self.carried = true;
     }
 }
 
-impl Check for Events {
-    fn feed(&mut self, bytes: &[u8], sink: &mut impl Sink) -> Result<usize, Bad> {
+impl Check for EventStream {
+    fn feed(&mut self, bytes: &[u8], sink: &mut impl Sink) -> Result<usize, StreamError> {
         let mut at = 0;
         while let Some(&first) = bytes.get(at) {
-            match self.piece {
-                Piece::Length(length) => {
+            match self.chunk {
+                ChunkState::Size(length) => {
                     at += 1;
-                    self.piece = match first {
-                        b'\n' if length == 0 => Piece::Over,
-                        b'\n' => Piece::Inside(length),
-                        b'\r' => self.piece,
+                    self.chunk = match first {
+                        b'\n' if length == 0 => ChunkState::Finished,
+                        b'\n' => ChunkState::Data(length),
+                        b'\r' => self.chunk,
                         digit => {
                             let digit = char::from(digit).to_digit(16);
                             let digit = digit.filter(|_| length < 1 << 28);
-                            let digit = digit.ok_or_else(|| said(bytes))?;
-                            Piece::Length(length << 4 | digit as usize)
+                            let digit = digit.ok_or_else(|| unexpected(bytes))?;
+                            ChunkState::Size(length << 4 | digit as usize)
                         }
                     };
                 }
-                Piece::Inside(left) => {
+                ChunkState::Data(left) => {
                     let here = left.min(bytes.len() - at);
                     self.body(&bytes[at..at + here], sink)?;
                     at += here;
-                    self.piece =
-                        if here == left { Piece::Behind(2) } else { Piece::Inside(left - here) };
+                    self.chunk = if here == left {
+                        ChunkState::LineEnd(2)
+                    } else {
+                        ChunkState::Data(left - here)
+                    };
                 }
-                Piece::Behind(left) => {
+                ChunkState::LineEnd(left) => {
                     at += 1;
-                    self.piece = if left == 1 { Piece::Length(0) } else { Piece::Behind(left - 1) };
+                    self.chunk =
+                        if left == 1 { ChunkState::Size(0) } else { ChunkState::LineEnd(left - 1) };
                 }
-                Piece::Over => at = bytes.len(),
+                ChunkState::Finished => at = bytes.len(),
             }
         }
         Ok(at)
     }
 
-    /// Nothing is left over: what was cut is in here.
+    /// 0: this keeps the unfinished part itself.
     fn longest_unit(&self) -> usize {
         0
     }
@@ -241,11 +246,11 @@ impl Check for Events {
     }
 
     fn is_closed(&self) -> bool {
-        self.expected.number() >= self.until || self.piece == Piece::Over
+        self.expected.number() >= self.until || self.chunk == ChunkState::Finished
     }
 
-    /// A server may end a stream at any time; what is missing then counts as lost.
-    fn is_between(&self) -> bool {
+    /// Always: a server may end a stream at any time, and missing records then count as lost.
+    fn may_end(&self) -> bool {
         true
     }
 
@@ -264,8 +269,8 @@ mod tests {
 
     impl Sink for Stamps {
         fn records(&mut self, bytes: &[u8], stride: usize) {
-            for told in bytes.chunks(stride) {
-                let number = |at: usize| u64::from_le_bytes(told[at..at + 8].try_into().unwrap());
+            for binary in bytes.chunks(stride) {
+                let number = |at: usize| u64::from_le_bytes(binary[at..at + 8].try_into().unwrap());
                 self.0.push((number(0), number(8)));
             }
         }
@@ -280,8 +285,8 @@ mod tests {
         numbers.map(text).collect()
     }
 
-    /// An answer's body in pieces of this many bytes.
-    fn pieces(body: &str, length: usize) -> Vec<u8> {
+    /// A response body in HTTP chunks of this many bytes.
+    fn http_chunks(body: &str, length: usize) -> Vec<u8> {
         let mut out = Vec::new();
         for piece in body.as_bytes().chunks(length) {
             out.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
@@ -293,9 +298,9 @@ mod tests {
 
     fn arrays(batches: &[Vec<String>]) -> String {
         let control = "event: control\ndata:{\"streamNextOffset\":\"1\",\"upToDate\":true}\n\n";
-        let told =
+        let event =
             |batch: &Vec<String>| format!("event: data\ndata:[{}]\n\n{control}", batch.join(","));
-        control.to_owned() + &batches.iter().map(told).collect::<String>()
+        control.to_owned() + &batches.iter().map(event).collect::<String>()
     }
 
     proptest! {
@@ -319,14 +324,14 @@ mod tests {
             } else {
                 arrays(&batches)
             };
-            let form = if single { Form::Single } else { Form::Arrays };
-            let mut events = Events::new(form, 40, next + 1);
+            let format = if single { EventFormat::Single } else { EventFormat::Arrays };
+            let mut events = EventStream::new(format, 40, next + 1);
             let mut stamps = Stamps(Vec::new());
-            for part in pieces(&body, piece).chunks(cut) {
+            for part in http_chunks(&body, piece).chunks(cut) {
                 prop_assert_eq!(events.feed(part, &mut stamps).unwrap(), part.len());
             }
-            let told: Vec<_> = (0..next).map(|number| (number, number * 10)).collect();
-            prop_assert_eq!(stamps.0, told);
+            let expected: Vec<_> = (0..next).map(|number| (number, number * 10)).collect();
+            prop_assert_eq!(stamps.0, expected);
             let chunks = if single { next } else { sizes.len() as u64 };
             prop_assert_eq!(events.tally(), Tally { records: next, chunks, ..Tally::default() });
             prop_assert!(!events.is_closed());
@@ -339,8 +344,8 @@ mod tests {
     fn what_is_lost_repeated_or_broken_is_counted() {
         let mut batch = records([0, 1, 4, 5, 3, 4].into_iter());
         batch.push(batch[0].replace('.', "!"));
-        let mut events = Events::new(Form::Arrays, 40, 10);
-        events.feed(&pieces(&arrays(&[batch]), 1 << 20), &mut ()).unwrap();
+        let mut events = EventStream::new(EventFormat::Arrays, 40, 10);
+        events.feed(&http_chunks(&arrays(&[batch]), 1 << 20), &mut ()).unwrap();
         let Tally { records, lost, duplicated, corrupt, .. } = events.tally();
         assert_eq!((records, lost, duplicated, corrupt), (7, 2, 3, 1));
     }
@@ -348,10 +353,10 @@ mod tests {
     #[test]
     fn what_is_no_event_stream_is_an_error() {
         for bad in ["event: data\ndata:{}\n\n", "event: end\n\n", &"x".repeat(10_000)] {
-            let mut events = Events::new(Form::Arrays, 40, 10);
-            assert!(events.feed(&pieces(bad, 1 << 20), &mut ()).is_err(), "{bad}");
+            let mut events = EventStream::new(EventFormat::Arrays, 40, 10);
+            assert!(events.feed(&http_chunks(bad, 1 << 20), &mut ()).is_err(), "{bad}");
         }
-        let mut events = Events::new(Form::Arrays, 40, 10);
+        let mut events = EventStream::new(EventFormat::Arrays, 40, 10);
         assert!(events.feed(b"HTTP/1.1 200 OK\r\n", &mut ()).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! A socket that gives up on a peer that takes nothing.
+//! A write timeout: a connection is cut when its peer takes nothing.
 
 use std::{
     future::Future,
@@ -15,41 +15,41 @@ use tokio::{
 
 use crate::net::{self, TcpStream};
 
-/// What a connection goes over.
-pub(super) trait Socket {
+/// A stream over TCP, perhaps with TLS in between.
+pub(super) trait HasTcp {
     fn tcp(&self) -> &TcpStream;
 }
 
-impl Socket for TcpStream {
+impl HasTcp for TcpStream {
     fn tcp(&self) -> &TcpStream {
         self
     }
 }
 
 #[cfg(feature = "tls")]
-impl Socket for Box<crate::tls::ServerStream> {
+impl HasTcp for Box<crate::tls::ServerStream> {
     fn tcp(&self) -> &TcpStream {
         self.get_ref().0
     }
 }
 
-/// A stream whose writes fail when the peer has taken nothing for a time.
-pub(super) struct Stalling<S> {
+/// A stream whose writes fail when the peer has taken nothing for a while.
+pub(super) struct WriteTimeout<S> {
     stream: S,
     limit: Duration,
-    /// Runs while a write waits. Made once, and reset for each wait.
+    /// Runs while a write waits. Created once, and reset for each wait.
     timer: Option<Pin<Box<Sleep>>>,
     waiting: bool,
 }
 
-impl<S: Socket> Stalling<S> {
-    /// A limit of zero is none.
+impl<S: HasTcp> WriteTimeout<S> {
+    /// A limit of zero means no limit.
     pub(super) fn new(stream: S, limit: Duration) -> Self {
         Self { stream, limit, timer: None, waiting: false }
     }
 
-    /// What a write that waits comes to: the end, if it has waited too long.
-    fn judge<T>(
+    /// Passes on the outcome of a write, or cuts the connection if the write has waited for too long.
+    fn apply<T>(
         &mut self,
         cx: &mut Context<'_>,
         write: Poll<io::Result<T>>,
@@ -77,7 +77,7 @@ impl<S: Socket> Stalling<S> {
     }
 }
 
-impl<S: Socket + AsyncRead + Unpin> AsyncRead for Stalling<S> {
+impl<S: HasTcp + AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -87,14 +87,14 @@ impl<S: Socket + AsyncRead + Unpin> AsyncRead for Stalling<S> {
     }
 }
 
-impl<S: Socket + AsyncWrite + Unpin> AsyncWrite for Stalling<S> {
+impl<S: HasTcp + AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let write = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.judge(cx, write)
+        self.apply(cx, write)
     }
 
     fn poll_write_vectored(
@@ -103,7 +103,7 @@ impl<S: Socket + AsyncWrite + Unpin> AsyncWrite for Stalling<S> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let write = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.judge(cx, write)
+        self.apply(cx, write)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -111,9 +111,9 @@ impl<S: Socket + AsyncWrite + Unpin> AsyncWrite for Stalling<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // TLS writes here what it has gathered.
+        // TLS writes here what it has buffered.
         let flush = Pin::new(&mut self.stream).poll_flush(cx);
-        self.judge(cx, flush)
+        self.apply(cx, flush)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,4 +1,4 @@
-//! The tokens that a server knows, and the listeners' check.
+//! The tokens that a server knows, and the check that its listeners make.
 
 use std::{
     collections::HashSet,
@@ -16,12 +16,11 @@ use tokio::sync::watch;
 
 use super::{Grant, MAX_TOKEN, Token, TokenEntry};
 
-/// The most tokens that an [`Access`] knows: each is compared with whatever is presented.
+/// The maximum number of tokens in an [`Access`]: every presented token is compared with each of them.
 pub const MAX_TOKENS: usize = 4_096;
 
-/// The longest that an expired token goes unnoticed when the wall clock is set meanwhile: it is looked at
-/// so often.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How often the wall clock is checked. If it is set, an expired token goes unnoticed for this long at most.
+const CHECK_EVERY: Duration = Duration::from_secs(10);
 
 /// Why a list of tokens is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,18 +40,18 @@ pub enum AccessError {
         /// The other one.
         other: String,
     },
-    /// A name that does not fit a line of a log.
+    /// A name is not suitable for a log line.
     #[error("a token's name has 1 to 64 characters, none of them a control character")]
     BadName,
     /// There are more than [`MAX_TOKENS`].
     #[error("there are {count} tokens; give at most {MAX_TOKENS}")]
     TooMany {
-        /// How many.
+        /// How many there are.
         count: usize,
     },
 }
 
-/// Tokens with rights, which can be exchanged while servers run. A clone is the same list: give one to
+/// Tokens with rights, which can be replaced while servers run. All clones are the same list: give one to
 /// each listener.
 ///
 /// ```
@@ -63,63 +62,64 @@ pub enum AccessError {
 /// entry.subscribe = vec!["orders/*".parse()?];
 /// let access = Access::new(vec![entry])?;
 /// assert_eq!(access.tokens(), 1);
-/// access.replace(Vec::new())?; // whoever came in with it is sent away
+/// access.replace(Vec::new())?; // clients that use this token are disconnected
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
-pub struct Access(Arc<Inner>);
+pub struct Access(Arc<KnownTokens>);
 
-struct Inner {
+struct KnownTokens {
     entries: watch::Sender<Arc<[Arc<TokenEntry>]>>,
-    /// Moves on under the lock of `entries`, so that who is woken by them finds it moved.
+    /// Incremented under the lock of `entries`, so that a task that their change wakes sees the new number.
     revision: AtomicU64,
 }
 
 impl Access {
-    /// Knows these tokens. None at all is fine: then nobody is let in but with the shared token.
+    /// Creates a list of these tokens. It may be empty: then only the shared token is admitted.
     ///
     /// # Errors
     ///
-    /// [`AccessError`] says which entries do not go together.
+    /// [`AccessError`] says which entries are invalid or conflict.
     pub fn new(entries: Vec<TokenEntry>) -> Result<Self, AccessError> {
         let entries = watch::Sender::new(checked(entries)?);
-        Ok(Self(Arc::new(Inner { entries, revision: AtomicU64::new(0) })))
+        Ok(Self(Arc::new(KnownTokens { entries, revision: AtomicU64::new(0) })))
     }
 
-    /// Puts these in the place of those that were known. Who came in with a token that is not among them
-    /// any more is sent away; what it was told before stands.
+    /// Replaces all known tokens with these. Clients whose token is no longer among them are disconnected; what they
+    /// have already received is not affected.
     ///
     /// # Errors
     ///
-    /// As [`new`](Self::new); then the old ones stay.
+    /// As [`new`](Self::new); the previous tokens then stay in force.
     pub fn replace(&self, entries: Vec<TokenEntry>) -> Result<(), AccessError> {
         let new = checked(entries)?;
-        self.move_on(|entries| *entries = new);
+        self.update(|entries| *entries = new);
         Ok(())
     }
 
-    /// What an entry keeps of this token.
+    /// The hash of a token, as its [entry](TokenEntry::sha256) contains it.
     #[must_use]
     pub fn sha256(token: &str) -> [u8; 32] {
         Sha256::digest(token).into()
     }
 
-    /// How many tokens it knows, expired ones included.
+    /// The number of known tokens, including expired ones.
     #[must_use]
     pub fn tokens(&self) -> usize {
         self.0.entries.borrow().len()
     }
 
-    fn move_on(&self, change: impl FnOnce(&mut Arc<[Arc<TokenEntry>]>)) {
+    /// Changes the entries, increments the revision, and wakes everyone who waits for a change.
+    fn update(&self, change: impl FnOnce(&mut Arc<[Arc<TokenEntry>]>)) {
         self.0.entries.send_modify(|entries| {
             change(entries);
-            // Release: who sees the new number finds the new entries behind their lock anyway; this
-            // only keeps the number from being seen before the lock is taken.
+            // Release: a reader that sees the new number finds the new entries anyway, because they are behind the
+            // lock. This only keeps the number from being seen before the lock is taken.
             self.0.revision.fetch_add(1, Ordering::Release);
         });
     }
 
-    /// Moves on whenever what some token may could have changed.
+    /// A number that changes whenever the rights of some token may have changed.
     #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "the TCP listener asks"))]
     fn revision(&self) -> u64 {
         self.0.revision.load(Ordering::Acquire)
@@ -133,7 +133,7 @@ impl Access {
         let entries = self.entries();
         let digest = Self::sha256(presented);
         let mut found = u32::MAX;
-        // To the last one in any case, without a branch on what was found: see the module.
+        // Always goes on to the last entry, without a branch on what was found: see the module's documentation.
         for (at, entry) in (0..).zip(entries.iter()) {
             found.conditional_assign(&at, entry.sha256.ct_eq(&digest));
         }
@@ -141,36 +141,37 @@ impl Access {
         (!entry.is_expired(SystemTime::now())).then(|| Grant::of(entry.clone()))
     }
 
-    /// The same token as it is known now.
+    /// The current grant of a token that was admitted before; `None` if it is no longer known or has expired.
     fn renew(&self, old: &TokenEntry) -> Option<Grant> {
         let entries = self.entries();
-        // What is looked for is a known token's hash: there is nothing to find out by the time it takes.
+        // The hash that is looked for is that of a known token, so the time this takes reveals nothing.
         let entry = entries.iter().find(|entry| entry.sha256 == old.sha256)?;
         (!entry.is_expired(SystemTime::now())).then(|| Grant::of(entry.clone()))
     }
 
-    /// Tells of tokens that expire. Never ends.
-    async fn keep_time(&self) {
-        let mut news = self.0.entries.subscribe();
-        // What had expired by then has been told. Nothing, at first: who came in before may count on it.
-        let mut told = SystemTime::UNIX_EPOCH;
+    /// Reports a change whenever a token expires. Never ends.
+    async fn watch_expiry(&self) {
+        let mut changes = self.0.entries.subscribe();
+        // Expirations up to this time have been reported. At first, none have: a client that was admitted earlier
+        // relies on being told of its token's expiry.
+        let mut reported = SystemTime::UNIX_EPOCH;
         loop {
-            // Before the list is taken: one that comes later is news itself, and who hears of that looks
-            // later than this. And what is told is what lies between two such moments, so that nothing
-            // expires between them unnoticed.
+            // The time is read before the list is taken. A list that comes later is a change in itself, and
+            // whoever learns of that change checks at a later time than this. Each round reports what expired
+            // between two such times, so nothing expires between them unnoticed.
             let now = SystemTime::now();
-            let entries = news.borrow_and_update().clone();
-            let before = std::mem::replace(&mut told, now);
+            let entries = changes.borrow_and_update().clone();
+            let before = std::mem::replace(&mut reported, now);
             if entries.iter().any(|entry| entry.is_expired(before) != entry.is_expired(now)) {
-                self.move_on(|_| {});
+                self.update(|_| {});
                 continue;
             }
             let left = entries.iter().filter_map(|entry| entry.left(now));
-            // The sender is here: to wait for news cannot fail.
+            // Waiting for a change cannot fail, because `self` holds the sender.
             if let Some(soonest) = left.filter(|left| !left.is_zero()).min() {
-                let _ = tokio::time::timeout(soonest.min(LOOK_EVERY), news.changed()).await;
+                let _ = tokio::time::timeout(soonest.min(CHECK_EVERY), changes.changed()).await;
             } else {
-                let _ = news.changed().await;
+                let _ = changes.changed().await;
             }
         }
     }
@@ -204,7 +205,7 @@ fn checked(entries: Vec<TokenEntry>) -> Result<Arc<[Arc<TokenEntry>]>, AccessErr
     Ok(entries.into_iter().map(Arc::new).collect())
 }
 
-/// What a listener asks for.
+/// A listener's check: decides which tokens it admits, and what they may do.
 #[derive(Clone, Debug)]
 pub(crate) struct Gate {
     token: Option<Token>,
@@ -216,17 +217,17 @@ impl Gate {
         Self { token, access }
     }
 
-    /// Whether everybody may come in.
+    /// Whether every client is admitted, with or without a token.
     pub(crate) fn is_open(&self) -> bool {
         self.token.is_none() && self.access.is_none()
     }
 
-    /// What is wrong with it, if anything.
-    pub(crate) fn fault(&self) -> Option<String> {
-        self.token.as_ref().and_then(Token::fault).map(str::to_owned)
+    /// What is wrong with the shared token, if anything.
+    pub(crate) fn validation_error(&self) -> Option<String> {
+        self.token.as_ref().and_then(Token::validation_error).map(str::to_owned)
     }
 
-    /// What `presented` is good for; `None` if for nothing.
+    /// The grant for the token `presented`; `None` if it is not admitted.
     pub(crate) fn admit(&self, presented: &str) -> Option<Grant> {
         if self.is_open() {
             return Some(Grant::ALL);
@@ -235,12 +236,12 @@ impl Gate {
         if shared {
             return Some(Grant::ALL);
         }
-        // A longer one is no token of ours, and not worth hashing.
+        // A longer text cannot be a known token, and is not worth hashing.
         let access = self.access.as_ref().filter(|_| presented.len() <= MAX_TOKEN)?;
         access.find(presented)
     }
 
-    /// What a grant has become; `None` if its token was taken back or has expired.
+    /// The grant's current rights; `None` if its token was removed or has expired.
     pub(crate) fn renew(&self, grant: &Grant) -> Option<Grant> {
         match (grant.entry(), &self.access) {
             (None, _) => Some(Grant::ALL),
@@ -249,34 +250,34 @@ impl Gate {
         }
     }
 
-    /// Moves on whenever a grant may have become another one.
+    /// A number that changes whenever a grant may have changed.
     #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "the TCP listener asks"))]
     pub(crate) fn revision(&self) -> u64 {
         self.access.as_ref().map_or(0, Access::revision)
     }
 
-    /// News of that. `None` if there will be none.
-    pub(crate) fn news(&self) -> Option<News> {
-        self.access.as_ref().map(|access| News(access.0.entries.subscribe()))
+    /// A receiver of changes of the rights. `None` if they never change.
+    pub(crate) fn changes(&self) -> Option<AccessChanges> {
+        self.access.as_ref().map(|access| AccessChanges(access.0.entries.subscribe()))
     }
 
-    /// Keeps time for tokens that expire. Never ends. That two listeners do so is no harm.
-    pub(crate) async fn keep_time(&self) {
+    /// Reports a change whenever a token expires. Never ends. Several listeners may run this at the same time.
+    pub(crate) async fn watch_expiry(&self) {
         match &self.access {
-            Some(access) => access.keep_time().await,
+            Some(access) => access.watch_expiry().await,
             None => std::future::pending().await,
         }
     }
 }
 
-/// Waits for a revision.
-pub(crate) struct News(watch::Receiver<Arc<[Arc<TokenEntry>]>>);
+/// Receives changes of the rights: a new list, or a token that expired.
+pub(crate) struct AccessChanges(watch::Receiver<Arc<[Arc<TokenEntry>]>>);
 
-impl News {
-    /// Waits for the next one. Cancel safe.
+impl AccessChanges {
+    /// Waits for the next change. Cancel safe.
     pub(crate) async fn next(&mut self) {
         if self.0.changed().await.is_err() {
-            // Nobody is left who could change anything.
+            // Every `Access` is gone, so nothing can change any more.
             std::future::pending::<()>().await;
         }
     }
@@ -376,30 +377,30 @@ mod tests {
         assert!(!shown.contains(&all) && shown.contains("Access(1 tokens)"), "{shown}");
     }
 
-    /// A gate whose time is kept until the test ends, and news of it.
-    fn kept(access: &Access) -> (Gate, News) {
+    /// A gate whose tokens' expiry is watched until the test ends, and its changes.
+    fn watched(access: &Access) -> (Gate, AccessChanges) {
         let gate = Gate::new(None, Some(access.clone()));
-        let news = gate.news().unwrap();
-        let keeper = gate.clone();
-        tokio::spawn(async move { keeper.keep_time().await });
-        (gate, news)
+        let changes = gate.changes().unwrap();
+        let watcher = gate.clone();
+        tokio::spawn(async move { watcher.watch_expiry().await });
+        (gate, changes)
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_waits_is_told_of_a_list_and_of_an_end() {
         let access = Access::new(vec![entry("soon", "soon")]).unwrap();
-        let (gate, mut news) = kept(&access);
+        let (gate, mut changes) = watched(&access);
         let grant = gate.admit("soon").unwrap();
         let mut soon = entry("soon", "soon");
-        // By the wall clock, which stands still for nobody: the tokio clock runs ahead in this test.
+        // The wall clock counts, which cannot be paused; tokio's clock runs ahead of it in this test.
         soon.expires = Some(SystemTime::now() + Duration::from_millis(50));
         access.replace(vec![soon]).unwrap();
-        news.next().await;
+        changes.next().await;
         while gate.renew(&grant).is_some() {
-            news.next().await;
+            changes.next().await;
         }
         access.replace(vec![entry("a", "a")]).unwrap();
-        news.next().await;
+        changes.next().await;
     }
 
     #[tokio::test(start_paused = true)]
@@ -407,8 +408,8 @@ mod tests {
         let mut gone = entry("gone", "gone");
         gone.expires = Some(SystemTime::now());
         let access = Access::new(vec![gone]).unwrap();
-        // Whoever came in with it just before, and hears nothing now, would stay.
-        let (_, mut news) = kept(&access);
-        tokio::time::timeout(Duration::from_secs(3600), news.next()).await.unwrap();
+        // A client that was admitted just before would stay connected if it were not told now.
+        let (_, mut changes) = watched(&access);
+        tokio::time::timeout(Duration::from_secs(3600), changes.next()).await.unwrap();
     }
 }

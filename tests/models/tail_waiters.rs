@@ -1,6 +1,6 @@
-//! The server's rooms: those who sit in one against the record that comes, and against each other's
-//! leaving. `bell` and `room` are the source that ships, over a log whose every step shuttle may interrupt.
-//! A call that is lost shows as a deadlock.
+//! The server's tails: subscriptions that wait together at the end of a topic, against the record that
+//! arrives, and against one another's leaving. `wakers` and `server_tail` are the source that ships, over a
+//! log that shuttle may interrupt at every step. A lost wake-up shows as a deadlock.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
@@ -8,17 +8,17 @@ use std::task::{Context, Poll, Waker};
 use shuttle::future::block_on;
 use shuttle::thread;
 
-use crate::bell::{Bell, SubBell};
 use crate::broker::Topic;
 use crate::explore::explore;
 use crate::log::{Cursor, Log, ReadError, Start};
-use crate::room::{Rooms, Seat};
+use crate::server_tail::{TailWaiter, Tails};
 use crate::support::{Canary, append_all, read_available, take, tiny};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
+use crate::wakers::{SubscriptionWaker, TaskWaker};
 
-/// The server's task that rings, until it is told to end.
+/// The server's task that wakes members, until it is told to end.
 struct Server {
-    rooms: Arc<Rooms>,
+    tails: Arc<Tails>,
     topic: Arc<Topic>,
     ends: Arc<AtomicBool>,
     task: Arc<Mutex<Option<Waker>>>,
@@ -26,25 +26,25 @@ struct Server {
 }
 
 impl Server {
-    /// All wait in the room, however few they are.
+    /// Subscriptions wait together, however few there are.
     fn start() -> Self {
-        let rooms = Arc::new(Rooms::new(0));
+        let tails = Arc::new(Tails::new(0));
         let ends = Arc::new(AtomicBool::new(false));
         let task = Arc::new(Mutex::new(None));
         let thread = thread::spawn({
-            let (rooms, ends, task) = (rooms.clone(), ends.clone(), task.clone());
+            let (tails, ends, task) = (tails.clone(), ends.clone(), task.clone());
             move || {
-                let (mut called, mut to_ring) = (Vec::new(), Vec::new());
+                let (mut notified, mut to_wake) = (Vec::new(), Vec::new());
                 block_on(poll_fn(|cx| {
                     *task.lock().unwrap() = Some(cx.waker().clone());
                     if ends.load(Ordering::SeqCst) {
                         return Poll::Ready(());
                     }
-                    rooms.poll_serve(cx, &mut called, &mut to_ring)
+                    tails.poll_serve(cx, &mut notified, &mut to_wake)
                 }));
             }
         });
-        Self { rooms, topic: Arc::new(Topic), ends, task, thread }
+        Self { tails, topic: Arc::new(Topic), ends, task, thread }
     }
 
     fn stop(self) {
@@ -58,45 +58,45 @@ impl Server {
 /// A connection with one subscription.
 struct Subscriber {
     cursor: Cursor<Canary>,
-    seat: Seat,
-    bell: Arc<Bell>,
-    sub: Arc<SubBell>,
-    /// Whether it has looked, and found nothing.
-    sits: bool,
+    waiter: TailWaiter,
+    task: Arc<TaskWaker>,
+    waker: Arc<SubscriptionWaker>,
+    /// Whether it has checked the log and found nothing.
+    waits: bool,
 }
 
 impl Subscriber {
     fn new(server: &Server, log: &Log<Canary>) -> Self {
-        let bell = Arc::new(Bell::default());
-        let sub = SubBell::new(bell.clone(), 0);
-        let seat = server.rooms.enter(&server.topic, sub.clone());
-        Self { cursor: log.subscribe(Start::Next).unwrap(), seat, bell, sub, sits: false }
+        let task = Arc::new(TaskWaker::default());
+        let waker = SubscriptionWaker::new(task.clone(), 0);
+        let waiter = server.tails.add(&server.topic, waker.clone());
+        Self { cursor: log.subscribe(Start::Next).unwrap(), waiter, task, waker, waits: false }
     }
 
-    /// As a session looks at a subscription.
+    /// Checks the log as a session does for a subscription.
     fn is_ready(&mut self) -> bool {
-        self.seat.bell().reset();
-        let (own, offset) = (Waker::from(self.sub.clone()), self.cursor.offset());
-        let Self { cursor, seat, .. } = self;
-        seat.is_ready(offset, &own, false, |waker| {
+        self.waiter.waker().reset();
+        let (own, offset) = (Waker::from(self.waker.clone()), self.cursor.offset());
+        let Self { cursor, waiter, .. } = self;
+        waiter.is_ready(offset, &own, false, |waker| {
             cursor.poll_ready(&mut Context::from_waker(waker)).is_ready()
         })
     }
 
-    /// Reads until there have been so many records.
+    /// Reads until it has that many records.
     async fn take(&mut self, records: usize) -> Vec<u64> {
         let mut got = Vec::new();
-        let mut rung = Vec::new();
-        // Looked at once, and again whenever it was rung.
-        let mut look = !std::mem::take(&mut self.sits);
+        let mut woken = Vec::new();
+        // Checks immediately, and again whenever it was woken.
+        let mut check = !std::mem::take(&mut self.waits);
         poll_fn(|cx| {
-            self.bell.listen(cx.waker(), &mut rung);
-            look |= !rung.is_empty();
-            rung.clear();
-            while std::mem::take(&mut look) {
+            self.task.register(cx.waker(), &mut woken);
+            check |= !woken.is_empty();
+            woken.clear();
+            while std::mem::take(&mut check) {
                 if self.is_ready() {
                     got.extend(read_available(&mut self.cursor));
-                    look = got.len() < records;
+                    check = got.len() < records;
                 }
             }
             if got.len() < records { Poll::Pending } else { Poll::Ready(()) }
@@ -105,15 +105,15 @@ impl Subscriber {
         got
     }
 
-    /// Sits down, and goes at the first ring, or before, without having read.
-    fn sit_and_go(mut self) {
+    /// Joins the tail, and goes away when it is woken or before, without having read.
+    fn join_and_go(mut self) {
         self.is_ready();
         thread::yield_now();
     }
 }
 
 #[test]
-fn a_room_rings_everybody_who_sits_in_it() {
+fn every_member_is_woken() {
     explore(|| {
         let log: Log<Canary> = tiny().build().unwrap();
         let server = Server::start();
@@ -139,7 +139,7 @@ fn a_leader_that_goes_leaves_nobody_behind() {
             let mut subscriber = Subscriber::new(&server, &log);
             thread::spawn(move || block_on(subscriber.take(1)))
         });
-        let goes = thread::spawn(move || goes.sit_and_go());
+        let goes = thread::spawn(move || goes.join_and_go());
         append_all(&log, 0..1);
         goes.join().unwrap();
         for subscriber in stay {
@@ -149,55 +149,55 @@ fn a_leader_that_goes_leaves_nobody_behind() {
     });
 }
 
-/// Those who wait at the log by themselves rely on a leader to hand a call on, also on one that has read
-/// what the call is about.
+/// Cursors that wait at the log on their own rely on a leader to pass a notification on, even if that leader
+/// has already read the record in question.
 #[test]
-fn a_room_hands_the_call_on_to_those_beside_it() {
+fn a_leader_passes_the_notification_on_to_other_waiters() {
     explore(|| {
         let log: Log<Canary> = tiny().build().unwrap();
         let server = Server::start();
-        let sitting = [0, 1].map(|_| {
+        let together = [0, 1].map(|_| {
             let mut subscriber = Subscriber::new(&server, &log);
             thread::spawn(move || block_on(subscriber.take(2)))
         });
-        let beside = [0, 1, 2].map(|_| {
+        let alone = [0, 1, 2].map(|_| {
             let mut cursor = log.subscribe(Start::Next).unwrap();
             thread::spawn(move || block_on(take(&mut cursor, 1)))
         });
         append_all(&log, 0..1);
-        for cursor in beside {
+        for cursor in alone {
             cursor.join().unwrap();
         }
-        // Not before: this call would reach whoever the first one did not.
+        // Not earlier: this notification would reach the waiters that the first one missed.
         append_all(&log, 1..2);
-        for subscriber in sitting {
+        for subscriber in together {
             assert_eq!(subscriber.join().unwrap(), [0, 1]);
         }
         server.stop();
     });
 }
 
-/// One who reads on while the others have not been rung yet stands further ahead than they do, and may
-/// come to lead when the leader goes.
+/// A subscription that reads on while the others have not been woken yet gets ahead of them, and may become
+/// the leader when the leader goes away.
 #[test]
 fn nobody_relies_on_one_who_is_ahead() {
     explore(|| {
         let log: Log<Canary> = tiny().build().unwrap();
         let server = Server::start();
-        // Has a record to read, so it does not sit down before it has read what comes meanwhile.
+        // It has a record to read, so it does not join before it has read what arrives meanwhile.
         let mut ahead = Subscriber::new(&server, &log);
         append_all(&log, 0..1);
         let [mut goes, mut behind] = [0, 1].map(|_| Subscriber::new(&server, &log));
-        // One leads and one relies on it already.
+        // One leads, and the other already relies on it.
         for subscriber in [&mut goes, &mut behind] {
-            subscriber.sits = !subscriber.is_ready();
+            subscriber.waits = !subscriber.is_ready();
         }
         let goes = thread::spawn(move || drop(goes));
         let behind = thread::spawn(move || block_on(behind.take(1)));
         let ahead = thread::spawn(move || block_on(ahead.take(3)));
         append_all(&log, 1..2);
         assert_eq!(behind.join().unwrap(), [1]);
-        // Not before: this call would reach whoever the first one did not.
+        // Not earlier: this notification would reach the subscriptions that the first one missed.
         append_all(&log, 2..3);
         assert_eq!(ahead.join().unwrap(), [0, 1, 2]);
         goes.join().unwrap();
@@ -205,22 +205,22 @@ fn nobody_relies_on_one_who_is_ahead() {
     });
 }
 
-/// The end of a log is told like a record.
+/// The end of a log is notified like a record.
 #[test]
-fn a_room_hears_of_the_end() {
+fn every_member_learns_of_the_end() {
     explore(|| {
         let log: Log<Canary> = tiny().build().unwrap();
         let server = Server::start();
         let subscribers = [0, 1].map(|_| {
             let mut subscriber = Subscriber::new(&server, &log);
             thread::spawn(move || {
-                let mut rung = Vec::new();
-                let mut look = true;
+                let mut woken = Vec::new();
+                let mut check = true;
                 block_on(poll_fn(|cx| {
-                    subscriber.bell.listen(cx.waker(), &mut rung);
-                    look |= !rung.is_empty();
-                    rung.clear();
-                    if std::mem::take(&mut look) && subscriber.is_ready() {
+                    subscriber.task.register(cx.waker(), &mut woken);
+                    check |= !woken.is_empty();
+                    woken.clear();
+                    if std::mem::take(&mut check) && subscriber.is_ready() {
                         return Poll::Ready(());
                     }
                     Poll::Pending

@@ -1,4 +1,4 @@
-//! A blocking connection for the few words that come before and after the records.
+//! A blocking connection for the few exchanges before and after the records.
 
 use memchr::memmem;
 use psa_cli::bench::wire::lost;
@@ -7,19 +7,19 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// How long an answer may take before the server is taken for dead.
+/// How long to wait for a reply before giving up on the server.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A connection.
+/// A blocking connection to a rival's server.
 #[derive(Debug)]
-pub(crate) struct Plain {
+pub(crate) struct Connection {
     pub(crate) stream: TcpStream,
     input: Vec<u8>,
 }
 
-impl Plain {
-    /// Connects.
-    pub(crate) fn connect(address: SocketAddr) -> Result<Plain> {
+impl Connection {
+    /// Connects to the server.
+    pub(crate) fn connect(address: SocketAddr) -> Result<Connection> {
         let connected = TcpStream::connect(address).and_then(|stream| {
             stream.set_nodelay(true)?;
             stream.set_read_timeout(Some(PATIENCE))?;
@@ -28,15 +28,15 @@ impl Plain {
         let stream = connected.map_err(|error| {
             Error::new(Exit::Unreachable, format!("connect to {address}"), describe_io(&error))
         })?;
-        Ok(Plain { stream, input: Vec::new() })
+        Ok(Connection { stream, input: Vec::new() })
     }
 
-    /// Sends all of it.
+    /// Sends all bytes.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> Result {
         self.stream.write_all(bytes).map_err(|error| lost(&error))
     }
 
-    /// Waits until these bytes came, and forgets what came up to their end.
+    /// Waits until these bytes arrive, and discards the input up to their end.
     pub(crate) fn expect(&mut self, answer: &[u8]) -> Result {
         loop {
             if self.input.starts_with(b"-") {
@@ -51,7 +51,7 @@ impl Plain {
         }
     }
 
-    /// The next line.
+    /// Reads the next line.
     pub(crate) fn line(&mut self) -> Result<String> {
         loop {
             if let Some(end) = memchr::memchr(b'\n', &self.input) {
@@ -63,7 +63,7 @@ impl Plain {
         }
     }
 
-    /// So many bytes.
+    /// Reads exactly `count` bytes.
     pub(crate) fn exactly(&mut self, count: usize) -> Result<Vec<u8>> {
         while self.input.len() < count {
             self.more()?;
@@ -82,7 +82,7 @@ impl Plain {
         }
     }
 
-    /// The socket without its time limit, and what was read from it and not yet looked at.
+    /// Returns the socket, without its read timeout, and the bytes that were read and not yet used.
     pub(crate) fn into_parts(self) -> Result<(TcpStream, Vec<u8>)> {
         self.stream.set_read_timeout(None).map_err(|error| lost(&error))?;
         Ok((self.stream, self.input))

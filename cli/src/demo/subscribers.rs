@@ -1,4 +1,5 @@
-//! Those who follow: three in this process through the client library, and one in a process of her own.
+//! The subscribers of the demo: three in this process through the client library, and one in a process of its
+//! own.
 
 use crate::bench::server::without_settings;
 use crate::connect::failure;
@@ -14,88 +15,88 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// What a follower is to do.
+/// What a subscriber is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {
-    /// Read what comes.
+    /// Read records.
     Follow,
     /// Stay connected and read nothing.
     Stall,
-    /// Drop the connection, without a word.
+    /// Drop the connection without saying goodbye.
     Die,
 }
 
-/// What somebody has seen of the topic.
+/// What a subscriber has received of the topic.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct Received {
     hash: DefaultHasher,
     pub(super) records: u64,
     pub(super) gaps: u64,
-    /// Records that did not follow the one before them.
-    pub(super) strays: u64,
+    /// Records whose offset is not the one after the record before them.
+    pub(super) out_of_order: u64,
     pub(super) epoch: u64,
-    /// The offset that comes next.
+    /// The offset of the next record.
     pub(super) next: u64,
 }
 
-impl Seen {
-    /// One more record.
+impl Received {
+    /// Adds one record.
     pub(super) fn take(&mut self, offset: u64, record: &[u8]) {
-        self.strays += u64::from(offset != self.next);
+        self.out_of_order += u64::from(offset != self.next);
         self.records += 1;
         self.next = offset + 1;
         self.hash.write(record);
         self.hash.write(b"\n");
     }
 
-    /// Of all the records' bytes, each with a line end.
+    /// The hash of the bytes of all records, each with a line end.
     pub(super) fn hash(&self) -> u64 {
         self.hash.finish()
     }
 }
 
-/// One who follows in this process.
+/// A subscriber in this process.
 #[derive(Debug)]
-pub(super) struct Follower {
+pub(super) struct DemoSubscriber {
     pub(super) name: &'static str,
     order: watch::Sender<Order>,
     next: Arc<AtomicU64>,
-    task: Option<JoinHandle<Result<Seen>>>,
+    task: Option<JoinHandle<Result<Received>>>,
 }
 
-impl Follower {
-    /// Subscribes after what was seen already, which at first is nothing.
+impl DemoSubscriber {
+    /// Subscribes after the records already received, of which there are none at first.
     pub(super) async fn start(
         client: &Client,
         topic: &'static str,
         name: &'static str,
-        seen: Seen,
-    ) -> Result<Follower> {
-        // Who has seen nothing is at the beginning of the story, where nothing is collected yet.
-        let options = match seen.next {
+        received: Received,
+    ) -> Result<DemoSubscriber> {
+        // Subscribers that have received nothing start before anything is published, so nothing is collected yet.
+        let options = match received.next {
             0 => SubscribeOptions::earliest(),
-            next => SubscribeOptions::resume(Position { epoch: seen.epoch, next }),
+            next => SubscribeOptions::resume(Position { epoch: received.epoch, next }),
         };
         let subscribed = client.subscribe(topic, options).await;
         let subscription = subscribed.map_err(|error| failure(name, &error))?;
         let (order, orders) = watch::channel(Order::Follow);
-        let next = Arc::new(AtomicU64::new(seen.next));
-        let task = tokio::spawn(follow(subscription, seen, orders, next.clone(), name));
-        Ok(Follower { name, order, next, task: Some(task) })
+        let next = Arc::new(AtomicU64::new(received.next));
+        let task = tokio::spawn(follow(subscription, received, orders, next.clone(), name));
+        Ok(DemoSubscriber { name, order, next, task: Some(task) })
     }
 
-    /// The offset that this one gets next.
+    /// The offset that this subscriber receives next.
     pub(super) fn next(&self) -> u64 {
         self.next.load(Ordering::Relaxed)
     }
 
-    /// Gives an order; a dead one hears nothing.
+    /// Gives the subscriber an order, which has no effect once it has ended.
     pub(super) fn order(&self, order: Order) {
         self.order.send_replace(order);
     }
 
-    /// Waits until it has died, or seen the end.
-    pub(super) async fn end(&mut self) -> Result<Seen> {
+    /// Waits until the subscriber has dropped its connection or reached the end of the topic.
+    pub(super) async fn end(&mut self) -> Result<Received> {
         match self.task.take() {
             Some(task) => task.await.map_err(|_| Error::failed(self.name, "it panicked"))?,
             None => Err(Error::failed(self.name, "it has ended already")),
@@ -105,46 +106,46 @@ impl Follower {
 
 async fn follow(
     mut subscription: psa::client::Subscription,
-    mut seen: Seen,
+    mut received: Received,
     mut orders: watch::Receiver<Order>,
     next: Arc<AtomicU64>,
     name: &'static str,
-) -> Result<Seen> {
-    seen.epoch = subscription.position().epoch;
+) -> Result<Received> {
+    received.epoch = subscription.position().epoch;
     loop {
         let order = *orders.borrow_and_update();
         if order == Order::Die {
-            return Ok(seen);
+            return Ok(received);
         }
         tokio::select! {
             biased;
             changed = orders.changed() => if changed.is_err() {
-                return Ok(seen);
+                return Ok(received);
             },
             event = subscription.next_batch(), if order == Order::Follow => match event {
-                None | Some(Ok(BatchEvent::Closed { .. })) => return Ok(seen),
+                None | Some(Ok(BatchEvent::Closed { .. })) => return Ok(received),
                 Some(Err(error)) => return Err(failure(name, &error)),
                 Some(Ok(BatchEvent::Records(batch))) => {
-                    batch.iter().for_each(|(offset, record)| seen.take(offset, record));
-                    next.store(seen.next, Ordering::Relaxed);
+                    batch.iter().for_each(|(offset, record)| received.take(offset, record));
+                    next.store(received.next, Ordering::Relaxed);
                 }
-                Some(Ok(BatchEvent::Gap(_))) => seen.gaps += 1,
+                Some(Ok(BatchEvent::Gap(_))) => received.gaps += 1,
                 Some(Ok(_)) => {}
             },
         }
     }
 }
 
-/// One who follows as `psa sub` with a lease, a state file and an output file.
+/// A subscriber that is a `psa sub` process with a lease, a state file and an output file.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(super) struct ChildSubscriber {
     child: Child,
 }
 
-/// The name of the lease, and of her who holds it.
+/// The name of the lease and of the subscriber that holds it.
 pub(super) const DORA: &str = "dora";
 
-/// Files that are gone when this is dropped.
+/// The files of a [`ChildSubscriber`], removed when this is dropped.
 #[derive(Debug)]
 pub(super) struct Files {
     folder: TempDir,
@@ -157,7 +158,7 @@ impl Files {
         Ok(Files { folder })
     }
 
-    /// What she wrote.
+    /// The output file.
     pub(super) fn output(&self) -> PathBuf {
         self.folder.path().join("dora.txt")
     }
@@ -167,9 +168,9 @@ impl Files {
     }
 }
 
-impl Process {
-    /// Starts her, for the first time or again.
-    pub(super) fn start(server: &str, topic: &str, files: &Files) -> Result<Process> {
+impl ChildSubscriber {
+    /// Starts the process, for the first time or again.
+    pub(super) fn start(server: &str, topic: &str, files: &Files) -> Result<ChildSubscriber> {
         let program = std::env::current_exe();
         let spawn = |program: PathBuf| {
             let mut command = Command::new(program);
@@ -180,16 +181,17 @@ impl Process {
         };
         let child = program.and_then(spawn);
         let child = child.map_err(|error| Error::failed("start `psa sub`", describe_io(&error)))?;
-        Ok(Process { child })
+        Ok(ChildSubscriber { child })
     }
 
-    /// Kills her with SIGKILL: she cannot say goodbye, nor finish a line.
+    /// Kills the process with SIGKILL: it can neither say goodbye nor finish a line.
     pub(super) fn kill(&mut self) -> Result {
         let killed = self.child.kill().and_then(|()| self.child.wait());
         killed.map(drop).map_err(|error| Error::failed("kill `psa sub`", describe_io(&error)))
     }
 
-    /// Waits until she has seen the end and ended; false if she did not end well or in time.
+    /// Waits until the process has reached the end of the topic and exited. Returns false if it failed or did
+    /// not exit in time.
     pub(super) async fn end(&mut self, patience: Duration) -> bool {
         let ended = async {
             loop {
@@ -204,20 +206,20 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for ChildSubscriber {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A file's lines as a follower would have seen them.
-pub(super) fn read_lines(path: &Path) -> Result<Seen> {
+/// The lines of a file, as a subscriber would have received them.
+pub(super) fn read_lines(path: &Path) -> Result<Received> {
     let bytes = std::fs::read(path).map_err(|error| Error::file(path.display(), &error))?;
-    let mut seen = Seen::default();
+    let mut received = Received::default();
     let lines = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
     if !bytes.is_empty() {
-        lines.split(|byte| *byte == b'\n').for_each(|line| seen.take(seen.next, line));
+        lines.split(|byte| *byte == b'\n').for_each(|line| received.take(received.next, line));
     }
-    Ok(seen)
+    Ok(received)
 }

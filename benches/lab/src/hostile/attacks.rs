@@ -1,115 +1,118 @@
-//! What bad clients do to the HTTP API. What they are answered is looked at by tests; here they only
-//! have to be a burden.
+//! The attacks of bad clients on the HTTP API. Tests elsewhere check how the server answers them; here they only
+//! serve as load.
 
 use std::fmt::Write as _;
 use std::io;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-/// What the measured server's clients have to present.
+/// The token of the measured server.
 pub(super) const TOKEN: &str = "hostile-bench-token";
-/// A topic with more in it than a connection takes.
+/// A topic with more records than a connection buffers.
 pub(super) const LARGE: &str = "hostile-large";
-/// Where nothing may ever arrive.
+/// A topic that must stay empty.
 pub(super) const PROTECTED: &str = "hostile-protected";
 
-/// A body that is larger than what the server takes.
+/// The size of a body that is larger than the server accepts.
 const OVERSIZED: usize = 16 << 20;
 
-/// One bad client's deed, from its connection on.
+/// What one bad client does after it has connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Deed {
-    /// Connects, and says nothing.
+pub(super) enum Attack {
+    /// Sends nothing.
     Silent,
-    /// Says half a request's head.
+    /// Sends half of a request's head.
     HalfHead,
-    /// Says a head byte by byte, ten a second.
+    /// Sends a head byte by byte, ten per second.
     Trickle,
     /// Announces a body and sends half of it.
     HalfBody,
-    /// Sends a body that is larger than may be.
+    /// Sends a body that is larger than allowed.
     Oversized,
-    /// Sends what is no HTTP.
+    /// Sends bytes that are not HTTP.
     Malformed,
-    /// Asks for everything with the wrong token.
+    /// Sends several requests with a wrong token.
     Unauthorised,
-    /// Follows a topic as events, and never reads.
+    /// Follows a topic as an event stream, and never reads.
     UnreadEvents,
-    /// Follows it in the Durable Streams protocol, and never reads.
+    /// Follows a topic in the Durable Streams protocol, and never reads.
     UnreadDurable,
-    /// Follows it over a WebSocket, and never reads.
+    /// Follows a topic over a WebSocket, and never reads.
     UnreadSocket,
-    /// Asks for records, and never reads.
+    /// Requests records, and never reads.
     UnreadRecords,
-    /// Begins a WebSocket and sends what is no frame.
+    /// Opens a WebSocket and sends bytes that are not a frame.
     BrokenSocket,
-    /// Follows a topic and goes away at once.
+    /// Follows a topic and disconnects shortly afterwards.
     Leaver,
 }
 
-impl Deed {
-    pub(super) const ALL: [Deed; 13] = [
-        Deed::Silent,
-        Deed::HalfHead,
-        Deed::Trickle,
-        Deed::HalfBody,
-        Deed::Oversized,
-        Deed::Malformed,
-        Deed::Unauthorised,
-        Deed::UnreadEvents,
-        Deed::UnreadDurable,
-        Deed::UnreadSocket,
-        Deed::UnreadRecords,
-        Deed::BrokenSocket,
-        Deed::Leaver,
+impl Attack {
+    pub(super) const ALL: [Attack; 13] = [
+        Attack::Silent,
+        Attack::HalfHead,
+        Attack::Trickle,
+        Attack::HalfBody,
+        Attack::Oversized,
+        Attack::Malformed,
+        Attack::Unauthorised,
+        Attack::UnreadEvents,
+        Attack::UnreadDurable,
+        Attack::UnreadSocket,
+        Attack::UnreadRecords,
+        Attack::BrokenSocket,
+        Attack::Leaver,
     ];
 
-    /// As in the figures.
+    /// The name in the figures.
     pub(super) fn name(self) -> &'static str {
         match self {
-            Deed::Silent => "silent",
-            Deed::HalfHead => "half-head",
-            Deed::Trickle => "trickle",
-            Deed::HalfBody => "half-body",
-            Deed::Oversized => "oversized",
-            Deed::Malformed => "malformed",
-            Deed::Unauthorised => "unauthorised",
-            Deed::UnreadEvents => "unread-events",
-            Deed::UnreadDurable => "unread-durable",
-            Deed::UnreadSocket => "unread-socket",
-            Deed::UnreadRecords => "unread-records",
-            Deed::BrokenSocket => "broken-socket",
-            Deed::Leaver => "leaver",
+            Attack::Silent => "silent",
+            Attack::HalfHead => "half-head",
+            Attack::Trickle => "trickle",
+            Attack::HalfBody => "half-body",
+            Attack::Oversized => "oversized",
+            Attack::Malformed => "malformed",
+            Attack::Unauthorised => "unauthorised",
+            Attack::UnreadEvents => "unread-events",
+            Attack::UnreadDurable => "unread-durable",
+            Attack::UnreadSocket => "unread-socket",
+            Attack::UnreadRecords => "unread-records",
+            Attack::BrokenSocket => "broken-socket",
+            Attack::Leaver => "leaver",
         }
     }
 
-    /// Whether it stays until it is sent away.
+    /// Whether the client stays connected until the server disconnects it.
     pub(super) fn stays(self) -> bool {
-        !matches!(self, Deed::Malformed | Deed::Unauthorised | Deed::BrokenSocket | Deed::Leaver)
+        !matches!(
+            self,
+            Attack::Malformed | Attack::Unauthorised | Attack::BrokenSocket | Attack::Leaver
+        )
     }
 
-    /// Does it.
-    pub(super) async fn act(self, stream: &mut TcpStream) -> io::Result<()> {
+    /// Runs the attack on a connection.
+    pub(super) async fn run(self, stream: &mut TcpStream) -> io::Result<()> {
         let post = format!("POST /topics/{PROTECTED}");
         let events = format!("GET /topics/{LARGE}/events");
         match self {
-            Deed::Silent => Ok(()),
-            Deed::HalfHead => {
+            Attack::Silent => Ok(()),
+            Attack::HalfHead => {
                 let head = head(&post, TOKEN, &[("Content-Length", "5")]);
                 stream.write_all(&head[..head.len() / 2]).await
             }
-            Deed::Trickle => {
+            Attack::Trickle => {
                 for byte in head(&post, TOKEN, &[("Content-Length", "5")]).chunks(1) {
                     stream.write_all(byte).await?;
                     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
                 }
                 Ok(())
             }
-            Deed::HalfBody => {
+            Attack::HalfBody => {
                 let head = head(&post, TOKEN, &[("Content-Length", "1000")]);
                 stream.write_all(&[&head[..], &[b'x'; 500]].concat()).await
             }
-            Deed::Oversized => {
+            Attack::Oversized => {
                 let head = head(&post, TOKEN, &[("Transfer-Encoding", "chunked")]);
                 stream.write_all(&head).await?;
                 let piece = [b"10000\r\n", &[b'x'; 1 << 16][..], b"\r\n"].concat();
@@ -118,10 +121,10 @@ impl Deed {
                 }
                 Ok(())
             }
-            Deed::Malformed => {
+            Attack::Malformed => {
                 stream.write_all(b"\x16\x03\x01\0\xff\xfe\r\nPOST / HTTP/9.9\r\n\r\n").await
             }
-            Deed::Unauthorised => {
+            Attack::Unauthorised => {
                 for line in [&*post, &format!("DELETE /topics/{LARGE}"), "GET /metrics", &events] {
                     let length = [("Content-Length", "1")];
                     let asked =
@@ -130,20 +133,22 @@ impl Deed {
                 }
                 Ok(())
             }
-            Deed::UnreadEvents | Deed::Leaver => stream.write_all(&head(&events, TOKEN, &[])).await,
-            Deed::UnreadDurable => {
+            Attack::UnreadEvents | Attack::Leaver => {
+                stream.write_all(&head(&events, TOKEN, &[])).await
+            }
+            Attack::UnreadDurable => {
                 let line = format!("GET /v1/stream/{LARGE}?offset=-1&live=sse");
                 stream.write_all(&head(&line, TOKEN, &[])).await
             }
-            Deed::UnreadRecords => {
+            Attack::UnreadRecords => {
                 let line = format!("GET /topics/{LARGE}/records?limit=100000");
-                // Many answers, one after the other.
+                // Many requests at a time, for many responses.
                 stream.write_all(&head(&line, TOKEN, &[]).repeat(20)).await
             }
-            Deed::UnreadSocket => stream.write_all(&handshake(&events)).await,
-            Deed::BrokenSocket => {
+            Attack::UnreadSocket => stream.write_all(&handshake(&events)).await,
+            Attack::BrokenSocket => {
                 stream.write_all(&handshake(&events)).await?;
-                // A frame without a mask, of a kind that is none, with more than there can be.
+                // A frame without a mask, of an invalid kind, and longer than allowed.
                 stream.write_all(&[&[0xff, 0x7f][..], &[0xff; 64]].concat()).await
             }
         }

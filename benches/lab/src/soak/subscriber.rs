@@ -1,6 +1,6 @@
-//! A seat: one subscriber after another, each of which checks all that it gets.
+//! A simulated subscriber that lives several lives, each of which checks everything that it receives.
 
-use super::{Shared, record};
+use super::{SoakState, record};
 use psa::client::{BatchEvent, LeaseOptions, Position, SubscribeOptions, Subscription};
 use psa::protocol::{Code, GapReason};
 use psa_cli::bench::verify::Tally;
@@ -12,17 +12,17 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-/// How long a subscriber stays at the most, before it is cut off.
+/// The longest life before the subscriber is disconnected.
 const LIFE: Duration = Duration::from_secs(12);
-/// The same of one in four, most of which are cut off before anything has come.
+/// The longest life of one in four, most of which are disconnected before anything has arrived.
 const SHORT_LIFE: Duration = Duration::from_millis(20);
-/// How long it stands still at the most.
+/// The longest time for which a subscriber stops reading.
 const STALL: Duration = Duration::from_secs(4);
-/// How long a seat is empty at the most. Far less than leases last that are taken up again.
-const EMPTY: Duration = Duration::from_millis(1500);
-/// How long a lease waits for its next holder, and how long one that nobody will ask for again.
+/// The longest pause between two lives: far shorter than the time to live of a lease that the next life uses.
+const PAUSE: Duration = Duration::from_millis(1500);
+/// The time to live of a lease that the next life uses, and of one that is left to expire.
 const LEASE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(2));
-/// How long to wait for the server to notice that a lease's holder is gone.
+/// The delay before the next attempt while the server still considers a lease as held.
 const HELD: Duration = Duration::from_millis(20);
 
 /// A topic, as its subscribers know it.
@@ -30,64 +30,64 @@ const HELD: Duration = Duration::from_millis(20);
 pub(super) struct Topic {
     pub(super) name: String,
     pub(super) id: u64,
-    /// Whether it evicts subscribers at its limit: those may miss records at any time.
+    /// Whether it evicts subscribers at its limit, which may then miss records at any time.
     pub(super) evicts: bool,
-    /// Whether all is published: who reads now reads to the end.
+    /// Whether everything is published: from now on, each life reads to the end.
     pub(super) closed: watch::Receiver<bool>,
 }
 
-/// How the next subscriber in a seat begins.
+/// How a life begins.
 #[derive(Clone, Debug)]
 enum Begin {
     /// Anywhere.
     Fresh,
-    /// Behind what the last one got.
+    /// After the records that the last life received.
     After(Position),
-    /// With a lease, which is new if nothing is known of where it stands.
+    /// With a lease. `stands` is the epoch and the range in which the lease must stand; `None` if it is new.
     Lease { name: String, stands: Option<(u64, RangeInclusive<u64>)> },
 }
 
 /// How a life ended.
-enum End {
-    /// With the topic.
-    Topic,
-    /// In the middle.
-    Cut,
+enum LifeEnd {
+    /// The topic ended.
+    TopicEnded,
+    /// The subscriber was disconnected in the middle.
+    CutOff,
 }
 
-/// One seat.
-pub(super) struct Seat {
-    shared: Arc<Shared>,
+/// One simulated subscriber.
+pub(super) struct SimulatedSubscriber {
+    state: Arc<SoakState>,
     topic: Arc<Topic>,
     number: usize,
     random: fastrand::Rng,
     leases: u32,
 }
 
-impl Seat {
+impl SimulatedSubscriber {
     pub(super) fn new(
-        shared: Arc<Shared>,
+        state: Arc<SoakState>,
         topic: Arc<Topic>,
         number: usize,
         random: fastrand::Rng,
-    ) -> Seat {
-        Seat { shared, topic, number, random, leases: 0 }
+    ) -> SimulatedSubscriber {
+        SimulatedSubscriber { state, topic, number, random, leases: 0 }
     }
 
-    /// One subscriber after another, until the topic has ended.
+    /// Lives one life after another, until the topic has ended.
     pub(super) async fn run(mut self) -> Result {
         let mut begin = self.begin();
         loop {
             let stays = self.random.u8(0..10) > 0;
             let mut sub = self.subscribe(&begin, stays).await?;
-            let end = self.live(&mut sub, &begin).await?;
-            if matches!(end, End::Topic) {
+            let end = self.run_life(&mut sub, &begin).await?;
+            if matches!(end, LifeEnd::TopicEnded) {
                 return Ok(());
             }
             begin = self.next_begin(begin, &sub, stays);
-            // Cut off: the connection is closed wherever it is, with what is on its way in it.
+            // Closes the connection wherever it is, including the data on its way.
             drop(sub);
-            self.wait_empty().await;
+            self.pause().await;
         }
     }
 
@@ -95,17 +95,17 @@ impl Seat {
         match self.random.u8(0..3) {
             0 => {
                 self.leases += 1;
-                let name = format!("seat-{}-{}", self.number, self.leases);
+                let name = format!("subscriber-{}-{}", self.number, self.leases);
                 Begin::Lease { name, stands: None }
             }
             _ => Begin::Fresh,
         }
     }
 
-    /// How the one after this one begins.
+    /// How the next life begins.
     fn next_begin(&mut self, begin: Begin, sub: &Subscription, stays: bool) -> Begin {
-        let place = sub.position();
-        let mut counts = self.shared.counts();
+        let position = sub.position();
+        let mut counts = self.state.counts();
         counts.cut += 1;
         match begin {
             Begin::Lease { .. } if !stays => {
@@ -115,12 +115,15 @@ impl Seat {
             }
             Begin::Lease { name, .. } => {
                 counts.taken_up += 1;
-                // What was asked for last may or may not have arrived.
-                Begin::Lease { name, stands: Some((place.epoch, sub.committed()..=place.next)) }
+                // The last requested commit may or may not have reached the server.
+                Begin::Lease {
+                    name,
+                    stands: Some((position.epoch, sub.committed()..=position.next)),
+                }
             }
             _ if self.random.u8(0..4) > 0 => {
                 counts.resumed += 1;
-                Begin::After(place)
+                Begin::After(position)
             }
             _ => {
                 drop(counts);
@@ -136,16 +139,16 @@ impl Seat {
                 1 => SubscribeOptions::next(),
                 _ => SubscribeOptions::last(self.random.u64(0..5000)),
             },
-            Begin::After(place) => SubscribeOptions::resume(*place),
+            Begin::After(position) => SubscribeOptions::resume(*position),
             Begin::Lease { name, .. } => {
                 let ttl = if stays { LEASE.0 } else { LEASE.1 };
                 SubscribeOptions::earliest().lease(LeaseOptions::new(name, ttl))
             }
         };
         loop {
-            match self.shared.client.subscribe(&self.topic.name, options.clone()).await {
+            match self.state.client.subscribe(&self.topic.name, options.clone()).await {
                 Ok(sub) => {
-                    self.shared.counts().lives += 1;
+                    self.state.counts().lives += 1;
                     return Ok(sub);
                 }
                 Err(error) if error.code() == Some(Code::LeaseHeld) => sleep(HELD).await,
@@ -156,39 +159,39 @@ impl Seat {
         }
     }
 
-    /// Where the first thing that it gets, records or a gap, has to begin.
+    /// The range in which the first records, or the first gap, must begin.
     fn stands(&self, begin: &Begin, sub: &Subscription) -> RangeInclusive<u64> {
         let now = sub.position();
         let (epoch, stands) = match begin {
             Begin::Fresh | Begin::Lease { stands: None, .. } => (now.epoch, now.next..=now.next),
-            Begin::After(place) => (place.epoch, place.next..=place.next),
+            Begin::After(position) => (position.epoch, position.next..=position.next),
             Begin::Lease { stands: Some((epoch, stands)), .. } => (*epoch, stands.clone()),
         };
         if epoch != now.epoch {
             let name = &self.topic.name;
-            self.shared.wrong(format!("`{name}`: {begin:?} finds epoch {}", now.epoch));
+            self.state.wrong(format!("`{name}`: {begin:?} finds epoch {}", now.epoch));
         }
         stands
     }
 
-    /// Reads and checks until it is cut off or the topic ends.
-    async fn live(&mut self, sub: &mut Subscription, begin: &Begin) -> Result<End> {
+    /// Reads and checks until it is disconnected or the topic ends.
+    async fn run_life(&mut self, sub: &mut Subscription, begin: &Begin) -> Result<LifeEnd> {
         let longest = if self.random.u8(0..4) == 0 { SHORT_LIFE } else { LIFE };
         let until = Instant::now() + longest.mul_f64(self.random.f64());
         let mut stall = (self.random.u8(0..5) == 0).then(|| self.random.u32(0..20));
         let mut closed = self.topic.closed.clone();
-        // One place, once the first thing has come.
+        // A single offset after the first event.
         let mut expected = self.stands(begin, sub);
         let mut got_something = false;
         loop {
-            // Who is there when the topic is closed stays to its end.
+            // A life that is running when the topic is closed continues to the topic's end.
             let is_closed = *closed.borrow_and_update();
             if !is_closed && Instant::now() >= until {
-                return Ok(End::Cut);
+                return Ok(LifeEnd::CutOff);
             }
             stall = stall.and_then(|chunks| chunks.checked_sub(1));
             if stall == Some(0) {
-                self.shared.counts().stalls += 1;
+                self.state.counts().stalls += 1;
                 let long = STALL.mul_f64(self.random.f64());
                 let _ = timeout(long, closed.wait_for(|closed| *closed)).await;
             }
@@ -202,10 +205,10 @@ impl Seat {
                 Some(Ok(BatchEvent::Records(batch))) => {
                     got_something = true;
                     let (tally, next) = check(self.topic.id, &expected, batch.iter());
-                    self.shared.counts().tally.add(&tally);
+                    self.state.counts().tally.add(&tally);
                     if tally.lost + tally.duplicated + tally.corrupt > 0 {
                         let first = batch.iter().next().map(|(offset, _)| offset);
-                        self.shared.wrong(format!(
+                        self.state.wrong(format!(
                             "`{name}`: {} lost, {} duplicated, {} corrupt from {first:?} to {next} where \
                              {expected:?} was next, begun as {begin:?}",
                             tally.lost, tally.duplicated, tally.corrupt
@@ -225,42 +228,42 @@ impl Seat {
                     let is_exact =
                         expected.contains(&gap.first_missed) && gap.next > gap.first_missed;
                     if !may || !is_exact || gap.reason == GapReason::OtherEpoch {
-                        self.shared
+                        self.state
                             .wrong(format!("`{name}`: gap {gap} where {expected:?} was next"));
                     }
-                    let mut counts = self.shared.counts();
+                    let mut counts = self.state.counts();
                     counts.tally.gaps += 1;
                     counts.tally.missed += gap.next.saturating_sub(gap.first_missed);
                     expected = gap.next..=gap.next;
                 }
                 Some(Ok(BatchEvent::Closed { next, .. })) => {
                     if !expected.contains(&next) {
-                        self.shared
+                        self.state
                             .wrong(format!("`{name}` ended at {next}, {expected:?} was next"));
                     }
-                    return Ok(End::Topic);
+                    return Ok(LifeEnd::TopicEnded);
                 }
                 Some(Ok(_)) => {}
                 Some(Err(error)) => {
                     return Err(failure(format!("subscription to `{name}`"), &error));
                 }
                 None => {
-                    self.shared.wrong(format!("`{name}`: a subscription ended without a word"));
-                    return Ok(End::Topic);
+                    self.state.wrong(format!("`{name}`: a subscription ended without a word"));
+                    return Ok(LifeEnd::TopicEnded);
                 }
             }
         }
     }
 
-    /// The seat is empty for a while; not longer than the topic is open.
-    async fn wait_empty(&mut self) {
-        let long = EMPTY.mul_f64(self.random.f64());
+    /// Waits before the next life, but not longer than the topic is open.
+    async fn pause(&mut self) {
+        let long = PAUSE.mul_f64(self.random.f64());
         let mut closed = self.topic.closed.clone();
         let _ = timeout(long, closed.wait_for(|closed| *closed)).await;
     }
 }
 
-/// Checks consecutive records, of which the first should be one of `expected`; what they bring, and the
+/// Checks consecutive records, the first of which must have an offset in `expected`. Returns their tally and the
 /// offset after them.
 fn check<'a>(
     topic: u64,

@@ -1,7 +1,7 @@
-//! The run that is traced: a publisher at a steady rate, and those who follow.
+//! The run that is traced: a publisher at a steady rate, and its subscribers.
 
 use super::TraceArgs;
-use super::record::{Kind, Recorder, Recording, Track};
+use super::record::{LineKind, Recorder, Recording, Track};
 use crate::error::{Error, Result};
 use psa::{Cursor, Log, Overflow, ReadError, Start, Stats};
 use std::sync::Arc;
@@ -13,15 +13,16 @@ const RECORD: usize = 64;
 /// How often the publisher appends.
 const TICK: Duration = Duration::from_millis(1);
 
-/// What happens when, in parts of the run's time.
+/// When the stalled subscribers do not read, when the late one starts, and when one subscriber holds on to a
+/// batch, all in parts of the run's time.
 const STALL: (f64, f64) = (0.20, 0.55);
 const LATE: f64 = 0.40;
-const LOOK: (f64, f64) = (0.75, 0.85);
-/// How often the lazy one reads, in parts of the run's time.
+const LONG_READ: (f64, f64) = (0.75, 0.85);
+/// The pause between two reads of the lazy subscriber, in parts of the run's time.
 const LAZY: f64 = 0.06;
 
-/// Runs it. The statistics are of the moment when all have gone.
-pub(super) fn play(args: &TraceArgs) -> Result<(Recording, Stats)> {
+/// Runs the workload. The statistics are taken after all subscribers have left.
+pub(super) fn run(args: &TraceArgs) -> Result<(Recording, Stats)> {
     let began = Instant::now();
     let recorder = Arc::new(Recorder::new(began));
     let segment = usize::try_from(args.segment).unwrap_or(usize::MAX);
@@ -33,45 +34,46 @@ pub(super) fn play(args: &TraceArgs) -> Result<(Recording, Stats)> {
         builder = builder.memory_limit(limit).overflow(Overflow::Evict);
     }
     let log = builder.build().map_err(|error| Error::usage("--segment or --limit", error))?;
-    let stage = Stage { log: &log, began, time: args.time, evicts: args.limit.is_some() };
+    let workload = Workload { log: &log, began, time: args.time, evicts: args.limit.is_some() };
 
     let tracks = thread::scope(|scope| {
-        let mut players = Vec::new();
+        let mut readers = Vec::new();
         for n in 0..args.subs {
-            let track = Track::new(format!("prompt {}", n + 1), Kind::Prompt);
-            let cursor = stage.attach(Start::Earliest);
-            let looks_long = n == 0;
-            players.push(scope.spawn(move || stage.follow(cursor, track, looks_long)));
+            let track = Track::new(format!("prompt {}", n + 1), LineKind::Prompt);
+            let cursor = workload.attach(Start::Earliest);
+            let reads_long = n == 0;
+            readers.push(scope.spawn(move || workload.follow(cursor, track, reads_long)));
         }
-        let cursor = stage.attach(Start::Earliest);
-        players.push(scope.spawn(move || stage.lazy(cursor, Track::new("lazy", Kind::Lazy))));
+        let cursor = workload.attach(Start::Earliest);
+        readers
+            .push(scope.spawn(move || workload.lazy(cursor, Track::new("lazy", LineKind::Lazy))));
         for n in 0..args.stalled {
-            let track = Track::new(format!("stalled {}", n + 1), Kind::Stalled);
-            let cursor = stage.attach(Start::Earliest);
-            players.push(scope.spawn(move || stage.stalled(cursor, track)));
+            let track = Track::new(format!("stalled {}", n + 1), LineKind::Stalled);
+            let cursor = workload.attach(Start::Earliest);
+            readers.push(scope.spawn(move || workload.stalled(cursor, track)));
         }
-        players.push(scope.spawn(move || stage.late(Track::new("late", Kind::Late))));
-        let end = stage.publish(args.rate, Track::new("the log's end", Kind::End));
+        readers.push(scope.spawn(move || workload.late(Track::new("late", LineKind::Late))));
+        let end = workload.publish(args.rate, Track::new("the log's end", LineKind::End));
         log.close();
-        let players = players.into_iter().map(|player| player.join().expect("it does not panic"));
-        std::iter::once(end).chain(players).collect()
+        let readers = readers.into_iter().map(|reader| reader.join().expect("it does not panic"));
+        std::iter::once(end).chain(readers).collect()
     });
     let time = began.elapsed();
-    // Everybody has gone; this is also the last look that could keep anything.
+    // All readers have left. This call is also the last one that could keep a segment from being freed.
     let stats = log.stats();
     Ok((Recording { events: recorder.events(), tracks, time }, stats))
 }
 
-/// Where everybody plays.
+/// A run in progress: its log, its start, its length, and whether the log evicts.
 #[derive(Clone, Copy)]
-struct Stage<'a> {
+struct Workload<'a> {
     log: &'a Log<[u8]>,
     began: Instant,
     time: Duration,
     evicts: bool,
 }
 
-impl Stage<'_> {
+impl Workload<'_> {
     fn attach(&self, start: Start) -> Cursor<[u8]> {
         self.log.subscribe(start).expect("the earliest record is always there")
     }
@@ -99,7 +101,7 @@ impl Stage<'_> {
             let due = (rate as f64 * self.now().as_secs_f64()) as u64;
             let batch = vec![&record[..]; (due - published) as usize];
             published = due;
-            // A limit evicts, so that nothing is refused; the log is closed by us alone.
+            // At a memory limit the log evicts, so no append is refused, and only this thread closes the log.
             let offsets = self.log.append_batch(&batch).expect("there is room");
             track.at(self.now(), offsets.end);
             thread::sleep(TICK);
@@ -108,14 +110,14 @@ impl Stage<'_> {
     }
 
     /// Reads until the log ends.
-    fn follow(&self, mut cursor: Cursor<[u8]>, mut track: Track, looks_long: bool) -> Track {
-        let mut has_looked = !(looks_long && self.evicts);
+    fn follow(&self, mut cursor: Cursor<[u8]>, mut track: Track, reads_long: bool) -> Track {
+        let mut has_read_long = !(reads_long && self.evicts);
         loop {
             let read = cursor.next_blocking(|_| {
-                if !has_looked && self.is_during(LOOK) {
-                    has_looked = true;
-                    // Under eviction, what is read is kept by the look, not by the pin.
-                    self.sleep_until(LOOK.1);
+                if !has_read_long && self.is_during(LONG_READ) {
+                    has_read_long = true;
+                    // Under eviction, the read in progress keeps the segment's memory, not the pin.
+                    self.sleep_until(LONG_READ.1);
                 }
             });
             if !self.note(read, &cursor, &mut track) {
@@ -124,7 +126,7 @@ impl Stage<'_> {
         }
     }
 
-    /// Reads all that is there, once in a while.
+    /// From time to time, reads all records that are there.
     fn lazy(&self, mut cursor: Cursor<[u8]>, mut track: Track) -> Track {
         loop {
             thread::sleep(self.time.mul_f64(LAZY));
@@ -143,7 +145,7 @@ impl Stage<'_> {
         }
     }
 
-    /// Stops for a while, then catches up.
+    /// Stops reading for a while, then catches up.
     fn stalled(&self, mut cursor: Cursor<[u8]>, mut track: Track) -> Track {
         loop {
             if self.is_during(STALL) {
@@ -158,7 +160,7 @@ impl Stage<'_> {
         }
     }
 
-    /// Comes when the stalled one holds most, and begins with the earliest record.
+    /// Starts in the middle of the stall, with the earliest record.
     fn late(&self, mut track: Track) -> Track {
         self.sleep_until(LATE);
         let cursor = self.attach(Start::Earliest);
@@ -166,7 +168,7 @@ impl Stage<'_> {
         self.follow(cursor, track, false)
     }
 
-    /// Takes down where the cursor is now. False if the log has ended.
+    /// Records the cursor's position after a read. Returns false if the log has ended.
     fn note<U>(
         &self,
         read: std::result::Result<U, ReadError>,

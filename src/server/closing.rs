@@ -1,8 +1,8 @@
 //! How a session ends.
 //!
-//! A session that says GOODBYE takes no input any more, lets go of its subscriptions at once, flushes,
-//! closes its side, and then reads what the peer still sends and drops it until the peer closes or a short
-//! time has passed: a socket that is closed with unread input is reset, and a reset may overtake the
+//! A session that sends GOODBYE takes no more input, drops its subscriptions immediately, flushes its output
+//! and closes its side. Then it reads and discards what the peer still sends, until the peer closes its side or
+//! a short time has passed: a socket that is closed with unread input is reset, and a reset may overtake the
 //! GOODBYE.
 
 use std::{
@@ -21,58 +21,59 @@ use super::{
 };
 use crate::protocol::{Code, Reply};
 
-/// How long a GOODBYE may take to be written, ...
+/// How long the output that is left, GOODBYE included, may take to be written.
 const FLUSH: Duration = Duration::from_secs(30);
-/// ... and how long the peer may then take to close its side.
+/// How long the peer may take after that to close its side.
 const LINGER: Duration = Duration::from_secs(2);
-/// Reads of what a peer still sends, in one poll.
+/// How many reads one poll makes at most to discard what the peer still sends.
 const DISCARDS: usize = 8;
 
 impl Session {
-    /// Ends the connection with a word. Everything but the flushing stops at once.
+    /// Ends the connection with a GOODBYE. Everything but flushing stops immediately.
     pub(super) fn goodbye(&mut self, code: Code, message: &str) -> Result<(), End> {
         if self.is_over() {
             return Ok(());
         }
-        self.let_go()?;
+        self.release()?;
         self.out.push(&Reply::Goodbye { code, message });
         self.phase = Phase::Flushing(Some(code));
         Ok(())
     }
 
-    /// The peer closed its side: it gets what it was owed.
+    /// The peer has closed its side: it still gets the output that waits for it.
     pub(super) fn peer_left(&mut self) -> Result<(), End> {
-        self.let_go()?;
+        self.release()?;
         self.phase = Phase::Flushing(None);
         Ok(())
     }
 
-    pub(super) fn let_go(&mut self) -> Result<(), End> {
+    /// Drops everything but the output that waits, and sets the deadline for flushing.
+    pub(super) fn release(&mut self) -> Result<(), End> {
         (self.held, self.resumed) = (None, None);
         let settled = self.subs.clear(&mut self.out);
         self.input.bytes = Vec::new();
         self.input.share.clear(&self.shared.input);
-        self.deadlines = Deadlines::ending(self.shared.clock.after(FLUSH));
+        self.deadlines = Deadlines::closing(self.shared.clock.after(FLUSH));
         settled
     }
 
-    /// Ends the connection without a word, from where no error can be returned.
+    /// Ends the connection without a GOODBYE, where no error can be returned.
     pub(super) fn cut(&mut self, end: End) {
-        // Nothing can be sent after half a chunk, so nothing is.
+        // No frame can follow part of a chunk, so the output is dropped.
         self.out = Outbox::default();
         self.subs = Subscriptions::default();
         self.cut = Some(end);
         self.phase = Phase::Flushing(None);
     }
 
-    /// In a drain, says GOODBYE when nothing is left to deliver.
+    /// In a drain, sends GOODBYE when nothing is left to deliver.
     pub(super) fn end_if_drained(&mut self) {
         if self.phase == Phase::Open
             && self.is_draining()
             && self.subs.is_empty()
             && self.held.is_none()
         {
-            // No subscription, so no chunk in flight: this cannot fail.
+            // Without a subscription there is no chunk in flight, so this cannot fail.
             let said =
                 self.goodbye(Code::ShuttingDown, "the server shuts down; connect again later");
             debug_assert!(said.is_ok());
@@ -81,8 +82,9 @@ impl Session {
         }
     }
 
-    /// Brings a connection that is over to its end.
-    pub(super) fn poll_end<S: AsyncRead + AsyncWrite + Unpin>(
+    /// Carries on the closing of a connection that has ended: closes our side once the output is flushed, then
+    /// waits for the peer's side.
+    pub(super) fn poll_close<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
         io: &mut S,
@@ -98,7 +100,7 @@ impl Session {
                 (Poll::Ready(Ok(())), None) => return Err(End::PeerLeft),
                 (Poll::Ready(Ok(())), Some(code)) => {
                     self.phase = Phase::Lingering(code);
-                    self.deadlines.set_ending(self.shared.clock.after(LINGER));
+                    self.deadlines.set_closing(self.shared.clock.after(LINGER));
                 }
             }
         }
@@ -111,10 +113,10 @@ impl Session {
         Ok(())
     }
 
-    /// Reads and drops. Ready when the peer has closed its side too, or failed.
+    /// Reads and discards. Ready when the peer has closed its side too, or the read failed.
     pub(super) fn poll_discard<S: AsyncRead + Unpin>(cx: &mut Context<'_>, io: &mut S) -> Poll<()> {
         with_scratch(|scratch| {
-            // A bounded number of reads; the socket's readiness brings the task back for more.
+            // A bounded number of reads: the task then wakes itself for more, after others have had their turn.
             for _ in 0..DISCARDS {
                 let mut buffer = ReadBuf::new(scratch);
                 match ready!(Pin::new(&mut *io).poll_read(cx, &mut buffer)) {

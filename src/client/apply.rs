@@ -1,4 +1,4 @@
-//! What each frame means for a subscription.
+//! Applies each frame that arrives to the state of a subscription.
 
 use super::dial::SUB;
 use super::error::{ClientError, ServerError};
@@ -7,15 +7,19 @@ use super::follow::{COMMIT_REQUEST, Follower, Step, UNSUBSCRIBE_REQUEST};
 use crate::log::Position;
 use crate::protocol::{Chunk, CloseReason, GapReason, HEADER, Reply};
 
-/// A DELIVER's bytes before its ends.
+/// The bytes of a DELIVER before its ends.
 const DELIVER_FRONT: usize = HEADER + 32;
 
 impl Follower {
-    /// Judges what a frame said.
-    pub(super) fn accept(&mut self, taken: Taken, consumed: usize) -> Result<Option<Step>, Fault> {
+    /// Applies one frame. Returns what it means for the caller, if anything.
+    pub(super) fn apply(
+        &mut self,
+        frame: Incoming,
+        consumed: usize,
+    ) -> Result<Option<Step>, Fault> {
         let violation = |what| Err(Fault::Ends(ClientError::Violation { what }));
-        let step = match taken {
-            Taken::Chunk(mut layout, count) => {
+        let step = match frame {
+            Incoming::Chunk(mut layout, count) => {
                 self.received = self.received.max(layout.first + u64::from(count));
                 layout.epoch = self.expected.epoch;
                 let Some(known) = self.expected.next.checked_sub(layout.first) else {
@@ -25,53 +29,53 @@ impl Follower {
                     None
                 } else {
                     self.expected.next = layout.first + u64::from(count);
-                    // The caller consumes it.
+                    // The bytes stay in the inbox until the caller consumes them.
                     let layout = self.trimmed(layout, known as usize);
                     return Ok(Some(Step::Chunk { layout, consumed }));
                 }
             }
-            Taken::Gap(gap) => self.accept_gap(gap)?.map(Step::Gap),
-            Taken::CaughtUp(next) => match next == self.expected.next {
+            Incoming::Gap(gap) => self.apply_gap(gap)?.map(Step::Gap),
+            Incoming::CaughtUp(next) => match next == self.expected.next {
                 true => Some(Step::CaughtUp { next }),
-                // It is behind what was received before the connection broke.
+                // It refers to a position before what was received on an earlier connection.
                 false if next < self.expected.next => None,
                 false => return self.hole(),
             },
-            Taken::Closed(reason, next) => {
+            Incoming::Closed(reason, next) => {
                 self.consume(consumed);
                 if reason == CloseReason::Unsubscribed {
                     return Ok(None);
                 }
                 let was_told = self.drained;
                 if reason == CloseReason::TopicClosed && self.has_lease() {
-                    // What was taken last can still be committed.
+                    // The last records can still be committed.
                     self.drained = true;
                 } else {
                     self.finish();
                 }
                 return Ok((!was_told).then_some(Step::Closed { reason, next }));
             }
-            Taken::Done(COMMIT_REQUEST) => match self.committing.take() {
+            Incoming::Done(COMMIT_REQUEST) => match self.committing.take() {
                 Some(next) => {
                     self.committed = self.committed.max(next);
                     Some(Step::Confirmed)
                 }
                 None => return violation("it confirmed a commit that nobody made"),
             },
-            Taken::Done(UNSUBSCRIBE_REQUEST) => Some(Step::Unsubscribed),
-            Taken::Refused(COMMIT_REQUEST, error) => {
+            Incoming::Done(UNSUBSCRIBE_REQUEST) => Some(Step::Unsubscribed),
+            Incoming::Refused(COMMIT_REQUEST, error) => {
                 self.consume(consumed);
                 self.committing = None;
                 self.wanted = self.committed;
                 return Err(Fault::Refused(error));
             }
-            Taken::Refused(UNSUBSCRIBE_REQUEST, error) => {
+            Incoming::Refused(UNSUBSCRIBE_REQUEST, error) => {
                 self.consume(consumed);
                 return Err(Fault::Refused(error));
             }
-            Taken::Ends(error) => return Err(Fault::Ends(error)),
-            Taken::Nothing => None,
-            Taken::Done(_) | Taken::Refused(..) | Taken::Odd => {
+            Incoming::Ends(error) => return Err(Fault::Ends(error)),
+            Incoming::Nothing => None,
+            Incoming::Done(_) | Incoming::Refused(..) | Incoming::Odd => {
                 return violation("it answered a request that nobody made");
             }
         };
@@ -79,7 +83,7 @@ impl Follower {
         Ok(step)
     }
 
-    /// Something came from after what is expected, without a GAP.
+    /// A frame skips past the expected offset without a GAP.
     fn hole(&mut self) -> Result<Option<Step>, Fault> {
         if self.lease_moved {
             self.finish();
@@ -90,7 +94,7 @@ impl Follower {
         Err(Fault::Ends(ClientError::Violation { what }))
     }
 
-    /// Without the first `known` records, which were received before.
+    /// The layout without the first `known` records, which were received before.
     fn trimmed(&self, layout: Layout, known: usize) -> Layout {
         if known == 0 {
             return layout;
@@ -109,7 +113,7 @@ impl Follower {
         }
     }
 
-    fn accept_gap(&mut self, gap: Gap) -> Result<Option<Gap>, Fault> {
+    fn apply_gap(&mut self, gap: Gap) -> Result<Option<Gap>, Fault> {
         self.received = self.received.max(gap.next);
         if gap.reason == GapReason::OtherEpoch {
             if self.epoch_gap_made {
@@ -130,8 +134,8 @@ impl Follower {
             // Everything in it was received before.
             return Ok(None);
         }
-        // At the start, SUBSCRIBED has said already where it goes on: then the gap is whole.
-        // Later, what was received before is not missed.
+        // The first GAP repeats the position that SUBSCRIBED has already given: then the gap is
+        // reported in full. Later, records that were received before are not missed.
         let first_missed = match gap.next == self.expected.next {
             true if self.reconnections == 0 && !self.epoch_gap_made => gap.first_missed,
             true => return Ok(None),
@@ -142,11 +146,11 @@ impl Follower {
     }
 }
 
-/// What went wrong in a step.
+/// Why a step failed.
 pub(super) enum Fault {
-    /// The connection is over.
+    /// The connection has ended.
     Ends(ClientError),
-    /// A request failed; the subscription goes on.
+    /// A request failed; the subscription continues.
     Refused(ClientError),
 }
 
@@ -156,8 +160,8 @@ impl Fault {
     }
 }
 
-/// A frame without its borrow.
-pub(super) enum Taken {
+/// A frame from the server, without its borrow of the receive buffer.
+pub(super) enum Incoming {
     Chunk(Layout, u32),
     Gap(Gap),
     CaughtUp(u64),
@@ -169,25 +173,25 @@ pub(super) enum Taken {
     Odd,
 }
 
-/// Takes out of a frame what matters, so that its borrow ends.
-pub(super) fn take(reply: Reply<'_>, consumed: usize) -> Taken {
+/// Extracts what a subscription needs of a frame, so that its borrow ends.
+pub(super) fn incoming(reply: Reply<'_>, consumed: usize) -> Incoming {
     match reply {
         Reply::Deliver(chunk) if chunk.sub == SUB => {
-            Taken::Chunk(layout(&chunk, consumed), chunk.records.count())
+            Incoming::Chunk(layout(&chunk, consumed), chunk.records.count())
         }
         Reply::Gap { sub: SUB, reason, epoch, first_missed, next } => {
-            Taken::Gap(Gap { reason, epoch, first_missed, next })
+            Incoming::Gap(Gap { reason, epoch, first_missed, next })
         }
-        Reply::CaughtUp { sub: SUB, next } => Taken::CaughtUp(next),
-        Reply::Closed { sub: SUB, reason, next } => Taken::Closed(reason, next),
-        Reply::Done { request } => Taken::Done(request),
+        Reply::CaughtUp { sub: SUB, next } => Incoming::CaughtUp(next),
+        Reply::Closed { sub: SUB, reason, next } => Incoming::Closed(reason, next),
+        Reply::Done { request } => Incoming::Done(request),
         Reply::Error(error) => {
             let request = error.request;
-            Taken::Refused(request, ClientError::Server(ServerError::from(error)))
+            Incoming::Refused(request, ClientError::Server(ServerError::from(error)))
         }
-        Reply::Goodbye { code, message } => Taken::Ends(ClientError::goodbye(code, message)),
-        Reply::Pong { .. } => Taken::Nothing,
-        _ => Taken::Odd,
+        Reply::Goodbye { code, message } => Incoming::Ends(ClientError::goodbye(code, message)),
+        Reply::Pong { .. } => Incoming::Nothing,
+        _ => Incoming::Odd,
     }
 }
 

@@ -1,6 +1,6 @@
-//! The HTTP API's turns: those who follow against the record that comes, against each other's leaving, and
-//! against the end of the log. `turns` is the source that ships, over a log whose every step shuttle may
-//! interrupt. A stream that is not called, and a caller that does not end, show as deadlocks.
+//! The HTTP API's dispatch of event streams: followers against the next record, against followers that leave,
+//! and against the end of the log. `dispatch` is the source that ships, over a log whose every step shuttle may
+//! interrupt. A stream that is not woken and a dispatcher that does not end show as deadlocks.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -8,37 +8,37 @@ use std::task::Poll;
 use shuttle::future::{block_on, yield_now};
 use shuttle::thread::{self, JoinHandle};
 
+use crate::dispatch::{Dispatch, Follower};
 use crate::explore::explore;
 use crate::log::{Cursor, Limit, Log, Start};
 use crate::support::{Canary, append_all, read_available, tiny};
 use crate::sync::Arc;
-use crate::turns::{Follower, Turns};
 
 /// An event stream.
 struct Stream {
     cursor: Cursor<Canary>,
     follower: Follower,
-    /// The task that calls, if there was none before it came.
-    caller: Option<JoinHandle<()>>,
+    /// The dispatcher, if this stream began it.
+    dispatcher: Option<JoinHandle<()>>,
 }
 
 impl Stream {
-    fn new(turns: &Arc<Turns>, log: &Log<Canary>) -> Self {
+    fn new(dispatch: &Arc<Dispatch>, log: &Log<Canary>) -> Self {
         let cursor = log.subscribe(Start::Next).unwrap();
-        let (follower, calling) = turns.follow(|| log.watch());
-        let caller = calling.map(|mut calling| {
+        let (follower, task) = dispatch.follow(|| log.watch());
+        let dispatcher = task.map(|mut task| {
             thread::spawn(move || {
                 block_on(async {
-                    while calling.call_some().await {
+                    while task.dispatch_some().await {
                         yield_now().await;
                     }
                 });
             })
         });
-        Self { cursor, follower, caller }
+        Self { cursor, follower, dispatcher }
     }
 
-    /// Reads until there have been so many records, or no more come; in each turn all, or `one` and no more.
+    /// Reads until it has `records` records, or no more come; in each turn everything, or only `one` record.
     async fn take(&mut self, records: usize, one: bool) -> Vec<u64> {
         let mut got = Vec::new();
         poll_fn(|cx| {
@@ -63,7 +63,7 @@ impl Stream {
                     break;
                 }
                 if got.len() == before {
-                    // Its publisher is about to commit it, and has to come to that.
+                    // The record's publisher is about to commit it, and must get to run.
                     thread::yield_now();
                 }
             }
@@ -73,43 +73,43 @@ impl Stream {
         got
     }
 
-    /// Takes them, leaves, and says who called.
+    /// Reads the records, leaves, and returns them with the dispatcher.
     fn run(mut self, records: usize, one: bool) -> (Vec<u64>, Option<JoinHandle<()>>) {
         let got = block_on(self.take(records, one));
-        (got, self.caller.take())
+        (got, self.dispatcher.take())
     }
 }
 
-/// The caller ends when all have left.
-fn end(callers: impl IntoIterator<Item = Option<JoinHandle<()>>>) {
-    callers.into_iter().flatten().for_each(|caller| caller.join().unwrap());
+/// The dispatcher ends when all streams have left.
+fn end(dispatchers: impl IntoIterator<Item = Option<JoinHandle<()>>>) {
+    dispatchers.into_iter().flatten().for_each(|dispatcher| dispatcher.join().unwrap());
 }
 
 #[test]
 fn everybody_is_called_for_every_record() {
     explore(|| {
-        let (log, turns) = (tiny().build().unwrap(), Arc::default());
+        let (log, dispatch) = (tiny().build().unwrap(), Arc::default());
         let [all, one] = [(3, false), (2, true)].map(|(records, one)| {
-            let stream = Stream::new(&turns, &log);
+            let stream = Stream::new(&dispatch, &log);
             thread::spawn(move || stream.run(records, one))
         });
         append_all(&log, 0..2);
-        // Who has not read all of it has another turn, though the other one has, and waits for more.
+        // A stream that has not read everything gets another turn, though the other stream has, and waits.
         let (got, none) = one.join().unwrap();
         assert_eq!(got, [0, 1]);
         append_all(&log, 2..3);
-        let (got, caller) = all.join().unwrap();
+        let (got, dispatcher) = all.join().unwrap();
         assert_eq!(got, [0, 1, 2]);
-        end([caller, none]);
+        end([dispatcher, none]);
     });
 }
 
 #[test]
 fn who_leaves_takes_nobody_elses_turn() {
     explore(|| {
-        let (log, turns) = (tiny().build().unwrap(), Arc::default());
-        let leaves = Stream::new(&turns, &log);
-        let stays = Stream::new(&turns, &log);
+        let (log, dispatch) = (tiny().build().unwrap(), Arc::default());
+        let leaves = Stream::new(&dispatch, &log);
+        let stays = Stream::new(&dispatch, &log);
         let leaves = thread::spawn(move || {
             let mut leaves = leaves;
             let mut take = Box::pin(leaves.take(1, false));
@@ -118,42 +118,42 @@ fn who_leaves_takes_nobody_elses_turn() {
                 Poll::Ready(())
             }));
             drop(take);
-            leaves.caller.take()
+            leaves.dispatcher.take()
         });
         let stays = thread::spawn(move || stays.run(1, false));
         append_all(&log, 0..1);
-        let caller = leaves.join().unwrap();
+        let dispatcher = leaves.join().unwrap();
         let (got, none) = stays.join().unwrap();
         assert_eq!(got, [0]);
-        end([caller, none]);
+        end([dispatcher, none]);
     });
 }
 
-/// The caller ends, or goes on for the one who comes, or another one begins.
+/// The dispatcher ends, or continues for the new stream, or another one begins.
 #[test]
 fn who_comes_when_the_last_one_leaves_is_called() {
     explore(|| {
-        let (log, turns) = (tiny().build().unwrap(), Arc::default());
-        let first = Stream::new(&turns, &log);
+        let (log, dispatch) = (tiny().build().unwrap(), Arc::default());
+        let first = Stream::new(&dispatch, &log);
         let first = thread::spawn(move || {
             let mut first = first;
-            first.caller.take()
+            first.dispatcher.take()
         });
-        let second = Stream::new(&turns, &log);
+        let second = Stream::new(&dispatch, &log);
         let second = thread::spawn(move || second.run(1, false));
         append_all(&log, 0..1);
-        let (got, caller) = second.join().unwrap();
+        let (got, dispatcher) = second.join().unwrap();
         assert_eq!(got, [0]);
-        end([first.join().unwrap(), caller]);
+        end([first.join().unwrap(), dispatcher]);
     });
 }
 
-/// Who was called and has taken all that there is waits for what comes.
+/// A stream that was woken and has read everything waits for the next record.
 #[test]
 fn a_turn_is_taken_once() {
     explore(|| {
-        let (log, turns) = (tiny().build().unwrap(), Arc::default());
-        let stream = Stream::new(&turns, &log);
+        let (log, dispatch) = (tiny().build().unwrap(), Arc::default());
+        let stream = Stream::new(&dispatch, &log);
         let stream = thread::spawn(move || {
             let mut stream = stream;
             let got = block_on(stream.take(1, false));
@@ -161,31 +161,31 @@ fn a_turn_is_taken_once() {
                 let turn = stream.follower.poll_turn(cx, stream.cursor.offset());
                 Poll::Ready(turn.is_ready())
             });
-            assert!(!block_on(again), "it is called, and there is nothing");
-            (got, stream.caller.take())
+            assert!(!block_on(again), "it is woken, and there is nothing");
+            (got, stream.dispatcher.take())
         });
         append_all(&log, 0..1);
-        let (got, caller) = stream.join().unwrap();
+        let (got, dispatcher) = stream.join().unwrap();
         assert_eq!(got, [0]);
-        end([caller]);
+        end([dispatcher]);
     });
 }
 
 #[test]
 fn the_end_reaches_everybody() {
     explore(|| {
-        let (log, turns) = (tiny().build().unwrap(), Arc::default());
+        let (log, dispatch) = (tiny().build().unwrap(), Arc::default());
         let streams = [0, 1].map(|_| {
-            let stream = Stream::new(&turns, &log);
+            let stream = Stream::new(&dispatch, &log);
             thread::spawn(move || stream.run(9, false))
         });
         append_all(&log, 0..1);
         log.close();
-        let callers = streams.map(|stream| {
-            let (got, caller) = stream.join().unwrap();
+        let dispatchers = streams.map(|stream| {
+            let (got, dispatcher) = stream.join().unwrap();
             assert_eq!(got, [0]);
-            caller
+            dispatcher
         });
-        end(callers);
+        end(dispatchers);
     });
 }

@@ -1,8 +1,8 @@
-//! Topics, one after another in each place: made with settings of their own, published to, closed, read to
-//! their end by all, and deleted.
+//! The topics of the soak. Each task runs one topic after another: it creates the topic with random settings,
+//! publishes to it, closes it, waits until all subscribers have read to its end, and deletes it.
 
-use super::seat::{Seat, Topic};
-use super::{Shared, record};
+use super::subscriber::{SimulatedSubscriber, Topic};
+use super::{SoakState, record};
 use psa::client::{Publisher, PublisherOptions};
 use psa::protocol::{Overflow, Retention, Settings};
 use psa_cli::connect::failure;
@@ -15,43 +15,43 @@ use tokio::time::Instant;
 
 /// The mean time between two publishes.
 const BETWEEN: Duration = Duration::from_millis(60);
-/// Now and then there is a burst of so many publishes, to bring the topic to its limit.
+/// The number of publishes in a burst, which happens from time to time to bring the topic to its limit.
 const BURST: usize = 60;
 /// How long a closed topic's subscribers may take to read to its end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How much goes on in one place.
+/// The load on one topic.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
-    /// Subscribers at a time.
-    pub(super) seats: usize,
-    /// Records a second, on average.
+    /// Simulated subscribers.
+    pub(super) subscribers: usize,
+    /// The mean number of records per second.
     pub(super) rate: f64,
-    /// How long a topic lives, on average.
+    /// The mean lifetime of a topic.
     pub(super) life: Duration,
 }
 
-/// Plays one topic after another in the place `number`, until the time is over.
+/// Runs one topic after another until the soak ends. `number` identifies the task.
 pub(super) async fn run(
-    shared: Arc<Shared>,
+    state: Arc<SoakState>,
     number: u64,
     plan: Plan,
     mut random: fastrand::Rng,
 ) -> Result {
-    let mut played = 0;
-    // At least one, however short the time.
-    while played == 0 || !shared.is_over() {
-        let id = number << 32 | played;
+    let mut made = 0;
+    // Run at least one topic, however short the time.
+    while made == 0 || !state.is_over() {
+        let id = number << 32 | made;
         let until = Instant::now() + plan.life.mul_f64(0.5 + random.f64());
-        play(&shared, id, plan, until.min(shared.end), random.fork()).await?;
-        played += 1;
+        run_topic(&state, id, plan, until.min(state.end), random.fork()).await?;
+        made += 1;
     }
     Ok(())
 }
 
-/// The life of one topic.
-async fn play(
-    shared: &Arc<Shared>,
+/// Runs one topic from its creation to its deletion.
+async fn run_topic(
+    state: &Arc<SoakState>,
     id: u64,
     plan: Plan,
     until: Instant,
@@ -60,8 +60,8 @@ async fn play(
     let settings = settings(&mut random);
     let name = format!("soak-{}-{}", id >> 32, id & u64::from(u32::MAX));
     let fail = |error| failure(format!("topic `{name}`"), &error);
-    shared.client.create_topic(&name, settings, false).await.map_err(fail)?;
-    shared.counts().topics += 1;
+    state.client.create_topic(&name, settings, false).await.map_err(fail)?;
+    state.counts().topics += 1;
     let (close, closed) = watch::channel(false);
     let topic = Arc::new(Topic {
         name: name.clone(),
@@ -69,47 +69,48 @@ async fn play(
         evicts: settings.overflow == Some(Overflow::Evict),
         closed,
     });
-    let mut seats = JoinSet::new();
-    for number in 0..plan.seats {
-        let seat = Seat::new(shared.clone(), topic.clone(), number, random.fork());
-        seats.spawn(seat.run());
+    let mut subscribers = JoinSet::new();
+    for number in 0..plan.subscribers {
+        let subscriber =
+            SimulatedSubscriber::new(state.clone(), topic.clone(), number, random.fork());
+        subscribers.spawn(subscriber.run());
     }
-    let publisher = shared.client.publisher(&name, PublisherOptions::default());
+    let publisher = state.client.publisher(&name, PublisherOptions::default());
     let publisher = publisher.await.map_err(fail)?;
-    let publishing = publish(shared, &publisher, id, plan.rate, until, &mut random);
+    let publishing = publish(state, &publisher, id, plan.rate, until, &mut random);
     tokio::pin!(publishing);
-    // A seat ends before its topic only if something is wrong.
+    // A subscriber ends before its topic only if something is wrong.
     let published = loop {
         tokio::select! {
             published = &mut publishing => break published.map_err(fail)?,
-            Some(seat) = seats.join_next() => seat.map_err(|_| panicked())??,
+            Some(subscriber) = subscribers.join_next() => subscriber.map_err(|_| panicked())??,
         }
     };
-    shared.client.close_topic(&name).await.map_err(fail)?;
+    state.client.close_topic(&name).await.map_err(fail)?;
     close.send_replace(true);
     let reading = async {
-        while let Some(seat) = seats.join_next().await {
-            seat.map_err(|_| panicked())??;
+        while let Some(subscriber) = subscribers.join_next().await {
+            subscriber.map_err(|_| panicked())??;
         }
         Ok::<_, Error>(())
     };
     let late = |_| Error::failed(format!("topic `{name}`"), "its subscribers do not reach its end");
     tokio::time::timeout(PATIENCE, reading).await.map_err(late)??;
-    let stats = shared.client.describe(&name).await.map_err(fail)?.stats;
+    let stats = state.client.describe(&name).await.map_err(fail)?.stats;
     if stats.next != published {
-        shared.wrong(format!("`{name}` has {} records, {published} were published", stats.next));
+        state.wrong(format!("`{name}` has {} records, {published} were published", stats.next));
     }
     {
-        let mut counts = shared.counts();
+        let mut counts = state.counts();
         counts.evictions += stats.evictions;
         counts.publisher_waits += stats.publisher_waits;
     }
-    shared.client.delete_topic(&name).await.map_err(fail)
+    state.client.delete_topic(&name).await.map_err(fail)
 }
 
-/// Publishes until then and waits until all of it is acknowledged; how many records that were.
+/// Publishes until `until`, and waits until everything is acknowledged. Returns the number of records.
 async fn publish(
-    shared: &Shared,
+    state: &SoakState,
     publisher: &Publisher,
     id: u64,
     rate: f64,
@@ -117,7 +118,7 @@ async fn publish(
     random: &mut fastrand::Rng,
 ) -> std::result::Result<u64, psa::client::ClientError> {
     let mut next = 0;
-    // A burst counts as one publish of the mean: what it brings on top is part of the load.
+    // Bursts are not part of this mean: their records come on top of the rate.
     let mean = (rate * BETWEEN.as_secs_f64()).max(1.0);
     while Instant::now() < until {
         let times = if random.u8(..) < 2 { BURST } else { 1 };
@@ -130,10 +131,10 @@ async fn publish(
                     bytes
                 })
                 .collect();
-            // The flush at the end tells whether each was accepted.
+            // The flush at the end reports whether all were accepted.
             drop(publisher.send_batch(&records).await?);
             next += count;
-            shared.counts().published += count;
+            state.counts().published += count;
         }
         tokio::time::sleep(BETWEEN.mul_f64(2.0 * random.f64())).await;
     }
@@ -141,7 +142,7 @@ async fn publish(
     Ok(next)
 }
 
-/// Settings of every kind.
+/// Random settings of all kinds.
 fn settings(random: &mut fastrand::Rng) -> Settings {
     let memory_limit = random.u64(1..=4) << 19;
     let retention = match random.u8(0..5) {
