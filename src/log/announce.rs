@@ -128,7 +128,8 @@ impl Announcements {
                     // Acquire: pairs with the Release in `Slot::of`. A thread that finds the structure of a later
                     // announcement finds below that the earlier one has ended.
                     let is_its = of.load(Ordering::Acquire) == structure;
-                    if announced.load(Ordering::Acquire) == object {
+                    // Relaxed: it follows the load above. If it is another object by now, the loop loads it again.
+                    if announced.load(Ordering::Relaxed) == object {
                         return is_its;
                     }
                 }

@@ -163,7 +163,7 @@ impl<R: Record + ?Sized> Builder<R> {
         if let Some(limit) = config.limit().filter(|limit| limit / 2 < segment) {
             return Err(BuildError::LimitTooSmall { limit, segment });
         }
-        let limit = config.limit().unwrap_or(u64::MAX);
+        let limit = config.budget.as_ref().map_or(u64::MAX, |budget| budget.limit());
         Chain::new(config).ok_or(BuildError::BudgetExhausted { limit, segment })
     }
 
@@ -171,9 +171,14 @@ impl<R: Record + ?Sized> Builder<R> {
         let slot = size_of::<R::Slot>();
         let (slots, records) = if R::ONE_SLOT {
             let fit = |bytes: usize| bytes.checked_div(slot).unwrap_or(VALUES.1);
-            let usual = fit(self.segment_bytes.unwrap_or(VALUES_BYTES));
-            let usual =
-                if self.segment_bytes.is_some() { usual } else { usual.clamp(VALUES.0, VALUES.1) };
+            let usual = match self.segment_bytes {
+                // At least one value fits: what was set is named, not the number that follows from it.
+                Some(bytes) if self.segment_records.is_none() => {
+                    check("segment_bytes", bytes, slot, isize::MAX as usize)?;
+                    fit(bytes)
+                }
+                _ => fit(VALUES_BYTES).clamp(VALUES.0, VALUES.1),
+            };
             let records = self.segment_records.unwrap_or(usual);
             (records, records)
         } else {

@@ -180,7 +180,8 @@ impl<R: Record + ?Sized> Chain<R> {
 
     /// The first offset that is kept.
     pub(super) fn first_offset(&self) -> u64 {
-        self.head.first.load(Ordering::SeqCst)
+        // Relaxed: a figure, which only grows.
+        self.head.first.load(Ordering::Relaxed)
     }
 
     /// The offset that the next record will get.
@@ -227,7 +228,7 @@ impl<R: Record + ?Sized> Chain<R> {
         // From here on the segment may be given back.
         announced.end();
         if is_void || number < self.head_number() {
-            self.sweep();
+            self.readers.notify_after(|| self.sweep());
         }
         let first = appended?;
         // The barrier that ended the announcement also serves the notifier.
@@ -259,8 +260,7 @@ impl<R: Record + ?Sized> Chain<R> {
                 // Another publisher has linked this segment since: to seal it now would waste it.
                 tail.fill(at, source, || self.clock.now());
                 let first = tail.base + u64::from(at.record);
-                drop(tail);
-                self.readers.notify();
+                self.readers.notify_after(|| drop(tail));
                 return Ok(first..first + records as u64);
             }
             self.extend(tail, records, slots)?;
@@ -330,11 +330,12 @@ impl<R: Record + ?Sized> Chain<R> {
         }
         self.swing_tail(tail.as_ptr(), fresh);
         // Before anything is collected: the cover would be in the way.
-        drop(tail);
         if self.config.limit().is_some() {
             // A publisher that was refused because our candidate took the last of the room (or was counted twice, on
             // its way out of the pool) continues in it. This comes before the observer is told, which may not return.
-            self.room.notify();
+            self.room.notify_after(|| drop(tail));
+        } else {
+            drop(tail);
         }
         self.observed().tell(Event::Sealed { segment: sealed, records: word.records() });
         self.observed().tell(linked);
@@ -344,7 +345,7 @@ impl<R: Record + ?Sized> Chain<R> {
 
     /// Closes the log: no append succeeds any more, and readers see the end after the last record.
     pub(super) fn close(&self) {
-        loop {
+        let sealed = loop {
             let last = self.last();
             let word = last.seal();
             // SeqCst: in the order of this word, an append's link comes before (then its segment is the last one, and
@@ -357,15 +358,15 @@ impl<R: Record + ?Sized> Chain<R> {
             );
             match ended {
                 Ok(_) => {
-                    let (segment, records) = (last.number, word.records());
-                    self.observed().tell(Event::Sealed { segment, records });
-                    break;
+                    break Some(Event::Sealed { segment: last.number, records: word.records() });
                 }
-                Err(next) if ptr::eq(next, Segment::terminal()) => break,
+                Err(next) if ptr::eq(next, Segment::terminal()) => break None,
                 Err(_) => {}
             }
-        }
-        WaitSet::notify_all_in([&self.readers, &self.room]);
+        };
+        WaitSet::notify_all_in(&[&self.readers, &self.room], || {
+            sealed.into_iter().for_each(|event| self.observed().tell(event));
+        });
     }
 
     pub(super) fn is_closed(&self) -> bool {

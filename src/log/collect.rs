@@ -139,10 +139,14 @@ impl<R: Record + ?Sized> Chain<R> {
         Some(Duration::from_nanos(due.saturating_sub(self.clock.passed())))
     }
 
-    /// How long the head segment is held by its age, if by nothing else.
+    /// How long until the head segment has been kept for its age. `None` if it has been, and a cursor keeps it: the
+    /// thread that moves the cursor on collects it.
     pub(super) fn next_expiry_by_age(&self) -> Option<Duration> {
         let Retention::Age(keep) = self.config.retention else { return None };
-        self.age_due(keep)
+        let due = self.age_due(keep)?;
+        // After the look at the clock: a cursor that leaves later finds that the time has passed.
+        let is_kept = due.is_zero() && !Cover::head(self).is_unpinned();
+        (!is_kept).then_some(due)
     }
 
     /// Takes a closed head off the chain and gives it back. Any thread that finds it closed may do so: of several,
@@ -157,12 +161,13 @@ impl<R: Record + ?Sized> Chain<R> {
         // From now on no thread finds the segment through the tail.
         self.swing_tail(head.as_ptr(), next);
         // Before the head moves: from now on no thread validates an announcement of it, and a position in it is
-        // evicted. SeqCst, here and below: see `collect`. Several threads may raise the number; `fetch_max` keeps a
+        // evicted. Relaxed: the heavy barrier of the look at the announcements, which comes before the segment is given
+        // back, orders the number with those who validate. Several threads may raise the number; `fetch_max` keeps a
         // late one from lowering it.
-        self.head.number.fetch_max(number + 1, Ordering::SeqCst);
-        self.head.first.fetch_max(end, Ordering::SeqCst);
+        self.head.number.fetch_max(number + 1, Ordering::Relaxed);
+        self.head.first.fetch_max(end, Ordering::Relaxed);
         let (from, to) = (head.as_ptr().cast_mut(), next.cast_mut());
-        // `head` is covered: if the pointer leads to that address, it leads to that segment.
+        // `head` is covered: if the pointer leads to that address, it leads to that segment. SeqCst: see `collect`.
         let moved =
             self.head.segment.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst);
         if moved.is_err() {

@@ -26,6 +26,7 @@ use super::error::{CommitError, LeaseError, ReadError, SubscribeError};
 use super::position::PinnedPosition;
 use super::record::Record;
 use super::start::Start;
+use super::wait::WaitSet;
 use crate::sync::time::{Duration, Instant};
 use crate::sync::{Arc, AtomicBool, AtomicU64, MutexGuard, Ordering};
 
@@ -50,7 +51,8 @@ impl Default for LeaseOptions {
 /// A held lease: a [`Cursor`] with a name and a committed position.
 ///
 /// It reads as a cursor does, and dereferences to one, so that everything a cursor shows can be asked of it. It does
-/// not hand out the cursor itself: what was committed has been read from this log, through this lease.
+/// not hand out the cursor itself: what is committed was read from this log, through this lease, or passed over with
+/// [`seek`](Self::seek).
 ///
 /// Dropping it *detaches*: the records from the committed position on are kept until the lease's time has passed, and
 /// [`Log::lease`](super::Log::lease) under the same name continues there. [`release`](Self::release) ends it
@@ -353,10 +355,10 @@ impl<R: Record + ?Sized> Chain<R> {
         if let Hold::By { revoked, .. } = &entry.hold {
             revoked.store(true, Ordering::Release);
         }
-        // Before anyone is woken: a waker that does not return then holds nothing back.
-        drop(entry);
         if is_held {
-            self.readers.notify_all();
+            WaitSet::notify_all_in(&[&self.readers], || drop(entry));
+        } else {
+            drop(entry);
         }
         true
     }

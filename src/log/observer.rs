@@ -117,6 +117,16 @@ impl Observed {
     }
 }
 
+impl Drop for Observed {
+    /// With its last reference the observer goes, which is user code, too: a log can end in the middle of a call on
+    /// another one.
+    fn drop(&mut self) {
+        if let Some(observer) = self.0.take() {
+            contain(|| drop(observer));
+        }
+    }
+}
+
 impl fmt::Debug for Observed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_some() { "observed" } else { "not observed" })

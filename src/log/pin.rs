@@ -109,11 +109,12 @@ impl<R: Record + ?Sized> Pin<R> {
         let left = unsafe { Segment::unpin(self.segment) };
         // Before anything is collected: the cover would be in the way.
         drop(cover);
-        let pins = left & !Segment::<R>::CLOSED;
-        chain.observed().tell(Event::Unpinned { segment: self.number, pins });
         if left == 0 {
             chain.collect(most);
         }
+        // After that: the observer may not return, and publishers may be waiting for the segment.
+        let pins = left & !Segment::<R>::CLOSED;
+        chain.observed().tell(Event::Unpinned { segment: self.number, pins });
     }
 }
 

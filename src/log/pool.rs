@@ -23,8 +23,9 @@ impl<R: Record + ?Sized> Pool<R> {
 
     /// How many segments are in the pool.
     pub(super) fn len(&self) -> u64 {
-        // Acquire: see `Chain::take_back`.
-        self.len.load(Ordering::Acquire)
+        // Relaxed: whoever counts memory has loaded what was released before, with Acquire; a segment that is released
+        // was put in before that (see `Chain::take_back`).
+        self.len.load(Ordering::Relaxed)
     }
 
     pub(super) fn take(&self) -> Option<Box<Segment<R>>> {
@@ -35,7 +36,8 @@ impl<R: Record + ?Sized> Pool<R> {
             // Acquire: pairs with the Release in `put`, so that the segment arrives cleared.
             let segment = slot.swap(std::ptr::null_mut(), Ordering::Acquire);
             if !segment.is_null() {
-                self.len.fetch_sub(1, Ordering::Release);
+                // Relaxed, as everywhere: a count.
+                self.len.fetch_sub(1, Ordering::Relaxed);
                 // SAFETY: it came from `Box::into_raw` in `put`, and the swap made it ours.
                 return Some(unsafe { Box::from_raw(segment) });
             }
@@ -45,7 +47,7 @@ impl<R: Record + ?Sized> Pool<R> {
 
     /// Puts a cleared segment in, or returns it to the caller if the pool is full.
     pub(super) fn put(&self, segment: Box<Segment<R>>) -> Result<(), Box<Segment<R>>> {
-        self.len.fetch_add(1, Ordering::Release);
+        self.len.fetch_add(1, Ordering::Relaxed);
         let segment = Box::into_raw(segment);
         for slot in &self.slots {
             // Release: hands the cleared segment to the thread that takes it.
@@ -59,7 +61,7 @@ impl<R: Record + ?Sized> Pool<R> {
                 return Ok(());
             }
         }
-        self.len.fetch_sub(1, Ordering::Release);
+        self.len.fetch_sub(1, Ordering::Relaxed);
         // SAFETY: no slot took it, so it is still ours.
         Err(unsafe { Box::from_raw(segment) })
     }

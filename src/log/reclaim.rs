@@ -126,7 +126,8 @@ impl<R: Record + ?Sized> Chain<R> {
                 self.put_back_ready(rest);
                 // A publisher may have looked while the list was in our hands, and may now be waiting.
                 if self.config.limit().is_some() {
-                    self.room.notify();
+                    self.room.notify_after(|| self.give_back(segment));
+                    continue;
                 }
             }
             self.give_back(segment);
@@ -147,8 +148,13 @@ impl<R: Record + ?Sized> Chain<R> {
         };
         // `None`: the chain is being dropped, and itself frees what is on its lists.
         let Some(chain) = self.me.upgrade() else { return };
+        let chain: Arc<dyn Sweep> = chain;
         // SAFETY: set by `in_turn` of this thread, which is still running.
-        unsafe { waiting.as_ref() }.borrow_mut().push(chain);
+        let mut waiting = unsafe { waiting.as_ref() }.borrow_mut();
+        // Once, although a destructor may come here any number of times.
+        if !waiting.iter().any(|other| Arc::ptr_eq(other, &chain)) {
+            waiting.push(chain);
+        }
     }
 
     fn sweep_now(&self) {
@@ -173,15 +179,15 @@ impl<R: Record + ?Sized> Chain<R> {
                 }
             }
             announced.iter().for_each(|segment| self.put_on_list(*segment));
-            // Only after the list is complete again, since a destructor may take its time.
-            self.give_back_ready();
-            // Addresses only: other threads may have given back what is on the list.
-            if announced.is_empty() {
-                return;
-            }
-            let look = Announced::look();
-            if announced.into_iter().all(|segment| look.names(segment, self)) {
-                return;
+            // Only addresses are compared: other threads may have given back what is on the list.
+            let is_complete = announced.is_empty() || {
+                let look = Announced::look();
+                announced.into_iter().all(|segment| look.names(segment, self))
+            };
+            if is_complete {
+                // Last, since a destructor may not return: everything else that is pending has a thread that gives it
+                // back.
+                return self.give_back_ready();
             }
         }
     }

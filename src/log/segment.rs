@@ -411,8 +411,9 @@ impl<R: Record + ?Sized> Segment<R> {
     /// The reservation word.
     #[inline]
     pub(super) fn word(&self) -> Word {
-        // Acquire: for exclusive logs it pairs with the Release that commits; for others the word only counts.
-        Word(self.word.load(Ordering::Acquire))
+        // Relaxed: it only counts. A reader of an exclusive log's records goes by `run_exclusive`. A thread that has
+        // loaded `next` sees the final word: it was sealed before the link.
+        Word(self.word.load(Ordering::Relaxed))
     }
 
     /// The offset after the last reserved record.
@@ -423,9 +424,10 @@ impl<R: Record + ?Sized> Segment<R> {
 
     /// Seals the segment: no record is reserved in it afterwards. Returns what was reserved.
     pub(super) fn seal(&self) -> Word {
-        // AcqRel: of two threads that seal, the later one continues with a count that the earlier one has frozen;
-        // reservations are ordered before the seal by the word itself.
-        Word(self.word.fetch_or(Word::SEALED, Ordering::AcqRel))
+        // Relaxed: the word alone matters, and its own order is enough: a reservation comes before the seal, and is
+        // counted, or after it, and fails. Of two threads that seal, both have the count that the first one has frozen.
+        // What is linked afterwards publishes it.
+        Word(self.word.fetch_or(Word::SEALED, Ordering::Relaxed))
     }
 
     /// The event that reports the linking of this segment.
@@ -441,8 +443,11 @@ impl<R: Record + ?Sized> Segment<R> {
     /// Counts one more cursor that stands here, and returns how many do. `None` if the segment was closed: then the
     /// count is meaningless, and the caller does not stand here.
     pub(super) fn pin(&self) -> Option<u32> {
-        // SeqCst: see `Chain::collect` for the race between pins and the head.
-        let before = self.pins.fetch_add(1, Ordering::SeqCst);
+        // Acquire: a thread that finds the segment closed finds its successor, too, and can take it off the chain. More
+        // is not needed: a pin comes before the close of this word, which then fails (or breaks the pin), or after it;
+        // and the pin of the next segment comes before the unpin of this one, whose Release shows it to the thread that
+        // closes this one.
+        let before = self.pins.fetch_add(1, Ordering::Acquire);
         if Self::is_too_many(before) {
             // Forgotten cursors cost no memory, so this many are possible; a count that wrapped around would free
             // what others read. `Arc` does the same.
@@ -474,13 +479,15 @@ impl<R: Record + ?Sized> Segment<R> {
 
     /// Closes the segment if no cursor stands here. True for exactly one caller, which collects it.
     pub(super) fn close_if_unpinned(&self) -> bool {
-        // SeqCst: see `Chain::collect`.
+        // SeqCst: see `Chain::collect`; also where it fails, for that is a look at the pins. Acquire, of which it is
+        // more, pairs with the Release of `unpin`: whoever gives the segment back comes after those that have left it.
         self.pins.compare_exchange(0, Self::CLOSED, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
     /// Closes the segment, whoever stands here. Returns how many cursors did, to exactly one caller.
     pub(super) fn close_by_force(&self) -> Option<u32> {
-        let before = self.pins.fetch_or(Self::CLOSED, Ordering::SeqCst);
+        // Release: pairs with the Acquire in `pin`. Whether cursors stand here does not matter to the caller.
+        let before = self.pins.fetch_or(Self::CLOSED, Ordering::Release);
         (before & Self::CLOSED == 0).then_some(before)
     }
 

@@ -73,10 +73,18 @@ pub(crate) fn contain(destructors: impl FnOnce()) {
 /// `len` atomics, all zero. Where that is cheaper, the operating system zeroes the allocation: pages that are never
 /// touched cost no memory.
 pub(crate) fn zeroed_u32s(len: usize) -> Box<[AtomicU32]> {
-    bytemuck::allocation::zeroed_slice_box(len)
+    zeroed(len)
 }
 
 /// As [`zeroed_u32s`], in 64 bits.
 pub(crate) fn zeroed_u64s(len: usize) -> Box<[AtomicU64]> {
-    bytemuck::allocation::zeroed_slice_box(len)
+    zeroed(len)
+}
+
+/// Ends the process if there is no memory, as every other allocation does: the caller has counted it already.
+fn zeroed<T: bytemuck::Zeroable>(len: usize) -> Box<[T]> {
+    bytemuck::allocation::try_zeroed_slice_box(len).unwrap_or_else(|()| {
+        let layout = std::alloc::Layout::array::<T>(len);
+        std::alloc::handle_alloc_error(layout.unwrap_or(std::alloc::Layout::new::<T>()))
+    })
 }

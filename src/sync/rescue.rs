@@ -22,7 +22,8 @@
 //! # How long a set lives
 //!
 //! The list has the address of a set, and no reference: a set that is dropped takes itself off the list
-//! ([`Link::disarm`]) under the same lock. The lock is never held while user code runs.
+//! ([`Link::disarm`]) under the same lock. It takes the lock even if it is not on the list any more: the rescuer that
+//! has just taken it off may not have finished with it. The lock is never held while user code runs.
 
 use std::sync::PoisonError;
 use std::task::Waker;
@@ -64,10 +65,13 @@ pub(crate) trait Rescued: Sync {
     fn next_overdue(&self) -> Option<Call>;
 }
 
+/// No list's address.
+const DISARMED: *mut Rescue = std::ptr::dangling_mut();
+
 /// What a set needs in order to be armed.
 pub(crate) struct Link {
-    /// The list on which the set is armed; null if it is not armed. After a fork this can be the parent's list, which
-    /// nobody looks at any more.
+    /// The list on which the set is armed; null if it never was, [`DISARMED`] if it is no longer. After a fork this
+    /// can be the parent's list, which nobody looks at any more.
     armed: AtomicPtr<Rescue>,
     /// The next link of those that are incoming.
     next: AtomicPtr<Link>,
@@ -108,14 +112,10 @@ impl Link {
 
     /// Takes the set off the list. Call this before the set is dropped, when no other thread can arm it any more.
     pub(crate) fn disarm(&self) {
-        // Relaxed: no other thread arms it meanwhile, and the lock orders us with the rescuer.
-        let armed = self.armed.load(Ordering::Relaxed);
-        if armed.is_null() {
-            return;
-        }
-        if let Some(rescue) = current()
-            && std::ptr::eq(rescue, armed)
-        {
+        // Relaxed: threads that armed it have let go of it. Under the lock even if it is not armed now: the rescuer
+        // marks it disarmed and looks at it once more before it gives up the lock.
+        let was_ever_armed = !self.armed.load(Ordering::Relaxed).is_null();
+        if was_ever_armed && let Some(rescue) = current() {
             rescue.remove(self);
         }
     }
@@ -235,7 +235,7 @@ impl Rescue {
             } else if !set.is_overdue() {
                 // SeqCst: see the module documentation. Release: the next thread that arms the set may use the link
                 // again.
-                set.link().armed.store(std::ptr::null_mut(), Ordering::SeqCst);
+                set.link().armed.store(DISARMED, Ordering::SeqCst);
                 if set.pending().is_null() {
                     return false;
                 }
@@ -276,6 +276,10 @@ impl Rescue {
 
     fn remove(&self, link: &Link) {
         let mut list = self.lock();
+        // Relaxed: no other thread arms it, and the lock orders us with the rescuer, which disarms it.
+        if !std::ptr::eq(link.armed.load(Ordering::Relaxed), self) {
+            return;
+        }
         self.admit(&mut list);
         list.first = 0;
         // SAFETY: as in `admit`.

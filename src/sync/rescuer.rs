@@ -193,17 +193,20 @@ impl Rescuer {
                 Err(now) => idle = now,
             }
         }
-        // Only the thread that has the duty comes here, so no other thread counts at the same time.
+        // Only the thread that has the duty comes here, so no other thread counts at the same time. Counted before the
+        // spawn: the new thread has the duty as soon as it runs, and may itself start another one.
         let number = self.started.load(Ordering::Relaxed) as usize;
         if number >= MOST {
             return false;
         }
+        self.started.store(number as u32 + 1, Ordering::Relaxed);
         // A thread inherits its creator's signal mask, and the program's signals are not for us.
         let blocked = signals::block();
         let thread = Builder::new().name("psa-rescue".into()).spawn(move || self.serve(number));
         drop(blocked);
-        if thread.is_ok() {
-            self.started.store(number as u32 + 1, Ordering::Relaxed);
+        if thread.is_err() {
+            // The caller still has the duty.
+            self.started.store(number as u32, Ordering::Relaxed);
         }
         thread.is_ok()
     }
@@ -286,11 +289,14 @@ mod fork {
     /// forever.
     pub(super) fn notice() {
         static NOTICED: AtomicBool = AtomicBool::new(false);
-        if !NOTICED.swap(true, Ordering::Relaxed) {
+        if !NOTICED.load(Ordering::Acquire) {
+            // Registered before it is noted, perhaps by several threads, which does no harm: no thread continues
+            // without a handler.
             // SAFETY: the handler does only what is allowed after a fork: it stores to an atomic. It is part of the
             // program, which is not unloaded. (Registering fails only for want of memory, which we could do nothing
             // about.)
             unsafe { libc::pthread_atfork(None, None, Some(begin_anew)) };
+            NOTICED.store(true, Ordering::Release);
         }
     }
 

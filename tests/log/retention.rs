@@ -65,3 +65,19 @@ fn a_full_log_lets_go_of_what_has_become_too_old() {
     std::thread::sleep(age);
     assert_eq!(log.append(8), Ok(8));
 }
+
+/// What a cursor keeps beyond its age is no reason to come back at once: whoever moves the cursor on collects it.
+#[test]
+fn an_age_that_has_passed_under_a_cursor_asks_for_no_maintenance() {
+    let age = Duration::from_millis(1);
+    let log =
+        Log::<u64>::builder().segment_records(1).retention(Retention::Age(age)).build().unwrap();
+    let mut slow = log.subscribe(Start::Earliest).unwrap();
+    log.append_batch([1, 2]).unwrap();
+    log.append(3).unwrap();
+    std::thread::sleep(Duration::from_millis(10));
+    assert_eq!(log.maintain(), None);
+    assert!(live(&log) > 1);
+    drain(&mut slow);
+    assert_eq!(live(&log), 1);
+}

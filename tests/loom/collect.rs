@@ -4,7 +4,7 @@
 use loom::thread;
 
 use crate::explore::{Watched, assert_all_collected, explore, explore_all, read_available, tiny};
-use crate::log::{Limit, Log, Overflow, ReadError, Start};
+use crate::log::{Limit, Log, Overflow, ReadError, Retention, Start};
 
 fn append(log: &Log<Watched>, n: u64) {
     log.append(Watched::new(n)).map(drop).unwrap();
@@ -173,5 +173,42 @@ fn publishers_that_meet_at_a_roll_over_leave_nothing_pending() {
         append(&log, 3);
         other.join().unwrap();
         assert_all_collected(&log);
+    });
+}
+
+/// Attaching takes a pin from outside, while the head is evicted by a thread that has just linked its successor.
+#[test]
+fn attaching_meets_an_eviction() {
+    explore_all(2, || {
+        let segment = tiny::<Watched>(1).build().unwrap().stats().live_bytes;
+        let limited = tiny(1).memory_limit(2 * segment).overflow(Overflow::Evict);
+        let log: Log<Watched> = limited.build().unwrap();
+        let cursor = log.subscribe(Start::Earliest).unwrap();
+        append(&log, 0);
+        let attaches = thread::spawn({
+            let log = log.clone();
+            move || drop(log.subscribe(Start::Earliest).unwrap())
+        });
+        append(&log, 1);
+        append(&log, 2);
+        attaches.join().unwrap();
+        drop(cursor);
+    });
+}
+
+/// What is kept depends on where the log ends: the publisher moves the end and looks at the pins; the cursor unpins and
+/// looks for the end.
+#[test]
+fn a_cursor_that_leaves_and_a_publisher_forget_nothing_that_retention_kept() {
+    explore(2, || {
+        let log: Log<Watched> = tiny(1).retention(Retention::Records(1)).build().unwrap();
+        append(&log, 0);
+        let cursor = log.subscribe(Start::Earliest).unwrap();
+        append(&log, 1);
+        let leaver = thread::spawn(move || drop(cursor));
+        append(&log, 2);
+        leaver.join().unwrap();
+        let stats = log.stats();
+        assert_eq!((stats.live_segments, stats.unlinked_segments), (2, 0));
     });
 }

@@ -12,7 +12,7 @@ use crate::sync::{self, Barrier, Reading};
 /// Explores `model` with at most so many preemptions, unless `PSA_TEST_PREEMPTIONS` says otherwise: another number, or
 /// `+1` for one more.
 pub(crate) fn explore(preemptions: usize, model: fn()) {
-    for reading in [Reading::FenceBefore, Reading::FenceAfter] {
+    for reading in [Reading::BeforeReads, Reading::AfterWrites] {
         for barrier in [Barrier::Fences, Barrier::Membarrier] {
             explore_under(reading, barrier, preemptions, model);
         }

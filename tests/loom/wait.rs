@@ -372,6 +372,53 @@ fn two_who_arm_at_once_arm_once() {
     });
 }
 
+/// A notifier finds the set disarmed. Before it arms it, another one does, and the rescuer disarms it again: the link is
+/// the first one's only when the rescuer has finished with it.
+#[test]
+fn a_set_is_armed_again_only_when_it_was_disarmed() {
+    explore_all(2, || {
+        rescuer::takes_part();
+        let event = Event::new();
+        let mut all = vec![Forgotten::register(&event, 3)];
+        event.set.notify();
+        event.set.hand_on();
+        rescuer::round();
+        // Armed once, and disarmed.
+        all.push(Forgotten::register(&event, 3));
+        let notifier = thread::spawn({
+            let event = event.clone();
+            move || event.set.notify()
+        });
+        all.push(Forgotten::register(&event, 3));
+        event.set.notify();
+        event.set.hand_on();
+        event.set.hand_on();
+        rescuer::round();
+        notifier.join().unwrap();
+        rescuer::round();
+        all.into_iter().for_each(|forgotten| forgotten.assert_woken(&event));
+    });
+}
+
+/// A set ends while the rescuer finds that nobody is left in it, and takes it off its list.
+#[test]
+fn a_set_that_was_armed_ends() {
+    explore_all(3, || {
+        rescuer::takes_part();
+        let event = Event::new();
+        {
+            let forgotten = Forgotten::register(&event, 3);
+            event.set.notify();
+            event.set.hand_on();
+            drop(forgotten);
+        }
+        let rescuer = thread::spawn(rescuer::round);
+        drop(event);
+        rescuer.join().unwrap();
+        rescuer::round();
+    });
+}
+
 /// A set ends while the rescuer looks at it.
 #[test]
 fn a_set_that_is_armed_ends() {

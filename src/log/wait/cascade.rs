@@ -109,26 +109,21 @@ impl Cascade {
     ///
     /// As for [`node::cut`].
     unsafe fn put(&self, list: *mut Node) {
+        // Usually nothing is there, and the last chain need not be looked for.
+        let (mut seen, mut last) = (ptr::null_mut(), ptr::null_mut::<Node>());
         // SeqCst: Release pairs with the Acquire of `take`: a thread that takes the list has its links, and, through
         // the release sequence, those of the chains that others had put below. And it precedes the check whether the
         // set is armed, which `Link::arm` explains.
-        let whole = self.waking.compare_exchange(
-            ptr::null_mut(),
-            list,
-            Ordering::SeqCst,
-            Ordering::Relaxed,
-        );
-        let Err(mut seen) = whole else { return };
-        // SAFETY: the caller's promise.
-        let last = unsafe { node::last_chain(list) };
-        loop {
-            // SAFETY: as above.
-            unsafe { (*last).next_chain.store(seen, Ordering::Relaxed) };
-            // SeqCst: as above.
-            match self.waking.compare_exchange_weak(seen, list, Ordering::SeqCst, Ordering::Relaxed)
-            {
-                Ok(_) => return,
-                Err(now) => seen = now,
+        while let Err(now) =
+            self.waking.compare_exchange(seen, list, Ordering::SeqCst, Ordering::Relaxed)
+        {
+            seen = now;
+            // SAFETY: the caller's promise.
+            unsafe {
+                if last.is_null() {
+                    last = node::last_chain(list);
+                }
+                (*last).next_chain.store(seen, Ordering::Relaxed);
             }
         }
     }

@@ -156,16 +156,35 @@ impl WaitSet {
         self.cascade.go_on(usize::MAX);
     }
 
-    /// Wakes all waiters of two sets, in this thread. No waker of one set holds up the waiters of the other one.
-    pub(super) fn notify_all_in(sets: [&WaitSet; 2]) {
-        sets.iter().for_each(|set| set.expose_all());
-        let [first, second] = sets.map(|set| set.cascade.is_under_way());
-        if first && second {
-            // False if there can be no rescuer: then this thread does it, unless a waker of the first set holds it
-            // up.
-            sets[1].cascade.arm();
+    /// Wakes all waiters of some sets, in this thread, after some code that may never return. That holds up no waiter,
+    /// and no waker of one set holds up the waiters of another one.
+    pub(super) fn notify_all_in(sets: &[&WaitSet], first: impl FnOnce()) {
+        for set in sets {
+            set.expose_all();
+            if set.cascade.is_under_way() {
+                // False if there can be no rescuer: then this thread does it, unless it is held up.
+                set.cascade.arm();
+            }
         }
+        first();
         sets.iter().for_each(|set| set.cascade.go_on(usize::MAX));
+    }
+
+    /// As [`notify`](Self::notify), after some code that may never return (a record's destructor). That holds up no
+    /// waiter; nor does a waker that never returns hold up that code.
+    #[cold]
+    pub(super) fn notify_after(&self, first: impl FnOnce()) {
+        if !self.is_awaited() {
+            return first();
+        }
+        self.expose_all();
+        if self.cascade.arm() {
+            first();
+            self.cascade.go_on(WOKEN_BY_NOTIFIER);
+        } else {
+            self.cascade.go_on(usize::MAX);
+            first();
+        }
     }
 
     /// Orders the wake-up of all registered waiters. The caller carries it out.

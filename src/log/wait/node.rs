@@ -66,30 +66,26 @@ pub(super) unsafe fn unlink(node: *mut Node) -> Option<Call> {
     // Acquire: pairs with the owner's Release of WAITING, to have the call that it put in. Release: an owner that
     // finds TAKEN sees what we did before: what the notifier had done, and what was put back into `waking`
     // (`Waiter::is_waiting`).
-    match node.state.swap(TAKEN, Ordering::AcqRel) {
-        WAITING => {
-            // SAFETY: the move from WAITING to TAKEN gives the call to us, until IDLE.
-            let call = unsafe { (*node.call.get()).take() };
-            // Release: pairs with the Acquire of IDLE by the owner, which may touch the call again, and sees what the
-            // swap above shows.
-            node.state.store(IDLE, Ordering::Release);
-            call
-        }
-        ASIDE => {
-            // Release: as above, except for the call, which belongs to the owner all the time.
-            node.state.store(IDLE, Ordering::Release);
-            None
-        }
+    let call = match node.state.swap(TAKEN, Ordering::AcqRel) {
+        // SAFETY: the move from WAITING to TAKEN gives the call to us, until IDLE.
+        WAITING => unsafe { (*node.call.get()).take() },
+        // The call belongs to the owner all the time.
+        ASIDE => None,
         // BUSY: the owner is in `register` or `cancel` and finds TAKEN when it is done.
-        _ => None,
-    }
+        _ => return None,
+    };
+    // Release: pairs with the Acquire of IDLE by the owner, which may touch the call and the links again, and sees what
+    // the swap above shows.
+    node.state.store(IDLE, Ordering::Release);
+    call
 }
 
 /// Moves a node between states, unless a notifier took it meanwhile.
 pub(super) fn move_state(node: &Node, from: u32, to: u32) -> bool {
-    // Release: pairs with the Acquire of `unlink`: hands the call over together with WAITING. Acquire, of the
-    // failure alone: an owner that finds its node taken sees what the notifier had done.
-    node.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    // Release: pairs with the Acquire of `unlink`: hands the call over together with WAITING. (Success shows only what
+    // the owner itself has written.) Acquire, of the failure: an owner that finds its node taken sees what the notifier
+    // had done.
+    node.state.compare_exchange(from, to, Ordering::Release, Ordering::Acquire).is_ok()
 }
 
 /// Cuts the first node off a list of chains: the node, and the rest of the list.

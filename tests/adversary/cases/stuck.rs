@@ -8,10 +8,12 @@ use std::thread;
 
 use psa::*;
 
+use crate::ledger::{Ledger, Value};
 use crate::watchdog::watched;
 
-/// A waker, and an observer of the end of a segment's life: the first call stays inside until it is let go.
+/// A waker, and an observer of some event: the first call stays inside until it is let go.
 struct Stuck {
+    stays_at: fn(&Event) -> bool,
     was_called: AtomicBool,
     inside: Barrier,
     over: Barrier,
@@ -19,8 +21,12 @@ struct Stuck {
 
 impl Stuck {
     fn new() -> Arc<Self> {
+        Self::at(|event| matches!(event, Event::Reclaimed { .. }))
+    }
+
+    fn at(stays_at: fn(&Event) -> bool) -> Arc<Self> {
         let [inside, over] = [(); 2].map(|_| Barrier::new(2));
-        Arc::new(Stuck { was_called: AtomicBool::new(false), inside, over })
+        Arc::new(Stuck { stays_at, was_called: AtomicBool::new(false), inside, over })
     }
 
     fn stay(&self) {
@@ -49,7 +55,7 @@ impl Wake for Stuck {
 
 impl Observer for Stuck {
     fn on_event(&self, event: Event) {
-        if let Event::Reclaimed { .. } = event {
+        if (self.stays_at)(&event) {
             self.stay();
         }
     }
@@ -87,11 +93,20 @@ fn a_waker_that_stays_keeps_no_memory_from_others() {
     });
 }
 
-/// An observer does not return from being told that memory is back. A publisher that waits for it hears of it.
+/// An observer does not return from being told that a cursor has left, or that memory is back. A publisher that waits for
+/// it hears of it.
 #[test]
 fn an_observer_that_stays_keeps_no_publisher_waiting() {
     watched(|_| {
-        let stuck = Stuck::new();
+        let left = Stuck::at(|event| matches!(event, Event::Unpinned { .. }));
+        for stuck in [Stuck::new(), left] {
+            publisher_goes_on_beside(stuck);
+        }
+    });
+}
+
+fn publisher_goes_on_beside(stuck: Arc<Stuck>) {
+    {
         let (log, mut cursor) = full(build().observer(stuck.clone()));
         thread::scope(|scope| {
             let waits = scope.spawn(|| log.append(8));
@@ -101,6 +116,51 @@ fn an_observer_that_stays_keeps_no_publisher_waiting() {
             stuck.while_inside(
                 || pass(&mut cursor),
                 || assert_eq!(waits.join().unwrap().map_err(|refused| refused.reason), Ok(8)),
+            );
+        });
+    }
+}
+
+/// An observer does not return from being told that the last segment is sealed. Readers hear of the end.
+#[test]
+fn an_observer_that_stays_keeps_no_reader_from_the_end() {
+    watched(|_| {
+        let stuck = Stuck::at(|event| matches!(event, Event::Sealed { .. }));
+        let log = build().observer(stuck.clone()).build().unwrap();
+        let mut cursor = log.subscribe(Start::Next).unwrap();
+        thread::scope(|scope| {
+            let reads = scope.spawn(move || cursor.next_blocking(|_| ()));
+            while log.stats().reader_waits == 0 {
+                thread::yield_now();
+            }
+            stuck.while_inside(
+                || log.close(),
+                || assert_eq!(reads.join().unwrap(), Err(ReadError::Closed)),
+            );
+        });
+    });
+}
+
+/// A record that goes with a lease does not return from its destructor. The lease's holder hears that it has ended.
+#[test]
+fn a_destructor_that_stays_keeps_no_holder_waiting() {
+    watched(|_| {
+        let (stuck, ledger) = (Stuck::new(), Arc::new(Ledger::default()));
+        let log = Log::<Value>::builder().segment_records(4).pool_segments(0).build().unwrap();
+        let mut lease = log.lease("name", LeaseOptions::default()).unwrap();
+        for n in 0..8 {
+            let stuck = stuck.clone();
+            log.append(Value::new(&ledger, n).at_end(move || stuck.stay())).unwrap();
+        }
+        while let Ok(Some(_)) = lease.try_next(|batch| batch.len()) {}
+        thread::scope(|scope| {
+            let waits = scope.spawn(move || lease.next_blocking(|_| ()));
+            while log.stats().reader_waits == 0 {
+                thread::yield_now();
+            }
+            stuck.while_inside(
+                || assert!(log.end_lease("name")),
+                || assert_eq!(waits.join().unwrap(), Err(ReadError::TakenOver)),
             );
         });
     });

@@ -41,6 +41,49 @@ fn any_number_of_panics_in_destructors_ends_nothing() {
     });
 }
 
+/// An observer's own destructor panics, in the middle of an append to another log: a record of that one had the last
+/// handles of the observed log.
+#[test]
+fn a_panic_in_an_observers_destructor_goes_no_further() {
+    struct Panics;
+    impl Observer for Panics {
+        fn on_event(&self, _: Event) {}
+    }
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            panic_as_planned();
+        }
+    }
+    // The cursor goes first.
+    struct Holds(#[expect(dead_code, reason = "dropped")] Option<(Cursor<u64>, Log<u64>)>, String);
+    watched(|_| {
+        for pool in [0, 2] {
+            let observed = Log::<u64>::builder().segment_records(1).observer(Arc::new(Panics));
+            let observed = observed.build().unwrap();
+            let cursor = observed.subscribe(Start::Earliest).unwrap();
+            (0..2).for_each(|n| assert_eq!(observed.append(n).ok(), Some(n)));
+            let builder = Log::<Holds>::builder().segment_records(4).pool_segments(pool);
+            let (mut publisher, log) = builder.build_exclusive().unwrap();
+            let record = |n: u64| Holds(None, format!("record {n}"));
+            assert!(publisher.append(Holds(Some((cursor, observed)), String::new())).is_ok());
+            assert!(publisher.append(record(1)).is_ok());
+            // They begin a segment, and the first one goes, with what it holds.
+            let batch = publisher.append_batch([record(2), record(3), record(4)]);
+            assert_eq!(batch.ok(), Some(2..5));
+            let mut cursor = log.subscribe(Start::Earliest).unwrap();
+            (5..100).for_each(|n| assert_eq!(publisher.append(record(n)).ok(), Some(n)));
+            let mut seen = 2;
+            while let Ok(Some(())) = cursor.try_next(|batch| {
+                for (offset, Holds(_, text)) in batch.iter() {
+                    assert_eq!((offset, text), (seen, &format!("record {offset}")));
+                    seen += 1;
+                }
+            }) {}
+            assert_eq!(seen, 100);
+        }
+    });
+}
+
 /// Panics in destructors while another panic unwinds through the log.
 #[test]
 fn a_panic_in_a_closure_meets_panics_in_destructors() {

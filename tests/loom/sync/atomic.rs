@@ -5,20 +5,23 @@ use std::ops::{Deref, DerefMut};
 
 use loom::sync::atomic as model;
 
-use super::{Ordering, READING, Reading};
+use super::{Kind, Ordering, READING, Reading};
 
-/// Does a SeqCst access as the reading says; `weaker` is the strongest order below it that the kind
-/// of access has.
+/// Does an access; a SeqCst one as the reading says.
 #[track_caller]
-fn ordered<T>(order: Ordering, weaker: Ordering, access: impl FnOnce(Ordering) -> T) -> T {
+fn ordered<T>(order: Ordering, kind: Kind, access: impl FnOnce(Ordering) -> T) -> T {
     if order != Ordering::SeqCst {
         return access(order);
     }
-    if READING.get() == Reading::FenceBefore {
+    if READING.get() == Reading::BeforeReads && kind != Kind::Write {
         model::fence(Ordering::SeqCst);
     }
-    let result = access(weaker);
-    if READING.get() == Reading::FenceAfter {
+    let result = access(match kind {
+        Kind::Read => Ordering::Acquire,
+        Kind::Write => Ordering::Release,
+        Kind::Both => Ordering::AcqRel,
+    });
+    if READING.get() == Reading::AfterWrites && kind != Kind::Read {
         model::fence(Ordering::SeqCst);
     }
     result
@@ -69,17 +72,17 @@ macro_rules! atomic {
 
             #[track_caller]
             pub(crate) fn load(&self, order: Ordering) -> $value {
-                ordered(order, Ordering::Acquire, |order| self.0.load(order))
+                ordered(order, Kind::Read, |order| self.0.load(order))
             }
 
             #[track_caller]
             pub(crate) fn store(&self, value: $value, order: Ordering) {
-                ordered(order, Ordering::Release, |order| self.0.store(value, order))
+                ordered(order, Kind::Write, |order| self.0.store(value, order))
             }
 
             #[track_caller]
             pub(crate) fn swap(&self, value: $value, order: Ordering) -> $value {
-                ordered(order, Ordering::AcqRel, |order| self.0.swap(value, order))
+                ordered(order, Kind::Both, |order| self.0.swap(value, order))
             }
 
             #[track_caller]
@@ -92,7 +95,7 @@ macro_rules! atomic {
             ) -> Result<$value, $value> {
                 let failure =
                     if failure == Ordering::SeqCst { Ordering::Acquire } else { failure };
-                ordered(success, Ordering::AcqRel, |success| {
+                ordered(success, Kind::Both, |success| {
                     self.0.compare_exchange(current, new, success, failure)
                 })
             }
@@ -137,27 +140,27 @@ macro_rules! counter {
         impl $name {
             #[track_caller]
             pub(crate) fn fetch_add(&self, more: $value, order: Ordering) -> $value {
-                ordered(order, Ordering::AcqRel, |order| self.0.fetch_add(more, order))
+                ordered(order, Kind::Both, |order| self.0.fetch_add(more, order))
             }
 
             #[track_caller]
             pub(crate) fn fetch_sub(&self, less: $value, order: Ordering) -> $value {
-                ordered(order, Ordering::AcqRel, |order| self.0.fetch_sub(less, order))
+                ordered(order, Kind::Both, |order| self.0.fetch_sub(less, order))
             }
 
             #[track_caller]
             pub(crate) fn fetch_or(&self, bits: $value, order: Ordering) -> $value {
-                ordered(order, Ordering::AcqRel, |order| self.0.fetch_or(bits, order))
+                ordered(order, Kind::Both, |order| self.0.fetch_or(bits, order))
             }
 
             #[track_caller]
             pub(crate) fn fetch_max(&self, other: $value, order: Ordering) -> $value {
-                ordered(order, Ordering::AcqRel, |order| self.0.fetch_max(other, order))
+                ordered(order, Kind::Both, |order| self.0.fetch_max(other, order))
             }
 
             #[track_caller]
             pub(crate) fn fetch_min(&self, other: $value, order: Ordering) -> $value {
-                ordered(order, Ordering::AcqRel, |order| self.0.fetch_min(other, order))
+                ordered(order, Kind::Both, |order| self.0.fetch_min(other, order))
             }
 
             #[track_caller]

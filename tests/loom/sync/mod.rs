@@ -3,12 +3,12 @@
 //! # Sequential consistency, in two readings
 //!
 //! Loom treats a SeqCst access as an AcqRel one, which is too weak: what is right would be reported
-//! as wrong. It does know SeqCst fences. Compilers build SeqCst accesses for weak machines out of
-//! such fences in two ways: a full fence *before* each SeqCst access, or one *after* it. Both are
-//! right for every program, as long as all of it is compiled the same way. So each model runs under
-//! both readings ([`Reading`]), and what fails under one of them is wrong. It takes both: where two
-//! threads each write one word and read the other's, a reading that fences after the write hides
-//! that the read's own ordering is missing, and the other way round.
+//! as wrong. It does know SeqCst fences. Where two threads each write one word and read the other's,
+//! which is all that the log needs sequential consistency for, a fence between the write and the read
+//! is what it comes to. Machines build it in two ways: a fence *before* each SeqCst read, or one *after*
+//! each SeqCst write (a read-modify-write is both). So each model runs under both readings
+//! ([`Reading`]), and what fails under one of them is wrong. It takes both: a reading that fences after
+//! the write hides that the read's own ordering is missing, and the other way round.
 //!
 //! Such fences order more than the accesses that they stand for: they can hide that an Acquire or a
 //! Release is missing elsewhere. Models that do not need sequential consistency therefore run under a
@@ -52,13 +52,21 @@ pub(crate) const THREAD_TURN: usize = usize::MAX;
 /// As many as a notifier wakes at least: the next one is the rescuer's affair, or the others'.
 pub(crate) const WOKEN_WHOLE: usize = 2;
 
-/// On which side of a SeqCst access its fence stands.
+/// Where the fences of SeqCst accesses stand.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Reading {
-    FenceBefore,
-    FenceAfter,
-    /// On neither: SeqCst is AcqRel. Weaker than what the language promises.
+    BeforeReads,
+    AfterWrites,
+    /// Nowhere: SeqCst is AcqRel. Weaker than what the language promises.
     NoFence,
+}
+
+/// What an access does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Read,
+    Write,
+    Both,
 }
 
 /// How the asymmetric barrier is built.
@@ -73,7 +81,7 @@ const THREADS: usize = 4;
 
 // All threads of a model run on one thread of the operating system, and each test on another one.
 thread_local! {
-    static READING: Cell<Reading> = const { Cell::new(Reading::FenceBefore) };
+    static READING: Cell<Reading> = const { Cell::new(Reading::BeforeReads) };
     static BARRIER: Cell<Barrier> = const { Cell::new(Barrier::Fences) };
     /// Threads of this execution that were given a word.
     static NUMBERED: Cell<usize> = const { Cell::new(0) };
