@@ -67,6 +67,7 @@
 //! | `server` | the TCP server, over topics of bytes |
 //! | `http` | the HTTP API over the same topics |
 //! | `client` | the asynchronous client |
+//! | `disk` | records in files: the layer on which topics that survive are being built |
 //! | `tls` | TLS under each of these three |
 //! | `text` | durations, points in time, starts and retentions from text: [`words`] |
 //! | `serde` | `Serialize` and `Deserialize` for [`words`] |

@@ -1,7 +1,7 @@
 //! `psa-lab`: measurements for the developers of psa.
 //!
 //! It compares psa with [other servers](compare) and with other servers of [events over HTTP](sse), measures it
-//! next to [bad clients](hostile), and runs it for [hours](soak) while topics, subscribers and leases come and
+//! next to [bad clients](hostile), measures the log's [files](disk), and runs it for [hours](soak) while topics, subscribers and leases come and
 //! go. The load generator, and the readers that check every record, are those of `psa bench`, from the library
 //! of `psa-cli`.
 //!
@@ -9,6 +9,7 @@
 //! from the same source at the same time.
 
 mod compare;
+mod disk;
 mod hostile;
 mod soak;
 mod sse;
@@ -37,6 +38,8 @@ enum Command {
     Sse(sse::args::SseArgs),
     /// Measure the TCP listener alone, and next to bad clients of every kind on the HTTP API
     Hostile(hostile::args::HostileArgs),
+    /// Measure the log's files against the same bytes written and forced by hand
+    Disk(disk::DiskArgs),
     /// Let topics, subscribers and leases come and go for a long time, and check that nothing accumulates
     Soak(soak::args::SoakArgs),
     /// The bare relay, a rival of `compare`
@@ -65,6 +68,7 @@ fn run(lab: Lab) -> Result {
             args.common.named = global.server.is_some();
             hostile::hostile(&args)
         }
+        Command::Disk(args) => disk::disk(&args),
         Command::Soak(mut args) => {
             args.common.named = global.server.is_some();
             soak::soak(&config, &args)
