@@ -15,17 +15,14 @@
 //! Each listener names its protocol in the handshake (ALPN: `psa/1`; `h2` and `http/1.1`), so that a browser cannot
 //! be tricked into talking to the TCP listener.
 
-use std::{
-    fmt, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::{fmt, io};
 
-use tokio_rustls::rustls::{
-    self, RootCertStore,
-    crypto::CryptoProvider,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-};
+use tokio_rustls::rustls::crypto::CryptoProvider;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{self, RootCertStore};
 
 /// The ALPN name of the binary protocol.
 #[cfg(any(feature = "server", feature = "client"))]
@@ -81,10 +78,9 @@ mod serving {
     use std::sync::{PoisonError, RwLock};
 
     use tokio::{net::TcpStream, sync::Semaphore};
-    use tokio_rustls::{
-        TlsAcceptor,
-        rustls::{ServerConfig, server::WebPkiClientVerifier},
-    };
+    use tokio_rustls::TlsAcceptor;
+    use tokio_rustls::rustls::ServerConfig;
+    use tokio_rustls::rustls::server::WebPkiClientVerifier;
 
     use super::*;
 
@@ -261,10 +257,9 @@ pub use connecting::{ClientTls, ClientTlsFiles};
 #[cfg(feature = "client")]
 mod connecting {
     use tokio::net::TcpStream;
-    use tokio_rustls::{
-        TlsConnector,
-        rustls::{ClientConfig, pki_types::ServerName},
-    };
+    use tokio_rustls::TlsConnector;
+    use tokio_rustls::rustls::ClientConfig;
+    use tokio_rustls::rustls::pki_types::ServerName;
 
     use super::*;
 

@@ -5,20 +5,16 @@
 
 #![cfg(all(feature = "server", feature = "http", target_os = "linux"))]
 
-use std::{
-    io::{BufRead, BufReader, Read, Write},
-    net::TcpStream,
-    process::{Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
-    time::{Duration, Instant},
-};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
-use psa::{
-    broker::{Broker, BrokerConfig},
-    http::{HttpConfig, HttpServer},
-    protocol::{Hello, Request},
-    server::{Server, ServerConfig},
-};
+use psa::broker::{Broker, BrokerConfig};
+use psa::http::{HttpConfig, HttpServer};
+use psa::protocol::{Hello, Request};
+use psa::server::{Server, ServerConfig};
 
 const CHILD: &str = "PSA_FEW_DESCRIPTORS";
 const DESCRIPTORS: usize = 40;

@@ -2,16 +2,12 @@
 
 #![cfg(feature = "server")]
 
-use std::{
-    io::{Read, Write},
-    net::TcpStream,
-    time::{Duration, Instant},
-};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
-use psa::{
-    protocol::{Hello, OnGap, Request, Start, Subscribe, TopicName},
-    server::{Server, ServerConfig},
-};
+use psa::protocol::{Hello, OnGap, Request, Start, Subscribe, TopicName};
+use psa::server::{Server, ServerConfig};
 
 /// Resident memory of this process in bytes; `None` where the system does not say.
 fn resident() -> Option<u64> {

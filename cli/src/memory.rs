@@ -1,5 +1,7 @@
 //! How much memory the process may use: the machine's memory, the limit of its control group (a container's
 //! limit), and the limit of `ulimit -v`.
+//!
+//! `/proc` is read by hand here: a crate for it parses everything that these two files say, for one number of each.
 
 use crate::units::human_size;
 use rustix::process::{Resource, getrlimit};

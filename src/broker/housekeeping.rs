@@ -1,12 +1,10 @@
 //! Work that depends on the clock: one queue of due times for all topics.
 
-use std::{
-    cmp::Reverse,
-    collections::BinaryHeap,
-    pin::pin,
-    sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
-};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 

@@ -14,10 +14,8 @@
 //! For a write without a watched record, a comparison. For a write with one, a clock reading (25 ns) and
 //! two additions to words that all connections share.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::log::{Batch, Log};
 

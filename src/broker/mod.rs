@@ -43,14 +43,10 @@ mod settings;
 mod topic;
 mod unpublished;
 
-use std::{
-    collections::BTreeMap,
-    ops::Bound,
-    sync::{
-        Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering, fence},
-    },
-};
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::log::{Budget, BuildError, Log};
 use alarm::Alarm;

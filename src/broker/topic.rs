@@ -1,13 +1,9 @@
 //! One topic: a log with a name, and the leases on it.
 
-use std::{
-    ops::{Deref, DerefMut},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use super::{
     BrokerState, Deliveries, LeaseOpenError, ResolvedSettings, check_name, unpublished::Claim,

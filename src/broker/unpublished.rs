@@ -5,13 +5,9 @@
 //! published to may take a quarter of the topics and of the memory, all together, which leaves the rest to
 //! publishers; and such a topic is deleted when nobody uses it any more ([`USE_CHECK_INTERVAL`]).
 
-use std::{
-    sync::{
-        Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicU8, Ordering},
-    },
-    time::Duration,
-};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use super::{BrokerConfig, BrokerError, topic::Topic};
 

@@ -5,34 +5,26 @@
 //! The stages are those of the listener (`src/listener/drain.rs`). For HTTP they mean: idle connections close;
 //! responses under way are completed; an event stream reads its log to the end, sends `event: end`, and ends.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use axum::response::Response;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{
-    HttpConfig,
-    durable::Streams,
-    exposition::Renderings,
-    metrics::Figure,
-    origin::{HostName, Origins},
-    page::LiveFeed,
-    problem::{Code, Problem},
-    runs::Cache,
-    stall_guard::StallGuard,
-};
-use crate::{
-    access::{Gate, Grant, Right},
-    broker::Broker,
-    listener::{Ceiling, Lifecycle, Stage},
-};
+use super::HttpConfig;
+use super::durable::Streams;
+use super::exposition::Renderings;
+use super::metrics::Figure;
+use super::origin::{HostName, Origins};
+use super::page::LiveFeed;
+use super::problem::{Code, Problem};
+use super::runs::Cache;
+use super::stall_guard::StallGuard;
+use crate::access::{Gate, Grant, Right};
+use crate::broker::Broker;
+use crate::listener::{Ceiling, Lifecycle, Stage};
 
 /// What follows the words that this listener's log lines share with those of the TCP server.
 pub(super) const OVER: &str = " over HTTP";

@@ -4,29 +4,22 @@
 
 use std::{ops::Range, sync::Arc, time::Instant};
 
-use axum::{
-    body::Body,
-    extract::State,
-    http::{HeaderMap, Uri, header},
-    response::{IntoResponse, Response},
-};
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, Uri, header};
+use axum::response::{IntoResponse, Response};
 use serde::de::IgnoredAny;
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::{
-    answer,
-    api::Api,
-    body,
-    problem::Problem,
-    request::{Parameters, TopicName},
-    start::epoch_text,
-};
-use crate::{
-    access::{Grant, Right},
-    broker::{Purpose, Topic},
-    log::{AppendError, Overflow, Position},
-};
+use super::api::Api;
+use super::problem::Problem;
+use super::request::{Parameters, TopicName};
+use super::start::epoch_text;
+use super::{answer, body};
+use crate::access::{Grant, Right};
+use crate::broker::{Purpose, Topic};
+use crate::log::{AppendError, Overflow, Position};
 
 /// The media type of a sequence of records, each preceded by its length: four bytes, little-endian.
 pub(super) const RECORDS: &str = "application/vnd.psa.records";

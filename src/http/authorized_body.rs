@@ -4,12 +4,10 @@
 //! wrapped in one that wakes up whenever rights change and checks again. When the right is lost, the stream ends; its
 //! client asks again, and the response says why it gets no stream.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
-};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use axum::body::{Body, HttpBody};
 use bytes::Bytes;
@@ -121,11 +119,9 @@ mod tests {
     use http_body_util::BodyExt as _;
 
     use super::*;
-    use crate::{
-        access::{Access, TokenEntry},
-        broker::{Broker, BrokerConfig},
-        http::HttpConfig,
-    };
+    use crate::access::{Access, TokenEntry};
+    use crate::broker::{Broker, BrokerConfig};
+    use crate::http::HttpConfig;
 
     #[tokio::test]
     async fn a_right_that_is_lost_before_the_stream_begins_is_lost() {

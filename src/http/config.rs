@@ -1,9 +1,7 @@
 //! The settings of the HTTP API: plain values with safe defaults.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    time::Duration,
-};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use super::origin::{HostName, Origins};
 pub use crate::access::Token;

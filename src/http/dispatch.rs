@@ -23,19 +23,15 @@
 //! is idle only if no stream waits for records, and then a stream that registers wakes it.
 //! `tests/models/dispatching.rs` checks this.
 
-use std::{
-    collections::VecDeque,
-    future::poll_fn,
-    sync::PoisonError,
-    task::{Context, Poll, Waker, ready},
-};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::PoisonError;
+use std::task::{Context, Poll, Waker, ready};
 
 use slab::Slab;
 
-use crate::{
-    log::{Record, Watch},
-    sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, contain},
-};
+use crate::log::{Record, Watch};
+use crate::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, contain};
 
 /// How many streams are woken before the tasks that were woken get to run.
 const AT_A_TIME: usize = 8;

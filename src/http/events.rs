@@ -22,47 +22,38 @@
 //! whether it keeps its position; after `stall_timeout` without taking anything, it loses it
 //! ([`stall_guard`](super::stall_guard)).
 
-use std::{
-    collections::VecDeque,
-    future::Future,
-    pin::Pin,
-    sync::{Arc, atomic::Ordering},
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use axum::{
-    body::{Body, HttpBody},
-    extract::{Request, State},
-    http::{HeaderMap, Method, StatusCode, Uri},
-    response::{IntoResponse, Response},
-};
+use axum::body::{Body, HttpBody};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use hyper::body::Frame;
 use serde_json::{Value, json};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{
-    answer::{EVENT_STREAM, HEARTBEAT, event_stream},
-    api::Api,
-    authorized_body,
-    config::NEVER,
-    dispatch::Follower,
-    encode::Form,
-    problem::Problem,
-    reading::Requests,
-    records,
-    request::{Parameters, TopicName, choose},
-    runs::TopicRuns,
-    stall_guard::{GuardedCursor, StreamClient},
-    start::{self, epoch_text},
-    websocket,
-};
-use crate::{
-    access::{Grant, Right},
-    broker::{Purpose, Topic},
-    log::{Cursor, Position, ReadError, Start, SubscribeError},
-};
+use super::answer::{EVENT_STREAM, HEARTBEAT, event_stream};
+use super::api::Api;
+use super::config::NEVER;
+use super::dispatch::Follower;
+use super::encode::Form;
+use super::problem::Problem;
+use super::reading::Requests;
+use super::request::{Parameters, TopicName, choose};
+use super::runs::TopicRuns;
+use super::stall_guard::{GuardedCursor, StreamClient};
+use super::start::{self, epoch_text};
+use super::{authorized_body, records, websocket};
+use crate::access::{Grant, Right};
+use crate::broker::{Purpose, Topic};
+use crate::log::{Cursor, Position, ReadError, Start, SubscribeError};
 
 /// The header that a browser sends when it reconnects.
 const LAST_EVENT_ID: &str = "last-event-id";

@@ -13,11 +13,9 @@
 //! up to [`SHARED_FOR`]; and each rendering is charged to the memory that all responses share. A client that is
 //! alone and takes its responses as they come always gets fresh values.
 
-use std::{
-    fmt::Write as _,
-    sync::{Arc, Weak},
-    time::{Duration, Instant},
-};
+use std::fmt::Write as _;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{Mutex, OwnedSemaphorePermit};
@@ -134,10 +132,8 @@ mod tests {
     use axum::http::header;
 
     use super::*;
-    use crate::{
-        broker::{Broker, BrokerConfig},
-        http::HttpConfig,
-    };
+    use crate::broker::{Broker, BrokerConfig};
+    use crate::http::HttpConfig;
 
     #[test]
     fn the_plain_form_names_counters_where_it_describes_them() {

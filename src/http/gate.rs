@@ -13,22 +13,16 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use axum::{
-    extract::{Request, State},
-    http::{
-        HeaderMap, Method, Uri, header,
-        uri::{Authority, PathAndQuery},
-    },
-    middleware::Next,
-    response::Response,
-};
+use axum::extract::{Request, State};
+use axum::http::uri::{Authority, PathAndQuery};
+use axum::http::{HeaderMap, Method, Uri, header};
+use axum::middleware::Next;
+use axum::response::Response;
 
-use super::{
-    api::Api,
-    origin::{HostName, Origin, Origins},
-    problem::Problem,
-    websocket::offered_token,
-};
+use super::api::Api;
+use super::origin::{HostName, Origin, Origins};
+use super::problem::Problem;
+use super::websocket::offered_token;
 
 /// The query parameter that may carry the token (RFC 6750).
 const QUERY_TOKEN: &str = "access_token";

@@ -23,40 +23,27 @@
 
 use std::{convert::Infallible, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    body::Body,
-    http::{StatusCode, Version, header},
-    response::IntoResponse as _,
-};
-use hyper::{
-    body::Incoming,
-    service::{Service as _, service_fn},
-};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto::Builder,
-    service::TowerToHyperService,
-};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    time::{Instant, Sleep, sleep},
-};
+use axum::Router;
+use axum::body::Body;
+use axum::http::{StatusCode, Version, header};
+use axum::response::IntoResponse as _;
+use hyper::body::Incoming;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, Sleep, sleep};
 
-use super::{
-    HttpLimits, answer,
-    api::{Api, OVER},
-    config::NEVER,
-    problem::Problem,
-    reading::{Reading, RequestBody, Requests, ResponseBody},
-    request::lists,
-    strict,
-    write_timeout::{HasTcp, WriteTimeout},
-};
-use crate::{
-    listener::{Counted, Lifecycle, Refused, Serve, Stage, send_refusal},
-    net::{self, TcpStream},
-};
+use super::api::{Api, OVER};
+use super::config::NEVER;
+use super::problem::Problem;
+use super::reading::{Reading, RequestBody, Requests, ResponseBody};
+use super::request::lists;
+use super::write_timeout::{HasTcp, WriteTimeout};
+use super::{HttpLimits, answer, strict};
+use crate::listener::{Counted, Lifecycle, Refused, Serve, Stage, send_refusal};
+use crate::net::{self, TcpStream};
 
 /// How much a connection may have read but not parsed, and how much it may have waiting to be written, in bytes.
 const BUFFER: usize = 64 << 10;

@@ -9,29 +9,25 @@
 //! Only the first topics by name, up to [`MAX_LABELLED_TOPICS`], have series of their own: a label for each of ten
 //! thousand topics would choke the collector. The gauges without a label cover all topics.
 
-use std::{
-    fmt,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use axum::{
-    extract::State,
-    http::{HeaderMap, HeaderValue, header},
-    response::{IntoResponse, Response},
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, text,
 };
-use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, text},
-    metrics::{counter::ConstCounter, gauge::ConstGauge},
-    registry::Registry,
-};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
 
 use super::{api::Api, exposition::TextFormat, problem::Problem, process};
-use crate::{
-    access::{Grant, Right},
-    log::Stats,
-};
+use crate::access::{Grant, Right};
+use crate::log::Stats;
 
 /// The maximum number of topics with series of their own.
 const MAX_LABELLED_TOPICS: usize = 200;

@@ -60,19 +60,15 @@ mod write_timeout;
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    http::{HeaderName, HeaderValue, Method, header},
-    middleware::{from_fn_with_state, map_response},
-    routing::{get, post},
-};
+use axum::Router;
+use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::middleware::{from_fn_with_state, map_response};
+use axum::routing::{get, post};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use crate::{
-    broker::{Broker, ConfigError},
-    listener::{self as life, BindSettings, ListenOn},
-    net::TcpListener,
-};
+use crate::broker::{Broker, ConfigError};
+use crate::listener::{self as life, BindSettings, ListenOn};
+use crate::net::TcpListener;
 
 pub use crate::access::{Access, AccessError, BadPattern, MAX_TOKENS, Pattern, Right, TokenEntry};
 pub use crate::listener::BindError as HttpBindError;

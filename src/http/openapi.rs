@@ -20,19 +20,16 @@ pub(super) async fn describe() -> impl IntoResponse {
 mod tests {
     use std::{collections::BTreeSet, sync::Arc};
 
-    use axum::{
-        Router,
-        body::Body,
-        http::{Method, Request, StatusCode, header},
-    };
+    use axum::Router;
+    use axum::body::Body;
+    use axum::http::{Method, Request, StatusCode, header};
     use serde_json::Value;
     use tower::ServiceExt as _;
 
     use super::*;
-    use crate::{
-        broker::{Broker, BrokerConfig},
-        http::{HttpConfig, api::Api, router},
-    };
+    use crate::broker::{Broker, BrokerConfig};
+    use crate::http::api::Api;
+    use crate::http::{HttpConfig, router};
 
     /// Whether browsers ask for this path, for people: pages and their files. They are not for programs, so they are
     /// not described.

@@ -4,11 +4,9 @@
 //! client can ever send is a mistake worth an error. So one parser reads both, for the settings, for the gate and for
 //! the headers that browsers get.
 
-use std::{
-    fmt,
-    net::{Ipv4Addr, Ipv6Addr},
-    str::FromStr,
-};
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
 
 /// Why a text is not an origin, or not a host name, that a client could send.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -3,18 +3,14 @@
 //! Every problem has a `code` of its own for programs, and a `type` that is the address of its explanation in the
 //! documentation. The facts (epoch, offsets, limits) have members of their own.
 
-use axum::{
-    http::{HeaderName, HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
-};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use super::{api::Api, start::epoch_text};
-use crate::{
-    access::Forbidden,
-    broker::{BrokerError, Topic},
-    log::{AppendError, SubscribeError},
-};
+use crate::access::Forbidden;
+use crate::broker::{BrokerError, Topic};
+use crate::log::{AppendError, SubscribeError};
 
 /// The address of the documentation of a code, without the code at its end.
 const TYPES: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/http.md#");

@@ -17,33 +17,23 @@
 //! have gone away. A response without an end is different: nothing would ever show that its client has gone, and
 //! it would hold its position in the log. There the end takes effect immediately.
 
-use std::{
-    future::{Future, poll_fn},
-    io::{self, IoSlice},
-    net::SocketAddr,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use axum::{
-    BoxError, Extension,
-    body::{Body, HttpBody},
-};
+use axum::body::{Body, HttpBody};
+use axum::{BoxError, Extension};
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
-use hyper::{
-    Version,
-    body::{Frame, Incoming, SizeHint},
-};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep, sleep, sleep_until},
-};
+use hyper::Version;
+use hyper::body::{Frame, Incoming, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::HttpLimits;
 

@@ -7,28 +7,21 @@
 
 use std::{future::poll_fn, sync::Arc};
 
-use super::{
-    answer,
-    api::Api,
-    append::{NDJSON, RECORDS},
-    encode,
-    problem::Problem,
-    reading::{Requests, wait_for},
-    request::{Parameters, TopicName, choose},
-    start::{self, epoch_text},
-};
-use crate::{
-    access::{Grant, Right},
-    broker::Topic,
-    log::{Batch, Cursor, Limit, Position, ReadError, Start, SubscribeError},
-    words::{Period, parse_digits},
-};
-use axum::{
-    Extension,
-    extract::State,
-    http::{HeaderMap, HeaderValue, Uri, header},
-    response::{IntoResponse, Response},
-};
+use super::api::Api;
+use super::append::{NDJSON, RECORDS};
+use super::problem::Problem;
+use super::reading::{Requests, wait_for};
+use super::request::{Parameters, TopicName, choose};
+use super::start::{self, epoch_text};
+use super::{answer, encode};
+use crate::access::{Grant, Right};
+use crate::broker::Topic;
+use crate::log::{Batch, Cursor, Limit, Position, ReadError, Start, SubscribeError};
+use crate::words::{Period, parse_digits};
+use axum::Extension;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use axum::response::{IntoResponse, Response};
 
 const JSON: &str = "application/json";
 const PARAMETERS: [&str; 4] = ["after", "from", "limit", "wait"];

@@ -3,10 +3,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use axum::{
-    extract::{FromRequestParts, Path},
-    http::{HeaderMap, HeaderName, header, request::Parts},
-};
+use axum::extract::{FromRequestParts, Path};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, header};
 
 use super::{api::Api, problem::Problem};
 use crate::access::Grant;

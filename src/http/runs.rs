@@ -20,25 +20,17 @@
 //! The bytes that its connection has not taken yet: at most one run more than the connection's buffer. They
 //! live until the connection drops them, even if the topic has dropped the run.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-};
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 use tokio::task;
 
-use super::{
-    dispatch::{Dispatch, DispatchTask, Follower},
-    encode::Form,
-};
-use crate::{
-    broker::Watched,
-    log::{Batch, Cursor, Limit, Log, ReadError},
-};
+use super::dispatch::{Dispatch, DispatchTask, Follower};
+use super::encode::Form;
+use crate::broker::Watched;
+use crate::log::{Batch, Cursor, Limit, Log, ReadError};
 
 /// The most records in one run: their ends are kept beside the bytes.
 const RUN_RECORDS: usize = 1_024;
@@ -313,10 +305,8 @@ impl Drop for TopicRuns {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        http::start::epoch_text,
-        log::{Log, Retention, Start},
-    };
+    use crate::http::start::epoch_text;
+    use crate::log::{Log, Retention, Start};
 
     fn log(records: usize) -> Log<[u8]> {
         let builder = Log::<[u8]>::builder().segment_bytes(4096);

@@ -6,20 +6,14 @@
 //! was offered bytes and has not asked for more within `stall_timeout`. The stream notices when it is next
 //! polled, and is cut off there.
 
-use std::{
-    collections::HashMap,
-    net::SocketAddr,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use crate::{
-    listener::{EventCounter, log_suppressed},
-    log::Cursor,
-};
+use crate::listener::{EventCounter, log_suppressed};
+use crate::log::Cursor;
 
 /// The cursors of all event streams.
 pub(super) struct StallGuard {

@@ -1,9 +1,7 @@
 //! Where to begin reading, as a query or `Last-Event-ID` says it.
 
-use crate::{
-    log::{Position, Start},
-    words::BadText,
-};
+use crate::log::{Position, Start};
+use crate::words::BadText;
 
 /// An epoch as every response shows it: hexadecimal text, since many readers would lose digits of a JSON number
 /// of that size.

@@ -2,29 +2,22 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{
-    body::Body,
-    extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
-    response::{IntoResponse, Response},
-};
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{
-    answer,
-    api::Api,
-    body,
-    problem::Problem,
-    request::{Parameters, TopicName},
-    start::epoch_text,
-};
-use crate::{
-    access::{Grant, Right},
-    broker::{ResolvedSettings, Topic, TopicSettings},
-    log::{Overflow, Retention},
-    words::parse_digits,
-};
+use super::api::Api;
+use super::problem::Problem;
+use super::request::{Parameters, TopicName};
+use super::start::epoch_text;
+use super::{answer, body};
+use crate::access::{Grant, Right};
+use crate::broker::{ResolvedSettings, Topic, TopicSettings};
+use crate::log::{Overflow, Retention};
+use crate::words::parse_digits;
 
 /// The largest body of settings, in bytes: many times what they need.
 const MAX_SETTINGS: usize = 4 << 10;

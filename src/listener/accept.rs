@@ -73,11 +73,9 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        cell::RefCell,
-        collections::VecDeque,
-        sync::{Arc, Mutex},
-    };
+    use std::cell::RefCell;
+    use std::collections::VecDeque;
+    use std::sync::{Arc, Mutex};
 
     use tokio::time::Instant;
 

@@ -1,10 +1,8 @@
 //! Counts the connections of each address, so that one address cannot use up the limit for all.
 
-use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
-    sync::{Mutex, PoisonError},
-};
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::{Mutex, PoisonError};
 
 /// The number of connections by address. Costs nothing without a limit.
 #[derive(Debug)]

@@ -3,11 +3,9 @@
 use std::{io, net::SocketAddr};
 
 use super::Serve;
-use crate::{
-    access::Gate,
-    broker::ConfigError,
-    net::{self, TcpListener},
-};
+use crate::access::Gate;
+use crate::broker::ConfigError;
+use crate::net::{self, TcpListener};
 
 /// Why a listener cannot open.
 #[derive(Debug, thiserror::Error)]

@@ -3,21 +3,15 @@
 //! A client should learn why it is refused, but refusing must cost less than accepting. The reason is sent in one
 //! non-blocking write into a fresh, empty socket buffer, where it always fits; then the connection is closed.
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-use super::{
-    Serve,
-    address::Addresses,
-    flood::{self, EventCounter},
-};
+use super::Serve;
+use super::address::Addresses;
+use super::flood::{self, EventCounter};
 
 /// A counter with an upper limit.
 #[derive(Debug)]

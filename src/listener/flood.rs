@@ -4,13 +4,9 @@
 //! in it. Therefore, of each kind of event, the first [`LOGGED_PER_PERIOD`] in a [`PERIOD`] are logged individually,
 //! and one line reports the number of the others.
 
-use std::{
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::sync::time::Instant;
 

@@ -2,12 +2,10 @@
 
 use std::{future::Future, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use super::{
-    Serve,
-    accept::accept,
-    connections::{Counted, Refused},
-    drain::Stage,
-};
+use super::Serve;
+use super::accept::accept;
+use super::connections::{Counted, Refused};
+use super::drain::Stage;
 use crate::net::{self, TcpListener, TcpStream};
 
 /// How often to log the number of refusals that were not logged individually.

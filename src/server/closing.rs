@@ -5,20 +5,16 @@
 //! a short time has passed: a socket that is closed with unread input is reset, and a reset may overtake the
 //! GOODBYE.
 
-use std::{
-    pin::Pin,
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{
-    delivery::Subscriptions,
-    input::with_scratch,
-    outbox::Outbox,
-    session::{Deadlines, End, Phase, Session},
-};
+use super::delivery::Subscriptions;
+use super::input::with_scratch;
+use super::outbox::Outbox;
+use super::session::{Deadlines, End, Phase, Session};
 use crate::protocol::{Code, Reply};
 
 /// How long the output that is left, GOODBYE included, may take to be written.

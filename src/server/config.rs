@@ -1,9 +1,7 @@
 //! A server's settings: plain values with safe defaults.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    time::Duration,
-};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use crate::{broker::BrokerConfig, protocol};
 

@@ -1,22 +1,16 @@
 //! The task of a connection: a session and its socket.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    task::{Context, Poll, ready},
-};
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{
-    session::{End, Session},
-    shutdown::Shared,
-};
-use crate::{
-    listener::Counted,
-    net::{self, TcpStream},
-    protocol::Code,
-};
+use super::session::{End, Session};
+use super::shutdown::Shared;
+use crate::listener::Counted;
+use crate::net::{self, TcpStream};
+use crate::protocol::Code;
 
 /// The stream that a session uses. A trait, so that the code for a plain socket is compiled for it alone, with no
 /// check for TLS at run time.
@@ -55,10 +49,8 @@ mod secure {
     use std::{future::poll_fn, pin::pin};
 
     use super::*;
-    use crate::{
-        server::listener::goodbye,
-        tls::{Accepted, Protocol, ServerStream, Tls},
-    };
+    use crate::server::listener::goodbye;
+    use crate::tls::{Accepted, Protocol, ServerStream, Tls};
 
     impl Socket for Box<ServerStream> {
         fn tcp(&self) -> &TcpStream {

@@ -25,29 +25,23 @@
 //!
 //! Subscriptions that have something to read wait in a queue, and each gets one chunk per turn.
 
-use std::{
-    collections::VecDeque,
-    io::{self, IoSlice},
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, Waker},
-    time::UNIX_EPOCH,
-};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::UNIX_EPOCH;
 
 use tokio::io::AsyncWrite;
 
-use super::{
-    outbox::Outbox,
-    session::End,
-    shutdown::Shared,
-    tail::{TailWaiter, Tails},
-    wakers::{SubscriptionWaker, TaskWaker},
-};
-use crate::{
-    broker::{Topic, TopicLease, Watched},
-    log::{Batch, CommitError, Cursor, Limit, ReadError},
-    protocol::{self, CloseReason, GapReason, Reply},
-};
+use super::outbox::Outbox;
+use super::session::End;
+use super::shutdown::Shared;
+use super::tail::{TailWaiter, Tails};
+use super::wakers::{SubscriptionWaker, TaskWaker};
+use crate::broker::{Topic, TopicLease, Watched};
+use crate::log::{Batch, CommitError, Cursor, Limit, ReadError};
+use crate::protocol::{self, CloseReason, GapReason, Reply};
 
 /// The bytes of a chunk's header.
 const HEADER: usize = 40;

@@ -3,11 +3,9 @@
 use std::time::Duration;
 
 use super::outbox::Outbox;
-use crate::{
-    broker::{Topic, TopicSettings, TopicSummary},
-    log::Stats,
-    protocol::{self, Description, LeaseInfo, Reply, Settings, TopicName, TopicStats},
-};
+use crate::broker::{Topic, TopicSettings, TopicSummary};
+use crate::log::Stats;
+use crate::protocol::{self, Description, LeaseInfo, Reply, Settings, TopicName, TopicStats};
 
 /// The most bytes that a topic takes in a TOPICS frame.
 const SUMMARY: usize = 256 + 40;

@@ -3,21 +3,17 @@
 //! Bytes are read into a scratch buffer of the thread and decoded in place. The session keeps a frame that has
 //! arrived in part until the rest arrives, and everything from a request that waits onwards.
 
-use std::{
-    cell::RefCell,
-    pin::Pin,
-    task::{Context, Poll, Waker},
-};
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::{
-    limits::{InputShare, SMALL},
-    refusal::Refusal,
-    requests::{HeldRequest, INPUT_SLOT},
-    session::{End, Phase, Session, Step},
-    wakers::SubscriptionWaker,
-};
+use super::limits::{InputShare, SMALL};
+use super::refusal::Refusal;
+use super::requests::{HeldRequest, INPUT_SLOT};
+use super::session::{End, Phase, Session, Step};
+use super::wakers::SubscriptionWaker;
 use crate::protocol::{Code, DecodeLimits, Decoded, decode_request};
 
 /// The most bytes that one read takes. Each thread has a buffer of this size.

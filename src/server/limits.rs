@@ -21,19 +21,14 @@
 //! its own absence for its peers' silence: what they sent meanwhile is still unread in its sockets, and deadlines
 //! are checked before sockets are read. So a late tick advances the clock by at most [`LATEST`].
 
-use std::{
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
-    },
-    task::Waker,
-    time::Duration,
-};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::task::Waker;
+use std::time::Duration;
 
-use crate::{
-    listener::Ceiling,
-    sync::{contain, time::Instant},
-};
+use crate::listener::Ceiling;
+use crate::sync::contain;
+use crate::sync::time::Instant;
 
 /// Input that a connection may keep without asking the pool, in bytes.
 pub(super) const SMALL: usize = 4 << 10;

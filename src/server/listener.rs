@@ -3,11 +3,9 @@
 #[cfg(feature = "tls")]
 use super::connection::serve_secure;
 use super::{connection::Connection, shutdown::Shared};
-use crate::{
-    listener::{Counted, Lifecycle, Refused, Serve, Stage, send_refusal},
-    net::TcpStream,
-    protocol::{Code, Reply},
-};
+use crate::listener::{Counted, Lifecycle, Refused, Serve, Stage, send_refusal};
+use crate::net::TcpStream;
+use crate::protocol::{Code, Reply};
 
 impl Serve for Shared {
     const OVER: &'static str = "";

@@ -57,12 +57,10 @@ mod wakers;
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
-use crate::{
-    broker::{Broker, ConfigError},
-    listener::{self as life, BindSettings, ListenOn},
-    net::TcpListener,
-    sync::time::Instant,
-};
+use crate::broker::{Broker, ConfigError};
+use crate::listener::{self as life, BindSettings, ListenOn};
+use crate::net::TcpListener;
+use crate::sync::time::Instant;
 
 pub use crate::access::{Access, AccessError, BadPattern, MAX_TOKENS, Pattern, Right, TokenEntry};
 pub use crate::listener::BindError;

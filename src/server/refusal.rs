@@ -1,11 +1,9 @@
 //! The library's errors as the protocol's codes and facts.
 
-use crate::{
-    access::Forbidden,
-    broker::{BrokerError, LeaseOpenError, Topic},
-    log::{AppendError, CommitError, LeaseError, SubscribeError},
-    protocol::{self, Code, DecodeError, ErrorReply},
-};
+use crate::access::Forbidden;
+use crate::broker::{BrokerError, LeaseOpenError, Topic};
+use crate::log::{AppendError, CommitError, LeaseError, SubscribeError};
+use crate::protocol::{self, Code, DecodeError, ErrorReply};
 
 /// Why a request fails: an ERROR that is not yet tied to a request.
 #[derive(Debug)]

@@ -3,28 +3,22 @@
 //! The requests of one connection are executed and answered in order. A request that fails is answered with an
 //! ERROR and has changed nothing; only a protocol violation ends the connection.
 
-use std::{
-    sync::Arc,
-    task::{Context, Poll, Waker},
-    time::{Duration, UNIX_EPOCH},
-};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, UNIX_EPOCH};
 
-use super::{
-    delivery::{NewSub, Reader},
-    describe,
-    refusal::Refusal,
-    session::{End, Phase, Session, Step},
-    wakers::SubscriptionWaker,
+use super::delivery::{NewSub, Reader};
+use super::describe;
+use super::refusal::Refusal;
+use super::session::{End, Phase, Session, Step};
+use super::wakers::SubscriptionWaker;
+use crate::access::Right;
+use crate::broker::{LeaseOpenError, Purpose, Topic};
+use crate::log::{
+    AppendError, Appender, LeaseError, LeaseOptions, Overflow, Packed, Start, SubscribeError,
 };
-use crate::{
-    access::Right,
-    broker::{LeaseOpenError, Purpose, Topic},
-    log::{
-        AppendError, Appender, LeaseError, LeaseOptions, Overflow, Packed, Start, SubscribeError,
-    },
-    protocol::{
-        self, Code, GapReason, Hello, OnGap, Publish, Reply, Request, Subscribe, TopicName, Welcome,
-    },
+use crate::protocol::{
+    self, Code, GapReason, Hello, OnGap, Publish, Reply, Request, Subscribe, TopicName, Welcome,
 };
 
 /// The slot of a waiting publish's waker. No subscription has this slot.

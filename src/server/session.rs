@@ -18,28 +18,22 @@
 //!
 //! Deliveries continue meanwhile.
 
-use std::{
-    io,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{
-    delivery::{ChunkLimit, Subscriptions},
-    input::Input,
-    outbox::Outbox,
-    requests::{HeldRequest, INPUT_SLOT, PUBLISH_SLOT, WaitingPublish},
-    shutdown::Shared,
-    wakers::TaskWaker,
-};
-use crate::{
-    access::{Forbidden, Grant, Right},
-    listener::Stage,
-    protocol::Code,
-};
+use super::delivery::{ChunkLimit, Subscriptions};
+use super::input::Input;
+use super::outbox::Outbox;
+use super::requests::{HeldRequest, INPUT_SLOT, PUBLISH_SLOT, WaitingPublish};
+use super::shutdown::Shared;
+use super::wakers::TaskWaker;
+use crate::access::{Forbidden, Grant, Right};
+use crate::listener::Stage;
+use crate::protocol::Code;
 
 /// Roughly the most bytes that one poll reads and writes before other tasks get their turn. They are so few that
 /// the connections of a topic advance through it together: the next connection finds in the processor's cache

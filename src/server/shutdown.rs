@@ -9,23 +9,17 @@
 //!    and pings are still served. Subscriptions read their log to its end.
 //! 3. A connection sends GOODBYE and closes when all of its subscriptions have reached the end of their log.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{
-    ServerConfig,
-    flood::Flood,
-    limits::{Clock, InputPool},
-    tail::Tails,
-    wakers::{Registry, TaskWaker},
-};
-use crate::{
-    access::Gate,
-    broker::Broker,
-    listener::{Ceiling, Lifecycle, Stage},
-};
+use super::ServerConfig;
+use super::flood::Flood;
+use super::limits::{Clock, InputPool};
+use super::tail::Tails;
+use super::wakers::{Registry, TaskWaker};
+use crate::access::Gate;
+use crate::broker::Broker;
+use crate::listener::{Ceiling, Lifecycle, Stage};
 
 /// The state that the listener, all sessions and the handles share.
 pub(super) struct Shared {

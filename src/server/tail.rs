@@ -37,10 +37,8 @@ use std::{
 use slab::Slab;
 
 use super::wakers::{SubscriptionWaker, TaskWaker};
-use crate::{
-    broker::Topic,
-    sync::{Arc, Mutex, MutexGuard},
-};
+use crate::broker::Topic;
+use crate::sync::{Arc, Mutex, MutexGuard};
 
 /// Up to this many subscriptions of a topic each wait at the log on their own: a notification then takes one
 /// step less, which a hundred subscribers notice and a thousand do not (docs/benchmarks.md).

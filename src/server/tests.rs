@@ -3,33 +3,25 @@
 //! Every test runs many rounds. Each round has a seed, which is printed when the round fails. `PSA_TEST_SEED`
 //! sets the first of these seeds.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    io::{self, IoSlice},
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::{Context, Poll, Wake, Waker},
-};
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{
-    Limits, ServerConfig,
-    session::{End, Session},
-    shutdown::Shared,
-    tail::Tails,
-};
-use crate::{
-    broker::{Broker, BrokerConfig},
-    listener::Stage,
-    log::{Overflow, Retention},
-    protocol::{
-        Code, DecodeLimits, Decoded, Hello, LeaseRequest, OnGap, Publish, Records, Reply, Request,
-        Start, Subscribe, TopicName, decode_reply,
-    },
+use super::session::{End, Session};
+use super::shutdown::Shared;
+use super::tail::Tails;
+use super::{Limits, ServerConfig};
+use crate::broker::{Broker, BrokerConfig};
+use crate::listener::Stage;
+use crate::log::{Overflow, Retention};
+use crate::protocol::{
+    Code, DecodeLimits, Decoded, Hello, LeaseRequest, OnGap, Publish, Records, Reply, Request,
+    Start, Subscribe, TopicName, decode_reply,
 };
 
 /// A waker that counts how often it is used.

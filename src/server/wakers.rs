@@ -8,11 +8,9 @@
 //! The [`Registry`] has the wakers of all connections, for events that concern all of them: the tick at
 //! which a deadline has passed, a drain, a deleted topic.
 
-use std::{
-    collections::BTreeMap,
-    sync::PoisonError,
-    task::{Wake, Waker},
-};
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+use std::task::{Wake, Waker};
 
 use crate::sync::{Arc, AtomicBool, AtomicU32, Mutex, MutexGuard, Ordering, contain};
 

@@ -1,21 +1,15 @@
 //! The client against the real server, through a line that breaks.
 #![cfg(feature = "server")]
 
-use std::{
-    collections::HashMap,
-    net::SocketAddr,
-    time::{Duration, SystemTime},
-};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
 
-use psa::{
-    client::*,
-    server::{Server, ServerConfig, ServerHandle},
-};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    task::JoinHandle,
-};
+use psa::client::*;
+use psa::server::{Server, ServerConfig, ServerHandle};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
 
 use crate::fake::client_of;
 

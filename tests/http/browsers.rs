@@ -1,9 +1,7 @@
 //! What browsers are told: whose pages may use the server, and what may be done with an answer.
 
-use psa::{
-    broker::{Broker, BrokerConfig},
-    http::{HttpConfig, HttpServer, Token},
-};
+use psa::broker::{Broker, BrokerConfig};
+use psa::http::{HttpConfig, HttpServer, Token};
 
 use super::support::*;
 

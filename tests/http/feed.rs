@@ -3,19 +3,15 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use psa::{
-    LeaseOptions, Overflow, Retention, Start,
-    broker::{Topic, TopicSettings},
-    http::{Access, HttpConfig},
-};
+use psa::broker::{Topic, TopicSettings};
+use psa::http::{Access, HttpConfig};
+use psa::{LeaseOptions, Overflow, Retention, Start};
 use serde_json::Value;
 use tokio::net::TcpSocket;
 
-use super::{
-    access::entry,
-    stream::{Event, Stream},
-    support::*,
-};
+use super::access::entry;
+use super::stream::{Event, Stream};
+use super::support::*;
 
 /// Topics that the feed tells of at the most, blocks of each, and leases by name.
 const SHOWN: usize = 256;

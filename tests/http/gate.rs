@@ -1,17 +1,11 @@
 //! Who may come in, and how many: tokens, browsers, connections, time.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use psa::{
-    broker::{Broker, BrokerConfig},
-    http::{HttpBindError, HttpConfig, HttpServer, Token},
-};
+use psa::broker::{Broker, BrokerConfig};
+use psa::http::{HttpBindError, HttpConfig, HttpServer, Token};
 
 use super::support::*;
 

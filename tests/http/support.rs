@@ -1,20 +1,14 @@
 //! An API on a free port, and a client that writes requests and reads answers byte by byte.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
-use psa::{
-    broker::{Broker, BrokerConfig},
-    http::{HttpConfig, HttpHandle, HttpServer},
-};
+use psa::broker::{Broker, BrokerConfig};
+use psa::http::{HttpConfig, HttpHandle, HttpServer};
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    task::JoinHandle,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 
 /// How long anything may take before a test fails: far more than it needs, since the machine may be
 /// busy.

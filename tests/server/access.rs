@@ -2,11 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use psa::{
-    Overflow,
-    protocol::{Code, LeaseRequest, Request, Settings, Start, Subscribe},
-    server::{Access, ServerConfig, TokenEntry},
-};
+use psa::Overflow;
+use psa::protocol::{Code, LeaseRequest, Request, Settings, Start, Subscribe};
+use psa::server::{Access, ServerConfig, TokenEntry};
 
 use crate::support::*;
 

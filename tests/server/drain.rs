@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use psa::{
-    Retention,
-    protocol::{Code, Request, Start},
-    server::{Server, ServerConfig},
-};
+use psa::Retention;
+use psa::protocol::{Code, Request, Start};
+use psa::server::{Server, ServerConfig};
 
 use crate::support::*;
 

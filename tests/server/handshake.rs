@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use psa::{
-    broker::{Broker, BrokerConfig},
-    protocol::{Code, Hello, Request},
-    server::{BindError, Server, ServerConfig, Token},
-};
+use psa::broker::{Broker, BrokerConfig};
+use psa::protocol::{Code, Hello, Request};
+use psa::server::{BindError, Server, ServerConfig, Token};
 
 use crate::support::*;
 

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use psa::{
-    Retention,
-    protocol::{CloseReason, Code, LeaseRequest, Request, Start, Subscribe},
-};
+use psa::Retention;
+use psa::protocol::{CloseReason, Code, LeaseRequest, Request, Start, Subscribe};
 
 use crate::support::*;
 

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use psa::{
-    Overflow, Retention,
-    protocol::{Code, GapReason, Request, Start},
-};
+use psa::protocol::{Code, GapReason, Request, Start};
+use psa::{Overflow, Retention};
 
 use crate::support::*;
 

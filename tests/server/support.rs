@@ -1,22 +1,16 @@
 //! A server on a free port, and a client that is a socket and the codec.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
-use psa::{
-    protocol::{
-        CloseReason, Code, DecodeLimits, Decoded, GapReason, Hello, OnGap, Publish, Records, Reply,
-        Request, Start, Subscribe, TopicName, TopicStats, decode_reply,
-    },
-    server::{Server, ServerConfig, ServerHandle},
+use psa::protocol::{
+    CloseReason, Code, DecodeLimits, Decoded, GapReason, Hello, OnGap, Publish, Records, Reply,
+    Request, Start, Subscribe, TopicName, TopicStats, decode_reply,
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpSocket, TcpStream},
-    task::JoinHandle,
-};
+use psa::server::{Server, ServerConfig, ServerHandle};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinHandle;
 
 /// How long anything may take before a test fails: far more than it needs, since the machine may be
 /// busy.

@@ -6,25 +6,21 @@
 
 use std::{sync::Arc, time::Instant};
 
-use axum::{
-    body::Body,
-    extract::State,
-    http::{HeaderMap, StatusCode},
-    response::{IntoResponse, Response},
-};
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
 
-use super::{
-    StreamName,
-    headers::{self, CLOSED, Media, NEXT_OFFSET, PRODUCER_EPOCH, PRODUCER_SEQ, Producer, TRUE},
-    intake, json, problems,
-    producers::Verdict,
-    stream::{Stream, Writers, token_value},
+use super::headers::{
+    self, CLOSED, Media, NEXT_OFFSET, PRODUCER_EPOCH, PRODUCER_SEQ, Producer, TRUE,
 };
-use crate::{
-    access::{Grant, Right},
-    http::{api::Api, problem::Problem},
-    log::{AppendError, Retention},
-};
+use super::producers::Verdict;
+use super::stream::{Stream, Writers, token_value};
+use super::{StreamName, intake, json, problems};
+use crate::access::{Grant, Right};
+use crate::http::api::Api;
+use crate::http::problem::Problem;
+use crate::log::{AppendError, Retention};
 
 /// What a request asks for, besides its body.
 struct AppendRequest {

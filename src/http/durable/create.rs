@@ -2,28 +2,24 @@
 
 use std::sync::Arc;
 
-use axum::{
-    body::Body,
-    extract::State,
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header, uri::Authority},
-    response::{IntoResponse, Response},
-};
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
 
-use super::{
-    PREFIX, StreamName,
-    append::{self, AppendRefusal},
-    headers::{self, Lifetime, Media},
-    intake, json, problems,
-    reader::{RecordBuffer, StreamReader},
-    registry::{ByName, RegisteredStream},
-    stream::{Fork, Stream, StreamKind},
-};
-use crate::{
-    access::{Grant, Right},
-    broker::TopicSettings,
-    http::{api::Api, gate::is_known_host, problem::Problem},
-    log::{Overflow, Retention},
-};
+use super::append::{self, AppendRefusal};
+use super::headers::{self, Lifetime, Media};
+use super::reader::{RecordBuffer, StreamReader};
+use super::registry::{ByName, RegisteredStream};
+use super::stream::{Fork, Stream, StreamKind};
+use super::{PREFIX, StreamName, intake, json, problems};
+use crate::access::{Grant, Right};
+use crate::broker::TopicSettings;
+use crate::http::api::Api;
+use crate::http::gate::is_known_host;
+use crate::http::problem::Problem;
+use crate::log::{Overflow, Retention};
 
 /// The most sources that a fork may have: its own one, the source of that, and so on.
 const MAX_DEPTH: usize = 64;

@@ -6,18 +6,14 @@
 
 use std::time::Duration;
 
-use axum::{
-    body::Body,
-    http::{HeaderMap, header},
-};
+use axum::body::Body;
+use axum::http::{HeaderMap, header};
 use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 
-use crate::http::{
-    api::Api,
-    body::{self, ReceivedBody},
-    problem::Problem,
-};
+use crate::http::api::Api;
+use crate::http::body::{self, ReceivedBody};
+use crate::http::problem::Problem;
 
 /// The largest body that is discarded to its end, in bytes. A larger one is cut off.
 const MOST_DISCARDED: usize = 64 << 20;

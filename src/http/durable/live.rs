@@ -7,45 +7,35 @@
 //! [stall guard](super::super::stall_guard) holds it: a client that takes nothing holds nothing back for longer than
 //! `stall_timeout`, and costs one event that waits in its connection.
 
-use std::{
-    borrow::Cow,
-    net::SocketAddr,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, Waker},
-    time::Duration,
-};
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use axum::{
-    body::{Body, HttpBody},
-    http::{HeaderValue, header},
-    response::Response,
-};
+use axum::body::{Body, HttpBody};
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use hyper::body::Frame;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{
-    headers::{DATA_ENCODING, DURABILITY},
-    latest::{Control, EncodedEvent},
-    read::next_cursor,
-    reader::{LogCursor, RecordBuffer, StreamReader},
-    stream::{InUse, Stream},
-};
-use crate::{
-    access::{Grant, Right},
-    http::{
-        answer::{HEARTBEAT, event_stream},
-        api::Api,
-        authorized_body,
-        dispatch::Follower,
-        encode::Form,
-        problem::Problem,
-        runs::TopicRuns,
-        stall_guard::{GuardedCursor, StreamClient},
-    },
-};
+use super::headers::{DATA_ENCODING, DURABILITY};
+use super::latest::{Control, EncodedEvent};
+use super::read::next_cursor;
+use super::reader::{LogCursor, RecordBuffer, StreamReader};
+use super::stream::{InUse, Stream};
+use crate::access::{Grant, Right};
+use crate::http::answer::{HEARTBEAT, event_stream};
+use crate::http::api::Api;
+use crate::http::authorized_body;
+use crate::http::dispatch::Follower;
+use crate::http::encode::Form;
+use crate::http::problem::Problem;
+use crate::http::runs::TopicRuns;
+use crate::http::stall_guard::{GuardedCursor, StreamClient};
 
 /// How long a connection lasts, by the protocol; its client continues with another one.
 const LIFETIME: Duration = Duration::from_secs(60);
@@ -384,10 +374,8 @@ fn write_data(out: &mut Vec<u8>, bytes: &[u8], text: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        broker::{Broker, BrokerConfig, TopicSettings},
-        http::HttpConfig,
-    };
+    use crate::broker::{Broker, BrokerConfig, TopicSettings};
+    use crate::http::HttpConfig;
 
     /// Its connection takes the position, and never asks for more.
     #[tokio::test]

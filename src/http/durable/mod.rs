@@ -30,14 +30,13 @@ mod stream;
 
 use std::sync::Arc;
 
-use axum::{
-    Router,
-    extract::{FromRequestParts, Path, Request, State},
-    http::{HeaderName, HeaderValue, StatusCode, header, request::Parts},
-    middleware::{Next, from_fn},
-    response::{IntoResponse, Response},
-    routing::get,
-};
+use axum::Router;
+use axum::extract::{FromRequestParts, Path, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 
 use super::{api::Api, problem::Problem};
 use crate::access::{Grant, Right};

@@ -2,10 +2,8 @@
 
 use axum::http::{HeaderName, StatusCode};
 
-use super::{
-    headers::{CLOSED, EXPECTED_SEQ, NEXT_OFFSET, PRODUCER_EPOCH, RECEIVED_SEQ, TRUE},
-    stream::token_value,
-};
+use super::headers::{CLOSED, EXPECTED_SEQ, NEXT_OFFSET, PRODUCER_EPOCH, RECEIVED_SEQ, TRUE};
+use super::stream::token_value;
 use crate::http::problem::Problem;
 
 pub(super) fn header(name: &HeaderName, why: impl std::fmt::Display) -> Problem {

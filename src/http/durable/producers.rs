@@ -6,10 +6,8 @@
 //! The numbers are kept in memory beside the log, and end with it. There is room for a bounded number of producers;
 //! if there is none left, those that have not appended for a week are forgotten.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use super::headers::Producer;
 

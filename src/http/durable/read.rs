@@ -1,33 +1,22 @@
 //! `GET` and `HEAD`: catching up with a stream, and waiting for more of it.
 
-use std::{
-    future::poll_fn,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use super::{
-    StreamName, create,
-    headers::{self, CLOSED, CURSOR, DURABILITY, Lifetime, NEXT_OFFSET, UP_TO_DATE},
-    live, problems,
-    reader::{RecordBuffer, StreamReader},
-    stream::{BadToken, Stream, token_value},
-};
-use crate::{
-    access::{Grant, Right},
-    http::{
-        answer,
-        api::Api,
-        problem::Problem,
-        reading::{Requests, wait_for},
-    },
-};
-use axum::{
-    Extension,
-    extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
-    response::{IntoResponse, Response},
-};
+use super::headers::{self, CLOSED, CURSOR, DURABILITY, Lifetime, NEXT_OFFSET, UP_TO_DATE};
+use super::reader::{RecordBuffer, StreamReader};
+use super::stream::{BadToken, Stream, token_value};
+use super::{StreamName, create, live, problems};
+use crate::access::{Grant, Right};
+use crate::http::answer;
+use crate::http::api::Api;
+use crate::http::problem::Problem;
+use crate::http::reading::{Requests, wait_for};
+use axum::Extension;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
 
 /// How long a request waits for records, at most.
 const LONGEST_WAIT: Duration = Duration::from_secs(20);

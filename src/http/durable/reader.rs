@@ -1,15 +1,11 @@
 //! Reading a stream's records, including those that a fork inherits from its sources.
 
-use std::{
-    sync::Arc,
-    task::{Context, Poll, ready},
-};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use super::{json, problems, stream::Stream};
-use crate::{
-    http::problem::Problem,
-    log::{Batch, Cursor, Limit, ReadError, Start},
-};
+use crate::http::problem::Problem;
+use crate::log::{Batch, Cursor, Limit, ReadError, Start};
 
 /// The most records that are read in one step.
 const READ_AT_ONCE: u64 = 1_024;

@@ -5,20 +5,16 @@
 //! whose topic was deleted elsewhere is gone. The exception is a stream that was deleted while forks still need
 //! its records: its topic is gone, but its name is still taken here.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use axum::http::StatusCode;
 use tokio::sync::Notify;
 
-use super::{
-    headers::{Lifetime, Media},
-    problems,
-    stream::{Stream, StreamKind},
-};
+use super::headers::{Lifetime, Media};
+use super::problems;
+use super::stream::{Stream, StreamKind};
 use crate::{broker::Broker, http::problem::Problem, listener::Ceiling};
 
 /// The most producers in all streams together.

@@ -11,21 +11,15 @@
 //! appended. So a token of a stream that was deleted, or lost with its server, is never taken for one of another
 //! stream that has the same name now.
 
-use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
-    },
-    time::{Duration, Instant, SystemTime},
-};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::http::HeaderValue;
 
-use super::{
-    headers::{Lifetime, Media},
-    latest::LatestEvent,
-    producers::Producers,
-};
+use super::headers::{Lifetime, Media};
+use super::latest::LatestEvent;
+use super::producers::Producers;
 use crate::{broker::Topic, listener::Ceiling, log::Log};
 
 /// The beginning of any stream, in the form of a token.

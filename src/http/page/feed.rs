@@ -22,39 +22,31 @@
 //! topic it has at most 64 blocks, and 4 leases by name. A viewer counts as an event stream, and needs the right
 //! to read metrics.
 
-use std::{
-    collections::BTreeMap,
-    future::Future,
-    pin::Pin,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use axum::{
-    body::{Body, HttpBody},
-    extract::State,
-    http::{HeaderMap, Uri},
-    response::Response,
-};
+use axum::body::{Body, HttpBody};
+use axum::extract::State;
+use axum::http::{HeaderMap, Uri};
+use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::Frame;
-use tokio::{
-    sync::watch,
-    time::{Instant, MissedTickBehavior, interval},
-};
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::state;
 use crate::access::{Grant, Right};
-use crate::http::{
-    answer::{EVENT_STREAM, event_stream},
-    api::Api,
-    authorized_body,
-    config::NEVER,
-    events::{LAST_EVENT_ID_PARAMETER, StreamPermit},
-    problem::Problem,
-    request::{Parameters, choose},
-};
+use crate::http::answer::{EVENT_STREAM, event_stream};
+use crate::http::api::Api;
+use crate::http::authorized_body;
+use crate::http::config::NEVER;
+use crate::http::events::{LAST_EVENT_ID_PARAMETER, StreamPermit};
+use crate::http::problem::Problem;
+use crate::http::request::{Parameters, choose};
 use crate::listener::Stage;
 
 /// How often the topics are read.

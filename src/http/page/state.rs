@@ -17,11 +17,9 @@
 
 use serde::Serialize;
 
-use crate::{
-    broker::Topic,
-    http::start::epoch_text,
-    log::{Block, Overflow, Retention},
-};
+use crate::broker::Topic;
+use crate::http::start::epoch_text;
+use crate::log::{Block, Overflow, Retention};
 
 /// The most blocks of one topic: as many as a screen can show side by side.
 const BLOCKS: usize = 64;

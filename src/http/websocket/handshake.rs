@@ -2,31 +2,23 @@
 
 use std::sync::Arc;
 
-use axum::{
-    body::Body,
-    extract::Request,
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
-    response::Response,
-};
-use base64::{
-    Engine as _,
-    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
-};
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use hyper::upgrade::OnUpgrade;
 
 use super::socket::Session;
-use crate::{
-    access::{Grant, Right},
-    http::{
-        api::Api,
-        authorized_body::RightWatch,
-        encode::Form,
-        events::Following,
-        problem::Problem,
-        request::{lists, words},
-    },
-    listener::Counted,
-};
+use crate::access::{Grant, Right};
+use crate::http::api::Api;
+use crate::http::authorized_body::RightWatch;
+use crate::http::encode::Form;
+use crate::http::events::Following;
+use crate::http::problem::Problem;
+use crate::http::request::{lists, words};
+use crate::listener::Counted;
 
 /// The only version of the protocol.
 const VERSION: HeaderValue = HeaderValue::from_static("13");

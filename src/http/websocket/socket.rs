@@ -13,13 +13,11 @@
 //! | the client answers no ping for `stall_timeout` | 3008 `no-pong` |
 //! | it has lost its cursor, or takes longer than `stall_timeout` for one message | 3008 `stalled`, if that can still be sent |
 
-use std::{
-    future::poll_fn,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_core::Stream as _;
@@ -27,23 +25,17 @@ use futures_util::SinkExt as _;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
-use tokio::{
-    io::AsyncReadExt as _,
-    time::{Instant, timeout},
-};
+use tokio::io::AsyncReadExt as _;
+use tokio::time::{Instant, timeout};
 use tokio_websockets::{CloseCode, Error, Limits, Message, ServerBuilder, WebSocketStream};
 
-use crate::{
-    http::{
-        api::Api,
-        authorized_body::RightWatch,
-        config::NEVER,
-        encode::Form,
-        events::{ControlEvent, Following, Stalled, StreamItem},
-        problem::Problem,
-    },
-    listener::{Counted, Stage},
-};
+use crate::http::api::Api;
+use crate::http::authorized_body::RightWatch;
+use crate::http::config::NEVER;
+use crate::http::encode::Form;
+use crate::http::events::{ControlEvent, Following, Stalled, StreamItem};
+use crate::http::problem::Problem;
+use crate::listener::{Counted, Stage};
 
 /// The largest payload that is accepted from a client, in bytes: what a control frame may carry.
 const MAX_PAYLOAD: usize = 125;

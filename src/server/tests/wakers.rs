@@ -1,14 +1,11 @@
 //! Whom a waker wakes, and that a waker that panics keeps no other task from being woken.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    task::{Context, Wake, Waker},
-};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Wake, Waker};
 
-use super::super::{
-    tail::Tails,
-    wakers::{Registry, SubscriptionWaker, TaskWaker},
-};
+use super::super::tail::Tails;
+use super::super::wakers::{Registry, SubscriptionWaker, TaskWaker};
 use super::CountingWaker;
 use crate::broker::{Broker, BrokerConfig, Purpose};
 
