@@ -71,7 +71,7 @@
 //! | `tls` | TLS under each of these three |
 //! | `text` | durations, points in time, starts and retentions from text: [`words`] |
 //! | `serde` | `Serialize` and `Deserialize` for [`words`] |
-//! | `without-seize` | frees segments without `seize`, which saves one process-wide memory barrier per segment |
+//! | `direct-reclaim` | frees segments without `seize`, which saves one process-wide memory barrier per segment |
 //!
 //! The command `psa`, which serves, publishes and subscribes, is a separate package: `psa-cli`.
 

@@ -21,7 +21,10 @@ pub(crate) async fn connect(address: &str) -> std::io::Result<TcpStream> {
 
 #[cfg(any(feature = "server", feature = "http"))]
 mod listening {
-    use std::{io, mem::MaybeUninit, net::Shutdown, net::SocketAddr, time::Duration};
+    use std::io;
+    use std::mem::MaybeUninit;
+    use std::net::{Shutdown, SocketAddr};
+    use std::time::Duration;
 
     use socket2::{SockRef, TcpKeepalive};
     use tokio::net::{TcpSocket, TcpStream};

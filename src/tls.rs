@@ -77,7 +77,8 @@ pub use serving::{Tls, TlsFiles};
 mod serving {
     use std::sync::{PoisonError, RwLock};
 
-    use tokio::{net::TcpStream, sync::Semaphore};
+    use tokio::net::TcpStream;
+    use tokio::sync::Semaphore;
     use tokio_rustls::TlsAcceptor;
     use tokio_rustls::rustls::ServerConfig;
     use tokio_rustls::rustls::server::WebPkiClientVerifier;

@@ -1,6 +1,7 @@
 //! Patterns: which topics a right applies to.
 
-use std::{fmt, str::FromStr};
+use std::fmt;
+use std::str::FromStr;
 
 use wildmatch::WildMatchPattern;
 

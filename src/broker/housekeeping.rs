@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::{Broker, topic::Topic, unpublished::USE_CHECK_INTERVAL};
+use super::Broker;
+use super::topic::Topic;
+use super::unpublished::USE_CHECK_INTERVAL;
 use crate::sync::time::Instant;
 
 /// The shortest time until a topic is checked, so that due times closer together than this share one check.

@@ -1,15 +1,18 @@
 //! One topic: a log with a name, and the leases on it.
 
-use std::ops::{Deref, DerefMut};
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use super::{
-    BrokerState, Deliveries, LeaseOpenError, ResolvedSettings, check_name, unpublished::Claim,
+use super::unpublished::Claim;
+use super::{BrokerState, Deliveries, LeaseOpenError, ResolvedSettings, check_name};
+use crate::log::{
+    Batch, CommitError, Lease, LeaseInfo, LeaseOptions, Limit, Log, Next, ReadError, Start,
 };
-use crate::log::{Lease, LeaseInfo, LeaseOptions, Log, Stats};
+use crate::log::{Stats, SubscribeError};
 use crate::sync::time::Instant;
+use std::task::{Context, Poll};
 
 /// A named log. A handle keeps the log alive, even after the name was deleted. After every wait, check
 /// [`is_deleted`](Self::is_deleted), and drop the handle if it is.
@@ -313,9 +316,87 @@ impl Deref for TopicLease {
     }
 }
 
-impl DerefMut for TopicLease {
-    fn deref_mut(&mut self) -> &mut Lease<[u8]> {
+/// # Reading and committing
+///
+/// As a [`Lease`] does. The lease itself is not handed out as `&mut`: it could be swapped for another topic's, which the
+/// broker would then count here.
+impl TopicLease {
+    fn lease(&mut self) -> &mut Lease<[u8]> {
         self.lease.as_mut().expect("held until dropped")
+    }
+
+    /// See [`Lease::commit`].
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError`].
+    pub fn commit(&mut self, offset: u64) -> Result<(), CommitError> {
+        self.lease().commit(offset)
+    }
+
+    /// See [`Cursor::peek`](crate::log::Cursor::peek).
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`].
+    pub fn peek<U>(
+        &mut self,
+        limit: Limit,
+        f: impl FnOnce(&Batch<'_, [u8]>) -> U,
+    ) -> Result<Option<U>, ReadError> {
+        self.lease().peek(limit, f)
+    }
+
+    /// See [`Cursor::advance`](crate::log::Cursor::advance).
+    ///
+    /// # Panics
+    ///
+    /// If the last peek showed fewer records.
+    pub fn advance(&mut self, records: usize) {
+        self.lease().advance(records);
+    }
+
+    /// See [`Cursor::try_next`](crate::log::Cursor::try_next).
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`].
+    pub fn try_next<U>(
+        &mut self,
+        f: impl FnOnce(&Batch<'_, [u8]>) -> U,
+    ) -> Result<Option<U>, ReadError> {
+        self.lease().try_next(f)
+    }
+
+    /// See [`Cursor::next`](crate::log::Cursor::next).
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`].
+    pub fn next<U, F>(&mut self, f: F) -> Next<'_, [u8], F>
+    where
+        F: FnOnce(&Batch<'_, [u8]>) -> U,
+    {
+        self.lease().next(f)
+    }
+
+    /// See [`Cursor::poll_ready`](crate::log::Cursor::poll_ready).
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.lease().poll_ready(cx)
+    }
+
+    /// See [`Cursor::stop_waiting`](crate::log::Cursor::stop_waiting).
+    pub fn stop_waiting(&mut self) {
+        self.lease().stop_waiting();
+    }
+
+    /// See [`Cursor::seek`](crate::log::Cursor::seek). What is committed stays.
+    ///
+    /// # Errors
+    ///
+    /// [`SubscribeError`]; the lease then continues reading where it was.
+    pub fn seek(&mut self, start: Start) -> Result<(), SubscribeError> {
+        self.lease().seek(start)
     }
 }
 

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use super::{BrokerConfig, BrokerError, topic::Topic};
+use super::topic::Topic;
+use super::{BrokerConfig, BrokerError};
 
 /// The share of all topics, and of all memory, that may be waiting for a publisher: one part in this many.
 const PART: u64 = 4;

@@ -6,7 +6,8 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{config::Config, error::ClientError};
+use super::config::Config;
+use super::error::ClientError;
 use crate::net::{self, TcpStream};
 
 /// A connection to the server.

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{api::Api, problem::Problem};
+use super::api::Api;
+use super::problem::Problem;
 
 /// A JSON document on one line that ends with a newline, for `curl`.
 pub(super) fn json(value: &Value) -> impl IntoResponse + use<> {

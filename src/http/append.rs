@@ -2,7 +2,9 @@
 //!
 //! A body becomes one append: all of its records get consecutive offsets, or none of them is appended.
 
-use std::{ops::Range, sync::Arc, time::Instant};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::State;

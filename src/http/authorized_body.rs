@@ -13,7 +13,8 @@ use axum::body::{Body, HttpBody};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
-use super::{api::Api, problem::Problem};
+use super::api::Api;
+use super::problem::Problem;
 use crate::access::{AccessChanges, Grant, Right};
 
 /// A wait for the next change, which returns the receiver so that it can wait again.

@@ -6,11 +6,14 @@
 
 use std::time::Duration;
 
-use axum::{body::Body, http::HeaderMap, http::header};
+use axum::body::Body;
+use axum::http::{HeaderMap, header};
 use http_body_util::BodyExt as _;
-use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
 
-use super::{api::Api, problem::Problem};
+use super::api::Api;
+use super::problem::Problem;
 
 /// How many bytes of each body are free: they are not charged to the pool.
 const FREE_BYTES: usize = 16 << 10;

@@ -17,7 +17,8 @@
 //! of a run. So each record is encoded independently of the others, and the rest of a run, from any record
 //! on, is again a run.
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use std::io::Write as _;
 

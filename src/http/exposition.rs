@@ -20,7 +20,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::{Mutex, OwnedSemaphorePermit};
 
-use super::{api::Api, problem::Problem, request::choose};
+use super::api::Api;
+use super::problem::Problem;
+use super::request::choose;
 use axum::http::HeaderMap;
 
 /// How old a rendering may be that is given to another client while one is still taking it.

@@ -11,7 +11,8 @@
 //! IP addresses, `localhost` and the configured names. With a token, neither kind of page can do anything, because
 //! it does not know the token.
 
-use std::{net::IpAddr, sync::Arc};
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::uri::{Authority, PathAndQuery};

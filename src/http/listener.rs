@@ -21,7 +21,11 @@
 //! not taken; in HTTP/2, up to 16 KiB plus one frame for each of at most 128 concurrent requests. In the kernel,
 //! 128 KiB (on Linux) for which the peer has no room.
 
-use std::{convert::Infallible, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;

@@ -25,7 +25,10 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use super::{api::Api, exposition::TextFormat, problem::Problem, process};
+use super::api::Api;
+use super::exposition::TextFormat;
+use super::problem::Problem;
+use super::process;
 use crate::access::{Grant, Right};
 use crate::log::Stats;
 

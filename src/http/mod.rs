@@ -58,7 +58,10 @@ mod topics;
 mod websocket;
 mod write_timeout;
 
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::{HeaderName, HeaderValue, Method, header};

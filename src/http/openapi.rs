@@ -6,7 +6,8 @@
 //! both directions, and in `.ci/openapi` a property-based tester asks the real server for everything that the file
 //! describes, and for much that it does not.
 
-use axum::{http::header, response::IntoResponse};
+use axum::http::header;
+use axum::response::IntoResponse;
 
 /// The description, OpenAPI 3.1.
 const DESCRIPTION: &str = include_str!("../../docs/openapi.json");
@@ -18,7 +19,8 @@ pub(super) async fn describe() -> impl IntoResponse {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, sync::Arc};
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
 
     use axum::Router;
     use axum::body::Body;

@@ -7,7 +7,8 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-use super::{api::Api, start::epoch_text};
+use super::api::Api;
+use super::start::epoch_text;
 use crate::access::Forbidden;
 use crate::broker::{BrokerError, Topic};
 use crate::log::{AppendError, SubscribeError};

@@ -5,7 +5,8 @@
 //! that it asks for next are gone, it gets a 410. A client that must not lose records takes a lease, or follows
 //! the events.
 
-use std::{future::poll_fn, sync::Arc};
+use std::future::poll_fn;
+use std::sync::Arc;
 
 use super::api::Api;
 use super::append::{NDJSON, RECORDS};

@@ -1,13 +1,15 @@
 //! What a request asks for: the topic in its path, the parameters of its query, the media type that its client
 //! accepts.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, header};
 
-use super::{api::Api, problem::Problem};
+use super::api::Api;
+use super::problem::Problem;
 use crate::access::Grant;
 
 /// The topic's name in the path.

@@ -1,6 +1,7 @@
 //! Topics: list, create, describe, close, delete.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;

@@ -11,7 +11,10 @@
 //! would spin. This loop waits, longer each time, and logs the shortage once. Existing connections are not
 //! affected; the clients in the queue wait until one of those connections ends.
 
-use std::{future::Future, io, net::SocketAddr, time::Duration};
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
 
 /// The first and the longest wait after an accept that failed because a resource is exhausted.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));

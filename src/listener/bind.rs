@@ -1,6 +1,7 @@
 //! Opening the listening socket.
 
-use std::{io, net::SocketAddr};
+use std::io;
+use std::net::SocketAddr;
 
 use super::Serve;
 use crate::access::Gate;

@@ -31,7 +31,8 @@ pub(crate) use drain::Stage;
 pub(crate) use flood::{EventCounter, log_suppressed};
 pub(crate) use run::{run, send_refusal};
 
-use crate::{broker::Broker, net::TcpStream};
+use crate::broker::Broker;
+use crate::net::TcpStream;
 use connections::Connections;
 use drain::Stages;
 

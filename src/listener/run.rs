@@ -1,6 +1,10 @@
 //! Runs a listener, from the first connection to the last.
 
-use std::{future::Future, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::Serve;
 use super::accept::accept;

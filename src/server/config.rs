@@ -3,7 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::{broker::BrokerConfig, protocol};
+use crate::broker::BrokerConfig;
+use crate::protocol;
 
 pub use crate::access::Token;
 use crate::access::{Access, Gate};

@@ -46,7 +46,8 @@ pub(super) use secure::serve_secure;
 
 #[cfg(feature = "tls")]
 mod secure {
-    use std::{future::poll_fn, pin::pin};
+    use std::future::poll_fn;
+    use std::pin::pin;
 
     use super::*;
     use crate::server::listener::goodbye;

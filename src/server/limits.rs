@@ -225,7 +225,8 @@ mod tests {
 
     #[test]
     fn whoever_waits_for_memory_is_woken() {
-        use std::sync::{Arc, atomic::AtomicUsize};
+        use std::sync::Arc;
+        use std::sync::atomic::AtomicUsize;
         struct CountingWaker(AtomicUsize);
         impl std::task::Wake for CountingWaker {
             fn wake(self: Arc<Self>) {

@@ -1,8 +1,9 @@
 //! What happens to a connection that the listener has accepted.
 
+use super::connection::Connection;
 #[cfg(feature = "tls")]
 use super::connection::serve_secure;
-use super::{connection::Connection, shutdown::Shared};
+use super::shutdown::Shared;
 use crate::listener::{Counted, Lifecycle, Refused, Serve, Stage, send_refusal};
 use crate::net::TcpStream;
 use crate::protocol::{Code, Reply};

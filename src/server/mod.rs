@@ -55,7 +55,10 @@ mod tail;
 mod tests;
 mod wakers;
 
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::broker::{Broker, ConfigError};
 use crate::listener::{self as life, BindSettings, ListenOn};

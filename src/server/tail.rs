@@ -29,10 +29,10 @@
 //! A log passes its notifications on from waiter to waiter. So here too, a subscription that is registered
 //! and woken must check its log again ([`TailWaiter::registered`]).
 
-use std::{
-    collections::HashMap, future::poll_fn, sync::PoisonError, task::Context, task::Poll,
-    task::Waker,
-};
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::sync::PoisonError;
+use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
 

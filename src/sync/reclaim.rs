@@ -10,7 +10,7 @@
 //! There is one collector for the whole process, so that not every log pays for the collector's tables.
 //!
 //! Here, `seize` costs a barrier across the process (`membarrier`) for each segment, in addition to the one with
-//! which the log scans the announcements: 2 to 5 us on two virtual processors. The feature `without-seize` leaves it
+//! which the log scans the announcements: 2 to 5 us on two virtual processors. The feature `direct-reclaim` leaves it
 //! out, and frees segments as a thread that is being torn down does. `docs/study/reclamation.md` has the figures.
 
 use std::ptr;
@@ -27,7 +27,7 @@ fn collector() -> &'static Collector {
 /// Makes `seize` create its record of the calling thread. What a thread registers first is torn down last: a
 /// thread-local whose destructor marks the thread as exiting calls this before it is registered itself.
 pub(crate) fn register_thread() {
-    if cfg!(feature = "without-seize") {
+    if cfg!(feature = "direct-reclaim") {
         return;
     }
     // SAFETY: no other thread has the dangling pointer, and `nothing` does not touch it.
@@ -57,7 +57,7 @@ pub(crate) unsafe fn retire<T>(
     // SAFETY: the caller's promise. There is never a guard for which `seize` would have to wait, so a thread that
     // `seize` does not know may free the object itself.
     unsafe {
-        if exiting || cfg!(feature = "without-seize") {
+        if exiting || cfg!(feature = "direct-reclaim") {
             reclaim(object, collector);
         } else {
             collector.retire(object, reclaim);

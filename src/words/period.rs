@@ -1,6 +1,7 @@
 //! Durations.
 
-use std::{fmt, time::Duration};
+use std::fmt;
+use std::time::Duration;
 
 const UNITS: [(&str, u64); 7] = [
     ("d", 86_400_000_000_000),
@@ -53,7 +54,8 @@ impl fmt::Display for Period {
 
 #[cfg(feature = "text")]
 mod reading {
-    use std::{str::FromStr, time::Duration};
+    use std::str::FromStr;
+    use std::time::Duration;
 
     use jiff::{Span, SpanRelativeTo};
 

@@ -1,6 +1,7 @@
 //! The text of positions and starts, which are types of the log.
 
-use std::{fmt, str::FromStr};
+use std::fmt;
+use std::str::FromStr;
 
 use super::BadText;
 use crate::log::Position;

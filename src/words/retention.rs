@@ -1,6 +1,7 @@
 //! The text and the JSON of retentions and overflow policies, which are types of the log.
 
-use std::{fmt, str::FromStr};
+use std::fmt;
+use std::str::FromStr;
 
 use super::{BadText, Period, Size};
 use crate::log::{Overflow, Retention};

@@ -1,6 +1,7 @@
 //! Sizes in bytes.
 
-use std::{fmt, str::FromStr};
+use std::fmt;
+use std::str::FromStr;
 
 use super::BadText;
 

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::{stream::*, support::*};
+use super::stream::*;
+use super::support::*;
 
 #[tokio::test]
 async fn every_record_has_its_position_and_the_end_is_told() {

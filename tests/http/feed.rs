@@ -1,7 +1,8 @@
 //! The live page's feed over a socket: what a viewer is told, whatever comes, goes, and is missed; and
 //! what that costs. The page itself is driven in a browser (`tests/browser`).
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use psa::broker::{Topic, TopicSettings};
 use psa::http::{Access, HttpConfig};

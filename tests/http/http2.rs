@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::{Method, Request, Response, body::Incoming, client::conn::http2};
+use hyper::body::Incoming;
+use hyper::client::conn::http2;
+use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use psa::Start;
 use serde_json::{Value, json};
 
-use super::{stream::Parser, support::*};
+use super::stream::Parser;
+use super::support::*;
 
 type Client = http2::SendRequest<Full<Bytes>>;
 

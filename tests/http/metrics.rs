@@ -1,8 +1,10 @@
 //! What an operator's machines see.
 
-use psa::{Start, http::Token};
+use psa::Start;
+use psa::http::Token;
 
-use super::{stream::*, support::*};
+use super::stream::*;
+use super::support::*;
 
 /// The value of the line that begins with this.
 #[track_caller]

@@ -1,6 +1,7 @@
 //! Reading Server-Sent Events as the HTML standard says that a browser does.
 
-use std::{collections::VecDeque, net::SocketAddr};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
 
 use serde_json::Value;
 

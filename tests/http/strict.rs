@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use psa::broker::BrokerConfig;
 
-use super::{stream::*, support::*};
+use super::stream::*;
+use super::support::*;
 
 /// Sends these bytes and reads the answer.
 async fn raw(server: &Running, bytes: &[u8]) -> (Answer, Client) {

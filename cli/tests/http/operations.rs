@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{harness::*, real::Real, support::Client};
+use super::harness::*;
+use super::real::Real;
+use super::support::Client;
 
 /// All members of this name, wherever they stand.
 fn gather<'a>(value: &'a Value, name: &str, found: &mut Vec<&'a str>) {

@@ -4,7 +4,8 @@
 //! (the producers' numbers, the writers' sequence, whether the stream is open) and the append are one step.
 //! Nothing waits under the lock: a stream without room refuses the append.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::State;

@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::problems;
-use crate::{http::problem::Problem, words::Time};
+use crate::http::problem::Problem;
+use crate::words::Time;
 
 /// Where the next read begins, and where the next append goes.
 pub(in crate::http) const NEXT_OFFSET: HeaderName = HeaderName::from_static("stream-next-offset");

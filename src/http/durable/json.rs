@@ -25,7 +25,8 @@ pub(super) fn split(body: &[u8], most: usize) -> Result<Vec<&[u8]>, Problem> {
 /// Writes a record that was appended through another listener, and may not be JSON: then as a string, or as
 /// `{"data_base64": …}` if it is not text.
 pub(super) fn write_foreign(out: &mut Vec<u8>, record: &[u8]) {
-    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
 
     let Ok(text) = std::str::from_utf8(record) else {
         let text = STANDARD.encode(record);

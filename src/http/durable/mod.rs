@@ -38,7 +38,8 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use super::{api::Api, problem::Problem};
+use super::api::Api;
+use super::problem::Problem;
 use crate::access::{Grant, Right};
 
 pub(super) use registry::Streams;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use super::{json, problems, stream::Stream};
+use super::stream::Stream;
+use super::{json, problems};
 use crate::http::problem::Problem;
 use crate::log::{Batch, Cursor, Limit, ReadError, Start};
 

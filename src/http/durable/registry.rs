@@ -15,7 +15,9 @@ use tokio::sync::Notify;
 use super::headers::{Lifetime, Media};
 use super::problems;
 use super::stream::{Stream, StreamKind};
-use crate::{broker::Broker, http::problem::Problem, listener::Ceiling};
+use crate::broker::Broker;
+use crate::http::problem::Problem;
+use crate::listener::Ceiling;
 
 /// The most producers in all streams together.
 const MOST_PRODUCERS: usize = 65_536;

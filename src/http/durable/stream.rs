@@ -20,7 +20,9 @@ use axum::http::HeaderValue;
 use super::headers::{Lifetime, Media};
 use super::latest::LatestEvent;
 use super::producers::Producers;
-use crate::{broker::Topic, listener::Ceiling, log::Log};
+use crate::broker::Topic;
+use crate::listener::Ceiling;
+use crate::log::Log;
 
 /// The beginning of any stream, in the form of a token.
 const BEGINNING: &str = "0000000000000000_0000000000000000";

@@ -24,7 +24,9 @@ use axum::http::{HeaderName, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use super::{api::Api, problem::Problem, request::Parameters};
+use super::api::Api;
+use super::problem::Problem;
+use super::request::Parameters;
 
 pub(super) use feed::LiveFeed;
 

@@ -1,6 +1,7 @@
 //! A WebSocket by hand: frame by frame, so that it can also be a bad one.
 
-use std::{collections::VecDeque, net::SocketAddr};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
 
 use serde_json::Value;
 
@@ -209,7 +210,8 @@ impl Socket {
 }
 
 fn data_of(item: &Value) -> Vec<u8> {
-    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
     match (&item["data"], &item["data_base64"]) {
         (Value::String(text), Value::Null) => text.clone().into_bytes(),
         (Value::Null, Value::String(text)) => STANDARD.decode(text).unwrap(),
