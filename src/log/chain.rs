@@ -227,12 +227,17 @@ impl<R: Record + ?Sized> Chain<R> {
         let number = tail.number;
         // From here on the segment may be given back.
         announced.end();
-        if is_void || number < self.head_number() {
+        let must_sweep = is_void || number < self.head_number();
+        let Some(first) = appended else {
+            if must_sweep {
+                self.sweep();
+            }
+            return None;
+        };
+        if must_sweep {
             self.readers.notify_after(|| self.sweep());
-        }
-        let first = appended?;
-        // The barrier that ended the announcement also serves the notifier.
-        if self.readers.is_awaited_after_barrier() {
+        } else if self.readers.is_awaited_after_barrier() {
+            // The barrier that ended the announcement also serves the notifier.
             self.readers.wake();
         }
         Some(first..first + records as u64)
