@@ -108,6 +108,11 @@ pub enum Event {
 pub(super) struct Observed(pub(super) Option<Arc<dyn Observer>>);
 
 impl Observed {
+    /// Whether there is one.
+    pub(super) fn is_any(&self) -> bool {
+        self.0.is_some()
+    }
+
     #[inline]
     pub(super) fn tell(&self, event: Event) {
         if let Some(observer) = &self.0 {

@@ -109,12 +109,17 @@ impl<R: Record + ?Sized> Pin<R> {
         let left = unsafe { Segment::unpin(self.segment) };
         // Before anything is collected: the cover would be in the way.
         drop(cover);
+        let pins = left & !Segment::<R>::CLOSED;
+        let tell = || chain.observed().tell(Event::Unpinned { segment: self.number, pins });
+        if left == 0 && chain.observed().is_any() && chain.config.limit().is_some() {
+            // The observer may not return. Publishers that wait for room then collect what was passed.
+            chain.room.notify_after(tell);
+        } else {
+            tell();
+        }
         if left == 0 {
             chain.collect(most);
         }
-        // After that: the observer may not return, and publishers may be waiting for the segment.
-        let pins = left & !Segment::<R>::CLOSED;
-        chain.observed().tell(Event::Unpinned { segment: self.number, pins });
     }
 }
 

@@ -183,6 +183,8 @@ impl Model {
             (Retention::Age(keep), Some(second)) => Some(second.linked + keep),
             _ => None,
         };
+        // What is due is collected, unless somebody stands in it; then there is nothing to do until they leave.
+        let by_age = by_age.filter(|due| *due > self.now);
         leases.chain(by_age).min().map(|due| due.saturating_sub(self.now))
     }
 
