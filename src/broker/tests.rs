@@ -6,9 +6,6 @@ use super::*;
 use crate::log::{LeaseError, LeaseOptions, Limit, Overflow, ReadError, Retention, Start};
 use crate::sync::time::Instant;
 
-// A lease that could be swapped for another topic's would be counted in the wrong place.
-static_assertions::assert_not_impl_any!(TopicLease: std::ops::DerefMut);
-
 fn broker(change: impl FnOnce(&mut BrokerConfig)) -> Broker {
     let mut config = BrokerConfig::default();
     change(&mut config);

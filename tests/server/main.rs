@@ -12,3 +12,6 @@ mod overflow;
 mod publish;
 mod support;
 mod topics;
+
+// A lease that could be swapped for another topic's would be counted in the wrong place.
+static_assertions::assert_not_impl_any!(psa::broker::TopicLease: std::ops::DerefMut);
