@@ -278,7 +278,7 @@ pub struct TopicLease {
 
 impl TopicLease {
     /// Whether the lease was taken from another holder, whose reads now fail with
-    /// [`ReadError::TakenOver`](crate::log::ReadError::TakenOver).
+    /// [`ReadError::TakenOver`].
     #[must_use]
     pub fn took_over(&self) -> bool {
         self.took_over

@@ -27,7 +27,6 @@ pub use bind::BindError;
 pub(crate) use bind::{BindSettings, ListenOn};
 pub(crate) use connections::{Ceiling, Counted, Refused};
 pub(crate) use drain::Stage;
-#[cfg(feature = "server")]
 pub(crate) use flood::{EventCounter, log_suppressed};
 pub(crate) use run::{run, send_refusal};
 

@@ -1,6 +1,6 @@
 //! What the system reports about processes and about the machine. The figures come from `/proc` on Linux and
 //! are missing on other systems. It is read by hand: that is some lines for a few numbers, here and in
-//! [`crate::signals`], and a crate for it parses every file whole.
+//! `signals.rs`, and a crate for it parses every file whole.
 
 use serde_json::{Value, json};
 use std::fs;
