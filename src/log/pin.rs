@@ -111,14 +111,17 @@ impl<R: Record + ?Sized> Pin<R> {
         drop(cover);
         let pins = left & !Segment::<R>::CLOSED;
         let tell = || chain.observed().tell(Event::Unpinned { segment: self.number, pins });
-        if left == 0 && chain.observed().is_any() && chain.config.limit().is_some() {
-            // The observer may not return. Publishers that wait for room then collect what was passed.
-            chain.room.notify_after(tell);
-        } else {
+        let tell_and_collect = || {
             tell();
-        }
-        if left == 0 {
             chain.collect(most);
+        };
+        if left != 0 {
+            tell();
+        } else if chain.observed().is_any() && chain.config.limit().is_some() {
+            // The observer may not return. Publishers that wait for room are woken then, and collect what was passed.
+            chain.room.notify_after(tell_and_collect);
+        } else {
+            tell_and_collect();
         }
     }
 }
