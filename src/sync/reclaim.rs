@@ -10,7 +10,7 @@
 //! There is one collector for the whole process, so that not every log pays for the collector's tables.
 //!
 //! Here, `seize` costs a barrier across the process (`membarrier`) for each segment, in addition to the one with
-//! which the log scans the announcements: 2 to 5 us on two virtual processors. The feature `direct-reclaim` leaves it
+//! which the log scans the announcements: 2 to 16 us on two virtual processors. The feature `direct-reclaim` leaves it
 //! out, and frees segments as a thread that is being torn down does. `docs/study/reclamation.md` has the figures.
 
 use std::ptr;
