@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::Broker;
 use super::topic::Topic;
 use super::unpublished::USE_CHECK_INTERVAL;
-use crate::sync::time::Instant;
 
 /// The shortest time until a topic is checked, so that due times closer together than this share one check.
 /// Timers are no finer, and otherwise a log whose next record is due immediately would be checked in a busy loop.
@@ -104,11 +104,16 @@ impl Schedule {
 
 impl Broker {
     /// Does what is due now: collects records that have passed their retention age, and ends leases that
-    /// have expired. Returns when to call it again; `None` means not until something changes.
+    /// have expired. Returns how long until it should be called again; `None` means not until something changes.
     ///
     /// [`housekeeping`](Self::housekeeping) calls this at the right times. Call it yourself only if you
     /// have no tokio runtime.
-    pub fn maintain(&self) -> Option<Instant> {
+    pub fn maintain(&self) -> Option<Duration> {
+        self.maintain_until().map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    /// As [`maintain`](Self::maintain). Returns when it should be called again.
+    fn maintain_until(&self) -> Option<Instant> {
         let (due, next) = self.inner.schedule.take_due(ROUND);
         for topic in &due {
             let due =
@@ -141,13 +146,13 @@ impl Broker {
             let mut earlier = pin!(self.inner.schedule.earlier.notified());
             // Before the queue is read, so that no entry falls between the two.
             earlier.as_mut().enable();
-            match self.maintain() {
+            match self.maintain_until() {
                 None => earlier.await,
                 Some(at) if at <= Instant::now() => tokio::task::yield_now().await,
                 Some(at) => {
                     tokio::select! {
                         biased;
-                        () = tokio::time::sleep_until(at.into()) => {}
+                        () = tokio::time::sleep_until(at) => {}
                         () = earlier => {}
                     }
                 }

@@ -34,8 +34,12 @@
 //! due time of all topics, and is woken when an earlier one appears. A topic with retention by age is
 //! checked once per age even if it is empty, so that a record that is appended just after one check is
 //! seen by the next one before it is due.
+//!
+//! The broker and its topics go by tokio's clock. A test that pauses it (`tokio::time::pause`) need not wait: append
+//! times, retention by age and leases move with it.
 
 mod alarm;
+mod clock;
 mod error;
 mod housekeeping;
 mod latency;
@@ -209,6 +213,7 @@ impl Broker {
             .overflow(settings.overflow)
             .memory_limit(settings.memory_limit)
             .budget(self.inner.budget.clone())
+            .clock(clock::clock())
             .build()
             .map_err(|error| match error {
                 BuildError::BudgetExhausted { .. } => {

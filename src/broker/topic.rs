@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::unpublished::Claim;
 use super::{BrokerState, Deliveries, LeaseOpenError, ResolvedSettings, check_name};
 use crate::log::{
     Batch, CommitError, Lease, LeaseInfo, LeaseOptions, Limit, Log, Next, ReadError, Start,
 };
 use crate::log::{Stats, SubscribeError};
-use crate::sync::time::Instant;
 use std::task::{Context, Poll};
 
 /// A named log. A handle keeps the log alive, even after the name was deleted. After every wait, check

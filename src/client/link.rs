@@ -22,12 +22,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
 use super::config::Config;
 use super::conn::Conn;
 use super::error::{ClientError, Outcome, says_not_carried_out};
 use super::topics::{TopicDetails, TopicInfo};
-use crate::sync::time::Instant;
 
 /// The answer to a request.
 #[derive(Debug)]

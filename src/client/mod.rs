@@ -68,7 +68,7 @@ mod topics;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 #[cfg(feature = "tls")]
 pub use crate::tls::{ClientTls, ClientTlsFiles, TlsError};
@@ -88,7 +88,6 @@ pub use crate::protocol::{
 };
 
 use crate::protocol::{Request, TopicName};
-use crate::sync::time::Instant;
 use config::Config;
 use link::{Answer, Link, LinkOptions, RequestInfo};
 use publisher::{check_batch, encode_batch, slices, wait};

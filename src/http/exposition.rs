@@ -15,7 +15,9 @@
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::{Mutex, OwnedSemaphorePermit};

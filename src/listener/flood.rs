@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::sync::time::Instant;
+use tokio::time::Instant;
 
 /// How many events of one kind are logged individually in a period.
 const LOGGED_PER_PERIOD: u64 = 10;

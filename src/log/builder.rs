@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 
 use super::chain::Chain;
+use super::clock::Clock;
 use super::config::Config;
 use super::error::BuildError;
 use super::layout::Layout;
@@ -44,6 +45,7 @@ pub struct Builder<R: Record + ?Sized> {
     budget: Option<Arc<Budget>>,
     pool_segments: usize,
     observed: Observed,
+    clock: Clock,
     records: PhantomData<fn() -> Box<R>>,
 }
 
@@ -59,6 +61,7 @@ impl<R: Record + ?Sized> Builder<R> {
             budget: None,
             pool_segments: 2,
             observed: Observed::default(),
+            clock: Clock::default(),
             records: PhantomData,
         }
     }
@@ -126,6 +129,12 @@ impl<R: Record + ?Sized> Builder<R> {
         self
     }
 
+    /// The clock for append times, retention by age and the expiry of leases. Default: the system's.
+    pub fn clock(mut self, clock: impl Into<Clock>) -> Self {
+        self.clock = clock.into();
+        self
+    }
+
     /// A log to which every handle can append.
     ///
     /// # Errors
@@ -164,7 +173,7 @@ impl<R: Record + ?Sized> Builder<R> {
             return Err(BuildError::LimitTooSmall { limit, segment });
         }
         let limit = config.budget.as_ref().map_or(u64::MAX, |budget| budget.limit());
-        Chain::new(config).ok_or(BuildError::BudgetExhausted { limit, segment })
+        Chain::new(config, self.clock).ok_or(BuildError::BudgetExhausted { limit, segment })
     }
 
     fn layout(&self, exclusive: bool) -> Result<Layout, BuildError> {
@@ -215,7 +224,12 @@ fn check(setting: &'static str, value: usize, least: usize, most: usize) -> Resu
 // Derived, these two impls would require the same of `R`.
 impl<R: Record + ?Sized> Clone for Builder<R> {
     fn clone(&self) -> Self {
-        Builder { budget: self.budget.clone(), observed: self.observed.clone(), ..*self }
+        Builder {
+            budget: self.budget.clone(),
+            observed: self.observed.clone(),
+            clock: self.clock.clone(),
+            ..*self
+        }
     }
 }
 
@@ -231,6 +245,7 @@ impl<R: Record + ?Sized> std::fmt::Debug for Builder<R> {
             .field("budget", &self.budget)
             .field("pool_segments", &self.pool_segments)
             .field("observed", &self.observed)
+            .field("clock", &self.clock)
             .finish()
     }
 }

@@ -27,7 +27,8 @@ use std::sync::PoisonError;
 
 use super::announce;
 use super::arena::Pages;
-use super::config::{Clock, Config};
+use super::clock::{Clock, LogClock};
+use super::config::Config;
 use super::cover::Cover;
 use super::error::AppendError;
 use super::lease::{Leases, NextExpiry};
@@ -65,7 +66,7 @@ pub(super) struct Chain<R: Record + ?Sized> {
 
     pub(super) config: Config,
     pub(super) epoch: u64,
-    pub(super) clock: Clock,
+    pub(super) clock: LogClock,
     pub(super) pool: Pool<R>,
 
     /// Memory of all segments that were ever unlinked and reclaimed.
@@ -92,11 +93,13 @@ pub(super) struct Chain<R: Record + ?Sized> {
 
 impl<R: Record + ?Sized> Chain<R> {
     /// A chain of one empty segment; `None` if the budget has no room for it.
-    pub(super) fn new(config: Config) -> Option<Arc<Self>> {
+    pub(super) fn new(config: Config, clock: Clock) -> Option<Arc<Self>> {
         let pool = Pool::new(config.pool_segments);
         let own_room = || Arc::new(WaitSet::new());
         let room = config.budget.as_ref().map_or_else(own_room, |budget| budget.room.clone());
         barrier::init();
+        let clock = LogClock::new(clock);
+        let began = clock.instant();
         let chain = Arc::new_cyclic(|me| Chain {
             me: me.clone(),
             tail: Padded(AtomicPtr::default()),
@@ -110,7 +113,7 @@ impl<R: Record + ?Sized> Chain<R> {
             publisher_waits: WaitCount::new(AtomicU64::new(0)),
             config,
             epoch: random::unique(),
-            clock: Clock::new(),
+            clock,
             pool,
             released: AtomicU64::new(0),
             live: AtomicU64::new(1),
@@ -124,7 +127,7 @@ impl<R: Record + ?Sized> Chain<R> {
             cursors: AtomicUsize::new(0),
             publishers: AtomicUsize::new(0),
             leases: Mutex::new(Leases::default()),
-            next_expiry: NextExpiry::never(),
+            next_expiry: NextExpiry::never(began),
         });
         let mut first = chain.allocate(chain.config.layout, Pages::Later).ok()?;
         first.linked_at = chain.clock.now();

@@ -1,4 +1,4 @@
-//! The settings of a log, and its clocks.
+//! The settings of a log.
 
 use super::error::AppendError;
 use super::layout::Layout;
@@ -6,7 +6,6 @@ use super::observer::Observed;
 use super::record::Record;
 use super::retention::{Budget, Overflow, Retention};
 use crate::sync::Arc;
-use crate::sync::time::{Instant, SystemTime};
 
 /// The settings that a log was built with.
 pub(super) struct Config {
@@ -57,36 +56,6 @@ impl Config {
         let max = self.limit().map_or(u64::MAX, |limit| limit / 2);
         let size = layout.bytes::<R>();
         if size > max { Err(AppendError::TooLarge { size, max }) } else { Ok(layout) }
-    }
-}
-
-/// A log's two clocks.
-///
-/// Append times come from the wall clock, which can be set. If it is set forward, later records are later by as much.
-/// If it is set back, records keep the latest time that there was until the clock has caught up. So
-/// [`Start::Since`](super::Start::Since), which refers to the same clock, never begins too late, with one exception:
-/// records that keep no time of their own and came between the last record that does and the moment when the clock
-/// was set back. How late those were is unknown. How long records are kept is measured by the clock that cannot be
-/// set.
-pub(super) struct Clock {
-    began: Instant,
-}
-
-impl Clock {
-    pub(super) fn new() -> Self {
-        Clock { began: Instant::now() }
-    }
-
-    /// The wall clock, in nanoseconds since the Unix epoch. About 25 ns.
-    #[inline]
-    pub(super) fn now(&self) -> u64 {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        now.as_nanos() as u64
-    }
-
-    /// Nanoseconds since the log was built. Never goes back.
-    pub(super) fn passed(&self) -> u64 {
-        self.began.elapsed().as_nanos() as u64
     }
 }
 

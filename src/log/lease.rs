@@ -174,8 +174,9 @@ pub(super) struct NextExpiry {
 }
 
 impl NextExpiry {
-    pub(super) fn never() -> Self {
-        NextExpiry { began: Instant::now(), nanos: AtomicU64::new(u64::MAX) }
+    /// `began` is the time of the log's clock.
+    pub(super) fn never(began: Instant) -> Self {
+        NextExpiry { began, nanos: AtomicU64::new(u64::MAX) }
     }
 
     fn nanos(&self, at: Instant) -> u64 {
@@ -208,7 +209,7 @@ impl<R: Record + ?Sized> Chain<R> {
         name: &str,
         options: LeaseOptions,
     ) -> Result<Lease<R>, LeaseError> {
-        self.expire_leases(Instant::now(), ALL);
+        self.expire_leases(self.clock.instant(), ALL);
         loop {
             let found = {
                 let leases = self.lock_leases();
@@ -330,7 +331,7 @@ impl<R: Record + ?Sized> Chain<R> {
     }
 
     pub(super) fn lease_infos(&self) -> Vec<LeaseInfo> {
-        let now = Instant::now();
+        let now = self.clock.instant();
         let leases = self.lock_leases();
         let mut infos: Vec<_> =
             leases.by_name.iter().map(|(name, entry)| entry.info(name, now)).collect();
@@ -340,7 +341,7 @@ impl<R: Record + ?Sized> Chain<R> {
     }
 
     pub(super) fn lease_info(&self, name: &str) -> Option<LeaseInfo> {
-        self.lock_leases().by_name.get(name).map(|entry| entry.info(name, Instant::now()))
+        self.lock_leases().by_name.get(name).map(|entry| entry.info(name, self.clock.instant()))
     }
 
     pub(super) fn lease_count(&self) -> usize {
@@ -519,7 +520,7 @@ impl<R: Record + ?Sized> Deref for Lease<R> {
 impl<R: Record + ?Sized> Drop for Lease<R> {
     fn drop(&mut self) {
         let chain = &self.chain;
-        let now = Instant::now();
+        let now = chain.clock.instant();
         let mut leases = chain.lock_leases();
         if let Some(entry) = leases.entry_held_by(&self.name, self.holder) {
             // A time too long to be counted is replaced by a century.

@@ -12,6 +12,7 @@ mod arena;
 mod batch;
 mod builder;
 mod chain;
+mod clock;
 mod collect;
 mod config;
 mod cover;
@@ -47,6 +48,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 pub use append::Appender;
 pub use batch::{Batch, Limit};
 pub use builder::Builder;
+pub use clock::{Clock, ManualClock};
 pub use cursor::{Cursor, Lag, Next};
 pub use error::{
     AppendError, BuildError, CommitError, Lagged, LeaseError, ReadError, Refused, SubscribeError,
@@ -65,7 +67,7 @@ pub use stream::Records;
 pub(crate) use watch::Watch;
 pub use weak::WeakLog;
 
-use crate::sync::time::{Duration, Instant};
+use crate::sync::time::Duration;
 use crate::sync::{Arc, Ordering};
 use chain::Chain;
 use collect::ALL;
@@ -273,7 +275,7 @@ impl<R: Record + ?Sized, P> Log<R, P> {
     /// it once in a while, to collect immediately what an eviction left to later calls. (The one thread that the
     /// library starts, `psa-rescue`, makes sure that every waiter is woken.)
     pub fn maintain(&self) -> Option<Duration> {
-        let now = Instant::now();
+        let now = self.chain.clock.instant();
         self.chain.expire_leases(now, ALL);
         self.chain.collect(ALL);
         let lease = self.chain.next_lease_expiry(now);

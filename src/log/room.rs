@@ -6,7 +6,6 @@ use super::collect::STEP;
 use super::error::AppendError;
 use super::record::Record;
 use super::retention::Overflow;
-use crate::sync::time::Instant;
 use crate::sync::{Ordering, thread};
 
 /// How often a publisher yields its processor to a thread that is giving a segment back at this moment, before it
@@ -26,7 +25,7 @@ impl<R: Record + ?Sized> Chain<R> {
             return Ok(());
         }
         // What has been passed, and what only time releases: leases, and retention by age.
-        self.expire_leases(Instant::now(), STEP);
+        self.expire_leases(self.clock.instant(), STEP);
         self.collect(STEP);
         if has_moved() {
             return Ok(());

@@ -26,9 +26,10 @@ use std::sync::{Mutex, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::listener::Ceiling;
 use crate::sync::contain;
-use crate::sync::time::Instant;
 
 /// Input that a connection may keep without asking the pool, in bytes.
 pub(super) const SMALL: usize = 4 << 10;

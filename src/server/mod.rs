@@ -60,10 +60,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::broker::{Broker, ConfigError};
 use crate::listener::{self as life, BindSettings, ListenOn};
 use crate::net::TcpListener;
-use crate::sync::time::Instant;
 
 pub use crate::access::{Access, AccessError, BadPattern, MAX_TOKENS, Pattern, Right, TokenEntry};
 pub use crate::listener::BindError;

@@ -2,6 +2,7 @@
 //! and the memory that comes back.
 
 mod append;
+mod clock;
 mod debug;
 mod exclusive;
 mod forgotten;

@@ -86,10 +86,6 @@ impl Instant {
         Instant(NOW.get())
     }
 
-    pub(crate) fn elapsed(&self) -> Duration {
-        Instant::now().saturating_duration_since(*self)
-    }
-
     pub(crate) fn saturating_duration_since(&self, earlier: Instant) -> Duration {
         self.0.saturating_sub(earlier.0)
     }

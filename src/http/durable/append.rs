@@ -5,12 +5,12 @@
 //! Nothing waits under the lock: a stream without room refuses the append.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use tokio::time::Instant;
 
 use super::headers::{
     self, CLOSED, Media, NEXT_OFFSET, PRODUCER_EPOCH, PRODUCER_SEQ, Producer, TRUE,

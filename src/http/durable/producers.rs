@@ -7,7 +7,9 @@
 //! if there is none left, those that have not appended for a week are forgotten.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::headers::Producer;
 

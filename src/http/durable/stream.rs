@@ -13,9 +13,10 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use axum::http::HeaderValue;
+use tokio::time::Instant;
 
 use super::headers::{Lifetime, Media};
 use super::latest::LatestEvent;
@@ -224,7 +225,10 @@ impl Stream {
     pub(super) fn is_expired(&self) -> bool {
         match &self.kind.lifetime {
             Lifetime::Unlimited => false,
-            Lifetime::Until(at, _) => SystemTime::now() >= *at,
+            Lifetime::Until(at, _) => {
+                let now = Duration::from_nanos(self.log().clock_nanos());
+                SystemTime::UNIX_EPOCH + now >= *at
+            }
             Lifetime::Idle(ttl) => self.users.load(Ordering::Relaxed) == 0 && self.idle() >= *ttl,
         }
     }
