@@ -2,9 +2,9 @@
 //! that need checks beyond `clap`'s are checked by their commands.
 
 use crate::config::flags::SettingFlags;
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use psa::{Overflow, Position, Retention, Start};
+use psa_load::args::overflow;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -21,10 +21,10 @@ pub(crate) struct Cli {
 /// The flags that every command takes.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Connection and configuration")]
-pub struct Global {
+pub(crate) struct Global {
     /// The server to connect to [default: 127.0.0.1:9853] [env: PSA_SERVER]
     #[arg(long, global = true, value_name = "HOST:PORT")]
-    pub server: Option<String>,
+    pub(crate) server: Option<String>,
     /// The token; visible to others in the process list, so prefer PSA_TOKEN or --token-file
     #[arg(long, global = true, value_name = "TOKEN")]
     pub(crate) token: Option<String>,
@@ -71,9 +71,7 @@ pub(crate) enum Command {
     /// Show a tour of half a minute in this terminal, on a server of its own
     Demo(DemoArgs),
     /// Measure a server, and the machine it runs on
-    Bench(crate::bench::args::BenchArgs),
-    /// Record the life of a log's segments, and draw it as one picture
-    Trace(crate::trace::TraceArgs),
+    Bench(psa_load::args::BenchArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }
@@ -270,17 +268,6 @@ pub(crate) struct CreateArgs {
     /// Succeed if the topic exists already
     #[arg(long)]
     pub(crate) exists_ok: bool,
-}
-
-/// Parses what happens at a topic's memory limit. The help text explains each word.
-pub(crate) fn overflow() -> impl TypedValueParser<Value = Overflow> {
-    let word = |word: &'static str, help: &'static str| PossibleValue::new(word).help(help);
-    PossibleValuesParser::new([
-        word("block", "Publishers wait"),
-        word("reject", "Records are refused"),
-        word("evict", "The slowest subscribers are evicted, and told what they missed"),
-    ])
-    .try_map(|text| text.parse::<Overflow>())
 }
 
 #[derive(Debug, Args)]

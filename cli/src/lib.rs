@@ -1,21 +1,19 @@
 //! `psa`: the server and its tools, on the command line.
 //!
-//! Each command has a file of its own. `args` is the grammar, [`error`] says how a command fails, and
-//! `config` where settings come from. Everything that a command writes goes through functions that handle
-//! a reader that went away: nothing here panics on a broken pipe.
+//! Each command has a file of its own, except `psa bench`, which is the package [`psa_load`]. `args` is the grammar, and
+//! `config` says where settings come from. How a command fails is in [`psa_load::error`]. Everything that a command
+//! writes goes through functions that handle a reader that went away: nothing here panics on a broken pipe.
 //!
-//! This package is a library only so that the laboratory, `benches/lab` in the repository, can measure with
-//! the load generator of [`mod@bench`]. Its public items are public for that alone, and change without
-//! notice. To use psa in a program, use the crate `psa-log`.
+//! This package is a library, of one function, only so that the laboratory, `benches/lab` in the repository, is the
+//! server that it measures: `psa-lab serve` is [`main`], built from the same source at the same time. To use psa in a
+//! program, use the crate `psa-log`.
 
 mod access;
 mod args;
-pub mod bench;
 mod config;
-pub mod connect;
+mod connect;
 mod consumer;
 mod demo;
-pub mod error;
 mod format;
 mod input;
 mod intake;
@@ -33,51 +31,25 @@ mod snapshot;
 mod split;
 mod stats;
 mod subscribe;
-mod table;
 mod terminal;
 mod token;
 mod topics;
-mod trace;
-pub mod units;
 mod watch;
 mod writer;
 
-pub use args::Global;
-pub use config::Config;
-pub use serve::raise_descriptor_limit;
-
-use args::{Cli, Command};
-use clap::{CommandFactory, Parser};
+use args::{Cli, Command, Global};
+use clap::CommandFactory;
+use config::Config;
 use config::settings::Key;
-use error::{Error, Exit, Result};
+use error::Result;
+use psa_load::wire::Target;
+use psa_load::{error, print, table, units};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 /// Runs the command `psa`.
 pub fn main() -> ExitCode {
-    start("psa", run)
-}
-
-/// Parses the command line of `program`, and runs it with `run`.
-pub fn start<C: Parser>(program: &str, run: impl FnOnce(C) -> Result) -> ExitCode {
-    match C::try_parse() {
-        Ok(command) => end(program, run(command)),
-        Err(error) => usage(program, &error),
-    }
-}
-
-/// Prints the error, if there is one, and returns the exit code.
-fn end(program: &str, outcome: Result) -> ExitCode {
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            if !error.is_quiet() {
-                // If this fails, nobody reads it, and nothing else can be done.
-                let _ = writeln!(io::stderr(), "{program}: {error}");
-            }
-            ExitCode::from(error.exit().code())
-        }
-    }
+    psa_load::start("psa", run)
 }
 
 fn run(cli: Cli) -> Result {
@@ -108,9 +80,13 @@ fn run(cli: Cli) -> Result {
         Command::Token(args) => token::run(&args),
         Command::Stats(args) => stats::run(&client_config(&global)?, args),
         Command::Demo(args) => demo::run(&args),
-        Command::Trace(args) => trace::run(&args),
-        Command::Bench(args) => bench::run(&client_config(&global)?, args, global.server.is_some()),
+        Command::Bench(args) => psa_load::run(args, named_server(&global)?),
     }
+}
+
+/// Says something on standard error, in one line. If this fails, nobody reads it, and nothing else can be done.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "psa: {}", error::one_line(line));
 }
 
 /// The configuration of a server, adapted to the available memory.
@@ -123,9 +99,20 @@ fn server_config(global: &Global, flags: &[(Key, String)]) -> Result<Config> {
 }
 
 /// The configuration that a client needs.
-pub fn client_config(global: &Global) -> Result<Config> {
+fn client_config(global: &Global) -> Result<Config> {
     let flags = global_flags(global).collect::<Vec<_>>();
     config::load(global.config.as_deref(), &flags, false)
+}
+
+/// The server that a benchmark measures, if the flags name one. A variable or the configuration file do not count: without
+/// a flag, the benchmark starts a server of its own.
+fn named_server(global: &Global) -> Result<Option<Target>> {
+    let config = client_config(global)?;
+    if global.server.is_none() {
+        return Ok(None);
+    }
+    let token = config.token()?.unwrap_or_default();
+    Ok(Some(Target { address: config.text(Key::Server), token }))
 }
 
 /// The global flags as settings.
@@ -142,52 +129,4 @@ fn global_flags(global: &Global) -> impl Iterator<Item = (Key, String)> {
     ]
     .into_iter()
     .filter_map(|(key, value)| Some((key, value?)))
-}
-
-/// Writes all of `bytes` to standard output.
-pub fn print(bytes: &[u8]) -> Result {
-    let mut out = io::stdout().lock();
-    out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| Error::stdout(&error))
-}
-
-/// Prints `clap`'s message: help and version on standard output, a usage error as one line on standard error.
-fn usage(program: &str, error: &clap::Error) -> ExitCode {
-    use clap::error::ErrorKind;
-    if matches!(
-        error.kind(),
-        ErrorKind::DisplayHelp
-            | ErrorKind::DisplayVersion
-            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
-    ) {
-        let printed = error.print().and_then(|()| io::stdout().flush());
-        // Help that was not requested goes to standard error, with the exit code of a usage error.
-        if error.use_stderr() {
-            return ExitCode::from(Exit::Usage.code());
-        }
-        return end(program, printed.map_err(|error| Error::stdout(&error)));
-    }
-    let _ = writeln!(io::stderr(), "{program}: {}", usage_line(&error.to_string()));
-    ExitCode::from(Exit::Usage.code())
-}
-
-/// Turns `clap`'s paragraph into one line: the message, its tip, and where to read more.
-fn usage_line(text: &str) -> String {
-    let mut parts: Vec<String> = Vec::new();
-    for line in text.lines().map(str::trim) {
-        if line.is_empty() || line.starts_with("Usage:") || line.starts_with("For more information")
-        {
-            continue;
-        }
-        let line =
-            line.strip_prefix("error: ").or_else(|| line.strip_prefix("tip: ")).unwrap_or(line);
-        // A line after a colon (an item of a list of missing arguments, for example) belongs to the line before.
-        match parts.last_mut().filter(|last| last.ends_with(':')) {
-            Some(last) => {
-                last.push(' ');
-                last.push_str(line);
-            }
-            None => parts.push(line.to_string()),
-        }
-    }
-    error::one_line(&format!("{}; `--help` says more", parts.join("; ")))
 }

@@ -15,13 +15,15 @@ use crate::connect;
 use crate::error::{Error, Exit, Result};
 use crate::input::{self, BatchBound, Piece};
 use crate::progress::Progress;
+use crate::say;
 use crate::signals::Signals;
 use crate::split::Mode;
 use crate::units::human_count;
 use psa::client::{Client, ClientError, Publisher, PublisherOptions, Ticket};
 use psa::protocol::Records;
+use psa_load::client::failure;
 use std::collections::VecDeque;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -65,7 +67,7 @@ async fn publish(config: &Config, args: PubArgs, mode: Mode) -> Result {
     let open = async {
         let client = connect::reach(config, builder).await?;
         let publisher = client.publisher(&args.topic, PublisherOptions::default()).await;
-        Ok((publisher.map_err(|error| connect::failure(&what, &error))?, client))
+        Ok((publisher.map_err(|error| failure(&what, &error))?, client))
     };
     let (publisher, client) = signals.unless(open).await?;
     let record = usize::try_from(publisher.max_record()).unwrap_or(usize::MAX);
@@ -116,7 +118,6 @@ struct Tally {
 
 impl Tally {
     fn report(&self, topic: &str, ack: bool, took: Duration) {
-        let topic = crate::error::one_line(topic);
         let count = if ack { self.acknowledged } else { self.sent };
         let noun = if count == 1 { "record" } else { "records" };
         let count = human_count(count);
@@ -125,8 +126,7 @@ impl Tally {
             format!(", the last at offset {offset} of epoch {}", crate::format::epoch(self.epoch))
         });
         let seconds = took.as_secs_f64();
-        let _ =
-            writeln!(io::stderr(), "psa: {topic}: {count} {noun} {verb} in {seconds:.2} s{last}");
+        say(&format!("{topic}: {count} {noun} {verb} in {seconds:.2} s{last}"));
     }
 
     fn how_far(&self) -> String {
@@ -192,7 +192,7 @@ impl Publishing {
         what: &str,
     ) -> Result {
         let interrupted = |exit: Exit| Error::new(exit, what, "interrupted");
-        let refused = |error: ClientError| connect::failure(what, &error);
+        let refused = |error: ClientError| failure(what, &error);
         let mut failed_input = None;
         let mut ended = false;
         while !ended || !self.in_flight.is_empty() {

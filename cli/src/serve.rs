@@ -11,7 +11,7 @@ use crate::signals::{HangUp, Signals};
 use psa::broker::{Broker, BrokerConfig};
 use psa::http::{HttpBindError, HttpConfig, HttpLimits, HttpServer};
 use psa::server::{BindError, Limits, Refusals, Server, ServerConfig, Token};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, getrlimit};
 use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
@@ -27,7 +27,10 @@ pub(crate) fn run(config: &Config) -> Result {
     server_config.access = reloads.access.clone();
     server_config.tls = reloads.tls.clone();
     let http_config = http_config(config, &server_config)?;
-    raise_descriptor_limit();
+    if let Err(error) = psa_load::raise_descriptor_limit() {
+        let current = getrlimit(Resource::Nofile).current;
+        tracing::warn!(%error, current, "cannot raise the limit of descriptors");
+    }
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     runtime.enable_all();
     if let Ok(workers @ 1..) = usize::try_from(config.count(Key::Workers)) {
@@ -327,20 +330,6 @@ fn resolve(config: &Config, listen: Key) -> Result<SocketAddr> {
     let mut addresses =
         text.to_socket_addrs().map_err(|error| fail(crate::error::describe_io(&error)))?;
     addresses.next().ok_or_else(|| fail("the name has no address".into()))
-}
-
-/// Raises the soft limit on file descriptors to the hard limit. Each connection needs a descriptor, and the usual soft
-/// limit of 1,024 exists for programs that use `select`. Failing to raise it is not fatal: a server without free
-/// descriptors waits.
-pub fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current == limit.maximum {
-        return;
-    }
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, current = limit.current, "cannot raise the limit of descriptors");
-    }
 }
 
 #[cfg(test)]

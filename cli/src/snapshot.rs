@@ -89,7 +89,7 @@ pub(crate) fn stats_table(topics: &[TopicDetails]) -> String {
                 slowest.records.to_string(),
                 human_size(slowest.bytes),
                 stats.evictions.to_string(),
-                if stats.closed { "closed" } else { "open" }.to_string(),
+                state_text(stats).to_string(),
             ]
         })
         .collect();
@@ -101,6 +101,11 @@ pub(crate) fn memory(stats: &TopicStats) -> u64 {
     stats.live_bytes + stats.pooled_bytes + stats.unlinked_bytes
 }
 
+/// Whether a topic accepts records.
+pub(crate) fn state_text(stats: &TopicStats) -> &'static str {
+    if stats.closed { "closed" } else { "open" }
+}
+
 /// Everything about one topic, one fact per line.
 pub(crate) fn detail_text(topic: &TopicDetails) -> String {
     let TopicDetails { name, settings, stats, leases, .. } = topic;
@@ -108,7 +113,7 @@ pub(crate) fn detail_text(topic: &TopicDetails) -> String {
         |count: u64, bytes: u64| format!("{} ({})", human_count(count), human_size(bytes));
     let mut entries = vec![
         ("topic", one_line(name)),
-        ("state", if stats.closed { "closed" } else { "open" }.to_string()),
+        ("state", state_text(stats).to_string()),
         ("epoch", format::epoch(stats.epoch)),
         ("offsets", format!("{} to {} (next)", stats.first, stats.next)),
         (

@@ -3,15 +3,16 @@
 use crate::args::StatsArgs;
 use crate::config::Config;
 use crate::config::settings::Key;
-use crate::connect::{self, failure};
+use crate::connect;
 use crate::error::{Error, Exit, Result};
 use crate::print;
 use crate::signals::Signals;
 use crate::snapshot;
 use crate::terminal;
-use crate::topics::{describe, describe_all, print_lines};
+use crate::topics::{describe, describe_all, describe_listed, print_lines};
 use crate::watch::{Action, Snapshot, View};
 use psa::client::{Client, ClientError};
+use psa_load::client::failure;
 use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::crossterm::execute;
@@ -168,12 +169,7 @@ async fn fetch_snapshot(
         .or(topics.first().map(|topic| topic.name.as_str()));
     let detail = match selected {
         None => None,
-        Some(name) => match client.describe(name).await {
-            Ok(details) => Some(details),
-            // The topic was deleted since the list was fetched.
-            Err(error) if error.code() == Some(psa::protocol::Code::UnknownTopic) => None,
-            Err(error) => return Err(error),
-        },
+        Some(name) => describe_listed(client, name).await?,
     };
     Ok(Snapshot { at: Instant::now(), topics, detail })
 }

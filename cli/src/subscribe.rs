@@ -8,11 +8,12 @@
 
 use crate::args::{Format, OnGap, SubArgs};
 use crate::config::Config;
-use crate::connect::{self, failure};
+use crate::connect;
 use crate::consumer::Consumer;
 use crate::error::{Error, Exit, Result, one_line};
 use crate::format::Formatter;
 use crate::intake::{Intake, Missing};
+use crate::say;
 use crate::signals::Signals;
 use crate::units::human_count;
 use crate::writer::{Sink, Work, Writer, standard_consumer};
@@ -20,8 +21,9 @@ use psa::client::{BatchEvent, Client, ClientError, LeaseOptions, SubscribeOption
 use psa::protocol::{self, CloseReason, Code};
 use psa::words::{Period, Time};
 use psa::{Position, Start};
+use psa_load::client::failure;
 use std::future::Future;
-use std::io::{self, Write};
+use std::io;
 use std::time::{Duration, Instant};
 
 /// While the writer is busy, receiving continues up to this many bytes.
@@ -411,8 +413,4 @@ fn closed(what: &str, reason: CloseReason) -> Result<bool> {
         _ => ("the server ended the subscription", "subscribe again"),
     };
     Err(Error::new(Exit::Refused, what, why).hint(hint))
-}
-
-fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "psa: {}", one_line(line));
 }

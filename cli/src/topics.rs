@@ -2,12 +2,13 @@
 
 use crate::args::{CreateArgs, TopicsArgs, TopicsCommand};
 use crate::config::Config;
-use crate::connect::{self, failure};
+use crate::connect;
 use crate::error::{Error, Result, one_line};
 use crate::print;
 use crate::snapshot;
 use psa::client::{Client, ClientError, TopicDetails};
-use psa::protocol::Settings;
+use psa::protocol::{Code, Settings};
+use psa_load::client::failure;
 
 /// Runs the subcommand.
 pub(crate) fn run(config: &Config, args: TopicsArgs) -> Result {
@@ -89,13 +90,21 @@ pub(crate) async fn describe(client: &Client, topic: &str, json: bool) -> Result
 pub(crate) async fn describe_all(client: &Client) -> Result<Vec<TopicDetails>, ClientError> {
     let mut all = Vec::new();
     for topic in client.topics("").await? {
-        match client.describe(&topic.name).await {
-            Ok(details) => all.push(details),
-            Err(error) if error.code() == Some(psa::protocol::Code::UnknownTopic) => {}
-            Err(error) => return Err(error),
-        }
+        all.extend(describe_listed(client, &topic.name).await?);
     }
     Ok(all)
+}
+
+/// Everything about a topic of a list; `None` if it was deleted since the list was fetched.
+pub(crate) async fn describe_listed(
+    client: &Client,
+    name: &str,
+) -> Result<Option<TopicDetails>, ClientError> {
+    match client.describe(name).await {
+        Ok(details) => Ok(Some(details)),
+        Err(error) if error.code() == Some(Code::UnknownTopic) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Prints JSON, one value per line.

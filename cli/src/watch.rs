@@ -4,7 +4,7 @@
 //! view.
 
 use crate::error::one_line;
-use crate::snapshot::{lease_text, memory, setting_text};
+use crate::snapshot::{lease_text, memory, setting_text, state_text};
 use crate::units::{human_count, human_size};
 use psa::client::{TopicDetails, TopicInfo};
 use ratatui::Frame;
@@ -274,7 +274,7 @@ impl View {
 
         let mut lines = vec![Line::from(format!(
             "{}, retention {}, overflow {}, {} evictions, waits: {} readers, {} publishers",
-            if stats.closed { "closed" } else { "open" },
+            state_text(stats),
             setting_text(settings.retention),
             setting_text(settings.overflow),
             human_count(stats.evictions),

@@ -8,6 +8,7 @@ use crate::consumer::Consumer;
 use crate::error::{Error, Result};
 use crate::journal::{Files, Journal, JournalError};
 use crate::locked::Locked;
+use crate::print;
 use psa::Position;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -91,12 +92,7 @@ impl Sink {
             Sink::Journal { journal, state, output } => journal
                 .step(&work.bytes, work.position)
                 .map_err(|error| journal_error(error, state, output)),
-            Sink::Standard => {
-                let mut out = io::stdout().lock();
-                out.write_all(&work.bytes)
-                    .and_then(|()| out.flush())
-                    .map_err(|error| Error::stdout(&error))
-            }
+            Sink::Standard => print(&work.bytes),
             Sink::File(file, path) => (&**file)
                 .write_all(&work.bytes)
                 .map_err(|error| Error::file(path.display(), &error)),

@@ -8,16 +8,11 @@ mod configuration;
 #[path = "../../tests/corpus/files.rs"]
 mod files;
 
-// The source that the configuration needs, most of which is private to the library.
+// The configuration is private, so its source is included, with what it takes from the command's root.
 #[allow(dead_code, unreachable_pub, reason = "a part is looked at")]
 #[path = "../src/config/mod.rs"]
 mod config;
-#[allow(dead_code, unreachable_pub, reason = "a part is looked at")]
-#[path = "../src/error.rs"]
-mod error;
-#[allow(dead_code, unreachable_pub, reason = "a part is looked at")]
-#[path = "../src/units.rs"]
-mod units;
+use psa_load::{error, units};
 
 #[test]
 fn configurations_of_the_corpus() {

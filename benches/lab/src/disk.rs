@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use psa::Packed;
 use psa::disk::{DiskLog, DiskOptions, OsFolder};
-use psa_cli::error::{Error, Result};
+use psa_load::error::{Error, Result};
 
 /// Options of `psa-lab disk`.
 #[derive(Debug, Args)]

@@ -1,12 +1,13 @@
 //! `psa-lab`: measurements for the developers of psa.
 //!
-//! It compares psa with [other servers](compare) and with other servers of [events over HTTP](sse), measures it
-//! next to [bad clients](hostile), measures the log's [files](disk), and runs it for [hours](soak) while topics, subscribers and leases come and
-//! go. The load generator, and the readers that check every record, are those of `psa bench`, from the library
-//! of `psa-cli`.
+//! It compares psa with [other servers](compare) and with other servers of [events over HTTP](sse), measures it next to
+//! [bad clients](hostile), measures the log's [files](disk), and runs it for [hours](soak) while topics, subscribers and
+//! leases come and go. It also draws the life of a log's segments as one [picture](trace). The load generator, and the
+//! readers that check every record, are those of `psa bench`: the package [`psa_load`].
 //!
-//! The measured server is this program again, as `psa-lab serve`: it does the same as `psa serve`, and is built
-//! from the same source at the same time.
+//! The measured server is this program again, as `psa-lab serve`: that is the whole of `psa`, from the package `psa-cli`,
+//! so it does the same as `psa serve`, and is built from the same source at the same time. A binary beside this one could
+//! be missing, or older than what is to be measured.
 
 mod compare;
 mod disk;
@@ -14,17 +15,16 @@ mod hostile;
 mod soak;
 mod sse;
 mod system;
+mod trace;
 
 use clap::{Parser, Subcommand};
-use psa_cli::error::Result;
+use psa_load::error::Result;
 use std::process::ExitCode;
 
 /// Measurements for the developers of psa.
 #[derive(Debug, Parser)]
 #[command(name = "psa-lab", version, arg_required_else_help = true, max_term_width = 100)]
 struct Lab {
-    #[command(flatten)]
-    global: psa_cli::Global,
     #[command(subcommand)]
     command: Command,
 }
@@ -42,6 +42,8 @@ enum Command {
     Disk(disk::DiskArgs),
     /// Let topics, subscribers and leases come and go for a long time, and check that nothing accumulates
     Soak(soak::args::SoakArgs),
+    /// Record the life of a log's segments, and draw it as one picture
+    Trace(trace::TraceArgs),
     /// The bare relay, a rival of `compare`
     #[command(hide = true)]
     Relay(compare::relay::RelayArgs),
@@ -54,25 +56,19 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|command| command == "serve") {
         return psa_cli::main();
     }
-    psa_cli::start("psa-lab", run)
+    psa_load::start("psa-lab", run)
 }
 
 fn run(lab: Lab) -> Result {
-    psa_cli::raise_descriptor_limit();
-    let Lab { global, command } = lab;
-    let config = psa_cli::client_config(&global)?;
-    match command {
-        Command::Compare(args) => compare::compare(&config, &args),
+    // With fewer descriptors, it does what it can.
+    let _ = psa_load::raise_descriptor_limit();
+    match lab.command {
+        Command::Compare(args) => compare::compare(&args),
         Command::Sse(args) => sse::sse(&args),
-        Command::Hostile(mut args) => {
-            args.common.named = global.server.is_some();
-            hostile::hostile(&args)
-        }
+        Command::Hostile(args) => hostile::hostile(&args),
         Command::Disk(args) => disk::disk(&args),
-        Command::Soak(mut args) => {
-            args.common.named = global.server.is_some();
-            soak::soak(&config, &args)
-        }
+        Command::Soak(args) => soak::soak(args),
+        Command::Trace(args) => trace::run(&args),
         Command::Relay(args) => compare::relay::relay(&args),
         Command::HostileClients(args) => hostile::clients::clients(&args),
     }

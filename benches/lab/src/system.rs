@@ -1,6 +1,6 @@
-//! Figures of the system, in addition to [`psa_cli::bench::facts`].
+//! Figures of the system, in addition to [`psa_load::facts`].
 
-use psa_cli::bench::facts::TICKS_PER_SECOND;
+use psa_load::facts::TICKS_PER_SECOND;
 use std::fs;
 
 /// The processor time in seconds of this process and of its children that have exited and been waited for.

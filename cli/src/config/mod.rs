@@ -135,7 +135,7 @@ fn is_for_clients(key: Key) -> bool {
 
 /// Every setting with its value and origin.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub(crate) struct Config {
     // In the order of `SETTINGS`, which is the order of `Key`.
     entries: Vec<(Value, Origin)>,
     /// Ignored variables of a container platform.

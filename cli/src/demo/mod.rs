@@ -18,13 +18,15 @@ mod screen;
 mod subscribers;
 
 use crate::args::DemoArgs;
-use crate::bench::server::OwnServer;
-use crate::connect::{self, failure};
+use crate::connect;
 use crate::error::{Error, Exit, Result};
 use crate::signals::Signals;
+use crate::snapshot::memory;
 use crate::units::{human_count, human_size};
 use psa::client::{Client, Publisher, PublisherOptions, TopicDetails};
 use psa::protocol::{Overflow, Retention, Settings};
+use psa_load::client::failure;
+use psa_load::server::OwnServer;
 use screen::{Screen, View};
 use std::time::{Duration, Instant};
 use subscribers::{ChildSubscriber, DORA, DemoSubscriber, Files, Order, Received};
@@ -271,8 +273,7 @@ impl Stage {
         self.details = describe(&self.client).await?;
         let stats = &self.details.stats;
         self.most_segments = self.most_segments.max(stats.live_segments);
-        self.most_bytes =
-            self.most_bytes.max(stats.live_bytes + stats.pooled_bytes + stats.unlinked_bytes);
+        self.most_bytes = self.most_bytes.max(memory(stats));
         let behind = self.behind();
         self.screen.draw(&View { stats, behind: &behind })
     }

@@ -1,10 +1,10 @@
 //! The subscribers of the demo: three in this process through the client library, and one in a process of its
 //! own.
 
-use crate::bench::server::without_settings;
-use crate::connect::failure;
 use crate::error::{Error, Result, describe_io};
 use psa::client::{BatchEvent, Client, Position, SubscribeOptions};
+use psa_load::client::failure;
+use psa_load::server::without_settings;
 use std::hash::{DefaultHasher, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -4,7 +4,7 @@
 
 use super::contender::MEMORY;
 use super::report::CellView;
-use psa_cli::units::human_size;
+use psa_load::units::human_size;
 
 /// The quantity that is bounded.
 enum Quantity {

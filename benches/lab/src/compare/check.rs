@@ -6,7 +6,7 @@
 //! record's number must follow the one before it.
 
 use super::streams::Entries;
-use psa_cli::bench::verify::{Check, Sink, StreamError, Tally, Verifier, number_differs};
+use psa_load::verify::{Check, Sink, StreamError, Tally, Verifier, number_differs};
 
 /// The stream of one subscriber of any contender.
 #[derive(Debug)]
@@ -276,7 +276,7 @@ pub(crate) fn number(digits: &[u8]) -> Option<usize> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use psa_cli::bench::verify::write_number;
+    use psa_load::verify::write_number;
 
     fn units(until: u64) -> Units {
         Units::new(b"MSG b 1 12\r\n".to_vec(), 12, b"\r\n", LineCheck::Nats, until)

@@ -1,8 +1,8 @@
 //! A blocking connection for the few exchanges before and after the records.
 
 use memchr::memmem;
-use psa_cli::bench::wire::lost;
-use psa_cli::error::{Error, Exit, Result, describe_io};
+use psa_load::error::{Error, Exit, Result, describe_io};
+use psa_load::wire::lost;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;

@@ -5,16 +5,15 @@ use super::peer::{Limits, Peer};
 use super::publisher::Publisher;
 use super::rival::Rival;
 use psa::protocol::{Overflow, Retention, Settings};
-use psa_cli::Config;
-use psa_cli::bench::args::Common;
-use psa_cli::bench::facts::Usage;
-use psa_cli::bench::latency::LatencySink;
-use psa_cli::bench::readers::Subscriber;
-use psa_cli::bench::rig::Rig;
-use psa_cli::bench::server::OwnServer;
-use psa_cli::bench::source::{Amount, Pace, Published, Source, Window, usual_batch};
-use psa_cli::bench::verify::{Shape, Sink};
-use psa_cli::error::{Error, Result};
+use psa_load::args::Common;
+use psa_load::error::{Error, Result};
+use psa_load::facts::Usage;
+use psa_load::latency::LatencySink;
+use psa_load::readers::Subscriber;
+use psa_load::rig::Rig;
+use psa_load::server::OwnServer;
+use psa_load::source::{Amount, Pace, Published, Source, Window, usual_batch};
+use psa_load::verify::{Shape, Sink};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -74,14 +73,9 @@ enum ServerKind {
 
 impl Server {
     /// Starts the server. `flags` are for `psa serve`.
-    pub(crate) fn start(
-        rival: Rival,
-        limits: Limits,
-        config: &Config,
-        flags: &[&str],
-    ) -> Result<Server> {
+    pub(crate) fn start(rival: Rival, limits: Limits, flags: &[&str]) -> Result<Server> {
         let kind = match rival {
-            Rival::Psa => ServerKind::Psa(Box::new(Rig::new(config, &Common::default(), flags)?)),
+            Rival::Psa => ServerKind::Psa(Box::new(Rig::new(&Common::default(), flags)?)),
             rival => ServerKind::Peer(Peer::start(rival, limits)?),
         };
         Ok(Server { kind, topics: 0 })

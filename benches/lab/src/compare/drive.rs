@@ -2,14 +2,14 @@
 //! from the publisher's first write to the last bytes that a subscriber reads.
 
 use super::contender::{Load, RecordSink, Server};
-use psa_cli::bench::ceiling::Ceiling;
-use psa_cli::bench::facts;
-use psa_cli::bench::latency::{LatencySink, Times};
-use psa_cli::bench::readers::{Finished, Readers};
-use psa_cli::bench::run::ProgressWatch;
-use psa_cli::bench::source::{Amount, Pace, Window};
-use psa_cli::bench::verify::Tally;
-use psa_cli::error::{Error, Result};
+use psa_load::ceiling::Ceiling;
+use psa_load::error::{Error, Result};
+use psa_load::facts;
+use psa_load::latency::{LatencySink, Times};
+use psa_load::readers::{Finished, Readers};
+use psa_load::run::ProgressWatch;
+use psa_load::source::{Amount, Pace, Window};
+use psa_load::verify::Tally;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;

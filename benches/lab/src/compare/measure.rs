@@ -5,10 +5,9 @@ use super::cells::{Cell, Column, Measure};
 use super::contender::{Load, MEMORY, RecordSink, Server};
 use super::drive::{self, Outcome, drive};
 use super::rival::Rival;
-use psa_cli::Config;
-use psa_cli::bench::facts::Usage;
-use psa_cli::bench::readers::Readers;
-use psa_cli::error::{Error, Result};
+use psa_load::error::{Error, Result};
+use psa_load::facts::Usage;
+use psa_load::readers::Readers;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -37,19 +36,18 @@ pub(crate) struct Scale {
 }
 
 /// A contender in a cell.
-pub(crate) struct Contender<'a> {
+pub(crate) struct Contender {
     pub(crate) column: Column,
     cell: Cell,
     scale: Scale,
-    config: &'a Config,
     server: Option<Server>,
     load: Load,
     /// The topic with the records of a replay.
     stored: Option<String>,
 }
 
-impl<'a> Contender<'a> {
-    pub(crate) fn new(column: Column, cell: Cell, scale: Scale, config: &'a Config) -> Self {
+impl Contender {
+    pub(crate) fn new(column: Column, cell: Cell, scale: Scale) -> Self {
         let (records, rate) = match cell.measure {
             Measure::Fanout | Measure::Idle => (1, None),
             Measure::Burst { records }
@@ -68,7 +66,7 @@ impl<'a> Contender<'a> {
             threads: scale.threads,
             chunk: None,
         };
-        Contender { column, cell, scale, config, server: None, load, stored: None }
+        Contender { column, cell, scale, server: None, load, stored: None }
     }
 
     /// Sets how many records the ceiling writes in a chunk: as many as `psa`'s chunks had.
@@ -77,7 +75,7 @@ impl<'a> Contender<'a> {
     }
 
     fn start(&self) -> Result<Server> {
-        Server::start(self.column.rival, self.column.limits, self.config, &FLAGS)
+        Server::start(self.column.rival, self.column.limits, &FLAGS)
     }
 
     /// The server, which stays for the whole cell. Starts it if necessary.
@@ -213,7 +211,7 @@ impl<'a> Contender<'a> {
         }
         let (load, topic) = (self.load, self.stored.clone().unwrap_or_default());
         let server = self.server()?;
-        let (before, client) = (server.usage(), psa_cli::bench::facts::own_cpu());
+        let (before, client) = (server.usage(), psa_load::facts::own_cpu());
         let began = Instant::now();
         let one = server.subscribe(&topic, &load, RecordSink::Ignore)?;
         let finished = Readers::start(vec![one], 1).join()?;
@@ -236,7 +234,7 @@ impl<'a> Contender<'a> {
         let empty = server.usage();
         let all = subscribe(&server, &topic, load.subscribers)?;
         std::thread::sleep(SETTLE);
-        let (full, client) = (server.usage(), psa_cli::bench::facts::own_cpu());
+        let (full, client) = (server.usage(), psa_load::facts::own_cpu());
         let readers = Readers::start(all, load.threads);
         let publisher = server.publisher(&topic, &load, None, None);
         let published = publisher.run(&Arc::new(AtomicU64::new(0)))?;
@@ -258,7 +256,7 @@ impl<'a> Contender<'a> {
 
 /// Sets the resources that both sides used between two measurements.
 fn fill(outcome: &mut Outcome, before: Option<Usage>, after: Option<Usage>, client: Option<f64>) {
-    let now = psa_cli::bench::facts::own_cpu();
+    let now = psa_load::facts::own_cpu();
     outcome.client_cpu = now.zip(client).map_or(0.0, |(after, before)| after - before);
     outcome.server_cpu = after.zip(before).map(|(after, before)| (after.cpu - before.cpu).max(0.0));
     outcome.memory = after.map(|after| (after.rss, after.peak_rss));

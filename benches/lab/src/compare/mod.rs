@@ -3,7 +3,7 @@
 //! # What is the same for all
 //!
 //! The load generator is the same: the same threads read the sockets in the same large pieces and check every
-//! record in place ([`check`], [`streams`]), and the same loop publishes ([`psa_cli::bench::pump`]). The time
+//! record in place ([`check`], [`streams`]), and the same loop publishes ([`psa_load::pump`]). The time
 //! of a run goes from the first write to the last read ([`drive`]). The clients are as thin as possible: the
 //! publisher sends pre-encoded messages, and a subscriber is a socket after its handshake ([`peer`]).
 //!
@@ -42,9 +42,8 @@ use args::CompareArgs;
 use cells::{Cell, Column, Measure};
 use measure::{Contender, Scale};
 use probe::{Probe, Reading};
-use psa_cli::Config;
-use psa_cli::bench::facts;
-use psa_cli::error::{Error, Result};
+use psa_load::error::{Error, Result};
+use psa_load::facts;
 use rival::Rival;
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -96,7 +95,7 @@ pub(crate) fn print_report(file: &Path, into: Option<&Path>) -> Result {
         .map_err(|error| Error::failed(format!("read {}", file.display()), error))?;
     let tables = report::markdown(&figures);
     let Some(document) = into else {
-        return psa_cli::print(tables.as_bytes());
+        return psa_load::print(tables.as_bytes());
     };
     let fail = |error: &std::io::Error| Error::file(document.display(), error);
     let text = std::fs::read_to_string(document).map_err(|error| fail(&error))?;
@@ -108,17 +107,17 @@ pub(crate) fn print_report(file: &Path, into: Option<&Path>) -> Result {
 }
 
 /// Measures, or prints the tables of an earlier measurement.
-pub(crate) fn compare(config: &Config, args: &CompareArgs) -> Result {
+pub(crate) fn compare(args: &CompareArgs) -> Result {
     if let Some(file) = &args.suite.report {
         return print_report(file, args.suite.into.as_deref());
     }
     let cells = chosen_cells(args)?;
     if args.list {
         let names: String = cells.iter().map(|cell| cell.name() + "\n").collect();
-        return psa_cli::print(names.as_bytes());
+        return psa_load::print(names.as_bytes());
     }
     let (rivals, missing) = installed_rivals(args)?;
-    let mut suite = Suite::new(config, args, &rivals, missing)?;
+    let mut suite = Suite::new(args, &rivals, missing)?;
     for cell in &cells {
         suite.cell(cell)?;
         // Write after each cell, so that a failure in a later one loses nothing.
@@ -183,7 +182,6 @@ fn installed_rivals(args: &CompareArgs) -> Result<(Vec<Rival>, Vec<String>)> {
 
 /// A run of the whole comparison.
 struct Suite<'a> {
-    config: &'a Config,
     args: &'a CompareArgs,
     rivals: &'a [Rival],
     scale: Scale,
@@ -198,12 +196,7 @@ struct Suite<'a> {
 }
 
 impl<'a> Suite<'a> {
-    fn new(
-        config: &'a Config,
-        args: &'a CompareArgs,
-        rivals: &'a [Rival],
-        missing: Vec<String>,
-    ) -> Result<Suite<'a>> {
+    fn new(args: &'a CompareArgs, rivals: &'a [Rival], missing: Vec<String>) -> Result<Suite<'a>> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let seconds = args
             .suite
@@ -238,7 +231,6 @@ impl<'a> Suite<'a> {
         });
         let Value::Object(head) = head else { return Err(Error::failed("compare", "no head")) };
         Ok(Suite {
-            config,
             args,
             rivals,
             scale,
@@ -257,7 +249,7 @@ impl<'a> Suite<'a> {
         let columns =
             cell.columns().into_iter().filter(|column| self.rivals.contains(&column.rival));
         let mut contenders: Vec<_> =
-            columns.map(|column| Contender::new(column, *cell, self.scale, self.config)).collect();
+            columns.map(|column| Contender::new(column, *cell, self.scale)).collect();
         let name = cell.name();
         say(&format!("[{:>4.0} s] {name}", self.began.elapsed().as_secs_f64()));
         let mut chunk = None;
@@ -340,7 +332,7 @@ impl<'a> Suite<'a> {
             Some(file) => {
                 std::fs::write(file, text).map_err(|error| Error::file(file.display(), &error))
             }
-            None if last => psa_cli::print(text.as_bytes()),
+            None if last => psa_load::print(text.as_bytes()),
             None => Ok(()),
         }
     }

@@ -6,7 +6,7 @@
 //! probes differ from each other or from the usual ones of the whole suite, or if other programs used more than
 //! a tenth of the processors during it. Drifted runs are kept all the same.
 
-use psa_cli::error::{Error, Result, describe_io};
+use psa_load::error::{Error, Result, describe_io};
 use serde_json::{Value, json};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};

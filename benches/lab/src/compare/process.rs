@@ -1,8 +1,8 @@
 //! A rival's server: a child process on a free loopback port, with a folder of its own that is removed when the
 //! process ends.
 
-use psa_cli::bench::facts::{self, Usage};
-use psa_cli::error::{Error, Result, describe_io};
+use psa_load::error::{Error, Result, describe_io};
+use psa_load::facts::{self, Usage};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

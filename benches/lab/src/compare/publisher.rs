@@ -7,10 +7,10 @@
 use super::connection::Connection;
 use super::peer::{CONNECT, Messages, Peer};
 use super::rival::Rival;
-use psa_cli::bench::pump::Pump;
-use psa_cli::bench::source::{Amount, Pace, Published, Window};
-use psa_cli::bench::wire::lost;
-use psa_cli::error::{Error, Exit, Result};
+use psa_load::error::{Error, Exit, Result};
+use psa_load::pump::Pump;
+use psa_load::source::{Amount, Pace, Published, Window};
+use psa_load::wire::lost;
 use std::io::Read;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;

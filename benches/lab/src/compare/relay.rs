@@ -5,7 +5,7 @@
 //! `k`. When the publisher disconnects, its subscribers are dropped.
 
 use clap::Args;
-use psa_cli::error::{Error, Result, describe_io};
+use psa_load::error::{Error, Result, describe_io};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 

@@ -1,8 +1,8 @@
 //! The figures as Markdown, so that no figure in a document is typed by hand.
 
 use super::bars;
-use psa_cli::bench::report::rate;
-use psa_cli::units::{human_count, human_size};
+use psa_load::report::rate;
+use psa_load::units::{human_count, human_size};
 use serde_json::Value;
 use std::fmt::Write;
 

@@ -6,7 +6,7 @@
 //! must be parsed. Only the last id is copied, into the next request.
 
 use super::check::{SequenceCheck, number, unexpected};
-use psa_cli::bench::verify::{Sink, StreamError};
+use psa_load::verify::{Sink, StreamError};
 
 /// The stream of one subscriber.
 #[derive(Debug)]
@@ -145,7 +145,7 @@ impl Entries {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use psa_cli::bench::verify::write_number;
+    use psa_load::verify::write_number;
 
     struct Numbers(Vec<u64>);
 

@@ -3,7 +3,7 @@
 
 use super::Turn;
 use super::probe::{Reading, has_drifted};
-use psa_cli::bench::report::{Spread, rate};
+use psa_load::report::{Spread, rate};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 

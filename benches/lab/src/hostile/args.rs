@@ -1,7 +1,7 @@
 //! The command-line arguments of `psa-lab hostile`.
 
 use clap::Args;
-use psa_cli::bench::args::{Common, Fan, parse_count, parse_seconds};
+use psa_load::args::{Common, Fan, parse_count, parse_seconds};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 

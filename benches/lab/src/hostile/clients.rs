@@ -5,9 +5,9 @@
 
 use super::args::HostileClientsArgs;
 use super::attacks::Attack;
-use psa_cli::bench::facts;
-use psa_cli::connect;
-use psa_cli::error::{Error, Exit, Result, describe_io};
+use psa_load::client::runtime;
+use psa_load::error::{Error, Exit, Result, describe_io};
+use psa_load::facts;
 use serde_json::{Map, Value, json};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -36,7 +36,7 @@ struct Done {
 
 /// Runs the bad clients, as the module's documentation says.
 pub(crate) fn clients(args: &HostileClientsArgs) -> Result {
-    let runtime = connect::runtime()?;
+    let runtime = runtime()?;
     let done: Arc<[Done; Attack::ALL.len()]> = Arc::default();
     let (http, each) = (args.http, args.each);
     runtime.block_on(async {
@@ -50,7 +50,7 @@ pub(crate) fn clients(args: &HostileClientsArgs) -> Result {
         while !all_done() {
             sleep(Duration::from_millis(10)).await;
         }
-        psa_cli::print(b"ready\n")?;
+        psa_load::print(b"ready\n")?;
         // Wait for the end of standard input, whatever it contains.
         let ended = tokio::task::spawn_blocking(|| std::io::stdin().lock().lines().count());
         let _ = ended.await;
@@ -63,7 +63,7 @@ pub(crate) fn clients(args: &HostileClientsArgs) -> Result {
         attacks.insert(attack.name().into(), json!({ "deeds": did, "refused": refused }));
     }
     let report = json!({ "deeds": attacks, "cpu_s": facts::own_cpu() });
-    psa_cli::print(format!("{report}\n").as_bytes())
+    psa_load::print(format!("{report}\n").as_bytes())
 }
 
 async fn repeat_attack(kind: usize, http: SocketAddr, done: Arc<[Done; Attack::ALL.len()]>) {

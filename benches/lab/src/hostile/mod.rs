@@ -15,15 +15,15 @@ use self::attacks::{Attack, LARGE, PROTECTED, TOKEN};
 use self::clients::Clients;
 use crate::system;
 use psa::protocol::{Overflow, Retention, Settings};
-use psa_cli::bench::facts;
-use psa_cli::bench::report::{Report, Spread, rate};
-use psa_cli::bench::rig::Rig;
-use psa_cli::bench::run::{Plan, Run};
-use psa_cli::bench::server::OwnServer;
-use psa_cli::bench::source::{Amount, usual_batch};
-use psa_cli::bench::verify::Tally;
-use psa_cli::error::{Error, Exit, Result, describe_io};
-use psa_cli::units::human_size;
+use psa_load::error::{Error, Result, describe_io};
+use psa_load::facts;
+use psa_load::report::{Report, Spread, rate};
+use psa_load::rig::Rig;
+use psa_load::run::{Plan, Run};
+use psa_load::server::OwnServer;
+use psa_load::source::{Amount, usual_batch};
+use psa_load::units::human_size;
+use psa_load::verify::Tally;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -51,9 +51,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Measures the fan-out alone and next to bad clients.
 pub(crate) fn hostile(args: &HostileArgs) -> Result {
     let common = &args.common;
-    if common.named {
-        return Err(Error::new(Exit::Usage, "--server", "this mode needs a server of its own"));
-    }
     let mut flags: Vec<String> = SERVER.iter().map(|flag| (*flag).to_owned()).collect();
     flags.push(format!("--token={TOKEN}"));
     let places = (args.each * Attack::ALL.len() * PLACES / 100).max(1);

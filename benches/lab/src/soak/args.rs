@@ -1,7 +1,8 @@
 //! The command-line arguments of `psa-lab soak`.
 
 use clap::Args;
-use psa_cli::bench::args::{Common, parse_count, parse_rate};
+use psa_load::args::{Common, parse_count, parse_rate};
+use psa_load::wire::Target;
 use serde_json::{Value, json};
 
 fn parse_minutes(text: &str) -> Result<f64, String> {
@@ -15,6 +16,9 @@ fn parse_minutes(text: &str) -> Result<f64, String> {
 pub(crate) struct SoakArgs {
     #[command(flatten)]
     pub(crate) common: Common,
+    /// The server to soak, whose token is in PSA_TOKEN [default: one of its own]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) server: Option<String>,
     /// How long the soak runs, in minutes
     #[arg(long, value_name = "M", default_value = "60", value_parser = parse_minutes)]
     pub(crate) minutes: f64,
@@ -33,6 +37,12 @@ pub(crate) struct SoakArgs {
 }
 
 impl SoakArgs {
+    /// The server that the user named.
+    pub(crate) fn named_server(&self) -> Option<Target> {
+        let address = self.server.clone()?;
+        Some(Target { address, token: std::env::var("PSA_TOKEN").unwrap_or_default() })
+    }
+
     pub(crate) fn describe(&self, seed: u64) -> Value {
         json!({
             "minutes": self.minutes,
@@ -41,7 +51,7 @@ impl SoakArgs {
             "rate": self.rate,
             "seed": seed,
             "serve": self.common.serve,
-            "named": self.common.named,
+            "named": self.common.server.is_some(),
         })
     }
 }

@@ -30,14 +30,14 @@ mod topics;
 
 use args::SoakArgs;
 use psa::client::Client;
-use psa_cli::Config;
-use psa_cli::bench::facts;
-use psa_cli::bench::report::Report;
-use psa_cli::bench::rig::Rig;
-use psa_cli::bench::verify::Tally;
-use psa_cli::connect::{self, failure};
-use psa_cli::error::{Error, Result};
-use psa_cli::units::{human_count, human_size};
+use psa_load::client::{failure, runtime};
+use psa_load::error::{Error, Result};
+use psa_load::facts;
+use psa_load::report::Report;
+use psa_load::rig::Rig;
+use psa_load::server::OwnServer;
+use psa_load::units::{human_count, human_size};
+use psa_load::verify::Tally;
 use sample::Samples;
 use serde_json::json;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -113,17 +113,19 @@ impl SoakState {
 }
 
 /// Runs the soak for the requested time and reports the results.
-pub(crate) fn soak(config: &Config, args: &SoakArgs) -> Result {
+pub(crate) fn soak(mut args: SoakArgs) -> Result {
+    args.common.server = args.named_server();
+    let args = &args;
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
     eprintln!("soak: --seed {seed}");
     let mut report = Report::new("soak", args.describe(seed));
-    let rig = Rig::new(config, &args.common, &["--timeout-stall", "1m"])?;
-    let runtime = connect::runtime()?;
+    let rig = Rig::new(&args.common, &["--timeout-stall", "1m"])?;
+    let runtime = runtime()?;
     let began = facts::own_cpu();
     let (counts, samples, back) = runtime.block_on(run(&rig, args, seed))?;
     let client = facts::own_cpu().zip(began).map_or(0.0, |(after, before)| after - before);
     fill_report(&mut report, args, &counts, &samples);
-    let usage = rig.own.as_ref().and_then(psa_cli::bench::server::OwnServer::usage);
+    let usage = rig.own.as_ref().and_then(OwnServer::usage);
     report.used(usage, client, counts.tally.records);
     report.print(args.common.json)?;
     judge(args, &counts, &samples, back)
@@ -141,7 +143,7 @@ async fn run(rig: &Rig, args: &SoakArgs, seed: u64) -> Result<(Counts, Samples, 
     let counts = Mutex::default();
     let end = Instant::now() + time;
     let state = Arc::new(SoakState { client, address, end, counts });
-    let server = rig.own.as_ref().map(psa_cli::bench::server::OwnServer::pid);
+    let server = rig.own.as_ref().map(OwnServer::pid);
     let mut samples = Samples::begin(&state, server, time).await?;
     let mut random = fastrand::Rng::with_seed(seed);
     let mut tasks = JoinSet::new();

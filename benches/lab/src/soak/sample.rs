@@ -3,10 +3,10 @@
 use super::SoakState;
 use crate::system;
 use psa::protocol::Code;
-use psa_cli::bench::facts;
-use psa_cli::connect::failure;
-use psa_cli::error::{Error, Result};
-use psa_cli::units::human_size;
+use psa_load::client::failure;
+use psa_load::error::{Error, Result};
+use psa_load::facts;
+use psa_load::units::human_size;
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::{Instant, Interval};

@@ -3,9 +3,9 @@
 use super::{SoakState, record};
 use psa::client::{BatchEvent, LeaseOptions, Position, SubscribeOptions, Subscription};
 use psa::protocol::{Code, GapReason};
-use psa_cli::bench::verify::Tally;
-use psa_cli::connect::failure;
-use psa_cli::error::Result;
+use psa_load::client::failure;
+use psa_load::error::Result;
+use psa_load::verify::Tally;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;

@@ -27,8 +27,8 @@ use crate::compare::{self, OtherLoad, Turn, say};
 use args::SseArgs;
 use cells::Cell;
 use drive::Contender;
-use psa_cli::bench::facts;
-use psa_cli::error::{Error, Result};
+use psa_load::error::{Error, Result};
+use psa_load::facts;
 use rival::Rival;
 use serde_json::{Map, Value, json};
 use std::time::{Instant, SystemTime};
@@ -208,7 +208,7 @@ impl<'a> Suite<'a> {
             Some(file) => {
                 std::fs::write(file, text).map_err(|error| Error::file(file.display(), &error))
             }
-            None if last => psa_cli::print(text.as_bytes()),
+            None if last => psa_load::print(text.as_bytes()),
             None => Ok(()),
         }
     }

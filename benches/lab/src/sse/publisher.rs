@@ -3,8 +3,8 @@
 use super::record;
 use super::rival::Rival;
 use crate::compare::connection::Connection;
-use psa_cli::bench::pump::{POLL_INTERVAL, Pace, Window};
-use psa_cli::error::{Error, Exit, Result};
+use psa_load::error::{Error, Exit, Result};
+use psa_load::pump::{POLL_INTERVAL, Pace, Window};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};

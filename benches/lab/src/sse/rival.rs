@@ -2,8 +2,8 @@
 
 use super::stream::EventFormat;
 use crate::compare::process::{self, Process};
-use psa_cli::bench::server::without_settings;
-use psa_cli::error::{Error, Result};
+use psa_load::error::{Error, Result};
+use psa_load::server::without_settings;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

@@ -5,7 +5,7 @@
 //! checking one is a comparison. Only lines without records, and records that a read cut off, are copied.
 
 use super::record::{Expected, Verdict};
-use psa_cli::bench::verify::{Check, Sink, StreamError, Tally};
+use psa_load::verify::{Check, Sink, StreamError, Tally};
 
 /// The longest line without a record; a longer one is an error.
 const LONGEST_LINE: usize = 4096;

@@ -5,18 +5,16 @@
 //! on its standard output: first `ready`; then one line for each record that all subscribers have received,
 //! with the nanoseconds from its sending to its last delivery; at the end, the totals.
 
-use super::args::{IdleArgs, IdleSubscribersArgs};
-use super::facts::{self, Usage};
-use super::readers::Readers;
-use super::report::{Report, Spread};
-use super::rig::{Rig, subscriber};
-use super::server::OwnServer;
-use super::source::{EncodedBatch, Frame};
-use super::verify::{NUMBER, Shape, Sink, Tally};
-use super::wire::{Target, Wire};
-use crate::config::Config;
-use crate::config::settings::Key;
+use crate::args::{IdleArgs, IdleSubscribersArgs};
 use crate::error::{Error, Exit, Result, describe_io};
+use crate::facts::{self, Usage};
+use crate::readers::Readers;
+use crate::report::{Report, Spread};
+use crate::rig::{Rig, subscriber};
+use crate::server::OwnServer;
+use crate::source::{EncodedBatch, Frame};
+use crate::verify::{NUMBER, Shape, Sink, Tally};
+use crate::wire::{Target, Wire};
 use psa::protocol::{Overflow, Retention, Settings, TopicName};
 use psa::words::Time;
 use serde_json::json;
@@ -35,9 +33,9 @@ const WARM: usize = 40;
 const SETTLE: Duration = Duration::from_millis(300);
 
 /// Opens idle subscribers and reports what they cost.
-pub(crate) fn idle(config: &Config, args: &IdleArgs) -> Result {
+pub(crate) fn idle(args: &IdleArgs) -> Result {
     let common = &args.common;
-    let mut rig = Rig::new(config, common, &[])?;
+    let mut rig = Rig::new(common, &[])?;
     let settings = Settings {
         overflow: Some(Overflow::Block),
         retention: Some(Retention::Nothing),
@@ -174,15 +172,13 @@ impl Sink for WakeCounter {
 }
 
 /// The child process: opens the subscribers and reports as the module's documentation says.
-pub(crate) fn subscribers(config: &Config, args: &IdleSubscribersArgs) -> Result {
-    let address = config.text(Key::Server);
-    let target = Target { address, token: config.token()?.unwrap_or_default() };
+pub(crate) fn subscribers(target: &Target, args: &IdleSubscribersArgs) -> Result {
     let topic = TopicName::new(&args.topic).map_err(|error| Error::failed("topic", error))?;
     let counter =
         WakeCounter { all: args.subs as u64, got: Arc::default(), longest: Arc::default() };
     let mut all = Vec::with_capacity(args.subs);
     for _ in 0..args.subs {
-        all.push(subscriber(&target, topic, Shape::log(SIZE), counter.clone(), None, false)?);
+        all.push(subscriber(target, topic, Shape::log(SIZE), counter.clone(), None, false)?);
     }
     crate::print(b"ready\n")?;
     let finished = Readers::start(all, args.threads).join()?;

@@ -1,15 +1,13 @@
 //! The setup that every benchmark shares: a server (started here, or named by the user), a topic for each run,
 //! and subscribers.
 
-use super::args::Common;
-use super::readers::{Resume, Subscriber};
-use super::server::OwnServer;
-use super::verify::{Shape, Sink, Verifier};
-use super::wire::{Target, Wire};
-use crate::config::Config;
-use crate::config::settings::Key;
-use crate::connect::{self, failure};
+use crate::args::Common;
+use crate::client::{failure, runtime};
 use crate::error::Result;
+use crate::readers::{Resume, Subscriber};
+use crate::server::OwnServer;
+use crate::verify::{Shape, Sink, Verifier};
+use crate::wire::{Target, Wire};
 use psa::client::{Client, TopicDetails};
 use psa::protocol::{Settings, Start, TopicName};
 use tokio::sync::watch;
@@ -30,35 +28,30 @@ pub struct Rig {
 
 impl Rig {
     /// Starts a server with `flags`, or uses the one that was named on the command line.
-    pub fn new(config: &Config, common: &Common, flags: &[&str]) -> Result<Rig> {
-        let own = if common.named {
-            None
-        } else {
-            let mut all: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
-            all.extend(common.serve.iter().cloned());
-            Some(OwnServer::start(&all)?)
-        };
-        match own {
-            Some(own) => Self::over(own, ""),
-            None => Self::at(None, config.text(Key::Server), config.token()?.unwrap_or_default()),
+    pub fn new(common: &Common, flags: &[&str]) -> Result<Rig> {
+        if let Some(target) = &common.server {
+            return Self::at(None, target.clone());
         }
+        let mut all: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        all.extend(common.serve.iter().cloned());
+        Self::over(OwnServer::start(&all)?, "")
     }
 
     /// Uses a server that was already started and that asks for this token.
     pub fn over(own: OwnServer, token: &str) -> Result<Rig> {
-        let address = own.address().to_owned();
-        Self::at(Some(own), address, token.to_owned())
+        let target = Target { address: own.address().to_owned(), token: token.to_owned() };
+        Self::at(Some(own), target)
     }
 
-    fn at(own: Option<OwnServer>, address: String, token: String) -> Result<Rig> {
-        let runtime = connect::runtime()?;
-        let mut builder = Client::builder(address.clone()).name("psa bench");
-        if !token.is_empty() {
-            builder = builder.token(token.clone());
+    fn at(own: Option<OwnServer>, target: Target) -> Result<Rig> {
+        let runtime = runtime()?;
+        let mut builder = Client::builder(target.address.clone()).name("psa bench");
+        if !target.token.is_empty() {
+            builder = builder.token(target.token.clone());
         }
         let connected = runtime.block_on(builder.connect());
-        let client = connected.map_err(|error| failure(&address, &error))?;
-        Ok(Rig { own, target: Target { address, token }, client, runtime, topics: 0 })
+        let client = connected.map_err(|error| failure(&target.address, &error))?;
+        Ok(Rig { own, target, client, runtime, topics: 0 })
     }
 
     /// Creates a topic with a new name and returns the name.

@@ -2,8 +2,8 @@
 
 use super::TraceArgs;
 use super::record::{LineKind, Recorder, Recording, Track};
-use crate::error::{Error, Result};
 use psa::{Cursor, Log, Overflow, ReadError, Start, Stats};
+use psa_load::error::{Error, Result};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};

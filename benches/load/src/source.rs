@@ -6,11 +6,11 @@
 //! at its limit, frames are sent one by one instead, and a rejected frame is sent again until it is accepted,
 //! so that the number of each record stays its offset.
 
-use super::pump::Pump;
-pub use super::pump::{Amount, EncodedBatch, Pace, Window};
-use super::verify::{NUMBER, write_number};
-use super::wire::{Target, Wire, lost};
 use crate::error::{Error, Exit, Result};
+use crate::pump::Pump;
+pub use crate::pump::{Amount, EncodedBatch, Pace, Window};
+use crate::verify::{NUMBER, write_number};
+use crate::wire::{Target, Wire, lost};
 use psa::protocol::{Code, Reply, Request, TopicName, encode_publish};
 use std::io;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! A server started by the benchmark: `psa serve` as a child process on a free port, so that its memory and
 //! processor time can be measured separately.
 
-use crate::bench::facts::{self, Usage};
 use crate::error::{Error, Result, describe_io};
+use crate::facts::{self, Usage};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -66,7 +66,7 @@ impl OwnServer {
     }
 
     /// Whether it still runs.
-    pub(crate) fn is_alive(&mut self) -> bool {
+    pub fn is_alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 }

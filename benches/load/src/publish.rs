@@ -4,15 +4,14 @@
 //! the topic's overflow policy affects a subscriber that does not read, and no other; and the server reports
 //! exactly which records are missing, so that none is lost and none is delivered twice.
 
-use super::args::PublishArgs;
-use super::report::{Report, Spread, rate};
-use super::rig::Rig;
-use super::run::Plan;
-use super::source::{Amount, usual_batch};
-use super::verify::Tally;
-use crate::config::Config;
+use crate::args::PublishArgs;
 use crate::error::Result;
+use crate::report::{Report, Spread, rate};
+use crate::rig::Rig;
+use crate::run::Plan;
+use crate::source::{Amount, usual_batch};
 use crate::units::{human_count, human_size};
+use crate::verify::Tally;
 use psa::protocol::{Overflow, Retention, Settings};
 use serde_json::json;
 use std::time::Duration;
@@ -24,7 +23,7 @@ const ABOVE: u64 = 64 << 20;
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// Publishes the bytes and reports the results.
-pub(crate) fn publish(config: &Config, args: &PublishArgs) -> Result {
+pub(crate) fn publish(args: &PublishArgs) -> Result {
     let common = &args.common;
     let records = (args.bytes / args.size.max(1) as u64).max(1);
     let overflow = args.overflow;
@@ -58,7 +57,7 @@ pub(crate) fn publish(config: &Config, args: &PublishArgs) -> Result {
     let (mut runs, mut tally, mut each) = (Vec::new(), Tally::default(), Vec::new());
     for i in 1..=common.runs(1) {
         // A new server for each run, so that its peak memory belongs to this run.
-        let mut rig = Rig::new(config, common, &flags)?;
+        let mut rig = Rig::new(common, &flags)?;
         let run = plan.run(&mut rig, &format!("run {i} of {}", common.runs(1)), || ())?;
         tally.add(&run.tally);
         speed.push(run.per_second());
@@ -83,7 +82,7 @@ pub(crate) fn publish(config: &Config, args: &PublishArgs) -> Result {
     report.spread("deliveries_per_s", "deliveries", &speed, rate);
     report.spread("seconds", "seconds a run", &seconds, |seconds| format!("{seconds:.2}"));
     report.tally(&tally);
-    let sum = |what: fn(&super::run::Run) -> u64| runs.iter().map(what).sum::<u64>();
+    let sum = |what: fn(&crate::run::Run) -> u64| runs.iter().map(what).sum::<u64>();
     let refused = sum(|run| run.published.refused);
     let waits = sum(|run| run.stats.publisher_waits);
     let evictions = sum(|run| run.stats.evictions);

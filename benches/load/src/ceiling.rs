@@ -5,10 +5,10 @@
 //! the processor's cache, which the records of a log may not. Each write passes the rest of one chunk, as the
 //! server's writes do. The writing threads wait only for their sockets.
 
-use super::facts;
-use super::readers::{Finished, Readers, Subscriber};
-use super::verify::{Shape, Verifier, write_number};
 use crate::error::{Error, Result, describe_io};
+use crate::facts;
+use crate::readers::{Finished, Readers, Subscriber};
+use crate::verify::{Shape, Verifier, write_number};
 use psa::protocol::deliver_header;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -28,7 +28,7 @@ pub struct Ceiling {
     /// Records in a chunk.
     pub chunk: u32,
     /// How many records to write to each subscriber, rounded up to whole chunks, or for how long to write.
-    pub amount: super::source::Amount,
+    pub amount: crate::source::Amount,
     /// Threads that read.
     pub readers: usize,
     /// Threads that write.
@@ -138,8 +138,8 @@ impl Ceiling {
     ) -> io::Result<(u64, f64)> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (chunks, until) = match self.amount {
-            super::source::Amount::Records(records) => (records.div_ceil(self.chunk.into()), None),
-            super::source::Amount::Time(time) => (u64::MAX, Some(began + time)),
+            crate::source::Amount::Records(records) => (records.div_ceil(self.chunk.into()), None),
+            crate::source::Amount::Time(time) => (u64::MAX, Some(began + time)),
         };
         runtime.block_on(async {
             let write = |stream| tokio::spawn(write_chunks(stream, buffer.clone(), chunks, until));

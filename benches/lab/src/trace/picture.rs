@@ -10,7 +10,7 @@
 use super::TraceArgs;
 use super::history::History;
 use super::record::{LineKind, Recording, Track};
-use crate::units::{human_count, human_size};
+use psa_load::units::{human_count, human_size};
 use std::fmt::Write as _;
 use std::time::Duration;
 

@@ -1,16 +1,15 @@
 //! `psa bench replay`: how fast one subscriber catches up with stored records.
 
-use super::args::ReplayArgs;
-use super::facts::{self, Usage};
-use super::readers::Readers;
-use super::report::{Report, Spread, rate};
-use super::rig::Rig;
-use super::server::OwnServer;
-use super::source::{Amount, Source, usual_batch};
-use super::verify::{Shape, Tally};
-use crate::config::Config;
+use crate::args::ReplayArgs;
 use crate::error::Result;
+use crate::facts::{self, Usage};
+use crate::readers::Readers;
+use crate::report::{Report, Spread, rate};
+use crate::rig::Rig;
+use crate::server::OwnServer;
+use crate::source::{Amount, Source, usual_batch};
 use crate::units::human_count;
+use crate::verify::{Shape, Tally};
 use psa::protocol::{Overflow, Retention, Settings};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -22,10 +21,10 @@ fn memory(records: u64, size: usize) -> u64 {
 }
 
 /// Stores records, and measures how fast one subscriber reads all of them.
-pub(crate) fn replay(config: &Config, args: &ReplayArgs) -> Result {
+pub(crate) fn replay(args: &ReplayArgs) -> Result {
     let common = &args.common;
     let limits = ["--limit-topic-memory", "64TiB", "--limit-memory", "64TiB"];
-    let mut rig = Rig::new(config, common, &limits)?;
+    let mut rig = Rig::new(common, &limits)?;
     let topic = rig.topic(Settings {
         overflow: Some(Overflow::Reject),
         retention: Some(Retention::Everything),

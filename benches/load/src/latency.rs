@@ -5,14 +5,13 @@
 //! every record that was due in the meantime counts as late; a closed loop would leave those out. The figures
 //! include the load generator's own lateness, which is also reported separately.
 
-use super::args::LatencyArgs;
-use super::report::{Report, Spread};
-use super::rig::Rig;
-use super::run::Plan;
-use super::source::{Amount, Pace};
-use super::verify::{NUMBER, Sink, Tally};
-use crate::config::Config;
+use crate::args::LatencyArgs;
 use crate::error::{Error, Result};
+use crate::report::{Report, Spread};
+use crate::rig::Rig;
+use crate::run::Plan;
+use crate::source::{Amount, Pace};
+use crate::verify::{NUMBER, Sink, Tally};
 use hdrhistogram::Histogram;
 use psa::protocol::{Overflow, Retention, Settings};
 use serde_json::{Value, json};
@@ -94,9 +93,9 @@ impl Sink for LatencySink {
 }
 
 /// Publishes at a fixed rate and reports the latencies.
-pub(crate) fn latency(config: &Config, args: &LatencyArgs) -> Result {
+pub(crate) fn latency(args: &LatencyArgs) -> Result {
     let common = &args.common;
-    let mut rig = Rig::new(config, common, &[])?;
+    let mut rig = Rig::new(common, &[])?;
     let (base, late) = (Instant::now(), Times::new()?);
     let plan = Plan {
         settings: Settings {

@@ -80,7 +80,7 @@ impl Error {
     }
 
     /// An exit without a message.
-    pub(crate) fn quiet(exit: Exit) -> Error {
+    pub fn quiet(exit: Exit) -> Error {
         Error::new(exit, "", "")
     }
 
@@ -119,12 +119,12 @@ impl Error {
     }
 
     /// Whether the process ends without a message.
-    pub(crate) fn is_quiet(&self) -> bool {
+    pub fn is_quiet(&self) -> bool {
         self.what.is_empty() && self.why.is_empty()
     }
 
     /// Whether the name of what failed is still missing.
-    pub(crate) fn is_unnamed(&self) -> bool {
+    pub fn is_unnamed(&self) -> bool {
         self.what.is_empty()
     }
 
@@ -135,7 +135,7 @@ impl Error {
     }
 
     /// The exit code.
-    pub(crate) fn exit(&self) -> Exit {
+    pub fn exit(&self) -> Exit {
         self.exit
     }
 }
@@ -155,11 +155,11 @@ impl std::error::Error for Error {}
 
 /// The exit of a process whose terminal was closed: the same as for the hang-up signal. A failed read or write
 /// can be noticed before the signal, and must have the same effect.
-pub(crate) const HANG_UP: Exit = Exit::Signal(1);
+pub const HANG_UP: Exit = Exit::Signal(1);
 
 /// Whether a read or a write failed because its terminal was closed. A closed terminal returns EIO, which for
 /// a file would mean a broken disk.
-pub(crate) fn is_hang_up(error: &io::Error, stream: impl AsFd) -> bool {
+pub fn is_hang_up(error: &io::Error, stream: impl AsFd) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
         // Not `is_terminal`, because a closed terminal no longer counts as one.
         && rustix::fs::fstat(stream).is_ok_and(|stat| {
@@ -184,7 +184,7 @@ pub fn describe_io(error: &io::Error) -> String {
 
 /// Replaces line endings and control characters, which a file name or a server's message can contain, so
 /// that an error is one line and cannot control the terminal.
-pub(crate) fn one_line(text: &str) -> String {
+pub fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 

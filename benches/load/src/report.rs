@@ -1,10 +1,10 @@
 //! The report of a benchmark: medians with their spread, as one JSON object or a short table.
 
-use super::facts::{self, Usage};
-use super::run::Run;
-use super::verify::Tally;
 use crate::error::{Error, Result};
+use crate::facts::{self, Usage};
+use crate::run::Run;
 use crate::table;
+use crate::verify::Tally;
 use serde_json::{Map, Value, json};
 
 /// Several measurements of one figure, sorted.

@@ -1,18 +1,20 @@
 //! The command-line arguments of `psa bench`.
 
-use super::ceiling::Ceiling;
-use super::run::Plan;
-use super::source::Amount;
-use crate::args::overflow;
+use crate::ceiling::Ceiling;
+use crate::run::Plan;
+use crate::source::Amount;
 use crate::units::{parse_duration, parse_size};
+use crate::wire::Target;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use psa::Overflow;
 use psa::words::{Period, Size};
 use serde_json::{Value, json};
 use std::time::Duration;
 
+/// The arguments of `psa bench`.
 #[derive(Debug, Args)]
-pub(crate) struct BenchArgs {
+pub struct BenchArgs {
     #[command(subcommand)]
     pub(crate) mode: Mode,
 }
@@ -55,9 +57,9 @@ pub struct Common {
     /// How many times to measure; the result is the median [default: 5; publish 1, latency 3, idle 10]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub runs: Option<u32>,
-    /// Whether the user named a server.
+    /// The server that the user named; without one, the benchmark starts a server of its own.
     #[arg(skip)]
-    pub named: bool,
+    pub server: Option<Target>,
 }
 
 impl Common {
@@ -77,7 +79,7 @@ impl Common {
     }
 
     fn describe(&self, runs: u32) -> Value {
-        json!({ "runs": self.runs(runs), "threads": self.threads(), "serve": self.serve, "named": self.named })
+        json!({ "runs": self.runs(runs), "threads": self.threads(), "serve": self.serve, "named": self.server.is_some() })
     }
 }
 
@@ -128,6 +130,17 @@ pub fn parse_seconds(text: &str) -> Result<f64, String> {
         Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
         _ => Err("give seconds, at most a day".into()),
     }
+}
+
+/// Parses what happens at a topic's memory limit. The help text explains each word.
+pub fn overflow() -> impl TypedValueParser<Value = Overflow> {
+    let word = |word: &'static str, help: &'static str| PossibleValue::new(word).help(help);
+    PossibleValuesParser::new([
+        word("block", "Publishers wait"),
+        word("reject", "Records are refused"),
+        word("evict", "The slowest subscribers are evicted, and told what they missed"),
+    ])
+    .try_map(|text| text.parse::<Overflow>())
 }
 
 /// The number of subscribers and the size of a record.

@@ -5,9 +5,9 @@
 //! adds little to the server's work, and since the same readers measure the machine's limit, their cost is
 //! part of both figures.
 
-use super::verify::{Check, Sink, StreamError, Tally, Verifier};
-use super::wire::{Target, Wire, lost};
 use crate::error::{Error, Exit, Result};
+use crate::verify::{Check, Sink, StreamError, Tally, Verifier};
+use crate::wire::{Target, Wire, lost};
 use psa::Position;
 use psa::protocol::{Start, TopicName};
 use std::cell::RefCell;

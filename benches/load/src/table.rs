@@ -2,7 +2,7 @@
 
 /// How a column is aligned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Align {
+pub enum Align {
     /// Names.
     Left,
     /// Numbers.
@@ -11,7 +11,7 @@ pub(crate) enum Align {
 
 /// Lays out rows under their headings, two spaces between columns. A row has as many cells as there
 /// are headings.
-pub(crate) fn table(headings: &[(&str, Align)], rows: &[Vec<String>]) -> String {
+pub fn table(headings: &[(&str, Align)], rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = headings.iter().map(|(name, _)| name.chars().count()).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -34,7 +34,7 @@ pub(crate) fn table(headings: &[(&str, Align)], rows: &[Vec<String>]) -> String 
 }
 
 /// Lays out lines of a name and a value, with the values aligned.
-pub(crate) fn list(entries: &[(&str, String)]) -> String {
+pub fn list(entries: &[(&str, String)]) -> String {
     let width = entries.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     entries.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
 }

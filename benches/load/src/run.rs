@@ -1,12 +1,12 @@
 //! One run through a server: a publisher, subscribers that check every record, and the resources used.
 
-use super::facts::{self, Usage};
-use super::readers::Readers;
-use super::rig::Rig;
-use super::source::{Amount, Pace, Published, Source};
-use super::verify::{Shape, Sink, Tally};
 use crate::error::{Error, Exit, Result};
+use crate::facts::{self, Usage};
+use crate::readers::Readers;
+use crate::rig::Rig;
+use crate::source::{Amount, Pace, Published, Source};
 use crate::units::human_count;
+use crate::verify::{Shape, Sink, Tally};
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use psa::protocol::{Overflow, Settings, TopicStats};
 use std::io::{self, IsTerminal};
@@ -91,7 +91,7 @@ impl Plan {
             let shape = Shape::log(self.size);
             subscribers.push(rig.subscribe(&topic, shape, sink(), hold, evicts)?);
         }
-        let server = rig.own.as_ref().and_then(super::server::OwnServer::usage);
+        let server = rig.own.as_ref().and_then(crate::server::OwnServer::usage);
         let client = facts::own_cpu();
         let readers = Readers::start(subscribers, self.threads);
         let counted = Arc::new(AtomicU64::new(0));
@@ -128,7 +128,7 @@ impl Plan {
         let finished = readers.join()?;
         let stats = rig.describe(&topic)?.stats;
         rig.delete(&topic)?;
-        let used = rig.own.as_ref().and_then(super::server::OwnServer::usage);
+        let used = rig.own.as_ref().and_then(crate::server::OwnServer::usage);
         let server =
             used.zip(server).map(|(after, before)| Usage { cpu: after.cpu - before.cpu, ..after });
         let client_cpu = facts::own_cpu().zip(client).map_or(0.0, |(after, before)| after - before);

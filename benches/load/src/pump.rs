@@ -1,8 +1,8 @@
 //! The publisher's loop: writes batches of numbered records to a socket, as fast as the socket accepts them or
 //! at a fixed rate, in any protocol that an [`EncodedBatch`] is written for.
 
-use super::wire::lost;
 use crate::error::Result;
+use crate::wire::lost;
 use std::io::Write;
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub struct Pace {
     /// The start of the time that records are stamped with.
     pub base: Instant,
     /// How late each record was sent.
-    pub late: super::latency::Times,
+    pub late: crate::latency::Times,
 }
 
 /// How far a publisher may be ahead of its readers.

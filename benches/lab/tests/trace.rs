@@ -1,10 +1,10 @@
-//! `psa trace`: what it draws is what happened.
+//! `psa-lab trace`: what it draws is what happened.
 
 use std::path::Path;
 use std::process::{Command, Output};
 
 fn trace(folder: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_psa"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_psa-lab"));
     command.current_dir(folder).arg("trace").args(args);
     command.output().unwrap()
 }

@@ -5,12 +5,12 @@ use psa::words::{Period, Size};
 use std::time::Duration;
 
 /// Parses a size in bytes.
-pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
+pub fn parse_size(text: &str) -> Result<u64, String> {
     text.parse().map(|Size(bytes)| bytes).map_err(|error| error.to_string())
 }
 
 /// Parses a duration.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     text.parse().map(|Period(duration)| duration).map_err(|error| error.to_string())
 }
 

@@ -1,4 +1,4 @@
-//! `psa trace`: one run of a log, recorded event by event and drawn as one picture.
+//! `psa-lab trace`: one run of a log, recorded event by event and drawn as one picture.
 //!
 //! The log and its subscribers are real and run in this process ([`workload`]). An
 //! [`Observer`](psa::Observer) records what happens to the log's segments ([`record`]). The events are put
@@ -13,16 +13,16 @@ mod picture;
 mod record;
 mod workload;
 
-use crate::error::{Error, Result};
-use crate::units::{human_count, human_size, parse_duration, parse_size};
 use clap::Args;
 use history::History;
+use psa_load::error::{Error, Result};
+use psa_load::units::{human_count, human_size, parse_duration, parse_size};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The flags of `psa trace`.
+/// The flags of `psa-lab trace`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct TraceArgs {
     /// Write the picture to this file, as SVG
@@ -86,7 +86,7 @@ pub(crate) fn run(args: &TraceArgs) -> Result {
         human_time(history.longest_return()),
         args.out.display(),
     );
-    crate::print(text.as_bytes())
+    psa_load::print(text.as_bytes())
 }
 
 /// A time for people, in whole nanoseconds, microseconds or milliseconds.

@@ -5,15 +5,14 @@
 //! compared with the mean of the ceilings before and after it, because on a machine that is used for other
 //! things as well the limit changes over time.
 
-use super::args::{CeilingArgs, FanoutArgs};
-use super::ceiling::{Ceiling, Limit};
-use super::report::{Report, Spread, rate};
-use super::rig::Rig;
-use super::run::{Plan, Run};
-use super::source::{Amount, usual_batch};
-use super::verify::Tally;
-use crate::config::Config;
+use crate::args::{CeilingArgs, FanoutArgs};
+use crate::ceiling::{Ceiling, Limit};
 use crate::error::Result;
+use crate::report::{Report, Spread, rate};
+use crate::rig::Rig;
+use crate::run::{Plan, Run};
+use crate::source::{Amount, usual_batch};
+use crate::verify::Tally;
 use psa::protocol::{Overflow, Retention, Settings};
 use serde_json::json;
 
@@ -30,7 +29,7 @@ fn amount(records: Option<u64>, seconds: Option<f64>, subs: usize, size: usize) 
 }
 
 /// Measures deliveries through a server, and the ceiling in the same run.
-pub(crate) fn fanout(config: &Config, args: &FanoutArgs) -> Result {
+pub(crate) fn fanout(args: &FanoutArgs) -> Result {
     let common = &args.common;
     let amount = amount(args.records, args.seconds, args.fan.subs, args.fan.size);
     let settings = Settings {
@@ -51,7 +50,7 @@ pub(crate) fn fanout(config: &Config, args: &FanoutArgs) -> Result {
         one_by_one: false,
         threads: common.threads(),
     };
-    let mut rig = Rig::new(config, common, &[])?;
+    let mut rig = Rig::new(common, &[])?;
     // Warms up both sides, and shows how large the server's chunks are.
     let warm = plan.run(&mut rig, "warming up", || ())?;
     let chunk = args.chunk.unwrap_or_else(|| warm.chunk());
