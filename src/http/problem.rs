@@ -302,7 +302,8 @@ impl Problem {
                 "it takes no record any more; publish to another one",
             ),
             // Unlike a record above the limit for all topics, this may be a batch.
-            AppendError::TooLarge { size, max } => Self::new(
+            AppendError::TooLarge { size, max }
+            | AppendError::TooManyRecords { records: size, max } => Self::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "record-too-large",
                 "What was to be appended can never fit the topic",
@@ -310,7 +311,7 @@ impl Problem {
             )
             .fact("size", size)
             .fact("max", max),
-            AppendError::Full { limit } => Self::new(
+            AppendError::Full { limit } | AppendError::RecordLimit { limit } => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "full",
                 "The topic is at its memory limit",

@@ -42,6 +42,8 @@ pub struct Builder<R: Record + ?Sized> {
     retention: Retention,
     overflow: Overflow,
     memory_limit: Option<u64>,
+    record_limit: Option<u64>,
+    weigh: Option<fn(&R) -> usize>,
     budget: Option<Arc<Budget>>,
     pool_segments: usize,
     observed: Observed,
@@ -58,6 +60,8 @@ impl<R: Record + ?Sized> Builder<R> {
             retention: Retention::default(),
             overflow: Overflow::default(),
             memory_limit: None,
+            record_limit: None,
+            weigh: None,
             budget: None,
             pool_segments: 2,
             observed: Observed::default(),
@@ -67,7 +71,8 @@ impl<R: Record + ?Sized> Builder<R> {
     }
 
     /// Bytes of payload in one segment, the unit of allocation and collection. At most 4 GiB.
-    /// Default: 1 MiB; for values, room for 64 KiB of them, at least 64 and at most 4096 values.
+    /// Default: 1 MiB; for values, room for 64 KiB of them, at least 64 and at most 4096 values. Less under a limit that
+    /// has no room for four such segments.
     ///
     /// Small segments give memory back earlier; large ones cost less per record.
     pub fn segment_bytes(mut self, bytes: usize) -> Self {
@@ -104,9 +109,34 @@ impl<R: Record + ?Sized> Builder<R> {
     }
 
     /// The most bytes of memory that the log's segments take: live, pooled and unlinked ones, with
-    /// their indexes. There must be room for two segments. Default: no limit.
+    /// their indexes. There must be room for two segments; by default, segments are small enough for four.
+    /// Default: no limit.
+    ///
+    /// Memory that values own, such as a string's, counts only if they are [weighed](Builder::<u64>::weigh).
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.memory_limit = Some(bytes);
+        self
+    }
+
+    /// The most records that are kept: a capacity. What happens there is up to [`overflow`](Self::overflow). At
+    /// least 2. Default: no limit.
+    ///
+    /// The log never has more than this many between [`first_offset`](Log::first_offset) and
+    /// [`next_offset`](Log::next_offset). Memory comes back by whole segments, so it may be at its limit with fewer: by
+    /// as many as one segment holds. By default, that is a quarter of the limit, or less. A batch may have half as many
+    /// records as the limit.
+    ///
+    /// ```
+    /// use psa::{Log, Overflow, Start};
+    /// let log = Log::<u64>::builder().record_limit(1024).overflow(Overflow::Reject).build()?;
+    /// let cursor = log.subscribe(Start::Earliest)?;
+    /// let kept = (0..).take_while(|n| log.try_append(*n).is_ok()).count();
+    /// assert_eq!(kept, 1024);
+    /// assert!(log.stats().live_bytes < 16 << 10);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn record_limit(mut self, records: u64) -> Self {
+        self.record_limit = Some(records);
         self
     }
 
@@ -164,6 +194,7 @@ impl<R: Record + ?Sized> Builder<R> {
             retention: self.retention,
             overflow: self.overflow,
             memory_limit: self.memory_limit,
+            record_limit: self.record_limit,
             budget: self.budget,
             pool_segments: self.pool_segments,
             exclusive,
@@ -173,10 +204,16 @@ impl<R: Record + ?Sized> Builder<R> {
             return Err(BuildError::LimitTooSmall { limit, segment });
         }
         let limit = config.budget.as_ref().map_or(u64::MAX, |budget| budget.limit());
-        Chain::new(config, self.clock).ok_or(BuildError::BudgetExhausted { limit, segment })
+        Chain::new(config, self.clock, self.weigh)
+            .ok_or(BuildError::BudgetExhausted { limit, segment })
     }
 
     fn layout(&self, exclusive: bool) -> Result<Layout, BuildError> {
+        if self.weigh.is_some() && self.memory_limit.is_none() {
+            return Err(BuildError::Needs { setting: "weigh", needs: "memory_limit" });
+        }
+        let weight = self.weigh.and(self.memory_limit).map_or(0, |limit| (limit / 8).max(1));
+        let indexed = !(exclusive && R::ONE_SLOT);
         let slot = size_of::<R::Slot>();
         let (slots, records) = if R::ONE_SLOT {
             let fit = |bytes: usize| bytes.checked_div(slot).unwrap_or(VALUES.1);
@@ -204,12 +241,83 @@ impl<R: Record + ?Sized> Builder<R> {
                 expected: "a power of two up to 2^30".to_owned(),
             });
         }
-        Ok(Layout {
+        let layout = Layout {
             records: records as u32,
             slots: slots as u32,
             stamp_every: self.stamp_every as u32,
-            indexed: !(exclusive && R::ONE_SLOT),
-        })
+            indexed,
+            weight,
+        };
+        self.fit_limits(layout)
+    }
+
+    /// Makes a segment whose size was not set so small that four of them fit the limits, or at least two.
+    fn fit_limits(&self, mut layout: Layout) -> Result<Layout, BuildError> {
+        if let Some(limit) = self.record_limit {
+            if limit < 2 {
+                let expected = "2 or more".to_owned();
+                return Err(BuildError::Setting {
+                    setting: "record_limit",
+                    value: limit,
+                    expected,
+                });
+            }
+            if self.segment_records.is_some() {
+                let half = usize::try_from(limit / 2).unwrap_or(usize::MAX);
+                check("segment_records", layout.records as usize, 1, half)?;
+            } else {
+                let quarter = u32::try_from(limit / 4).unwrap_or(u32::MAX).max(1);
+                layout.records = layout.records.min(quarter);
+                if R::ONE_SLOT {
+                    layout.slots = layout.records;
+                }
+            }
+        }
+        let (bytes, records) = (self.segment_bytes, self.segment_records);
+        if let (Some(limit), None, None) = (self.memory_limit, bytes, records) {
+            // Smaller ones would be all overhead.
+            const LEAST: u64 = 512;
+            let payload = |layout: &Layout| u64::from(layout.slots) * size_of::<R::Slot>() as u64;
+            while layout.slots > 1
+                && (layout.bytes::<R>() > limit / 2
+                    || layout.bytes::<R>() > limit / 4 && payload(&layout) > LEAST)
+            {
+                layout.records = (layout.records / 2).max(1);
+                layout.slots /= 2;
+            }
+        }
+        Ok(layout)
+    }
+}
+
+impl<T: Send + Sync + 'static> Builder<T> {
+    /// Counts memory that values own towards the [memory limit](Self::memory_limit), which is needed for this. `weigh`
+    /// returns how many bytes a value owns outside of itself, for example a vector's capacity.
+    ///
+    /// Each segment reserves an eighth of the limit for what its values own, and ends when that is used up; a value or
+    /// a batch that weighs more has a segment of its own. So values never own more than the limit allows, and
+    /// [`Stats::live_bytes`](super::Stats::live_bytes) counts what is reserved. `weigh` is called at least once for each
+    /// value, by the thread that appends it, before anything is appended. A value must not weigh more later on. An
+    /// append costs some 20 ns more.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use psa::{Log, Overflow, Start};
+    /// let log = Log::<Arc<[u8]>>::builder()
+    ///     .memory_limit(1 << 20)
+    ///     .weigh(|value| value.len())
+    ///     .overflow(Overflow::Reject)
+    ///     .build()?;
+    /// let cursor = log.subscribe(Start::Earliest)?;
+    /// let value: Arc<[u8]> = vec![0; 4096].into();
+    /// let kept = (0..).take_while(|_| log.try_append(value.clone()).is_ok()).count();
+    /// assert!((160..256).contains(&kept), "{kept} of 4 KiB, within 1 MiB");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn weigh(mut self, weigh: fn(&T) -> usize) -> Self {
+        self.weigh = Some(weigh);
+        self
     }
 }
 
@@ -242,6 +350,8 @@ impl<R: Record + ?Sized> std::fmt::Debug for Builder<R> {
             .field("retention", &self.retention)
             .field("overflow", &self.overflow)
             .field("memory_limit", &self.memory_limit)
+            .field("record_limit", &self.record_limit)
+            .field("weigh", &self.weigh.is_some())
             .field("budget", &self.budget)
             .field("pool_segments", &self.pool_segments)
             .field("observed", &self.observed)

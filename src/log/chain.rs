@@ -67,6 +67,8 @@ pub(super) struct Chain<R: Record + ?Sized> {
     pub(super) config: Config,
     pub(super) epoch: u64,
     pub(super) clock: LogClock,
+    /// What a value weighs, where values are weighed.
+    weigh: Option<fn(&R) -> usize>,
     pub(super) pool: Pool<R>,
 
     /// Memory of all segments that were ever unlinked and reclaimed.
@@ -93,7 +95,11 @@ pub(super) struct Chain<R: Record + ?Sized> {
 
 impl<R: Record + ?Sized> Chain<R> {
     /// A chain of one empty segment; `None` if the budget has no room for it.
-    pub(super) fn new(config: Config, clock: Clock) -> Option<Arc<Self>> {
+    pub(super) fn new(
+        config: Config,
+        clock: Clock,
+        weigh: Option<fn(&R) -> usize>,
+    ) -> Option<Arc<Self>> {
         let pool = Pool::new(config.pool_segments);
         let own_room = || Arc::new(WaitSet::new());
         let room = config.budget.as_ref().map_or_else(own_room, |budget| budget.room.clone());
@@ -114,6 +120,7 @@ impl<R: Record + ?Sized> Chain<R> {
             config,
             epoch: random::unique(),
             clock,
+            weigh,
             pool,
             released: AtomicU64::new(0),
             live: AtomicU64::new(1),
@@ -246,6 +253,11 @@ impl<R: Record + ?Sized> Chain<R> {
         Some(first..first + records as u64)
     }
 
+    /// What the values weigh, if they are weighed.
+    pub(super) fn weight_of(&self, source: &impl Source<R>) -> Option<u64> {
+        self.weigh.map(|weigh| source.weight(weigh))
+    }
+
     /// Appends what [`append_to_tail`](Self::append_to_tail) had no room for.
     #[cold]
     #[inline(never)]
@@ -258,20 +270,28 @@ impl<R: Record + ?Sized> Chain<R> {
             let next = self.next_offset();
             return Ok(next..next);
         }
+        // Before anything is announced or reserved: this is user code.
+        let weight = self.weight_of(source);
         loop {
-            if let Some(offsets) = self.append_to_tail(source) {
+            if weight.is_none()
+                && let Some(offsets) = self.append_to_tail(source)
+            {
                 return Ok(offsets);
             }
-            // The thread has no record of announcements, or found the segment full.
+            // The thread has no record of announcements, found the segment full, or has weighed its values.
             let tail = Cover::tail(self);
-            if let Ok(at) = tail.reserve(records, slots) {
+            let reserved = match weight {
+                Some(weight) => tail.reserve_weighed(records, slots, weight),
+                None => tail.reserve(records, slots),
+            };
+            if let Ok(at) = reserved {
                 // Another publisher has linked this segment since: to seal it now would waste it.
                 tail.fill(at, source, || self.clock.now());
                 let first = tail.base + u64::from(at.record);
                 self.readers.notify_after(|| drop(tail));
                 return Ok(first..first + records as u64);
             }
-            self.extend(tail, records, slots)?;
+            self.extend(tail, records, slots, weight.unwrap_or(0))?;
         }
     }
 
@@ -283,11 +303,12 @@ impl<R: Record + ?Sized> Chain<R> {
         tail: Cover<'_, R>,
         records: usize,
         slots: usize,
+        weight: u64,
     ) -> Result<(), AppendError> {
         if self.follow(&tail)? {
             return Ok(());
         }
-        let layout = self.config.layout_for::<R>(records, slots)?;
+        let layout = self.config.layout_for::<R>(records, slots, weight)?;
         let head = self.head_number();
         match self.obtain(&tail, layout) {
             Ok(fresh) => self.link(tail, fresh),
@@ -338,7 +359,7 @@ impl<R: Record + ?Sized> Chain<R> {
         }
         self.swing_tail(tail.as_ptr(), fresh);
         // Before anything is collected: the cover would be in the way.
-        if self.config.limit().is_some() {
+        if self.config.is_limited() {
             // A publisher that was refused because our candidate took the last of the room (or was counted twice, on
             // its way out of the pool) continues in it. This comes before the observer is told, which may not return.
             self.room.notify_after(|| drop(tail));

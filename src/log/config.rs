@@ -13,6 +13,8 @@ pub(super) struct Config {
     pub(super) retention: Retention,
     pub(super) overflow: Overflow,
     pub(super) memory_limit: Option<u64>,
+    /// The most records that are kept.
+    pub(super) record_limit: Option<u64>,
     pub(super) budget: Option<Arc<Budget>>,
     pub(super) pool_segments: usize,
     /// There is one publisher, and its word is the commit.
@@ -24,26 +26,36 @@ impl Config {
     /// Whether a segment can go although a cursor stands in it.
     #[inline]
     pub(super) fn evicts(&self) -> bool {
-        self.overflow == Overflow::Evict && self.limit().is_some()
+        self.overflow == Overflow::Evict && self.is_limited()
     }
 
-    /// The tighter one of the two limits, in bytes.
+    /// Whether publishers may find the log full.
+    pub(super) fn is_limited(&self) -> bool {
+        self.record_limit.is_some() || self.limit().is_some()
+    }
+
+    /// The tighter one of the two limits of memory, in bytes.
     pub(super) fn limit(&self) -> Option<u64> {
         let budget = self.budget.as_ref().map(|b| b.limit());
         self.memory_limit.into_iter().chain(budget).min()
     }
 
     /// The layout of a segment with room for an append of this size: the standard layout, or one of its own for an
-    /// append that is larger. Two of the largest segments must fit the limit, because one segment stays open while
+    /// append that is larger. Two of the largest segments must fit the limits, because one segment stays open while
     /// the next one is linked.
     pub(super) fn layout_for<R: Record + ?Sized>(
         &self,
         records: usize,
         slots: usize,
+        weight: u64,
     ) -> Result<Layout, AppendError> {
         let standard = self.layout;
-        if records <= standard.records as usize && slots <= standard.slots as usize {
+        let is_small = records <= standard.records as usize && slots <= standard.slots as usize;
+        if is_small && weight <= standard.weight {
             return Ok(standard);
+        }
+        if let Some(limit) = self.record_limit.filter(|limit| records as u64 > limit / 2) {
+            return Err(AppendError::TooManyRecords { records: records as u64, max: limit / 2 });
         }
         if records > Layout::MAX_RECORDS || slots > Layout::MAX_SLOTS {
             // Values are counted twice, as records and as slots; values without a size count as one byte.
@@ -52,7 +64,8 @@ impl Config {
                 |slots: usize| (slots as u64).saturating_mul(size_of::<R::Slot>().max(1) as u64);
             return Err(AppendError::TooLarge { size: bytes(slots), max: bytes(most) });
         }
-        let layout = Layout { records: records as u32, slots: slots as u32, ..standard };
+        let weight = weight.max(standard.weight);
+        let layout = Layout { records: records as u32, slots: slots as u32, weight, ..standard };
         let max = self.limit().map_or(u64::MAX, |limit| limit / 2);
         let size = layout.bytes::<R>();
         if size > max { Err(AppendError::TooLarge { size, max }) } else { Ok(layout) }
@@ -63,7 +76,8 @@ impl Config {
 mod tests {
     use super::{AppendError, Config, Layout, Observed, Overflow, Record, Retention};
 
-    const STANDARD: Layout = Layout { records: 8, slots: 100, stamp_every: 4, indexed: true };
+    const STANDARD: Layout =
+        Layout { records: 8, slots: 100, stamp_every: 4, indexed: true, weight: 0 };
 
     fn config(memory_limit: Option<u64>) -> Config {
         Config {
@@ -71,6 +85,7 @@ mod tests {
             retention: Retention::Nothing,
             overflow: Overflow::Block,
             memory_limit,
+            record_limit: None,
             budget: None,
             pool_segments: 0,
             exclusive: false,
@@ -79,7 +94,7 @@ mod tests {
     }
 
     fn layout<R: Record + ?Sized>(records: usize, slots: usize) -> Result<Layout, AppendError> {
-        config(None).layout_for::<R>(records, slots)
+        config(None).layout_for::<R>(records, slots, 0)
     }
 
     #[test]
@@ -108,8 +123,8 @@ mod tests {
     fn two_of_the_largest_segments_fit_the_limit() {
         let large = Layout { records: 1, slots: 1000, ..STANDARD };
         let bytes = large.bytes::<[u8]>();
-        assert_eq!(config(Some(2 * bytes)).layout_for::<[u8]>(1, 1000), Ok(large));
-        let refused = config(Some(2 * bytes - 1)).layout_for::<[u8]>(1, 1000);
+        assert_eq!(config(Some(2 * bytes)).layout_for::<[u8]>(1, 1000, 0), Ok(large));
+        let refused = config(Some(2 * bytes - 1)).layout_for::<[u8]>(1, 1000, 0);
         assert_eq!(refused, Err(AppendError::TooLarge { size: bytes, max: bytes - 1 }));
     }
 }

@@ -15,6 +15,15 @@ pub enum AppendError {
         /// The log's memory limit in bytes.
         limit: u64,
     },
+    /// The record limit is reached, and the policy (or the form of append) does not wait.
+    #[error(
+        "the log is full: it keeps at most {limit} records and no segment can go yet; \
+         retry when the slowest cursors have gone on, or choose Overflow::Evict"
+    )]
+    RecordLimit {
+        /// The log's record limit.
+        limit: u64,
+    },
     /// The budget that the log shares with others is used up, and the policy (or the form of
     /// append) does not wait.
     #[error(
@@ -36,12 +45,21 @@ pub enum AppendError {
         /// The most that is possible.
         max: u64,
     },
+    /// There are more records in the append than half of the record limit.
+    #[error("{records} records in one append are too many: this log takes at most {max}")]
+    TooManyRecords {
+        /// How many there are.
+        records: u64,
+        /// The most that is possible.
+        max: u64,
+    },
 }
 
 impl AppendError {
     /// Whether the same append can succeed later, when memory has been given back.
     pub fn is_full(&self) -> bool {
-        matches!(self, AppendError::Full { .. } | AppendError::BudgetExhausted { .. })
+        use AppendError::{BudgetExhausted, Full, RecordLimit};
+        matches!(self, Full { .. } | RecordLimit { .. } | BudgetExhausted { .. })
     }
 }
 
@@ -202,6 +220,14 @@ pub enum BuildError {
         value: u64,
         /// The values that are possible.
         expected: String,
+    },
+    /// A setting that does nothing without another one.
+    #[error("{setting} does nothing without {needs}: give both")]
+    Needs {
+        /// Which setting.
+        setting: &'static str,
+        /// The one that is missing.
+        needs: &'static str,
     },
     /// The memory limit has no room for two segments.
     #[error(

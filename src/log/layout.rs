@@ -49,6 +49,8 @@ pub(super) struct Layout {
     pub(super) stamp_every: u32,
     /// Whether there is a commit index (all but exclusive logs of values).
     pub(super) indexed: bool,
+    /// Bytes of memory that its values may own in addition, by the log's own scale; zero where nothing is weighed.
+    pub(super) weight: u64,
 }
 
 impl Layout {
@@ -72,11 +74,12 @@ impl Layout {
         (self.records as usize).div_ceil(self.stamp_every as usize)
     }
 
-    /// Bytes of memory that a segment of this layout takes in total.
+    /// Bytes of memory that a segment of this layout takes in total, with what its values may own.
     pub(super) fn bytes<R: Record + ?Sized>(&self) -> u64 {
         let slots = self.slots as u64 * size_of::<R::Slot>() as u64;
         let index = self.index_len() as u64 * size_of::<u32>() as u64;
         let stamps = self.stamps_len() as u64 * size_of::<u64>() as u64;
-        slots + index + stamps + size_of::<Segment<R>>() as u64
+        let all = slots + index + stamps + size_of::<Segment<R>>() as u64;
+        all.saturating_add(self.weight)
     }
 }

@@ -33,6 +33,7 @@ impl<R: Record + ?Sized> Chain<R> {
         last: &Segment<R>,
         layout: Layout,
     ) -> Result<Box<Segment<R>>, AppendError> {
+        self.check_record_limit(last, layout)?;
         if layout == self.config.layout
             && let Some(pooled) = self.take_pooled()
         {
@@ -50,6 +51,14 @@ impl<R: Record + ?Sized> Chain<R> {
             let Some(pooled) = self.take_pooled() else { return Err(full) };
             self.free(pooled);
         }
+    }
+
+    /// Counts what the two segments at the end of the log can hold, not what they do: `last` may still be filled.
+    fn check_record_limit(&self, last: &Segment<R>, layout: Layout) -> Result<(), AppendError> {
+        let Some(limit) = self.config.record_limit else { return Ok(()) };
+        let end = last.base + u64::from(last.layout.records) + u64::from(layout.records);
+        let kept = end.saturating_sub(self.first_offset());
+        if kept <= limit { Ok(()) } else { Err(AppendError::RecordLimit { limit }) }
     }
 
     fn check_limit(&self, last: &Segment<R>, more: u64) -> Result<(), AppendError> {
@@ -99,7 +108,7 @@ impl<R: Record + ?Sized> Chain<R> {
     /// Frees a segment that was not linked, or that was in the pool.
     pub(super) fn free(&self, segment: Box<Segment<R>>) {
         self.deallocate(segment);
-        if self.config.limit().is_some() {
+        if self.config.is_limited() {
             self.room.notify();
         }
     }
@@ -116,7 +125,7 @@ impl<R: Record + ?Sized> Chain<R> {
     /// Keeps a segment that was not linked for later, or frees it. Under a limit it is freed: the segment that was
     /// linked in its place has taken the room that this one was granted.
     pub(super) fn put_by(&self, segment: Box<Segment<R>>) {
-        if segment.layout != self.config.layout || self.config.limit().is_some() {
+        if segment.layout != self.config.layout || self.config.is_limited() {
             return self.free(segment);
         }
         if let Err(segment) = self.pool.put(segment) {

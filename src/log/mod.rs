@@ -116,7 +116,8 @@ pub enum Exclusive {}
 /// Publishers of values that allocate, such as `Arc<[u8]>` or `String`, are limited by the allocator once there are
 /// two of them, because the thread that releases a segment frees what other threads allocated: with jemalloc, two
 /// publishers of `Arc<[u8]>` appended 4.1 times as many records as with glibc's allocator (`docs/benchmarks.md` says
-/// how that was measured). Byte records and plain values allocate nothing per record.
+/// how that was measured). Byte records and plain values allocate nothing per record. A memory limit counts what values
+/// own only if they are weighed: [`Builder::weigh`](Builder::<u64>::weigh).
 ///
 /// # Durability
 ///

@@ -117,7 +117,7 @@ impl<R: Record + ?Sized> Pin<R> {
         };
         if left != 0 {
             tell();
-        } else if chain.observed().is_any() && chain.config.limit().is_some() {
+        } else if chain.observed().is_any() && chain.config.is_limited() {
             // The observer may not return. Publishers that wait for room are woken then, and collect what was passed.
             chain.room.notify_after(tell_and_collect);
         } else {

@@ -84,6 +84,26 @@ impl<R: Record + ?Sized> Publisher<R> {
     fn put_here(&mut self, source: &mut impl Source<R>) -> Option<Range<u64>> {
         // SAFETY: see the field.
         let segment = unsafe { &*self.segment };
+        if segment.layout.weight > 0 {
+            return None;
+        }
+        self.fill(segment, source)
+    }
+
+    /// As [`put_here`](Self::put_here), for values of this weight.
+    fn put_weighed(&mut self, source: &mut impl Source<R>, weight: u64) -> Option<Range<u64>> {
+        // SAFETY: see the field.
+        let segment = unsafe { &*self.segment };
+        segment.take_weight(weight).ok()?;
+        let filled = self.fill(segment, source);
+        if filled.is_none() {
+            segment.give_weight_back(weight);
+        }
+        filled
+    }
+
+    #[inline(always)]
+    fn fill(&mut self, segment: &Segment<R>, source: &mut impl Source<R>) -> Option<Range<u64>> {
         let word = segment.fill_exclusive(self.word, source, || self.chain.clock.now()).ok()?;
         let first = segment.base + u64::from(self.word.records());
         self.word = word;
@@ -96,21 +116,26 @@ impl<R: Record + ?Sized> Publisher<R> {
     #[inline(never)]
     fn put_beyond(&mut self, source: &mut impl Source<R>) -> Result<Range<u64>, AppendError> {
         let (records, slots) = (source.records(), source.slots());
+        let weight = self.chain.weight_of(source);
         loop {
-            if let Some(offsets) = self.put_here(source) {
+            let put = match weight {
+                Some(weight) => self.put_weighed(source, weight),
+                None => self.put_here(source),
+            };
+            if let Some(offsets) = put {
                 return Ok(offsets);
             }
-            self.roll(records, slots)?;
+            self.roll(records, slots, weight.unwrap_or(0))?;
         }
     }
 
     /// Continues in the next segment.
-    fn roll(&mut self, records: usize, slots: usize) -> Result<(), AppendError> {
+    fn roll(&mut self, records: usize, slots: usize, weight: u64) -> Result<(), AppendError> {
         // The last one, since no other thread links another one after it.
         let last = self.chain.last();
         debug_assert!(std::ptr::eq(last.as_ptr(), self.segment));
         let number = last.number;
-        self.chain.extend(last, records, slots)?;
+        self.chain.extend(last, records, slots, weight)?;
         let last = self.chain.last();
         if last.number != number {
             self.segment = last.as_ptr();

@@ -125,7 +125,7 @@ impl<R: Record + ?Sized> Chain<R> {
             if !rest.is_null() {
                 self.put_back_ready(rest);
                 // A publisher may have looked while the list was in our hands, and may now be waiting.
-                if self.config.limit().is_some() {
+                if self.config.is_limited() {
                     self.room.notify_after(|| self.give_back(segment));
                     continue;
                 }

@@ -104,6 +104,8 @@ pub(super) struct Segment<R: Record + ?Sized> {
     pub(super) memory_before: u64,
     /// Bytes of memory of this one.
     pub(super) memory: u64,
+    /// What its values weigh, with those that are about to be written; see [`Layout::weight`].
+    weight: AtomicU64,
     /// Whether it has been in the pool.
     pub(super) reused: bool,
     pub(super) layout: Layout,
@@ -141,6 +143,7 @@ impl<R: Record + ?Sized> Segment<R> {
             slots_before: 0,
             memory_before: 0,
             memory: layout.bytes::<R>(),
+            weight: AtomicU64::new(0),
             reused: false,
             layout,
             chain,
@@ -150,9 +153,42 @@ impl<R: Record + ?Sized> Segment<R> {
         })
     }
 
-    /// Reserves room for `records` records of `slots` slots in total, or says why there is none.
+    /// Reserves room for `records` records of `slots` slots in total, or says why there is none. Not where values are
+    /// weighed: see [`reserve_weighed`](Self::reserve_weighed).
     #[inline]
     pub(super) fn reserve(&self, records: usize, slots: usize) -> Result<Reserved, NoRoom> {
+        if self.layout.weight > 0 {
+            return Err(NoRoom::Full);
+        }
+        self.reserve_any(records, slots)
+    }
+
+    /// As [`reserve`](Self::reserve), if the segment can also take this weight.
+    pub(super) fn reserve_weighed(
+        &self,
+        records: usize,
+        slots: usize,
+        weight: u64,
+    ) -> Result<Reserved, NoRoom> {
+        self.take_weight(weight)?;
+        self.reserve_any(records, slots).inspect_err(|_| self.give_weight_back(weight))
+    }
+
+    /// Takes some of the weight that the segment has room for.
+    pub(super) fn take_weight(&self, weight: u64) -> Result<(), NoRoom> {
+        // Relaxed, like the reservation word: it only counts. Each thread adds what it found room for, so the sum never
+        // exceeds the layout's.
+        let more = |taken: u64| taken.checked_add(weight).filter(|all| *all <= self.layout.weight);
+        let taken = self.weight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        taken.map(drop).map_err(|_| NoRoom::Full)
+    }
+
+    pub(super) fn give_weight_back(&self, weight: u64) {
+        self.weight.fetch_sub(weight, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn reserve_any(&self, records: usize, slots: usize) -> Result<Reserved, NoRoom> {
         // Relaxed throughout: the word only hands out numbers. What is written into the slots is published by the
         // commit index, and a reused segment's cleared state by the link that made this segment reachable.
         let mut seen = self.word.load(Ordering::Relaxed);
@@ -211,6 +247,7 @@ impl<R: Record + ?Sized> Segment<R> {
         if !self.layout.fits(word, records, slots) {
             return Err(NoRoom::Full);
         }
+        // What is weighed has taken its weight before: see `Publisher::put_weighed`.
         let after = word.after(records, slots);
         self.stamp(word.records(), records, now);
         // SAFETY: only the exclusive publisher writes slots, these were not handed out before, and no reader touches
@@ -525,6 +562,7 @@ impl<R: Record + ?Sized> Segment<R> {
         }
         *self.word.0.get_mut() = 0;
         *self.pins.0.get_mut() = 0;
+        *self.weight.get_mut() = 0;
         *self.next.get_mut() = std::ptr::null_mut();
         if std::mem::needs_drop::<R::Slot>() {
             let mut slot = 0;

@@ -124,6 +124,11 @@ pub trait Source<R: Record + ?Sized> {
     /// How many slots they take together.
     fn slots(&self) -> usize;
 
+    /// What its values weigh together. All user code that this needs runs here.
+    fn weight(&self, _weigh: fn(&R) -> usize) -> u64 {
+        0
+    }
+
     /// Moves or copies the payload to `to`.
     ///
     /// # Safety
@@ -134,6 +139,10 @@ pub trait Source<R: Record + ?Sized> {
 
     /// Calls `each` with the end of every record in order, counted in slots from the start of the first one.
     fn for_each_end(&self, each: impl FnMut(u32));
+}
+
+fn total(weights: impl Iterator<Item = usize>) -> u64 {
+    weights.fold(0, |sum, weight| sum.saturating_add(weight as u64))
 }
 
 /// One value, still there if it could not be appended.
@@ -148,6 +157,10 @@ impl<T: Send + Sync + 'static> Source<T> for One<T> {
     #[inline]
     fn slots(&self) -> usize {
         1
+    }
+
+    fn weight(&self, weigh: fn(&T) -> usize) -> u64 {
+        total(self.0.iter().map(weigh))
     }
 
     #[inline]
@@ -177,6 +190,10 @@ impl<T: Send + Sync + 'static> Source<T> for Values<T> {
 
     fn slots(&self) -> usize {
         self.len
+    }
+
+    fn weight(&self, weigh: fn(&T) -> usize) -> u64 {
+        total(self.values.iter().map(weigh))
     }
 
     #[inline]
@@ -214,6 +231,10 @@ impl<T: Copy + Send + Sync + 'static> Source<T> for Copies<'_, T> {
 
     fn slots(&self) -> usize {
         self.0.len()
+    }
+
+    fn weight(&self, weigh: fn(&T) -> usize) -> u64 {
+        total(self.0.iter().map(weigh))
     }
 
     #[inline]

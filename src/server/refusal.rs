@@ -67,11 +67,12 @@ impl Refusal {
         refusal.epoch = topic.log().epoch();
         match *error {
             AppendError::Closed => refusal.code = Code::TopicClosed,
-            AppendError::TooLarge { size, max } => {
+            AppendError::TooLarge { size, max }
+            | AppendError::TooManyRecords { records: size, max } => {
                 refusal.code = Code::RecordTooLarge;
                 (refusal.asked, refusal.next) = (size, max);
             }
-            AppendError::Full { limit } => {
+            AppendError::Full { limit } | AppendError::RecordLimit { limit } => {
                 (refusal.code, refusal.next) = (Code::Full, limit);
             }
             AppendError::BudgetExhausted { limit } => {

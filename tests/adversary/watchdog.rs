@@ -1,13 +1,14 @@
 //! Running a test so that it cannot hang in silence, and alone in the process where it counts for all.
 
 use std::cell::Cell;
+use std::io::Write as _;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
-/// Nothing here takes a hundredth of it.
+/// How long a test, or one step of it, may take. Nothing here takes a hundredth of it.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The payload of a panic that belongs to a test: the panic hook says nothing.
@@ -45,12 +46,13 @@ fn silence_planned_panics() {
 /// Held by each test; exclusively by those that count what the whole process does.
 static PROCESS: RwLock<()> = RwLock::new(());
 
-/// What a test is at, for whoever finds it hanging.
-pub(crate) struct Progress(Mutex<String>);
+/// What a test is at, for whoever finds it hanging, and how many steps it has taken.
+pub(crate) struct Progress(Mutex<(String, u64)>);
 
 impl Progress {
     pub(crate) fn at(&self, what: String) {
-        *self.0.lock() = what;
+        let mut at = self.0.lock();
+        *at = (what, at.1 + 1);
     }
 }
 
@@ -62,11 +64,16 @@ fn run<U>(test: impl FnOnce(&Progress) -> U) -> U {
     let at = &progress.0;
     thread::scope(|scope| {
         scope.spawn(move || {
-            if ends.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+            let mut steps = 0;
+            while ends.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
                 let at = at.lock();
-                eprintln!("{name} hangs at: {at}");
-                // What hangs cannot be ended in any other way.
-                std::process::abort();
+                if at.1 == steps {
+                    // Not with a macro, whose output the test harness keeps to itself.
+                    let _ = writeln!(std::io::stderr(), "{name} hangs at: {}", at.0);
+                    // What hangs cannot be ended in any other way.
+                    std::process::abort();
+                }
+                steps = at.1;
             }
         });
         // Also if the test panics.

@@ -2,6 +2,7 @@
 //! and the memory that comes back.
 
 mod append;
+mod capacity;
 mod clock;
 mod debug;
 mod exclusive;

@@ -10,10 +10,14 @@ use psa::*;
 use crate::ledger::{Ledger, Value};
 use crate::watchdog::watched;
 
-fn evicting(segments: u64) -> Log<Value> {
+fn limited(segments: u64, overflow: Overflow) -> Log<Value> {
     let build = || Log::<Value>::builder().segment_records(4).pool_segments(0);
     let segment = build().build().unwrap().stats().live_bytes;
-    build().memory_limit(segments * segment).overflow(Overflow::Evict).build().unwrap()
+    build().memory_limit(segments * segment).overflow(overflow).build().unwrap()
+}
+
+fn evicting(segments: u64) -> Log<Value> {
+    limited(segments, Overflow::Evict)
 }
 
 /// A destructor that does not return keeps its own segment. Publishers go on in what is left of the limit.
@@ -50,9 +54,16 @@ fn a_destructor_that_does_not_return_holds_one_segment() {
 /// The same where it unlinks other segments before it stalls: whoever needs their memory gives them back.
 #[test]
 fn what_a_destructor_unlinks_before_it_stalls_is_given_back_by_others() {
+    // An eviction sweeps what is pending. Where nothing is evicted, the publisher that needs memory has to.
+    for overflow in [Overflow::Evict, Overflow::Reject] {
+        others_give_back_what_a_stalled_destructor_unlinked(overflow);
+    }
+}
+
+fn others_give_back_what_a_stalled_destructor_unlinked(overflow: Overflow) {
     watched(|progress| {
         let ledger = Arc::new(Ledger::default());
-        let log = Arc::new(evicting(8));
+        let log = Arc::new(limited(8, overflow));
         let (inside, over) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
         let holds = Arc::new(Mutex::new(None));
         let stalls = Value::new(&ledger, 0).at_end({
@@ -73,11 +84,20 @@ fn what_a_destructor_unlinks_before_it_stalls_is_given_back_by_others() {
         (5..24).for_each(|n| append(n).unwrap());
         assert_eq!(log.stats().live_segments, 6);
         thread::scope(|scope| {
-            // Passing the first segment gives it back, and so runs the destructor.
-            scope.spawn(move || first.try_next(|batch| batch.len()).map(|_| drop(first)));
+            // Leaving the first segment gives it back, and so runs the destructor.
+            scope.spawn(move || {
+                // The cursor would stand in the next one meanwhile, which can only go by eviction.
+                if overflow == Overflow::Evict {
+                    first.try_next(|batch| batch.len()).unwrap();
+                }
+                drop(first);
+            });
             inside.wait();
             progress.at(format!("{:?}", log.stats()));
-            let refused = (24..400).filter(|n| append(*n).is_err()).count();
+            // Something holds back what is appended from now on, so that all of the limit is needed.
+            let _keeps = log.subscribe(Start::Next).unwrap();
+            let most = if overflow == Overflow::Evict { 400 } else { 24 + 6 * 4 };
+            let refused = (24..most).filter(|n| append(*n).is_err()).count();
             let unlinked = log.stats().unlinked_segments;
             over.wait();
             assert_eq!(refused, 0, "a stalled destructor holds one segment of eight");
