@@ -251,7 +251,7 @@ impl<R: Record + ?Sized> Builder<R> {
         self.fit_limits(layout)
     }
 
-    /// Makes a segment whose size was not set so small that four of them fit the limits, or at least two.
+    /// Makes a segment whose size was not set so small that some of them fit the limits.
     fn fit_limits(&self, mut layout: Layout) -> Result<Layout, BuildError> {
         if let Some(limit) = self.record_limit {
             if limit < 2 {
@@ -275,12 +275,14 @@ impl<R: Record + ?Sized> Builder<R> {
         }
         let (bytes, records) = (self.segment_bytes, self.segment_records);
         if let (Some(limit), None, None) = (self.memory_limit, bytes, records) {
+            // Where values are weighed, an eighth of the limit in each is theirs.
+            let parts = if layout.weight > 0 { 6 } else { 4 };
             // Smaller ones would be all overhead.
             const LEAST: u64 = 512;
             let payload = |layout: &Layout| u64::from(layout.slots) * size_of::<R::Slot>() as u64;
             while layout.slots > 1
                 && (layout.bytes::<R>() > limit / 2
-                    || layout.bytes::<R>() > limit / 4 && payload(&layout) > LEAST)
+                    || layout.bytes::<R>() > limit / parts && payload(&layout) > LEAST)
             {
                 layout.records = (layout.records / 2).max(1);
                 layout.slots /= 2;
