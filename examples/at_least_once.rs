@@ -47,7 +47,7 @@ async fn work(address: &str, outbox: &Path, crash_at: Option<u64>) -> Result<(),
                     process::exit(1);
                 }
                 // `commit_later` would not wait for the server, but more records would be repeated after a crash.
-                letters.commit(letter.offset()).await?;
+                letters.commit(..=letter.offset()).await?;
             }
             // A lease has gaps only if the topic evicts, or if the server was restarted.
             Event::Gap(gap) => println!("lost: {gap}"),

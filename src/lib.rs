@@ -104,10 +104,10 @@ pub mod words;
 #[doc(inline)]
 pub use log::{
     AppendBatch, AppendError, Appender, Batch, Block, Budget, BuildError, Builder, Clock,
-    CommitError, Copies, Cursor, Event, Exclusive, Lag, Lagged, Lease, LeaseError, LeaseInfo,
-    LeaseOptions, Limit, Log, ManualClock, Next, Observer, Overflow, Packed, PackedError, Picture,
-    Position, Publisher, ReadError, Record, Records, Refused, Retention, Shared, Slowest, Start,
-    Stats, SubscribeError, WeakLog,
+    CommitError, CommitRange, Copies, Cursor, Event, Exclusive, Lag, Lagged, Lease, LeaseError,
+    LeaseInfo, LeaseOptions, Limit, Log, ManualClock, Next, Observer, Overflow, Packed,
+    PackedError, Picture, Position, Publisher, ReadError, Record, Records, Refused, Retention,
+    Shared, Slowest, Start, Stats, SubscribeError, WeakLog,
 };
 
 /// The examples of the README and of the book, which compile and run as documentation tests. Each is present if the

@@ -176,7 +176,7 @@ fn leases_change_hands() {
                             }) else {
                                 break;
                             };
-                            let _ = lease.commit(last);
+                            let _ = lease.commit(..=last);
                         }
                     }
                 })

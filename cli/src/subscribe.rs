@@ -303,7 +303,7 @@ impl Follower {
             && work.position.next > self.subscription.committed()
         {
             // This fails only for a record that was not received, and this one was.
-            let _ = self.subscription.commit_later(last);
+            let _ = self.subscription.commit_later(..=last);
         }
         self.spare = work.bytes;
     }

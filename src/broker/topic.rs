@@ -10,7 +10,8 @@ use tokio::time::Instant;
 use super::unpublished::Claim;
 use super::{BrokerState, Deliveries, LeaseOpenError, ResolvedSettings, check_name};
 use crate::log::{
-    Batch, CommitError, Lease, LeaseInfo, LeaseOptions, Limit, Log, Next, ReadError, Start,
+    Batch, CommitError, CommitRange, Lease, LeaseInfo, LeaseOptions, Limit, Log, Next, ReadError,
+    Start,
 };
 use crate::log::{Stats, SubscribeError};
 use std::task::{Context, Poll};
@@ -331,8 +332,8 @@ impl TopicLease {
     /// # Errors
     ///
     /// [`CommitError`].
-    pub fn commit(&mut self, offset: u64) -> Result<(), CommitError> {
-        self.lease().commit(offset)
+    pub fn commit(&mut self, range: impl CommitRange) -> Result<(), CommitError> {
+        self.lease().commit(range)
     }
 
     /// See [`Cursor::peek`](crate::log::Cursor::peek).

@@ -15,7 +15,7 @@ use super::error::{ClientError, ServerError};
 use super::event::{BatchEvent, Event, Gap, Layout, OwnedChunk};
 use super::follow::{Follower, Step};
 use super::options::SubscribeOptions;
-use crate::log::Position;
+use crate::log::{CommitRange, Position, commit};
 use crate::protocol::{CloseReason, Code, OnGap, TopicName};
 
 /// The most bytes that are read ahead while a commit waits for its confirmation.
@@ -229,7 +229,7 @@ impl Subscription {
         Some(Ok(BatchEvent::Records(batch)))
     }
 
-    /// Commits everything up to and including `offset` and waits for the server's confirmation.
+    /// Commits all records of `range`, for example `..=offset`, and waits for the server's confirmation.
     ///
     /// Until then the lease keeps the records, and a subscriber that takes the lease receives them
     /// again. Records that arrive meanwhile are read ahead, not lost. If the connection breaks
@@ -245,13 +245,13 @@ impl Subscription {
     ///   [`TopicClosed`](super::CloseReason::TopicClosed)): then the last records can still be
     ///   committed.
     /// * Any error that the server answers.
-    pub async fn commit(&mut self, offset: u64) -> Result<(), ClientError> {
-        self.commit_later(offset)?;
+    pub async fn commit(&mut self, range: impl CommitRange) -> Result<(), ClientError> {
+        let end = self.want_commit(range)?;
         self.settle();
         let epoch = self.taken.epoch;
         let after = self.follower.request_timeout();
         let confirmed = async {
-            while self.follower.committed() <= offset && self.follower.expected().epoch == epoch {
+            while self.follower.committed() < end && self.follower.expected().epoch == epoch {
                 if self.follower.is_ended() {
                     return Err(ClientError::Ended);
                 }
@@ -265,25 +265,30 @@ impl Subscription {
         }
     }
 
-    /// Commits everything up to and including `offset` without waiting. The next call that takes an
+    /// Commits all records of `range`, for example `..=offset`, without waiting. The next call that takes an
     /// event sends the commit, and [`committed`](Self::committed) shows when it is confirmed.
     /// Commits in quick succession are merged.
     ///
     /// # Errors
     ///
     /// [`ClientError::Commit`] without a lease, or for a record that was not taken.
-    pub fn commit_later(&mut self, offset: u64) -> Result<(), ClientError> {
+    pub fn commit_later(&mut self, range: impl CommitRange) -> Result<(), ClientError> {
+        self.want_commit(range).map(drop)
+    }
+
+    /// Returns the first offset that the commit does not cover.
+    fn want_commit(&mut self, range: impl CommitRange) -> Result<u64, ClientError> {
         if !self.follower.has_lease() {
             let what = "there is no lease to commit to; subscribe with one";
             return Err(ClientError::Commit { what });
         }
-        if offset >= self.taken.next {
+        let Ok(end) = commit::end(range, self.taken.next) else {
             let what = "the record was not taken yet; commit what was processed";
             return Err(ClientError::Commit { what });
-        }
+        };
         self.check_epoch()?;
-        self.follower.want_commit(offset + 1);
-        Ok(())
+        self.follower.want_commit(end);
+        Ok(end)
     }
 
     /// Fails if what was read ahead shows that the epoch of the taken records has ended.

@@ -21,6 +21,7 @@ use std::task::{Context, Poll};
 use super::batch::{Batch, Limit};
 use super::chain::Chain;
 use super::collect::ALL;
+use super::commit::{self, CommitRange};
 use super::cursor::{Cursor, Next};
 use super::error::{CommitError, LeaseError, ReadError, SubscribeError};
 use super::position::PinnedPosition;
@@ -66,7 +67,7 @@ impl Default for LeaseOptions {
 /// log.append(7)?;
 /// log.append(8)?;
 /// lease.try_next(|batch| assert_eq!(batch.as_slice(), [7, 8]))?;
-/// lease.commit(0)?; // the first one is done; then the holder dies
+/// lease.commit(..=0)?; // the first one is done; then the holder dies
 /// drop(lease);
 /// let mut again = log.lease("billing", options)?;
 /// again.try_next(|batch| assert_eq!(batch.as_slice(), [8]))?;
@@ -371,23 +372,22 @@ impl<R: Record + ?Sized> Lease<R> {
         &self.name
     }
 
-    /// Declares that all records up to and including `offset` are processed: the log need not keep them for this
+    /// Declares that all records of `range` are processed, for example `..=offset`: the log need not keep them for this
     /// lease. Committing less than was committed before does nothing.
     ///
     /// # Errors
     ///
-    /// [`CommitError`]: the lease is no longer held here, or the record was never read.
-    pub fn commit(&mut self, offset: u64) -> Result<(), CommitError> {
-        if offset >= self.cursor.offset() {
-            return Err(CommitError::NotRead { asked: offset, next: self.cursor.offset() });
-        }
+    /// [`CommitError`]: the lease is no longer held here, or a record of the range was never read.
+    pub fn commit(&mut self, range: impl CommitRange) -> Result<(), CommitError> {
+        let next = self.cursor.offset();
+        let end = commit::end(range, next).map_err(|asked| CommitError::NotRead { asked, next })?;
         match self.committed() {
             None => return Err(CommitError::TakenOver),
-            Some(committed) if offset < committed => return Ok(()),
+            Some(committed) if end <= committed => return Ok(()),
             Some(_) => {}
         }
         // SAFETY: the chain keeps its leases, and forgets them when it goes.
-        let ahead = unsafe { PinnedPosition::at_or_later(&self.chain, offset + 1) };
+        let ahead = unsafe { PinnedPosition::at_or_later(&self.chain, end) };
         let ahead = ahead.unwrap_or_else(|_| unreachable!("what was read was there"));
         let mut leases = self.chain.lock_leases();
         // No one else commits for this holder: `&mut self`.

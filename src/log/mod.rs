@@ -14,6 +14,7 @@ mod builder;
 mod chain;
 mod clock;
 mod collect;
+pub(crate) mod commit;
 mod config;
 mod cover;
 mod cursor;
@@ -49,6 +50,7 @@ pub use append::Appender;
 pub use batch::{Batch, Limit};
 pub use builder::Builder;
 pub use clock::{Clock, ManualClock};
+pub use commit::CommitRange;
 pub use cursor::{Cursor, Lag, Next};
 pub use error::{
     AppendError, BuildError, CommitError, Lagged, LeaseError, ReadError, Refused, SubscribeError,

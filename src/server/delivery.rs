@@ -327,12 +327,12 @@ impl Subscriptions {
     ) -> Option<Option<Result<(), CommitError>>> {
         let Some(slot) = self.slot_of(id) else {
             let drained = self.drained.iter_mut().find(|drained| drained.id == id)?;
-            return Some(Some(drained.lease.commit(offset)));
+            return Some(Some(drained.lease.commit(..=offset)));
         };
         let sub = self.slots[slot as usize].as_mut()?;
         Some(match &mut sub.reader {
             Reader::Cursor(_) => None,
-            Reader::Lease(lease) => Some(lease.commit(offset)),
+            Reader::Lease(lease) => Some(lease.commit(..=offset)),
         })
     }
 

@@ -59,13 +59,13 @@ async fn a_commit_is_confirmed_while_records_keep_coming() {
     for offset in 0..3 {
         assert_eq!(line(&mut subscription).await, format!("record {offset}"));
     }
-    let early = subscription.commit(3).await.unwrap_err();
+    let early = subscription.commit(..=3).await.unwrap_err();
     assert!(matches!(early, ClientError::Commit { .. }), "{early:?}");
     assert_eq!(subscription.committed(), 0);
-    subscription.commit(2).await.unwrap();
+    subscription.commit(..=2).await.unwrap();
     assert_eq!(subscription.committed(), 3);
     // What was committed already needs no word to the server.
-    subscription.commit(1).await.unwrap();
+    subscription.commit(..=1).await.unwrap();
     for expected in ["record 3", "record 4", "record 5", "record 6", "record 7"] {
         assert_eq!(line(&mut subscription).await, expected);
     }
@@ -110,8 +110,8 @@ async fn records_that_come_again_from_the_committed_place_are_not_told_twice() {
     for offset in 0..6 {
         assert_eq!(line(&mut subscription).await, format!("record {offset}"));
     }
-    subscription.commit(1).await.unwrap();
-    subscription.commit(4).await.unwrap();
+    subscription.commit(..=1).await.unwrap();
+    subscription.commit(..=4).await.unwrap();
     assert_eq!(subscription.reconnections(), 1);
     assert_eq!(subscription.committed(), 5);
     for offset in 6..9 {
@@ -155,7 +155,7 @@ async fn a_commit_whose_confirmation_was_lost_is_confirmed_by_where_the_lease_st
         if has_ended {
             assert_eq!(line(&mut subscription).await, "TopicClosed 3");
         }
-        subscription.commit(2).await.unwrap();
+        subscription.commit(..=2).await.unwrap();
         assert_eq!((subscription.committed(), subscription.reconnections()), (3, 1));
         drop(subscription);
         finish(server).await;
@@ -184,7 +184,7 @@ async fn commits_that_nobody_waits_for_are_joined() {
     let mut subscription = client.subscribe("topic", leased()).await.unwrap();
     for offset in 0..101 {
         assert_eq!(line(&mut subscription).await, format!("record {offset}"));
-        subscription.commit_later(offset).unwrap();
+        subscription.commit_later(..=offset).unwrap();
     }
     assert_eq!(subscription.committed(), 100);
     drop(subscription);
@@ -210,13 +210,13 @@ async fn a_refused_commit_is_told_and_the_subscription_goes_on() {
     let mut subscription = client.subscribe("topic", leased()).await.unwrap();
     assert_eq!(line(&mut subscription).await, "record 0");
     assert_eq!(line(&mut subscription).await, "record 1");
-    let error = subscription.commit(1).await.unwrap_err();
+    let error = subscription.commit(..=1).await.unwrap_err();
     assert_eq!(error.code(), Some(Code::BadCommit));
     assert_eq!(line(&mut subscription).await, "record 2");
     // Taken over by somebody else: it does not fight for the lease.
     assert_eq!(line(&mut subscription).await, "LeaseTakenOver 3");
     assert_eq!(line(&mut subscription).await, "end");
-    let error = subscription.commit(2).await.unwrap_err();
+    let error = subscription.commit(..=2).await.unwrap_err();
     assert!(matches!(error, ClientError::Ended), "{error:?}");
     finish(server).await;
 }
@@ -244,7 +244,7 @@ async fn ending_commits_what_is_wanted_first() {
     let client = builder.build().unwrap();
     let mut subscription = client.subscribe("topic", leased()).await.unwrap();
     assert_eq!(line(&mut subscription).await, "record 0");
-    subscription.commit_later(0).unwrap();
+    subscription.commit_later(..=0).unwrap();
     subscription.end(false).await.unwrap();
     finish(server).await;
 }
@@ -262,7 +262,7 @@ async fn commits_need_a_lease() {
     let client = builder.build().unwrap();
     let mut subscription = client.subscribe("topic", SubscribeOptions::earliest()).await.unwrap();
     assert_eq!(line(&mut subscription).await, "record 0");
-    let error = subscription.commit(0).await.unwrap_err();
+    let error = subscription.commit(..=0).await.unwrap_err();
     assert!(error.to_string().contains("no lease"), "{error}");
     drop(subscription);
     finish(server).await;

@@ -242,7 +242,7 @@ fn handles_and_futures_can_be_sent() {
         sent(|| client.subscribe("topic", SubscribeOptions::earliest()));
         let _ = publisher.reconnect().await;
         let _ = subscription.next_batch().await.is_none();
-        let _ = subscription.commit(1).await;
+        let _ = subscription.commit(..=1).await;
     }
     fn whole(client: Client, publisher: Publisher, subscription: Subscription) -> impl Send {
         each(client, publisher, subscription)

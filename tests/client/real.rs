@@ -403,7 +403,7 @@ async fn a_lease_keeps_what_was_not_committed() {
         let Some(Ok(Event::Record(record))) = desk.next().await else { panic!() };
         assert_eq!(number_of(record.data()), number);
     }
-    desk.commit(2).await.unwrap();
+    desk.commit(..=2).await.unwrap();
     assert_eq!(desk.committed(), 3);
     let held = client.subscribe("news", leased()).await.unwrap_err();
     assert_eq!(held.code(), Some(Code::LeaseHeld));
@@ -419,12 +419,12 @@ async fn a_lease_keeps_what_was_not_committed() {
     for number in 3..10 {
         let Some(Ok(Event::Record(record))) = desk.next().await else { panic!() };
         assert_eq!(number_of(record.data()), number);
-        desk.commit_later(record.offset()).unwrap();
+        desk.commit_later(..=record.offset()).unwrap();
     }
     // Taken over: the former holder learns of it.
     let lease = LeaseOptions::new("desk", Duration::from_secs(60)).takeover(true);
     let options = SubscribeOptions::earliest().lease(lease);
-    desk.commit(9).await.unwrap();
+    desk.commit(..=9).await.unwrap();
     let thief = client.subscribe("news", options).await.unwrap();
     assert_eq!(thief.position().next, 10);
     let end = desk.next().await.unwrap().unwrap();
@@ -467,14 +467,14 @@ async fn commits_get_through_a_line_that_breaks() {
         }
         match expected % 100 {
             50 => {
-                desk.commit(expected).await.unwrap();
+                desk.commit(..=expected).await.unwrap();
                 assert_eq!(desk.committed(), expected + 1);
             }
-            99 => desk.commit_later(expected).unwrap(),
+            99 => desk.commit_later(..=expected).unwrap(),
             _ => {}
         }
     }
-    desk.commit(1_989).await.unwrap();
+    desk.commit(..=1_989).await.unwrap();
     println!("{} reconnections", desk.reconnections());
     assert!(desk.reconnections() > 3);
     drop(desk);
@@ -585,15 +585,15 @@ async fn the_last_records_of_a_closed_topic_can_be_committed() {
     assert!(matches!(end, Some(Ok(Event::Closed { reason: CloseReason::TopicClosed, next: 3 }))));
     assert!(news.next().await.is_none());
 
-    news.commit(0).await.unwrap();
+    news.commit(..=0).await.unwrap();
     let stands = |details: TopicDetails| details.leases[0].committed;
     assert_eq!(stands(direct.describe("news").await.unwrap()), 1);
     line.cut();
-    news.commit(1).await.unwrap();
+    news.commit(..=1).await.unwrap();
     assert!(news.reconnections() > 0);
     assert_eq!(stands(direct.describe("news").await.unwrap()), 2);
     // What does not wait goes with the next call, and nothing comes again.
-    news.commit_later(2).unwrap();
+    news.commit_later(..=2).unwrap();
     assert!(news.next().await.is_none());
     assert_eq!(news.committed(), 3);
     assert_eq!(stands(direct.describe("news").await.unwrap()), 3);

@@ -22,15 +22,15 @@ fn a_lease_keeps_what_was_not_committed() {
     }
     assert_eq!(drain(&mut lease), (0..12).collect::<Vec<_>>());
     assert_eq!(live(&log), 3, "read, but not committed");
-    lease.commit(5).unwrap();
+    lease.commit(..=5).unwrap();
     assert_eq!(live(&log), 2);
     drop(lease);
     assert_eq!(live(&log), 2, "detached, but not expired");
     let mut lease = log.lease("a", HELD).unwrap();
     assert_eq!(lease.committed(), Some(6));
     assert_eq!(drain(&mut lease), (6..12).collect::<Vec<_>>());
-    assert_eq!(lease.commit(12), Err(CommitError::NotRead { asked: 12, next: 12 }));
-    lease.commit(2).unwrap();
+    assert_eq!(lease.commit(..=12), Err(CommitError::NotRead { asked: 12, next: 12 }));
+    lease.commit(..=2).unwrap();
     assert_eq!(lease.committed(), Some(6), "commits do not go back");
     lease.release();
     assert_eq!(live(&log), 1);
@@ -43,11 +43,11 @@ fn a_second_holder_is_refused_or_takes_over() {
     let mut first = log.lease("a", HELD).unwrap();
     log.append_batch(0..3).unwrap();
     drain(&mut first);
-    first.commit(0).unwrap();
+    first.commit(..=0).unwrap();
     assert_eq!(log.lease("a", HELD).unwrap_err(), LeaseError::Held { name: "a".into() });
     let waiting = std::thread::spawn(move || {
         let end = first.next_blocking(|_| ());
-        (end, first.commit(1), first)
+        (end, first.commit(..=1), first)
     });
     while log.stats().reader_waits < 1 {
         std::thread::yield_now();
@@ -85,7 +85,7 @@ fn an_evicted_lease_reports_the_loss_to_whoever_takes_it_up() {
     let mut lease = log.lease("a", HELD).unwrap();
     log.append_batch(0..3).unwrap();
     drain(&mut lease);
-    lease.commit(0).unwrap();
+    lease.commit(..=0).unwrap();
     drop(lease);
     for n in 3..100 {
         log.append(n).unwrap();
@@ -95,7 +95,7 @@ fn an_evicted_lease_reports_the_loss_to_whoever_takes_it_up() {
     let missed = Lagged { first_missed: 1, missed: first - 1 };
     assert_eq!(lease.try_next(|_| ()), Err(ReadError::Lagged(missed)));
     assert_eq!(drain(&mut lease), (first..100).collect::<Vec<_>>());
-    lease.commit(99).unwrap();
+    lease.commit(..=99).unwrap();
     assert_eq!(lease.committed(), Some(100));
     assert_eq!(live(&log), 1);
 }
@@ -107,7 +107,7 @@ fn a_lease_is_ended_from_outside() {
     assert!(log.end_lease("a"));
     assert!(!log.end_lease("a"));
     assert_eq!(lease.try_next(|_| ()), Err(ReadError::TakenOver));
-    assert_eq!(lease.commit(0), Err(CommitError::NotRead { asked: 0, next: 0 }));
+    assert_eq!(lease.commit(..=0), Err(CommitError::NotRead { asked: 0, next: 0 }));
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn leases_are_told_by_name() {
     assert_eq!(a.name(), "a");
     log.append_batch(0..3).unwrap();
     drain(&mut a);
-    a.commit(1).unwrap();
+    a.commit(..=1).unwrap();
     let info = log.lease_info("a").unwrap();
     assert_eq!((&*info.name, info.committed, info.held, info.expires_in), ("a", 2, true, None));
     let infos = log.leases();
@@ -140,7 +140,7 @@ fn a_commit_counts_although_its_records_were_evicted() {
     for n in 3..100 {
         log.append(n).unwrap();
     }
-    lease.commit(1).unwrap();
+    lease.commit(..=1).unwrap();
     assert_eq!(lease.committed(), Some(2));
     drop(lease);
     let first = log.first_offset();

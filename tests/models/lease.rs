@@ -39,7 +39,7 @@ fn a_lease_expires_or_is_taken_up_again() {
         let log = log_of(5);
         let mut lease = log.lease("a", FROM_EARLIEST).unwrap();
         assert_eq!(read_available(&mut lease).len(), 5);
-        lease.commit(2).unwrap();
+        lease.commit(..=2).unwrap();
         drop(lease);
         let expiry = thread::spawn({
             let log = log.clone();
@@ -55,7 +55,7 @@ fn a_lease_expires_or_is_taken_up_again() {
         read_all(&mut lease, first, 5);
         expiry.join().unwrap();
         log.maintain();
-        lease.commit(4).unwrap();
+        lease.commit(..=4).unwrap();
         assert!(log.lease_info("a").unwrap().held);
         assert_all_collected(&log);
         lease.release();
@@ -76,7 +76,7 @@ fn a_lease_without_time_ends_with_its_holder_or_goes_on() {
                 assert!(first == 0 || first == 2, "{first}");
                 read_all(&mut lease, first, 3);
                 holder.join().unwrap();
-                lease.commit(2).unwrap();
+                lease.commit(..=2).unwrap();
             }
             Err(LeaseError::Held { .. }) => holder.join().unwrap(),
             Err(other) => panic!("{other}"),
@@ -97,7 +97,7 @@ fn a_lease_that_is_taken_over_is_handed_on_exactly() {
             let mut committed = 0;
             loop {
                 match old.next_blocking(|batch| batch.next_offset()) {
-                    Ok(next) => match old.commit(next - 1) {
+                    Ok(next) => match old.commit(..=next - 1) {
                         Ok(()) => committed = next,
                         Err(CommitError::TakenOver) => return committed,
                         Err(other) => panic!("{other}"),
@@ -112,7 +112,7 @@ fn a_lease_that_is_taken_over_is_handed_on_exactly() {
         let first = new.offset();
         read_all(&mut new, first, 3);
         assert_eq!(holder.join().unwrap(), first);
-        new.commit(2).unwrap();
+        new.commit(..=2).unwrap();
         assert_all_collected(&log);
         new.release();
     });
@@ -141,14 +141,14 @@ fn a_commit_lets_go_of_no_more_than_it_says() {
             if let Some(read) = read {
                 // One back: what was read last is not done with.
                 next = read - 1;
-                lease.commit(next - 1).unwrap();
+                lease.commit(..=next - 1).unwrap();
             }
         }
         drop(lease);
         let mut again = log.lease("a", FROM_EARLIEST).unwrap();
         publisher.join().unwrap();
         read_all(&mut again, next, 5);
-        again.commit(4).unwrap();
+        again.commit(..=4).unwrap();
         let (mut seen, mut cursor) = reader.join().unwrap();
         seen.extend(read_available(&mut cursor));
         assert_eq!(seen, [0, 1, 2, 3, 4]);
@@ -168,7 +168,7 @@ fn a_lease_that_is_ended_holds_nothing_back() {
             move || assert!(log.end_lease("a"))
         });
         while let Ok(Some(next)) = lease.try_next(|batch| batch.next_offset()) {
-            if let Err(refused) = lease.commit(next - 1) {
+            if let Err(refused) = lease.commit(..=next - 1) {
                 assert_eq!(refused, CommitError::TakenOver);
             }
         }
@@ -191,7 +191,7 @@ fn an_evicted_lease_accounts_for_every_record() {
             let mut expected = 0;
             for _ in 0..2 {
                 if read_or_miss(&mut lease, &mut expected) {
-                    lease.commit(expected - 1).unwrap();
+                    lease.commit(..=expected - 1).unwrap();
                 }
             }
             expected
@@ -203,7 +203,7 @@ fn an_evicted_lease_accounts_for_every_record() {
         let mut lease = log.lease("a", FROM_EARLIEST).unwrap();
         while read_or_miss(&mut lease, &mut expected) {}
         assert_eq!(expected, 7);
-        lease.commit(6).unwrap();
+        lease.commit(..=6).unwrap();
         assert_eq!(log.stats().slowest, None);
         lease.release();
         assert_eq!(log.append(Canary::new(7)).unwrap(), 7);

@@ -273,7 +273,7 @@ impl<K: Kind> World<K> {
                 if let Some((lease, place)) = pick(&mut self.leases, who) {
                     let offset = place.offset.saturating_sub(behind);
                     let held = lease.committed().is_some();
-                    let real = self.meter.count(|| lease.commit(offset));
+                    let real = self.meter.count(|| lease.commit(..=offset));
                     assert_eq!(real.is_ok(), held && offset < place.offset, "{real:?}");
                     if real.is_ok() {
                         self.model.commit(lease.name(), offset);

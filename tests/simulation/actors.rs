@@ -242,7 +242,7 @@ impl Follow {
         if self.lease {
             // Every few records, and never the very newest.
             if place.next % 7 == 3 && place.next > 1 {
-                sub.commit_later(place.next - 2).expect("it was taken");
+                sub.commit_later(..=place.next - 2).expect("it was taken");
             }
             kept.committed = Some(sub.committed()..=place.next);
         }

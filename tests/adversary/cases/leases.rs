@@ -39,8 +39,8 @@ fn a_lease_that_was_swapped_keeps_what_its_log_has() {
         // Whole leases can be swapped: they take along what they belong to.
         std::mem::swap(&mut lease, &mut far);
         assert_eq!((lease.offset(), far.offset()), (1000, 0));
-        assert!(matches!(far.commit(500), Err(CommitError::NotRead { asked: 500, next: 0 })));
-        lease.commit(500).unwrap();
+        assert!(matches!(far.commit(..=500), Err(CommitError::NotRead { asked: 500, next: 0 })));
+        lease.commit(..=500).unwrap();
         drop(lease);
         say(&log, 4..40);
         assert_eq!(log.first_offset(), 0);
@@ -52,7 +52,7 @@ fn a_lease_that_was_swapped_keeps_what_its_log_has() {
             seen += batch.len();
         }) {}
         assert_eq!(seen, 40);
-        far.commit(39).unwrap();
+        far.commit(..=39).unwrap();
         assert_eq!(log.stats().live_segments, 1);
     });
 }
@@ -86,7 +86,7 @@ fn who_lost_a_lease_cannot_move_it() {
         (0..10).for_each(|n| drop(log.append(n)));
         while let Ok(Some(_)) = old.try_next(|batch| batch.len()) {}
         let new = log.lease("x", LeaseOptions { take_over: true, ..OPTIONS }).unwrap();
-        assert_eq!(old.commit(9), Err(CommitError::TakenOver));
+        assert_eq!(old.commit(..=9), Err(CommitError::TakenOver));
         assert_eq!(old.committed(), None);
         assert_eq!(old.try_next(|batch| batch.len()), Err(ReadError::TakenOver));
         old.release();

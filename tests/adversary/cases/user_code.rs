@@ -303,7 +303,7 @@ fn an_observer_and_a_waker_look_at_the_leases() {
         }
         for committed in 0..end {
             progress.at(format!("committing {committed}"));
-            lease.commit(committed).unwrap();
+            lease.commit(..=committed).unwrap();
         }
         assert!(append().is_ready());
         progress.at("taking over".to_owned());

@@ -271,7 +271,7 @@ impl Reader {
         let Kind::Lease(lease) = &mut self.kind else { return };
         let before = lease.committed();
         let offset = rng.u64(..next + 3);
-        match lease.commit(offset) {
+        match lease.commit(..=offset) {
             Ok(()) => {
                 assert!(offset < next);
                 let after = lease.committed().unwrap_or(u64::MAX);

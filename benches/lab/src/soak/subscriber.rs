@@ -217,7 +217,7 @@ impl SimulatedSubscriber {
                     expected = next..=next;
                     let last = next - 1;
                     if matches!(begin, Begin::Lease { .. }) && self.random.u8(0..4) == 0 {
-                        let committed = sub.commit_later(last);
+                        let committed = sub.commit_later(..=last);
                         committed
                             .map_err(|error| failure(format!("commit in `{name}`"), &error))?;
                     }
