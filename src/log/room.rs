@@ -6,11 +6,7 @@ use super::collect::STEP;
 use super::error::AppendError;
 use super::record::Record;
 use super::retention::Overflow;
-use crate::sync::{Ordering, thread};
-
-/// How often a publisher yields its processor to a thread that is giving a segment back at this moment, before it
-/// lets go of another one.
-const YIELDS: usize = 16;
+use crate::sync::{Ordering, ROOM_YIELDS, thread};
 
 impl<R: Record + ?Sized> Chain<R> {
     /// The log is full: lets go of something, or returns `full` if nothing can go. `Ok` means that another try is
@@ -61,7 +57,7 @@ impl<R: Record + ?Sized> Chain<R> {
         // Acquire: see `take_back`.
         let released = || self.released.load(Ordering::Acquire);
         let before = released();
-        for _ in 0..YIELDS {
+        for _ in 0..ROOM_YIELDS {
             let pending = self.pending_segments.load(Ordering::Relaxed);
             if self.unlinked.load(Ordering::Acquire) <= pending {
                 break;

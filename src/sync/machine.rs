@@ -23,6 +23,10 @@ pub(crate) const LONGEST_LULL: u32 = 31;
 /// How often it then yields its processor and looks again before it parks: the publisher may be waiting for one.
 pub(crate) const YIELDS: u32 = 16;
 
+/// How often a publisher that needs memory yields its processor to a thread that is giving a segment back at this
+/// moment, before it lets go of another one.
+pub(crate) const ROOM_YIELDS: u32 = 16;
+
 /// How many bytes a task reads before it lets other tasks run: small compared with a processor's cache, large
 /// compared with the cost of a switch.
 pub(crate) const TASK_TURN: usize = 256 << 10;

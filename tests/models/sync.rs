@@ -22,6 +22,8 @@ pub(crate) const LONGEST_LULL: u32 = 0;
 
 /// As above.
 pub(crate) const YIELDS: u32 = 0;
+/// None: a scheduler that lets the other thread run in every pause never has it come too late.
+pub(crate) const ROOM_YIELDS: u32 = 0;
 
 /// None, as above.
 pub(crate) const TASK_TURN: usize = usize::MAX;

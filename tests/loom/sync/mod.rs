@@ -42,6 +42,8 @@ pub(crate) const LONGEST_LULL: u32 = 0;
 
 /// As above.
 pub(crate) const YIELDS: u32 = 0;
+/// None: a scheduler that lets the other thread run in every pause never has it come too late.
+pub(crate) const ROOM_YIELDS: u32 = 0;
 
 /// None: who steps aside only lengthens the executions.
 pub(crate) const TASK_TURN: usize = usize::MAX;
