@@ -176,9 +176,10 @@ impl Server {
         ServerHandle { shared: self.shared.clone() }
     }
 
-    /// Serves until `shutdown` ends or [`ServerHandle::drain`] is called, then drains, and returns
-    /// when the last connection has ended, at the latest after `drain_timeout`.
-    /// [`ServerHandle::abort`] ends all of this immediately, and so does dropping the future.
+    /// Serves until `shutdown` ends, [`ServerHandle::drain`] is called, or the broker is [shut](Broker::shut), then
+    /// drains, and returns when the last connection has ended, at the latest after `drain_timeout`.
+    /// [`ServerHandle::abort`] ends all of this immediately, and so does dropping the future. Of all these, only
+    /// shutting the broker ends its topics.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Self { shared, listener, address } = self;
         // A task of its own, so that it takes turns with the tasks that it wakes. It ends with this one.

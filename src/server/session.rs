@@ -234,6 +234,10 @@ impl Session {
             }
         }
         self.woken = woken;
+        if self.is_draining() && matches!(self.held, Some(HeldRequest::Publish(_))) {
+            // It is refused now. Room may come late, or never, and the drain does not wait for it.
+            self.retry_publish();
+        }
         if let Some(end) = self.cut.take() {
             return Err(end);
         }
@@ -273,8 +277,10 @@ impl Session {
 
     /// Acts on what concerns every connection: the server's stage, revocations, changed rights, and deadlines.
     fn apply_server_state(&mut self) -> Result<(), End> {
-        if self.shared.stage() == Stage::Aborting {
-            return Err(End::Aborted);
+        match self.shared.stage() {
+            Stage::Serving | Stage::Draining => {}
+            Stage::Settled => self.subs.settle_ends(&self.shared),
+            Stage::Aborting => return Err(End::Aborted),
         }
         let revocations = self.shared.revocations();
         if revocations != self.seen_revocations {
