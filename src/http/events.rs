@@ -143,9 +143,7 @@ fn head(api: &Api, name: &str, wanted: &FollowRequest) -> Result<Response, Probl
 /// Whether nothing will ever come for this cursor: it is at the end of a closed topic.
 fn has_ended(api: &Api, topic: &Topic, cursor: &Cursor<[u8]>) -> bool {
     // First whether it is closed, then whether that was because everything ends.
-    topic.log().is_closed()
-        && cursor.offset() == topic.log().next_offset()
-        && !api.broker.is_shut()
+    topic.log().is_closed() && cursor.offset() == topic.log().next_offset() && !api.broker.is_shut()
 }
 
 /// What a client asks for.

@@ -31,14 +31,14 @@
 //! The client learns why from the GOODBYE, which follows when no subscription is left.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::UNIX_EPOCH;
 
 use tokio::io::AsyncWrite;
 
+use super::chunk::{ChunkLimit, ConcatBytes as _, InFlight, header, nonzero};
 use super::outbox::Outbox;
 use super::session::End;
 use super::shutdown::Shared;
@@ -47,10 +47,7 @@ use super::wakers::{SubscriptionWaker, TaskWaker};
 use crate::broker::{Topic, TopicLease, Watched};
 use crate::listener::DrainEnd;
 use crate::log::{Batch, CommitError, Cursor, Limit, ReadError};
-use crate::protocol::{self, CloseReason, GapReason, Reply};
-
-/// The bytes of a chunk's header.
-const HEADER: usize = 40;
+use crate::protocol::{CloseReason, GapReason, Reply};
 
 /// What a subscription reads through.
 pub(super) enum Reader {
@@ -123,29 +120,12 @@ impl Sub {
     }
 }
 
-/// A chunk of which some bytes were written.
-struct InFlight {
-    slot: u32,
-    records: usize,
-    header: [u8; HEADER],
-    written: usize,
-}
-
 /// A subscription to add.
 pub(super) struct NewSub {
     pub(super) id: u32,
     pub(super) topic: Arc<Topic>,
     pub(super) reader: Reader,
     pub(super) caught_up: bool,
-}
-
-/// How much a chunk may carry.
-#[derive(Clone, Copy)]
-pub(super) struct ChunkLimit {
-    pub(super) records: usize,
-    pub(super) bytes: usize,
-    /// The largest frame, which no chunk may exceed.
-    pub(super) frame: usize,
 }
 
 /// A lease whose subscription has reached the end of a closed topic. The connection keeps it, so that the client can
@@ -581,47 +561,5 @@ impl Subscriptions {
                 self.drained.push(Drained { id, lease });
             }
         }
-    }
-}
-
-impl InFlight {
-    /// The limit with which a read returns the same records again.
-    fn limit(&self) -> Limit {
-        Limit { records: self.records, bytes: usize::MAX }
-    }
-
-    /// The chunk as it goes over the wire.
-    fn slices<'a>(&'a self, batch: &Batch<'a, [u8]>) -> [IoSlice<'a>; 3] {
-        [IoSlice::new(&self.header), IoSlice::new(batch.ends()), IoSlice::new(batch.payload())]
-    }
-}
-
-fn header(sub: u32, batch: &Batch<'_, [u8]>) -> [u8; HEADER] {
-    let time = batch.append_time().duration_since(UNIX_EPOCH);
-    // A clock before 1970 or after 2554 is wrong either way.
-    let time = time.map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
-    // A segment, and so a run in it, has less than 4 GiB.
-    let (records, bytes) = (batch.len() as u32, batch.payload().len() as u32);
-    protocol::deliver_header(sub, records, batch.first_offset(), time, batch.start(), bytes)
-}
-
-fn nonzero(wrote: io::Result<usize>) -> Result<usize, End> {
-    match wrote {
-        Ok(0) => Err(End::Io(io::ErrorKind::WriteZero.into())),
-        Ok(wrote) => Ok(wrote),
-        Err(error) => Err(End::Io(error)),
-    }
-}
-
-/// Several slices as one copy.
-trait ConcatBytes {
-    fn concat_bytes(&self) -> Vec<u8>;
-}
-
-impl ConcatBytes for [IoSlice<'_>] {
-    fn concat_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.iter().map(|slice| slice.len()).sum());
-        self.iter().for_each(|slice| bytes.extend_from_slice(slice));
-        bytes
     }
 }

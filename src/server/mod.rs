@@ -15,7 +15,7 @@
 //! | `input` | decoding requests |
 //! | `closing` | how a connection ends |
 //! | `requests` | executing requests |
-//! | `delivery` | writing records from segments to the socket |
+//! | `delivery`, `chunk` | writing records from segments to the socket; one chunk of them |
 //! | `outbox` | replies that wait for the socket |
 //! | `wakers` | how the task is woken, and for which subscription |
 //! | `tail` | one wait shared by all subscriptions at the end of a topic |
@@ -36,6 +36,7 @@
 //! A malformed frame ends its connection with a GOODBYE that says why. Anything else that is wrong with a
 //! request gets an ERROR for that request. Nothing that one client sends ends another client's connection.
 
+mod chunk;
 mod closing;
 mod config;
 mod connection;

@@ -199,7 +199,6 @@ impl Session {
         Ok(())
     }
 
-
     fn publish(&mut self, publish: &Publish<'_>) -> Step {
         let resumed = self.resumed.take();
         match self.try_publish(publish, resumed) {

@@ -25,7 +25,8 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::delivery::{ChunkLimit, Subscriptions};
+use super::chunk::ChunkLimit;
+use super::delivery::Subscriptions;
 use super::input::Input;
 use super::outbox::Outbox;
 use super::requests::{HeldRequest, INPUT_SLOT, PUBLISH_SLOT, WaitingPublish};
