@@ -48,7 +48,8 @@ pub(crate) struct AppendInFlight<'a, S: Serve>(&'a S);
 impl<'a, S: Serve> AppendInFlight<'a, S> {
     /// Begins an append; `None` if the listener drains, which refuses it.
     pub(crate) fn begin(of: &'a S) -> Option<Self> {
-        of.life().appends.begin().then_some(Self(of))
+        // Made only if it is counted: to drop it takes it off the count.
+        of.life().appends.begin().then(|| Self(of))
     }
 }
 
