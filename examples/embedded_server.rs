@@ -1,8 +1,8 @@
 //! A server inside your own program: TCP clients, browsers and the program itself share the topics of one broker.
 //!
 //! The program listens on two free ports and prints how to reach them. It also prints every record that is published to
-//! the topic `events`, which it reads without a socket. Ctrl-C drains the server: it accepts nothing new, delivers
-//! everything that was acknowledged, and then closes the connections.
+//! the topic `events`, which it reads without a socket. Ctrl-C shuts the broker, which ends everything: both listeners
+//! accept nothing new, deliver everything that was acknowledged, and then close the connections.
 //!
 //! ```sh
 //! cargo run --release --example embedded_server
@@ -27,7 +27,7 @@ async fn print(mut events: Cursor<[u8]>) -> u64 {
         match read.await {
             Ok(()) => {}
             Err(ReadError::Lagged(lagged)) => println!("missed {} records", lagged.missed),
-            // A drain closes the topics, also for this program.
+            // To shut the broker closes the topics, also for this program.
             Err(_) => return events.offset(),
         }
     }
@@ -56,7 +56,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let _ = tokio::signal::ctrl_c().await;
         let (clients, browsers) = (handles.0.connections(), handles.1.connections());
         println!("draining: {clients} clients and {browsers} browsers");
-        handles.1.drain();
+        // One call for both listeners. To end one of them alone, there is `drain` of its handle.
+        broker.shut();
     };
     // Each of them returns when its last connection has ended, or after the drain timeout.
     tokio::join!(server.run(interrupted), http.run(pending()));

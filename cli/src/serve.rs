@@ -58,7 +58,7 @@ async fn serve(
     let server = Server::bind_with(server_config, broker.clone())
         .map_err(|error| bind_error(config, Key::Listen, &error))?;
     let http = http_config
-        .map(|http| HttpServer::bind_with(http, broker))
+        .map(|http| HttpServer::bind_with(http, broker.clone()))
         .transpose()
         .map_err(|error: HttpBindError| bind_error(config, Key::HttpListen, &error))?;
     let (connections, subscriptions) = (server.handle(), server.handle());
@@ -126,10 +126,8 @@ async fn serve(
         handle.connections() + http_handle.as_ref().map_or(0, |http| http.connections());
     tracing::info!(connections, "draining; a second signal ends at once");
     service::stopping();
-    handle.drain();
-    if let Some(http) = &http_handle {
-        http.drain();
-    }
+    // Not one listener after the other: what one acknowledges, the subscribers of the other must get.
+    broker.shut();
     tokio::select! {
         () = &mut running => Ok(()),
         exit = signals.next() => {

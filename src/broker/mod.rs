@@ -49,8 +49,11 @@ mod unpublished;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use tokio::sync::Notify;
 
 use crate::log::{Budget, BuildError, Log};
 use alarm::Alarm;
@@ -97,6 +100,8 @@ struct BrokerState {
     /// Set by [`Broker::shut`]: no more topics can be created. Written under the topics' lock. Event
     /// streams read it on every poll, and must not contend for that lock.
     shut: AtomicBool,
+    /// Notified when the broker was shut and every log is closed.
+    shut_news: Notify,
     /// The number of leases in all topics, held or detached. It has a lock of its own, because creating a
     /// lease must check the total and add to it in one step.
     leases: Mutex<usize>,
@@ -122,6 +127,7 @@ impl Broker {
                 budget: Arc::new(Budget::new(config.max_bytes)),
                 topics: RwLock::default(),
                 shut: AtomicBool::new(false),
+                shut_news: Notify::new(),
                 leases: Mutex::new(0),
                 schedule: Schedule::default(),
                 deliveries: Arc::default(),
@@ -345,8 +351,14 @@ impl Broker {
         Ok(())
     }
 
-    /// Closes every topic and creates no more: from then on no record is accepted, and subscribers
-    /// read to the end of their topics. This is how a server drains. A second call does nothing.
+    /// Ends everything: closes every topic, creates no more, and lets every listener that serves this broker drain.
+    ///
+    /// From then on no record is accepted. Subscribers read to the end of their topics, those in this process as well
+    /// as those of the listeners, who are told that the server stops rather than that their topics have ended. A
+    /// second call does nothing.
+    ///
+    /// To end one listener, and leave the broker to this program and to other listeners, drain that listener: see
+    /// `ServerHandle::drain` and `HttpHandle::drain`.
     pub fn shut(&self) {
         let topics: Vec<_> = {
             let topics = self.inner.topics.write().unwrap_or_else(PoisonError::into_inner);
@@ -358,6 +370,7 @@ impl Broker {
         for topic in topics {
             topic.log().close();
         }
+        self.inner.shut_news.notify_waiters();
     }
 
     /// Whether the broker was [shut](Self::shut). If so, a closed log does not mean that its topic has ended.
@@ -366,6 +379,16 @@ impl Broker {
     pub fn is_shut(&self) -> bool {
         // Acquire: a caller that found a log closed by `shut` has read something written after the store.
         self.inner.shut.load(Ordering::Acquire)
+    }
+
+    /// Waits until the broker is shut.
+    pub(crate) async fn until_shut(&self) {
+        let mut news = pin!(self.inner.shut_news.notified());
+        // Before the flag is read, so that the news cannot come between the two.
+        news.as_mut().enable();
+        if !self.is_shut() {
+            news.await;
+        }
     }
 
     /// Up to `max` topics whose names start with `prefix`, in the byte order of their names, beginning

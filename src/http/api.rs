@@ -3,9 +3,12 @@
 //! # Drain
 //!
 //! The stages are those of the listener (`src/listener/drain.rs`). For HTTP they mean: idle connections close;
-//! responses under way are completed; an event stream reads its log to the end, sends `event: end`, and ends.
+//! responses under way are completed; an append that waits for room is refused. When the last append has ended, a
+//! long-poll that has found nothing is answered, and an event stream reads up to its end, sends `event: end`, and ends.
+//! So both are woken then: long-polls by the stage itself, streams by the end of their dispatch.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -24,7 +27,8 @@ use super::runs::Cache;
 use super::stall_guard::StallGuard;
 use crate::access::{Gate, Grant, Right};
 use crate::broker::Broker;
-use crate::listener::{Ceiling, Lifecycle, Stage};
+use crate::listener::{Ceiling, DrainEnd, Lifecycle, Serve as _, Stage};
+use crate::log::Log;
 
 /// What follows the words that this listener's log lines share with those of the TCP server.
 pub(super) const OVER: &str = " over HTTP";
@@ -98,6 +102,27 @@ impl Api {
         self.life.is_draining()
     }
 
+    /// Waits until `ready` completes, or the API drains and a reader at the offset `at` of `log` has everything.
+    pub(super) async fn ready_or_drained(
+        &self,
+        log: &Log<[u8]>,
+        at: u64,
+        ready: impl Future<Output = ()>,
+    ) {
+        let drained = async {
+            self.life.reached(Stage::Settled).await;
+            if !DrainEnd::default().is_reached(&self.life, log, at) {
+                // There is a record, or the log is closed or about to be: the reader gets ready.
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = ready => {}
+            () = drained => {}
+        }
+    }
+
     /// Checks that a grant from before a wait still includes the right.
     pub(super) fn recheck(&self, grant: &Grant, right: Right, topic: &str) -> Result<(), Problem> {
         let grant = self.gate.renew(grant).ok_or_else(Problem::unauthorized)?;
@@ -154,19 +179,19 @@ pub struct HttpHandle {
 }
 
 impl HttpHandle {
-    /// Starts the drain: the API accepts no new work, and every stream receives all acknowledged records and then
-    /// the end. [`HttpServer::run`](super::HttpServer::run) returns when the drain is done. Calling this again does
-    /// nothing.
+    /// Starts the drain of this API: it accepts no new work, and every stream receives all records that the API has
+    /// acknowledged, and then the end. [`HttpServer::run`](super::HttpServer::run) returns when the drain is done.
+    /// Calling this again does nothing.
     ///
-    /// The drain closes the broker's logs: a program that shares the broker with the API cannot publish to its
-    /// topics afterwards.
+    /// This ends the API, not its broker: the topics stay, and so does everybody else who uses them, this program and
+    /// other listeners. To end all of them, call [`Broker::shut`]: then the API drains, too.
     pub fn drain(&self) {
-        self.api.life.advance(Stage::Draining);
+        self.api.advance(Stage::Draining);
     }
 
-    /// Ends everything immediately: connections are cut.
+    /// Ends the API immediately: connections are cut. The broker stays.
     pub fn abort(&self) {
-        self.api.life.advance(Stage::Aborting);
+        self.api.advance(Stage::Aborting);
     }
 
     /// The number of open connections.

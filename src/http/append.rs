@@ -2,8 +2,11 @@
 //!
 //! A body becomes one append: all of its records get consecutive offsets, or none of them is appended.
 
+use std::future::{Future as _, poll_fn};
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -20,6 +23,7 @@ use super::start::epoch_text;
 use super::{answer, body};
 use crate::access::{Grant, Right};
 use crate::broker::{Purpose, Topic};
+use crate::listener::{AppendInFlight, Stage};
 use crate::log::{AppendError, Overflow, Position};
 
 /// The media type of a sequence of records, each preceded by its length: four bytes, little-endian.
@@ -61,10 +65,13 @@ pub(super) async fn publish(
         return Err(record_too_large(Some(record.len())));
     }
     let began = Instant::now();
-    // Only now: a malformed request must not create a topic.
+    // The API may drain by now, and a request that is refused creates no topic.
+    let in_flight = AppendInFlight::begin(&*api).ok_or_else(Problem::shutting_down)?;
+    // Only now: a malformed request must not create a topic either.
     let topic = api.broker.open(&name, Purpose::Publish)?;
-    let offsets = append(&api, &topic, &records).await;
+    let offsets = append(&api, in_flight, &topic, &records).await;
     api.append_seconds.observe(began.elapsed().as_secs_f64());
+    let offsets = offsets.ok_or_else(Problem::shutting_down)?;
     let offsets = offsets.map_err(|error| Problem::append(&error, &topic, &api))?;
     let epoch = topic.log().epoch();
     let said = json!({
@@ -78,15 +85,29 @@ pub(super) async fn publish(
 }
 
 /// Appends the records. If there is no room and the topic's overflow policy is not [`Overflow::Reject`], waits for
-/// room for up to `append_wait`.
-async fn append(api: &Api, topic: &Topic, records: &[&[u8]]) -> Result<Range<u64>, AppendError> {
+/// room for up to `append_wait`. `None` if the API drains meanwhile; then nothing was appended.
+async fn append(
+    api: &Api,
+    in_flight: AppendInFlight<'_, Api>,
+    topic: &Topic,
+    records: &[&[u8]],
+) -> Option<Result<Range<u64>, AppendError>> {
     let log = topic.log();
-    match log.try_append_batch(records) {
-        Err(full) if full.is_full() && topic.settings().overflow != Overflow::Reject => {
-            let waiting = log.append_batch_async(records);
-            timeout(api.config.limits.append_wait, waiting).await.unwrap_or(Err(full))
-        }
-        done => done,
+    let full = match log.try_append_batch(records) {
+        Err(full) if full.is_full() && topic.settings().overflow != Overflow::Reject => full,
+        done => return Some(done),
+    };
+    // A drain does not wait for room. Each poll below is an attempt of its own.
+    drop(in_flight);
+    let mut waiting = pin!(log.append_batch_async(records));
+    let waiting = poll_fn(|cx| match AppendInFlight::begin(api) {
+        Some(_in_flight) => waiting.as_mut().poll(cx).map(Some),
+        None => Poll::Ready(None),
+    });
+    tokio::select! {
+        biased;
+        () = api.life.reached(Stage::Draining) => None,
+        done = timeout(api.config.limits.append_wait, waiting) => done.unwrap_or(Some(Err(full))),
     }
 }
 

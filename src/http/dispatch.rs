@@ -22,6 +22,11 @@
 //! queues the streams that have less under the same lock. It waits at the log only if no stream is queued. It
 //! is idle only if no stream waits for records, and then a stream that registers wakes it.
 //! `tests/models/dispatching.rs` checks this.
+//!
+//! # The end
+//!
+//! When the log is closed, or the API drains ([`Dispatch::end`]), the dispatcher wakes all streams, and none of them
+//! waits here any more. In a drain the log may go on without them.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -46,8 +51,8 @@ pub(super) struct Dispatch {
 
 #[derive(Default)]
 struct DispatchState {
-    /// The log is closed: no stream waits any more.
-    closed: bool,
+    /// The log is closed, or the API drains: no stream waits any more.
+    over: bool,
     waiters: Slab<Waiter>,
     /// Keys of the waiters to wake. A follower that was dropped may have left its key here, and the key may
     /// have gone to another follower since.
@@ -114,7 +119,7 @@ impl Dispatch {
     ) -> (Follower, Option<DispatchTask<R>>) {
         let mut state = self.lock();
         let key = state.waiters.insert(Waiter::Active);
-        let begins = matches!(state.dispatcher, Dispatcher::None) && !state.closed;
+        let begins = matches!(state.dispatcher, Dispatcher::None) && !state.over;
         if begins {
             state.dispatcher = Dispatcher::Busy(None);
         }
@@ -126,15 +131,25 @@ impl Dispatch {
         });
         (Follower { dispatch: self.clone(), key }, task)
     }
+
+    /// Ends all waits: every stream that waits is woken, in turn with the others, and none waits any more.
+    pub(super) fn end(&self) {
+        let mut state = self.lock();
+        state.over = true;
+        // It may be waiting at the log, where nothing wakes it.
+        let dispatcher = state.dispatcher.take_waker();
+        drop(state);
+        dispatcher.into_iter().for_each(wake);
+    }
 }
 
 impl DispatchState {
-    /// The log ends at `end`: queues the idle waiters that have less, or all of them if it is closed.
+    /// The log ends at `end`: queues the idle waiters that have less, or all of them if no more is to be awaited.
     fn queue_behind(&mut self, end: u64) {
-        let Self { closed, waiters, queue, idle, .. } = self;
+        let Self { over, waiters, queue, idle, .. } = self;
         for (key, waiter) in waiters.iter_mut() {
             match std::mem::replace(waiter, Waiter::Active) {
-                Waiter::Idle(at, waker) if *closed || at < end => {
+                Waiter::Idle(at, waker) if *over || at < end => {
                     *waiter = Waiter::Queued(waker);
                     queue.push_back(key);
                     *idle -= 1;
@@ -172,10 +187,10 @@ impl Follower {
     }
 
     /// For a stream that has every record before `at`: ready once when there is more and its turn has come,
-    /// and always when the log is closed.
+    /// and always when there is nothing more to wait for.
     pub(super) fn poll_turn(&self, cx: &Context<'_>, at: u64) -> Poll<()> {
         let mut state = self.dispatch.lock();
-        if state.closed {
+        if state.over {
             return Poll::Ready(());
         }
         let DispatchState { waiters, queue, idle, dispatcher, .. } = &mut *state;
@@ -227,7 +242,7 @@ impl Drop for Follower {
 }
 
 /// The dispatcher: wakes the streams whose turn it is, a few at a time. It ends with the last follower, or
-/// when the log is closed and all streams have been woken.
+/// when no stream waits any more and all of them have been woken.
 pub(super) struct DispatchTask<R: Record + ?Sized> {
     dispatch: Arc<Dispatch>,
     watch: Watch<R>,
@@ -255,16 +270,16 @@ impl<R: Record + ?Sized> DispatchTask<R> {
     fn next_step(&mut self, cx: &Context<'_>) -> Step {
         let (end, closed) = self.watch.end();
         let mut state = self.dispatch.lock();
-        if closed || end > self.dispatch.seen.load(Ordering::Relaxed) {
+        state.over |= closed;
+        if state.over || end > self.dispatch.seen.load(Ordering::Relaxed) {
             self.dispatch.seen.store(end, Ordering::Relaxed);
-            state.closed = closed;
             state.queue_behind(end);
         }
         state.take_queued(&mut self.to_wake);
         if !self.to_wake.is_empty() {
             return Step::Wake;
         }
-        if state.closed || state.waiters.is_empty() {
+        if state.over || state.waiters.is_empty() {
             state.dispatcher = Dispatcher::None;
             return Step::End;
         }

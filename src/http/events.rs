@@ -21,6 +21,11 @@
 //! ([`runs`](super::runs)). So a slow client keeps records in memory. At the topic's limit, the overflow policy decides
 //! whether it keeps its position; after `stall_timeout` without taking anything, it loses it
 //! ([`stall_guard`](super::stall_guard)).
+//!
+//! # Why a stream ends
+//!
+//! Its topic is closed or deleted; or the API drains, and the stream has reached its end ([`DrainEnd`]); or the broker
+//! was shut, which closes every topic without ending it.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -53,6 +58,7 @@ use super::start::{self, epoch_text};
 use super::{authorized_body, records, websocket};
 use crate::access::{Grant, Right};
 use crate::broker::{Purpose, Topic};
+use crate::listener::DrainEnd;
 use crate::log::{Cursor, Position, ReadError, Start, SubscribeError};
 
 /// The header that a browser sends when it reconnects.
@@ -114,7 +120,7 @@ pub(super) async fn follow(
         let following = Following::new(&api, permit, client, topic, cursor, gap, socket.form());
         return socket.begin(&api, following, grant, &name);
     }
-    if wanted.reconnects && gap.is_none() && has_ended(&topic, &cursor) && !api.is_draining() {
+    if wanted.reconnects && gap.is_none() && has_ended(&api, &topic, &cursor) {
         // This status tells a browser not to reconnect.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
@@ -128,15 +134,16 @@ pub(super) async fn follow(
 fn head(api: &Api, name: &str, wanted: &FollowRequest) -> Result<Response, Problem> {
     let topic = api.broker.topic(name).ok_or_else(|| Problem::unknown_topic(name))?;
     let (cursor, gap) = wanted.subscribe(&topic)?;
-    if wanted.reconnects && gap.is_none() && has_ended(&topic, &cursor) {
+    if wanted.reconnects && gap.is_none() && has_ended(api, &topic, &cursor) {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     Ok(event_stream(Body::empty()))
 }
 
-/// Whether nothing will ever come for this cursor: it is at the end of a closed log.
-fn has_ended(topic: &Topic, cursor: &Cursor<[u8]>) -> bool {
-    topic.log().is_closed() && cursor.offset() == topic.log().next_offset()
+/// Whether nothing will ever come for this cursor: it is at the end of a closed topic.
+fn has_ended(api: &Api, topic: &Topic, cursor: &Cursor<[u8]>) -> bool {
+    // First whether it is closed, then whether that was because everything ends.
+    topic.log().is_closed() && cursor.offset() == topic.log().next_offset() && !api.broker.is_shut()
 }
 
 /// What a client asks for.
@@ -300,6 +307,8 @@ pub(super) struct Following {
     catching_up: bool,
     /// Nothing comes after `queued`.
     ended: bool,
+    /// Where it ends when the API drains.
+    drain_end: DrainEnd,
     /// Runs until the next heartbeat, or the end of the stream's lifetime.
     timer: Pin<Box<Sleep>>,
     last_sent: Instant,
@@ -342,6 +351,7 @@ impl Following {
             queued: VecDeque::from([begins]),
             catching_up: true,
             ended: false,
+            drain_end: DrainEnd::default(),
             timer: Box::pin(sleep_until((now + heartbeat).min(ends))),
             last_sent: now,
             heartbeat,
@@ -381,6 +391,11 @@ impl Following {
                 return Poll::Ready(Some(Err(Stalled)));
             };
             let before = cursor.offset();
+            if self.drain_end.is_reached(&self.permit.0.life, self.topic.log(), before) {
+                let position = cursor.position();
+                self.end("shutting-down", position);
+                continue;
+            }
             // A stream that has caught up reads again when its turn comes, and not before.
             if !self.catching_up && self.follower.poll_turn(cx, before).is_pending() {
                 break;
@@ -416,9 +431,9 @@ impl Following {
                     self.permit.0.gaps.fetch_add(1, Ordering::Relaxed);
                 }
                 Err(ReadError::Closed) => {
-                    let draining = self.permit.0.is_draining();
+                    let shut = self.permit.0.broker.is_shut();
                     let position = cursor.position();
-                    self.end(if draining { "shutting-down" } else { "closed" }, position);
+                    self.end(if shut { "shutting-down" } else { "closed" }, position);
                 }
                 // Only leases are taken over.
                 Err(ReadError::TakenOver) => self.ended = true,

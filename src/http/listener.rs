@@ -70,7 +70,10 @@ impl Serve for Api {
     }
 
     fn advance(&self, stage: Stage) {
-        self.life.advance(stage);
+        if self.life.advance(stage) && self.life.stage() >= Stage::Settled {
+            // After the stage, so that a stream that is woken finds it.
+            self.cache.end_waits();
+        }
     }
 
     fn refuse(&self, stream: &TcpStream, why: Refused) {
@@ -231,7 +234,7 @@ impl Connection {
             tokio::select! {
                 outcome = serving.as_mut() => break outcome,
                 () = self.api.life.reached(next) => {
-                    if self.api.life.stage() == Stage::Draining {
+                    if self.api.life.stage() < Stage::Aborting {
                         watch.start_ending();
                         serving.as_mut().graceful_shutdown();
                     } else {

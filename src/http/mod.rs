@@ -203,9 +203,10 @@ impl HttpServer {
         HttpHandle { api: self.api.clone() }
     }
 
-    /// Serves until `shutdown` completes or [`HttpHandle::drain`] is called, then drains, and returns when the last
-    /// connection has ended, at the latest after `drain_timeout`. [`HttpHandle::abort`] ends it immediately at any
-    /// time; so does dropping the future.
+    /// Serves until `shutdown` completes, [`HttpHandle::drain`] is called, or the broker is [shut](Broker::shut), then
+    /// drains, and returns when the last connection has ended, at the latest after `drain_timeout`.
+    /// [`HttpHandle::abort`] ends it immediately at any time; so does dropping the future. Of all these, only shutting
+    /// the broker ends its topics.
     ///
     /// This also does the [housekeeping](Broker::housekeeping) of the broker's topics, as every server does. If two
     /// servers do it, that does no harm.

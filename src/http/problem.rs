@@ -294,7 +294,8 @@ impl Problem {
     pub(super) fn append(error: &AppendError, topic: &Topic, api: &Api) -> Self {
         let detail = error.to_string();
         let problem = match *error {
-            AppendError::Closed if api.is_draining() => return Self::shutting_down(),
+            // Every topic was closed, which is not its end.
+            AppendError::Closed if api.broker.is_shut() => return Self::shutting_down(),
             AppendError::Closed => Self::new(
                 StatusCode::CONFLICT,
                 "topic-closed",

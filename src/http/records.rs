@@ -56,7 +56,9 @@ pub(super) async fn read(
     let mut cursor = topic.log().subscribe(start)?;
     if let Some(wait) = wait {
         let longest = api.config.limits.longest_wait;
+        let at = cursor.offset();
         let ready = poll_fn(|cx| cursor.poll_ready(cx));
+        let ready = api.ready_or_drained(topic.log(), at, ready);
         wait_for(requests, wait.min(longest), ready).await;
         cursor.stop_waiting();
         api.recheck(&grant, Right::Subscribe, &name)?;
@@ -169,15 +171,14 @@ impl RecordsBody {
     }
 
     fn finish(mut self, api: &Api, topic: &Topic) -> Result<Response, Problem> {
-        let draining = api.is_draining();
-        if self.ended && draining && self.count() == 0 {
+        // If the broker was shut, every topic is closed, but that is not its end.
+        let ended = self.ended && !api.broker.is_shut();
+        if !ended && self.count() == 0 && api.is_draining() {
             return Err(Problem::shutting_down());
         }
         let next = topic.log().next_offset();
-        let state = match (self.ended, self.next < next) {
-            // Draining closes all topics, but that is not their end.
-            (true, _) if !draining => "end",
-            (true, _) => "caught-up",
+        let state = match (ended, self.next < next) {
+            (true, _) => "end",
             (false, true) => "more",
             (false, false) => "caught-up",
         };

@@ -48,8 +48,16 @@ async fn dispatch(mut dispatcher: DispatchTask<[u8]>) {
 
 /// The runs of all topics.
 pub(super) struct Cache {
-    topics: Mutex<HashMap<(u64, Form), Weak<TopicRuns>>>,
+    topics: Mutex<Topics>,
     budget: Arc<RunBudget>,
+}
+
+/// The topics that have streams.
+#[derive(Default)]
+struct Topics {
+    runs: HashMap<(u64, Form), Weak<TopicRuns>>,
+    /// No stream waits for records any more, on any topic.
+    waits_are_over: bool,
 }
 
 /// What the runs of all topics share: limits, the memory in use, and statistics.
@@ -96,11 +104,11 @@ impl Cache {
 
     /// The runs of the topic with this epoch, in this form. They are dropped with the last stream that uses them.
     pub(super) fn topic(&self, epoch: u64, form: Form) -> Arc<TopicRuns> {
-        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(runs) = topics.get(&(epoch, form)).and_then(Weak::upgrade) {
+        let mut topics = self.lock();
+        if let Some(runs) = topics.runs.get(&(epoch, form)).and_then(Weak::upgrade) {
             return runs;
         }
-        topics.retain(|_, runs| runs.strong_count() > 0);
+        topics.runs.retain(|_, runs| runs.strong_count() > 0);
         let runs = Arc::new(TopicRuns {
             form,
             topic: form.topic(epoch),
@@ -108,8 +116,28 @@ impl Cache {
             runs: Mutex::default(),
             budget: self.budget.clone(),
         });
-        topics.insert((epoch, form), Arc::downgrade(&runs));
+        if topics.waits_are_over {
+            runs.dispatch.end();
+        }
+        topics.runs.insert((epoch, form), Arc::downgrade(&runs));
         runs
+    }
+
+    /// Ends the waits of all streams, of those that are about to begin, too: the API drains.
+    pub(super) fn end_waits(&self) {
+        let all: Vec<_> = {
+            let mut topics = self.lock();
+            topics.waits_are_over = true;
+            topics.runs.values().filter_map(Weak::upgrade).collect()
+        };
+        for runs in all {
+            runs.dispatch.end();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Topics> {
+        // A panic under the lock cannot leave the map half changed: each writer does one insert, at its end.
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn figures(&self) -> Figures {

@@ -87,6 +87,9 @@ pub(super) async fn create(
     let too_large = |_| Problem::body_too_large(MAX_SETTINGS);
     let body = body::read(&api, &headers, body, MAX_SETTINGS, too_large).await?;
     let settings = SettingsBody::read(&body)?.to_broker()?;
+    if api.is_draining() && api.broker.topic(&name).is_none() {
+        return Err(Problem::shutting_down());
+    }
     let (topic, made) = api.broker.create_or_get(&name, &settings)?;
     if !made && let Some(other) = differs(&settings, topic.settings()) {
         return Err(Problem::topic_exists(&name, other));

@@ -1,24 +1,39 @@
-//! The stages of a listener's shutdown.
+//! The stages of a listener's drain.
 //!
-//! 1. No more connections are accepted, and every log is closed. From then on no append succeeds, so the
-//!    acknowledged records are exactly those in the logs.
-//! 2. Work in progress is completed: subscribers receive everything that was acknowledged, and then the end.
-//! 3. Connections that remain after the listener's `drain_timeout` are cut off. An abort cuts off all connections
-//!    immediately.
+//! A drain ends one listener. The broker, its topics, its other listeners and the program's own code go on, so no log
+//! is closed, and others may go on appending without end.
+//!
+//! 1. *Draining.* No more connections are accepted, and no append begins (`appends`).
+//! 2. *Settled.* The appends that had begun have ended. So whatever this listener has acknowledged is in the logs, and
+//!    every subscriber has an end ([`DrainEnd`]). It receives everything up to there, and then the goodbye.
+//! 3. *Aborting.* Connections that remain after the listener's `drain_timeout` are cut off. An abort cuts off all
+//!    connections immediately.
+//!
+//! Whoever waits at the end of a log is woken when a stage begins: nothing may come in the log that would wake it.
+//!
+//! # The broker is shut
+//!
+//! That ends everything: every log is closed, and every listener of the broker begins its drain by itself. Subscribers
+//! then read their closed logs to the end, whatever their own end was.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use tokio::sync::watch;
+
+use super::Lifecycle;
+use crate::log::Log;
 
 /// The stage of a listener. It never goes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stage {
     /// The listener accepts and serves connections.
     Serving = 0,
-    /// Work in progress is completed; nothing new is accepted.
+    /// Nothing new is accepted, no append among it. Those that have begun are completed.
     Draining = 1,
+    /// No append is in flight. Subscribers receive what is there, and end.
+    Settled = 2,
     /// Every connection ends immediately.
-    Aborting = 2,
+    Aborting = 3,
 }
 
 /// The current stage, and the tasks that wait for the next one.
@@ -34,9 +49,11 @@ impl Stages {
     }
 
     pub(super) fn now(&self) -> Stage {
+        // Acquire: whoever finds `Settled` sees what was appended before it.
         match self.now.load(Ordering::Acquire) {
             0 => Stage::Serving,
             1 => Stage::Draining,
+            2 => Stage::Settled,
             _ => Stage::Aborting,
         }
     }
@@ -60,9 +77,29 @@ impl Stages {
     }
 }
 
+/// Where a subscriber ends when its listener drains: with every record that the listener has acknowledged. It may be
+/// sent more than that, and others may append without end, so its end is determined once.
+#[derive(Debug, Default)]
+pub(crate) struct DrainEnd(Option<u64>);
+
+impl DrainEnd {
+    /// Whether the listener drains and a subscriber that is at the offset `at` of `log` has everything. Ask this of
+    /// every subscriber when the listener is settled, and then whenever its offset changes.
+    ///
+    /// Never true of a closed log, nor of a broker that was shut, which closes it: such a log has an end of its own.
+    /// The subscriber reads up to there, and learns whether its topic has ended.
+    pub(crate) fn is_reached(&mut self, life: &Lifecycle, log: &Log<[u8]>, at: u64) -> bool {
+        // First the stage: no append of this listener ends after it, so the next offset is behind all of them.
+        life.is_settled()
+            && at >= *self.0.get_or_insert_with(|| log.next_offset())
+            && !log.is_closed()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::{Broker, BrokerConfig, TopicSettings};
 
     #[test]
     fn a_stage_is_news_once_and_never_goes_back() {
@@ -88,5 +125,22 @@ mod tests {
             wait.await.unwrap();
         }
         stages.reached(Stage::Draining).await;
+    }
+
+    #[test]
+    fn an_end_is_determined_once_and_a_closed_log_has_its_own() {
+        let broker = Broker::new(BrokerConfig::default()).unwrap();
+        let topic = broker.create("t", &TopicSettings::default()).unwrap();
+        let log = topic.log();
+        log.append(b"0").unwrap();
+        let life = Lifecycle::new(broker, 1, 0, "");
+        let (mut one, mut other) = (DrainEnd::default(), DrainEnd::default());
+        assert!(!one.is_reached(&life, log, 1), "it serves");
+        assert!(life.advance(Stage::Draining) && life.is_settled(), "no append is in flight");
+        assert!(!one.is_reached(&life, log, 0) && one.is_reached(&life, log, 1));
+        log.append(b"1").unwrap();
+        assert!(one.is_reached(&life, log, 1) && !other.is_reached(&life, log, 1));
+        log.close();
+        assert!(!one.is_reached(&life, log, 2) && !other.is_reached(&life, log, 2));
     }
 }

@@ -6,7 +6,8 @@
 //! | `bind` | opening the listening socket, or adopting an open one; the conditions that forbid it |
 //! | `accept` | accepting connections; which errors mean that a resource is exhausted |
 //! | `connections`, `address` | the limits on connections, in total and per address |
-//! | `drain` | the stages of the shutdown, and waiting for them |
+//! | `drain` | the stages of the drain, and waiting for them; where a subscriber ends |
+//! | `appends` | the appends in flight: a drain waits for them, and lets no other begin |
 //! | `run` | the whole lifecycle in order, until the last connection has ended |
 //! | `flood` | events that clients can cause at any rate: counted, and not logged one line each |
 //!
@@ -15,6 +16,7 @@
 
 mod accept;
 mod address;
+mod appends;
 mod bind;
 mod connections;
 mod drain;
@@ -23,15 +25,17 @@ mod run;
 
 use std::net::SocketAddr;
 
+pub(crate) use appends::AppendInFlight;
 pub use bind::BindError;
 pub(crate) use bind::{BindSettings, ListenOn};
 pub(crate) use connections::{Ceiling, Counted, Refused};
-pub(crate) use drain::Stage;
+pub(crate) use drain::{DrainEnd, Stage};
 pub(crate) use flood::{EventCounter, log_suppressed};
 pub(crate) use run::{run, send_refusal};
 
 use crate::broker::Broker;
 use crate::net::TcpStream;
+use appends::Appends;
 use connections::Connections;
 use drain::Stages;
 
@@ -53,7 +57,8 @@ pub(crate) trait Serve: Send + Sync + Sized + 'static {
 pub(crate) struct Lifecycle {
     pub(crate) connections: Connections,
     stages: Stages,
-    /// The broker whose topics are closed when the drain begins.
+    appends: Appends,
+    /// The broker that the listener serves. If it is shut, the listener drains.
     broker: Broker,
 }
 
@@ -62,7 +67,7 @@ impl Lifecycle {
     /// see [`Serve::OVER`].
     pub(crate) fn new(broker: Broker, most: usize, most_of_address: usize, over: &str) -> Self {
         let connections = Connections::new(most, most_of_address, over);
-        Self { connections, stages: Stages::new(), broker }
+        Self { connections, stages: Stages::new(), appends: Appends::default(), broker }
     }
 
     pub(crate) fn stage(&self) -> Stage {
@@ -74,20 +79,27 @@ impl Lifecycle {
         self.stages.reached(stage).await;
     }
 
-    /// Whether the shutdown has begun: here, at another listener of the same topics, or because the owner of the
-    /// broker has shut it. A closed log may then have been closed by the shutdown, so clients must not be told that
-    /// its topic has ended.
+    /// Whether nothing new is accepted: the drain has begun, or is about to, since the broker was shut.
+    ///
+    /// This does not say why a log is closed: ask [`Broker::is_shut`], after the log was found to be closed.
     pub(crate) fn is_draining(&self) -> bool {
-        // Every stage after `Serving` shuts the broker, and does so before the first log is closed.
         self.broker.is_shut() || self.stage() != Stage::Serving
     }
 
-    /// Advances to `stage` and notifies every task that waits for it. Returns whether the stage changed.
+    /// Whether subscribers end where [`DrainEnd`] says. If the broker was shut, they end with their closed logs.
+    fn is_settled(&self) -> bool {
+        self.stage() >= Stage::Settled && !self.broker.is_shut()
+    }
+
+    /// Advances to `stage` and notifies every task that waits for it. Returns whether the stage changed. If no append
+    /// is in flight when the drain begins, it is settled immediately.
     pub(crate) fn advance(&self, stage: Stage) -> bool {
-        // The stage is set first, so that a task that finds its log closed also finds the reason.
-        let news = self.stages.set(stage);
+        let mut news = self.stages.set(stage);
+        // The stage is set first, so that whoever is refused an append finds the reason.
+        if self.appends.close() {
+            news |= self.stages.set(Stage::Settled);
+        }
         if news {
-            self.broker.shut();
             self.stages.notify();
         }
         news

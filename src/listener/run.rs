@@ -15,7 +15,7 @@ use crate::net::{self, TcpListener, TcpStream};
 /// How often to log the number of refusals that were not logged individually.
 const LOG_EVERY: Duration = Duration::from_secs(1);
 
-/// Serves until `shutdown` completes or the stage is advanced elsewhere, then drains. Returns when the last
+/// Serves until `shutdown` completes, the stage is advanced elsewhere, or the broker is shut, then drains. Returns when the last
 /// connection has ended: at the latest after `drain_timeout`, and immediately after an abort. If this future is
 /// dropped, all connections are aborted.
 ///
@@ -50,6 +50,7 @@ pub(crate) async fn run<S: Serve>(
             biased;
             () = shutdown => {}
             () = life.reached(Stage::Draining) => {}
+            () = life.broker.until_shut() => {}
             () = &mut beside => {}
             () = accepting => {}
         }

@@ -62,7 +62,7 @@ impl Session {
         self.phase = Phase::Flushing(None);
     }
 
-    /// In a drain, sends GOODBYE when nothing is left to deliver.
+    /// In a drain, sends GOODBYE when nothing is left to deliver: all subscriptions have ended.
     pub(super) fn end_if_drained(&mut self) {
         if self.phase == Phase::Open
             && self.is_draining()

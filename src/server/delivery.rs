@@ -24,27 +24,30 @@
 //! # Turns
 //!
 //! Subscriptions that have something to read wait in a queue, and each gets one chunk per turn.
+//!
+//! # Drains
+//!
+//! When the server drains, each subscription gets an end ([`DrainEnd`]), and is dropped when its cursor has reached it.
+//! The client learns why from the GOODBYE, which follows when no subscription is left.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::UNIX_EPOCH;
 
 use tokio::io::AsyncWrite;
 
+use super::chunk::{ChunkLimit, ConcatBytes as _, InFlight, header, nonzero};
 use super::outbox::Outbox;
 use super::session::End;
 use super::shutdown::Shared;
 use super::tail::{TailWaiter, Tails};
 use super::wakers::{SubscriptionWaker, TaskWaker};
 use crate::broker::{Topic, TopicLease, Watched};
+use crate::listener::DrainEnd;
 use crate::log::{Batch, CommitError, Cursor, Limit, ReadError};
-use crate::protocol::{self, CloseReason, GapReason, Reply};
-
-/// The bytes of a chunk's header.
-const HEADER: usize = 40;
+use crate::protocol::{CloseReason, GapReason, Reply};
 
 /// What a subscription reads through.
 pub(super) enum Reader {
@@ -106,14 +109,15 @@ struct Sub {
     caught_up: bool,
     /// Whether to send CAUGHT_UP, if wanted, the next time that there is nothing to read.
     behind: bool,
+    /// Where it ends when the server drains.
+    end: DrainEnd,
 }
 
-/// A chunk of which some bytes were written.
-struct InFlight {
-    slot: u32,
-    records: usize,
-    header: [u8; HEADER],
-    written: usize,
+impl Sub {
+    /// Whether the server drains and this has delivered all that it must.
+    fn has_ended(&mut self, shared: &Shared) -> bool {
+        self.end.is_reached(&shared.life, self.topic.log(), self.reader.offset())
+    }
 }
 
 /// A subscription to add.
@@ -122,15 +126,6 @@ pub(super) struct NewSub {
     pub(super) topic: Arc<Topic>,
     pub(super) reader: Reader,
     pub(super) caught_up: bool,
-}
-
-/// How much a chunk may carry.
-#[derive(Clone, Copy)]
-pub(super) struct ChunkLimit {
-    pub(super) records: usize,
-    pub(super) bytes: usize,
-    /// The largest frame, which no chunk may exceed.
-    pub(super) frame: usize,
 }
 
 /// A lease whose subscription has reached the end of a closed topic. The connection keeps it, so that the client can
@@ -152,6 +147,8 @@ pub(super) struct Subscriptions {
     in_flight: Option<Box<InFlight>>,
     leases: usize,
     drained: Vec<Drained>,
+    /// Whether the server drains and each subscription has its end. There will be no more of them.
+    settled: bool,
 }
 
 impl Subscriptions {
@@ -222,6 +219,7 @@ impl Subscriptions {
             queued: false,
             caught_up: new.caught_up,
             behind: true,
+            end: DrainEnd::default(),
         }));
         number
     }
@@ -272,6 +270,21 @@ impl Subscriptions {
             self.close(slot, reason, out)?;
         }
         Ok(())
+    }
+
+    /// Gives each subscription its end, since the server drains, and ends those that have reached it. Each of the
+    /// others ends when it has delivered the rest.
+    pub(super) fn settle_ends(&mut self, shared: &Shared) {
+        if std::mem::replace(&mut self.settled, true) {
+            return;
+        }
+        for slot in 0..self.slots.len() as u32 {
+            // One that has a chunk in flight has not delivered everything.
+            let Some(sub) = &mut self.slots[slot as usize] else { continue };
+            if sub.has_ended(shared) {
+                self.take(slot);
+            }
+        }
     }
 
     /// Ends a subscription and tells the client.
@@ -370,8 +383,8 @@ impl Subscriptions {
     /// Makes one write: what is left of the chunk in flight, or what `out` holds followed by the next chunk.
     /// Returns the number of bytes written, or `Ready(Ok(None))` if there is no chunk.
     ///
-    /// Whether the server drains is asked when a log turns out to be closed, and not before: the drain may begin during
-    /// the write, and a log that the drain has closed must not be mistaken for one that a client has closed.
+    /// Whether the broker was shut is asked when a log turns out to be closed, and not before: that may happen during
+    /// the write, and a log that was closed with all others must not be mistaken for one that a client has closed.
     pub(super) fn poll_write<W: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
@@ -381,7 +394,7 @@ impl Subscriptions {
         shared: &Shared,
     ) -> Poll<Result<Option<usize>, End>> {
         if self.in_flight.is_some() {
-            return self.poll_rest(cx, io, out).map_ok(Some);
+            return self.poll_rest(cx, io, out, shared).map_ok(Some);
         }
         let Some(slot) = self.queue.pop_front() else {
             return Poll::Ready(Ok(None));
@@ -425,7 +438,7 @@ impl Subscriptions {
         };
         let of_chunk = out.sent(wrote);
         if of_chunk == size {
-            self.finish(slot, chunk.records, watched, out);
+            self.finish(slot, chunk.records, watched, out, shared);
         } else if of_chunk > 0 {
             chunk.written = of_chunk;
             self.in_flight = Some(Box::new(chunk));
@@ -445,6 +458,7 @@ impl Subscriptions {
         cx: &mut Context<'_>,
         io: &mut W,
         out: &mut Outbox,
+        shared: &Shared,
     ) -> Poll<Result<usize, End>> {
         let Some(chunk) = &mut self.in_flight else {
             return Poll::Ready(Ok(0));
@@ -467,7 +481,7 @@ impl Subscriptions {
                 chunk.written += wrote;
                 if chunk.written == size {
                     self.in_flight = None;
-                    self.finish(slot, records, watched, out);
+                    self.finish(slot, records, watched, out, shared);
                 }
                 Poll::Ready(Ok(wrote))
             }
@@ -479,14 +493,33 @@ impl Subscriptions {
     }
 
     /// The whole chunk was written: continue after it.
-    fn finish(&mut self, slot: u32, records: usize, watched: Option<Watched>, out: &mut Outbox) {
+    fn finish(
+        &mut self,
+        slot: u32,
+        records: usize,
+        watched: Option<Watched>,
+        out: &mut Outbox,
+        shared: &Shared,
+    ) {
         if let Some(Some(sub)) = self.slots.get_mut(slot as usize) {
             sub.reader.advance(records);
             sub.topic.count_delivered(records as u64);
             sub.topic.deliveries().binary.delivered(watched, sub.topic.log(), sub.live);
-            sub.behind = true;
         }
-        self.check_ready(slot, out);
+        self.go_on(slot, out, shared);
+    }
+
+    /// A subscription's cursor has moved: ends it in a drain, if that was all, or continues.
+    fn go_on(&mut self, slot: u32, out: &mut Outbox, shared: &Shared) {
+        let Some(Some(sub)) = self.slots.get_mut(slot as usize) else {
+            return;
+        };
+        sub.behind = true;
+        if sub.has_ended(shared) {
+            self.take(slot);
+        } else {
+            self.check_ready(slot, out);
+        }
     }
 
     /// Handles a read that returned no records but an event: a gap, the end, or that the lease was taken over.
@@ -505,7 +538,6 @@ impl Subscriptions {
                         "subscriber evicted"
                     );
                 }
-                sub.behind = true;
                 out.push(&Reply::Gap {
                     sub: sub.id,
                     reason: GapReason::Evicted,
@@ -513,15 +545,15 @@ impl Subscriptions {
                     first_missed: lagged.first_missed,
                     next: lagged.first_missed + lagged.missed,
                 });
-                return self.check_ready(slot, out);
+                return self.go_on(slot, out, shared);
             }
             ReadError::TakenOver => CloseReason::LeaseTakenOver,
             _ => CloseReason::TopicClosed,
         };
-        // In a drain every log is closed, which says nothing about the topic. The GOODBYE tells the client.
-        let closed_by_drain = reason == CloseReason::TopicClosed && shared.is_draining();
+        // If the broker was shut, every log is closed, which says nothing about the topic. The GOODBYE tells the client.
+        let closed_by_shut = reason == CloseReason::TopicClosed && shared.broker.is_shut();
         if let Some(sub) = self.take(slot)
-            && !closed_by_drain
+            && !closed_by_shut
         {
             let Sub { id, reader, .. } = *sub;
             out.push(&Reply::Closed { sub: id, reason, next: reader.offset() });
@@ -529,47 +561,5 @@ impl Subscriptions {
                 self.drained.push(Drained { id, lease });
             }
         }
-    }
-}
-
-impl InFlight {
-    /// The limit with which a read returns the same records again.
-    fn limit(&self) -> Limit {
-        Limit { records: self.records, bytes: usize::MAX }
-    }
-
-    /// The chunk as it goes over the wire.
-    fn slices<'a>(&'a self, batch: &Batch<'a, [u8]>) -> [IoSlice<'a>; 3] {
-        [IoSlice::new(&self.header), IoSlice::new(batch.ends()), IoSlice::new(batch.payload())]
-    }
-}
-
-fn header(sub: u32, batch: &Batch<'_, [u8]>) -> [u8; HEADER] {
-    let time = batch.append_time().duration_since(UNIX_EPOCH);
-    // A clock before 1970 or after 2554 is wrong either way.
-    let time = time.map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
-    // A segment, and so a run in it, has less than 4 GiB.
-    let (records, bytes) = (batch.len() as u32, batch.payload().len() as u32);
-    protocol::deliver_header(sub, records, batch.first_offset(), time, batch.start(), bytes)
-}
-
-fn nonzero(wrote: io::Result<usize>) -> Result<usize, End> {
-    match wrote {
-        Ok(0) => Err(End::Io(io::ErrorKind::WriteZero.into())),
-        Ok(wrote) => Ok(wrote),
-        Err(error) => Err(End::Io(error)),
-    }
-}
-
-/// Several slices as one copy.
-trait ConcatBytes {
-    fn concat_bytes(&self) -> Vec<u8>;
-}
-
-impl ConcatBytes for [IoSlice<'_>] {
-    fn concat_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.iter().map(|slice| slice.len()).sum());
-        self.iter().for_each(|slice| bytes.extend_from_slice(slice));
-        bytes
     }
 }

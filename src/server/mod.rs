@@ -15,7 +15,7 @@
 //! | `input` | decoding requests |
 //! | `closing` | how a connection ends |
 //! | `requests` | executing requests |
-//! | `delivery` | writing records from segments to the socket |
+//! | `delivery`, `chunk` | writing records from segments to the socket; one chunk of them |
 //! | `outbox` | replies that wait for the socket |
 //! | `wakers` | how the task is woken, and for which subscription |
 //! | `tail` | one wait shared by all subscriptions at the end of a topic |
@@ -36,6 +36,7 @@
 //! A malformed frame ends its connection with a GOODBYE that says why. Anything else that is wrong with a
 //! request gets an ERROR for that request. Nothing that one client sends ends another client's connection.
 
+mod chunk;
 mod closing;
 mod config;
 mod connection;
@@ -176,9 +177,10 @@ impl Server {
         ServerHandle { shared: self.shared.clone() }
     }
 
-    /// Serves until `shutdown` ends or [`ServerHandle::drain`] is called, then drains, and returns
-    /// when the last connection has ended, at the latest after `drain_timeout`.
-    /// [`ServerHandle::abort`] ends all of this immediately, and so does dropping the future.
+    /// Serves until `shutdown` ends, [`ServerHandle::drain`] is called, or the broker is [shut](Broker::shut), then
+    /// drains, and returns when the last connection has ended, at the latest after `drain_timeout`.
+    /// [`ServerHandle::abort`] ends all of this immediately, and so does dropping the future. Of all these, only
+    /// shutting the broker ends its topics.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Self { shared, listener, address } = self;
         // A task of its own, so that it takes turns with the tasks that it wakes. It ends with this one.

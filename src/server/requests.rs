@@ -11,9 +11,11 @@ use super::delivery::{NewSub, Reader};
 use super::describe;
 use super::refusal::Refusal;
 use super::session::{End, Phase, Session, Step};
+use super::shutdown::Shared;
 use super::wakers::SubscriptionWaker;
 use crate::access::Right;
 use crate::broker::{LeaseOpenError, Purpose, Topic};
+use crate::listener::AppendInFlight;
 use crate::log::{
     AppendError, Appender, LeaseError, LeaseOptions, Overflow, Packed, Start, SubscribeError,
 };
@@ -197,34 +199,6 @@ impl Session {
         Ok(())
     }
 
-    /// The topic for `purpose`, created if it is missing and may be created.
-    fn open(&mut self, name: TopicName<'_>, purpose: Purpose) -> Result<Arc<Topic>, Refusal> {
-        if let Some(topic) = self.shared.broker.topic(name.as_str()) {
-            return Ok(topic);
-        }
-        self.may_make_topic()?;
-        let topic = self.shared.broker.open(name.as_str(), purpose)?;
-        self.topics_made += 1;
-        Ok(topic)
-    }
-
-    fn may_make_topic(&self) -> Result<(), Refusal> {
-        if self.is_draining() {
-            return Err(Refusal::shutting_down());
-        }
-        let max = self.shared.config.limits.max_topics_per_connection;
-        if self.topics_made >= max {
-            let what = "topics made by one connection";
-            return Err(Refusal::limit(
-                Code::TooManyTopics,
-                max as usize,
-                what,
-                "limit.connection_topics",
-            ));
-        }
-        Ok(())
-    }
-
     fn publish(&mut self, publish: &Publish<'_>) -> Step {
         let resumed = self.resumed.take();
         match self.try_publish(publish, resumed) {
@@ -253,12 +227,16 @@ impl Session {
         publish: &Publish<'_>,
         resumed: Option<Box<WaitingPublish>>,
     ) -> Poll<Result<(u64, u64), Refusal>> {
+        if resumed.is_none() {
+            self.grant.check(Right::Publish, publish.topic.as_str())?;
+        }
+        // Before a topic is created for it. It ends with this attempt: a publish that waits is not in flight.
+        let Some(_in_flight) = AppendInFlight::begin(&*self.shared) else {
+            return Poll::Ready(Err(Refusal::shutting_down()));
+        };
         let topic = match &resumed {
             Some(waiting) => waiting.topic.clone(),
-            None => {
-                self.grant.check(Right::Publish, publish.topic.as_str())?;
-                self.open(publish.topic, Purpose::Publish)?
-            }
+            None => open(&self.shared, &mut self.topics_made, publish.topic, Purpose::Publish)?,
         };
         // The codec has already checked this, so it cannot fail; only the types do not show that.
         let packed = Packed::new(publish.records.ends(), publish.records.payload())
@@ -293,7 +271,9 @@ impl Session {
         };
         Poll::Ready(match appended {
             Ok(offsets) => Ok((log.epoch(), offsets.start)),
-            Err(AppendError::Closed) if self.is_draining() => Err(Refusal::shutting_down()),
+            Err(AppendError::Closed) if self.shared.broker.is_shut() => {
+                Err(Refusal::shutting_down())
+            }
             Err(error) => Err(Refusal::append(&error, &topic)),
         })
     }
@@ -329,7 +309,7 @@ impl Session {
             ));
         }
         let made_before = self.topics_made;
-        let topic = self.open(ask.topic, Purpose::Subscribe)?;
+        let topic = open(&self.shared, &mut self.topics_made, ask.topic, Purpose::Subscribe)?;
         let lease = ask.lease.as_ref().map(|lease| lease.name.as_str());
         self.subs.drop_drained(ask.sub, &topic, lease);
         let (reader, gap) = match self.begin_reading(&topic, ask) {
@@ -389,7 +369,7 @@ impl Session {
         if exist_ok && broker.topic(name.as_str()).is_some() {
             return Ok(());
         }
-        self.may_make_topic()?;
+        may_make_topic(&self.shared, self.topics_made)?;
         let settings = describe::settings_in(settings);
         if exist_ok {
             let (_, made) = broker.create_or_get(name.as_str(), &settings)?;
@@ -445,6 +425,39 @@ impl Session {
             }
         }
     }
+}
+
+/// The topic for `purpose`, created if it is missing and may be created by a connection that has made `made` topics.
+fn open(
+    shared: &Shared,
+    made: &mut u32,
+    name: TopicName<'_>,
+    purpose: Purpose,
+) -> Result<Arc<Topic>, Refusal> {
+    if let Some(topic) = shared.broker.topic(name.as_str()) {
+        return Ok(topic);
+    }
+    may_make_topic(shared, *made)?;
+    let topic = shared.broker.open(name.as_str(), purpose)?;
+    *made += 1;
+    Ok(topic)
+}
+
+fn may_make_topic(shared: &Shared, made: u32) -> Result<(), Refusal> {
+    if shared.is_draining() {
+        return Err(Refusal::shutting_down());
+    }
+    let max = shared.config.limits.max_topics_per_connection;
+    if made >= max {
+        let what = "topics made by one connection";
+        return Err(Refusal::limit(
+            Code::TooManyTopics,
+            max as usize,
+            what,
+            "limit.connection_topics",
+        ));
+    }
+    Ok(())
 }
 
 /// Opens the subscription's reader. Also returns the gap if it could not start where it was asked to: the

@@ -25,7 +25,8 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::delivery::{ChunkLimit, Subscriptions};
+use super::chunk::ChunkLimit;
+use super::delivery::Subscriptions;
 use super::input::Input;
 use super::outbox::Outbox;
 use super::requests::{HeldRequest, INPUT_SLOT, PUBLISH_SLOT, WaitingPublish};
@@ -234,6 +235,10 @@ impl Session {
             }
         }
         self.woken = woken;
+        if self.is_draining() && matches!(self.held, Some(HeldRequest::Publish(_))) {
+            // It is refused now. Room may come late, or never, and the drain does not wait for it.
+            self.retry_publish();
+        }
         if let Some(end) = self.cut.take() {
             return Err(end);
         }
@@ -273,8 +278,10 @@ impl Session {
 
     /// Acts on what concerns every connection: the server's stage, revocations, changed rights, and deadlines.
     fn apply_server_state(&mut self) -> Result<(), End> {
-        if self.shared.stage() == Stage::Aborting {
-            return Err(End::Aborted);
+        match self.shared.stage() {
+            Stage::Serving | Stage::Draining => {}
+            Stage::Settled => self.subs.settle_ends(&self.shared),
+            Stage::Aborting => return Err(End::Aborted),
         }
         let revocations = self.shared.revocations();
         if revocations != self.seen_revocations {

@@ -4,10 +4,11 @@
 //!
 //! The stages are the listener's (`src/listener/drain.rs`). For the server they mean:
 //!
-//! 1. Every log is closed, so there is no need to ask each session whether it has acknowledged anything else.
-//! 2. Each connection is woken. Requests that would create new work are refused with `shutting-down`; commits
-//!    and pings are still served. Subscriptions read their log to its end.
-//! 3. A connection sends GOODBYE and closes when all of its subscriptions have reached the end of their log.
+//! 1. Each connection is woken. Requests that would create new work are refused with `shutting-down`, also a publish
+//!    that waits for room; commits and pings are still served. A connection without a subscription sends GOODBYE and
+//!    closes.
+//! 2. When the last append has ended, each connection is woken again. Its subscriptions read up to their ends.
+//! 3. A connection sends GOODBYE and closes when all of its subscriptions have ended.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -126,16 +127,17 @@ pub struct ServerHandle {
 }
 
 impl ServerHandle {
-    /// Begins the drain: the server takes no new work, every subscriber gets what was acknowledged, then GOODBYE.
-    /// [`Server::run`](super::Server::run) returns when the drain is done. Calling this again does nothing.
+    /// Begins the drain of this server: it takes no new work, every subscriber gets all that the server has
+    /// acknowledged, then GOODBYE. [`Server::run`](super::Server::run) returns when the drain is done. Calling this
+    /// again does nothing.
     ///
-    /// The drain closes the broker's logs: a program that shares the broker with the server cannot publish to its
-    /// topics afterwards.
+    /// This ends the server, not its [broker](Self::broker): the topics stay, and so does everybody else who uses
+    /// them, this program and other listeners. To end all of them, call [`Broker::shut`]: then the server drains, too.
     pub fn drain(&self) {
         self.shared.advance(Stage::Draining);
     }
 
-    /// Ends everything immediately: connections are cut off.
+    /// Ends the server immediately: connections are cut off. The broker stays.
     pub fn abort(&self) {
         self.shared.advance(Stage::Aborting);
     }

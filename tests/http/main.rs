@@ -6,6 +6,9 @@
 mod access;
 mod append;
 mod browsers;
+#[path = "../server/bus.rs"]
+mod bus;
+mod drain;
 mod durable;
 mod events;
 mod feed;

@@ -256,6 +256,17 @@ impl Running {
     }
 }
 
+/// Begins a request whose body is two bytes, which the caller sends. The API has accepted the request, and waits.
+pub(crate) async fn begin(server: &Running, line: &str) -> Client {
+    let mut client = Client::new(server.address).await;
+    let head = format!(
+        "{line} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+    );
+    client.send(head.as_bytes()).await;
+    assert_eq!(client.head().await.expect("a word that it waits").status, 100);
+    client
+}
+
 /// Waits until something is so.
 pub(crate) async fn until(what: &str, mut done: impl FnMut() -> bool) {
     let began = Instant::now();

@@ -171,6 +171,29 @@ fn a_turn_is_taken_once() {
     });
 }
 
+/// A drain ends the waits, and nothing comes in the log that would wake anybody.
+#[test]
+fn a_drain_reaches_everybody() {
+    explore(|| {
+        let log = tiny().build().unwrap();
+        let dispatch = Arc::<Dispatch>::default();
+        let streams = [0, 1].map(|_| {
+            let stream = Stream::new(&dispatch, &log);
+            thread::spawn(move || {
+                let Stream { cursor, follower, dispatcher } = stream;
+                block_on(poll_fn(|cx| follower.poll_turn(cx, cursor.offset())));
+                dispatcher
+            })
+        });
+        dispatch.end();
+        end(streams.map(|stream| stream.join().unwrap()));
+        // Who comes then does not wait at all.
+        let late = Stream::new(&dispatch, &log);
+        block_on(poll_fn(|cx| late.follower.poll_turn(cx, late.cursor.offset())));
+        assert!(late.dispatcher.is_none());
+    });
+}
+
 #[test]
 fn the_end_reaches_everybody() {
     explore(|| {

@@ -3,6 +3,7 @@
 #![cfg(feature = "server")]
 
 mod access;
+mod bus;
 mod deliver;
 mod drain;
 mod handshake;

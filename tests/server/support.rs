@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use psa::broker::Broker;
 use psa::protocol::{
     CloseReason, Code, DecodeLimits, Decoded, GapReason, Hello, OnGap, Publish, Records, Reply,
     Request, Start, Subscribe, TopicName, TopicStats, decode_reply,
@@ -30,10 +31,18 @@ impl Drop for Running {
 
 /// A server on a free port.
 pub(crate) fn serve(change: impl FnOnce(&mut ServerConfig)) -> Running {
-    let mut config =
-        ServerConfig { listen: "127.0.0.1:0".parse().unwrap(), ..ServerConfig::default() };
+    let mut config = ServerConfig::default();
     change(&mut config);
-    let server = Server::bind(config).unwrap();
+    let broker = Broker::new(config.broker.clone()).unwrap();
+    serve_over(broker, |other| *other = config)
+}
+
+/// A server on a free port, over a broker that others use, too.
+pub(crate) fn serve_over(broker: Broker, change: impl FnOnce(&mut ServerConfig)) -> Running {
+    let mut config = ServerConfig::default();
+    change(&mut config);
+    config.listen = "127.0.0.1:0".parse().unwrap();
+    let server = Server::bind_with(config, broker).unwrap();
     let (address, handle) = (server.local_addr(), server.handle());
     let task = tokio::spawn(server.run(std::future::pending()));
     Running { address, handle, task }

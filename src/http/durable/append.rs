@@ -21,6 +21,7 @@ use super::{StreamName, intake, json, problems};
 use crate::access::{Grant, Right};
 use crate::http::api::Api;
 use crate::http::problem::Problem;
+use crate::listener::AppendInFlight;
 use crate::log::{AppendError, Retention};
 
 /// What a request asks for, besides its body.
@@ -65,7 +66,10 @@ pub(super) async fn append(
     }
     stream.touch();
     let began = Instant::now();
+    // The API may drain by now.
+    let in_flight = AppendInFlight::begin(&*api).ok_or_else(Problem::shutting_down)?;
     let done = request.perform(&api, &stream, &body);
+    drop(in_flight);
     api.append_seconds.observe(began.elapsed().as_secs_f64());
     done
 }
@@ -86,7 +90,7 @@ impl AppendRequest {
             return Err(Problem::body("it is empty; send what to append, or close the stream"));
         }
         let mut writers = stream.writers();
-        if stream.is_closed(api.is_draining()) {
+        if stream.is_closed(&api.broker) {
             return self.answer_closed(stream, &writers, body.is_empty());
         }
         if !body.is_empty() {
@@ -125,7 +129,7 @@ impl AppendRequest {
                 AppendRefusal::Closed if stream.topic.is_deleted() => {
                     Err(problems::unknown(&stream.name))
                 }
-                AppendRefusal::Closed if api.is_draining() => Err(Problem::shutting_down()),
+                AppendRefusal::Closed if api.broker.is_shut() => Err(Problem::shutting_down()),
                 // It was closed through another listener, after the check above.
                 AppendRefusal::Closed => self.answer_closed(stream, &writers, body.is_empty()),
                 AppendRefusal::Other(error) => Err(problem(stream, api, &error)),

@@ -19,6 +19,7 @@ use crate::broker::TopicSettings;
 use crate::http::api::Api;
 use crate::http::gate::is_known_host;
 use crate::http::problem::Problem;
+use crate::listener::AppendInFlight;
 use crate::log::{Overflow, Retention};
 
 /// The most sources that a fork may have: its own one, the source of that, and so on.
@@ -57,7 +58,10 @@ pub(super) async fn create(
     if !body.is_empty() {
         grant.check(Right::Publish, &name)?;
     }
+    // The API may drain by now.
+    let in_flight = AppendInFlight::begin(&*api).ok_or_else(Problem::shutting_down)?;
     let (stream, created) = find_or_create(&api, &name, &request, &body)?;
+    drop(in_flight);
     let mut answer = StatusCode::OK.into_response();
     let said = answer.headers_mut();
     if created {
@@ -72,7 +76,7 @@ pub(super) async fn create(
 pub(super) fn describe(stream: &Stream, api: &Api, said: &mut HeaderMap) {
     let media = HeaderValue::try_from(&stream.kind.media.given);
     said.insert(header::CONTENT_TYPE, media.expect("it came in a header"));
-    let closed = stream.is_closed(api.is_draining());
+    let closed = stream.is_closed(&api.broker);
     let tail = super::stream::token_value(&stream.token(stream.tail()));
     said.insert(headers::NEXT_OFFSET, tail);
     if closed {
@@ -118,7 +122,7 @@ impl CreateRequest {
             Some("content type")
         } else if self.lifetime != kind.asked_lifetime {
             Some("lifetime")
-        } else if self.closed != stream.is_closed(api.is_draining()) {
+        } else if self.closed != stream.is_closed(&api.broker) {
             Some("state: open or closed")
         } else if !self.is_same_fork(stream) {
             Some("source, or place in it")

@@ -6,6 +6,9 @@
 //! none while its connection is busy with records. While the connection has only a position or a heartbeat to send, the
 //! [stall guard](super::super::stall_guard) holds it: a client that takes nothing holds nothing back for longer than
 //! `stall_timeout`, and costs one event that waits in its connection.
+//!
+//! When the API drains, or the broker is shut, a follower gets what it does not have yet, and then its connection ends
+//! without another word: the stream has not ended, and its client continues elsewhere.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -29,6 +32,7 @@ use super::read::next_cursor;
 use super::reader::{LogCursor, RecordBuffer, StreamReader};
 use super::stream::{InUse, Stream};
 use crate::access::{Grant, Right};
+use crate::broker::Broker;
 use crate::http::answer::{HEARTBEAT, event_stream};
 use crate::http::api::Api;
 use crate::http::authorized_body;
@@ -37,6 +41,7 @@ use crate::http::encode::Form;
 use crate::http::problem::Problem;
 use crate::http::runs::TopicRuns;
 use crate::http::stall_guard::{GuardedCursor, StreamClient};
+use crate::listener::DrainEnd;
 
 /// How long a connection lasts, by the protocol; its client continues with another one.
 const LIFETIME: Duration = Duration::from_secs(60);
@@ -118,6 +123,8 @@ struct LiveEvents {
     up_to_date: bool,
     /// Nothing more will be sent.
     ended: bool,
+    /// Where it ends when the API drains.
+    drain_end: DrainEnd,
     timer: Pin<Box<Sleep>>,
     /// The waker that the timer wakes.
     timed: Option<Waker>,
@@ -158,6 +165,7 @@ impl LiveEvents {
             guarded: None,
             up_to_date: false,
             ended: false,
+            drain_end: DrainEnd::default(),
             timer,
             timed: None,
             ends,
@@ -179,7 +187,7 @@ impl LiveEvents {
             let mut out = Vec::new();
             write_data(&mut out, &records.into_bytes(), stream.kind.media.is_text());
             let data = out.len();
-            let control = control(stream, api.0.is_draining(), to, !full);
+            let control = control(stream, &api.0.broker, to, !full);
             out.extend_from_slice(control.event(&stream.token(to)).as_bytes());
             Ok(Some(EncodedEvent { from: at, to, full, control, bytes: out.into(), data }))
         })?;
@@ -202,7 +210,7 @@ impl LiveEvents {
     /// A `control` event alone: the client's position, without records.
     fn position_event(&mut self) -> Bytes {
         let at = self.reader.at();
-        let control = control(&self.stream, self.api.0.is_draining(), at, true);
+        let control = control(&self.stream, &self.api.0.broker, at, true);
         self.note(control);
         self.with_own_cursor(control).event(&self.stream.token(at)).into()
     }
@@ -239,8 +247,7 @@ impl LiveEvents {
                 return Poll::Ready(Some(self.hand_on(ready)));
             }
             self.take_back();
-            let draining = self.api.0.is_draining();
-            if self.ended || draining || Instant::now() >= self.ends {
+            if self.ended || self.has_everything() || Instant::now() >= self.ends {
                 return Poll::Ready(None);
             }
             // If the client is up to date, read again when the stream's turn comes, and not before.
@@ -254,7 +261,7 @@ impl LiveEvents {
             }
             if let Ok(Some(event)) = next {
                 self.ready = Some(self.bytes_of(&event));
-            } else if !self.up_to_date || self.stream.is_closed(draining) {
+            } else if !self.up_to_date || self.stream.is_closed(&self.api.0.broker) {
                 self.ready = Some(self.position_event());
             } else {
                 // The publisher of the next record is about to commit it: try again.
@@ -262,6 +269,19 @@ impl LiveEvents {
                 return self.poll_timer(cx);
             }
         }
+    }
+
+    /// Whether everything ends, and the client has all that there is for it.
+    fn has_everything(&mut self) -> bool {
+        let Self { api, stream, reader, drain_end, .. } = self;
+        if api.0.broker.is_shut() {
+            // A stream that has ended itself says so instead. First whether the log is closed, then where it ends.
+            let closed = stream.log().is_closed() && !stream.is_closed(&api.0.broker);
+            return closed && reader.is_at_tail();
+        }
+        // A fork may still be at the records of its source.
+        let at = reader.at().checked_sub(stream.base());
+        at.is_some_and(|at| drain_end.is_reached(&api.0.life, stream.log(), at))
     }
 
     fn poll_turn(&self, cx: &Context<'_>) -> Poll<()> {
@@ -332,9 +352,9 @@ impl HttpBody for LiveEvents {
 }
 
 /// What a `control` event says at position `at`. `exhausted`: the last read found nothing after it.
-fn control(stream: &Stream, draining: bool, at: u64, exhausted: bool) -> Control {
+fn control(stream: &Stream, broker: &Broker, at: u64, exhausted: bool) -> Control {
     // First whether it is closed, then where it ends: a closed stream does not grow.
-    let closed = stream.is_closed(draining);
+    let closed = stream.is_closed(broker);
     let at_end = at >= stream.tail();
     if closed && at_end {
         return Control::Closed;
@@ -375,7 +395,7 @@ fn write_data(out: &mut Vec<u8>, bytes: &[u8], text: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::{Broker, BrokerConfig, TopicSettings};
+    use crate::broker::{BrokerConfig, TopicSettings};
     use crate::http::HttpConfig;
 
     /// Its connection takes the position, and never asks for more.

@@ -147,9 +147,12 @@ pub(super) async fn read(
     if !only_tail || request.live == LiveMode::LongPoll {
         reader.fill(&mut records, most)?;
         let waits = request.live == LiveMode::LongPoll && records.is_empty();
-        if waits && !stream.is_closed(api.is_draining()) {
+        if waits && !stream.is_closed(&api.broker) {
             let longest = api.config.limits.longest_wait.min(LONGEST_WAIT);
+            // It has read everything that was there, so it is in the stream's own log.
+            let at = reader.at().saturating_sub(stream.base());
             let ready = poll_fn(|cx| reader.poll_ready(cx));
+            let ready = api.ready_or_drained(stream.log(), at, ready);
             wait_for(requests, longest, ready).await;
             reader.stop_waiting();
             api.recheck(&grant, Right::Subscribe, &name)?;
@@ -161,7 +164,7 @@ pub(super) async fn read(
     }
 
     // First whether it is closed, then where it ends: a closed stream does not grow.
-    let closed = stream.is_closed(api.is_draining());
+    let closed = stream.is_closed(&api.broker);
     let up_to_date = only_tail && records.is_empty() || reader.is_at_tail();
     let closed = closed && reader.is_at_tail();
     let next = stream.token(reader.at());

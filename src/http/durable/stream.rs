@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::headers::{Lifetime, Media};
 use super::latest::LatestEvent;
 use super::producers::Producers;
-use crate::broker::Topic;
+use crate::broker::{Broker, Topic};
 use crate::listener::Ceiling;
 use crate::log::Log;
 
@@ -209,10 +209,12 @@ impl Stream {
         self.closed.store(true, Ordering::Release);
     }
 
-    /// Whether there will never be another record. A server that drains closes all logs, but that is not the
+    /// Whether there will never be another record. If its broker was shut, all logs are closed, but that is not the
     /// streams' end.
-    pub(super) fn is_closed(&self, draining: bool) -> bool {
-        let closed_elsewhere = || self.log().is_closed() && !self.topic.is_deleted() && !draining;
+    pub(super) fn is_closed(&self, broker: &Broker) -> bool {
+        // First whether it is closed, then why: the reason is set before.
+        let closed_elsewhere =
+            || self.log().is_closed() && !self.topic.is_deleted() && !broker.is_shut();
         self.closed.load(Ordering::Acquire) || closed_elsewhere()
     }
 
@@ -308,7 +310,7 @@ pub(super) fn token_value(token: &str) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::{Broker, BrokerConfig, TopicSettings};
+    use crate::broker::{BrokerConfig, TopicSettings};
 
     fn stream(broker: &Broker, name: &str, source: Option<(&Arc<Stream>, u64)>) -> Arc<Stream> {
         let topic = broker.create(name, &TopicSettings::default()).unwrap();

@@ -2,6 +2,7 @@
 
 use super::super::limits::{InputPool, InputShare};
 use super::*;
+use crate::listener::AppendInFlight;
 
 /// Polls a peer's session until it is idle.
 fn rest(peer: &mut Peer, count: &Arc<CountingWaker>) {
@@ -41,6 +42,40 @@ fn a_take_over_wakes_a_holder_whose_peer_takes_nothing() {
     assert!(count.0.load(Ordering::Relaxed) > 0, "the old holder sleeps on what it has lost");
     holder.run(100);
     assert_eq!(shared.subscriptions.used(), 1);
+}
+
+/// The append was begun before the drain, so its record is delivered, however late the append ends.
+#[test]
+fn a_drain_waits_for_the_append_in_flight() {
+    let mut rng = fastrand::Rng::with_seed(1);
+    let config = small_topics(&mut rng, Overflow::Block);
+    let shared = shared(&mut rng, config);
+    let mut reader = Peer::new(&shared, &mut rng);
+    reader.hello();
+    reader.say(&Request::Subscribe(subscribe(1, 0, Start::Earliest)));
+    reader.run(100);
+    let in_flight = AppendInFlight::begin(&*shared).expect("the server serves");
+    shared.advance(Stage::Draining);
+    assert!(AppendInFlight::begin(&*shared).is_none());
+    let count = Arc::new(CountingWaker::default());
+    rest(&mut reader, &count);
+    assert_eq!(shared.subscriptions.used(), 1);
+    let topic = shared.broker.topic(TOPICS[0]).expect("it is there");
+    topic.log().append(b"late").unwrap();
+    count.0.store(0, Ordering::Relaxed);
+    drop(in_flight);
+    assert!(count.0.load(Ordering::Relaxed) > 0, "it sleeps until the drain's timeout");
+    reader.run(100);
+    let mut told = Vec::new();
+    reader.wire.replies(|reply| match reply {
+        Reply::Deliver(chunk) => told.extend(chunk.records.iter().map(<[u8]>::to_vec)),
+        Reply::Goodbye { code: Code::ShuttingDown, .. } => told.push(b"goodbye".to_vec()),
+        _ => {}
+    });
+    assert_eq!(told, [b"late".to_vec(), b"goodbye".to_vec()]);
+    assert_eq!(shared.subscriptions.used(), 0);
+    // Others go on.
+    topic.log().append(b"later").unwrap();
 }
 
 /// Each connection has memory for a frame and wants more for the next frame. The one that must wait gives back
