@@ -41,8 +41,15 @@ impl Connection {
     }
 }
 
-#[cfg(feature = "tls")]
-pub(super) use secure::serve_secure;
+/// Serves a connection that the listener has accepted, in a task of its own.
+pub(super) fn welcome(stream: TcpStream, counted: Counted<Shared>) {
+    #[cfg(feature = "tls")]
+    if let Some(tls) = counted.of().config.tls.clone() {
+        tokio::spawn(secure::serve(tls, stream, counted));
+        return;
+    }
+    tokio::spawn(Connection::new(stream, counted));
+}
 
 #[cfg(feature = "tls")]
 mod secure {
@@ -50,7 +57,7 @@ mod secure {
     use std::pin::pin;
 
     use super::*;
-    use crate::server::listener::goodbye;
+    use crate::server::shutdown::goodbye;
     use crate::tls::{Accepted, Protocol, ServerStream, Tls};
 
     impl Socket for Box<ServerStream> {
@@ -61,11 +68,7 @@ mod secure {
 
     /// Performs the TLS handshake and then serves. The session exists from the beginning, so that the handshake
     /// counts as a connection, ends with the server, and counts against the time for the HELLO.
-    pub(in crate::server) async fn serve_secure(
-        tls: Tls,
-        stream: TcpStream,
-        counted: Counted<Shared>,
-    ) {
+    pub(super) async fn serve(tls: Tls, stream: TcpStream, counted: Counted<Shared>) {
         let (shared, peer) = (counted.of().clone(), counted.peer());
         let insecure = &shared.life.connections.insecure;
         let mut session = Session::new(shared.clone());

@@ -9,7 +9,6 @@
 //!
 //! | | |
 //! | --- | --- |
-//! | `listener` | what happens to an accepted connection; the listener itself is `src/listener` |
 //! | `connection` | the task: a session and its socket |
 //! | `session` | bytes in, bytes out: the order of work, output, deadlines |
 //! | `input` | decoding requests |
@@ -45,7 +44,6 @@ mod describe;
 mod flood;
 mod input;
 mod limits;
-mod listener;
 mod outbox;
 mod refusal;
 mod requests;
@@ -196,7 +194,7 @@ impl Server {
             );
         };
         let timeout = shared.config.limits.drain_timeout;
-        life::run(&shared, listener, address, timeout, listener::welcome, beside, shutdown).await;
+        life::run(&shared, listener, address, timeout, connection::welcome, beside, shutdown).await;
     }
 }
 

@@ -20,7 +20,9 @@ use super::tail::Tails;
 use super::wakers::{Registry, TaskWaker};
 use crate::access::Gate;
 use crate::broker::Broker;
-use crate::listener::{Ceiling, Lifecycle, Stage};
+use crate::listener::{Ceiling, Lifecycle, Refused, Serve, Stage, send_refusal};
+use crate::net::TcpStream;
+use crate::protocol::{Code, Reply};
 
 /// The state that the listener, all sessions and the handles share.
 pub(super) struct Shared {
@@ -104,6 +106,43 @@ impl Shared {
     pub(super) fn remove_connection(&self, connection: u64) {
         self.registry.remove(connection);
     }
+}
+
+impl Serve for Shared {
+    const OVER: &'static str = "";
+
+    fn life(&self) -> &Lifecycle {
+        &self.life
+    }
+
+    fn advance(&self, stage: Stage) {
+        Self::advance(self, stage);
+    }
+
+    fn refuse(&self, stream: &TcpStream, why: Refused) {
+        match why {
+            Refused::ShuttingDown => {
+                goodbye(stream, Code::ShuttingDown, "the server shuts down; connect again later")
+            }
+            Refused::TooManyOfAddress { .. } => goodbye(
+                stream,
+                Code::TooManyConnections,
+                "your address has as many connections as the server allows; end one, or try again later",
+            ),
+            Refused::TooMany { .. } => goodbye(
+                stream,
+                Code::TooManyConnections,
+                "the server has as many connections as it allows; try again later",
+            ),
+        }
+    }
+}
+
+/// Sends a GOODBYE, as far as a single write takes it, and closes the connection.
+pub(super) fn goodbye(stream: &TcpStream, code: Code, message: &str) {
+    let mut goodbye = Vec::new();
+    Reply::Goodbye { code, message }.encode(&mut goodbye);
+    send_refusal(stream, &goodbye);
 }
 
 /// What a server has refused since it started.

@@ -288,8 +288,8 @@ mod beside_a_server {
     use super::*;
 
     fn beside(broker: &psa::broker::Broker) -> (Client, ServerHandle, JoinHandle<()>) {
-        let mut config = ServerConfig::default();
-        config.listen = "127.0.0.1:0".parse().unwrap();
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let mut config = ServerConfig { listen, ..ServerConfig::default() };
         config.limits.drain_timeout = PATIENCE * 10;
         let server = Server::bind_with(config, broker.clone()).unwrap();
         let client = Client::builder(server.local_addr().to_string()).build().unwrap();
@@ -300,9 +300,9 @@ mod beside_a_server {
     async fn next(subscription: &mut Subscription) -> Vec<u8> {
         loop {
             let event = tokio::time::timeout(PATIENCE, subscription.next()).await;
-            match event.expect("in time").expect("it goes on").expect("no error") {
-                Event::Record(record) => return record.data().to_vec(),
-                _ => {}
+            let event = event.expect("in time").expect("it goes on").expect("no error");
+            if let Event::Record(record) = event {
+                return record.data().to_vec();
             }
         }
     }
