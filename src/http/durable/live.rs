@@ -399,7 +399,7 @@ mod tests {
     use crate::http::HttpConfig;
 
     /// Its connection takes the position, and never asks for more.
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_nothing_loses_its_position_in_the_log() {
         let broker = Broker::new(BrokerConfig::default()).unwrap();
         let topic = broker.create("t", &TopicSettings::default()).unwrap();
@@ -410,23 +410,22 @@ mod tests {
         let mut body = answer.unwrap_or_else(|_| panic!("it follows")).into_body();
         let cx = &mut Context::from_waker(Waker::noop());
         let mut poll = |body: &mut Body| Pin::new(body).poll_frame(cx).is_ready();
-        let stall = |limit| {
-            std::thread::sleep(Duration::from_millis(5));
+        let stall = async |limit| {
+            tokio::time::advance(Duration::from_millis(5)).await;
             api.stall_guard.drop_stalled(limit);
             (topic.log().stats().cursors, api.stall_guard.dropped())
         };
         // It is told where it stands, and asks for more, in time and then too late.
         assert!(poll(&mut body));
-        assert_eq!(stall(Duration::from_secs(3600)), (1, 0));
+        assert_eq!(stall(Duration::from_secs(3600)).await, (1, 0));
         assert!(!poll(&mut body));
-        assert_eq!(stall(Duration::ZERO), (1, 0), "it waits for records");
-        tokio::time::pause();
+        assert_eq!(stall(Duration::ZERO).await, (1, 0), "it waits for records");
         tokio::time::advance(HttpConfig::default().limits.heartbeat).await;
         assert!(poll(&mut body), "a heartbeat");
-        assert_eq!(stall(Duration::ZERO), (0, 1));
+        assert_eq!(stall(Duration::ZERO).await, (0, 1));
         // Nothing was lost meanwhile, so it continues.
         assert!(!poll(&mut body));
-        assert_eq!(stall(Duration::ZERO), (1, 1));
+        assert_eq!(stall(Duration::ZERO).await, (1, 1));
         drop(body);
         assert_eq!(topic.log().stats().cursors, 0);
     }
