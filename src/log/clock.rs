@@ -14,7 +14,7 @@ use crate::sync::{Arc, AtomicU64, Ordering};
 /// Waiting with a timeout always goes by the system's clock.
 ///
 /// By default a log goes by the system's clock. A test gives it a [`ManualClock`], so that nothing has to wait for
-/// time to pass. The logs of a [broker](crate::broker) go by tokio's clock, which a test can pause.
+/// time to pass. The logs of a broker go by tokio's clock, which a test can pause.
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Source);
 
