@@ -6,7 +6,7 @@ use super::collect::STEP;
 use super::error::AppendError;
 use super::record::Record;
 use super::retention::Overflow;
-use crate::sync::{Ordering, ROOM_YIELDS, thread};
+use crate::sync::{Ordering, ROOM_YIELDS, yield_for_room};
 
 impl<R: Record + ?Sized> Chain<R> {
     /// The log is full: lets go of something, or returns `full` if nothing can go. `Ok` means that another try is
@@ -62,7 +62,7 @@ impl<R: Record + ?Sized> Chain<R> {
             if self.unlinked.load(Ordering::Acquire) <= pending {
                 break;
             }
-            thread::yield_now();
+            yield_for_room();
             if released() != before {
                 return true;
             }

@@ -26,6 +26,7 @@ pub(crate) const YIELDS: u32 = 16;
 /// How often a publisher that needs memory yields its processor to a thread that is giving a segment back at this
 /// moment, before it lets go of another one.
 pub(crate) const ROOM_YIELDS: u32 = 16;
+pub(crate) use std::thread::yield_now as yield_for_room;
 
 /// How many bytes a task reads before it lets other tasks run: small compared with a processor's cache, large
 /// compared with the cost of a switch.
