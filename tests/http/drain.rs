@@ -80,6 +80,20 @@ async fn ended(server: &Running) {
     until("the API is closed", || server.task.is_finished()).await;
 }
 
+/// Drains the API while a client publishes to `t` over it, and the program to the same topic. Checks what the
+/// subscribers have received when they have ended, and that the program goes on.
+async fn drain_beside(server: &Running, bus: Bus, subscribers: Vec<JoinHandle<String>>) {
+    let mut publisher = Publisher::start(server, "t");
+    publisher.some().await;
+    server.handle.drain();
+    ended(server).await;
+    let acknowledged = publisher.acknowledged().await;
+    for subscriber in subscribers {
+        check(&subscriber.await.unwrap(), acknowledged);
+    }
+    bus.goes_on(&server.broker, PATIENCE).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn event_streams_end_although_the_program_goes_on_publishing() {
     let server = serve_long();
@@ -103,16 +117,8 @@ async fn event_streams_end_although_the_program_goes_on_publishing() {
             }
         }));
     }
-    let mut publisher = Publisher::start(&server, "t");
     let bus = Bus::start(&topic);
-    publisher.some().await;
-    server.handle.drain();
-    ended(&server).await;
-    let acknowledged = publisher.acknowledged().await;
-    for stream in streams {
-        check(&stream.await.unwrap(), acknowledged);
-    }
-    bus.goes_on(&server.broker, PATIENCE).await;
+    drain_beside(&server, bus, streams).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -146,16 +152,8 @@ async fn sockets_end_although_the_program_goes_on_publishing() {
             String::from_utf8(received).unwrap()
         }));
     }
-    let mut publisher = Publisher::start(&server, "t");
     let bus = Bus::start(&topic);
-    publisher.some().await;
-    server.handle.drain();
-    ended(&server).await;
-    let acknowledged = publisher.acknowledged().await;
-    for socket in sockets {
-        check(&socket.await.unwrap(), acknowledged);
-    }
-    bus.goes_on(&server.broker, PATIENCE).await;
+    drain_beside(&server, bus, sockets).await;
 }
 
 /// Follows a stream of the Durable Streams protocol to the end of its connection.
@@ -183,17 +181,9 @@ async fn durable_streams_end_although_the_program_goes_on_publishing() {
         assert_eq!(client.head().await.unwrap().status, 200);
         streams.push(tokio::spawn(follow(client)));
     }
-    let mut publisher = Publisher::start(&server, "t");
     // Such a stream holds nothing back while it sends.
     let bus = Bus::paced(&topic, Duration::from_millis(1));
-    publisher.some().await;
-    server.handle.drain();
-    ended(&server).await;
-    let acknowledged = publisher.acknowledged().await;
-    for stream in streams {
-        check(&stream.await.unwrap(), acknowledged);
-    }
-    bus.goes_on(&server.broker, PATIENCE).await;
+    drain_beside(&server, bus, streams).await;
 }
 
 /// Starts a request that waits for records, and waits until it does.

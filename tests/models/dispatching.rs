@@ -187,7 +187,7 @@ fn a_drain_reaches_everybody() {
         });
         dispatch.end();
         end(streams.map(|stream| stream.join().unwrap()));
-        // Who comes then does not wait at all.
+        // A stream that begins then does not wait at all.
         let late = Stream::new(&dispatch, &log);
         block_on(poll_fn(|cx| late.follower.poll_turn(cx, late.cursor.offset())));
         assert!(late.dispatcher.is_none());
