@@ -17,10 +17,9 @@ use std::fmt::Write as _;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use bytes::Bytes;
 use tokio::sync::{Mutex, OwnedSemaphorePermit};
+use tokio::time::Instant;
 
 use super::api::Api;
 use super::problem::Problem;

@@ -15,8 +15,8 @@ use crate::net::{self, TcpListener, TcpStream};
 /// How often to log the number of refusals that were not logged individually.
 const LOG_EVERY: Duration = Duration::from_secs(1);
 
-/// Serves until `shutdown` completes, the stage is advanced elsewhere, or the broker is shut, then drains. Returns when the last
-/// connection has ended: at the latest after `drain_timeout`, and immediately after an abort. If this future is
+/// Serves until `shutdown` completes, the stage is advanced elsewhere, or the broker is shut, then drains. Returns when
+/// the last connection has ended: at the latest after `drain_timeout`, and immediately after an abort. If this future is
 /// dropped, all connections are aborted.
 ///
 /// `welcome` serves a connection in its own task. `beside` runs as long as the listener, and never completes.
