@@ -44,6 +44,7 @@ use super::config::NEVER;
 use super::problem::Problem;
 use super::reading::{Reading, RequestBody, Requests, ResponseBody};
 use super::request::lists;
+use super::unread::{Announced, Leftover};
 use super::write_timeout::{HasTcp, WriteTimeout};
 use super::{HttpLimits, answer, strict};
 use crate::listener::{Counted, Lifecycle, Refused, Serve, Stage, send_refusal};
@@ -204,17 +205,23 @@ impl Connection {
                 request.extensions_mut().insert(self.counted.clone());
             }
             let (refused, keeps) = (strict::check(&request).err(), keeps_alive(&request));
+            let (announced, leftover) = (Announced::of(&request), Leftover::default());
             let router = TowerToHyperService::new(router.clone());
             let (api, requests) = (self.api.clone(), requests.clone());
             async move {
+                let body = |body| RequestBody::new(body, requests.clone(), Some(leftover.clone()));
+                let request = request.map(body);
                 let mut answer = match refused {
-                    None => {
-                        let body = |body| Body::new(RequestBody::new(body, requests.clone()));
-                        router.call(request.map(body)).await?
+                    None => router.call(request.map(Body::new)).await?,
+                    Some(problem) => {
+                        drop(request);
+                        answer::add_default_headers(problem.into_response()).await
                     }
-                    Some(problem) => answer::add_default_headers(problem.into_response()).await,
                 };
                 api.count_answer(&answer);
+                let limit = api.config.limits.body_timeout;
+                let keeps =
+                    announced.settle(&mut answer, &leftover, &requests, limit).await && keeps;
                 if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
                     requests.release();
                 } else if answer::is_event_stream(&answer) {

@@ -55,6 +55,7 @@ mod strict;
 #[cfg(test)]
 mod tests;
 mod topics;
+mod unread;
 mod websocket;
 mod write_timeout;
 

@@ -19,10 +19,11 @@
 
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -36,6 +37,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::HttpLimits;
+use super::unread::{LINGER, Leftover, Unread};
 
 /// The requests of a connection. The connection's own task reads and writes all fields, except where a response
 /// of HTTP/2 is dropped elsewhere. None of them orders anything, so all accesses are Relaxed.
@@ -55,6 +57,8 @@ pub(super) struct Requests {
     released: AtomicBool,
     /// The client will send nothing more.
     ended: AtomicBool,
+    /// The connection is being closed, and part of a request was left unread.
+    unread: AtomicBool,
     /// A request that waits for records, and for `ended`.
     waiting: AtomicWaker,
     /// The reading side, which waits until it may report its end.
@@ -95,6 +99,11 @@ impl Requests {
     pub(super) fn note_endless(&self) {
         self.endless.store(true, Ordering::Relaxed);
         self.reader.wake();
+    }
+
+    /// Notes that the connection must be closed although its client may still be sending.
+    pub(super) fn note_unread(&self) {
+        self.unread.store(true, Ordering::Relaxed);
     }
 
     /// Stops watching the connection: it becomes something else.
@@ -157,13 +166,28 @@ impl Drop for RequestPermit {
 
 /// A request's body, which fails when its rest can no longer come, instead of waiting for it.
 pub(super) struct RequestBody {
-    body: Incoming,
+    /// `None` only while it is being dropped.
+    body: Option<Incoming>,
     requests: Arc<Requests>,
+    /// Where the body goes if it is dropped before its end.
+    leftover: Option<Leftover>,
+    /// It has been polled.
+    begun: bool,
 }
 
 impl RequestBody {
-    pub(super) fn new(body: Incoming, requests: Arc<Requests>) -> Self {
-        Self { body, requests }
+    pub(super) fn new(body: Incoming, requests: Arc<Requests>, leftover: Option<Leftover>) -> Self {
+        Self { body: Some(body), requests, leftover, begun: false }
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        let unread = self.body.take().filter(|body| !body.is_end_stream());
+        if let (Some(body), Some(leftover)) = (unread, &self.leftover) {
+            let unread = Unread { body, begun: self.begun };
+            *leftover.lock().unwrap_or_else(PoisonError::into_inner) = Some(unread);
+        }
     }
 }
 
@@ -175,7 +199,9 @@ impl HttpBody for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match Pin::new(&mut self.body).poll_frame(cx) {
+        self.begun = true;
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        match Pin::new(body).poll_frame(cx) {
             // hyper has tried to read in this very poll of the connection's task, and has passed on everything
             // that it has read.
             Poll::Pending if self.requests.ended.load(Ordering::Relaxed) => {
@@ -186,11 +212,11 @@ impl HttpBody for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Incoming::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or_else(SizeHint::default, Incoming::size_hint)
     }
 }
 
@@ -237,15 +263,26 @@ pub(super) struct Reading<S> {
     timer: Option<Pin<Box<Sleep>>>,
     /// Nothing more will arrive.
     ended: bool,
+    /// Until when what still arrives is discarded before the connection is closed.
+    lingers: Option<Instant>,
 }
 
 impl<S> Reading<S> {
     /// A limit of zero means no limit.
     pub(super) fn new(stream: S, requests: Arc<Requests>, limits: &HttpLimits) -> Self {
         let (head_timeout, keep_alive) = (limits.head_timeout, limits.keep_alive);
-        let opened = Instant::now();
-        let (head, idle, timer, ended) = (None, None, None, false);
-        Self { stream, requests, head_timeout, keep_alive, opened, head, idle, timer, ended }
+        Self {
+            stream,
+            requests,
+            head_timeout,
+            keep_alive,
+            opened: Instant::now(),
+            head: None,
+            idle: None,
+            timer: None,
+            ended: false,
+            lingers: None,
+        }
     }
 
     /// Reports the end of the reading side: immediately, or when every response that is owed has been written.
@@ -306,6 +343,26 @@ impl<S> Reading<S> {
     }
 }
 
+impl<S: AsyncRead + Unpin> Reading<S> {
+    /// Discards what arrives, until the client has closed its side or has had the time to read the response.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let deadline = *self.lingers.get_or_insert_with(|| Instant::now() + LINGER);
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if timer.deadline() != deadline {
+            timer.as_mut().reset(deadline);
+        }
+        let mut space = [MaybeUninit::uninit(); 4096];
+        while timer.as_mut().poll(cx).is_pending() {
+            let mut space = ReadBuf::uninit(&mut space);
+            match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut space)) {
+                Ok(()) if !space.filled().is_empty() => {}
+                _ => break,
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Reading<S> {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -333,7 +390,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Reading<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Reading<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Reading<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -361,7 +418,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Reading<S> {
         Poll::Ready(flushed)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+        if !this.requests.unread.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        this.poll_linger(cx).map(Ok)
     }
 }

@@ -20,4 +20,5 @@ mod stream;
 mod strict;
 mod support;
 mod topics;
+mod unread;
 mod websocket;

@@ -17,9 +17,10 @@ use super::headers::{
 };
 use super::producers::Verdict;
 use super::stream::{Stream, Writers, token_value};
-use super::{StreamName, intake, json, problems};
+use super::{StreamName, json, problems};
 use crate::access::{Grant, Right};
 use crate::http::api::Api;
+use crate::http::body;
 use crate::http::problem::Problem;
 use crate::listener::AppendInFlight;
 use crate::log::{AppendError, Retention};
@@ -52,14 +53,14 @@ pub(super) async fn append(
     let limits = &api.config.limits;
     let json = stream.kind.media.is_json();
     let body = if json {
-        intake::read(&api, &headers, body, limits.max_body, |_| {
+        body::read(&api, &headers, body, limits.max_body, |_| {
             Problem::body_too_large(limits.max_body)
         })
         .await?
     } else {
         let max = limits.max_record;
         let too_large = |size| Problem::record_too_large(size, max);
-        intake::read(&api, &headers, body, max, too_large).await?
+        body::read(&api, &headers, body, max, too_large).await?
     };
     if closes && !body.is_empty() {
         grant.check(Right::Publish, &name)?;

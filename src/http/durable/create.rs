@@ -13,10 +13,11 @@ use super::headers::{self, Lifetime, Media};
 use super::reader::{RecordBuffer, StreamReader};
 use super::registry::{ByName, RegisteredStream};
 use super::stream::{Fork, Stream, StreamKind};
-use super::{PREFIX, StreamName, intake, json, problems};
+use super::{PREFIX, StreamName, json, problems};
 use crate::access::{Grant, Right};
 use crate::broker::TopicSettings;
 use crate::http::api::Api;
+use crate::http::body;
 use crate::http::gate::is_known_host;
 use crate::http::problem::Problem;
 use crate::listener::AppendInFlight;
@@ -54,7 +55,7 @@ pub(super) async fn create(
         grant.check(Right::Subscribe, &fork.source)?;
     }
     let max = api.config.limits.max_body;
-    let body = intake::read(&api, &headers, body, max, |_| Problem::body_too_large(max)).await?;
+    let body = body::read(&api, &headers, body, max, |_| Problem::body_too_large(max)).await?;
     if !body.is_empty() {
         grant.check(Right::Publish, &name)?;
     }

@@ -10,14 +10,13 @@
 //! | `registry` | all streams by name; creating, deleting, expiring |
 //! | `stream` | one stream, and its positions as clients see them |
 //! | `producers` | appends that may safely be sent again |
-//! | `headers`, `intake`, `json`, `problems` | reading requests, and reporting what is wrong with them |
+//! | `headers`, `json`, `problems` | reading requests, and reporting what is wrong with them |
 //! | `create`, `append`, `read`, `live` | the routes |
 //! | `reader`, `latest` | reading a stream's records, including inherited ones; the latest event, which followers share |
 
 mod append;
 mod create;
 mod headers;
-mod intake;
 mod json;
 mod latest;
 mod live;
