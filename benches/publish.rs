@@ -45,20 +45,20 @@ fn alone(c: &mut Criterion) {
         let (mut publisher, _log) = Log::<u64>::builder().build_exclusive().unwrap();
         b.iter(|| {
             for n in 0..64 {
-                publisher.append(black_box(n)).unwrap();
+                publisher.blocking_append(black_box(n)).unwrap();
             }
         });
     });
     let values: Vec<u64> = (0..64).collect();
     group.bench_function("batches of 64", |b| {
         let log = Log::<u64>::builder().build().unwrap();
-        b.iter(|| log.append_batch(Copies(black_box(&values))).unwrap());
+        b.iter(|| log.blocking_append_batch(Copies(black_box(&values))).unwrap());
     });
     group.bench_function("one by one", |b| {
         let log = Log::<u64>::builder().build().unwrap();
         b.iter(|| {
             for n in 0..64 {
-                log.append(black_box(n)).unwrap();
+                log.blocking_append(black_box(n)).unwrap();
             }
         });
     });
@@ -66,7 +66,7 @@ fn alone(c: &mut Criterion) {
         let log = Log::<[u8]>::builder().build().unwrap();
         b.iter(|| {
             for n in 0..64 {
-                log.append(black_box(&[n; 64])).unwrap();
+                log.blocking_append(black_box(&[n; 64])).unwrap();
             }
         });
     });
@@ -104,7 +104,7 @@ fn waiting(c: &mut Criterion) {
             let publish = |log: &Log<u64>| {
                 let begin = Instant::now();
                 for n in 0..BURST {
-                    log.append(black_box(n)).unwrap();
+                    log.blocking_append(black_box(n)).unwrap();
                 }
                 begin.elapsed()
             };
@@ -148,7 +148,7 @@ fn idle(c: &mut Criterion) {
                     sweep(&mut sweeper);
                     let begin = Instant::now();
                     for n in 0..BURST {
-                        log.append(black_box(n)).unwrap();
+                        log.blocking_append(black_box(n)).unwrap();
                     }
                     spent += begin.elapsed();
                     for cursor in &mut cursors {

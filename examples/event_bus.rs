@@ -67,7 +67,7 @@ async fn figures(State(bus): State<Bus>) -> String {
 
 /// Responds with the ID of the new event.
 async fn publish(State(bus): State<Bus>, event: String) -> Result<String, (StatusCode, String)> {
-    match bus.append_async(event).await {
+    match bus.append(event).await {
         Ok(offset) => Ok(format!("{}\n", id(bus.epoch(), offset))),
         Err(error @ AppendError::TooLarge { .. }) => {
             Err((StatusCode::PAYLOAD_TOO_LARGE, format!("{error}\n")))

@@ -16,7 +16,7 @@ const ROUND: u64 = 200_000;
 
 fn write(publisher: &mut Publisher<u64>) -> Result<(), Box<dyn Error>> {
     for _ in 0..ROUND {
-        publisher.append(publisher.next_offset())?;
+        publisher.blocking_append(publisher.next_offset())?;
     }
     Ok(())
 }

@@ -29,7 +29,7 @@ fn work(mut cursor: Cursor<u64>, mut after_each_batch: impl FnMut()) -> Result<R
     let mut report = Report::default();
     loop {
         // Waits for records, and gets all available ones as one slice.
-        let seen = cursor.next_blocking(|batch| {
+        let seen = cursor.blocking_next(|batch| {
             report.read += batch.len() as u64;
             report.sum += batch.as_slice().iter().sum::<u64>();
         });
@@ -67,7 +67,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     workers.push(("slow", slow));
 
     for n in 0..records {
-        log.append(n)?;
+        log.blocking_append(n)?;
     }
     // Workers read the remaining records, and then see the end.
     log.close();

@@ -12,10 +12,10 @@
 //! let mut cursor = log.subscribe(Start::Next)?;
 //!
 //! let publisher = log.clone();
-//! std::thread::spawn(move || publisher.append("hello".to_owned()).map(drop));
+//! std::thread::spawn(move || publisher.blocking_append("hello".to_owned()).map(drop));
 //!
 //! // The closure sees the records in the log's memory; nothing is cloned.
-//! cursor.next_blocking(|batch| {
+//! cursor.blocking_next(|batch| {
 //!     for (offset, record) in batch.iter() {
 //!         assert_eq!((offset, record.as_str()), (0, "hello"));
 //!     }

@@ -49,7 +49,7 @@ fn a_segments_life_is_told_in_order() {
     let log = Log::<u64>::builder().segment_records(4).observer(journal.clone()).build().unwrap();
     let mut cursor = log.subscribe(Start::Earliest).unwrap();
     for n in 0..10 {
-        log.append(n).unwrap();
+        log.blocking_append(n).unwrap();
     }
     cursor.try_next(|_| ()).unwrap();
     // The first segment is passed, the second one is stood in, the third one is open.
@@ -102,11 +102,12 @@ fn with_threads_every_segment_goes_through_every_stage_once() {
     thread::scope(|scope| {
         for _ in 0..3 {
             let mut cursor = log.subscribe(Start::Earliest).unwrap();
-            scope.spawn(move || while cursor.next_blocking(|_| ()).is_ok() {});
+            scope.spawn(move || while cursor.blocking_next(|_| ()).is_ok() {});
         }
         thread::scope(|publishers| {
             for _ in 0..2 {
-                publishers.spawn(|| (0..2000).for_each(|n| assert!(log.append(n).is_ok())));
+                publishers
+                    .spawn(|| (0..2000).for_each(|n| assert!(log.blocking_append(n).is_ok())));
             }
         });
         log.close();
@@ -164,7 +165,7 @@ fn an_eviction_says_how_many_it_struck() {
     let log = builder.memory_limit(limit).observer(journal.clone()).build().unwrap();
     let _stalled = [log.subscribe(Start::Next).unwrap(), log.subscribe(Start::Next).unwrap()];
     for n in 0..20 {
-        log.append(n).unwrap();
+        log.blocking_append(n).unwrap();
     }
     let evicted = journal.events().into_iter().find_map(|event| match event {
         Event::Closed { segment: 0, evicted } => Some(evicted),
@@ -181,7 +182,7 @@ fn stages_follow_one_another() {
     let log = Log::<u64>::builder().segment_records(3).observer(journal.clone()).build().unwrap();
     let mut cursors = vec![log.subscribe(Start::Earliest).unwrap()];
     for n in 0..200 {
-        log.append(n).unwrap();
+        log.blocking_append(n).unwrap();
         if n % 7 == 0 {
             cursors.push(log.subscribe(Start::Next).unwrap());
         }
@@ -229,7 +230,7 @@ fn an_observer_that_panics_harms_nobody() {
     let log = Log::<u64>::builder().segment_records(4).observer(Arc::new(Panics)).build().unwrap();
     let mut cursor = log.subscribe(Start::Earliest).unwrap();
     for n in 0..100 {
-        log.append(n).unwrap();
+        log.blocking_append(n).unwrap();
     }
     let mut seen = Vec::new();
     while let Ok(Some(part)) = cursor.try_next(|batch| batch.as_slice().to_vec()) {

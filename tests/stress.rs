@@ -59,7 +59,7 @@ fn come_and_go(log: &Log<Owned>, seed: u64) {
 fn follow(mut cursor: Cursor<Owned>) -> u64 {
     let mut next = 0;
     loop {
-        let read = cursor.next_blocking(|batch| {
+        let read = cursor.blocking_next(|batch| {
             assert_eq!(batch.first_offset(), next);
             check(batch);
             next = batch.next_offset();
@@ -91,8 +91,8 @@ fn churn(log: &Log<Owned>) {
                 scope.spawn(move || {
                     for n in 0..EACH / 4 {
                         let n = (p << 32) | n;
-                        let _ = log.append(Owned::new(n)).unwrap();
-                        log.append_batch((1..4).map(|i| Owned::new(n << 2 | i))).unwrap();
+                        let _ = log.blocking_append(Owned::new(n)).unwrap();
+                        log.blocking_append_batch((1..4).map(|i| Owned::new(n << 2 | i))).unwrap();
                     }
                 })
             })
@@ -134,7 +134,7 @@ fn an_exclusive_publisher_of_bytes() {
             scope.spawn(move || {
                 let mut read = 0;
                 while cursor
-                    .next_blocking(|batch| {
+                    .blocking_next(|batch| {
                         for (offset, record) in batch.iter() {
                             assert!(record.iter().all(|byte| *byte == offset as u8));
                             assert_eq!(record.len() as u64, offset % 19);
@@ -147,7 +147,7 @@ fn an_exclusive_publisher_of_bytes() {
             });
         }
         for n in 0..EACH {
-            publisher.append(vec![n as u8; (n % 19) as usize]).unwrap();
+            publisher.blocking_append(vec![n as u8; (n % 19) as usize]).unwrap();
         }
         drop(publisher);
     });
@@ -183,7 +183,7 @@ fn leases_change_hands() {
             })
             .collect();
         for n in 0..EACH {
-            let _ = log.append(Owned::new(n)).unwrap();
+            let _ = log.blocking_append(Owned::new(n)).unwrap();
         }
         log.close();
         holders.into_iter().for_each(|holder| holder.join().unwrap());

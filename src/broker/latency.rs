@@ -133,7 +133,7 @@ mod tests {
         let log = Log::<[u8]>::builder().build().unwrap();
         let mut cursor = log.subscribe(Start::Earliest).unwrap();
         for n in 0..200u64 {
-            log.append(n.to_le_bytes()).unwrap();
+            log.blocking_append(n.to_le_bytes()).unwrap();
         }
         let latency = Latency::default();
         let mut watched = Vec::new();

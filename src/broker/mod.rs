@@ -81,7 +81,7 @@ pub enum Purpose {
 ///
 /// let broker = Broker::new(BrokerConfig::default())?;
 /// let topic = broker.open("orders", Purpose::Publish)?;
-/// topic.log().append(b"first")?;
+/// topic.log().blocking_append(b"first")?;
 /// assert_eq!(broker.topic("orders").unwrap().log().next_offset(), 1);
 /// broker.delete("orders")?;
 /// assert!(broker.topic("orders").is_none());

@@ -99,7 +99,7 @@ async fn append(
     };
     // A drain does not wait for room. Each poll below is an attempt of its own.
     drop(in_flight);
-    let mut waiting = pin!(log.append_batch_async(records));
+    let mut waiting = pin!(log.append_batch(records));
     let waiting = poll_fn(|cx| match AppendInFlight::begin(api) {
         Some(_in_flight) => waiting.as_mut().poll(cx).map(Some),
         None => Poll::Ready(None),

@@ -340,7 +340,7 @@ mod tests {
         let builder = Log::<[u8]>::builder().segment_bytes(4096);
         let log = builder.retention(Retention::Everything).build().unwrap();
         for n in 0..records {
-            log.append(format!("record {n}").as_bytes()).unwrap();
+            log.blocking_append(format!("record {n}").as_bytes()).unwrap();
         }
         log
     }
@@ -375,7 +375,7 @@ mod tests {
         let figures = cache.figures();
         assert_eq!((figures.encoded, figures.kept, figures.taken), (1, 1, 5));
         // Later records are a run of their own, which streams that began in the middle reach in step.
-        log.append(b"record 3").unwrap();
+        log.blocking_append(b"record 3").unwrap();
         assert_eq!(read(&runs, &log, 0), (expected(&log, 0), 2));
         assert_eq!(read(&runs, &log, 1), (expected(&log, 1), 2));
         assert_eq!(cache.figures().encoded, 2);
@@ -481,7 +481,7 @@ mod tests {
                 })
                 .collect();
             for n in 0..5_000 {
-                publisher.append(format!("record {n}").as_bytes()).unwrap();
+                publisher.blocking_append(format!("record {n}").as_bytes()).unwrap();
             }
             publisher.close();
             for reader in readers {

@@ -36,7 +36,7 @@ fn a_waker_that_panics_costs_no_other_stream_its_turn() {
     let [panics, counts] = [Waker::from(Arc::new(PanickingWaker)), Waker::from(count.clone())];
     assert!(bad.poll_turn(&Context::from_waker(&panics), 0).is_pending());
     assert!(good.poll_turn(&Context::from_waker(&counts), 0).is_pending());
-    log.append(b"x").unwrap();
+    log.blocking_append(b"x").unwrap();
     let cx = &mut Context::from_waker(Waker::noop());
     assert_eq!(pin!(task.dispatch_some()).poll(cx), Poll::Ready(true));
     assert_eq!(count.0.load(Ordering::Relaxed), 1, "it is woken, too");

@@ -132,13 +132,13 @@ mod tests {
         let broker = Broker::new(BrokerConfig::default()).unwrap();
         let topic = broker.create("t", &TopicSettings::default()).unwrap();
         let log = topic.log();
-        log.append(b"0").unwrap();
+        log.blocking_append(b"0").unwrap();
         let life = Lifecycle::new(broker, 1, 0, "");
         let (mut one, mut other) = (DrainEnd::default(), DrainEnd::default());
         assert!(!one.is_reached(&life, log, 1), "it serves");
         assert!(life.advance(Stage::Draining) && life.is_settled(), "no append is in flight");
         assert!(!one.is_reached(&life, log, 0) && one.is_reached(&life, log, 1));
-        log.append(b"1").unwrap();
+        log.blocking_append(b"1").unwrap();
         assert!(one.is_reached(&life, log, 1) && !other.is_reached(&life, log, 1));
         log.close();
         assert!(!one.is_reached(&life, log, 2) && !other.is_reached(&life, log, 2));

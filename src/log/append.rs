@@ -88,8 +88,13 @@ fn put_beyond_tail<R: Record + ?Sized>(chain: &Chain<R>, source: &mut impl Sourc
     }
 }
 
+/// As [`put_blocking`], but waits as a task does.
+#[inline]
 async fn put_async<R: Record + ?Sized>(chain: &Chain<R>, source: &mut impl Source<R>) -> Put {
-    match chain.append(source) {
+    if let Some(offsets) = chain.append_to_tail(source) {
+        return Ok(offsets);
+    }
+    match chain.append_beyond_tail(source) {
         Err(error) if error.is_full() && waits(chain) => {
             let mut wait = RoomWait::new(chain);
             std::future::poll_fn(|cx| wait.poll(cx, || chain.append(source))).await
@@ -100,6 +105,9 @@ async fn put_async<R: Record + ?Sized>(chain: &Chain<R>, source: &mut impl Sourc
 
 /// # Appending values
 ///
+/// There are three forms of each append. They differ only where the log is full and its [`Overflow`] says that
+/// publishers wait: `append` waits as a task does, `blocking_append` blocks the thread, and `try_append` refuses.
+///
 /// Every form is lock-free, works from any number of threads and tasks, and returns the offsets. Cursors can see the
 /// records when it returns, as soon as the appends before them have finished.
 ///
@@ -108,16 +116,31 @@ async fn put_async<R: Record + ?Sized>(chain: &Chain<R>, source: &mut impl Sourc
 /// all destructors in it have returned. Forms that never wait, such as [`try_append`](Self::try_append), can be used
 /// anywhere.
 impl<T: Send + Sync + 'static> Log<T> {
-    /// Appends a value and returns its offset.
+    /// Appends a value and returns its offset; at the memory limit, does what the log's [`Overflow`] says.
     ///
-    /// At the memory limit, does what the log's [`Overflow`] says. `Block` blocks the calling thread, so tasks use
-    /// [`append_async`](Self::append_async).
+    /// The future appends when it is first polled, which costs no more than
+    /// [`blocking_append`](Self::blocking_append), and waits only while the log is full.
+    ///
+    /// Cancel safe: if the future is dropped before it is ready, nothing has been appended, and the value is dropped
+    /// with it.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`], with the value.
+    pub async fn append(&self, value: T) -> Result<u64, Refused<T>> {
+        let mut one = One(Some(value));
+        let put = put_async(&self.chain, &mut one).await;
+        settle(put, one)
+    }
+
+    /// As [`append`](Self::append), but blocks the thread while the log is full. In a task, that holds up every other
+    /// task of its thread; if the cursor that the log waits for is one of them, for ever.
     ///
     /// # Errors
     ///
     /// [`Refused`], with the value.
     #[inline]
-    pub fn append(&self, value: T) -> Result<u64, Refused<T>> {
+    pub fn blocking_append(&self, value: T) -> Result<u64, Refused<T>> {
         let mut one = One(Some(value));
         let put = put_blocking(&self.chain, &mut one);
         settle(put, one)
@@ -134,36 +157,30 @@ impl<T: Send + Sync + 'static> Log<T> {
         let put = self.chain.append(&mut one);
         settle(put, one)
     }
-
-    /// As [`append`](Self::append), but waits as a task does.
-    ///
-    /// Cancel safe: if the future is dropped before it is ready, nothing has been appended, and the value is dropped
-    /// with it.
-    ///
-    /// # Errors
-    ///
-    /// [`Refused`], with the value.
-    pub async fn append_async(&self, value: T) -> Result<u64, Refused<T>> {
-        let mut one = One(Some(value));
-        let put = put_async(&self.chain, &mut one).await;
-        settle(put, one)
-    }
 }
 
 /// # Appending bytes
 ///
 /// As for values; the bytes are copied into the segment.
 impl Log<[u8]> {
-    /// Appends a record and returns its offset.
+    /// Appends a record and returns its offset; at the memory limit, does what the log's [`Overflow`] says.
     ///
-    /// At the memory limit, does what the log's [`Overflow`] says. `Block` blocks the calling thread, so tasks use
-    /// [`append_async`](Self::append_async).
+    /// Cancel safe: a future that is dropped before it is ready has appended nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`].
+    pub async fn append(&self, record: impl AsRef<[u8]>) -> Result<u64, AppendError> {
+        put_async(&self.chain, &mut record.as_ref()).await.map(|offsets| offsets.start)
+    }
+
+    /// As [`append`](Self::append), but blocks the thread while the log is full: not for tasks.
     ///
     /// # Errors
     ///
     /// [`AppendError`].
     #[inline]
-    pub fn append(&self, record: impl AsRef<[u8]>) -> Result<u64, AppendError> {
+    pub fn blocking_append(&self, record: impl AsRef<[u8]>) -> Result<u64, AppendError> {
         put_blocking(&self.chain, &mut record.as_ref()).map(|offsets| offsets.start)
     }
 
@@ -176,16 +193,6 @@ impl Log<[u8]> {
     pub fn try_append(&self, record: impl AsRef<[u8]>) -> Result<u64, AppendError> {
         self.chain.append(&mut record.as_ref()).map(|offsets| offsets.start)
     }
-
-    /// As [`append`](Self::append), but waits as a task does. Cancel safe: a future that is dropped before it is
-    /// ready has appended nothing.
-    ///
-    /// # Errors
-    ///
-    /// [`AppendError`].
-    pub async fn append_async(&self, record: impl AsRef<[u8]>) -> Result<u64, AppendError> {
-        put_async(&self.chain, &mut record.as_ref()).await.map(|offsets| offsets.start)
-    }
 }
 
 /// # Appending many records
@@ -196,28 +203,49 @@ impl<R: Record + ?Sized> Log<R> {
     /// notification. An empty batch appends nothing.
     ///
     /// A batch that does not fit into the rest of the open segment begins a new segment; a batch larger than a
-    /// segment gets a segment of its own size. At the memory limit, behaves as [`append`](Log::<u64>::append).
+    /// segment gets a segment of its own size. At the memory limit, does what the log's [`Overflow`] says.
+    ///
+    /// Cancel safe: if the future is dropped before it is ready, nothing has been appended, and what the batch owned
+    /// is dropped with it.
     ///
     /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
     /// use psa::Log;
-    /// let log = Log::<u64>::builder().build()?;
-    /// assert_eq!(log.append_batch([10, 11, 12])?, 0..3);
-    /// assert_eq!(log.append_batch((0..5).map(|n| n * n))?, 3..8);
-    /// let lines = Log::<[u8]>::builder().build()?;
-    /// assert_eq!(lines.append_batch(&["one", "two"])?, 0..2);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// let log = Log::<u64>::new();
+    /// assert_eq!(log.append_batch([10, 11, 12]).await?, 0..3);
+    /// assert_eq!(log.append_batch((0..5).map(|n| n * n)).await?, 3..8);
+    /// let lines = Log::<[u8]>::new();
+    /// assert_eq!(lines.append_batch(&["one", "two"]).await?, 0..2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
     ///
     /// # Errors
     ///
     /// [`AppendBatch::Refused`]: the reason, with the values where the batch owned them.
+    pub async fn append_batch<B: AppendBatch<R>>(
+        &self,
+        batch: B,
+    ) -> Result<Range<u64>, B::Refused> {
+        let mut source = batch.into_source();
+        let put = put_async(&self.chain, &mut source).await;
+        put.map_err(|reason| B::refused(reason, source))
+    }
+
+    /// As [`append_batch`](Self::append_batch), but blocks the thread while the log is full: not for tasks.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendBatch::Refused`].
     #[inline]
-    pub fn append_batch<B: AppendBatch<R>>(&self, batch: B) -> Result<Range<u64>, B::Refused> {
+    pub fn blocking_append_batch<B: AppendBatch<R>>(
+        &self,
+        batch: B,
+    ) -> Result<Range<u64>, B::Refused> {
         let mut source = batch.into_source();
         put_blocking(&self.chain, &mut source).map_err(|reason| B::refused(reason, source))
     }
 
-    /// As [`append_batch`](Self::append_batch), but never waits.
+    /// As [`append_batch`](Self::append_batch), but never waits: a log that is full refuses.
     ///
     /// # Errors
     ///
@@ -226,23 +254,6 @@ impl<R: Record + ?Sized> Log<R> {
     pub fn try_append_batch<B: AppendBatch<R>>(&self, batch: B) -> Result<Range<u64>, B::Refused> {
         let mut source = batch.into_source();
         self.chain.append(&mut source).map_err(|reason| B::refused(reason, source))
-    }
-
-    /// As [`append_batch`](Self::append_batch), but waits as a task does.
-    ///
-    /// Cancel safe: if the future is dropped before it is ready, nothing has been appended, and what the batch owned
-    /// is dropped with it.
-    ///
-    /// # Errors
-    ///
-    /// [`AppendBatch::Refused`].
-    pub async fn append_batch_async<B: AppendBatch<R>>(
-        &self,
-        batch: B,
-    ) -> Result<Range<u64>, B::Refused> {
-        let mut source = batch.into_source();
-        let put = put_async(&self.chain, &mut source).await;
-        put.map_err(|reason| B::refused(reason, source))
     }
 }
 

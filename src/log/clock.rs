@@ -80,8 +80,8 @@ impl Clock {
 ///     .retention(Retention::Age(hour))
 ///     .clock(clock.clone())
 ///     .build()?;
-/// log.append(1)?;
-/// log.append(2)?;
+/// log.blocking_append(1)?;
+/// log.blocking_append(2)?;
 /// assert_eq!(log.maintain(), Some(hour));
 /// assert_eq!(log.first_offset(), 0);
 /// clock.advance(hour);

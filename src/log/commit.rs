@@ -14,7 +14,7 @@ use std::ops::{RangeFull, RangeTo, RangeToInclusive};
 /// use psa::{LeaseOptions, Log};
 /// let log = Log::<u64>::new();
 /// let mut lease = log.lease("billing", LeaseOptions::default())?;
-/// log.append_batch(0..10)?;
+/// log.blocking_append_batch(0..10)?;
 /// lease.try_next(|_| ())?;
 /// lease.commit(..=3)?;
 /// assert_eq!(lease.committed(), Some(4));

@@ -24,8 +24,8 @@ use crate::sync::{Arc, AtomicBool, Ordering};
 /// | | nothing to read | at the end of a closed log |
 /// | --- | --- | --- |
 /// | [`try_next`](Self::try_next) | `Ok(None)` | `Err(Closed)` |
-/// | [`next_blocking`](Self::next_blocking) | parks the thread | `Err(Closed)` |
-/// | [`next_deadline`](Self::next_deadline) | parks, then `Ok(None)` | `Err(Closed)` |
+/// | [`blocking_next`](Self::blocking_next) | parks the thread | `Err(Closed)` |
+/// | [`blocking_next_until`](Self::blocking_next_until) | parks, then `Ok(None)` | `Err(Closed)` |
 /// | [`next`](Self::next) | suspends the task | `Err(Closed)` |
 ///
 /// # Slow cursors
@@ -43,8 +43,8 @@ use crate::sync::{Arc, AtomicBool, Ordering};
 /// use psa::{Log, Start};
 /// let log = Log::<String>::builder().build()?;
 /// let mut cursor = log.subscribe(Start::Next)?;
-/// log.append("one".into())?;
-/// log.append("two".into())?;
+/// log.blocking_append("one".into())?;
+/// log.blocking_append("two".into())?;
 /// let lengths = cursor.try_next(|batch| {
 ///     batch.iter().map(|(offset, record)| (offset, record.len())).collect::<Vec<_>>()
 /// })?;
@@ -212,18 +212,18 @@ impl<R: Record + ?Sized> Cursor<R> {
     /// # Errors
     ///
     /// [`ReadError`].
-    pub fn next_blocking<U>(&mut self, f: impl FnOnce(&Batch<'_, R>) -> U) -> Result<U, ReadError> {
+    pub fn blocking_next<U>(&mut self, f: impl FnOnce(&Batch<'_, R>) -> U) -> Result<U, ReadError> {
         self.block(None);
         // Ready, so there are records or an error. No other read can have come in between (`&mut`).
         self.try_next(f).map(|seen| seen.expect("a ready cursor has records"))
     }
 
-    /// As [`next_blocking`](Self::next_blocking), but gives up at `deadline` with `None`.
+    /// As [`blocking_next`](Self::blocking_next), but gives up at `deadline` with `None`.
     ///
     /// # Errors
     ///
     /// [`ReadError`].
-    pub fn next_deadline<U>(
+    pub fn blocking_next_until<U>(
         &mut self,
         deadline: Instant,
         f: impl FnOnce(&Batch<'_, R>) -> U,
@@ -252,7 +252,7 @@ impl<R: Record + ?Sized> Cursor<R> {
     /// use psa::{Log, Start};
     /// let log = Log::<[u8]>::builder().build()?;
     /// let mut cursor = log.subscribe(Start::Next)?;
-    /// log.append(b"hello")?;
+    /// log.blocking_append(b"hello")?;
     /// let bytes = cursor.next(|batch| batch.payload().to_vec()).await?;
     /// assert_eq!(bytes, b"hello");
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();

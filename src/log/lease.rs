@@ -64,8 +64,8 @@ impl Default for LeaseOptions {
 /// let log = Log::<u64>::builder().build()?;
 /// let options = LeaseOptions { start: Start::Earliest, ..LeaseOptions::default() };
 /// let mut lease = log.lease("billing", options)?;
-/// log.append(7)?;
-/// log.append(8)?;
+/// log.blocking_append(7)?;
+/// log.blocking_append(8)?;
 /// lease.try_next(|batch| assert_eq!(batch.as_slice(), [7, 8]))?;
 /// lease.commit(..=0)?; // the first one is done; then the holder dies
 /// drop(lease);
@@ -455,26 +455,26 @@ impl<R: Record + ?Sized> Lease<R> {
         self.cursor.try_next(f)
     }
 
-    /// See [`Cursor::next_blocking`].
+    /// See [`Cursor::blocking_next`].
     ///
     /// # Errors
     ///
     /// [`ReadError`].
-    pub fn next_blocking<U>(&mut self, f: impl FnOnce(&Batch<'_, R>) -> U) -> Result<U, ReadError> {
-        self.cursor.next_blocking(f)
+    pub fn blocking_next<U>(&mut self, f: impl FnOnce(&Batch<'_, R>) -> U) -> Result<U, ReadError> {
+        self.cursor.blocking_next(f)
     }
 
-    /// See [`Cursor::next_deadline`].
+    /// See [`Cursor::blocking_next_until`].
     ///
     /// # Errors
     ///
     /// [`ReadError`].
-    pub fn next_deadline<U>(
+    pub fn blocking_next_until<U>(
         &mut self,
         deadline: Instant,
         f: impl FnOnce(&Batch<'_, R>) -> U,
     ) -> Result<Option<U>, ReadError> {
-        self.cursor.next_deadline(deadline, f)
+        self.cursor.blocking_next_until(deadline, f)
     }
 
     /// See [`Cursor::next`].

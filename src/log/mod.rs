@@ -129,7 +129,7 @@ pub enum Exclusive {}
 /// use psa::{Log, Start};
 /// let log = Log::<[u8]>::builder().build()?;
 /// let mut cursor = log.subscribe(Start::Earliest)?;
-/// let offset = log.append(b"hello")?;
+/// let offset = log.blocking_append(b"hello")?;
 /// assert_eq!(offset, 0);
 /// cursor.try_next(|batch| assert_eq!(batch.payload(), b"hello"))?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -256,7 +256,7 @@ impl<R: Record + ?Sized, P> Log<R, P> {
     /// let log = Log::<u64>::builder().segment_records(100).build()?;
     /// let cursor = log.subscribe(Start::Next)?;
     /// for n in 0..250 {
-    ///     log.append(n)?;
+    ///     log.blocking_append(n)?;
     /// }
     /// let picture = log.picture(64);
     /// let full = |i: usize| picture.blocks[i].payload_bytes == picture.blocks[i].room_bytes;

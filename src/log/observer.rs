@@ -34,7 +34,7 @@ use crate::sync::{Arc, contain};
 /// let given_back = Arc::new(GivenBack::default());
 /// let log = Log::<u64>::builder().segment_records(10).observer(given_back.clone()).build()?;
 /// for n in 0..100 {
-///     log.append(n)?;
+///     log.blocking_append(n)?;
 /// }
 /// assert!(given_back.0.load(Ordering::Relaxed) > 0);
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -25,7 +25,7 @@ use crate::sync::{Arc, Ordering};
 /// let (mut publisher, log) = Log::<u64>::builder().build_exclusive()?;
 /// let mut cursor = log.subscribe(Start::Earliest)?;
 /// for n in 0..1000 {
-///     publisher.append(n)?;
+///     publisher.blocking_append(n)?;
 /// }
 /// drop(publisher);
 /// let mut sum = 0;
@@ -181,20 +181,30 @@ impl<R: Record + ?Sized> Publisher<R> {
 }
 
 impl<T: Send + Sync + 'static> Publisher<T> {
-    /// Appends a value and returns its offset. At the memory limit, does what the log's
-    /// [`Overflow`](super::Overflow) says; `Block` blocks the thread.
+    /// Appends a value and returns its offset; at the memory limit, does what the log's
+    /// [`Overflow`](super::Overflow) says. Cancel safe, as [`Log::append`].
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`], with the value.
+    pub async fn append(&mut self, value: T) -> Result<u64, Refused<T>> {
+        let mut one = One(Some(value));
+        append::settle(self.put_async(&mut one).await, one)
+    }
+
+    /// As [`append`](Self::append), but blocks the thread while the log is full: not for tasks.
     ///
     /// # Errors
     ///
     /// [`Refused`], with the value.
     #[inline]
-    pub fn append(&mut self, value: T) -> Result<u64, Refused<T>> {
+    pub fn blocking_append(&mut self, value: T) -> Result<u64, Refused<T>> {
         let mut one = One(Some(value));
         let put = self.put_blocking(&mut one);
         append::settle(put, one)
     }
 
-    /// As [`append`](Self::append), but never waits.
+    /// As [`append`](Self::append), but never waits: a log that is full refuses.
     ///
     /// # Errors
     ///
@@ -205,31 +215,30 @@ impl<T: Send + Sync + 'static> Publisher<T> {
         let put = self.put(&mut one);
         append::settle(put, one)
     }
-
-    /// As [`append`](Self::append), but waits as a task does.
-    ///
-    /// # Errors
-    ///
-    /// [`Refused`], with the value.
-    pub async fn append_async(&mut self, value: T) -> Result<u64, Refused<T>> {
-        let mut one = One(Some(value));
-        append::settle(self.put_async(&mut one).await, one)
-    }
 }
 
 impl Publisher<[u8]> {
-    /// Appends a record and returns its offset. At the memory limit, does what the log's
-    /// [`Overflow`](super::Overflow) says; `Block` blocks the thread.
+    /// Appends a record and returns its offset; at the memory limit, does what the log's
+    /// [`Overflow`](super::Overflow) says. Cancel safe, as [`Log::append`].
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`].
+    pub async fn append(&mut self, record: impl AsRef<[u8]>) -> Result<u64, AppendError> {
+        self.put_async(&mut record.as_ref()).await.map(|offsets| offsets.start)
+    }
+
+    /// As [`append`](Self::append), but blocks the thread while the log is full: not for tasks.
     ///
     /// # Errors
     ///
     /// [`AppendError`].
     #[inline]
-    pub fn append(&mut self, record: impl AsRef<[u8]>) -> Result<u64, AppendError> {
+    pub fn blocking_append(&mut self, record: impl AsRef<[u8]>) -> Result<u64, AppendError> {
         self.put_blocking(&mut record.as_ref()).map(|offsets| offsets.start)
     }
 
-    /// As [`append`](Self::append), but never waits.
+    /// As [`append`](Self::append), but never waits: a log that is full refuses.
     ///
     /// # Errors
     ///
@@ -238,31 +247,39 @@ impl Publisher<[u8]> {
     pub fn try_append(&mut self, record: impl AsRef<[u8]>) -> Result<u64, AppendError> {
         self.put(&mut record.as_ref()).map(|offsets| offsets.start)
     }
-
-    /// As [`append`](Self::append), but waits as a task does.
-    ///
-    /// # Errors
-    ///
-    /// [`AppendError`].
-    pub async fn append_async(&mut self, record: impl AsRef<[u8]>) -> Result<u64, AppendError> {
-        self.put_async(&mut record.as_ref()).await.map(|offsets| offsets.start)
-    }
 }
 
 impl<R: Record + ?Sized> Publisher<R> {
     /// Appends many records, all or none, with consecutive offsets; [`AppendBatch`] says what a batch can be. At the
-    /// memory limit, as [`append`](Publisher::<u64>::append).
+    /// memory limit, does what the log's [`Overflow`](super::Overflow) says. Cancel safe, as [`Log::append_batch`].
     ///
     /// # Errors
     ///
     /// [`AppendBatch::Refused`]: the reason, with the values where the batch owned them.
+    pub async fn append_batch<B: AppendBatch<R>>(
+        &mut self,
+        batch: B,
+    ) -> Result<Range<u64>, B::Refused> {
+        let mut source = batch.into_source();
+        let put = self.put_async(&mut source).await;
+        put.map_err(|reason| B::refused(reason, source))
+    }
+
+    /// As [`append_batch`](Self::append_batch), but blocks the thread while the log is full: not for tasks.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendBatch::Refused`].
     #[inline]
-    pub fn append_batch<B: AppendBatch<R>>(&mut self, batch: B) -> Result<Range<u64>, B::Refused> {
+    pub fn blocking_append_batch<B: AppendBatch<R>>(
+        &mut self,
+        batch: B,
+    ) -> Result<Range<u64>, B::Refused> {
         let mut source = batch.into_source();
         self.put_blocking(&mut source).map_err(|reason| B::refused(reason, source))
     }
 
-    /// As [`append_batch`](Self::append_batch), but never waits.
+    /// As [`append_batch`](Self::append_batch), but never waits: a log that is full refuses.
     ///
     /// # Errors
     ///
@@ -274,20 +291,6 @@ impl<R: Record + ?Sized> Publisher<R> {
     ) -> Result<Range<u64>, B::Refused> {
         let mut source = batch.into_source();
         self.put(&mut source).map_err(|reason| B::refused(reason, source))
-    }
-
-    /// As [`append_batch`](Self::append_batch), but waits as a task does. Cancel safe.
-    ///
-    /// # Errors
-    ///
-    /// [`AppendBatch::Refused`].
-    pub async fn append_batch_async<B: AppendBatch<R>>(
-        &mut self,
-        batch: B,
-    ) -> Result<Range<u64>, B::Refused> {
-        let mut source = batch.into_source();
-        let put = self.put_async(&mut source).await;
-        put.map_err(|reason| B::refused(reason, source))
     }
 }
 

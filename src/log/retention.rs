@@ -35,8 +35,8 @@ pub enum Retention {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Overflow {
-    /// It waits until the slowest cursors have read on ([`Log::append`](super::Log::append) blocks its thread,
-    /// [`append_async`](super::Log::append_async) its task, [`try_append`](super::Log::try_append) refuses instead).
+    /// It waits until the slowest cursors have read on: [`append`](super::Log::append) as a task,
+    /// [`blocking_append`](super::Log::blocking_append) as a thread; [`try_append`](super::Log::try_append) refuses.
     #[default]
     Block,
     /// It fails with [`AppendError::Full`](super::AppendError::Full).

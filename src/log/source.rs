@@ -218,7 +218,7 @@ impl<T: Send + Sync + 'static> Source<T> for Values<T> {
 /// use psa::{Copies, Log};
 /// let log = Log::<u64>::builder().build()?;
 /// let values = [10, 11, 12];
-/// assert_eq!(log.append_batch(Copies(&values))?, 0..3);
+/// assert_eq!(log.blocking_append_batch(Copies(&values))?, 0..3);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug)]

@@ -33,7 +33,7 @@ impl<R: Record + ToOwned + ?Sized> Cursor<R> {
     /// use psa::{Log, Start};
     /// let log = Log::<String>::builder().build()?;
     /// let mut records = pin!(log.subscribe(Start::Earliest)?.into_stream());
-    /// log.append("hello".to_owned())?;
+    /// log.blocking_append("hello".to_owned())?;
     /// let first = std::future::poll_fn(|cx| records.as_mut().poll_next(cx)).await;
     /// assert_eq!(first, Some(Ok((0, "hello".to_owned()))));
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
@@ -68,7 +68,7 @@ impl<R: Record + ToOwned + ?Sized> Records<R> {
     /// use futures_core::Stream;
     /// use psa::{Log, Start};
     /// let log = Log::<u64>::builder().build()?;
-    /// log.append_batch([7, 8, 9])?;
+    /// log.blocking_append_batch([7, 8, 9])?;
     /// let mut records = log.subscribe(Start::Earliest)?.into_stream();
     /// std::future::poll_fn(|cx| Pin::new(&mut records).poll_next(cx)).await;
     /// let mut cursor = records.into_cursor();

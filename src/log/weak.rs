@@ -14,7 +14,7 @@ use crate::sync::{Ordering, Weak};
 /// use psa::Log;
 /// let log = Log::<u64>::new();
 /// let weak = log.downgrade();
-/// weak.upgrade().unwrap().append(7)?;
+/// weak.upgrade().unwrap().blocking_append(7)?;
 /// drop(log);
 /// assert!(weak.upgrade().is_none());
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -32,7 +32,7 @@ pub(crate) fn a_small_log_owns_four_kib_whatever_threads_used_it() {
                 let thread = thread::spawn(move || {
                     for log in take {
                         let log = log.unwrap_or_else(|| small().build().unwrap());
-                        log.append(1).unwrap();
+                        log.blocking_append(1).unwrap();
                         let mut cursor = log.subscribe(Start::Earliest).unwrap();
                         cursor.try_next(|batch| batch.len()).unwrap();
                         drop((cursor, log));
@@ -125,7 +125,7 @@ pub(crate) fn an_append_that_evicts_collects_a_few_segments_whatever_the_backlog
             let mut n = 0;
             let mut append = || {
                 n += 1;
-                log.append(n).unwrap();
+                log.blocking_append(n).unwrap();
             };
             while log.next_offset() < 16 * (segments - 2) {
                 append();
@@ -152,7 +152,7 @@ pub(crate) fn an_append_that_lets_leases_expire_collects_a_few_segments() {
             let mut n = 0;
             let mut append = || {
                 n += 1;
-                log.append(n).unwrap();
+                log.blocking_append(n).unwrap();
             };
             let most = most_collected_at_once(&log, &mut append, 16 * 220);
             assert_eq!(log.stats().leases, 0);
@@ -170,7 +170,7 @@ pub(crate) fn a_slow_closure_holds_one_segment_and_stops_nobody() {
         let log = limited(8).build().unwrap();
         let mut slow = log.subscribe(Start::Next).unwrap();
         let mut good = log.subscribe(Start::Next).unwrap();
-        log.append(0).unwrap();
+        log.blocking_append(0).unwrap();
         let (read, lost) = slow
             .try_next(|batch| {
                 let (mut read, mut lost) = (0, 0);
@@ -203,9 +203,9 @@ pub(crate) fn leases_cost_an_append_nothing_each() {
             let options = LeaseOptions::default();
             let held: Vec<_> =
                 (0..leases).map(|n| log.lease(&n.to_string(), options).unwrap()).collect();
-            (0..1000).for_each(|n| drop(log.append(n)));
+            (0..1000).for_each(|n| drop(log.blocking_append(n)));
             let before = calls();
-            (0..1600).for_each(|n| drop(log.append(n)));
+            (0..1600).for_each(|n| drop(log.blocking_append(n)));
             let cost = calls() - before;
             drop(held);
             cost

@@ -244,7 +244,7 @@ async fn a_drain_does_not_wait_for_room_and_makes_nothing() {
     }
     ended(&server).await;
     drop(held);
-    assert_eq!(topic.log().append(b"x"), Ok(full), "nothing was appended");
+    assert_eq!(topic.log().blocking_append(b"x"), Ok(full), "nothing was appended");
     assert!(server.broker.topic("new").is_none(), "nothing was made");
 }
 

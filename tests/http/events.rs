@@ -273,7 +273,7 @@ async fn a_drain_delivers_all_that_was_acknowledged_and_the_end() {
     let server = serve(|_, _| {});
     let mut stream = Stream::open(server.address, "t/events", None).await;
     for n in 0..1000 {
-        server.broker.topic("t").unwrap().log().append(format!("{n}").as_bytes()).unwrap();
+        server.broker.topic("t").unwrap().log().blocking_append(format!("{n}").as_bytes()).unwrap();
     }
     server.handle.drain();
     for n in 0..1000 {
@@ -328,7 +328,7 @@ async fn a_slow_stream_that_is_evicted_is_told_exactly_what_it_missed() {
     let publisher = log.clone();
     let publishing = tokio::spawn(async move {
         for n in 0..RECORDS {
-            publisher.append_async(record(n).as_bytes()).await.unwrap();
+            publisher.append(record(n).as_bytes()).await.unwrap();
             if n % 100 == 0 {
                 tokio::task::yield_now().await;
             }
@@ -380,7 +380,7 @@ async fn a_stream_that_takes_nothing_loses_its_place() {
     let log = server.broker.topic("t").unwrap().log().clone();
     // The publisher is held back by the stream's place, until that is let go.
     for _ in 0..10_000 {
-        let appended = tokio::time::timeout(PATIENCE, log.append_async(&[b'x'; 1000])).await;
+        let appended = tokio::time::timeout(PATIENCE, log.append(&[b'x'; 1000])).await;
         appended.expect("there is room again").unwrap();
     }
     until("the stream is gone", || server.handle.streams() == 0).await;
@@ -397,7 +397,7 @@ async fn what_a_client_does_not_take_is_not_written_for_it() {
     server.ask("PUT /topics/t", &[], settings.as_bytes()).await;
     let log = server.broker.topic("t").unwrap().log().clone();
     for _ in 0..16_000 {
-        log.append([b'x'; 1000]).unwrap();
+        log.blocking_append([b'x'; 1000]).unwrap();
     }
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4 << 10).unwrap();
@@ -445,7 +445,7 @@ proptest! {
             let server = serve(|config, _| config.limits.run_bytes = 64);
             let topic = server.broker.open("t", psa::broker::Purpose::Publish).unwrap();
             for record in &records {
-                topic.log().append(record).unwrap();
+                topic.log().blocking_append(record).unwrap();
             }
             let mut stream = Stream::open(server.address, "t/events", None).await;
             for (offset, record) in records.iter().enumerate() {

@@ -89,7 +89,7 @@ async fn a_stream_that_takes_nothing_loses_its_place_and_its_connection_goes_on(
     let stalled = ask(&mut client, Method::GET, "/topics/t/events", b"").await;
     // More than the windows of HTTP/2 take: the stream cannot hand on all of it.
     for _ in 0..10_000 {
-        let appended = tokio::time::timeout(PATIENCE, log.append_async(&[b'x'; 1000])).await;
+        let appended = tokio::time::timeout(PATIENCE, log.append(&[b'x'; 1000])).await;
         appended.expect("there is room again").unwrap();
     }
     until("the place is let go", || log.stats().cursors == 0).await;

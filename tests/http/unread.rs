@@ -31,8 +31,10 @@ fn with_tokens() -> Running {
 #[tokio::test]
 async fn a_refusal_leaves_the_connection_to_the_next_request() {
     let json = ("content-type", "application/json");
-    let refusals: [(&str, &[(&str, &str)], u16); 9] = [
-        (NEVER_READ, &[FOREIGN], 403),
+    let server = serve(|_, _| {});
+    let mut client = Client::new(server.address).await;
+    for (line, headers, status) in [
+        (NEVER_READ, &[FOREIGN][..], 403),
         (NEVER_READ, &[("sec-fetch-site", "cross-site")], 403),
         (NEVER_READ, &[("host", "elsewhere.example")], 421),
         (NEVER_READ, &[("origin", "http://a"), ("origin", "http://b")], 400),
@@ -41,10 +43,7 @@ async fn a_refusal_leaves_the_connection_to_the_next_request() {
         ("POST /nowhere", &[], 404),
         ("PATCH /topics/t", &[], 405),
         ("POST /v1/stream/none", &[json], 404),
-    ];
-    let server = serve(|_, _| {});
-    let mut client = Client::new(server.address).await;
-    for (line, headers, status) in refusals {
+    ] {
         in_two_pieces(&mut client, line, headers, b"body").await;
         let refused = client.answer().await.expect("an answer");
         assert_eq!((refused.status, refused.header("connection")), (status, None), "{line}");

@@ -8,10 +8,10 @@ use crate::{drain, live, small, split};
 #[test]
 fn offsets_are_dense_and_batches_contiguous() {
     let log = small::<u64>().build().unwrap();
-    assert_eq!(log.append(10), Ok(0));
-    assert_eq!(log.append_batch([11, 12, 13, 14, 15]), Ok(1..6));
-    assert_eq!(log.append_batch(Copies(&[16, 17])), Ok(6..8));
-    assert_eq!(log.append_batch([]), Ok(8..8));
+    assert_eq!(log.blocking_append(10), Ok(0));
+    assert_eq!(log.blocking_append_batch([11, 12, 13, 14, 15]), Ok(1..6));
+    assert_eq!(log.blocking_append_batch(Copies(&[16, 17])), Ok(6..8));
+    assert_eq!(log.blocking_append_batch([]), Ok(8..8));
     assert_eq!(log.next_offset(), 8);
     let mut cursor = log.subscribe(Start::At(6)).unwrap();
     assert_eq!(drain(&mut cursor), [16, 17]);
@@ -20,11 +20,11 @@ fn offsets_are_dense_and_batches_contiguous() {
 #[test]
 fn an_empty_batch_appends_nothing() {
     let log = small::<u64>().build().unwrap();
-    assert_eq!(log.append_batch([]), Ok(0..0));
-    assert_eq!(log.append_batch(Copies(&[])), Ok(0..0));
+    assert_eq!(log.blocking_append_batch([]), Ok(0..0));
+    assert_eq!(log.blocking_append_batch(Copies(&[])), Ok(0..0));
     let log = small::<[u8]>().build().unwrap();
-    assert_eq!(log.append_batch(&[""; 0]), Ok(0..0));
-    assert_eq!(log.append_batch(Packed::new(&[], b"").unwrap()), Ok(0..0));
+    assert_eq!(log.blocking_append_batch(&[""; 0]), Ok(0..0));
+    assert_eq!(log.blocking_append_batch(Packed::new(&[], b"").unwrap()), Ok(0..0));
     assert_eq!(log.subscribe(Start::Earliest).unwrap().try_next(|_| ()), Ok(None));
     assert!(!log.is_closed());
 }
@@ -34,16 +34,16 @@ fn an_empty_batch_appends_nothing() {
 fn every_way_to_append_values_says_where_they_are() {
     let log = small::<u64>().build().unwrap();
     let mut cursor = log.subscribe(Start::Earliest).unwrap();
-    log.append(0).unwrap();
-    log.append(1).unwrap();
+    log.blocking_append(0).unwrap();
+    log.blocking_append(1).unwrap();
     assert_eq!(log.try_append(2), Ok(2));
-    assert_eq!(at_once(log.append_async(3)), Ok(3));
+    assert_eq!(at_once(log.append(3)), Ok(3));
     assert_eq!(log.try_append_batch([4, 5]), Ok(4..6));
-    assert_eq!(at_once(log.append_batch_async([6, 7, 8])), Ok(6..9));
-    assert_eq!(log.append_batch(Copies(&[9, 10])), Ok(9..11));
+    assert_eq!(at_once(log.append_batch([6, 7, 8])), Ok(6..9));
+    assert_eq!(log.blocking_append_batch(Copies(&[9, 10])), Ok(9..11));
     assert_eq!(log.try_append_batch(Copies(&[11])), Ok(11..12));
-    assert_eq!(at_once(log.append_batch_async(Copies(&[12, 13]))), Ok(12..14));
-    assert_eq!(log.append_batch((14..20).filter(|n| n % 2 == 0)), Ok(14..17));
+    assert_eq!(at_once(log.append_batch(Copies(&[12, 13]))), Ok(12..14));
+    assert_eq!(log.blocking_append_batch((14..20).filter(|n| n % 2 == 0)), Ok(14..17));
     assert_eq!(drain(&mut cursor), (0..14).chain([14, 16, 18]).collect::<Vec<_>>());
 }
 
@@ -67,23 +67,20 @@ fn every_way_to_append_bytes_says_where_they_are() {
     let mut cursor = log.subscribe(Start::Earliest).unwrap();
     let ends: Vec<u8> = [1u32, 3].iter().flat_map(|end| end.to_le_bytes()).collect();
     let packed = |records: &'static [u8]| Packed::new(&ends, records).unwrap();
-    assert_eq!(log.append(b""), Ok(0));
-    assert_eq!(log.append(b"a"), Ok(1));
+    assert_eq!(log.blocking_append(b""), Ok(0));
+    assert_eq!(log.blocking_append(b"a"), Ok(1));
     assert_eq!(log.try_append(b"bc"), Ok(2));
-    assert_eq!(at_once(log.append_async(b"def")), Ok(3));
-    assert_eq!(log.append_batch(&["", "ghij", "k"]), Ok(4..7));
+    assert_eq!(at_once(log.append(b"def")), Ok(3));
+    assert_eq!(log.blocking_append_batch(&["", "ghij", "k"]), Ok(4..7));
     assert_eq!(log.try_append_batch(&vec!["".to_owned(), "lm".to_owned()]), Ok(7..9));
-    assert_eq!(log.append_batch(packed(b"nop")), Ok(9..11));
-    assert_eq!(
-        at_once(log.append_batch_async([b"qrs".to_vec(), Vec::new()].as_slice())),
-        Ok(11..13)
-    );
-    assert_eq!(log.append_batch(&[b"t"]), Ok(13..14));
-    assert_eq!(log.append("u"), Ok(14));
-    assert_eq!(log.append_batch(&[b"vwx".as_slice(), b"y", b"z"]), Ok(15..18));
+    assert_eq!(log.blocking_append_batch(packed(b"nop")), Ok(9..11));
+    assert_eq!(at_once(log.append_batch([b"qrs".to_vec(), Vec::new()].as_slice())), Ok(11..13));
+    assert_eq!(log.blocking_append_batch(&[b"t"]), Ok(13..14));
+    assert_eq!(log.blocking_append("u"), Ok(14));
+    assert_eq!(log.blocking_append_batch(&[b"vwx".as_slice(), b"y", b"z"]), Ok(15..18));
     assert_eq!(read_all(&mut cursor), RECORDS);
     assert_eq!(log.try_append_batch(packed(b"abc")), Ok(18..20));
-    assert_eq!(at_once(log.append_batch_async(packed(b"abc"))), Ok(20..22));
+    assert_eq!(at_once(log.append_batch(packed(b"abc"))), Ok(20..22));
     assert_eq!(read_all(&mut cursor), [b"a".as_slice(), b"bc", b"a", b"bc"]);
 }
 
@@ -93,7 +90,7 @@ fn each_byte_record_is_seen_as_it_comes() {
     let log = Log::<[u8]>::builder().build().unwrap();
     let mut cursor = log.subscribe(Start::Earliest).unwrap();
     for record in RECORDS {
-        log.append(record).unwrap();
+        log.blocking_append(record).unwrap();
         assert_eq!(read_all(&mut cursor), [record]);
     }
 }
@@ -102,7 +99,7 @@ fn readers_see_every_record_once_across_segments() {
     let log = small::<u64>().build().unwrap();
     let mut cursor = log.subscribe(Start::Earliest).unwrap();
     for n in 0..1000 {
-        assert_eq!(log.append(n), Ok(n));
+        assert_eq!(log.blocking_append(n), Ok(n));
     }
     let mut expected = 0;
     while let Some(()) = cursor
@@ -126,7 +123,7 @@ fn byte_records_of_every_length_come_back_exactly() {
     let mut cursor = log.subscribe(Start::Earliest).unwrap();
     let records: Vec<Vec<u8>> = (0..200usize).map(|n| vec![n as u8; n * 7 % 130]).collect();
     for record in &records {
-        log.append(record).unwrap();
+        log.blocking_append(record).unwrap();
     }
     let mut seen = Vec::new();
     while let Some(()) = cursor
@@ -144,10 +141,10 @@ fn byte_records_of_every_length_come_back_exactly() {
 #[test]
 fn packed_batches_arrive_as_single_records() {
     let log = Log::<[u8]>::builder().segment_bytes(64).segment_records(8).build().unwrap();
-    log.append(b"first").unwrap();
+    log.blocking_append(b"first").unwrap();
     let ends: Vec<u8> = [0u32, 3, 3, 7].iter().flat_map(|end| end.to_le_bytes()).collect();
     let packed = Packed::new(&ends, b"abcdefg").unwrap();
-    assert_eq!(log.append_batch(packed), Ok(1..5));
+    assert_eq!(log.blocking_append_batch(packed), Ok(1..5));
     let mut cursor = log.subscribe(Start::At(1)).unwrap();
     let seen = cursor.try_next(split).unwrap().unwrap();
     assert_eq!(seen, [&b""[..], b"abc", b"", b"defg"]);
@@ -170,9 +167,9 @@ fn packed_batches_are_checked() {
 fn a_record_larger_than_a_segment_gets_its_own() {
     let log = Log::<[u8]>::builder().segment_bytes(64).build().unwrap();
     let mut cursor = log.subscribe(Start::Earliest).unwrap();
-    log.append(b"small").unwrap();
-    log.append([7; 1000]).unwrap();
-    log.append(b"small again").unwrap();
+    log.blocking_append(b"small").unwrap();
+    log.blocking_append([7; 1000]).unwrap();
+    log.blocking_append(b"small again").unwrap();
     let mut lengths = Vec::new();
     while let Some(()) =
         cursor.try_next(|b| lengths.extend(b.iter().map(|(_, r)| r.len()))).unwrap()
@@ -190,9 +187,9 @@ fn what_is_larger_than_a_segment_in_one_respect_gets_its_own() {
     // No record goes, and memory is bounded: whoever looks for room that cannot be is refused.
     let log = builder.overflow(Overflow::Reject).memory_limit(1 << 14).build().unwrap();
     let mut cursor = log.subscribe(Start::Earliest).unwrap();
-    log.append(b"small").unwrap();
-    assert_eq!(log.append([7; 100]), Ok(1));
-    assert_eq!(log.append_batch(&[b"".as_slice(); 20]), Ok(2..22));
+    log.blocking_append(b"small").unwrap();
+    assert_eq!(log.blocking_append([7; 100]), Ok(1));
+    assert_eq!(log.blocking_append_batch(&[b"".as_slice(); 20]), Ok(2..22));
     let lengths: Vec<_> = read_all(&mut cursor).iter().map(Vec::len).collect();
     assert_eq!(lengths, [&[5, 100][..], &[0; 20]].concat());
 }
@@ -202,7 +199,7 @@ fn zero_sized_values_are_counted() {
     let log = small::<()>().build().unwrap();
     let mut cursor = log.subscribe(Start::Earliest).unwrap();
     for _ in 0..10 {
-        log.append(()).unwrap();
+        log.blocking_append(()).unwrap();
     }
     let mut count = 0;
     while let Some(n) = cursor.try_next(|batch| batch.as_slice().len()).unwrap() {

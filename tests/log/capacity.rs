@@ -29,7 +29,7 @@ fn a_log_keeps_as_many_records_as_its_limit_says_and_no_more() {
         assert!(refused.reason.is_full());
         // Once the cursor has left a segment, there is room for as many.
         for _ in 0..3 {
-            cursor.next_blocking(|batch| batch.len()).unwrap();
+            cursor.blocking_next(|batch| batch.len()).unwrap();
             cursor.try_next(|_| ()).unwrap();
             let before = appended;
             while log.try_append(appended).is_ok() {
@@ -46,7 +46,7 @@ fn a_limit_of_records_evicts() {
     let log = Log::<[u8]>::builder().record_limit(100).overflow(Overflow::Evict).build().unwrap();
     let mut cursor = log.subscribe(Start::Earliest).unwrap();
     for n in 0..1000_u32 {
-        log.append(n.to_le_bytes()).unwrap();
+        log.blocking_append(n.to_le_bytes()).unwrap();
         assert!(kept(&log) <= 100);
     }
     let Err(ReadError::Lagged(lagged)) = cursor.try_next(|_| ()) else { panic!("was evicted") };
@@ -58,17 +58,17 @@ fn a_limit_of_records_evicts() {
 #[test]
 fn a_batch_has_half_as_many_records_as_the_limit() {
     let log = Log::<u64>::builder().record_limit(100).overflow(Overflow::Reject).build().unwrap();
-    let refused = log.append_batch(Copies(&[0; 51])).unwrap_err();
+    let refused = log.blocking_append_batch(Copies(&[0; 51])).unwrap_err();
     assert_eq!(refused, AppendError::TooManyRecords { records: 51, max: 50 });
     let _cursor = log.subscribe(Start::Earliest).unwrap();
     for size in [50, 1, 30, 50, 7, 50] {
-        let _ = log.append_batch(Copies(&vec![0; size]));
+        let _ = log.blocking_append_batch(Copies(&vec![0; size]));
         assert!(kept(&log) <= 100);
     }
     drop(_cursor);
     // Whatever lies there: without readers there is room again.
     for size in [50, 1, 30, 50, 7, 50, 49, 50, 50] {
-        log.append_batch(Copies(&vec![0; size])).unwrap();
+        log.blocking_append_batch(Copies(&vec![0; size])).unwrap();
         assert!(kept(&log) <= 100);
     }
 }
@@ -102,12 +102,12 @@ fn publishers_wait_for_room_in_records() {
         let mut cursor = log.subscribe(Start::Earliest).unwrap();
         for _ in 0..3 {
             let log = &log;
-            scope.spawn(move || (0..5_000).for_each(|n| _ = log.append(n).unwrap()));
+            scope.spawn(move || (0..5_000).for_each(|n| _ = log.blocking_append(n).unwrap()));
         }
         let mut seen = 0;
         while seen < 15_000 {
             assert!(kept(&log) <= 64);
-            seen += cursor.next_blocking(|batch| batch.len()).unwrap();
+            seen += cursor.blocking_next(|batch| batch.len()).unwrap();
         }
         assert_eq!(cursor.try_next(|_| ()).unwrap(), None);
     });
@@ -177,7 +177,7 @@ fn values_own_no_more_than_the_limit_allows() {
         for _ in 0..2_000 {
             let size = [0, 1, 100, 1 << 10, 40 << 10, 100 << 10][rng.usize(..6)];
             match rng.u8(..4) {
-                0 => _ = log.append_batch((0..3).map(|_| Heavy::new(size / 3))),
+                0 => _ = log.blocking_append_batch((0..3).map(|_| Heavy::new(size / 3))),
                 1 => _ = cursor.try_next(|_| ()),
                 _ => _ = log.try_append(Heavy::new(size)),
             }
@@ -188,7 +188,7 @@ fn values_own_no_more_than_the_limit_allows() {
         let refused = log.try_append(Heavy::new(LIMIT as usize)).unwrap_err();
         assert!(matches!(refused.reason, AppendError::TooLarge { .. }), "{refused:?}");
         drop(refused);
-        log.append(Heavy::new(100 << 10)).unwrap();
+        log.blocking_append(Heavy::new(100 << 10)).unwrap();
         most(&log);
         drop(log);
         assert_eq!(OWNED.load(Ordering::Relaxed), 0);
@@ -201,10 +201,10 @@ fn values_own_no_more_than_the_limit_allows() {
         let mut cursor = log.subscribe(Start::Earliest).unwrap();
         scope.spawn(move || {
             for n in 0..2_000 {
-                publisher.append(Heavy::new(n % 4 * 10_000)).unwrap();
+                publisher.blocking_append(Heavy::new(n % 4 * 10_000)).unwrap();
             }
         });
-        while cursor.next_blocking(|_| ()).is_ok() {
+        while cursor.blocking_next(|_| ()).is_ok() {
             assert!(OWNED.load(Ordering::Relaxed) as u64 <= LIMIT + 30_000, "one is on its way");
         }
     });
@@ -216,13 +216,13 @@ fn values_own_no_more_than_the_limit_allows() {
             let log = log.clone();
             scope.spawn(move || {
                 for n in 0..1_000 {
-                    log.append(Heavy::new(n % 4 * 10_000)).unwrap();
+                    log.blocking_append(Heavy::new(n % 4 * 10_000)).unwrap();
                 }
             });
         }
         let mut seen = 0;
         while seen < 3_000 {
-            seen += cursor.next_blocking(|batch| batch.len()).unwrap();
+            seen += cursor.blocking_next(|batch| batch.len()).unwrap();
             assert!(
                 OWNED.load(Ordering::Relaxed) as u64 <= LIMIT + 90_000,
                 "three are on their way"
@@ -241,7 +241,7 @@ fn a_weigher_that_panics_lies_or_appends_harms_nobody() {
         2 => usize::MAX,
         3 => {
             let log = LOG.with_borrow(Clone::clone).unwrap();
-            log.append(Arc::new(0)).unwrap();
+            log.blocking_append(Arc::new(0)).unwrap();
             0
         }
         4 => fastrand::usize(..100),
@@ -252,19 +252,19 @@ fn a_weigher_that_panics_lies_or_appends_harms_nobody() {
     LOG.set(Some(log.clone()));
     let value = Arc::new(1);
     for _ in 0..10 {
-        let appended = catch_unwind(AssertUnwindSafe(|| log.append(value.clone())));
+        let appended = catch_unwind(AssertUnwindSafe(|| log.blocking_append(value.clone())));
         assert!(appended.is_err());
         let batch = [Arc::new(0), value.clone()];
-        assert!(catch_unwind(AssertUnwindSafe(|| log.append_batch(batch))).is_err());
+        assert!(catch_unwind(AssertUnwindSafe(|| log.blocking_append_batch(batch))).is_err());
     }
     assert_eq!((log.next_offset(), Arc::strong_count(&value)), (0, 1));
-    let refused = log.append(Arc::new(2)).unwrap_err();
+    let refused = log.blocking_append(Arc::new(2)).unwrap_err();
     assert!(matches!(refused.reason, AppendError::TooLarge { .. }));
-    let refused = log.append_batch([Arc::new(2), Arc::new(2)]).unwrap_err();
+    let refused = log.blocking_append_batch([Arc::new(2), Arc::new(2)]).unwrap_err();
     assert!(matches!(refused.reason, AppendError::TooLarge { .. }));
-    assert_eq!(log.append(Arc::new(3)).unwrap(), 1);
+    assert_eq!(log.blocking_append(Arc::new(3)).unwrap(), 1);
     for _ in 0..10_000 {
-        log.append(Arc::new(4)).unwrap();
+        log.blocking_append(Arc::new(4)).unwrap();
     }
     LOG.set(None);
 }

@@ -31,7 +31,7 @@ fn append_times_are_those_of_the_clock() {
     let nanos = || Duration::from_nanos(log.clock_nanos());
     let began = nanos();
     for n in 0..3 {
-        log.append(n).unwrap();
+        log.blocking_append(n).unwrap();
         clock.advance(HOUR);
     }
     assert_eq!(nanos(), began + 3 * HOUR);
@@ -54,7 +54,7 @@ fn a_clock_goes_no_further_than_a_century() {
         .unwrap();
     let options = LeaseOptions { ttl: Duration::MAX, ..LeaseOptions::default() };
     for _ in 0..3 {
-        log.append(1).unwrap();
+        log.blocking_append(1).unwrap();
         drop(log.lease("l", options).unwrap());
         clock.advance(Duration::MAX);
         log.maintain();

@@ -14,7 +14,7 @@ fn debug_forms_show_where_things_stand() {
     let log = small::<Secret>().build().unwrap();
     let mut cursor = log.subscribe(Start::Earliest).unwrap();
     for _ in 0..3 {
-        assert!(log.append(Secret).is_ok());
+        assert!(log.blocking_append(Secret).is_ok());
     }
     assert_eq!(format!("{log:?}"), format!("Log {{ epoch: {}, offsets: 0..3 }}", log.epoch()));
     cursor.peek(Limit { records: 1, ..Limit::NONE }, |_| ()).unwrap();
@@ -30,7 +30,7 @@ fn debug_forms_show_where_things_stand() {
 #[test]
 fn debug_forms_of_those_who_append() {
     let (mut publisher, log) = small::<Secret>().build_exclusive().unwrap();
-    assert!(publisher.append(Secret).is_ok());
+    assert!(publisher.blocking_append(Secret).is_ok());
     assert_eq!(format!("{publisher:?}"), "Publisher { next_offset: 1 }");
     assert_eq!(publisher.epoch(), log.epoch());
     let log = Log::<[u8]>::builder().build().unwrap();
@@ -41,7 +41,7 @@ fn debug_forms_of_those_who_append() {
 fn a_refusal_shows_its_reason_and_not_the_value() {
     let log = small::<Secret>().build().unwrap();
     log.close();
-    let refused = log.append(Secret).unwrap_err();
+    let refused = log.blocking_append(Secret).unwrap_err();
     assert_eq!(format!("{refused:?}"), "Refused { reason: Closed, .. }");
     assert_eq!(refused.to_string(), refused.reason.to_string());
     let source = std::error::Error::source(&refused).expect("there is a reason");

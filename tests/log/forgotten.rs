@@ -35,7 +35,7 @@ impl Healthy {
         let threads: Vec<_> = (0..threads)
             .map(|_| {
                 let mut cursor = log.subscribe(Start::Next).unwrap();
-                std::thread::spawn(move || cursor.next_blocking(|batch| batch.len()))
+                std::thread::spawn(move || cursor.blocking_next(|batch| batch.len()))
             })
             .collect();
         let seated = before + threads.len() as u64;
@@ -123,7 +123,7 @@ fn readers_that_are_forgotten_keep_no_record_from_others() {
             let log = small().build().unwrap();
             let healthy = Healthy::new(&log, 3, 3);
             let _kept: Vec<_> = (0..forgotten).map(|_| forget(&log)).collect();
-            log.append(7).unwrap();
+            log.blocking_append(7).unwrap();
             healthy.hear();
         }
     }
@@ -138,7 +138,7 @@ fn readers_that_are_forgotten_among_others_keep_no_record_from_them() {
         healthy.push(Healthy::new(&log, usize::from(n % 10 == 0), 1));
         kept.push(FORGOTTEN[0](&log));
     }
-    log.append(7).unwrap();
+    log.blocking_append(7).unwrap();
     healthy.into_iter().for_each(Healthy::hear);
 }
 
@@ -168,7 +168,7 @@ fn readers_on_a_runtime_that_stands_still_keep_no_record_from_others() {
         }
     });
     until("the tasks' turn", || log.stats().reader_waits >= 44);
-    log.append(7).unwrap();
+    log.blocking_append(7).unwrap();
     healthy.hear();
     drop(end);
     runtime.join().unwrap();
@@ -185,16 +185,16 @@ impl Full {
     fn new() -> Self {
         let log = limited(2, Overflow::Block);
         let cursor = log.subscribe(Start::Earliest).unwrap();
-        log.append_batch(0..4).unwrap();
-        log.append_batch(4..8).unwrap();
+        log.blocking_append_batch(0..4).unwrap();
+        log.blocking_append_batch(4..8).unwrap();
         let blocked = std::thread::spawn({
             let log = log.clone();
-            move || log.append(8).unwrap()
+            move || log.blocking_append(8).unwrap()
         });
         let task = std::thread::spawn({
             let log = log.clone();
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            move || runtime.block_on(log.append_async(9)).unwrap()
+            move || runtime.block_on(log.append(9)).unwrap()
         });
         until_waiting(&[&blocked, &task], || log.stats().publisher_waits, 2);
         Full { log, cursor, healthy: vec![blocked, task] }
@@ -214,7 +214,7 @@ fn publishers_that_are_forgotten_keep_no_room_from_others() {
     for forgotten in [1, 2, 3, 40] {
         let full = Full::new();
         let log = full.log.clone();
-        let mut kept: Vec<_> = (0..forgotten).map(|n| Box::pin(log.append_async(n))).collect();
+        let mut kept: Vec<_> = (0..forgotten).map(|n| Box::pin(log.append(n))).collect();
         for future in &mut kept {
             assert!(future.as_mut().poll(&mut Context::from_waker(&deaf())).is_pending());
         }
@@ -228,7 +228,7 @@ fn publishers_that_are_leaked_keep_no_room_from_others() {
     let full = Full::new();
     let log: &'static Log<u64> = Box::leak(Box::new(full.log.clone()));
     for n in 0..40 {
-        let mut future = Box::pin(log.append_async(n));
+        let mut future = Box::pin(log.append(n));
         assert!(future.as_mut().poll(&mut Context::from_waker(&deaf())).is_pending());
         std::mem::forget(future);
     }
@@ -246,7 +246,7 @@ fn appenders_that_are_leaked_keep_no_room_from_others() {
     while log.try_append_batch(record()).is_ok() {}
     let blocked = std::thread::spawn({
         let log = log.clone();
-        move || log.append([7; 16]).unwrap()
+        move || log.blocking_append([7; 16]).unwrap()
     });
     until_waiting(&[&blocked], || log.stats().publisher_waits, 1);
     for _ in 0..40 {
@@ -299,7 +299,7 @@ fn wakers_that_block_for_ever_hold_up_nobody_else() {
             .unzip();
         let publisher = std::thread::spawn({
             let log = log.clone();
-            move || log.append(7).unwrap()
+            move || log.blocking_append(7).unwrap()
         });
         healthy.into_iter().for_each(Healthy::hear);
         until("the other wake-ups", || cursors.iter().all(|(_, b)| b.1.load(Ordering::Relaxed)));
@@ -316,15 +316,15 @@ fn wakers_that_block_for_ever_hold_up_nobody_else() {
 fn a_reader_whose_waker_blocks_keeps_the_end_from_no_publisher() {
     let log = limited(2, Overflow::Block);
     let _stalled = log.subscribe(Start::Earliest).unwrap();
-    log.append_batch(0..4).unwrap();
-    log.append_batch(4..8).unwrap();
+    log.blocking_append_batch(0..4).unwrap();
+    log.blocking_append_batch(4..8).unwrap();
     let mut reader = log.subscribe(Start::Next).unwrap();
     let (end, blocks) = Blocks::new();
     let waker = Waker::from(blocks);
     assert!(reader.poll_ready(&mut Context::from_waker(&waker)).is_pending());
     let publisher = std::thread::spawn({
         let log = log.clone();
-        move || log.append(8).unwrap_err().reason
+        move || log.blocking_append(8).unwrap_err().reason
     });
     until_waiting(&[&publisher], || log.stats().publisher_waits, 1);
     let closer = std::thread::spawn({
@@ -367,7 +367,7 @@ impl Acting {
             Some((Act::Reenters, at)) if at == when => {
                 // Not for ever: what is done here wakes others.
                 *self.act.lock().unwrap() = None;
-                self.log.append(1).unwrap();
+                self.log.blocking_append(1).unwrap();
                 drop(self.log.subscribe(Start::Earliest).unwrap());
                 self.log.stats();
             }
@@ -429,11 +429,11 @@ fn wakers_that_panic_or_come_back_harm_nobody() {
                         0 => poll(&mut cursors[0], 2),
                         1 => cursors[1].stop_waiting(),
                         2 => drop(cursors.pop()),
-                        3 => drop(log.append(2)),
+                        3 => drop(log.blocking_append(2)),
                         4 => poll(&mut cursors[0], 1),
                         5 => poll(&mut cursors[2], 2),
                         6 => drop(cursors.pop()),
-                        _ => drop(log.append(3)),
+                        _ => drop(log.blocking_append(3)),
                     }));
                 }
                 *acting.act.lock().unwrap() = None;
@@ -441,7 +441,7 @@ fn wakers_that_panic_or_come_back_harm_nobody() {
                     while let Ok(Some(_)) = cursor.try_next(|batch| batch.len()) {}
                 }
                 let healthy = Healthy::new(&log, 1, 1);
-                log.append(4).unwrap();
+                log.blocking_append(4).unwrap();
                 healthy.hear();
                 drop((cursors, wakers));
                 assert_eq!(log.stats().cursors, 0);
@@ -463,13 +463,13 @@ fn a_log_ends_although_the_wakers_of_leaked_waits_panic() {
     }));
     let log = limited(2, Overflow::Block);
     let cursor = log.subscribe(Start::Earliest).unwrap();
-    log.append_batch(0..4).unwrap();
-    log.append_batch(4..8).unwrap();
+    log.blocking_append_batch(0..4).unwrap();
+    log.blocking_append_batch(4..8).unwrap();
     // A chain that is being woken, and one that is not yet.
     for _ in 0..2 {
         for n in 0..20 {
             let waker = acting.waker();
-            let mut future = Box::pin(log.append_async(n));
+            let mut future = Box::pin(log.append(n));
             assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
             // It has no part in the log: its node is the set's alone.
             std::mem::forget(future);
@@ -493,7 +493,7 @@ fn a_child_of_a_fork_wakes_everybody() {
     // So that the parent has its thread, and the log is known to it.
     let healthy = Healthy::new(log, 1, 40);
     let _kept: Vec<_> = (0..2).map(|_| FORGOTTEN[0](log)).collect();
-    log.append(7).unwrap();
+    log.blocking_append(7).unwrap();
     let run = |log: &Log<u64>| {
         let tasks: Vec<_> = (0..40)
             .map(|_| {
@@ -502,7 +502,7 @@ fn a_child_of_a_fork_wakes_everybody() {
                 (task, cursor)
             })
             .collect();
-        log.append(8).unwrap();
+        log.blocking_append(8).unwrap();
         let begin = Instant::now();
         while !tasks.iter().all(|(task, _)| task.woken() > 0) {
             if begin.elapsed() > Duration::from_secs(20) {

@@ -21,14 +21,14 @@ fn two_segments<R: Record + ?Sized>(overflow: Overflow) -> Builder<R> {
 fn full_values(overflow: Overflow) -> (Log<u64>, Cursor<u64>) {
     let log = two_segments::<u64>(overflow).build().unwrap();
     let cursor = log.subscribe(Start::Earliest).unwrap();
-    (0..8).for_each(|n| assert_eq!(log.append(n), Ok(n)));
+    (0..8).for_each(|n| assert_eq!(log.blocking_append(n), Ok(n)));
     (log, cursor)
 }
 
 fn full_bytes(overflow: Overflow) -> (Log<[u8]>, Cursor<[u8]>) {
     let log = two_segments::<[u8]>(overflow).build().unwrap();
     let cursor = log.subscribe(Start::Earliest).unwrap();
-    (0..8).for_each(|n| assert_eq!(log.append(b"."), Ok(n)));
+    (0..8).for_each(|n| assert_eq!(log.blocking_append(b"."), Ok(n)));
     (log, cursor)
 }
 
@@ -81,19 +81,19 @@ fn slices() -> [&'static [u8]; 2] {
 #[test]
 fn a_full_log_of_values_that_blocks_makes_tasks_wait() {
     let (log, mut cursor) = full_values(Overflow::Block);
-    assert_eq!(with_room(&mut cursor, log.append_async(7)), Ok(8));
+    assert_eq!(with_room(&mut cursor, log.append(7)), Ok(8));
     let (log, mut cursor) = full_values(Overflow::Block);
-    assert_eq!(with_room(&mut cursor, log.append_batch_async([7, 8])), Ok(8..10));
+    assert_eq!(with_room(&mut cursor, log.append_batch([7, 8])), Ok(8..10));
 }
 
 #[test]
 fn a_full_log_of_bytes_that_blocks_makes_tasks_wait() {
     let (log, mut cursor) = full_bytes(Overflow::Block);
-    assert_eq!(with_room(&mut cursor, log.append_async(b"x")), Ok(8));
+    assert_eq!(with_room(&mut cursor, log.append(b"x")), Ok(8));
     let (log, mut cursor) = full_bytes(Overflow::Block);
-    assert_eq!(with_room(&mut cursor, log.append_batch_async(&slices())), Ok(8..10));
+    assert_eq!(with_room(&mut cursor, log.append_batch(&slices())), Ok(8..10));
     let (log, mut cursor) = full_bytes(Overflow::Block);
-    assert_eq!(with_room(&mut cursor, log.append_batch_async(packed())), Ok(8..10));
+    assert_eq!(with_room(&mut cursor, log.append_batch(packed())), Ok(8..10));
     let (log, mut cursor) = full_bytes(Overflow::Block);
     let mut appender = log.appender();
     let append = poll_fn(|cx| appender.poll_append_batch(cx, packed()));
@@ -102,23 +102,25 @@ fn a_full_log_of_bytes_that_blocks_makes_tasks_wait() {
 
 #[test]
 fn an_exclusive_publisher_of_a_full_log_that_blocks_waits_as_a_task() {
-    let values = || full_exclusive::<u64>(Overflow::Block, |p| assert!(p.append(7).is_ok()));
+    let values =
+        || full_exclusive::<u64>(Overflow::Block, |p| assert!(p.blocking_append(7).is_ok()));
     let (mut publisher, _log, mut cursor) = values();
-    assert_eq!(with_room(&mut cursor, publisher.append_async(7)), Ok(8));
+    assert_eq!(with_room(&mut cursor, publisher.append(7)), Ok(8));
     let (mut publisher, _log, mut cursor) = values();
-    assert_eq!(with_room(&mut cursor, publisher.append_batch_async([7, 8])), Ok(8..10));
-    let bytes = || full_exclusive::<[u8]>(Overflow::Block, |p| assert!(p.append(b".").is_ok()));
+    assert_eq!(with_room(&mut cursor, publisher.append_batch([7, 8])), Ok(8..10));
+    let bytes =
+        || full_exclusive::<[u8]>(Overflow::Block, |p| assert!(p.blocking_append(b".").is_ok()));
     let (mut publisher, _log, mut cursor) = bytes();
-    assert_eq!(with_room(&mut cursor, publisher.append_async(b"x")), Ok(8));
+    assert_eq!(with_room(&mut cursor, publisher.append(b"x")), Ok(8));
     let (mut publisher, _log, mut cursor) = bytes();
-    assert_eq!(with_room(&mut cursor, publisher.append_batch_async(&slices())), Ok(8..10));
+    assert_eq!(with_room(&mut cursor, publisher.append_batch(&slices())), Ok(8..10));
 }
 
 #[test]
 fn an_exclusive_publisher_of_a_full_log_that_blocks_makes_its_thread_wait() {
     let (mut publisher, log, mut cursor) =
-        full_exclusive::<u64>(Overflow::Block, |p| assert!(p.append(7).is_ok()));
-    let append = thread::spawn(move || publisher.append(7));
+        full_exclusive::<u64>(Overflow::Block, |p| assert!(p.blocking_append(7).is_ok()));
+    let append = thread::spawn(move || publisher.blocking_append(7));
     until_waiting(&[&append], || log.stats().publisher_waits, 1);
     cursor.try_next(|batch| assert_eq!(batch.len(), 4)).unwrap().unwrap();
     assert_eq!(append.join().unwrap(), Ok(8));
@@ -130,9 +132,9 @@ fn an_exclusive_publisher_of_a_full_log_that_blocks_makes_its_thread_wait() {
 fn what_only_retention_keeps_is_room_as_soon_as_nobody_stands_in_it() {
     let log = two_segments::<u64>(Overflow::Block).retention(Retention::Everything);
     let log = log.build().unwrap();
-    (0..8).for_each(|n| assert_eq!(log.append(n), Ok(n)));
+    (0..8).for_each(|n| assert_eq!(log.blocking_append(n), Ok(n)));
     let mut cursor = log.subscribe(Start::Earliest).unwrap();
-    assert_eq!(with_room(&mut cursor, log.append_async(8)), Ok(8));
+    assert_eq!(with_room(&mut cursor, log.append(8)), Ok(8));
     assert_eq!(log.first_offset(), 4);
 }
 
@@ -143,16 +145,16 @@ fn a_full_log_that_rejects_makes_no_task_wait() {
     let (log, _cursor) = full_values(Overflow::Reject);
     let limit = log.stats().memory_limit.unwrap();
     let full = AppendError::Full { limit };
-    let refused = at_once(log.append_async(7)).unwrap_err();
+    let refused = at_once(log.append(7)).unwrap_err();
     assert_eq!((refused.reason, refused.value), (full.clone(), 7));
-    let refused = at_once(log.append_batch_async([7, 8])).unwrap_err();
+    let refused = at_once(log.append_batch([7, 8])).unwrap_err();
     assert_eq!((refused.reason, refused.value), (full, vec![7, 8]));
 
     let (log, _cursor) = full_bytes(Overflow::Reject);
     let full = Err(AppendError::Full { limit: log.stats().memory_limit.unwrap() });
-    assert_eq!(at_once(log.append_async(b"x")).map(|offset| offset..offset), full);
-    assert_eq!(at_once(log.append_batch_async(&slices())), full);
-    assert_eq!(at_once(log.append_batch_async(packed())), full);
+    assert_eq!(at_once(log.append(b"x")).map(|offset| offset..offset), full);
+    assert_eq!(at_once(log.append_batch(&slices())), full);
+    assert_eq!(at_once(log.append_batch(packed())), full);
     let mut appender = log.appender();
     assert_eq!(at_once(poll_fn(|cx| appender.poll_append_batch(cx, packed()))), full);
 }
@@ -163,7 +165,7 @@ fn a_full_log_that_rejects_makes_no_thread_wait() {
     let waits = || log.stats().publisher_waits;
     let append = thread::spawn({
         let log = log.clone();
-        move || log.append(7)
+        move || log.blocking_append(7)
     });
     assert!(unwaited(append, waits).unwrap_err().reason.is_full());
     assert_eq!(log.try_append(7).unwrap_err().value, 7);
@@ -178,18 +180,18 @@ fn a_full_log_that_rejects_makes_no_thread_wait() {
 #[test]
 fn a_full_exclusive_log_that_rejects_makes_nobody_wait() {
     let (mut publisher, log, _cursor) =
-        full_exclusive::<u64>(Overflow::Reject, |p| assert!(p.append(7).is_ok()));
-    assert!(at_once(publisher.append_async(7)).unwrap_err().reason.is_full());
-    assert!(at_once(publisher.append_batch_async([7, 8])).unwrap_err().reason.is_full());
-    let append = thread::spawn(move || publisher.append(7));
+        full_exclusive::<u64>(Overflow::Reject, |p| assert!(p.blocking_append(7).is_ok()));
+    assert!(at_once(publisher.append(7)).unwrap_err().reason.is_full());
+    assert!(at_once(publisher.append_batch([7, 8])).unwrap_err().reason.is_full());
+    let append = thread::spawn(move || publisher.blocking_append(7));
     assert_eq!(unwaited(append, || log.stats().publisher_waits).unwrap_err().value, 7);
 
     let (mut publisher, log, _cursor) =
-        full_exclusive::<[u8]>(Overflow::Reject, |p| assert!(p.append(b".").is_ok()));
+        full_exclusive::<[u8]>(Overflow::Reject, |p| assert!(p.blocking_append(b".").is_ok()));
     assert!(publisher.try_append(b"x").unwrap_err().is_full());
     assert!(publisher.try_append_batch(&slices()).unwrap_err().is_full());
-    assert!(at_once(publisher.append_async(b"x")).unwrap_err().is_full());
-    assert!(at_once(publisher.append_batch_async(&slices())).unwrap_err().is_full());
+    assert!(at_once(publisher.append(b"x")).unwrap_err().is_full());
+    assert!(at_once(publisher.append_batch(&slices())).unwrap_err().is_full());
     assert_eq!(log.next_offset(), 8);
 }
 
@@ -199,10 +201,10 @@ fn a_log_that_is_closed_and_full_says_that_it_is_closed() {
         let (log, _cursor) = full_values(overflow);
         log.close();
         assert_eq!(log.try_append(7).unwrap_err().reason, AppendError::Closed);
-        assert_eq!(at_once(log.append_async(7)).unwrap_err().reason, AppendError::Closed);
+        assert_eq!(at_once(log.append(7)).unwrap_err().reason, AppendError::Closed);
         let (log, _cursor) = full_bytes(overflow);
         log.close();
-        assert_eq!(at_once(log.append_batch_async(packed())), Err(AppendError::Closed));
+        assert_eq!(at_once(log.append_batch(packed())), Err(AppendError::Closed));
         let mut appender = log.appender();
         let append = poll_fn(|cx| appender.poll_append_batch(cx, packed()));
         assert_eq!(at_once(append), Err(AppendError::Closed));
@@ -235,7 +237,7 @@ fn who_gives_up_waiting_for_room_hands_its_wake_up_on() {
     let (log, mut cursor) = full_bytes(Overflow::Block);
     let record: &[u8] = b"x";
     waits_for_room_are_handed_on(&mut cursor, || {
-        Box::pin(async { log.append_async(record).await.map(drop) })
+        Box::pin(async { log.append(record).await.map(drop) })
     });
     assert_eq!(log.next_offset(), 8);
 
@@ -251,7 +253,7 @@ fn who_gives_up_waiting_for_room_hands_its_wake_up_on() {
 fn who_gives_up_before_there_is_room_keeps_no_waker() {
     let (log, _cursor) = full_bytes(Overflow::Block);
     let task = Task::new();
-    let mut append = Box::pin(log.append_async(b"x"));
+    let mut append = Box::pin(log.append(b"x"));
     assert!(task.poll(append.as_mut()).is_pending());
     assert!(task.is_known());
     drop(append);

@@ -20,10 +20,10 @@ fn taken(records: &mut Records<u64>) -> Option<Result<(u64, u64), Lagged>> {
 fn evicted_stream() -> (Log<u64>, Records<u64>) {
     let log = limited(2, Overflow::Evict);
     let mut records = log.subscribe(Start::Next).unwrap().into_stream();
-    log.append_batch(0..4).unwrap();
+    log.blocking_append_batch(0..4).unwrap();
     assert_eq!(taken(&mut records), Some(Ok((0, 0))));
     for value in 4..20 {
-        log.append(value).unwrap();
+        log.blocking_append(value).unwrap();
     }
     (log, records)
 }
@@ -33,7 +33,7 @@ fn a_clone_reads_on_from_the_same_place_and_pins_it() {
     let log = small::<u64>().build().unwrap();
     let mut cursor = log.subscribe(Start::Next).unwrap();
     // One by one: a batch of ten would have a segment of its own.
-    (0..10).for_each(|n| assert_eq!(log.append(n), Ok(n)));
+    (0..10).for_each(|n| assert_eq!(log.blocking_append(n), Ok(n)));
     cursor.peek(Limit { records: 2, ..Limit::NONE }, |_| ()).unwrap();
     cursor.advance(2);
     let mut clone = cursor.clone();
@@ -50,7 +50,7 @@ fn a_clone_reads_on_from_the_same_place_and_pins_it() {
 fn a_clone_has_been_shown_nothing() {
     let log = small::<u64>().build().unwrap();
     let mut cursor = log.subscribe(Start::Next).unwrap();
-    log.append_batch(0..3).unwrap();
+    log.blocking_append_batch(0..3).unwrap();
     cursor.peek(Limit::NONE, |_| ()).unwrap();
     let mut clone = cursor.clone();
     let moved = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| clone.advance(1)));
@@ -62,12 +62,12 @@ fn a_clone_has_been_shown_nothing() {
 fn a_clone_of_an_evicted_cursor_reports_the_same_loss() {
     let log = limited(2, Overflow::Evict);
     let mut cursor = log.subscribe(Start::Next).unwrap();
-    log.append_batch(0..4).unwrap();
+    log.blocking_append_batch(0..4).unwrap();
     // Two of four were read before the others were lost.
     cursor.peek(Limit { records: 2, ..Limit::NONE }, |_| ()).unwrap();
     cursor.advance(2);
     for value in 4..20 {
-        log.append(value).unwrap();
+        log.blocking_append(value).unwrap();
     }
     let mut before = cursor.clone();
     assert_eq!(before.offset(), 2);
@@ -90,7 +90,7 @@ fn a_clone_of_a_leases_cursor_belongs_to_no_lease() {
     let cursor: &Cursor<u64> = &lease;
     let mut clone = cursor.clone();
     let _other = log.lease("a", options()).unwrap();
-    log.append(7).unwrap();
+    log.blocking_append(7).unwrap();
     assert_eq!(drain(&mut clone), [7], "nobody can take it over");
 }
 
@@ -100,7 +100,7 @@ fn a_weak_handle_keeps_neither_the_log_nor_its_being_open() {
     let weak = log.downgrade();
     let again = weak.upgrade().unwrap();
     drop(log);
-    again.append(7).unwrap();
+    again.blocking_append(7).unwrap();
     let mut cursor = again.subscribe(Start::Earliest).unwrap();
     drop(again);
     // The cursor keeps the memory. Nobody can append any more, so it has come to an end.
@@ -118,7 +118,7 @@ fn a_weak_handle_of_a_log_with_one_publisher() {
     drop(log);
     let log = weak.upgrade().unwrap();
     let mut cursor = log.subscribe(Start::Next).unwrap();
-    publisher.append(7).unwrap();
+    publisher.blocking_append(7).unwrap();
     drop(publisher);
     assert_eq!(drain(&mut cursor), [7]);
     assert_eq!(cursor.try_next(|_| ()), Err(ReadError::Closed));
@@ -135,7 +135,7 @@ fn nobody_gets_a_handle_of_a_log_that_was_closed_by_the_last() {
             for _ in 0..2 {
                 scope.spawn(|| {
                     while let Some(log) = weak.upgrade() {
-                        log.append(7).expect("whoever has a handle can append");
+                        log.blocking_append(7).expect("whoever has a handle can append");
                     }
                 });
             }
@@ -149,7 +149,7 @@ fn nobody_gets_a_handle_of_a_log_that_was_closed_by_the_last() {
 fn a_stream_says_where_it_stands_and_turns_back_into_its_cursor() {
     let log = small::<u64>().build().unwrap();
     let mut records = log.subscribe(Start::Earliest).unwrap().into_stream();
-    log.append_batch(0..10).unwrap();
+    log.blocking_append_batch(0..10).unwrap();
     assert_eq!((records.offset(), records.lag().records, records.epoch()), (0, 10, log.epoch()));
     for n in 0..6 {
         assert_eq!(taken(&mut records), Some(Ok((n, n))));
@@ -193,7 +193,7 @@ async fn what_waits_can_be_looked_at() {
     let mut waits = poll_fn(|cx| Poll::Ready(Pin::new(&mut next).poll(cx).is_pending()));
     assert!((&mut waits).await);
     assert_eq!(format!("{next:?}"), "Next { cursor: Cursor { offset: 0, .. }, .. }");
-    log.append(7).unwrap();
+    log.blocking_append(7).unwrap();
     assert_eq!(next.await, Ok(1));
     let why = log.try_append(8).map_err(AppendError::from);
     assert_eq!(why, Ok(1));

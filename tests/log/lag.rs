@@ -54,15 +54,16 @@ fn in_every_log<R: Record + ?Sized>(
 
 #[test]
 fn a_lag_in_values_is_exact() {
-    let append = |log: &Log<u64>, n| assert!(log.append(n).is_ok());
-    let publish = |publisher: &mut Publisher<u64>, n| assert!(publisher.append(n).is_ok());
+    let append = |log: &Log<u64>, n| assert!(log.blocking_append(n).is_ok());
+    let publish = |publisher: &mut Publisher<u64>, n| assert!(publisher.blocking_append(n).is_ok());
     in_every_log(append, publish, |offset| 8 * (RECORDS - offset));
 }
 
 #[test]
 fn a_lag_in_byte_records_is_exact() {
-    let append = |log: &Log<[u8]>, n| assert!(log.append(record(n)).is_ok());
-    let publish = |publisher: &mut Publisher<[u8]>, n| assert!(publisher.append(record(n)).is_ok());
+    let append = |log: &Log<[u8]>, n| assert!(log.blocking_append(record(n)).is_ok());
+    let publish =
+        |publisher: &mut Publisher<[u8]>, n| assert!(publisher.blocking_append(record(n)).is_ok());
     in_every_log(append, publish, |offset| bytes_from(offset, RECORDS));
 }
 
@@ -71,7 +72,7 @@ fn a_cursor_that_was_evicted_lags_by_what_is_left() {
     let log = limited(3, Overflow::Evict);
     let cursor = log.subscribe(Start::Earliest).unwrap();
     for n in 0..100 {
-        log.append(n).unwrap();
+        log.blocking_append(n).unwrap();
     }
     let kept = 100 - log.first_offset();
     // The records that it missed are part of it, their bytes are gone.
@@ -88,7 +89,7 @@ fn stood_in<R: Record + ?Sized>(log: &Log<R>) -> Vec<u64> {
 fn a_cursor_stands_where_its_record_is() {
     let log = small::<u64>().retention(Retention::Everything).build().unwrap();
     for n in 0..10 {
-        log.append(n).unwrap();
+        log.blocking_append(n).unwrap();
     }
     assert_eq!((stood_in(&log), log.stats().slowest), (vec![], None));
     let epoch = log.epoch();

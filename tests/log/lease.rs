@@ -18,7 +18,7 @@ fn a_lease_keeps_what_was_not_committed() {
     let log = small::<u64>().build().unwrap();
     let mut lease = log.lease("a", HELD).unwrap();
     for n in 0..12 {
-        log.append(n).unwrap();
+        log.blocking_append(n).unwrap();
     }
     assert_eq!(drain(&mut lease), (0..12).collect::<Vec<_>>());
     assert_eq!(live(&log), 3, "read, but not committed");
@@ -41,12 +41,12 @@ fn a_lease_keeps_what_was_not_committed() {
 fn a_second_holder_is_refused_or_takes_over() {
     let log = small::<u64>().build().unwrap();
     let mut first = log.lease("a", HELD).unwrap();
-    log.append_batch(0..3).unwrap();
+    log.blocking_append_batch(0..3).unwrap();
     drain(&mut first);
     first.commit(..=0).unwrap();
     assert_eq!(log.lease("a", HELD).unwrap_err(), LeaseError::Held { name: "a".into() });
     let waiting = std::thread::spawn(move || {
-        let end = first.next_blocking(|_| ());
+        let end = first.blocking_next(|_| ());
         (end, first.commit(..=1), first)
     });
     while log.stats().reader_waits < 1 {
@@ -67,7 +67,7 @@ fn an_expired_lease_lets_go_at_once() {
     let brief = LeaseOptions { ttl: Duration::from_millis(20), ..HELD };
     drop(log.lease("brief", brief).unwrap());
     for n in 0..12 {
-        log.append(n).unwrap();
+        log.blocking_append(n).unwrap();
     }
     assert_eq!(live(&log), 3);
     let due = log.maintain().unwrap();
@@ -83,12 +83,12 @@ fn an_expired_lease_lets_go_at_once() {
 fn an_evicted_lease_reports_the_loss_to_whoever_takes_it_up() {
     let log = limited(3, Overflow::Evict);
     let mut lease = log.lease("a", HELD).unwrap();
-    log.append_batch(0..3).unwrap();
+    log.blocking_append_batch(0..3).unwrap();
     drain(&mut lease);
     lease.commit(..=0).unwrap();
     drop(lease);
     for n in 3..100 {
-        log.append(n).unwrap();
+        log.blocking_append(n).unwrap();
     }
     let first = log.first_offset();
     let mut lease = log.lease("a", HELD).unwrap();
@@ -116,7 +116,7 @@ fn leases_are_told_by_name() {
     assert_eq!((log.lease_info("a"), log.stats().leases), (None, 0));
     let (_b, mut a) = (log.lease("b", HELD).unwrap(), log.lease("a", HELD).unwrap());
     assert_eq!(a.name(), "a");
-    log.append_batch(0..3).unwrap();
+    log.blocking_append_batch(0..3).unwrap();
     drain(&mut a);
     a.commit(..=1).unwrap();
     let info = log.lease_info("a").unwrap();
@@ -135,10 +135,10 @@ fn leases_are_told_by_name() {
 fn a_commit_counts_although_its_records_were_evicted() {
     let log = limited(3, Overflow::Evict);
     let mut lease = log.lease("a", HELD).unwrap();
-    log.append_batch(0..3).unwrap();
+    log.blocking_append_batch(0..3).unwrap();
     drain(&mut lease);
     for n in 3..100 {
-        log.append(n).unwrap();
+        log.blocking_append(n).unwrap();
     }
     lease.commit(..=1).unwrap();
     assert_eq!(lease.committed(), Some(2));

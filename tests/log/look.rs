@@ -11,7 +11,7 @@ fn looks_show_as_much_as_their_limit_allows() {
     let log = Log::<[u8]>::builder().build().unwrap();
     let mut cursor = log.subscribe(Start::Earliest).unwrap();
     for length in [10, 10, 10, 100, 0, 0, 5] {
-        log.append(vec![1; length]).unwrap();
+        log.blocking_append(vec![1; length]).unwrap();
     }
     let mut look = |records, bytes| {
         let shown = cursor.peek(Limit { records, bytes }, |batch| batch.len()).unwrap().unwrap();
@@ -60,16 +60,16 @@ fn a_look_shows_no_less_and_no_more_than_its_limit_allows() {
     let log = Log::<[u8]>::builder().build().unwrap();
     let (mut publisher, exclusive) = Log::<[u8]>::builder().build_exclusive().unwrap();
     for length in lengths {
-        log.append(vec![1; length]).unwrap();
-        publisher.append(vec![1; length]).unwrap();
+        log.blocking_append(vec![1; length]).unwrap();
+        publisher.blocking_append(vec![1; length]).unwrap();
     }
     looks_are_as_large_as_they_may_be(&log, &lengths);
     looks_are_as_large_as_they_may_be(&exclusive, &lengths);
 
     let log = Log::<u64>::builder().build().unwrap();
     let (mut publisher, exclusive) = Log::<u64>::builder().build_exclusive().unwrap();
-    log.append_batch(0..6).unwrap();
-    publisher.append_batch(0..6).unwrap();
+    log.blocking_append_batch(0..6).unwrap();
+    publisher.blocking_append_batch(0..6).unwrap();
     looks_are_as_large_as_they_may_be(&log, &[1; 6]);
     looks_are_as_large_as_they_may_be(&exclusive, &[1; 6]);
 }
@@ -78,7 +78,7 @@ fn a_look_shows_no_less_and_no_more_than_its_limit_allows() {
 fn what_was_shown_can_be_taken_in_parts() {
     let log = Log::<u64>::builder().build().unwrap();
     let mut cursor = log.subscribe(Start::Earliest).unwrap();
-    log.append_batch(0..5).unwrap();
+    log.blocking_append_batch(0..5).unwrap();
     cursor.peek(Limit { records: 3, ..Limit::NONE }, |_| ()).unwrap();
     cursor.advance(1);
     cursor.advance(2);
@@ -91,7 +91,7 @@ fn what_was_shown_can_be_taken_in_parts() {
 fn advancing_past_the_rest_of_what_was_shown_panics() {
     let log = Log::<u64>::builder().build().unwrap();
     let mut cursor = log.subscribe(Start::Earliest).unwrap();
-    log.append_batch(0..5).unwrap();
+    log.blocking_append_batch(0..5).unwrap();
     cursor.peek(Limit { records: 2, ..Limit::NONE }, |_| ()).unwrap();
     cursor.advance(1);
     cursor.advance(2);
@@ -102,7 +102,7 @@ fn advancing_past_the_rest_of_what_was_shown_panics() {
 fn advancing_further_than_was_shown_panics() {
     let log = small::<u64>().build().unwrap();
     let mut cursor = log.subscribe(Start::Earliest).unwrap();
-    log.append_batch([1, 2]).unwrap();
+    log.blocking_append_batch([1, 2]).unwrap();
     cursor.peek(Limit { records: 1, ..Limit::NONE }, |_| ()).unwrap();
     cursor.advance(2);
 }
@@ -111,7 +111,7 @@ fn advancing_further_than_was_shown_panics() {
 fn a_batch_tells_when_it_was_appended_in_either_form() {
     let before = SystemTime::now();
     let log = Log::<u64>::builder().build().unwrap();
-    log.append(7).unwrap();
+    log.blocking_append(7).unwrap();
     let times = |batch: &Batch<'_, u64>| (batch.append_time(), batch.append_nanos());
     let (time, nanos) = log.subscribe(Start::At(0)).unwrap().try_next(times).unwrap().unwrap();
     assert_eq!(time, SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos));
@@ -132,7 +132,7 @@ fn a_look_names_the_first_record_that_keeps_its_own_time() {
         u64::try_from(since.as_nanos()).unwrap()
     };
     for n in 0..40 {
-        log.append(n).unwrap();
+        log.blocking_append(n).unwrap();
         std::thread::sleep(Duration::from_micros(100));
     }
     let mut times = Vec::new();

@@ -15,7 +15,7 @@ fn a_segment_goes_the_moment_that_the_last_cursor_passes_it() {
     let mut fast = log.subscribe(Start::Earliest).unwrap();
     let mut slow = log.subscribe(Start::Earliest).unwrap();
     for n in 0..16 {
-        log.append(n).unwrap();
+        log.blocking_append(n).unwrap();
     }
     assert_eq!(live(&log), 4);
     drain(&mut fast);
@@ -34,7 +34,7 @@ fn a_segment_goes_the_moment_that_the_last_cursor_passes_it() {
 fn a_log_without_cursors_keeps_the_open_segment() {
     let log = small::<u64>().build().unwrap();
     for n in 0..1000 {
-        log.append(n).unwrap();
+        log.blocking_append(n).unwrap();
         assert_eq!(live(&log), 1);
     }
     drop(log.subscribe(Start::Earliest).unwrap());
@@ -45,9 +45,9 @@ fn a_log_without_cursors_keeps_the_open_segment() {
 fn dropping_the_slowest_cursor_frees_what_it_held_back() {
     let log = small::<u64>().build().unwrap();
     let held = log.subscribe(Start::Earliest).unwrap();
-    log.append_batch(0..4).unwrap();
+    log.blocking_append_batch(0..4).unwrap();
     for n in 0..40 {
-        log.append(n).unwrap();
+        log.blocking_append(n).unwrap();
     }
     assert!(live(&log) > 10);
     drop(held);
@@ -66,13 +66,13 @@ fn records_are_dropped_exactly_once() {
     let log = small::<Counted>().build().unwrap();
     let mut cursor = log.subscribe(Start::Earliest).unwrap();
     for _ in 0..10 {
-        assert!(log.append(Counted(dropped.clone())).is_ok());
+        assert!(log.blocking_append(Counted(dropped.clone())).is_ok());
     }
     assert_eq!(dropped.load(Ordering::SeqCst), 0);
     cursor.try_next(|_| ()).unwrap();
     assert_eq!(dropped.load(Ordering::SeqCst), 4, "as soon as the segment is passed");
     log.close();
-    let refused = log.append(Counted(dropped.clone())).unwrap_err();
+    let refused = log.blocking_append(Counted(dropped.clone())).unwrap_err();
     assert_eq!(refused.reason, AppendError::Closed);
     drop(refused);
     assert_eq!(dropped.load(Ordering::SeqCst), 5);
@@ -95,7 +95,7 @@ fn a_panic_in_a_records_drop_loses_no_memory() {
     let log = small::<Bomb>().budget(budget.clone()).pool_segments(0).build().unwrap();
     let mut cursor = log.subscribe(Start::Earliest).unwrap();
     for n in 0..5 {
-        assert!(log.append(Bomb(n == 1, dropped.clone())).is_ok());
+        assert!(log.blocking_append(Bomb(n == 1, dropped.clone())).is_ok());
     }
     let before = budget.used();
     assert_eq!(cursor.try_next(|_| ()), Ok(Some(())), "the bomb is not the reader's affair");
@@ -122,7 +122,7 @@ fn a_panic_in_a_records_drop_strands_no_other_segment() {
     let cursor = log.subscribe(Start::Earliest).unwrap();
     for n in 0..13 {
         // In two of the three segments that go at once, and in the one that goes with the log.
-        assert!(log.append(Explosive([1, 9, 12].contains(&n))).is_ok());
+        assert!(log.blocking_append(Explosive([1, 9, 12].contains(&n))).is_ok());
     }
     drop(cursor);
     assert_eq!(live(&log), 1);
@@ -135,14 +135,14 @@ fn a_panic_in_a_records_drop_strands_no_other_segment() {
 fn a_panic_in_a_records_drop_costs_nobody_a_wake_up() {
     let log = small::<Explosive>().retention(Retention::Records(4)).build().unwrap();
     for n in 0..8 {
-        assert!(log.append(Explosive(n == 1)).is_ok());
+        assert!(log.blocking_append(Explosive(n == 1)).is_ok());
     }
     let mut cursor = log.subscribe(Start::Next).unwrap();
-    let reader = std::thread::spawn(move || cursor.next_blocking(|batch| batch.first_offset()));
+    let reader = std::thread::spawn(move || cursor.blocking_next(|batch| batch.first_offset()));
     while log.stats().reader_waits < 1 {
         std::thread::yield_now();
     }
-    assert!(log.append(Explosive(false)).is_ok());
+    assert!(log.blocking_append(Explosive(false)).is_ok());
     assert_eq!(reader.join().unwrap(), Ok(8));
 }
 
@@ -150,7 +150,7 @@ fn a_panic_in_a_records_drop_costs_nobody_a_wake_up() {
 fn a_panic_in_the_reader_does_not_move_it() {
     let log = small::<u64>().build().unwrap();
     let mut cursor = log.subscribe(Start::Earliest).unwrap();
-    log.append(1).unwrap();
+    log.blocking_append(1).unwrap();
     let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         cursor.try_next(|_| panic!("in the closure"))
     }));
@@ -170,7 +170,7 @@ fn a_panic_in_a_clone_duplicates_nothing() {
     }
     let log = Log::<Once>::builder().build().unwrap();
     for n in 0..4 {
-        assert!(log.append(Once(n, AtomicUsize::new((n == 2) as usize))).is_ok());
+        assert!(log.blocking_append(Once(n, AtomicUsize::new((n == 2) as usize))).is_ok());
     }
     let mut records = log.subscribe(Start::Earliest).unwrap().into_stream();
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
@@ -222,7 +222,7 @@ fn everything_is_freed_with_the_log() {
         let log = Log::<[u8]>::builder().segment_bytes(segment_bytes).build().unwrap();
         let mut cursor = log.subscribe(Start::Earliest).unwrap();
         for n in 0..40 {
-            log.append(vec![7; n * 50]).unwrap();
+            log.blocking_append(vec![7; n * 50]).unwrap();
             if n % 7 == 0 {
                 cursor.try_next(|_| ()).unwrap();
             }
@@ -241,7 +241,7 @@ fn everything_is_freed_with_the_log() {
 fn pooled_segments_are_used_again() {
     let log = small::<u64>().build().unwrap();
     let segment = log.stats().live_bytes;
-    let append = |records: u64| (0..records).for_each(|n| assert!(log.append(n).is_ok()));
+    let append = |records: u64| (0..records).for_each(|n| assert!(log.blocking_append(n).is_ok()));
     let pooled = || {
         let stats = log.stats();
         assert_eq!(stats.pooled_bytes, stats.pooled_segments * segment);
@@ -270,7 +270,7 @@ fn sharing(segments: u64) -> (Arc<Budget>, impl Fn() -> Log<u64>) {
 /// Makes a log pool two segments, if there is room for that.
 fn pool_two(log: &Log<u64>) {
     let mut cursor = log.subscribe(Start::Next).unwrap();
-    (0..9).for_each(|n| assert!(log.append(n).is_ok()));
+    (0..9).for_each(|n| assert!(log.blocking_append(n).is_ok()));
     drain(&mut cursor);
 }
 
@@ -295,8 +295,8 @@ fn what_several_idle_logs_have_pooled_is_for_others() {
     let busy = build();
     let _cursor = busy.subscribe(Start::Earliest).unwrap();
     // Beside the two that are idle there is room for ten segments.
-    (0..40).for_each(|n| assert_eq!(busy.append(n), Ok(n)));
-    assert!(busy.append(40).unwrap_err().reason.is_full());
+    (0..40).for_each(|n| assert_eq!(busy.blocking_append(n), Ok(n)));
+    assert!(busy.blocking_append(40).unwrap_err().reason.is_full());
     assert_eq!(budget.used(), budget.limit());
     assert!(idle.iter().all(|log| log.stats().pooled_segments == 0));
 }
@@ -310,7 +310,7 @@ fn what_a_log_has_pooled_makes_room_for_its_own_larger_segments() {
     let _cursor = log.subscribe(Start::Earliest).unwrap();
     // Larger than the standard one, and at most half of the budget: two fit beside what is live, but
     // not beside what is pooled.
-    let large = |log: &Log<u64>| log.append_batch(0..100).map(drop);
+    let large = |log: &Log<u64>| log.blocking_append_batch(0..100).map(drop);
     large(&log).unwrap();
     let segment = budget.limit() / 8;
     let more = log.stats().live_bytes - segment;

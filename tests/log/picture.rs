@@ -21,7 +21,7 @@ fn pins(picture: &Picture) -> Vec<u64> {
 /// One by one: a batch stays in one segment.
 fn append(log: &Log<u64>, records: u64) {
     for n in 0..records {
-        log.append(n).unwrap();
+        log.blocking_append(n).unwrap();
     }
 }
 
@@ -110,7 +110,7 @@ fn a_picture_is_whole_while_everything_moves() {
                 let mut next = 0;
                 while next < 100_000 {
                     cursor
-                        .next_blocking(|batch| next = *batch.as_slice().last().unwrap() + 1)
+                        .blocking_next(|batch| next = *batch.as_slice().last().unwrap() + 1)
                         .unwrap();
                 }
             });

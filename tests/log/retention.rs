@@ -12,7 +12,7 @@ use crate::{drain, live, small};
 fn retention_by_records_keeps_at_least_that_many() {
     let log = small::<u64>().retention(Retention::Records(6)).build().unwrap();
     for n in 0..100 {
-        log.append(n).unwrap();
+        log.blocking_append(n).unwrap();
         let open = n % 4 + 1;
         let sealed = n + 1 - open;
         assert!(log.next_offset() - log.first_offset() >= sealed.min(6) + open);
@@ -31,7 +31,7 @@ fn retention_by_bytes() {
         .build()
         .unwrap();
     for _ in 0..100 {
-        log.append([0; 10]).unwrap();
+        log.blocking_append([0; 10]).unwrap();
     }
     assert_eq!(live(&log), 4, "three sealed ones of 100 bytes, and the open one");
 }
@@ -40,8 +40,8 @@ fn retention_by_bytes() {
 fn retention_by_age_is_collected_by_maintenance() {
     let age = Duration::from_millis(30);
     let log = small::<u64>().retention(Retention::Age(age)).build().unwrap();
-    log.append_batch(0..4).unwrap();
-    log.append(4).unwrap();
+    log.blocking_append_batch(0..4).unwrap();
+    log.blocking_append(4).unwrap();
     assert_eq!(live(&log), 2);
     let due = log.maintain().expect("something is pending");
     assert!(due <= age);
@@ -60,10 +60,10 @@ fn a_full_log_lets_go_of_what_has_become_too_old() {
         .overflow(Overflow::Reject)
         .build()
         .unwrap();
-    log.append_batch(0..4).unwrap();
-    log.append_batch(4..8).unwrap();
+    log.blocking_append_batch(0..4).unwrap();
+    log.blocking_append_batch(4..8).unwrap();
     std::thread::sleep(age);
-    assert_eq!(log.append(8), Ok(8));
+    assert_eq!(log.blocking_append(8), Ok(8));
 }
 
 /// What a cursor keeps beyond its age is no reason to come back at once: whoever moves the cursor on collects it.
@@ -73,8 +73,8 @@ fn an_age_that_has_passed_under_a_cursor_asks_for_no_maintenance() {
     let log =
         Log::<u64>::builder().segment_records(1).retention(Retention::Age(age)).build().unwrap();
     let mut slow = log.subscribe(Start::Earliest).unwrap();
-    log.append_batch([1, 2]).unwrap();
-    log.append(3).unwrap();
+    log.blocking_append_batch([1, 2]).unwrap();
+    log.blocking_append(3).unwrap();
     std::thread::sleep(Duration::from_millis(10));
     assert_eq!(log.maintain(), None);
     assert!(live(&log) > 1);

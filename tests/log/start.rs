@@ -11,7 +11,7 @@ use crate::{drain, live, small};
 #[test]
 fn every_kind_of_start() {
     let log = small::<u64>().stamp_every(1).retention(Retention::Everything).build().unwrap();
-    log.append_batch(0..10).unwrap();
+    log.blocking_append_batch(0..10).unwrap();
     let first = |start| log.subscribe(start).unwrap().offset();
     assert_eq!(first(Start::Earliest), 0);
     assert_eq!(first(Start::Next), 10);
@@ -30,7 +30,7 @@ fn every_kind_of_start() {
 fn impossible_starts_carry_the_facts() {
     let log = small::<u64>().build().unwrap();
     for n in 0..10 {
-        log.append(n).unwrap();
+        log.blocking_append(n).unwrap();
     }
     let epoch = log.epoch();
     let collected = SubscribeError::Collected { asked: 3, first: 8, epoch };
@@ -52,7 +52,7 @@ fn a_position_is_where_a_cursor_goes_on() {
     let mut cursor = log.subscribe(Start::Next).unwrap();
     let nothing_yet = cursor.position();
     assert_eq!(nothing_yet, Position { epoch, next: 0 });
-    log.append_batch(0..3).unwrap();
+    log.blocking_append_batch(0..3).unwrap();
     assert_eq!(drain(&mut cursor), [0, 1, 2]);
     assert_eq!(cursor.position(), Position { epoch, next: 3 });
     assert!(nothing_yet < cursor.position());
@@ -70,18 +70,18 @@ fn a_position_is_where_a_cursor_goes_on() {
 #[test]
 fn since_finds_the_first_record_that_is_not_older() {
     let log = small::<u64>().stamp_every(1).retention(Retention::Everything).build().unwrap();
-    log.append_batch(0..6).unwrap();
+    log.blocking_append_batch(0..6).unwrap();
     std::thread::sleep(Duration::from_millis(5));
     let between = SystemTime::now();
     std::thread::sleep(Duration::from_millis(5));
-    log.append_batch(6..9).unwrap();
+    log.blocking_append_batch(6..9).unwrap();
     assert_eq!(log.subscribe(Start::Since(between)).unwrap().offset(), 6);
     // With one stamp for 64 records it may begin too early, never too late.
     let coarse = Log::<u64>::builder().build().unwrap();
-    coarse.append_batch(0..100).unwrap();
+    coarse.blocking_append_batch(0..100).unwrap();
     std::thread::sleep(Duration::from_millis(5));
     let between = SystemTime::now();
-    coarse.append_batch(100..130).unwrap();
+    coarse.blocking_append_batch(100..130).unwrap();
     let start = coarse.subscribe(Start::Since(between)).unwrap().offset();
     assert!((64..=100).contains(&start), "started at {start}");
 }
@@ -91,9 +91,9 @@ fn seeking_moves_the_pin() {
     let log = small::<u64>().build().unwrap();
     let mut keeper = log.subscribe(Start::Earliest).unwrap();
     let mut cursor = log.subscribe(Start::Earliest).unwrap();
-    log.append_batch(0..4).unwrap();
-    log.append_batch(4..8).unwrap();
-    log.append_batch(8..12).unwrap();
+    log.blocking_append_batch(0..4).unwrap();
+    log.blocking_append_batch(4..8).unwrap();
+    log.blocking_append_batch(8..12).unwrap();
     cursor.seek(Start::At(9)).unwrap();
     assert_eq!(drain(&mut cursor), [9, 10, 11]);
     cursor.seek(Start::Earliest).unwrap();

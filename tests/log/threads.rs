@@ -18,7 +18,7 @@ fn many_publishers_and_readers_agree_on_one_order() {
             let mut cursor = log.subscribe(Start::Earliest).unwrap();
             std::thread::spawn(move || {
                 let mut all = Vec::new();
-                while cursor.next_blocking(|b| all.extend_from_slice(b.as_slice())).is_ok() {}
+                while cursor.blocking_next(|b| all.extend_from_slice(b.as_slice())).is_ok() {}
                 all
             })
         })
@@ -29,9 +29,9 @@ fn many_publishers_and_readers_agree_on_one_order() {
             std::thread::spawn(move || {
                 for n in 0..EACH {
                     if n % 3 == 0 {
-                        log.append_batch([p << 32 | n]).unwrap();
+                        log.blocking_append_batch([p << 32 | n]).unwrap();
                     } else {
-                        log.append(p << 32 | n).unwrap();
+                        log.blocking_append(p << 32 | n).unwrap();
                     }
                 }
             })
@@ -62,7 +62,7 @@ fn eviction_under_load_accounts_for_every_record() {
             std::thread::spawn(move || {
                 let mut expected = 0;
                 loop {
-                    let read = cursor.next_blocking(|batch| {
+                    let read = cursor.blocking_next(|batch| {
                         for (offset, value) in batch.iter() {
                             assert_eq!((offset, *value), (expected, expected));
                             expected += 1;
@@ -82,7 +82,7 @@ fn eviction_under_load_accounts_for_every_record() {
         })
         .collect();
     for n in 0..50_000 {
-        log.append(n).unwrap();
+        log.blocking_append(n).unwrap();
         let stats = log.stats();
         assert!(stats.pooled_bytes + stats.live_bytes <= stats.memory_limit.unwrap());
     }

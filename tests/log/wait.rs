@@ -16,15 +16,15 @@ use crate::{drain, small};
 fn cursors_drain_a_closed_log_and_then_see_the_end() {
     let log = small::<u64>().build().unwrap();
     let mut cursor = log.subscribe(Start::Earliest).unwrap();
-    log.append_batch(0..4).unwrap();
-    log.append_batch(4..6).unwrap();
+    log.blocking_append_batch(0..4).unwrap();
+    log.blocking_append_batch(4..6).unwrap();
     log.close();
     log.close();
-    assert_eq!(log.append(6).unwrap_err().reason, AppendError::Closed);
+    assert_eq!(log.blocking_append(6).unwrap_err().reason, AppendError::Closed);
     let mut late = log.subscribe(Start::Earliest).unwrap();
     assert_eq!(drain(&mut cursor), [0, 1, 2, 3, 4, 5]);
     assert_eq!(cursor.try_next(|_| ()), Err(ReadError::Closed));
-    assert_eq!(cursor.next_blocking(|_| ()), Err(ReadError::Closed));
+    assert_eq!(cursor.blocking_next(|_| ()), Err(ReadError::Closed));
     assert_eq!(drain(&mut late), [0, 1, 2, 3, 4, 5], "kept by the first cursor when it came");
 }
 
@@ -34,7 +34,7 @@ fn the_last_handle_closes_the_log() {
     let mut cursor = log.subscribe(Start::Earliest).unwrap();
     let clone = log.clone();
     drop(log);
-    clone.append(1).unwrap();
+    clone.blocking_append(1).unwrap();
     drop(clone);
     assert_eq!(drain(&mut cursor), [1]);
     assert_eq!(cursor.try_next(|_| ()), Err(ReadError::Closed));
@@ -46,7 +46,7 @@ fn waiting_ends_with_the_log() {
     let waiting: Vec<_> = (0..4)
         .map(|_| {
             let mut cursor = log.subscribe(Start::Next).unwrap();
-            std::thread::spawn(move || cursor.next_blocking(|_| ()))
+            std::thread::spawn(move || cursor.blocking_next(|_| ()))
         })
         .collect();
     while log.stats().reader_waits < 4 {
@@ -66,10 +66,10 @@ fn a_deadline_is_kept() {
     let mut cursor = log.subscribe(Start::Next).unwrap();
     let before = Instant::now();
     let deadline = before + Duration::from_millis(20);
-    assert_eq!(cursor.next_deadline(deadline, |_| ()), Ok(None));
+    assert_eq!(cursor.blocking_next_until(deadline, |_| ()), Ok(None));
     assert!(before.elapsed() >= Duration::from_millis(20));
-    log.append(5).unwrap();
-    assert_eq!(cursor.next_deadline(deadline, |b| b.as_slice()[0]), Ok(Some(5)));
+    log.blocking_append(5).unwrap();
+    assert_eq!(cursor.blocking_next_until(deadline, |b| b.as_slice()[0]), Ok(Some(5)));
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn one_append_wakes_a_thousand_tasks() {
         while log.stats().reader_waits < 1000 && n == 1 {
             std::thread::yield_now();
         }
-        log.append(n).unwrap();
+        log.blocking_append(n).unwrap();
     }
     log.close();
     for task in tasks {
@@ -117,7 +117,7 @@ fn dropped_futures_leave_nothing_behind() {
             }
         }
         let mut cursor = log.subscribe(Start::Next).unwrap();
-        log.append(1).unwrap();
+        log.blocking_append(1).unwrap();
         assert_eq!(cursor.next(|b| b.len()).await, Ok(1));
     });
 }
@@ -149,7 +149,7 @@ fn a_waker_that_panics_harms_nobody_else() {
         for (cursor, waker) in cursors.iter_mut().zip(&wakers) {
             assert!(cursor.poll_ready(&mut Context::from_waker(waker)).is_pending());
         }
-        assert_eq!(log.append(7).unwrap(), 0);
+        assert_eq!(log.blocking_append(7).unwrap(), 0);
         assert_eq!(counts.0.load(Ordering::Relaxed), 1);
     }
 }
@@ -160,9 +160,9 @@ fn a_record_comes_before_the_deadline() {
     let mut cursor = log.subscribe(Start::Next).unwrap();
     let late = Instant::now() + Duration::from_secs(3600);
     let reader =
-        std::thread::spawn(move || cursor.next_deadline(late, |batch| batch.first_offset()));
+        std::thread::spawn(move || cursor.blocking_next_until(late, |batch| batch.first_offset()));
     until_waiting(&[&reader], || log.stats().reader_waits, 1);
-    log.append(5).unwrap();
+    log.blocking_append(5).unwrap();
     assert_eq!(reader.join().unwrap(), Ok(Some(0)));
 }
 
@@ -200,7 +200,7 @@ fn backlog(segment_bytes: usize) -> (Log<[u8]>, Cursor<[u8]>, usize) {
     let cursor = log.subscribe(Start::Next).unwrap();
     let records = 1536;
     for _ in 0..records {
-        log.append([7; 1024]).unwrap();
+        log.blocking_append([7; 1024]).unwrap();
     }
     (log, cursor, records)
 }
@@ -226,7 +226,7 @@ fn a_task_that_catches_up_with_values_lets_others_go_first() {
     let log = Log::<[u8; 1024]>::builder().segment_records(64).build().unwrap();
     let mut cursor = log.subscribe(Start::Next).unwrap();
     for _ in 0..1536 {
-        assert!(log.append([7; 1024]).is_ok());
+        assert!(log.blocking_append([7; 1024]).is_ok());
     }
     let aside = times_aside(async {
         let mut read = 0;
@@ -257,7 +257,7 @@ fn a_stream_that_catches_up_lets_others_go_first() {
 fn a_task_that_has_read_little_does_not_step_aside() {
     let log = Log::<[u8]>::builder().build().unwrap();
     let mut cursor = log.subscribe(Start::Next).unwrap();
-    log.append([7; 1024]).unwrap();
+    log.blocking_append([7; 1024]).unwrap();
     let aside = times_aside(async { assert_eq!(cursor.next(|batch| batch.len()).await, Ok(1)) });
     assert_eq!(aside, 0);
 }

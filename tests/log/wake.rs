@@ -42,7 +42,7 @@ fn a_few_are_woken_at_once() {
     for few in 1..=8 {
         let log = Log::<u64>::builder().build().unwrap();
         let mut waiting = readers(&log, few);
-        log.append(7).unwrap();
+        log.blocking_append(7).unwrap();
         assert!(waiting.iter().all(|reader| reader.task.woken() == 1));
         assert!(waiting.iter_mut().all(Reader::is_ready));
     }
@@ -53,7 +53,7 @@ fn a_few_are_woken_at_once() {
 fn many_are_woken_though_nobody_runs() {
     let log = Log::<u64>::builder().build().unwrap();
     let mut waiting = readers(&log, 1000);
-    log.append(7).unwrap();
+    log.blocking_append(7).unwrap();
     while woken(&waiting) < waiting.len() {
         std::thread::yield_now();
     }
@@ -66,7 +66,7 @@ fn an_exclusive_publisher_wakes_its_readers() {
     let (mut publisher, log) = Log::<u64>::builder().build_exclusive().unwrap();
     let (task, mut cursor) = (Task::new(), log.subscribe(Start::Next).unwrap());
     assert!(cursor.poll_ready(&mut task.context()).is_pending());
-    publisher.append(7).unwrap();
+    publisher.blocking_append(7).unwrap();
     assert_eq!(task.woken(), 1);
 }
 
@@ -86,7 +86,7 @@ fn a_wait_that_moves_to_another_task_is_woken_there() {
     let before = std::mem::replace(&mut reader.task, Task::new());
     assert!(!reader.is_ready());
     assert!(!before.is_known());
-    log.append(7).unwrap();
+    log.blocking_append(7).unwrap();
     assert_eq!((before.woken(), reader.task.woken()), (0, 1));
 }
 
@@ -104,7 +104,7 @@ fn every_wait_is_counted_once() {
     reader.cursor.stop_waiting();
     assert!(!reader.is_ready());
     assert_eq!(waits(), 3);
-    log.append(7).unwrap();
+    log.blocking_append(7).unwrap();
     reader.cursor.try_next(|_| ()).unwrap();
     assert_eq!(waits(), 3);
     assert!(!reader.is_ready());
@@ -164,7 +164,7 @@ fn nodes_of_those_who_are_gone_do_not_pile_up() {
 fn log_that_ends_while_many_wait() {
     let log = Log::<u64>::builder().build().unwrap();
     let waiting = readers(&log, 10);
-    log.append(7).unwrap();
+    log.blocking_append(7).unwrap();
     // Wait on top of those who are being woken.
     let more = readers(&log, 10);
     drop(log);
@@ -196,7 +196,7 @@ fn who_waits_again_and_again_allocates_once() {
         if gives_up {
             reader.cursor.stop_waiting();
         }
-        log.append(7).unwrap();
+        log.blocking_append(7).unwrap();
         assert!(matches!(reader.cursor.try_next(|batch| batch.len()), Ok(Some(1))));
     };
     [true, false].into_iter().for_each(&mut wait);
@@ -210,7 +210,7 @@ fn who_waits_again_and_again_allocates_once() {
 fn a_poll_that_is_ready_leaves_nothing_registered() {
     let log = Log::<u64>::builder().build().unwrap();
     let (task, mut cursor) = (Task::new(), log.subscribe(Start::Next).unwrap());
-    log.append(7).unwrap();
+    log.blocking_append(7).unwrap();
     assert_eq!(task.poll(Pin::new(&mut cursor.next(|batch| batch.len()))), Poll::Ready(Ok(1)));
     assert!(!task.is_known());
     assert_eq!(log.stats().reader_waits, 0);

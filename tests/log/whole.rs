@@ -29,7 +29,7 @@ fn a_large_record_is_seen_whole() {
         let cursor = log.subscribe(Start::Earliest).unwrap();
         scope.spawn(|| every_record_is_whole(cursor));
         for n in 0..RECORDS {
-            let _ = log.append([n; 1024]).unwrap();
+            let _ = log.blocking_append([n; 1024]).unwrap();
         }
     });
 }
@@ -42,7 +42,7 @@ fn a_large_record_of_an_exclusive_publisher_is_seen_whole() {
         let cursor = log.subscribe(Start::Earliest).unwrap();
         scope.spawn(|| every_record_is_whole(cursor));
         for n in 0..RECORDS {
-            let _ = publisher.append([n; 1024]).unwrap();
+            let _ = publisher.blocking_append([n; 1024]).unwrap();
         }
     });
 }

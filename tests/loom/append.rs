@@ -14,8 +14,8 @@ fn a_reader_sees_only_complete_records() {
         let publisher = thread::spawn({
             let log = log.clone();
             move || {
-                log.append(Watched::new(0)).map(drop).unwrap();
-                log.append(Watched::new(1)).map(drop).unwrap();
+                log.blocking_append(Watched::new(0)).map(drop).unwrap();
+                log.blocking_append(Watched::new(1)).map(drop).unwrap();
             }
         });
         let mut seen = read_available(&mut cursor);
@@ -33,7 +33,7 @@ fn a_reader_crosses_into_a_complete_segment() {
         let mut cursor = log.subscribe(Start::Earliest).unwrap();
         let publisher = thread::spawn({
             let log = log.clone();
-            move || (0..3).for_each(|n| log.append(Watched::new(n)).map(drop).unwrap())
+            move || (0..3).for_each(|n| log.blocking_append(Watched::new(n)).map(drop).unwrap())
         });
         let mut seen = read_available(&mut cursor);
         seen.extend(read_available(&mut cursor));
@@ -53,7 +53,7 @@ fn publishers_meet_at_a_seal() {
             let log = log.clone();
             thread::spawn(move || {
                 [first, first + 1]
-                    .map(|n| log.append(Watched::new(n)).map_err(|e| e.reason).unwrap())
+                    .map(|n| log.blocking_append(Watched::new(n)).map_err(|e| e.reason).unwrap())
             })
         });
         let mut offsets = publishers.map(|publisher| publisher.join().unwrap()).concat();
@@ -72,7 +72,7 @@ fn an_exclusive_publishers_word_is_the_commit() {
         let (mut publisher, log) = tiny::<Watched>(2).build_exclusive().unwrap();
         let mut cursor = log.subscribe(Start::Earliest).unwrap();
         let publisher = thread::spawn(move || {
-            (0..3).for_each(|n| publisher.append(Watched::new(n)).map(drop).unwrap());
+            (0..3).for_each(|n| publisher.blocking_append(Watched::new(n)).map(drop).unwrap());
             publisher
         });
         let mut seen = read_available(&mut cursor);
@@ -104,16 +104,16 @@ fn positions_are_published_with_their_records() {
         read(log.subscribe(Start::Earliest).unwrap(), {
             let log = log.clone();
             move || {
-                log.append(b"a").unwrap();
-                log.append_batch(&["bc", "def"]).unwrap();
+                log.blocking_append(b"a").unwrap();
+                log.blocking_append_batch(&["bc", "def"]).unwrap();
             }
         });
     });
     explore_all(3, || {
         let (mut publisher, log) = tiny::<[u8]>(4).build_exclusive().unwrap();
         read(log.subscribe(Start::Earliest).unwrap(), move || {
-            publisher.append(b"a").unwrap();
-            publisher.append_batch(&["bc", "def"]).unwrap();
+            publisher.blocking_append(b"a").unwrap();
+            publisher.blocking_append_batch(&["bc", "def"]).unwrap();
         });
     });
 }

@@ -7,7 +7,7 @@ use crate::explore::{Watched, assert_all_collected, explore, explore_all, read_a
 use crate::log::{Limit, Log, Overflow, ReadError, Retention, Start};
 
 fn append(log: &Log<Watched>, n: u64) {
-    log.append(Watched::new(n)).map(drop).unwrap();
+    log.blocking_append(Watched::new(n)).map(drop).unwrap();
 }
 
 /// The publisher links and looks at the pins; the cursor unpins and looks for what follows.

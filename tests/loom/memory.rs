@@ -16,12 +16,12 @@ fn segment(records: usize) -> u64 {
 }
 
 fn append(log: &Log<Watched>, n: u64) {
-    log.append(Watched::new(n)).map(drop).unwrap();
+    log.blocking_append(Watched::new(n)).map(drop).unwrap();
 }
 
 /// Appends as a task does. The record's number is its offset, as far as its publisher knows.
 fn append_waiting(log: &Log<Watched>, n: u64) -> u64 {
-    block_on(log.append_async(Watched::new(n))).map_err(|e| e.reason).unwrap()
+    block_on(log.append(Watched::new(n))).map_err(|e| e.reason).unwrap()
 }
 
 /// What a log holds.

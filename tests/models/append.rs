@@ -17,7 +17,9 @@ fn appends_across_seals_agree_on_one_order() {
             .map(|p| {
                 let log = log.clone();
                 thread::spawn(move || {
-                    [0, 1].map(|n| (log.append(Canary::new(p * 10 + n)).unwrap(), p * 10 + n))
+                    [0, 1].map(|n| {
+                        (log.blocking_append(Canary::new(p * 10 + n)).unwrap(), p * 10 + n)
+                    })
                 })
             })
             .collect();
@@ -43,12 +45,12 @@ fn batches_stay_in_one_piece() {
         let batches = thread::spawn({
             let log = log.clone();
             move || {
-                let pair = log.append_batch([10, 11].map(Canary::new)).unwrap();
-                let triple = log.append_batch([20, 21, 22].map(Canary::new)).unwrap();
+                let pair = log.blocking_append_batch([10, 11].map(Canary::new)).unwrap();
+                let triple = log.blocking_append_batch([20, 21, 22].map(Canary::new)).unwrap();
                 (pair, triple)
             }
         });
-        let one = log.append(Canary::new(1)).unwrap() as usize;
+        let one = log.blocking_append(Canary::new(1)).unwrap() as usize;
         let (pair, triple) = batches.join().unwrap();
         let read = read_available(&mut reader);
         assert_eq!(read.len(), 6);
@@ -67,7 +69,7 @@ fn an_exclusive_publisher_is_followed_across_segments() {
         let cursor = log.subscribe(Start::Earliest).unwrap();
         let reader = thread::spawn(move || read_to_end(cursor));
         for n in 0..5 {
-            assert_eq!(publisher.append(Canary::new(n)).unwrap(), n);
+            assert_eq!(publisher.blocking_append(Canary::new(n)).unwrap(), n);
         }
         drop(publisher);
         assert_eq!(reader.join().unwrap(), [0, 1, 2, 3, 4]);
@@ -83,7 +85,7 @@ fn a_start_behind_an_unfinished_append_reads_exactly() {
         let log: Log<[u8]> = tiny().segment_bytes(64).build().unwrap();
         let publishers = [&b"a"[..], b"bb"].map(|record| {
             let log = log.clone();
-            thread::spawn(move || log.append(record).unwrap())
+            thread::spawn(move || log.blocking_append(record).unwrap())
         });
         let mut cursor = log.subscribe(Start::Next).unwrap();
         assert!(cursor.lag().bytes <= 3);

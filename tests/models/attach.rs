@@ -15,7 +15,7 @@ fn attaching_at_an_old_offset_is_exact_or_refused() {
         let log: Log<Canary> = tiny().build().unwrap();
         let mut reader = log.subscribe(Start::Earliest).unwrap();
         for n in 0..5 {
-            log.append(Canary::new(n)).unwrap();
+            log.blocking_append(Canary::new(n)).unwrap();
         }
         let attach = thread::spawn({
             let log = log.clone();
@@ -50,7 +50,7 @@ fn attaching_at_either_end_sees_an_unbroken_run() {
             })
         });
         for n in 0..5 {
-            log.append(Canary::new(n)).unwrap();
+            log.blocking_append(Canary::new(n)).unwrap();
         }
         for thread in attach {
             let (first, mut seen, mut cursor) = thread.join().unwrap();
@@ -69,7 +69,7 @@ fn attaching_to_what_is_evicted_is_exact_or_refused() {
         let builder = tiny::<Canary>().memory_limit(2 * segment()).overflow(Overflow::Evict);
         let log = builder.build().unwrap();
         for n in 0..3 {
-            log.append(Canary::new(n)).unwrap();
+            log.blocking_append(Canary::new(n)).unwrap();
         }
         let _stalled = log.subscribe(Start::Earliest).unwrap();
         let attach = [Start::At(1), Start::Earliest, Start::Last(2)].map(|start| {
@@ -91,7 +91,7 @@ fn attaching_to_what_is_evicted_is_exact_or_refused() {
             })
         });
         for n in 3..6 {
-            log.append(Canary::new(n)).unwrap();
+            log.blocking_append(Canary::new(n)).unwrap();
         }
         for thread in attach {
             if let Some((mut cursor, mut expected)) = thread.join().unwrap() {
@@ -99,7 +99,7 @@ fn attaching_to_what_is_evicted_is_exact_or_refused() {
                 assert_eq!(expected, 6);
             }
         }
-        assert_eq!(log.append_batch([6, 7].map(Canary::new)).unwrap(), 6..8);
+        assert_eq!(log.blocking_append_batch([6, 7].map(Canary::new)).unwrap(), 6..8);
     });
 }
 
@@ -111,7 +111,7 @@ fn a_cursor_that_seeks_is_here_or_there() {
         let mut reader = log.subscribe(Start::Earliest).unwrap();
         let mut seeker = log.subscribe(Start::Earliest).unwrap();
         for n in 0..3 {
-            log.append(Canary::new(n)).unwrap();
+            log.blocking_append(Canary::new(n)).unwrap();
         }
         let seek = thread::spawn(move || {
             seeker.seek(Start::Next).unwrap();
@@ -128,7 +128,7 @@ fn a_cursor_that_seeks_is_here_or_there() {
             (first, read_available(&mut seeker), seeker)
         });
         for n in 3..5 {
-            log.append(Canary::new(n)).unwrap();
+            log.blocking_append(Canary::new(n)).unwrap();
         }
         assert_eq!(read_available(&mut reader), [0, 1, 2, 3, 4]);
         let (first, mut seen, mut seeker) = seek.join().unwrap();
@@ -146,13 +146,13 @@ fn attaching_by_time_is_never_too_late() {
         let log: Log<Canary> = tiny().stamp_every(1).build().unwrap();
         let _stalled = log.subscribe(Start::Earliest).unwrap();
         for n in 0..3 {
-            log.append(Canary::new(n)).unwrap();
+            log.blocking_append(Canary::new(n)).unwrap();
         }
         let since = SystemTime::now() + HOUR;
         advance(2 * HOUR);
         let publishers = [3, 4].map(|n| {
             let log = log.clone();
-            thread::spawn(move || log.append(Canary::new(n)).unwrap())
+            thread::spawn(move || log.blocking_append(Canary::new(n)).unwrap())
         });
         let mut cursor = log.subscribe(Start::Since(since)).unwrap();
         assert_eq!(cursor.offset(), 3);

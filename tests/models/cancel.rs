@@ -37,7 +37,7 @@ fn a_cancelled_wait_hands_its_wake_up_on() {
             let mut cursor = log.subscribe(Start::Next).unwrap();
             thread::spawn(move || block_on(take(&mut cursor, 1)))
         });
-        log.append(Canary::new(0)).unwrap();
+        log.blocking_append(Canary::new(0)).unwrap();
         for reader in patient {
             reader.join().unwrap();
         }
@@ -55,16 +55,16 @@ fn a_wait_that_is_over_hands_its_wake_up_on() {
         let fickle = [0, 1, 2].map(|_| {
             let mut cursor = log.subscribe(Start::Next).unwrap();
             thread::spawn(move || {
-                let seen = cursor.next_deadline(Instant::now(), |batch| batch.first_offset());
+                let seen = cursor.blocking_next_until(Instant::now(), |batch| batch.first_offset());
                 assert!(matches!(seen, Ok(None | Some(0))));
                 cursor
             })
         });
         let patient = [0, 1].map(|_| {
             let mut cursor = log.subscribe(Start::Next).unwrap();
-            thread::spawn(move || cursor.next_blocking(|batch| assert_eq!(batch.len(), 1)).unwrap())
+            thread::spawn(move || cursor.blocking_next(|batch| assert_eq!(batch.len(), 1)).unwrap())
         });
-        log.append(Canary::new(0)).unwrap();
+        log.blocking_append(Canary::new(0)).unwrap();
         for reader in patient {
             reader.join().unwrap();
         }
@@ -92,7 +92,7 @@ fn a_watch_ends_its_wait(rests: bool) {
         let mut cursor = log.subscribe(Start::Next).unwrap();
         thread::spawn(move || block_on(take(&mut cursor, 1)))
     });
-    log.append(Canary::new(0)).unwrap();
+    log.blocking_append(Canary::new(0)).unwrap();
     for reader in patient {
         reader.join().unwrap();
     }
@@ -129,7 +129,7 @@ fn a_wait_that_moves_to_another_task_is_woken_there() {
                 }
             })
         });
-        log.append(Canary::new(0)).unwrap();
+        log.blocking_append(Canary::new(0)).unwrap();
         for mover in movers {
             assert_eq!(mover.join().unwrap(), Ok(0));
         }
@@ -145,21 +145,21 @@ fn a_cancelled_wait_for_room_hands_its_wake_up_on() {
         let log = builder.build().unwrap();
         let mut cursor = log.subscribe(Start::Earliest).unwrap();
         for first in [0, 2] {
-            log.append_batch([first, first + 1].map(Canary::new)).unwrap();
+            log.blocking_append_batch([first, first + 1].map(Canary::new)).unwrap();
         }
         let fickle = [0, 1, 2].map(|_| {
             let log = log.clone();
-            thread::spawn(move || poll_once(pin!(log.append_async(Canary::new(9)))).is_ready())
+            thread::spawn(move || poll_once(pin!(log.append(Canary::new(9)))).is_ready())
         });
         let patient = thread::spawn({
             let log = log.clone();
-            move || block_on(log.append_async(Canary::new(4))).unwrap()
+            move || block_on(log.append(Canary::new(4))).unwrap()
         });
         let mut seen = read_available(&mut cursor);
         // With the fickle ones' records, there may be no room again until the next look.
         while !seen.contains(&4) {
             cursor
-                .next_blocking(|batch| seen.extend(batch.iter().map(|(_, value)| value.read())))
+                .blocking_next(|batch| seen.extend(batch.iter().map(|(_, value)| value.read())))
                 .unwrap();
         }
         patient.join().unwrap();

@@ -37,7 +37,7 @@ fn forgotten(log: &Log<Canary>) -> Cursor<Canary> {
 /// A thread that reads one record.
 fn reads_with_its_thread(log: &Log<Canary>) -> JoinHandle<()> {
     let mut cursor = log.subscribe(Start::Next).unwrap();
-    thread::spawn(move || cursor.next_blocking(|batch| assert!(batch.len() > 0)).unwrap())
+    thread::spawn(move || cursor.blocking_next(|batch| assert!(batch.len() > 0)).unwrap())
 }
 
 /// A task that reads one record.
@@ -47,7 +47,7 @@ fn reads_as_a_task(log: &Log<Canary>) -> JoinHandle<()> {
 }
 
 fn append(log: &Log<Canary>, n: u64) {
-    log.append(Canary::new(n)).unwrap();
+    log.blocking_append(Canary::new(n)).unwrap();
 }
 
 /// Runs a model beside a rescuer.
@@ -133,7 +133,7 @@ fn forgotten_publishers_keep_no_room_from_others() {
             let log = builder.build().unwrap();
             let mut cursor = log.subscribe(Start::Earliest).unwrap();
             for first in [0, 2] {
-                log.append_batch([first, first + 1].map(Canary::new)).unwrap();
+                log.blocking_append_batch([first, first + 1].map(Canary::new)).unwrap();
             }
             let blocked = thread::spawn({
                 let log = log.clone();
@@ -141,10 +141,10 @@ fn forgotten_publishers_keep_no_room_from_others() {
             });
             let task = thread::spawn({
                 let log = log.clone();
-                move || block_on(log.append_async(Canary::new(5))).map(drop).unwrap()
+                move || block_on(log.append(Canary::new(5))).map(drop).unwrap()
             });
             let waker = deaf();
-            let mut kept = [6, 7].map(|n| Box::pin(log.append_async(Canary::new(n))));
+            let mut kept = [6, 7].map(|n| Box::pin(log.append(Canary::new(n))));
             for future in &mut kept {
                 let _ = future.as_mut().poll(&mut Context::from_waker(&waker));
             }
@@ -152,7 +152,7 @@ fn forgotten_publishers_keep_no_room_from_others() {
             // What was forgotten may have found room at its first poll.
             while ![4, 5].iter().all(|n| seen.contains(n)) {
                 cursor
-                    .next_blocking(|batch| seen.extend(batch.iter().map(|(_, value)| value.read())))
+                    .blocking_next(|batch| seen.extend(batch.iter().map(|(_, value)| value.read())))
                     .unwrap();
             }
             blocked.join().unwrap();

@@ -22,11 +22,13 @@ fn a_close_splits_appends_into_read_and_refused() {
         let publishers = [0, 10].map(|p| {
             let log = log.clone();
             thread::spawn(move || {
-                (p..p + 2).take_while(|n| log.append(Canary::new(*n)).is_ok()).collect::<Vec<_>>()
+                (p..p + 2)
+                    .take_while(|n| log.blocking_append(Canary::new(*n)).is_ok())
+                    .collect::<Vec<_>>()
             })
         });
         log.close();
-        assert_eq!(log.append(Canary::new(99)).unwrap_err().reason, AppendError::Closed);
+        assert_eq!(log.blocking_append(Canary::new(99)).unwrap_err().reason, AppendError::Closed);
         let mut appended: Vec<_> = publishers.into_iter().flat_map(|p| p.join().unwrap()).collect();
         let mut read = reader.join().unwrap();
         appended.sort_unstable();
@@ -45,9 +47,9 @@ fn a_blocked_publisher_is_released_by_reading_or_closing() {
         let mut cursor = log.subscribe(Start::Earliest).unwrap();
         let publisher = thread::spawn({
             let log = log.clone();
-            move || (0..6).take_while(|n| log.append(Canary::new(*n)).is_ok()).count()
+            move || (0..6).take_while(|n| log.blocking_append(Canary::new(*n)).is_ok()).count()
         });
-        let first = cursor.next_blocking(|batch| batch.len()).unwrap();
+        let first = cursor.blocking_next(|batch| batch.len()).unwrap();
         log.close();
         let appended = publisher.join().unwrap();
         assert_eq!(first + read_to_end(cursor).len(), appended);

@@ -24,7 +24,7 @@ fn cursors_cross_while_segments_are_collected() {
             })
             .collect();
         for n in 0..5 {
-            log.append(Canary::new(n)).unwrap();
+            log.blocking_append(Canary::new(n)).unwrap();
         }
         let mut cursors = Vec::new();
         for reader in readers {
@@ -53,7 +53,7 @@ fn dropped_cursors_hold_nothing_back() {
             })
             .collect();
         for n in 0..5 {
-            log.append(Canary::new(n)).unwrap();
+            log.blocking_append(Canary::new(n)).unwrap();
         }
         for reader in readers {
             reader.join().unwrap();

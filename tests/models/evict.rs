@@ -25,7 +25,7 @@ fn eviction_accounts_for_every_record() {
             (cursor, expected)
         });
         for n in 0..9 {
-            log.append(Canary::new(n)).unwrap();
+            log.blocking_append(Canary::new(n)).unwrap();
             let stats = log.stats();
             let memory = stats.live_bytes + stats.pooled_bytes;
             assert!(memory <= stats.memory_limit.unwrap(), "{stats:?}");
@@ -49,7 +49,7 @@ fn evicted_cursors_can_be_dropped_at_any_moment() {
             })
         });
         for n in 0..8 {
-            log.append(Canary::new(n)).unwrap();
+            log.blocking_append(Canary::new(n)).unwrap();
         }
         for reader in readers {
             reader.join().unwrap();
@@ -69,11 +69,11 @@ fn what_an_eviction_uncovers_is_collected() {
         let builder = tiny::<Canary>().budget(budget.clone()).overflow(Overflow::Evict);
         let log = builder.build().unwrap();
         let _stalled = log.subscribe(Start::Earliest).unwrap();
-        log.append_batch([0, 1].map(Canary::new)).unwrap();
-        log.append_batch([2, 3].map(Canary::new)).unwrap();
+        log.blocking_append_batch([0, 1].map(Canary::new)).unwrap();
+        log.blocking_append_batch([2, 3].map(Canary::new)).unwrap();
         let publishers = [4, 5].map(|n| {
             let log = log.clone();
-            thread::spawn(move || log.append(Canary::new(n)).unwrap())
+            thread::spawn(move || log.blocking_append(Canary::new(n)).unwrap())
         });
         for publisher in publishers {
             publisher.join().unwrap();
@@ -102,7 +102,7 @@ fn an_exclusive_publisher_evicts_behind_itself() {
             })
         });
         for n in 0..7 {
-            assert_eq!(publisher.append(Canary::new(n)).unwrap(), n);
+            assert_eq!(publisher.blocking_append(Canary::new(n)).unwrap(), n);
         }
         for reader in readers {
             let (mut cursor, mut expected) = reader.join().unwrap();
@@ -122,8 +122,8 @@ fn a_publisher_that_is_overtaken_counts_no_less_than_nothing() {
             .overflow(Overflow::Evict)
             .build()
             .unwrap();
-        log.append(Canary::new(0)).unwrap();
-        log.append(Canary::new(1)).unwrap();
+        log.blocking_append(Canary::new(0)).unwrap();
+        log.blocking_append(Canary::new(1)).unwrap();
         let other = log.clone();
         let overtaken = thread::spawn(move || drop(other.try_append(Canary::new(2))));
         for n in 3..16 {

@@ -19,7 +19,7 @@ fn log_of(records: u64) -> Log<Canary> {
     let log: Log<Canary> = tiny().build().unwrap();
     let hold = log.lease("a", FROM_EARLIEST).unwrap();
     for n in 0..records {
-        log.append(Canary::new(n)).unwrap();
+        log.blocking_append(Canary::new(n)).unwrap();
     }
     drop(hold);
     log
@@ -96,7 +96,7 @@ fn a_lease_that_is_taken_over_is_handed_on_exactly() {
         let holder = thread::spawn(move || {
             let mut committed = 0;
             loop {
-                match old.next_blocking(|batch| batch.next_offset()) {
+                match old.blocking_next(|batch| batch.next_offset()) {
                     Ok(next) => match old.commit(..=next - 1) {
                         Ok(()) => committed = next,
                         Err(CommitError::TakenOver) => return committed,
@@ -197,7 +197,7 @@ fn an_evicted_lease_accounts_for_every_record() {
             expected
         });
         for n in 0..7 {
-            log.append(Canary::new(n)).unwrap();
+            log.blocking_append(Canary::new(n)).unwrap();
         }
         let mut expected = holder.join().unwrap();
         let mut lease = log.lease("a", FROM_EARLIEST).unwrap();
@@ -206,7 +206,7 @@ fn an_evicted_lease_accounts_for_every_record() {
         lease.commit(..=6).unwrap();
         assert_eq!(log.stats().slowest, None);
         lease.release();
-        assert_eq!(log.append(Canary::new(7)).unwrap(), 7);
+        assert_eq!(log.blocking_append(Canary::new(7)).unwrap(), 7);
         assert_all_collected(&log);
     });
 }

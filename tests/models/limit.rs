@@ -12,10 +12,10 @@ use crate::sync::Arc;
 /// offsets in order.
 fn both_need_a_segment(log: &Log<Canary>) -> (Cursor<Canary>, [u64; 2]) {
     let stalled = log.subscribe(Start::Earliest).unwrap();
-    log.append_batch([0, 1].map(Canary::new)).unwrap();
+    log.blocking_append_batch([0, 1].map(Canary::new)).unwrap();
     let publishers = [2, 3].map(|n| {
         let log = log.clone();
-        thread::spawn(move || log.append(Canary::new(n)).unwrap())
+        thread::spawn(move || log.blocking_append(Canary::new(n)).unwrap())
     });
     let mut offsets = publishers.map(|publisher| publisher.join().unwrap());
     offsets.sort_unstable();
@@ -69,15 +69,15 @@ fn a_publisher_that_counted_a_segment_twice_goes_on() {
         let log: Log<Canary> = builder.memory_limit(3 * segment()).build().unwrap();
         let mut fast = log.subscribe(Start::Earliest).unwrap();
         for first in [0, 2, 4] {
-            log.append_batch([first, first + 1].map(Canary::new)).unwrap();
+            log.blocking_append_batch([first, first + 1].map(Canary::new)).unwrap();
         }
         assert_eq!(read_available(&mut fast).len(), 6);
         let _stalled = log.subscribe(Start::Earliest).unwrap();
-        log.append_batch([6, 7].map(Canary::new)).unwrap();
+        log.blocking_append_batch([6, 7].map(Canary::new)).unwrap();
         assert_eq!((log.stats().live_segments, log.stats().pooled_segments), (2, 1));
         let publishers = [8, 9].map(|n| {
             let log = log.clone();
-            thread::spawn(move || log.append(Canary::new(n)).unwrap())
+            thread::spawn(move || log.blocking_append(Canary::new(n)).unwrap())
         });
         let mut offsets = publishers.map(|publisher| publisher.join().unwrap());
         offsets.sort_unstable();
@@ -97,7 +97,7 @@ fn a_publisher_hears_of_what_another_log_gives_back() {
             append_all(log, records);
         }
         let _stalled = log.subscribe(Start::Earliest).unwrap();
-        let publisher = thread::spawn(move || log.append(Canary::new(2)).unwrap());
+        let publisher = thread::spawn(move || log.blocking_append(Canary::new(2)).unwrap());
         drop(holds);
         assert_eq!(publisher.join().unwrap(), 2);
     });
@@ -114,7 +114,7 @@ fn a_publisher_hears_of_memory_once_it_is_there() {
         append_all(&log, 0..4);
         let publisher = thread::spawn({
             let log = log.clone();
-            move || block_on(log.append_async(Canary::new(4))).unwrap()
+            move || block_on(log.append(Canary::new(4))).unwrap()
         });
         drop(cursor);
         assert_eq!(publisher.join().unwrap(), 4);

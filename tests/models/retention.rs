@@ -42,7 +42,7 @@ fn what_is_kept_by_age_goes_when_its_time_is_over() {
         let log: Log<Canary> = tiny().retention(Retention::Age(HOUR)).build().unwrap();
         let mut cursor = log.subscribe(Start::Earliest).unwrap();
         for n in 0..3 {
-            log.append(Canary::new(n)).unwrap();
+            log.blocking_append(Canary::new(n)).unwrap();
         }
         let housekeepers = [0, 1].map(|_| {
             let log = log.clone();
@@ -53,7 +53,7 @@ fn what_is_kept_by_age_goes_when_its_time_is_over() {
         });
         let reader = thread::spawn(move || (read_available(&mut cursor), cursor));
         for n in 3..5 {
-            log.append(Canary::new(n)).unwrap();
+            log.blocking_append(Canary::new(n)).unwrap();
         }
         for housekeeper in housekeepers {
             housekeeper.join().unwrap();
@@ -86,7 +86,7 @@ fn what_only_retention_keeps_makes_room() {
         });
         let mut seen = 0;
         while seen < 6 {
-            seen += cursor.next_blocking(|batch| batch.len()).unwrap();
+            seen += cursor.blocking_next(|batch| batch.len()).unwrap();
         }
         for publisher in publishers {
             publisher.join().unwrap();

@@ -21,7 +21,7 @@ fn pooled_segments_are_reused_clean() {
             move || (log.stats(), log.next_offset())
         });
         for n in 0..7 {
-            log.append(Canary::new(n)).unwrap();
+            log.blocking_append(Canary::new(n)).unwrap();
         }
         let (stats, next) = looker.join().unwrap();
         assert!(stats.first_offset <= stats.next_offset && stats.next_offset <= next);
@@ -40,7 +40,7 @@ fn the_index_of_a_reused_segment_is_empty() {
             let mut seen = Vec::new();
             loop {
                 match cursor
-                    .next_blocking(|batch| seen.extend(batch.iter().map(|(_, r)| r.to_vec())))
+                    .blocking_next(|batch| seen.extend(batch.iter().map(|(_, r)| r.to_vec())))
                 {
                     Ok(()) => {}
                     Err(ReadError::Closed) => return seen,
@@ -50,7 +50,7 @@ fn the_index_of_a_reused_segment_is_empty() {
         });
         let records: [&[u8]; 7] = [b"", b"1", b"22", b"333", b"", b"55555", b"6"];
         for record in records {
-            log.append(record).unwrap();
+            log.blocking_append(record).unwrap();
         }
         log.close();
         assert_eq!(reader.join().unwrap(), records);
@@ -64,7 +64,7 @@ fn a_pooled_segment_goes_to_one_publisher() {
         let log: Log<Canary> = tiny().pool_segments(1).build().unwrap();
         let mut cursor = log.subscribe(Start::Earliest).unwrap();
         for first in [0, 2] {
-            log.append_batch([first, first + 1].map(Canary::new)).unwrap();
+            log.blocking_append_batch([first, first + 1].map(Canary::new)).unwrap();
         }
         let reader = thread::spawn(move || {
             let mut seen = read_available(&mut cursor);
@@ -73,7 +73,9 @@ fn a_pooled_segment_goes_to_one_publisher() {
         });
         let publishers = [4, 6].map(|first| {
             let log = log.clone();
-            thread::spawn(move || log.append_batch([first, first + 1].map(Canary::new)).unwrap())
+            thread::spawn(move || {
+                log.blocking_append_batch([first, first + 1].map(Canary::new)).unwrap()
+            })
         });
         for publisher in publishers {
             publisher.join().unwrap();
@@ -101,7 +103,7 @@ fn a_pool_is_emptied_by_another_log() {
             (log, cursor)
         };
         let fill = |log: &Log<Canary>, first| {
-            log.append_batch([first, first + 1].map(Canary::new)).is_ok()
+            log.blocking_append_batch([first, first + 1].map(Canary::new)).is_ok()
         };
         let (idle, mut reader): (Log<Canary>, Cursor<Canary>) = build();
         assert!(fill(&idle, 0) && fill(&idle, 2));
@@ -155,7 +157,7 @@ fn what_was_not_linked_is_kept_if_it_has_the_right_size() {
         assert_eq!((log.stats().live_segments, log.stats().pooled_segments), (1, 1));
         let publishers = [0, 1].map(|_| {
             let log = log.clone();
-            thread::spawn(move || log.append_batch((0..records).map(Canary::new)).unwrap())
+            thread::spawn(move || log.blocking_append_batch((0..records).map(Canary::new)).unwrap())
         });
         for publisher in publishers {
             publisher.join().unwrap();

@@ -79,7 +79,7 @@ pub(crate) fn segment() -> u64 {
 /// Appends these numbers, one by one.
 pub(crate) fn append_all(log: &Log<Canary>, numbers: Range<u64>) {
     for n in numbers {
-        log.append(Canary::new(n)).unwrap();
+        log.blocking_append(Canary::new(n)).unwrap();
     }
 }
 
@@ -115,7 +115,7 @@ pub(crate) fn read_available(cursor: &mut impl Reads) -> Vec<u64> {
 pub(crate) fn read_to_end(mut cursor: Cursor<Canary>) -> Vec<u64> {
     let mut values = Vec::new();
     loop {
-        let read = cursor.next_blocking(|batch| {
+        let read = cursor.blocking_next(|batch| {
             shuttle::thread::yield_now();
             values.extend(batch.iter().map(|(_, value)| value.read()));
         });

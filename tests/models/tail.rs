@@ -12,10 +12,10 @@ fn nobody_appends_to_a_segment_that_was_collected() {
     explore(|| {
         let log = Log::<u64>::builder().segment_records(2).pool_segments(2).build().unwrap();
         let cursor = log.subscribe(Start::Earliest).unwrap();
-        log.append_batch([0, 1]).unwrap();
+        log.blocking_append_batch([0, 1]).unwrap();
         let publishers = [2, 3, 4].map(|n| {
             let log = log.clone();
-            thread::spawn(move || log.append(n).unwrap())
+            thread::spawn(move || log.blocking_append(n).unwrap())
         });
         drop(cursor);
         let mut offsets = publishers.map(|publisher| publisher.join().unwrap());

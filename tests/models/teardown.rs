@@ -19,7 +19,7 @@ fn teardown_in_every_order() {
         let log: Log<Canary> = tiny().build().unwrap();
         let mut cursors: Vec<_> = (0..2).map(|_| log.subscribe(Start::Earliest).unwrap()).collect();
         for n in 0..3 {
-            log.append(Canary::new(n)).unwrap();
+            log.blocking_append(Canary::new(n)).unwrap();
         }
         let mut last = cursors.pop().unwrap();
         let threads = [
@@ -52,7 +52,7 @@ fn what_waits_and_what_is_leased_goes_too() {
         let options = LeaseOptions { start: Start::Earliest, ..LeaseOptions::default() };
         let lease = log.lease("a", options).unwrap();
         for n in 0..3 {
-            log.append(Canary::new(n)).unwrap();
+            log.blocking_append(Canary::new(n)).unwrap();
         }
         let mut waiting = log.subscribe(Start::Next).unwrap();
         let publisher = log.clone();
@@ -67,7 +67,7 @@ fn what_waits_and_what_is_leased_goes_too() {
             }),
             thread::spawn(move || {
                 let mut cx = Context::from_waker(&waker);
-                let mut batch = pin!(publisher.append_batch_async([3, 4].map(Canary::new)));
+                let mut batch = pin!(publisher.append_batch([3, 4].map(Canary::new)));
                 let _ = batch.as_mut().poll(&mut cx);
             }),
             thread::spawn(move || lease.release()),

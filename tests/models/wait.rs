@@ -22,7 +22,7 @@ fn blocking_readers_miss_no_wake_up() {
             thread::spawn(move || read_to_end(cursor))
         });
         for n in 0..3 {
-            log.append(Canary::new(n)).unwrap();
+            log.blocking_append(Canary::new(n)).unwrap();
         }
         drop(log);
         for reader in readers {
@@ -40,7 +40,7 @@ fn the_cascade_reaches_every_task() {
             let mut cursor = log.subscribe(Start::Next).unwrap();
             thread::spawn(move || block_on(take(&mut cursor, 1)))
         });
-        log.append(Canary::new(0)).unwrap();
+        log.blocking_append(Canary::new(0)).unwrap();
         for reader in readers {
             reader.join().unwrap();
         }
@@ -57,9 +57,9 @@ fn a_hole_wakes_its_readers_when_it_is_filled() {
         let reader = thread::spawn(move || block_on(take(&mut cursor, 2)));
         let publisher = thread::spawn({
             let log = log.clone();
-            move || log.append(Canary::new(1)).map(drop)
+            move || log.blocking_append(Canary::new(1)).map(drop)
         });
-        log.append(Canary::new(0)).unwrap();
+        log.blocking_append(Canary::new(0)).unwrap();
         publisher.join().unwrap().unwrap();
         reader.join().unwrap();
     });
@@ -99,7 +99,7 @@ fn two_cascades_lose_nobody() {
         let publishers = [0, 1].map(|n| {
             let log = log.clone();
             thread::spawn(move || {
-                log.append(Canary::new(n)).unwrap();
+                log.blocking_append(Canary::new(n)).unwrap();
             })
         });
         for thread in waiters.into_iter().chain(publishers).chain([later]) {

@@ -38,8 +38,8 @@ fn every_record_has_its_time_where_every_time_is_kept() {
         (log.subscribe(Start::Earliest).unwrap(), exclusive.subscribe(Start::Earliest).unwrap());
     for n in 0..10 {
         time::advance(SECOND);
-        log.append(n).unwrap();
-        publisher.append(n).unwrap();
+        log.blocking_append(n).unwrap();
+        publisher.blocking_append(n).unwrap();
     }
     assert_eq!(append_seconds(cursors.0), (1..=10).collect::<Vec<_>>());
     assert_eq!(append_seconds(cursors.1), (1..=10).collect::<Vec<_>>());
@@ -53,7 +53,7 @@ fn a_record_has_the_time_that_was_kept_last() {
     let cursor = log.subscribe(Start::Earliest).unwrap();
     for n in 0..15 {
         time::advance(SECOND);
-        log.append(n).unwrap();
+        log.blocking_append(n).unwrap();
     }
     assert_eq!(append_seconds(cursor), [1, 1, 1, 1, 5, 5, 5, 5, 9, 9, 11, 11, 11, 11, 15]);
 }
@@ -78,8 +78,8 @@ fn a_batch_keeps_its_time_for_each_of_its_records_that_keeps_one() {
         );
         for records in &batches {
             time::advance(SECOND);
-            log.append_batch(0..*records).unwrap();
-            publisher.append_batch(0..*records).unwrap();
+            log.blocking_append_batch(0..*records).unwrap();
+            publisher.blocking_append_batch(0..*records).unwrap();
         }
         assert_eq!(append_seconds(cursors.0), seconds, "{batches:?}");
         assert_eq!(append_seconds(cursors.1), seconds, "{batches:?}");
@@ -95,12 +95,12 @@ fn the_clock_is_looked_at_only_where_a_time_is_kept() {
         append();
         time::looks() - before
     };
-    let one = || drop(log.append(7));
+    let one = || drop(log.blocking_append(7));
     assert_eq!(
         [(); 20].map(|()| looks(&one)),
         [1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]
     );
-    let many = |records| looks(&|| drop(log.append_batch(0..records)));
+    let many = |records| looks(&|| drop(log.blocking_append_batch(0..records)));
     // Twenty-four is the next one that keeps its time.
     assert_eq!([many(4), many(1), many(7), many(8), many(24), many(0)], [0, 1, 0, 1, 1, 0]);
 }
@@ -127,7 +127,7 @@ fn a_start_by_time_is_exact_where_every_time_is_kept_and_never_too_late() {
         let builder = Log::<u64>::builder().segment_records(10).stamp_every(interval);
         let log = builder.retention(Retention::Everything).build().unwrap();
         for n in 0..35 {
-            log.append(n).unwrap();
+            log.blocking_append(n).unwrap();
             time::advance(SECOND);
         }
         starts_are_right(&log, 35, early);
@@ -139,7 +139,7 @@ fn what_was_appended_at_that_very_moment_is_not_too_old() {
     time::reset();
     let builder = Log::<u64>::builder().segment_records(4).stamp_every(1);
     let log = builder.retention(Retention::Everything).build().unwrap();
-    (0..10).for_each(|n| assert!(log.append(n).is_ok()));
+    (0..10).for_each(|n| assert!(log.blocking_append(n).is_ok()));
     assert_eq!(log.subscribe(Start::Since(second(0))).unwrap().offset(), 0);
     assert_eq!(log.subscribe(Start::Since(second(0) + NANO)).unwrap().offset(), 10);
 }
@@ -151,9 +151,9 @@ fn retention_by_age_ends_when_its_time_is_over() {
     time::reset();
     let builder = Log::<u64>::builder().segment_records(4);
     let log = builder.retention(Retention::Age(60 * SECOND)).build().unwrap();
-    (0..4).for_each(|n| assert!(log.append(n).is_ok()));
+    (0..4).for_each(|n| assert!(log.blocking_append(n).is_ok()));
     time::advance(SECOND);
-    log.append(4).unwrap();
+    log.blocking_append(4).unwrap();
     assert_eq!((log.maintain(), log.first_offset()), (Some(60 * SECOND), 0));
     time::advance(60 * SECOND - NANO);
     assert_eq!((log.maintain(), log.first_offset()), (Some(NANO), 0));
@@ -202,7 +202,7 @@ fn a_clock_that_is_set_makes_nobody_begin_too_late() {
                     asked.push((SystemTime::now(), next));
                 }
                 time::advance(SECOND);
-                log.append(next).unwrap();
+                log.blocking_append(next).unwrap();
                 next += 1;
             }
             // Whatever was asked for before the clock was set again still is where it was, or earlier.
@@ -215,7 +215,7 @@ fn a_clock_that_is_set_makes_nobody_begin_too_late() {
         let now = SystemTime::now();
         for _ in 0..5 {
             time::advance(SECOND);
-            log.append(next).unwrap();
+            log.blocking_append(next).unwrap();
             next += 1;
         }
         let begins = start(now);
@@ -232,7 +232,7 @@ fn a_clock_that_is_set_lets_nothing_go() {
         .retention(Retention::Age(60 * SECOND))
         .build()
         .unwrap();
-    (0..9).for_each(|n| assert!(log.append(n).is_ok()));
+    (0..9).for_each(|n| assert!(log.blocking_append(n).is_ok()));
     time::set_time_of_day(60 * 60 * SECOND);
     assert_eq!(log.maintain(), Some(60 * SECOND));
     assert_eq!(log.first_offset(), 0);

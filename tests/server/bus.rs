@@ -39,7 +39,7 @@ impl Bus {
         let thread = thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
                 for _ in 0..100 {
-                    log.append("bus\n").expect("the bus goes on");
+                    log.blocking_append("bus\n").expect("the bus goes on");
                 }
                 if !pause.is_zero() {
                     thread::sleep(pause);
@@ -62,7 +62,7 @@ impl Bus {
         assert!(read.await.expect("in time").expect("a record") > 0);
         drop(cursor);
         let other = broker.open("made afterwards", Purpose::Publish).unwrap();
-        assert_eq!(other.log().append("x"), Ok(0));
+        assert_eq!(other.log().blocking_append("x"), Ok(0));
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap();
     }

@@ -260,7 +260,7 @@ async fn a_drain_does_not_wait_for_room() {
     publisher.expect_goodbye(Code::ShuttingDown).await;
     ended(&mut server).await;
     drop(held);
-    assert_eq!(topic.log().append(b"x"), Ok(full), "nothing was appended");
+    assert_eq!(topic.log().blocking_append(b"x"), Ok(full), "nothing was appended");
     assert!(broker.topic("b").is_none(), "nothing was made");
 }
 
@@ -295,7 +295,7 @@ async fn an_abort_and_a_server_that_is_dropped_leave_the_broker_alone() {
     dropped.task.abort();
     until("it is gone", || dropped.task.is_finished()).await;
     let topic = broker.open("a", Purpose::Publish).unwrap();
-    assert_eq!(topic.log().append(b"z"), Ok(2));
+    assert_eq!(topic.log().blocking_append(b"z"), Ok(2));
 }
 
 #[tokio::test]

@@ -111,7 +111,7 @@ impl<T: Send + Sync + 'static> Log<T> {
     ///
     /// [`Refused`], with the value.
     #[inline]
-    pub fn append(&self, value: T) -> Result<u64, Refused<T>> {
+    pub fn blocking_append(&self, value: T) -> Result<u64, Refused<T>> {
         let mut one = One(Some(value));
         let put = put_blocking(&self.chain, &mut one);
         settle(put, one)
@@ -135,7 +135,7 @@ impl<T: Send + Sync + 'static> Log<T> {
     /// # Errors
     ///
     /// [`Refused`], with the values.
-    pub fn append_batch(
+    pub fn blocking_append_batch(
         &self,
         values: impl IntoIterator<Item = T>,
     ) -> Result<Range<u64>, Refused<Vec<T>>> {

@@ -62,7 +62,7 @@ impl<R: Record + ?Sized> Cursor<R> {
     /// # Errors
     ///
     /// [`ReadError`].
-    pub fn next_blocking<U>(&mut self, f: impl FnOnce(&Batch<'_, R>) -> U) -> Result<U, ReadError> {
+    pub fn blocking_next<U>(&mut self, f: impl FnOnce(&Batch<'_, R>) -> U) -> Result<U, ReadError> {
         let Cursor { chain, position, waiter, pace } = self;
         pace.hold_thread();
         waiter.block_until(&chain.readers, None, || {

@@ -4,8 +4,8 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Overflow {
-    /// It waits until the slowest cursors have gone on ([`Log::append`](super::Log::append) blocks
-    /// its thread, [`append_async`](super::Log::append_async) its task,
+    /// It waits until the slowest cursors have gone on ([`append`](super::Log::append) as a task,
+    /// [`blocking_append`](super::Log::blocking_append) as a thread,
     /// [`try_append`](super::Log::try_append) refuses instead).
     #[default]
     Block,

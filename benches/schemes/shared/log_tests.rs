@@ -49,7 +49,7 @@ fn everybody_at_once(overflow: Overflow, limit: u64) {
                 let (mut next, mut looks) = (0, 0);
                 loop {
                     looks += 1;
-                    let seen = cursor.next_blocking(|batch| {
+                    let seen = cursor.blocking_next(|batch| {
                         assert_eq!(batch.first_offset(), next, "a gap without a word");
                         assert!(
                             batch.as_slice().iter().all(Record::is_alive),
@@ -80,7 +80,7 @@ fn everybody_at_once(overflow: Overflow, limit: u64) {
             .map(|_| {
                 scope.spawn(|| {
                     for _ in 0..EACH {
-                        log.append(Record::new()).unwrap();
+                        log.blocking_append(Record::new()).unwrap();
                     }
                 })
             })

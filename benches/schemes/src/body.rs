@@ -70,10 +70,10 @@ pub(crate) fn churn(threads: usize, records: u64) -> Churn {
                     for n in 0..each {
                         if n % plan::TIMED_EVERY == 0 {
                             let begin = Instant::now();
-                            log.append(n).unwrap();
+                            log.blocking_append(n).unwrap();
                             times.push(begin.elapsed().as_nanos() as u64);
                         } else {
-                            log.append(n).unwrap();
+                            log.blocking_append(n).unwrap();
                         }
                     }
                     times
@@ -129,13 +129,13 @@ pub(crate) fn curve(stalls: Stalls) -> Curve {
     let mut samples = Vec::new();
     thread::scope(|scope| {
         let mut prompt = log.subscribe(Start::Earliest).unwrap();
-        scope.spawn(move || while prompt.next_blocking(|_| ()).is_ok() {});
+        scope.spawn(move || while prompt.blocking_next(|_| ()).is_ok() {});
         for _ in 0..stalls.subscribers {
             let mut cursor = log.subscribe(Start::Earliest).unwrap();
             scope.spawn(move || {
-                while begin.elapsed() < plan::STALL_FROM && cursor.next_blocking(|_| ()).is_ok() {}
+                while begin.elapsed() < plan::STALL_FROM && cursor.blocking_next(|_| ()).is_ok() {}
                 thread::sleep(plan::STALL_TO.saturating_sub(begin.elapsed()));
-                while cursor.next_blocking(|_| ()).is_ok() {}
+                while cursor.blocking_next(|_| ()).is_ok() {}
             });
         }
         for _ in 0..stalls.guards {
@@ -145,7 +145,7 @@ pub(crate) fn curve(stalls: Stalls) -> Curve {
                 STOPS.set(true);
                 while STOPS.get() {
                     // A whole segment: there is hardly room for it in the open one, so this thread links one.
-                    log.append_batch(0..plan::SEGMENT_RECORDS as u64).unwrap();
+                    log.blocking_append_batch(0..plan::SEGMENT_RECORDS as u64).unwrap();
                 }
             });
         }
@@ -156,7 +156,7 @@ pub(crate) fn curve(stalls: Stalls) -> Curve {
                 let mut published = 0;
                 while begin.elapsed() < plan::TIME {
                     let due = (begin.elapsed().as_secs_f64() * plan::RATE) as u64;
-                    log.append_batch(published..due).unwrap();
+                    log.blocking_append_batch(published..due).unwrap();
                     published = due;
                     thread::sleep(Duration::from_millis(1));
                 }
@@ -192,11 +192,11 @@ pub(crate) fn closure() -> Closure {
         .unwrap();
     let mut slow = log.subscribe(Start::Earliest).unwrap();
     let mut other = log.subscribe(Start::Earliest).unwrap();
-    log.append(0).unwrap();
+    log.blocking_append(0).unwrap();
     let inside = Barrier::new(2);
     let (appended, longest) = thread::scope(|scope| {
         scope.spawn(|| {
-            slow.next_blocking(|_| {
+            slow.blocking_next(|_| {
                 inside.wait();
                 thread::sleep(plan::CLOSURE);
             })
@@ -205,7 +205,7 @@ pub(crate) fn closure() -> Closure {
         let reader = scope.spawn(|| {
             let mut read = 0;
             loop {
-                match other.next_blocking(|b| b.len() as u64) {
+                match other.blocking_next(|b| b.len() as u64) {
                     Ok(records) => read += records,
                     Err(ReadError::Lagged(_)) => {}
                     Err(_) => break read,
@@ -219,7 +219,7 @@ pub(crate) fn closure() -> Closure {
         let most = ((plan::CLOSURE_SEGMENTS - 2) * plan::SEGMENT_RECORDS) as u64;
         while begin.elapsed() < plan::CLOSURE_LOAD && appended < most {
             let at = Instant::now();
-            log.append(appended).unwrap();
+            log.blocking_append(appended).unwrap();
             longest = longest.max(at.elapsed());
             appended += 1;
         }
@@ -245,13 +245,13 @@ pub(crate) fn crowd(publishers: usize) -> Crowd {
     thread::scope(|scope| {
         for _ in 0..plan::CROWD_READERS {
             let mut cursor = log.subscribe(Start::Earliest).unwrap();
-            scope.spawn(move || while cursor.next_blocking(|_| ()).is_ok() {});
+            scope.spawn(move || while cursor.blocking_next(|_| ()).is_ok() {});
         }
         for _ in 0..publishers {
             let (log, appended) = (&log, &appended);
             // Until the log is closed.
             scope.spawn(move || {
-                while log.append(0).is_ok() {
+                while log.blocking_append(0).is_ok() {
                     appended.fetch_add(1, Ordering::Relaxed);
                 }
             });

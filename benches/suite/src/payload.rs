@@ -35,12 +35,12 @@ pub trait Payload: Clone + Send + Sync + 'static {
 macro_rules! appended_as_slices {
     () => {
         fn append_exclusive(publisher: &mut Publisher<Self>, batch: &mut Vec<Self>) {
-            publisher.append_batch(Copies(batch)).expect("a log without a limit takes everything");
+            publisher.blocking_append_batch(Copies(batch)).expect("a log without a limit takes everything");
             batch.clear();
         }
 
         fn append_shared(log: &Log<Self>, batch: &mut Vec<Self>) {
-            log.append_batch(Copies(batch)).expect("a log without a limit takes everything");
+            log.blocking_append_batch(Copies(batch)).expect("a log without a limit takes everything");
             batch.clear();
         }
     };
@@ -112,11 +112,11 @@ impl Payload for Arc<[u8]> {
 
     fn append_exclusive(publisher: &mut Publisher<Self>, batch: &mut Vec<Self>) {
         let batch = std::mem::take(batch);
-        publisher.append_batch(batch).expect("a log without a limit takes everything");
+        publisher.blocking_append_batch(batch).expect("a log without a limit takes everything");
     }
 
     fn append_shared(log: &Log<Self>, batch: &mut Vec<Self>) {
         let batch = std::mem::take(batch);
-        log.append_batch(batch).expect("a log without a limit takes everything");
+        log.blocking_append_batch(batch).expect("a log without a limit takes everything");
     }
 }

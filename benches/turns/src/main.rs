@@ -108,22 +108,22 @@ macro_rules! version {
 
             pub fn alone(records: u64) -> f64 {
                 let log = Log::<u64>::builder().build().unwrap();
-                (0..records / 40).for_each(|n| _ = log.append(n).unwrap());
+                (0..records / 40).for_each(|n| _ = log.blocking_append(n).unwrap());
                 let begin = Instant::now();
-                (0..records).for_each(|n| _ = log.append(n).unwrap());
+                (0..records).for_each(|n| _ = log.blocking_append(n).unwrap());
                 each(begin.elapsed(), records)
             }
 
             pub fn two_publishers(records: u64) -> f64 {
                 let log = Log::<u64>::builder().build().unwrap();
-                let publish = || (0..records / 2).for_each(|n| _ = log.append(n).unwrap());
+                let publish = || (0..records / 2).for_each(|n| _ = log.blocking_append(n).unwrap());
                 each(together(vec![Box::new(publish), Box::new(publish)]), records)
             }
 
             pub fn exclusive(records: u64) -> f64 {
                 let (mut publisher, _log) = Log::<u64>::builder().build_exclusive().unwrap();
                 let begin = Instant::now();
-                (0..records).for_each(|n| _ = publisher.append(n).unwrap());
+                (0..records).for_each(|n| _ = publisher.blocking_append(n).unwrap());
                 each(begin.elapsed(), records)
             }
 
@@ -131,7 +131,7 @@ macro_rules! version {
                 let log = Log::<u64>::builder().build().unwrap();
                 let begin = Instant::now();
                 for _ in 0..records / 64 {
-                    log.append_batch(black_box([7; 64])).unwrap();
+                    log.blocking_append_batch(black_box([7; 64])).unwrap();
                 }
                 each(begin.elapsed(), records)
             }
@@ -140,12 +140,12 @@ macro_rules! version {
             pub fn fan_out(exclusive: bool, readers: u64, records: u64) -> f64 {
                 let (publish, log): (Job<'_>, _) = if exclusive {
                     let (mut publisher, log) = Log::<u64>::builder().build_exclusive().unwrap();
-                    let all = move || (0..records).for_each(|n| _ = publisher.append(n).unwrap());
+                    let all = move || (0..records).for_each(|n| _ = publisher.blocking_append(n).unwrap());
                     (Box::new(all), LogOf::Exclusive(log))
                 } else {
                     let log = Log::<u64>::builder().build().unwrap();
                     let publisher = log.clone();
-                    let all = move || (0..records).for_each(|n| _ = publisher.append(n).unwrap());
+                    let all = move || (0..records).for_each(|n| _ = publisher.blocking_append(n).unwrap());
                     (Box::new(all), LogOf::Shared(log))
                 };
                 let read = |_| -> Job<'_> {
@@ -156,7 +156,7 @@ macro_rules! version {
                     Box::new(move || {
                         let mut seen = 0;
                         while seen < records {
-                            seen += cursor.next_blocking(|batch| batch.len() as u64).unwrap();
+                            seen += cursor.blocking_next(|batch| batch.len() as u64).unwrap();
                         }
                     })
                 };
@@ -194,7 +194,7 @@ macro_rules! version {
                     let publisher = log.clone();
                     running.push(tokio::spawn(async move {
                         for n in 0..records {
-                            publisher.append(n).unwrap();
+                            publisher.blocking_append(n).unwrap();
                             if n % 256 == 0 {
                                 tokio::task::yield_now().await;
                             }
@@ -209,7 +209,7 @@ macro_rules! version {
 
             pub fn replay(records: u64) -> f64 {
                 let log = Log::<u64>::builder().retention(Retention::Everything).build().unwrap();
-                (0..records).for_each(|n| _ = log.append(n).unwrap());
+                (0..records).for_each(|n| _ = log.blocking_append(n).unwrap());
                 let begin = Instant::now();
                 let mut cursor = log.subscribe(Start::Earliest).unwrap();
                 let mut sum = 0u64;
@@ -237,7 +237,7 @@ macro_rules! version {
                     let mut longest = Duration::ZERO;
                     for n in 0..512 {
                         let begin = Instant::now();
-                        log.append(n).unwrap();
+                        log.blocking_append(n).unwrap();
                         longest = longest.max(begin.elapsed());
                     }
                     if log.stats().evictions > 0 {
@@ -250,14 +250,14 @@ macro_rules! version {
             pub fn beside_a_closure(open: Duration) -> f64 {
                 let log = evicting(64);
                 let mut slow = log.subscribe(Start::Next).unwrap();
-                log.append(0).unwrap();
+                log.blocking_append(0).unwrap();
                 let over = AtomicBool::new(false);
                 thread::scope(|scope| {
                     let longest = scope.spawn(|| {
                         let mut longest = Duration::ZERO;
                         while !over.load(Ordering::Relaxed) {
                             let begin = Instant::now();
-                            log.append(1).unwrap();
+                            log.blocking_append(1).unwrap();
                             longest = longest.max(begin.elapsed());
                         }
                         longest.as_nanos() as f64 / 1e6
@@ -283,7 +283,7 @@ macro_rules! version {
             /// Half of the threads publish, half read, while so many others stay in closures over another log.
             pub fn churn(threads: u64, closures: u64, records: u64) -> Churn {
                 let (over, elsewhere) = (AtomicBool::new(false), evicting(64));
-                elsewhere.append(0).unwrap();
+                elsewhere.blocking_append(0).unwrap();
                 let inside = Barrier::new(closures as usize + 1);
                 thread::scope(|scope| {
                     for _ in 0..closures {
@@ -324,7 +324,7 @@ macro_rules! version {
                     })
                 };
                 let publish = |_| -> Job<'_> {
-                    Box::new(move || (0..part).for_each(|n| _ = log.append(n).unwrap()))
+                    Box::new(move || (0..part).for_each(|n| _ = log.blocking_append(n).unwrap()))
                 };
                 let all = (0..readers).map(read).chain((0..publishers).map(publish)).collect();
                 let took = together(all);

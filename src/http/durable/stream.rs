@@ -330,7 +330,7 @@ mod tests {
         let broker = Broker::new(BrokerConfig::default()).unwrap();
         let root = stream(&broker, "root", None);
         for record in 0..20 {
-            root.log().append([record]).unwrap();
+            root.log().blocking_append([record]).unwrap();
         }
         let tokens: Vec<_> = (0..=20).map(|at| root.token(at)).collect();
         assert!(tokens.is_sorted());
@@ -351,15 +351,15 @@ mod tests {
         let broker = Broker::new(BrokerConfig::default()).unwrap();
         let root = stream(&broker, "root", None);
         for record in 0..4 {
-            root.log().append([record]).unwrap();
+            root.log().blocking_append([record]).unwrap();
         }
         let fork = stream(&broker, "fork", Some((&root, 2)));
         let second = stream(&broker, "second", Some((&root, 2)));
         for stream in [&fork, &second] {
-            stream.log().append(b"own").unwrap();
+            stream.log().blocking_append(b"own").unwrap();
         }
         let third = stream(&broker, "third", Some((&fork, 3)));
-        third.log().append(b"own").unwrap();
+        third.log().blocking_append(b"own").unwrap();
         for (stream, tail) in [(&fork, 3), (&second, 3), (&third, 4)] {
             assert_eq!(stream.tail(), tail);
             let tokens: Vec<_> = (0..=tail).map(|at| stream.token(at)).collect();

@@ -47,14 +47,14 @@ fn a_child_uses_the_log_that_it_was_born_with() {
     }
     let log = Log::<u64>::builder().segment_records(4).build().unwrap();
     let mut cursor = log.subscribe(Start::Next).unwrap();
-    (0..10).for_each(|n| drop(log.append(n)));
+    (0..10).for_each(|n| drop(log.blocking_append(n)));
     let follow = |cursor: &mut Cursor<u64>| {
         std::thread::scope(|scope| {
-            scope.spawn(|| (10..50).for_each(|n| drop(log.append(n))));
+            scope.spawn(|| (10..50).for_each(|n| drop(log.blocking_append(n))));
             let mut read = 0;
             while read < 50 {
                 cursor
-                    .next_blocking(|batch| {
+                    .blocking_next(|batch| {
                         batch.iter().for_each(|(offset, n)| assert_eq!(offset, *n));
                         read += batch.len();
                     })

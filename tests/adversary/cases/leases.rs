@@ -22,7 +22,7 @@ const OPTIONS: LeaseOptions = LeaseOptions {
 
 /// Strings, so that one that is read too late is a use after free.
 fn say(log: &Log<String>, numbers: std::ops::Range<u64>) {
-    numbers.for_each(|n| drop(log.append(format!("a rather long string, number {n}"))));
+    numbers.for_each(|n| drop(log.blocking_append(format!("a rather long string, number {n}"))));
 }
 
 /// A commit of what was never read here is refused, whatever log the holder read meanwhile.
@@ -62,9 +62,9 @@ fn a_lease_that_was_swapped_keeps_what_its_log_has() {
 fn a_forgotten_lease_is_taken_over() {
     watched(|_| {
         let log = Log::<u64>::builder().segment_records(4).build().unwrap();
-        (0..10).for_each(|n| drop(log.append(n)));
+        (0..10).for_each(|n| drop(log.blocking_append(n)));
         let mut lease = log.lease("x", LeaseOptions { start: Start::Next, ..OPTIONS }).unwrap();
-        (10..20).for_each(|n| drop(log.append(n)));
+        (10..20).for_each(|n| drop(log.blocking_append(n)));
         lease.try_next(|batch| batch.len()).unwrap();
         std::mem::forget(lease);
         assert!(matches!(log.lease("x", OPTIONS), Err(LeaseError::Held { .. })));
@@ -83,7 +83,7 @@ fn who_lost_a_lease_cannot_move_it() {
     watched(|_| {
         let log = Log::<u64>::builder().segment_records(4).build().unwrap();
         let mut old = log.lease("x", OPTIONS).unwrap();
-        (0..10).for_each(|n| drop(log.append(n)));
+        (0..10).for_each(|n| drop(log.blocking_append(n)));
         while let Ok(Some(_)) = old.try_next(|batch| batch.len()) {}
         let new = log.lease("x", LeaseOptions { take_over: true, ..OPTIONS }).unwrap();
         assert_eq!(old.commit(..=9), Err(CommitError::TakenOver));

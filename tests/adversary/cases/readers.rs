@@ -31,9 +31,9 @@ fn read_all(cursor: &mut Cursor<u64>) -> (Vec<u64>, Vec<u64>) {
 fn evicted_between_look_and_advance(advance: usize, between: impl FnOnce(&mut Cursor<u64>)) {
     let log = evicting(3);
     let mut cursor = log.subscribe(Start::Earliest).unwrap();
-    (0..10).for_each(|n| drop(log.append(n)));
+    (0..10).for_each(|n| drop(log.blocking_append(n)));
     assert_eq!(cursor.peek(Limit::NONE, |batch| batch.len()), Ok(Some(10)));
-    (10..100).for_each(|n| drop(log.append(n)));
+    (10..100).for_each(|n| drop(log.blocking_append(n)));
     assert!(log.first_offset() > 10);
     between(&mut cursor);
     cursor.advance(advance);
@@ -70,10 +70,10 @@ fn a_look_that_tells_of_a_loss_takes_back_what_was_shown() {
     watched(|_| {
         let log = evicting(3);
         let mut cursor = log.subscribe(Start::Earliest).unwrap();
-        (0..10).for_each(|n| drop(log.append(n)));
+        (0..10).for_each(|n| drop(log.blocking_append(n)));
         assert_eq!(cursor.peek(Limit::NONE, |batch| batch.len()), Ok(Some(10)));
-        (10..100).for_each(|n| drop(log.append(n)));
-        let looked = cursor.next_deadline(Instant::now(), |batch| batch.len());
+        (10..100).for_each(|n| drop(log.blocking_append(n)));
+        let looked = cursor.blocking_next_until(Instant::now(), |batch| batch.len());
         let first = log.first_offset();
         assert_eq!(looked, Err(ReadError::Lagged(Lagged { first_missed: 0, missed: first })));
         assert!(panics(|| cursor.advance(1)));
@@ -88,7 +88,7 @@ fn losses_that_were_not_told_are_told_as_one() {
         let mut cursor = log.subscribe(Start::Earliest).unwrap();
         let mut nobody = Context::from_waker(Waker::noop());
         for n in 0..500 {
-            log.append(n).unwrap();
+            log.blocking_append(n).unwrap();
             if n % 7 == 0 {
                 assert!(cursor.poll_ready(&mut nobody).is_ready());
                 assert_eq!(cursor.offset(), 0);
@@ -107,8 +107,8 @@ fn swapped_cursors_go_on_where_the_other_stood() {
     watched(|_| {
         let (one, other) = (evicting(4), evicting(4));
         for n in 0..10 {
-            one.append(n).unwrap();
-            other.append(100 + n).unwrap();
+            one.blocking_append(n).unwrap();
+            other.blocking_append(100 + n).unwrap();
         }
         let mut here = one.subscribe(Start::At(3)).unwrap();
         let mut there = other.subscribe(Start::At(5)).unwrap();
@@ -132,7 +132,7 @@ fn an_evicted_cursor_that_goes_takes_along_what_it_held_back() {
         let log = build().memory_limit(50 * segment).overflow(Overflow::Evict).build().unwrap();
         let cursor = log.subscribe(Start::Earliest).unwrap();
         while log.stats().evictions == 0 {
-            log.append(0).unwrap();
+            log.blocking_append(0).unwrap();
         }
         assert!(log.stats().live_segments > 40, "{:?}", log.stats());
         drop(cursor);

@@ -34,7 +34,7 @@ fn a_destructor_that_does_not_return_holds_one_segment() {
                 over.wait();
             }
         });
-        log.append(stalls).unwrap();
+        log.blocking_append(stalls).unwrap();
         let append = |n| log.try_append(Value::new(&ledger, n));
         thread::scope(|scope| {
             scope.spawn(|| (1..9).for_each(|n| assert!(append(n).is_ok())));
@@ -75,7 +75,7 @@ fn others_give_back_what_a_stalled_destructor_unlinked(overflow: Overflow) {
                 over.wait();
             }
         });
-        log.append(stalls).unwrap();
+        log.blocking_append(stalls).unwrap();
         let append =
             |n| log.try_append(Value::new(&ledger, n)).map(drop).map_err(|refused| refused.reason);
         let mut first = log.subscribe(Start::Earliest).unwrap();
@@ -133,7 +133,7 @@ fn a_destructor_that_stalls_does_not_hold_what_waits_with_it() {
                 }
             })
         };
-        log.append(begins).unwrap();
+        log.blocking_append(begins).unwrap();
         let append =
             |value| log.try_append(value).map(drop).map_err(|refused: Refused<_>| refused.reason);
         let mut first = log.subscribe(Start::Earliest).unwrap();

@@ -86,7 +86,7 @@ fn a_waker_that_stays_keeps_no_memory_from_others() {
         let (log, mut cursor) = full(build());
         let stuck = Stuck::new();
         let waker = Waker::from(stuck.clone());
-        let mut append = Box::pin(log.append_async(8));
+        let mut append = Box::pin(log.append(8));
         let polled = Future::poll(append.as_mut(), &mut Context::from_waker(&waker));
         assert!(matches!(polled, Poll::Pending));
         stuck.while_inside(|| pass(&mut cursor), || assert_eq!(log.try_append(8), Ok(8)));
@@ -109,7 +109,7 @@ fn publisher_goes_on_beside(stuck: Arc<Stuck>) {
     {
         let (log, mut cursor) = full(build().observer(stuck.clone()));
         thread::scope(|scope| {
-            let waits = scope.spawn(|| log.append(8));
+            let waits = scope.spawn(|| log.blocking_append(8));
             while log.stats().publisher_waits == 0 {
                 thread::yield_now();
             }
@@ -129,7 +129,7 @@ fn an_observer_that_stays_keeps_no_reader_from_the_end() {
         let log = build().observer(stuck.clone()).build().unwrap();
         let mut cursor = log.subscribe(Start::Next).unwrap();
         thread::scope(|scope| {
-            let reads = scope.spawn(move || cursor.next_blocking(|_| ()));
+            let reads = scope.spawn(move || cursor.blocking_next(|_| ()));
             while log.stats().reader_waits == 0 {
                 thread::yield_now();
             }
@@ -150,11 +150,11 @@ fn a_destructor_that_stays_keeps_no_holder_waiting() {
         let mut lease = log.lease("name", LeaseOptions::default()).unwrap();
         for n in 0..8 {
             let stuck = stuck.clone();
-            log.append(Value::new(&ledger, n).at_end(move || stuck.stay())).unwrap();
+            log.blocking_append(Value::new(&ledger, n).at_end(move || stuck.stay())).unwrap();
         }
         while let Ok(Some(_)) = lease.try_next(|batch| batch.len()) {}
         thread::scope(|scope| {
-            let waits = scope.spawn(move || lease.next_blocking(|_| ()));
+            let waits = scope.spawn(move || lease.blocking_next(|_| ()));
             while log.stats().reader_waits == 0 {
                 thread::yield_now();
             }
@@ -172,7 +172,7 @@ fn a_holders_waker_that_stays_keeps_no_segment() {
     watched(|_| {
         let log = build().build().unwrap();
         let mut lease = log.lease("name", LeaseOptions::default()).unwrap();
-        (0..8).for_each(|n| assert_eq!(log.append(n), Ok(n)));
+        (0..8).for_each(|n| assert_eq!(log.blocking_append(n), Ok(n)));
         while let Ok(Some(_)) = lease.try_next(|batch| batch.len()) {}
         assert_eq!(log.stats().live_segments, 2, "nothing is committed");
         let stuck = Stuck::new();

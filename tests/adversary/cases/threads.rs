@@ -22,12 +22,12 @@ fn publishers_at_the_limit(publishers: u64, overflow: Overflow) {
             for _ in 0..publishers {
                 scope.spawn(|| {
                     begin.wait();
-                    (0..EACH).for_each(|n| _ = log.append(n).unwrap());
+                    (0..EACH).for_each(|n| _ = log.blocking_append(n).unwrap());
                 });
             }
             let mut read = 0;
             while read < publishers * EACH {
-                match cursor.next_blocking(|batch| batch.len() as u64) {
+                match cursor.blocking_next(|batch| batch.len() as u64) {
                     Ok(seen) => read += seen,
                     Err(ReadError::Lagged(lagged)) => read += lagged.missed,
                     Err(error) => panic!("{error}"),
@@ -66,10 +66,10 @@ fn two_hundred_closures_hold_back_two_hundred_segments() {
         let segment = build().build().unwrap().stats().live_bytes;
         let log = build().memory_limit(300 * segment).build().unwrap();
         let (inside, over) = (Barrier::new(READERS + 1), Barrier::new(READERS + 1));
-        (0..4 * READERS as u64).for_each(|n| drop(log.append(n)));
+        (0..4 * READERS as u64).for_each(|n| drop(log.blocking_append(n)));
         let hold = log.subscribe(Start::Next).unwrap();
         let first = log.next_offset();
-        (0..4 * READERS as u64).for_each(|n| drop(log.append(n)));
+        (0..4 * READERS as u64).for_each(|n| drop(log.blocking_append(n)));
         thread::scope(|scope| {
             for reader in 0..READERS as u64 {
                 let mut cursor = log.subscribe(Start::At(first + 4 * reader)).unwrap();
@@ -134,7 +134,7 @@ fn every_handle_in_a_thread_local(used_before: bool, evicts: bool) {
         if evicts { log.memory_limit(100_000).overflow(Overflow::Evict) } else { log }
     };
     let append = |log: &Log<Counted>, records: u64| {
-        (0..records).for_each(|_| drop(log.append(Counted(dropped.clone()))));
+        (0..records).for_each(|_| drop(log.blocking_append(Counted(dropped.clone()))));
     };
     let options =
         LeaseOptions { ttl: std::time::Duration::ZERO, start: Start::Earliest, take_over: false };
@@ -174,7 +174,7 @@ fn every_handle_in_a_thread_local(used_before: bool, evicts: bool) {
     let (mut publisher, log) = build().build_exclusive().unwrap();
     let mut cursor = log.subscribe(Start::Earliest).unwrap();
     end_a_thread_with(used_before, || {
-        (0..9).for_each(|_| drop(publisher.append(Counted(dropped.clone()))));
+        (0..9).for_each(|_| drop(publisher.blocking_append(Counted(dropped.clone()))));
         vec![Box::new(publisher)]
     });
     assert!(log.is_closed());
@@ -217,7 +217,7 @@ impl Drop for AppendsAtEnd {
     fn drop(&mut self) {
         let AppendsAtEnd(log, dropped) = self;
         for _ in 0..30 {
-            drop(log.append(Counted(dropped.clone())));
+            drop(log.blocking_append(Counted(dropped.clone())));
             let mut cursor = log.subscribe(Start::Earliest).unwrap();
             cursor.try_next(|_| log.stats()).unwrap();
             log.maintain();
@@ -237,8 +237,8 @@ fn threads_that_come_and_go_leave_nothing_behind() {
                     let log = &log;
                     scope.spawn(move || {
                         let mut cursor = log.subscribe(Start::Next).unwrap();
-                        (0..9).for_each(|m| drop(log.append(n * m)));
-                        cursor.next_blocking(|batch| batch.len()).unwrap();
+                        (0..9).for_each(|m| drop(log.blocking_append(n * m)));
+                        cursor.blocking_next(|batch| batch.len()).unwrap();
                     });
                 }
             });

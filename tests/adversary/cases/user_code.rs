@@ -28,7 +28,7 @@ fn any_number_of_panics_in_destructors_ends_nothing() {
             };
             let cursor = log.subscribe(Start::Earliest).unwrap();
             for n in 0..40 {
-                log.append(Value::new(&ledger, n).at_end(|| panic_as_planned())).unwrap();
+                log.blocking_append(Value::new(&ledger, n).at_end(|| panic_as_planned())).unwrap();
             }
             drop(cursor);
             assert_eq!(log.maintain(), None);
@@ -61,17 +61,19 @@ fn a_panic_in_an_observers_destructor_goes_no_further() {
             let observed = Log::<u64>::builder().segment_records(1).observer(Arc::new(Panics));
             let observed = observed.build().unwrap();
             let cursor = observed.subscribe(Start::Earliest).unwrap();
-            (0..2).for_each(|n| assert_eq!(observed.append(n).ok(), Some(n)));
+            (0..2).for_each(|n| assert_eq!(observed.blocking_append(n).ok(), Some(n)));
             let builder = Log::<Holds>::builder().segment_records(4).pool_segments(pool);
             let (mut publisher, log) = builder.build_exclusive().unwrap();
             let record = |n: u64| Holds(None, format!("record {n}"));
-            assert!(publisher.append(Holds(Some((cursor, observed)), String::new())).is_ok());
-            assert!(publisher.append(record(1)).is_ok());
+            assert!(
+                publisher.blocking_append(Holds(Some((cursor, observed)), String::new())).is_ok()
+            );
+            assert!(publisher.blocking_append(record(1)).is_ok());
             // They begin a segment, and the first one goes, with what it holds.
-            let batch = publisher.append_batch([record(2), record(3), record(4)]);
+            let batch = publisher.blocking_append_batch([record(2), record(3), record(4)]);
             assert_eq!(batch.ok(), Some(2..5));
             let mut cursor = log.subscribe(Start::Earliest).unwrap();
-            (5..100).for_each(|n| assert_eq!(publisher.append(record(n)).ok(), Some(n)));
+            (5..100).for_each(|n| assert_eq!(publisher.blocking_append(record(n)).ok(), Some(n)));
             let mut seen = 2;
             while let Ok(Some(())) = cursor.try_next(|batch| {
                 for (offset, Holds(_, text)) in batch.iter() {
@@ -141,8 +143,8 @@ fn a_chain_of_destructors_needs_no_stack() {
             0 => value,
             _ => value.at_end(move || append_two(&next, &all, left - 1)),
         };
-        assert!(log.append(value).is_ok());
-        assert!(log.append(Value::new(ledger, 0)).is_ok());
+        assert!(log.blocking_append(value).is_ok());
+        assert!(log.blocking_append(Value::new(ledger, 0)).is_ok());
     }
 }
 

@@ -28,7 +28,7 @@ fn act(what: u32) {
     }
     if mode == USES + what {
         let log = LOG.lock().clone().unwrap();
-        log.append(1).unwrap();
+        log.blocking_append(1).unwrap();
         drop(log.subscribe(Start::Earliest).unwrap());
         log.stats();
     }
@@ -97,13 +97,13 @@ fn harass(log: &Log<u64>, mode: u32, round: u64) {
     };
     MODE.store(mode, Ordering::Relaxed);
     poll(0, 5);
-    caught(|| drop(log.append(round)));
+    caught(|| drop(log.blocking_append(round)));
     poll(0, 6);
     poll(2, 7);
     caught(|| cursors[1].stop_waiting());
     let last = cursors.pop();
     caught(|| drop(last));
-    caught(|| drop(log.append(round)));
+    caught(|| drop(log.blocking_append(round)));
     MODE.store(0, Ordering::Relaxed);
     for cursor in &mut cursors {
         while let Ok(Some(_)) = cursor.try_next(|batch| batch.len()) {}
@@ -112,9 +112,9 @@ fn harass(log: &Log<u64>, mode: u32, round: u64) {
     let mut cursor = log.subscribe(Start::Next).unwrap();
     let publisher = thread::spawn({
         let log = log.clone();
-        move || log.append(7)
+        move || log.blocking_append(7)
     });
-    cursor.next_blocking(|batch| batch.len()).unwrap();
+    cursor.blocking_next(|batch| batch.len()).unwrap();
     publisher.join().unwrap().unwrap();
     drop((cursor, cursors));
     assert_eq!(log.stats().live_segments, 1);

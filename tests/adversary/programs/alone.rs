@@ -64,7 +64,7 @@ pub(super) fn append(world: &Arc<World>, rng: &mut Rng, forgets: bool) {
             _ => {
                 let value = world.value(rng);
                 let (id, says) = (value.id, value.says);
-                let done = poll_and_leave(world, topic, rng, forgets, id, log.append_async(value));
+                let done = poll_and_leave(world, topic, rng, forgets, id, log.append(value));
                 settle(topic, done, says);
             }
         },
@@ -76,7 +76,7 @@ pub(super) fn append(world: &Arc<World>, rng: &mut Rng, forgets: bool) {
                 11..15 => {
                     let value = world.value(rng);
                     let (id, says) = (value.id, value.says);
-                    let future = publisher.append_async(value);
+                    let future = publisher.append(value);
                     settle(topic, poll_and_leave(world, topic, rng, forgets, id, future), says);
                 }
                 // Once in a while it goes, and the log is closed.

@@ -175,7 +175,7 @@ impl Reader {
             12 => {
                 let soon = Instant::now() + Duration::from_micros(rng.u64(..50));
                 let (next, mut seen) = (self.next, 0);
-                let look = with_reader!(self, reader => reader.next_deadline(soon, |batch| {
+                let look = with_reader!(self, reader => reader.blocking_next_until(soon, |batch| {
                     seen = Self::shown(topic, next, batch);
                 }));
                 self.next += seen as u64;

@@ -127,7 +127,7 @@ async fn a_slow_socket_that_is_evicted_is_told_exactly_what_it_missed() {
     let publisher = log.clone();
     let publishing = tokio::spawn(async move {
         for n in 0..RECORDS {
-            publisher.append_async(&record(n)).await.unwrap();
+            publisher.append(&record(n)).await.unwrap();
             if n % 100 == 0 {
                 tokio::task::yield_now().await;
             }
@@ -184,7 +184,7 @@ async fn a_socket_that_takes_nothing_or_a_trickle_loses_its_place() {
         let log = server.broker.topic("t").unwrap().log().clone();
         // The publisher is held back by the socket's place, until that is let go.
         for _ in 0..10_000 {
-            let appended = tokio::time::timeout(PATIENCE, log.append_async(&[b'x'; 1000])).await;
+            let appended = tokio::time::timeout(PATIENCE, log.append(&[b'x'; 1000])).await;
             appended.expect("there is room again").unwrap();
         }
         until("the stream is gone", || server.handle.streams() == 0).await;

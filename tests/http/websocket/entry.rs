@@ -142,7 +142,7 @@ async fn a_socket_ends_when_its_right_does() {
     access.replace(vec![entry("less", ["a", "", "a"]), entry("stays", ["a", "a", ""])]).unwrap();
     assert_eq!(sockets[0].end().await, (3000, "unauthorized".into()));
     assert_eq!(sockets[1].end().await, (3003, "forbidden".into()));
-    server.broker.topic("a").unwrap().log().append(b"secret").unwrap();
+    server.broker.topic("a").unwrap().log().blocking_append(b"secret").unwrap();
     assert_eq!(sockets[2].record().await, (0, b"secret".to_vec()));
     assert_eq!(sockets[0].try_next().await, None);
 }
@@ -162,7 +162,7 @@ async fn a_socket_that_takes_nothing_loses_its_right_all_the_same() {
         let log = log.clone();
         async move {
             for _ in 0..20_000 {
-                log.append_async(&[b'x'; 1000]).await.unwrap();
+                log.append(&[b'x'; 1000]).await.unwrap();
             }
         }
     });

@@ -200,7 +200,13 @@ async fn a_drain_delivers_all_that_was_acknowledged_and_the_end() {
         let server = serve(|_, _| {});
         let mut socket = Socket::open(server.address, "t/events", &form).await;
         for n in 0..1000 {
-            server.broker.topic("t").unwrap().log().append(format!("{n}").as_bytes()).unwrap();
+            server
+                .broker
+                .topic("t")
+                .unwrap()
+                .log()
+                .blocking_append(format!("{n}").as_bytes())
+                .unwrap();
         }
         server.handle.drain();
         for n in 0..1000 {
@@ -281,7 +287,7 @@ async fn through_cuts_every_record_comes_once_or_is_told_missing() {
         let log = server.broker.topic("t").unwrap().log().clone();
         let publishing = tokio::spawn(async move {
             for n in 0..RECORDS {
-                log.append(format!("{n} {}", "x".repeat(100)).as_bytes()).unwrap();
+                log.blocking_append(format!("{n} {}", "x".repeat(100)).as_bytes()).unwrap();
                 if n % 10 == 0 {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
@@ -317,7 +323,7 @@ proptest! {
             let server = serve(|config, _| config.limits.run_bytes = 64);
             let topic = server.broker.open("t", psa::broker::Purpose::Publish).unwrap();
             for record in &records {
-                topic.log().append(record).unwrap();
+                topic.log().blocking_append(record).unwrap();
             }
             for form in [JSON, BYTES] {
                 for from in [0, from.min(records.len() - 1)] {

@@ -102,7 +102,7 @@ impl Workload<'_> {
             let batch = vec![&record[..]; (due - published) as usize];
             published = due;
             // At a memory limit the log evicts, so no append is refused, and only this thread closes the log.
-            let offsets = self.log.append_batch(&batch).expect("there is room");
+            let offsets = self.log.blocking_append_batch(&batch).expect("there is room");
             track.at(self.now(), offsets.end);
             thread::sleep(TICK);
         }
@@ -113,7 +113,7 @@ impl Workload<'_> {
     fn follow(&self, mut cursor: Cursor<[u8]>, mut track: Track, reads_long: bool) -> Track {
         let mut has_read_long = !(reads_long && self.evicts);
         loop {
-            let read = cursor.next_blocking(|_| {
+            let read = cursor.blocking_next(|_| {
                 if !has_read_long && self.is_during(LONG_READ) {
                     has_read_long = true;
                     // Under eviction, the read in progress keeps the segment's memory, not the pin.
@@ -153,7 +153,7 @@ impl Workload<'_> {
                 self.sleep_until(STALL.1);
                 track.at(self.now(), cursor.offset());
             }
-            let read = cursor.next_blocking(|_| ());
+            let read = cursor.blocking_next(|_| ());
             if !self.note(read, &cursor, &mut track) {
                 return track;
             }

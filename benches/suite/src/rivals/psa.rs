@@ -37,7 +37,7 @@ fn show<P: Payload>(batch: &Batch<'_, P>, take: &mut impl FnMut(&P)) {
 impl<P: Payload> Receive<P> for Cursor<P> {
     #[inline]
     fn receive(&mut self, take: &mut impl FnMut(&P)) -> Result<(), Trouble> {
-        self.next_blocking(|batch| show(batch, take)).map_err(trouble)
+        self.blocking_next(|batch| show(batch, take)).map_err(trouble)
     }
 }
 
@@ -65,7 +65,7 @@ impl<P: Payload> Publish<P> for psa::Publisher<P> {
     #[inline]
     fn publish(&mut self, payloads: impl Iterator<Item = P>) {
         for payload in payloads {
-            if self.append(payload).is_err() {
+            if self.blocking_append(payload).is_err() {
                 unreachable!("a log without a limit takes everything");
             }
         }
@@ -208,7 +208,7 @@ impl<P: Payload> Publish<P> for Log<P> {
     #[inline]
     fn publish(&mut self, payloads: impl Iterator<Item = P>) {
         for payload in payloads {
-            if self.append(payload).is_err() {
+            if self.blocking_append(payload).is_err() {
                 unreachable!("a log without a limit takes everything");
             }
         }
@@ -229,7 +229,7 @@ fn show_bytes(batch: &Batch<'_, [u8]>, take: &mut impl FnMut(&Bytes)) {
 impl Receive<Bytes> for Cursor<[u8]> {
     #[inline]
     fn receive(&mut self, take: &mut impl FnMut(&Bytes)) -> Result<(), Trouble> {
-        self.next_blocking(|batch| show_bytes(batch, take)).map_err(trouble)
+        self.blocking_next(|batch| show_bytes(batch, take)).map_err(trouble)
     }
 }
 
@@ -260,7 +260,7 @@ impl Publish<Bytes> for psa::Publisher<[u8]> {
     #[inline]
     fn publish(&mut self, payloads: impl Iterator<Item = Bytes>) {
         for payload in payloads {
-            self.append(payload).expect("a log without a limit takes everything");
+            self.blocking_append(payload).expect("a log without a limit takes everything");
         }
     }
 }
@@ -286,7 +286,7 @@ impl Publish<Bytes> for Log<[u8]> {
         batches(payloads, |batch| {
             let mut records = [&[][..]; BATCH];
             records.iter_mut().zip(&*batch).for_each(|(record, payload)| *record = payload);
-            self.append_batch(&records[..batch.len()])
+            self.blocking_append_batch(&records[..batch.len()])
                 .expect("a log without a limit takes everything");
             batch.clear();
         });
