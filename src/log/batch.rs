@@ -1,7 +1,9 @@
 //! What a reader is shown: consecutive records, as they lie in their segment.
 
 use std::fmt;
+use std::marker::PhantomData;
 
+use super::hold::Hold;
 use super::record::Record;
 use super::segment::{Run, Segment};
 use crate::sync::time::{Duration, SystemTime};
@@ -20,13 +22,23 @@ impl Limit {
     /// No limit: all committed records up to the end of the segment.
     pub const NONE: Limit = Limit { records: usize::MAX, bytes: usize::MAX };
 
+    /// At most this many records.
+    pub const fn records(records: usize) -> Limit {
+        Limit { records, ..Limit::NONE }
+    }
+
+    /// At most this many bytes of payload, or one record.
+    pub const fn bytes(bytes: usize) -> Limit {
+        Limit { bytes, ..Limit::NONE }
+    }
+
     #[inline]
-    pub(super) fn records(self) -> u32 {
+    pub(super) fn max_records(self) -> u32 {
         u32::try_from(self.records).unwrap_or(u32::MAX).max(1)
     }
 
     #[inline]
-    pub(super) fn slots(self) -> u32 {
+    pub(super) fn max_slots(self) -> u32 {
         u32::try_from(self.bytes).unwrap_or(u32::MAX)
     }
 }
@@ -37,10 +49,13 @@ impl Default for Limit {
     }
 }
 
-/// Consecutive records of one segment, borrowed from the log's own memory. Never empty.
+/// Consecutive records of one segment, where they lie in the log's own memory. Never empty.
 ///
-/// A batch lives for one call of the closure to which it is shown. It can be kept neither across an
-/// `.await` nor in a variable outside.
+/// | a batch | is good for |
+/// | --- | --- |
+/// | that is shown to a closure | that call: it can be kept neither across an `.await` nor in a variable outside |
+/// | from [`Cursor::next_batch`](super::Cursor::next_batch) | as long as the cursor is not used: also across an `.await` |
+/// | from [`hold`](Self::hold) | as long as you like: a `Batch<'static, R>` is owned |
 ///
 /// ```compile_fail
 /// # async fn elsewhere() {}
@@ -52,16 +67,80 @@ impl Default for Limit {
 /// # }
 /// ```
 pub struct Batch<'a, R: Record + ?Sized> {
-    segment: &'a Segment<R>,
+    segment: *const Segment<R>,
     /// Number of the first record within the segment.
     first: u32,
     run: Run,
+    /// What keeps the segment, unless what `'a` borrows does.
+    hold: Option<Hold<R>>,
+    borrows: PhantomData<&'a Segment<R>>,
 }
 
+// SAFETY: a batch reads the segment's atomics and committed records, which any thread may (`R: Sync`), and its hold may
+// end on any thread.
+unsafe impl<R: Record + ?Sized> Send for Batch<'_, R> {}
+// SAFETY: as above.
+unsafe impl<R: Record + ?Sized> Sync for Batch<'_, R> {}
+
 impl<'a, R: Record + ?Sized> Batch<'a, R> {
+    /// The caller keeps the segment for `'a`.
     #[inline]
     pub(super) fn new(segment: &'a Segment<R>, first: u32, run: Run) -> Self {
-        Batch { segment, first, run }
+        Batch { segment, first, run, hold: None, borrows: PhantomData }
+    }
+
+    #[inline]
+    fn segment(&self) -> &Segment<R> {
+        // SAFETY: kept for `'a`, or by the hold, which is as old as `self`.
+        unsafe { &*self.segment }
+    }
+
+    /// The same batch, borrowed from something else.
+    ///
+    /// # Safety
+    ///
+    /// If it has no hold, what `'b` borrows keeps the segment.
+    pub(super) unsafe fn reborrowed<'b>(self) -> Batch<'b, R> {
+        let Batch { segment, first, run, hold, .. } = self;
+        Batch { segment, first, run, hold, borrows: PhantomData }
+    }
+
+    /// An owned batch of the same records: they stay where they are as long as it is kept, and nothing is copied.
+    ///
+    /// It can be sent, shared, cloned and kept across an `.await`. A batch of byte records is `AsRef<[u8]>`, so
+    /// `bytes::Bytes::from_owner(batch.hold())` makes a `Bytes` of it.
+    ///
+    /// # What it costs
+    ///
+    /// Two locked instructions, and as many when it ends. It keeps the memory of its whole segment, however few records
+    /// of it it shows, and drops no record of it. That memory counts towards the log's memory limit, and in
+    /// [`Stats::held_segments`](super::Stats::held_segments) once every cursor has passed it. Nothing else waits for
+    /// it: later segments are collected as ever. But at its limit the log has that much less room, and if held segments
+    /// take all of it, publishers wait until one is given back, also where the log evicts.
+    ///
+    /// It keeps the log's memory, and does not keep the log open. A record that owns a batch of its own log is never
+    /// freed.
+    ///
+    /// ```
+    /// use psa::{Log, Start};
+    /// let log = Log::<[u8]>::new();
+    /// log.blocking_append_batch(&["hello, ", "world"])?;
+    /// let mut cursor = log.subscribe(Start::Earliest)?;
+    /// let held = cursor.try_next(|batch| batch.hold())?.unwrap();
+    /// drop((cursor, log));
+    /// assert_eq!(held.payload(), b"hello, world");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn hold(&self) -> Batch<'static, R> {
+        let hold = self.hold.clone().unwrap_or_else(|| {
+            // SAFETY: a chain outlives its segments.
+            let chain = unsafe { &*self.segment().chain };
+            let chain = chain.me.upgrade().expect("a log that is read is not being dropped");
+            // What `'a` borrows keeps the segment for this call.
+            Hold::on(chain, self.segment())
+        });
+        let Batch { segment, first, run, .. } = *self;
+        Batch { segment, first, run, hold: Some(hold), borrows: PhantomData }
     }
 
     /// How many records; at least one.
@@ -80,7 +159,7 @@ impl<'a, R: Record + ?Sized> Batch<'a, R> {
     /// The first record's offset.
     #[inline]
     pub fn first_offset(&self) -> u64 {
-        self.segment.base + u64::from(self.first)
+        self.segment().base + u64::from(self.first)
     }
 
     /// The offset after the last record's.
@@ -97,7 +176,7 @@ impl<'a, R: Record + ?Sized> Batch<'a, R> {
 
     /// [`append_time`](Self::append_time) in nanoseconds since the Unix epoch.
     pub fn append_nanos(&self) -> u64 {
-        self.segment.appended_at(self.first)
+        self.segment().appended_at(self.first)
     }
 
     /// The offset of the first record that keeps its own append time, and that time, in nanoseconds
@@ -105,8 +184,8 @@ impl<'a, R: Record + ?Sized> Batch<'a, R> {
     /// `None` if no record of the batch keeps one: of each segment's records, one in
     /// [`stamp_every`](super::Builder::stamp_every) does.
     pub fn first_stamp(&self) -> Option<(u64, u64)> {
-        let stamp = self.segment.first_stamp(self.first, self.run.records);
-        stamp.map(|(record, time)| (self.segment.base + u64::from(record), time))
+        let stamp = self.segment().first_stamp(self.first, self.run.records);
+        stamp.map(|(record, time)| (self.segment().base + u64::from(record), time))
     }
 
     /// Record number `i` of this batch.
@@ -115,51 +194,75 @@ impl<'a, R: Record + ?Sized> Batch<'a, R> {
     ///
     /// If `i` is not less than [`len`](Self::len).
     #[inline]
-    pub fn get(&self, i: usize) -> &'a R {
+    pub fn get(&self, i: usize) -> &R {
         assert!(i < self.len(), "record {i} of a batch of {}", self.len());
         let i = self.first + i as u32;
-        let (start, end) = (self.segment.start_of(i), self.segment.end_of(i));
-        // SAFETY: the record is part of a committed run, and the segment is kept for `'a`.
-        unsafe { R::in_arena(self.segment.arena(), start, end) }
+        let (start, end) = (self.segment().start_of(i), self.segment().end_of(i));
+        // SAFETY: the record is part of a committed run, and the segment is kept as long as `self` is borrowed.
+        unsafe { R::in_arena(self.segment().arena(), start, end) }
     }
 
     /// The records in order, with their offsets.
     #[inline]
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (u64, &'a R)> + use<'a, '_, R> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (u64, &R)> + use<'a, '_, R> {
         let offset = self.first_offset();
         (0..self.len()).map(move |i| (offset + i as u64, self.get(i)))
     }
 }
 
-impl<'a, T: Send + Sync + 'static> Batch<'a, T> {
+impl<T: Send + Sync + 'static> Batch<'_, T> {
     /// The values, as they lie in memory.
     #[inline]
-    pub fn as_slice(&self) -> &'a [T] {
+    pub fn as_slice(&self) -> &[T] {
         let (start, len) = (self.run.start as usize, self.len());
-        // SAFETY: the run's slots hold committed values, one each, and nobody writes them for `'a`.
-        unsafe { std::slice::from_raw_parts(self.segment.arena().add(start), len) }
+        // SAFETY: the run's slots hold committed values, one each, and nobody writes them while the segment is
+        // kept.
+        unsafe { std::slice::from_raw_parts(self.segment().arena().add(start), len) }
     }
 }
 
-impl<'a> Batch<'a, [u8]> {
+impl Batch<'_, [u8]> {
     /// The payloads of all records, one after another, as they lie in memory.
     #[inline]
-    pub fn payload(&self) -> &'a [u8] {
+    pub fn payload(&self) -> &[u8] {
         let Run { start, end, .. } = self.run;
         // SAFETY: as in `get`, for all records of the run.
-        unsafe { <[u8]>::in_arena(self.segment.arena(), start, end) }
+        unsafe { <[u8]>::in_arena(self.segment().arena(), start, end) }
     }
 
     /// Where each record ends: the segment's own index, four bytes per record, in the machine's
     /// byte order. Record `i` is `payload()[ends[i - 1] - start() .. ends[i] - start()]`, with
     /// `start()` in place of `ends[-1]`.
-    pub fn ends(&self) -> &'a [u8] {
-        self.segment.index_bytes(self.first, self.run.records)
+    pub fn ends(&self) -> &[u8] {
+        self.segment().index_bytes(self.first, self.run.records)
     }
 
     /// Where the first record starts, counted as in [`ends`](Self::ends).
     pub fn start(&self) -> u32 {
         self.run.start + 1
+    }
+}
+
+/// Of an owned batch, another one; of a borrowed batch, one that borrows the same. Copies no record.
+impl<R: Record + ?Sized> Clone for Batch<'_, R> {
+    fn clone(&self) -> Self {
+        Batch { hold: self.hold.clone(), ..*self }
+    }
+}
+
+/// As [`payload`](Batch::payload).
+impl AsRef<[u8]> for Batch<'_, [u8]> {
+    #[inline]
+    fn as_ref(&self) -> &[u8] {
+        self.payload()
+    }
+}
+
+/// As [`as_slice`](Batch::as_slice).
+impl<T: Send + Sync + 'static> AsRef<[T]> for Batch<'_, T> {
+    #[inline]
+    fn as_ref(&self) -> &[T] {
+        self.as_slice()
     }
 }
 

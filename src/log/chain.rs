@@ -84,6 +84,8 @@ pub(super) struct Chain<R: Record + ?Sized> {
     pub(super) has_backlog: AtomicBool,
     /// How many are pending, roughly.
     pub(super) pending_segments: AtomicU64,
+    /// Unlinked segments that only a hold keeps.
+    pub(super) held_segments: AtomicU64,
     /// How many pins eviction has broken.
     pub(super) evictions: AtomicU64,
     pub(super) cursors: AtomicUsize,
@@ -130,6 +132,7 @@ impl<R: Record + ?Sized> Chain<R> {
             ready: AtomicPtr::default(),
             has_backlog: AtomicBool::new(false),
             pending_segments: AtomicU64::new(0),
+            held_segments: AtomicU64::new(0),
             evictions: AtomicU64::new(0),
             cursors: AtomicUsize::new(0),
             publishers: AtomicUsize::new(0),

@@ -159,13 +159,19 @@ impl<R: Record + ?Sized> Cursor<R> {
             pace.took(batch.bytes());
             f(batch)
         });
+        self.seen(look)
+    }
+
+    /// What a look means for its caller.
+    #[inline]
+    fn seen<U>(&mut self, look: Result<U, Nothing>) -> Result<Option<U>, ReadError> {
         match look {
             Ok(seen) => Ok(Some(seen)),
             Err(Nothing::Yet) => Ok(None),
             Err(Nothing::Ever) => Err(ReadError::Closed),
             Err(Nothing::Lagged(lagged)) => {
                 // It is reported now, so it must not be reported again.
-                position.told();
+                self.position.told();
                 Err(ReadError::Lagged(lagged))
             }
         }
@@ -207,6 +213,31 @@ impl<R: Record + ?Sized> Cursor<R> {
         Ok(seen)
     }
 
+    /// Lends at most `limit` records; `None` if there are none yet. Does not wait.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`]; after `Lagged` the cursor stands after what it missed.
+    pub fn try_next_batch(&mut self, limit: Limit) -> Result<Option<Batch<'_, R>>, ReadError> {
+        self.shown = 0;
+        if self.is_revoked() {
+            return Err(ReadError::TakenOver);
+        }
+        let Cursor { chain, position, .. } = self;
+        let evicts = chain.config.evicts();
+        let look = position.look(chain, limit, |batch| {
+            let lent = if evicts { batch.hold() } else { batch.clone() };
+            // SAFETY: where nothing evicts, the position pins the segment, and keeps the pin until the next call that
+            // takes the cursor as `&mut`, or its end. The batch that is returned borrows the cursor until then.
+            unsafe { lent.reborrowed() }
+        });
+        let Some(batch) = self.seen(look)? else { return Ok(None) };
+        self.pace.took(batch.bytes());
+        self.pace.found(batch.len());
+        self.position.advance_here(batch.len() as u64);
+        Ok(Some(batch))
+    }
+
     /// As [`try_next`](Self::try_next), but waits for a record: spins for about a microsecond, then parks the thread.
     ///
     /// # Errors
@@ -232,7 +263,7 @@ impl<R: Record + ?Sized> Cursor<R> {
         self.try_next(f)
     }
 
-    fn block(&mut self, deadline: Option<Instant>) {
+    pub(super) fn block(&mut self, deadline: Option<Instant>) {
         let Cursor { chain, position, waiter, pace, revoked, .. } = self;
         pace.hold_thread();
         waiter.block_until(&chain.readers, deadline, || ready(chain, position, revoked));

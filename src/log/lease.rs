@@ -16,14 +16,12 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry as Place;
 use std::ops::Deref;
 use std::sync::PoisonError;
-use std::task::{Context, Poll};
 
-use super::batch::{Batch, Limit};
 use super::chain::Chain;
 use super::collect::ALL;
 use super::commit::{self, CommitRange};
-use super::cursor::{Cursor, Next};
-use super::error::{CommitError, LeaseError, ReadError, SubscribeError};
+use super::cursor::Cursor;
+use super::error::{CommitError, LeaseError};
 use super::position::PinnedPosition;
 use super::record::Record;
 use super::start::Start;
@@ -74,7 +72,7 @@ impl Default for LeaseOptions {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Lease<R: Record + ?Sized> {
-    cursor: Cursor<R>,
+    pub(super) cursor: Cursor<R>,
     chain: Arc<Chain<R>>,
     name: Box<str>,
     holder: u64,
@@ -414,98 +412,6 @@ impl<R: Record + ?Sized> Lease<R> {
         let entry = held.then(|| leases.by_name.remove(&self.name)).flatten();
         drop(leases);
         drop(entry);
-    }
-}
-
-/// # Reading
-///
-/// As a [`Cursor`] does.
-impl<R: Record + ?Sized> Lease<R> {
-    /// See [`Cursor::peek`].
-    ///
-    /// # Errors
-    ///
-    /// [`ReadError`].
-    pub fn peek<U>(
-        &mut self,
-        limit: Limit,
-        f: impl FnOnce(&Batch<'_, R>) -> U,
-    ) -> Result<Option<U>, ReadError> {
-        self.cursor.peek(limit, f)
-    }
-
-    /// See [`Cursor::advance`].
-    ///
-    /// # Panics
-    ///
-    /// If the last peek showed fewer records.
-    pub fn advance(&mut self, records: usize) {
-        self.cursor.advance(records);
-    }
-
-    /// See [`Cursor::try_next`].
-    ///
-    /// # Errors
-    ///
-    /// [`ReadError`].
-    pub fn try_next<U>(
-        &mut self,
-        f: impl FnOnce(&Batch<'_, R>) -> U,
-    ) -> Result<Option<U>, ReadError> {
-        self.cursor.try_next(f)
-    }
-
-    /// See [`Cursor::blocking_next`].
-    ///
-    /// # Errors
-    ///
-    /// [`ReadError`].
-    pub fn blocking_next<U>(&mut self, f: impl FnOnce(&Batch<'_, R>) -> U) -> Result<U, ReadError> {
-        self.cursor.blocking_next(f)
-    }
-
-    /// See [`Cursor::blocking_next_until`].
-    ///
-    /// # Errors
-    ///
-    /// [`ReadError`].
-    pub fn blocking_next_until<U>(
-        &mut self,
-        deadline: Instant,
-        f: impl FnOnce(&Batch<'_, R>) -> U,
-    ) -> Result<Option<U>, ReadError> {
-        self.cursor.blocking_next_until(deadline, f)
-    }
-
-    /// See [`Cursor::next`].
-    ///
-    /// # Errors
-    ///
-    /// [`ReadError`].
-    pub fn next<U, F>(&mut self, f: F) -> Next<'_, R, F>
-    where
-        F: FnOnce(&Batch<'_, R>) -> U,
-    {
-        self.cursor.next(f)
-    }
-
-    /// See [`Cursor::poll_ready`].
-    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.cursor.poll_ready(cx)
-    }
-
-    /// See [`Cursor::stop_waiting`].
-    pub fn stop_waiting(&mut self) {
-        self.cursor.stop_waiting();
-    }
-
-    /// See [`Cursor::seek`]. What is committed stays.
-    ///
-    /// # Errors
-    ///
-    /// [`SubscribeError`]; the lease then continues reading where it was.
-    pub fn seek(&mut self, start: Start) -> Result<(), SubscribeError> {
-        self.cursor.seek(start)
     }
 }
 

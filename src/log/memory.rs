@@ -168,6 +168,7 @@ impl<R: Record + ?Sized> Chain<R> {
             pooled_bytes: self.pooled_memory(),
             unlinked_segments: self.unlinked.load(Ordering::Relaxed),
             unlinked_bytes: self.unlinked_memory.load(Ordering::Relaxed),
+            held_segments: self.held_segments.load(Ordering::Relaxed),
         }
     }
 }
@@ -186,4 +187,5 @@ pub(super) struct Memory {
     pub(super) pooled_bytes: u64,
     pub(super) unlinked_segments: u64,
     pub(super) unlinked_bytes: u64,
+    pub(super) held_segments: u64,
 }

@@ -19,8 +19,11 @@ mod config;
 mod cover;
 mod cursor;
 mod error;
+mod hold;
 mod layout;
 mod lease;
+mod lease_reading;
+mod lend;
 mod memory;
 mod observer;
 mod pace;
@@ -56,6 +59,7 @@ pub use error::{
     AppendError, BuildError, CommitError, Lagged, LeaseError, ReadError, Refused, SubscribeError,
 };
 pub use lease::{Lease, LeaseInfo, LeaseOptions};
+pub use lend::BlockingIter;
 pub use observer::{Event, Observer};
 pub use picture::{Block, Picture};
 pub use publisher::Publisher;

@@ -270,8 +270,14 @@ impl<R: Record + ?Sized> PinnedPosition<R> {
         limit: Limit,
     ) -> Option<(u32, super::segment::Run)> {
         let i = (self.offset - segment.base) as u32;
-        let run = segment.run(i, limit.records(), limit.slots(), chain.config.exclusive);
+        let run = segment.run(i, limit.max_records(), limit.max_slots(), chain.config.exclusive);
         (run.records > 0).then_some((i, run))
+    }
+
+    /// Moves on by records that a look has just shown, and keeps its pin even if they were the last ones of the segment:
+    /// they stay readable until the next look.
+    pub(super) fn advance_here(&mut self, records: u64) {
+        self.offset += records;
     }
 
     /// Moves on by records that a look has shown. If they were the last ones of the segment, crosses its end

@@ -18,6 +18,11 @@
 //! thread that announces them from now on validates it. A sweeping thread takes one after another from there, and
 //! other threads can do so, too.
 //!
+//! # Held segments
+//!
+//! A segment whose memory somebody holds ([`super::hold`]) is not given back by the thread that would, but by the one
+//! that ends the last hold. That one puts it on the list of segments that are ready.
+//!
 //! # Records' destructors
 //!
 //! Records are dropped by the thread that gives their segment back. Their destructors are user code: they may use
@@ -192,11 +197,32 @@ impl<R: Record + ?Sized> Chain<R> {
         }
     }
 
-    /// Gives a segment back that no thread announces.
+    /// Gives a segment back that no thread announces; if it is held, leaves that to the thread that ends the last hold.
     fn give_back(&self, segment: *mut Segment<R>) {
+        // SAFETY: not given back yet: that is done here, or, once the chain's count is given up, by the last hold.
+        if !unsafe { (*segment).is_unheld() } {
+            // Before the count is given up, so that it never falls below zero.
+            self.held_segments.fetch_add(1, Ordering::Relaxed);
+            // SAFETY: the chain's own count.
+            if !unsafe { Segment::end_hold(segment) } {
+                return;
+            }
+            self.held_segments.fetch_sub(1, Ordering::Relaxed);
+        }
         // SAFETY: unlinked, so no thread that announces it from now on validates it; no thread announced it after
         // that; and it is in our hands alone. The chain lives: `self`.
         unsafe { reclaim::retire(segment, take_back::<R>, is_leaving()) };
+    }
+}
+
+impl<R: Record + ?Sized> Chain<R> {
+    /// Gives back an unlinked segment whose last hold has ended. The caller owns it.
+    pub(super) fn give_back_held(&self, segment: *mut Segment<R>) {
+        self.held_segments.fetch_sub(1, Ordering::Relaxed);
+        // Not here: the thread may be giving something back already, and other threads can do it, too.
+        // SAFETY: the caller's.
+        unsafe { push(&self.ready, segment, segment) };
+        self.sweep();
     }
 }
 

@@ -12,8 +12,8 @@ impl<R: Record + ?Sized> Chain<R> {
     /// The log is full: lets go of something, or returns `full` if nothing can go. `Ok` means that another try is
     /// worth it. `head` is the number of the oldest segment from before the log was found full.
     ///
-    /// Whatever others hold back (a thread in the middle of an append, a reader's closure) is one segment each, and
-    /// may take long to come back. So this waits for nobody.
+    /// Whatever others hold back (a thread in the middle of an append, a reader's closure, a batch that is kept) is one
+    /// segment each, and may take long to come back. So this waits for nobody.
     pub(super) fn make_room(&self, full: AppendError, head: u64) -> Result<(), AppendError> {
         let has_moved = || self.head_number() != head;
         // Several publishers find the log full at the same time; one segment is enough for them all.
@@ -52,14 +52,15 @@ impl<R: Record + ?Sized> Chain<R> {
     }
 
     /// Whether memory came back while we looked. Looks for a while if another thread is about to give some back: a
-    /// segment has been unlinked, and no thread announces it.
+    /// segment has been unlinked, no thread announces it, and nobody holds it.
     fn is_being_given_back(&self) -> bool {
         // Acquire: see `take_back`.
         let released = || self.released.load(Ordering::Acquire);
         let before = released();
         for _ in 0..ROOM_YIELDS {
             let pending = self.pending_segments.load(Ordering::Relaxed);
-            if self.unlinked.load(Ordering::Acquire) <= pending {
+            let held = self.held_segments.load(Ordering::Relaxed);
+            if self.unlinked.load(Ordering::Acquire) <= pending + held {
                 break;
             }
             yield_for_room();

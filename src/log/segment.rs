@@ -83,6 +83,8 @@ pub(super) struct Segment<R: Record + ?Sized> {
     /// How many cursors stand here, or [`CLOSED`](Self::CLOSED). It has its own line because crossing cursors write
     /// it while readers use the fields below.
     pins: Padded<AtomicU32>,
+    /// How many keep its memory, with one for the chain; see [`super::hold`].
+    holds: AtomicU64,
 
     /// The following segment; null while there is none, [`terminal`](Self::terminal) when there
     /// never will be.
@@ -117,6 +119,12 @@ pub(super) struct Segment<R: Record + ?Sized> {
     arena: Arena<R::Slot>,
 }
 
+// SAFETY: the chain that the pointer leads to is shared by any threads, as are the atomics; the arena holds records,
+// which may be read (`R: Sync`) and dropped (`R: Send`) from any thread. Who may touch what: see the module.
+unsafe impl<R: Record + ?Sized> Send for Segment<R> {}
+// SAFETY: as above.
+unsafe impl<R: Record + ?Sized> Sync for Segment<R> {}
+
 impl<R: Record + ?Sized> Segment<R> {
     /// The pin count of a segment that was collected or evicted: it accepts no more pins.
     pub(super) const CLOSED: u32 = 1 << 31;
@@ -134,6 +142,7 @@ impl<R: Record + ?Sized> Segment<R> {
         Box::new(Segment {
             word: Padded(AtomicU64::new(0)),
             pins: Padded(AtomicU32::new(0)),
+            holds: AtomicU64::new(1),
             next: AtomicPtr::new(std::ptr::null_mut()),
             pending: AtomicPtr::new(std::ptr::null_mut()),
             number: 0,
@@ -541,6 +550,40 @@ impl<R: Record + ?Sized> Segment<R> {
     /// Whether [`close_if_unpinned`](Self::close_if_unpinned) would succeed at this moment.
     pub(super) fn is_unpinned(&self) -> bool {
         self.pins.load(Ordering::Relaxed) == 0
+    }
+
+    /// Counts one more that keeps the memory. The caller knows that somebody keeps it already.
+    #[inline]
+    pub(super) fn hold(&self) {
+        // Relaxed: as in `Arc`. Whoever hands the segment to another thread orders what that thread sees.
+        self.holds.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether the chain alone keeps the memory of this segment, which nobody can reach to hold it any more.
+    #[inline]
+    pub(super) fn is_unheld(&self) -> bool {
+        // Acquire: pairs with the Release in `end_hold`. If the last hold's end is seen, so is that its owner has read
+        // its last; if it is not, the caller gives up the chain's count, and learns from that which of the two comes
+        // last.
+        self.holds.load(Ordering::Acquire) == 1
+    }
+
+    /// Ends a count of those that keep the memory. True if it was the last: then the caller owns the segment, and the
+    /// count is the chain's own again.
+    ///
+    /// # Safety
+    ///
+    /// `segment` leads to a segment, and the caller has counted. After this, it may be gone.
+    pub(super) unsafe fn end_hold(segment: *const Self) -> bool {
+        // SAFETY: the caller's count keeps it up to this operation.
+        let holds = unsafe { &(*segment).holds };
+        // AcqRel: what each of them read of the segment comes before the last one gives it back.
+        if holds.fetch_sub(1, Ordering::AcqRel) != 1 {
+            return false;
+        }
+        // Relaxed: it was the last, so nobody else looks.
+        holds.store(1, Ordering::Relaxed);
+        true
     }
 
     /// Whether nothing of an earlier use is left. A pin, a seal or a record in a segment that no thread could reach

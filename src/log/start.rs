@@ -22,7 +22,7 @@ use crate::sync::time::SystemTime;
 /// let cursor = log.subscribe(Start::Next)?;
 /// let position = cursor.position();
 /// assert_eq!(position, Position { epoch: log.epoch(), next: 0 });
-/// log.append(7)?;
+/// log.blocking_append(7)?;
 /// assert!(position < Position { next: 1, ..position });
 ///
 /// let mut again = log.subscribe(Start::Resume(position))?;

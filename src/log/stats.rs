@@ -29,10 +29,12 @@ pub struct Stats {
     /// Their memory in bytes, with their indexes.
     pub live_bytes: u64,
     /// Segments that were unlinked, and that some thread still looks at: a thread in the middle of an append, or,
-    /// where the log evicts, a reader's closure. At most one for each of them.
+    /// where the log evicts, a reader's closure. At most one for each of them, and for each batch that is kept.
     pub unlinked_segments: u64,
     /// Their memory in bytes.
     pub unlinked_bytes: u64,
+    /// Of the unlinked segments, those that only [held](super::Batch::hold) batches keep in memory.
+    pub held_segments: u64,
     /// Cleared segments that wait for reuse.
     pub pooled_segments: u64,
     /// Their memory in bytes.
@@ -97,6 +99,7 @@ impl<R: Record + ?Sized> Chain<R> {
             live_bytes: end.memory - memory_before_head,
             unlinked_segments: memory.unlinked_segments,
             unlinked_bytes: memory.unlinked_bytes,
+            held_segments: memory.held_segments,
             pooled_segments: memory.pooled_segments,
             pooled_bytes: memory.pooled_bytes,
             memory_limit: self.config.limit(),

@@ -34,7 +34,7 @@ impl InFlight {
     }
 
     /// The chunk as it goes over the wire.
-    pub(super) fn slices<'a>(&'a self, batch: &Batch<'a, [u8]>) -> [IoSlice<'a>; 3] {
+    pub(super) fn slices<'a>(&'a self, batch: &'a Batch<'_, [u8]>) -> [IoSlice<'a>; 3] {
         [IoSlice::new(&self.header), IoSlice::new(batch.ends()), IoSlice::new(batch.payload())]
     }
 }

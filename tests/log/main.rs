@@ -11,6 +11,7 @@ mod full;
 mod handles;
 mod lag;
 mod lease;
+mod lend;
 mod limit;
 mod look;
 mod memory;

@@ -212,3 +212,39 @@ fn a_cursor_that_leaves_and_a_publisher_forget_nothing_that_retention_kept() {
         assert_eq!((stats.live_segments, stats.unlinked_segments), (2, 0));
     });
 }
+
+/// A batch is held by one thread and given up while another one unlinks its segment: whoever comes last gives it back,
+/// after all that the other has read.
+#[test]
+fn a_hold_that_ends_and_a_collector_give_back_once() {
+    explore_all(2, || {
+        let log: Log<Watched> = tiny(1).build().unwrap();
+        append(&log, 0);
+        let mut cursor = log.subscribe(Start::Earliest).unwrap();
+        let held = cursor.try_next(|batch| batch.hold()).unwrap().unwrap();
+        append(&log, 1);
+        let holder = thread::spawn(move || assert_eq!(held.get(0).read(), 0));
+        drop(cursor);
+        holder.join().unwrap();
+        assert_all_collected(&log);
+    });
+}
+
+/// The chain has given up the segment, and two threads hold it.
+#[test]
+fn the_last_of_two_holds_gives_back() {
+    explore_all(2, || {
+        let log: Log<Watched> = tiny(1).build().unwrap();
+        append(&log, 0);
+        let mut cursor = log.subscribe(Start::Earliest).unwrap();
+        let held = cursor.try_next(|batch| batch.hold()).unwrap().unwrap();
+        append(&log, 1);
+        drop(cursor);
+        let other = held.clone();
+        let holder = thread::spawn(move || assert_eq!(other.get(0).read(), 0));
+        assert_eq!(held.get(0).read(), 0);
+        drop(held);
+        holder.join().unwrap();
+        assert_all_collected(&log);
+    });
+}

@@ -50,6 +50,7 @@ mod close;
 mod collect;
 mod dispatching;
 mod evict;
+mod held;
 mod lease;
 mod limit;
 mod retention;

@@ -141,7 +141,7 @@ impl Reader {
     pub(super) fn step(mut self, world: &Arc<World>, rng: &mut Rng) -> Option<Reader> {
         let topic = &world.topics[self.topic];
         assert_eq!(self.offset(), self.next);
-        match rng.u8(..17) {
+        match rng.u8(..21) {
             0 | 1 => self.look(world, topic, rng, false),
             2 => self.look(world, topic, rng, true),
             3 | 4 => {
@@ -198,18 +198,101 @@ impl Reader {
                 self.kind = Kind::Cursor(clone);
                 self.shown = 0;
             }
+            16 | 17 => self.lend(world, topic, rng),
+            18 => self.poll_next_batch(world, topic, rng),
+            19 => self.receive(topic, rng),
             _ => return self.into_stream(world, rng),
         }
         Some(self)
     }
 
+    fn limit(rng: &mut Rng) -> Limit {
+        match rng.u8(..3) {
+            0 => Limit::NONE,
+            1 => Limit::records(rng.usize(..5)),
+            _ => Limit { records: rng.usize(1..5), bytes: rng.usize(1..500) },
+        }
+    }
+
+    /// Has a batch while anything happens, and perhaps keeps it.
+    fn lend(&mut self, world: &Arc<World>, topic: &Topic, rng: &mut Rng) {
+        let limit = Self::limit(rng);
+        let (next, number) = (self.next, self.topic);
+        self.shown = 0;
+        let lent = with_reader!(self, reader => reader.try_next_batch(limit));
+        match lent {
+            Ok(None) => {}
+            Ok(Some(batch)) => {
+                Self::shown(topic, next, &batch);
+                (0..rng.u8(..4)).for_each(|_| meddle(world, rng));
+                let copy = batch.clone();
+                if rng.bool() {
+                    world.keep(number, batch.hold());
+                }
+                drop(batch);
+                self.next += Self::shown(topic, next, &copy) as u64;
+            }
+            Err(error) => self.told(topic, error),
+        }
+    }
+
+    /// As [`poll_next`](Self::poll_next), without a closure.
+    fn poll_next_batch(&mut self, world: &Arc<World>, topic: &Topic, rng: &mut Rng) {
+        let limit = Self::limit(rng);
+        let (next, number) = (self.next, self.topic);
+        let (polls, forgets) = (rng.u8(..3), rng.u8(..3) == 0);
+        let mut over = None;
+        with_reader!(self, reader => {
+            let mut future = Box::pin(reader.next_batch(limit));
+            for _ in 0..polls {
+                let waker = waker(world, rng);
+                if let Poll::Ready(done) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                    over = Some(done.map(|batch| {
+                        world.keep(number, batch.hold());
+                        Self::shown(topic, next, &batch)
+                    }));
+                    break;
+                }
+            }
+            if forgets && over.is_none() {
+                std::mem::forget(future);
+            }
+        });
+        match over {
+            None => {}
+            Some(Ok(seen)) => {
+                self.next += seen as u64;
+                self.shown = 0;
+            }
+            Some(Err(error)) => {
+                self.shown = 0;
+                self.told(topic, error);
+            }
+        }
+    }
+
+    /// Takes a record of its own, whose clone may panic.
+    fn receive(&mut self, topic: &Topic, rng: &mut Rng) {
+        clones_before_a_panic(if rng.u8(..4) == 0 { 0 } else { u32::MAX });
+        let received =
+            catch_unwind(AssertUnwindSafe(|| with_reader!(self, reader => reader.try_recv())));
+        clones_before_a_panic(u32::MAX);
+        self.shown = 0;
+        match received {
+            Err(_) => self.shown = usize::from(self.offset() == self.next),
+            Ok(Ok(None)) => {}
+            Ok(Ok(Some((offset, value)))) => {
+                assert_eq!(offset, self.next);
+                topic.enter(offset, value.says);
+                self.next += 1;
+            }
+            Ok(Err(error)) => self.told(topic, error),
+        }
+    }
+
     /// A look in whose closure anything happens.
     fn look(&mut self, world: &Arc<World>, topic: &Topic, rng: &mut Rng, fails: bool) {
-        let limit = if rng.bool() {
-            Limit::NONE
-        } else {
-            Limit { records: rng.usize(1..5), bytes: rng.usize(1..500) }
-        };
+        let limit = Self::limit(rng);
         let (next, mut shown) = (self.next, 0);
         let moves = rng.bool() && !fails;
         let inside = |batch: &Batch<'_, Value>| {
