@@ -78,7 +78,7 @@ pub(super) struct World {
     /// How many threads are in such code.
     inside: AtomicU64,
     /// No panics, for programs that count memory: a panic that is contained leaks its payload.
-    is_calm: bool,
+    pub(super) is_calm: bool,
 }
 
 const TOPICS: usize = 6;
