@@ -104,7 +104,7 @@ pub mod words;
 #[doc(inline)]
 pub use log::{
     AppendBatch, AppendError, Appender, Batch, Block, BlockingIter, Budget, BuildError, Builder,
-    Clock, CommitError, CommitRange, Copies, Cursor, Event, Exclusive, Lag, Lagged, Lease,
+    Clock, Closed, CommitError, CommitRange, Copies, Cursor, Event, Exclusive, Lag, Lagged, Lease,
     LeaseError, LeaseInfo, LeaseOptions, Limit, Log, ManualClock, Next, Observer, Overflow, Packed,
     PackedError, Picture, Position, Publisher, ReadError, Record, Records, Refused, Retention,
     Shared, Slowest, Start, Stats, SubscribeError, WeakLog,

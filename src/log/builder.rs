@@ -11,6 +11,7 @@ use super::observer::{Observed, Observer};
 use super::publisher::Publisher;
 use super::record::Record;
 use super::retention::{Budget, Overflow, Retention};
+use super::start::Position;
 use super::{Exclusive, Log, Shared};
 use crate::sync::Arc;
 
@@ -46,6 +47,7 @@ pub struct Builder<R: Record + ?Sized> {
     weigh: Option<fn(&R) -> usize>,
     budget: Option<Arc<Budget>>,
     pool_segments: usize,
+    begin: Option<Position>,
     observed: Observed,
     clock: Clock,
     records: PhantomData<fn() -> Box<R>>,
@@ -64,6 +66,7 @@ impl<R: Record + ?Sized> Builder<R> {
             weigh: None,
             budget: None,
             pool_segments: 2,
+            begin: None,
             observed: Observed::default(),
             clock: Clock::default(),
             records: PhantomData,
@@ -152,6 +155,26 @@ impl<R: Record + ?Sized> Builder<R> {
         self
     }
 
+    /// Where the log begins: with this epoch, and with this offset for its first record. For a log that goes on with
+    /// records which are kept elsewhere, so that subscribers can resume across a restart. Offsets up to 2^63 are
+    /// possible. Default: a new epoch, and 0.
+    ///
+    /// Logs of the same epoch must have the same records at the same offsets: that is what subscribers rely on, and the
+    /// log cannot check it.
+    ///
+    /// ```
+    /// use psa::{Log, Position, Start};
+    /// let stored: Position = "0x5eed:41".parse()?;
+    /// let log = Log::<u64>::builder().begin_at(stored).build()?;
+    /// assert_eq!(log.try_append(7), Ok(42));
+    /// assert_eq!(log.subscribe(Start::Resume(stored))?.try_recv()?, Some((42, 7)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn begin_at(mut self, position: Position) -> Self {
+        self.begin = Some(position);
+        self
+    }
+
     /// The observer that is told what happens to the log's segments. It costs nothing per record.
     /// Default: none.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
@@ -204,7 +227,11 @@ impl<R: Record + ?Sized> Builder<R> {
             return Err(BuildError::LimitTooSmall { limit, segment });
         }
         let limit = config.budget.as_ref().map_or(u64::MAX, |budget| budget.limit());
-        Chain::new(config, self.clock, self.weigh)
+        if let Some(Position { next, .. }) = self.begin.filter(|begin| begin.next > 1 << 63) {
+            let expected = "an offset up to 2^63".to_owned();
+            return Err(BuildError::Setting { setting: "begin_at", value: next, expected });
+        }
+        Chain::new(config, self.begin, self.clock, self.weigh)
             .ok_or(BuildError::BudgetExhausted { limit, segment })
     }
 
@@ -356,6 +383,7 @@ impl<R: Record + ?Sized> std::fmt::Debug for Builder<R> {
             .field("weigh", &self.weigh.is_some())
             .field("budget", &self.budget)
             .field("pool_segments", &self.pool_segments)
+            .field("begin", &self.begin)
             .field("observed", &self.observed)
             .field("clock", &self.clock)
             .finish()

@@ -37,6 +37,7 @@ use super::pool::Pool;
 use super::record::Record;
 use super::segment::{Padded, Segment};
 use super::source::Source;
+use super::start::Position;
 use super::wait::{WaitCount, WaitSet};
 use crate::sync::{
     Arc, AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Mutex, Ordering, Weak, barrier, random,
@@ -59,6 +60,8 @@ pub(super) struct Chain<R: Record + ?Sized> {
     pub(super) head: Padded<Head<R>>,
     /// Readers that wait for records.
     pub(super) readers: Padded<WaitSet>,
+    /// Those that wait for the log's end.
+    pub(super) end: WaitSet,
     /// Publishers that wait for memory; shared by all logs of the same budget.
     pub(super) room: Arc<WaitSet>,
     /// How often publishers of this log waited there.
@@ -99,6 +102,7 @@ impl<R: Record + ?Sized> Chain<R> {
     /// A chain of one empty segment; `None` if the budget has no room for it.
     pub(super) fn new(
         config: Config,
+        begin: Option<Position>,
         clock: Clock,
         weigh: Option<fn(&R) -> usize>,
     ) -> Option<Arc<Self>> {
@@ -108,19 +112,21 @@ impl<R: Record + ?Sized> Chain<R> {
         barrier::init();
         let clock = LogClock::new(clock);
         let began = clock.instant();
+        let begin = begin.unwrap_or_else(|| Position { epoch: random::unique(), next: 0 });
         let chain = Arc::new_cyclic(|me| Chain {
             me: me.clone(),
             tail: Padded(AtomicPtr::default()),
             head: Padded(Head {
                 segment: AtomicPtr::default(),
                 number: AtomicU64::new(0),
-                first: AtomicU64::new(0),
+                first: AtomicU64::new(begin.next),
             }),
             readers: Padded(WaitSet::new()),
+            end: WaitSet::new(),
             room,
             publisher_waits: WaitCount::new(AtomicU64::new(0)),
             config,
-            epoch: random::unique(),
+            epoch: begin.epoch,
             clock,
             weigh,
             pool,
@@ -140,6 +146,7 @@ impl<R: Record + ?Sized> Chain<R> {
             next_expiry: NextExpiry::never(began),
         });
         let mut first = chain.allocate(chain.config.layout, Pages::Later).ok()?;
+        first.base = begin.next;
         first.linked_at = chain.clock.now();
         chain.observed().tell(first.linked());
         let first = Box::into_raw(first);
@@ -396,7 +403,7 @@ impl<R: Record + ?Sized> Chain<R> {
                 Err(_) => {}
             }
         };
-        WaitSet::notify_all_in(&[&self.readers, &self.room], || {
+        WaitSet::notify_all_in(&[&self.readers, &self.room, &self.end], || {
             sealed.into_iter().for_each(|event| self.observed().tell(event));
         });
     }

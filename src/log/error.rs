@@ -147,7 +147,7 @@ pub enum SubscribeError {
 
 /// Records that a cursor could not read any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{missed} records from offset {first_missed} on were evicted before they were read")]
+#[error("{missed} records from offset {first_missed} on were gone before they were read")]
 pub struct Lagged {
     /// The first offset that was missed.
     pub first_missed: u64,
@@ -159,8 +159,8 @@ pub struct Lagged {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// The cursor was evicted: these records are gone. Reported once; the next read continues after
-    /// them.
+    /// These records are gone: the cursor was evicted, or started after them
+    /// ([`Start::ResumeOrLag`](super::Start::ResumeOrLag)). Reported once; the next read continues after them.
     #[error(transparent)]
     Lagged(#[from] Lagged),
     /// The log is closed and the cursor has read all of it.

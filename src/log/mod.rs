@@ -13,6 +13,7 @@ mod batch;
 mod builder;
 mod chain;
 mod clock;
+mod closed;
 mod collect;
 pub(crate) mod commit;
 mod config;
@@ -53,6 +54,7 @@ pub use append::Appender;
 pub use batch::{Batch, Limit};
 pub use builder::Builder;
 pub use clock::{Clock, ManualClock};
+pub use closed::Closed;
 pub use commit::CommitRange;
 pub use cursor::{Cursor, Lag, Next};
 pub use error::{
@@ -301,6 +303,10 @@ impl<R: Record + ?Sized> UnwindSafe for Lease<R> {}
 impl<R: Record + ?Sized> RefUnwindSafe for Lease<R> {}
 impl<R: Record + ?Sized> UnwindSafe for Publisher<R> {}
 impl<R: Record + ?Sized> RefUnwindSafe for Publisher<R> {}
+impl<R: Record + ?Sized> UnwindSafe for Batch<'_, R> {}
+impl<R: Record + ?Sized> RefUnwindSafe for Batch<'_, R> {}
+impl<R: Record + ?Sized> UnwindSafe for Closed<R> {}
+impl<R: Record + ?Sized> RefUnwindSafe for Closed<R> {}
 impl UnwindSafe for Appender {}
 impl RefUnwindSafe for Appender {}
 impl UnwindSafe for Budget {}

@@ -57,6 +57,10 @@ impl<R: Record + ?Sized> PinnedPosition<R> {
                     Self::resume(chain, epoch, offset.saturating_add(1))
                 }
                 Start::Resume(position) => Self::resume(chain, position.epoch, position.next),
+                Start::ResumeOrLag(position) => {
+                    Self::check_epoch(chain, position.epoch)?;
+                    Self::at_or_later(chain, position.next)
+                }
                 Start::Last(records) => Ok(Self::last(chain, records)),
                 Start::Since(time) => Ok(Self::since(chain, time)),
             }
@@ -88,15 +92,17 @@ impl<R: Record + ?Sized> PinnedPosition<R> {
         }
     }
 
-    unsafe fn resume(chain: &Chain<R>, epoch: u64, next: u64) -> Result<Self, SubscribeError> {
-        if epoch != chain.epoch {
-            return Err(SubscribeError::WrongEpoch {
-                asked: epoch,
-                epoch: chain.epoch,
-                first: chain.first_offset(),
-                next: chain.next_offset(),
-            });
+    fn check_epoch(chain: &Chain<R>, asked: u64) -> Result<(), SubscribeError> {
+        let epoch = chain.epoch;
+        if asked == epoch {
+            return Ok(());
         }
+        let (first, next) = (chain.first_offset(), chain.next_offset());
+        Err(SubscribeError::WrongEpoch { asked, epoch, first, next })
+    }
+
+    unsafe fn resume(chain: &Chain<R>, epoch: u64, next: u64) -> Result<Self, SubscribeError> {
+        Self::check_epoch(chain, epoch)?;
         // SAFETY: the caller's promise.
         unsafe { Self::at(chain, next) }
     }
@@ -178,8 +184,8 @@ impl<R: Record + ?Sized> PinnedPosition<R> {
         }
     }
 
-    /// A position at `offset`, which was kept when a position stood there. If it has been evicted since, the first
-    /// look reports what was missed.
+    /// A position at `offset`. If that has been collected, at the first record that is kept; the first look then reports
+    /// what was missed.
     ///
     /// # Safety
     ///
@@ -225,7 +231,8 @@ impl<R: Record + ?Sized> PinnedPosition<R> {
         limit: Limit,
         f: impl FnOnce(&Batch<'_, R>) -> U,
     ) -> Result<U, Nothing> {
-        if chain.config.evicts() {
+        // A log that does not evict has a loss to report once, where it is resumed too late.
+        if chain.config.evicts() || self.missed.is_some() {
             return self.look_covered(chain, limit, f);
         }
         loop {

@@ -7,7 +7,7 @@ use crate::sync::time::SystemTime;
 /// A point between two records of a log: where a subscriber stands, and where it can continue later.
 ///
 /// Everything before `next` was received or missed. Keep it in your own database, together with what you made of the
-/// records, and start there with [`Start::Resume`].
+/// records, and start there with [`Start::Resume`] or [`Start::ResumeOrLag`].
 ///
 /// Its text form is `EPOCH:OFFSET`, where the offset is that of the record before the point, as in the event ids and
 /// the `after=` of the HTTP API and in `psa sub --after`. At the beginning of a log, where no record comes before it,
@@ -63,6 +63,10 @@ pub enum Start {
     },
     /// At a position that was kept, to continue exactly there, even before the first record.
     Resume(Position),
+    /// As [`Resume`](Self::Resume), but if records after the position have been collected, with the first one that is
+    /// kept. The first read then returns [`ReadError::Lagged`](super::ReadError::Lagged) with exactly those that were
+    /// missed. Refused only for another epoch, or a position that does not exist yet.
+    ResumeOrLag(Position),
     /// With the last `n` records, or as many of them as are kept.
     Last(u64),
     /// With the first record kept whose append began at this time or later. Never too late; too early by up to the

@@ -20,9 +20,9 @@ pub struct Stats {
     pub epoch: u64,
     /// The first offset that is kept.
     pub first_offset: u64,
-    /// The offset that the next record will get; also how many records were ever appended.
+    /// The offset that the next record will get; for a log that began with offset 0, also how many were ever appended.
     pub next_offset: u64,
-    /// Payload bytes ever appended (for values: `next_offset * size_of::<T>()`).
+    /// Payload bytes ever appended (for values: `size_of::<T>()` for each).
     pub appended_bytes: u64,
     /// Segments in the chain, including the open one.
     pub live_segments: u64,

@@ -78,7 +78,7 @@ fn a_clone_of_an_evicted_cursor_reports_the_same_loss() {
     assert_eq!(drain(&mut after), drain(&mut before));
     assert_eq!(
         lagged.to_string(),
-        format!("{} records from offset 2 on were evicted before they were read", lagged.missed)
+        format!("{} records from offset 2 on were gone before they were read", lagged.missed)
     );
 }
 

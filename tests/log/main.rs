@@ -4,6 +4,7 @@
 mod append;
 mod capacity;
 mod clock;
+mod closed;
 mod debug;
 mod exclusive;
 mod forgotten;

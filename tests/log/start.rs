@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use psa::*;
 
-use crate::{drain, live, small};
+use crate::{drain, limited, live, small};
 
 // ---- starts ----
 
@@ -65,6 +65,85 @@ fn a_position_is_where_a_cursor_goes_on() {
         SubscribeError::WrongEpoch { asked: epoch, epoch: other.epoch(), first: 0, next: 0 };
     assert_eq!(other.subscribe(Start::Resume(nothing_yet)).unwrap_err(), foreign);
     assert_eq!(nothing_yet.partial_cmp(&other.subscribe(Start::Next).unwrap().position()), None);
+}
+
+/// Whoever comes back too late goes on with what there is, and learns what it missed, once.
+#[test]
+fn a_position_that_was_collected_is_a_loss_that_is_told() {
+    for overflow in [Overflow::Block, Overflow::Evict] {
+        let log = limited(8, overflow);
+        let early = log.subscribe(Start::Next).unwrap().position();
+        (0..10).for_each(|n| assert_eq!(log.try_append(n), Ok(n)));
+        assert!(matches!(log.subscribe(early.into()), Err(SubscribeError::Collected { .. })));
+        let mut cursor = log.subscribe(Start::ResumeOrLag(early)).unwrap();
+        assert_eq!((cursor.offset(), cursor.position()), (0, early));
+        let mut also = cursor.clone();
+        for cursor in [&mut cursor, &mut also] {
+            let lagged = cursor.try_next(|_| ()).unwrap_err();
+            assert_eq!(lagged, ReadError::Lagged(Lagged { first_missed: 0, missed: 8 }));
+            assert_eq!(drain(cursor), [8, 9]);
+        }
+        // In every way to read, and whatever comes in between.
+        let mut cursor = log.subscribe(Start::ResumeOrLag(early)).unwrap();
+        (10..12).for_each(|n| assert_eq!(log.try_append(n), Ok(n)));
+        assert!(matches!(cursor.try_next_batch(Limit::NONE), Err(ReadError::Lagged(_))));
+        assert_eq!(cursor.try_recv(), Ok(Some((8, 8))));
+        // What is kept is not missed, and the rest is refused as ever.
+        let kept = Position { next: 9, ..early };
+        assert_eq!(log.subscribe(Start::ResumeOrLag(kept)).unwrap().try_recv(), Ok(Some((9, 9))));
+        let future = Position { next: 14, ..early };
+        let refused = log.subscribe(Start::ResumeOrLag(future)).unwrap_err();
+        assert!(matches!(refused, SubscribeError::Future { .. }));
+        let foreign = Position { epoch: early.epoch ^ 1, ..early };
+        let refused = log.subscribe(Start::ResumeOrLag(foreign)).unwrap_err();
+        assert!(matches!(refused, SubscribeError::WrongEpoch { .. }));
+    }
+}
+
+/// A lease that begins too late has the loss before it, and can commit over it.
+#[test]
+fn a_lease_that_begins_too_late_is_told() {
+    let log: Log<u64> = small().build().unwrap();
+    let early = log.subscribe(Start::Next).unwrap().position();
+    (0..6).for_each(|n| assert_eq!(log.try_append(n), Ok(n)));
+    let start = Start::ResumeOrLag(early);
+    let mut lease = log.lease("a", LeaseOptions { start, ..LeaseOptions::default() }).unwrap();
+    let Err(ReadError::Lagged(lagged)) = lease.try_recv() else { panic!("it missed some") };
+    assert_eq!((lagged.first_missed, lagged.missed), (0, 4));
+    assert_eq!(lease.try_recv(), Ok(Some((4, 4))));
+    lease.commit(..5).unwrap();
+    assert_eq!(lease.committed(), Some(5));
+}
+
+/// As after a restart, with records that were kept elsewhere.
+#[test]
+fn a_log_goes_on_with_the_offsets_of_another_one() {
+    let before: Log<u64> = small().build().unwrap();
+    before.blocking_append_batch(0..5).unwrap();
+    let place = before.subscribe(Start::Next).unwrap().position();
+    let log = small::<u64>().begin_at(place).build().unwrap();
+    assert_eq!((log.epoch(), log.first_offset(), log.next_offset()), (before.epoch(), 5, 5));
+    let mut cursor = log.subscribe(Start::Resume(place)).unwrap();
+    for n in 5..30 {
+        assert_eq!(log.try_append(n), Ok(n));
+    }
+    assert_eq!(drain(&mut cursor), (5..30).collect::<Vec<_>>());
+    let too_early = log.subscribe(Start::Resume(Position { next: 4, ..place })).unwrap_err();
+    assert!(matches!(too_early, SubscribeError::Collected { asked: 4, .. }));
+    let stats = log.stats();
+    assert_eq!((stats.next_offset, stats.appended_bytes), (30, 25 * 8));
+    let empty = small::<u64>().begin_at(place).build().unwrap();
+    assert_eq!(empty.subscribe(Start::Earliest).unwrap().lag().records, 0);
+    assert_eq!(empty.subscribe(Start::Last(10)).unwrap().offset(), 5);
+    assert_eq!(empty.subscribe(Start::Since(SystemTime::UNIX_EPOCH)).unwrap().offset(), 5);
+    let (mut publisher, log) = small::<u64>().begin_at(place).build_exclusive().unwrap();
+    assert_eq!((publisher.next_offset(), publisher.blocking_append(5)), (5, Ok(5)));
+    assert_eq!(log.picture(3).blocks[0].first_offset, 5);
+    for next in [1 << 63, (1 << 63) + 1] {
+        let built = small::<u64>().begin_at(Position { next, ..place }).build();
+        assert_eq!(built.is_ok(), next == 1 << 63);
+        assert!(built.err().is_none_or(|error| error.to_string().starts_with("begin_at")));
+    }
 }
 
 #[test]

@@ -1,0 +1,38 @@
+//! Waiting for the end of a log.
+
+use std::future::Future as _;
+use std::pin::pin;
+
+use psa::*;
+
+use crate::small;
+use crate::tasks::{Task, at_once};
+
+#[test]
+fn whoever_waits_for_the_end_hears_of_nothing_else() {
+    let log: Log<u64> = small().build().unwrap();
+    let (task, mut closed) = (Task::new(), pin!(log.closed()));
+    assert!(closed.as_mut().poll(&mut task.context()).is_pending());
+    (0..20).for_each(|n| assert_eq!(log.try_append(n), Ok(n)));
+    assert_eq!(task.woken(), 0);
+    log.close();
+    assert_eq!(task.woken(), 1);
+    assert!(closed.as_mut().poll(&mut task.context()).is_ready());
+    at_once(log.closed());
+}
+
+#[test]
+fn it_is_no_handle() {
+    let (publisher, log) = small::<u64>().build_exclusive().unwrap();
+    let mut waiting: Vec<_> = (0..3).map(|_| (Task::new(), log.closed())).collect();
+    for (task, closed) in &mut waiting {
+        assert!(pin!(closed).poll(&mut task.context()).is_pending());
+    }
+    // One that is dropped keeps nobody from hearing.
+    drop(waiting.remove(0));
+    drop((publisher, log));
+    for (task, closed) in &mut waiting {
+        assert_eq!(task.woken(), 1);
+        assert!(pin!(closed).poll(&mut task.context()).is_ready());
+    }
+}
