@@ -30,8 +30,8 @@ async fn work(address: &str, outbox: &Path, crash_at: Option<u64>) -> Result<(),
     let client = Client::builder(address).connect().await?;
     // The lease outlives its holder by a minute. A new worker takes it over without waiting, since the server may not
     // have noticed yet that the old worker is dead.
-    let lease = LeaseOptions::new("postman", Duration::from_secs(60)).takeover(true);
-    let options = SubscribeOptions::earliest().lease(lease).caught_up(true);
+    let lease = LeaseOptions::new("postman", Duration::from_secs(60)).take_over();
+    let options = SubscribeOptions::earliest().lease(lease).caught_up();
     let mut letters = client.subscribe(TOPIC, options).await?;
     println!("starting at {}", letters.committed());
 
@@ -55,7 +55,7 @@ async fn work(address: &str, outbox: &Path, crash_at: Option<u64>) -> Result<(),
             // worker.
             Event::CaughtUp { .. } => {
                 println!("done up to {}", letters.committed());
-                return Ok(letters.end(false).await?);
+                return Ok(letters.end().await?);
             }
             Event::Closed { reason, .. } => {
                 return Err(format!("no more letters: {reason:?}").into());

@@ -194,10 +194,13 @@ fn options(args: &SubArgs, recorded: Option<Position>) -> SubscribeOptions {
         Some(position) => SubscribeOptions::new(protocol::Start::resume(position)),
         None => requested_start(args),
     };
-    let mut options =
-        options.caught_up(args.exit_at_end).give_up_after(args.reconnect.unwrap_or(RECONNECT));
+    let mut options = options.give_up_after(args.reconnect.unwrap_or(RECONNECT));
+    if args.exit_at_end {
+        options = options.caught_up();
+    }
     if let Some(name) = &args.lease {
-        options = options.lease(LeaseOptions::new(name, args.lease_ttl).takeover(args.take_over));
+        let lease = LeaseOptions::new(name, args.lease_ttl);
+        options = options.lease(if args.take_over { lease.take_over() } else { lease });
     }
     options
 }
@@ -333,7 +336,7 @@ impl Follower {
             return Err(failed.unwrap_or(error));
         }
         if self.args.lease.is_some() {
-            let goodbye = signals.unless(within(limit, self.subscription.end(false))).await?;
+            let goodbye = signals.unless(within(limit, self.subscription.end())).await?;
             if let Some(Err(error)) = goodbye
                 && failed.is_none()
                 && !matches!(error, ClientError::Ended)

@@ -34,7 +34,11 @@ async fn topics(config: &Config, args: TopicsArgs) -> Result {
             }
         }
         TopicsCommand::Create(create) => {
-            let made = client.create_topic(&create.topic, settings, create.exists_ok).await;
+            let made = if create.exists_ok {
+                client.ensure_topic(&create.topic, settings).await
+            } else {
+                client.create_topic(&create.topic, settings).await
+            };
             made.map_err(|error| failure(about("create", &create.topic), &error))
         }
         TopicsCommand::Delete { topics } => {

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::address::Address;
 use super::{Client, ClientError};
-use crate::protocol::{DEFAULT_PORT, MAX_TOKEN};
+use crate::protocol::MAX_TOKEN;
 
 /// How to reach a server, and how long to wait for it. Created by [`Client::builder`].
 ///
@@ -33,6 +34,8 @@ pub(super) struct Config {
     pub(super) token: String,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<crate::tls::ClientTls>,
+    /// The address asks for TLS.
+    is_secure: bool,
     pub(super) name: String,
     pub(super) connect_timeout: Duration,
     pub(super) request_timeout: Duration,
@@ -40,6 +43,30 @@ pub(super) struct Config {
     pub(super) backoff_max: Duration,
     pub(super) keepalive: Duration,
     pub(super) max_frame: u32,
+    /// The address cannot be read, for this reason.
+    fault: Option<ClientError>,
+}
+
+impl Config {
+    /// Sees to it that an address which asks for TLS gets it.
+    fn ask_for_tls(&mut self) -> Result<(), ClientError> {
+        #[cfg(feature = "tls")]
+        if self.is_secure && self.tls.is_none() {
+            let files = crate::tls::ClientTlsFiles::default();
+            let tls = crate::tls::ClientTls::load(&files).map_err(|error| ClientError::Tls {
+                address: self.address.clone(),
+                why: error.to_string(),
+            })?;
+            self.tls = Some(tls);
+        }
+        #[cfg(not(feature = "tls"))]
+        if self.is_secure {
+            let what =
+                "psa+tls:// needs TLS, which is not part of this program; enable the feature tls";
+            return Err(ClientError::Config { what });
+        }
+        Ok(())
+    }
 }
 
 // The token is a secret: it must not reach a log through `{:?}`.
@@ -54,13 +81,22 @@ impl std::fmt::Debug for Config {
 }
 
 impl ClientBuilder {
-    pub(super) fn new(address: String) -> Self {
+    pub(super) fn new(address: &str) -> Self {
+        // Read here: the token in it must not show in `{:?}`.
+        let (address, fault) = match Address::read(address) {
+            Ok(address) => (Some(address), None),
+            Err(error) => (None, Some(error)),
+        };
+        let is_secure = address.as_ref().is_some_and(|address| address.tls);
+        let (address, token) = address.map(|address| (address.place, address.token)).unzip();
         Self {
             config: Config {
-                address,
-                token: String::new(),
+                address: address.unwrap_or_default(),
+                token: token.flatten().unwrap_or_default(),
                 #[cfg(feature = "tls")]
                 tls: None,
+                is_secure,
+                fault,
                 name: format!("psa {}", env!("CARGO_PKG_VERSION")),
                 connect_timeout: Duration::from_secs(5),
                 request_timeout: Duration::from_secs(10),
@@ -136,7 +172,10 @@ impl ClientBuilder {
     /// [`ClientError::Config`] if a value is invalid.
     pub fn build(self) -> Result<Client, ClientError> {
         let mut config = self.config;
-        config.address = with_port(&config.address)?;
+        if let Some(fault) = config.fault.take() {
+            return Err(fault);
+        }
+        config.ask_for_tls()?;
         if config.token.len() > MAX_TOKEN {
             let what = "the token has more than 1024 bytes; give the server's token";
             return Err(ClientError::Config { what });
@@ -177,59 +216,13 @@ impl ClientBuilder {
     }
 }
 
-/// Adds the default port to an address without one: `host`, `host:port`, `[v6]`, `[v6]:port`, `v6`.
-fn with_port(address: &str) -> Result<String, ClientError> {
-    let what = "the address is not HOST or HOST:PORT; give such as 127.0.0.1:9853";
-    let bad = ClientError::Config { what };
-    let (host, port) = if let Some(rest) = address.strip_prefix('[') {
-        let (host, rest) = rest.split_once(']').ok_or(bad.clone())?;
-        let port = match rest {
-            "" => None,
-            rest => Some(rest.strip_prefix(':').ok_or(bad.clone())?),
-        };
-        (format!("[{host}]"), port)
-    } else if address.matches(':').count() > 1 {
-        (format!("[{address}]"), None)
-    } else {
-        match address.split_once(':') {
-            Some((host, port)) => (host.to_owned(), Some(port)),
-            None => (address.to_owned(), None),
-        }
-    };
-    if matches!(host.as_str(), "" | "[]") || host.chars().any(char::is_whitespace) {
-        return Err(bad);
-    }
-    let port = match port {
-        Some(port) => port.parse::<u16>().map_err(|_| bad)?,
-        None => DEFAULT_PORT,
-    };
-    Ok(format!("{host}:{port}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn addresses_get_the_default_port() {
-        for (given, expected) in [
-            ("localhost", "localhost:9853"),
-            ("localhost:1", "localhost:1"),
-            ("10.0.0.1:65535", "10.0.0.1:65535"),
-            ("[::1]", "[::1]:9853"),
-            ("[::1]:7", "[::1]:7"),
-            ("::1", "[::1]:9853"),
-        ] {
-            assert_eq!(with_port(given).unwrap(), expected);
-        }
-        for bad in ["", ":1", "a:", "a:65536", "a:b", "[::1", "[::1]7", "a b", "[]"] {
-            assert!(with_port(bad).is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
     fn senseless_values_are_refused() {
-        let builder = || ClientBuilder::new("localhost".into());
+        let builder = || ClientBuilder::new("localhost");
         assert!(builder().build().is_ok());
         assert!(builder().token("x".repeat(1025)).build().is_err());
         assert!(builder().connect_timeout(Duration::ZERO).build().is_err());
@@ -240,7 +233,13 @@ mod tests {
 
     #[test]
     fn the_token_never_shows_in_debug_output() {
-        let client = ClientBuilder::new("localhost".into()).token("secret");
-        assert!(!format!("{client:?}").contains("secret"));
+        let in_the_address = ClientBuilder::new("psa://secret@localhost");
+        assert_eq!(in_the_address.config.token, "secret");
+        let unreadable = ClientBuilder::new("psa://secret@local host");
+        let given = ClientBuilder::new("localhost").token("secret");
+        for client in [in_the_address, unreadable, given] {
+            assert!(!format!("{client:?}").contains("secret"));
+            assert!(!format!("{:?}", client.build()).contains("secret"));
+        }
     }
 }

@@ -32,7 +32,7 @@ pub(super) async fn dial(
         Some(lease) => Some(LeaseRequest {
             name: TopicName::new(&lease.name)?,
             ttl_ms: lease.ttl_ms(),
-            takeover: lease.takeover,
+            take_over: lease.take_over,
         }),
         None => None,
     };

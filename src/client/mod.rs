@@ -33,7 +33,7 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), psa::client::ClientError> {
 //! let client = Client::builder("127.0.0.1:9853").connect().await?;
-//! client.create_topic("news", Default::default(), true).await?;
+//! client.ensure_topic("news", Default::default()).await?;
 //! let published = client.publish("news", b"hello").await?;
 //! println!("at offset {} of epoch {:x}", published.first, published.epoch);
 //!
@@ -48,6 +48,7 @@
 //! # Ok(()) }
 //! ```
 
+mod address;
 mod apply;
 mod backoff;
 mod config;
@@ -112,10 +113,13 @@ struct ClientShared {
 type Slot = tokio::sync::Mutex<Option<Arc<Link>>>;
 
 impl Client {
-    /// Returns a builder for a client of the server at `address`: `HOST` or `HOST:PORT`. The
-    /// default port is 9853.
-    pub fn builder(address: impl Into<String>) -> ClientBuilder {
-        ClientBuilder::new(address.into())
+    /// Returns a builder for a client of the server at `address`: `HOST`, `HOST:PORT`, or
+    /// `psa://[TOKEN@]HOST[:PORT]`. The default port is 9853. `psa+tls://` connects with TLS: with the system's
+    /// authorities, unless [`ClientBuilder::tls`] says otherwise.
+    ///
+    /// An address that cannot be read is an error of [`ClientBuilder::build`].
+    pub fn builder(address: impl AsRef<str>) -> ClientBuilder {
+        ClientBuilder::new(address.as_ref())
     }
 
     fn new(config: Arc<Config>) -> Self {
@@ -197,12 +201,25 @@ impl Client {
         Subscription::open(Arc::clone(&self.shared.config), topic, options).await
     }
 
-    /// Creates a topic. With `exist_ok`, an existing topic is not an error and stays unchanged.
+    /// Creates a topic.
     ///
     /// # Errors
     ///
     /// [`Code::TopicExists`], [`Code::BadSettings`], [`Code::TooManyTopics`].
-    pub async fn create_topic(
+    pub async fn create_topic(&self, topic: &str, settings: Settings) -> Result<(), ClientError> {
+        self.create(topic, settings, false).await
+    }
+
+    /// Creates a topic unless there is one of this name, which stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::BadSettings`], [`Code::TooManyTopics`].
+    pub async fn ensure_topic(&self, topic: &str, settings: Settings) -> Result<(), ClientError> {
+        self.create(topic, settings, true).await
+    }
+
+    async fn create(
         &self,
         topic: &str,
         settings: Settings,

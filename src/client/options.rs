@@ -13,7 +13,7 @@ use crate::protocol::{OnGap, Start};
 /// use psa::client::{LeaseOptions, SubscribeOptions};
 ///
 /// // Continue after the last record that a former run has processed.
-/// let options = SubscribeOptions::after(0x1234, 41).caught_up(true);
+/// let options = SubscribeOptions::after(0x1234, 41).caught_up();
 /// // A named position that outlives the process for a minute.
 /// let options = SubscribeOptions::earliest()
 ///     .lease(LeaseOptions::new("billing", Duration::from_secs(60)));
@@ -88,9 +88,9 @@ impl SubscribeOptions {
         self
     }
 
-    /// Whether to yield [`CaughtUp`](super::Event::CaughtUp) events. Off by default.
-    pub const fn caught_up(mut self, wanted: bool) -> Self {
-        self.caught_up = wanted;
+    /// Yields [`CaughtUp`](super::Event::CaughtUp) events, too. By default, it does not.
+    pub const fn caught_up(mut self) -> Self {
+        self.caught_up = true;
         self
     }
 
@@ -115,21 +115,21 @@ impl SubscribeOptions {
 pub struct LeaseOptions {
     pub(super) name: String,
     pub(super) ttl: Duration,
-    pub(super) takeover: bool,
+    pub(super) take_over: bool,
 }
 
 impl LeaseOptions {
     /// A lease that outlives its connection for `ttl` (whole milliseconds, at most 49 days).
     pub fn new(name: impl Into<String>, ttl: Duration) -> Self {
-        Self { name: name.into(), ttl, takeover: false }
+        Self { name: name.into(), ttl, take_over: false }
     }
 
-    /// Whether to take the lease from another holder, which then sees
+    /// Takes the lease from another holder, which then sees
     /// [`LeaseTakenOver`](super::CloseReason::LeaseTakenOver). This also applies when the
     /// subscription reconnects: without it, the subscription waits until the server has noticed that
-    /// its former connection is dead. Off by default.
-    pub const fn takeover(mut self, takeover: bool) -> Self {
-        self.takeover = takeover;
+    /// its former connection is dead. By default, it waits.
+    pub const fn take_over(mut self) -> Self {
+        self.take_over = true;
         self
     }
 

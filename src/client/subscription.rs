@@ -300,18 +300,31 @@ impl Subscription {
         Ok(())
     }
 
-    /// Ends the subscription normally, and with `release` its lease too, so that the server frees
-    /// what the lease held. Waits for the confirmation, at most for the request timeout; events that
-    /// arrive meanwhile are dropped. Wanted commits are sent first.
+    /// Ends the subscription normally. Its lease, if it has one, is free for the next holder and lives on for its time.
+    /// Waits for the confirmation, at most for the request timeout; events that arrive meanwhile are dropped. Wanted
+    /// commits are sent first.
     ///
     /// Dropping this future before it returns has the effect of dropping the subscription.
     ///
     /// # Errors
     ///
-    /// If there is no connection or it breaks, so that a release is not certain; the lease then
-    /// expires after its time to live. [`ClientError::Ended`] if the subscription had ended with an
-    /// error before and there is a lease to release.
-    pub async fn end(mut self, release: bool) -> Result<(), ClientError> {
+    /// If there is no connection or it breaks.
+    pub async fn end(self) -> Result<(), ClientError> {
+        self.leave(false).await
+    }
+
+    /// As [`end`](Self::end), and ends the lease too, so that the server frees what it held.
+    ///
+    /// # Errors
+    ///
+    /// If there is no connection or it breaks, so that the release is not certain; the lease then expires after its
+    /// time to live. [`ClientError::Ended`] if the subscription had ended with an error before and there is a lease to
+    /// release.
+    pub async fn release(self) -> Result<(), ClientError> {
+        self.leave(true).await
+    }
+
+    async fn leave(mut self, release: bool) -> Result<(), ClientError> {
         self.settle();
         if release && self.follower.has_lease() && self.follower.failed {
             return Err(ClientError::Ended);

@@ -156,7 +156,7 @@ pub struct LeaseRequest<'a> {
     /// How long it outlives its connection, in milliseconds.
     pub ttl_ms: u32,
     /// Whether to take the lease from another holder.
-    pub takeover: bool,
+    pub take_over: bool,
 }
 
 /// Where a subscription starts. The log's own [`Start`](crate::Start) can express more: the wire

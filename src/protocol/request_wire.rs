@@ -157,9 +157,9 @@ impl<'a> Body<'a> {
         };
         let lease = self.reader.name_bytes()?;
         let ttl_ms = self.reader.u32()?;
-        let takeover = self.flag(TAKEOVER);
-        if lease.is_empty() && (ttl_ms != 0 || takeover) {
-            return Err(self.reader.malformed("a lease's time or takeover without its name"));
+        let take_over = self.flag(TAKEOVER);
+        if lease.is_empty() && (ttl_ms != 0 || take_over) {
+            return Err(self.reader.malformed("a lease's time or take_over without its name"));
         }
         let topic = TopicName::from_bytes(topic).map_err(|error| self.refuse(request, error))?;
         let lease = wire::optional_name(lease).map_err(|error| self.refuse(request, error))?;
@@ -170,7 +170,7 @@ impl<'a> Body<'a> {
             start,
             on_gap,
             caught_up: self.flag(CAUGHT_UP),
-            lease: lease.map(|name| LeaseRequest { name, ttl_ms, takeover }),
+            lease: lease.map(|name| LeaseRequest { name, ttl_ms, take_over }),
         })
     }
 
@@ -353,8 +353,8 @@ fn put_named(
 
 fn put_subscribe(out: &mut Vec<u8>, subscribe: &Subscribe<'_>) -> usize {
     let lease = subscribe.lease;
-    let takeover = lease.is_some_and(|lease| lease.takeover);
-    let flags = (u8::from(takeover) * TAKEOVER) | (u8::from(subscribe.caught_up) * CAUGHT_UP);
+    let take_over = lease.is_some_and(|lease| lease.take_over);
+    let flags = (u8::from(take_over) * TAKEOVER) | (u8::from(subscribe.caught_up) * CAUGHT_UP);
     let at = frame::begin(out, kind::SUBSCRIBE, flags);
     put_u32(out, subscribe.request);
     put_u32(out, subscribe.sub);

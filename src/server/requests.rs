@@ -477,7 +477,7 @@ fn open_reader(
                 let options = LeaseOptions {
                     ttl: Duration::from_millis(lease.ttl_ms.into()),
                     start,
-                    take_over: lease.takeover,
+                    take_over: lease.take_over,
                 };
                 topic.lease(lease.name.as_str(), options).map(Reader::Lease)
             }

@@ -426,7 +426,7 @@ fn requests_at_random_leave_nothing_behind() {
                         .choice(&[Start::Earliest, Start::Next, Start::At(9), Start::Last(3)])
                         .unwrap();
                     let name = TopicName::new("lease").unwrap();
-                    let lease = LeaseRequest { name, ttl_ms: 10_000, takeover: rng.bool() };
+                    let lease = LeaseRequest { name, ttl_ms: 10_000, take_over: rng.bool() };
                     let lease = rng.bool().then_some(lease);
                     let ask = Subscribe { lease, ..subscribe(sub, topic_at, start) };
                     peer.say(&Request::Subscribe(ask));

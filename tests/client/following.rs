@@ -57,7 +57,7 @@ async fn every_kind_of_event_comes_in_order() {
         peer.wait_for_end().await;
     });
     let client = builder.build().unwrap();
-    let options = SubscribeOptions::new(Start::At(2)).caught_up(true);
+    let options = SubscribeOptions::new(Start::At(2)).caught_up();
     let mut subscription = client.subscribe("topic", options).await.unwrap();
     for expected in [
         "Collected e0 2..5",
@@ -239,6 +239,6 @@ async fn unsubscribing_waits_for_the_confirmation() {
     });
     let client = builder.build().unwrap();
     let subscription = client.subscribe("topic", SubscribeOptions::earliest()).await.unwrap();
-    subscription.end(true).await.unwrap();
+    subscription.release().await.unwrap();
     finish(server).await;
 }

@@ -22,14 +22,14 @@ async fn the_lease_is_asked_for_as_told() {
             let Request::Subscribe(subscribe) = request else { panic!("{request:?}") };
             let lease = subscribe.lease.unwrap();
             assert_eq!((lease.name.as_str(), lease.ttl_ms), ("desk", 30_000));
-            assert!(lease.takeover);
+            assert!(lease.take_over);
         })
         .await;
         peer.fail(1, Code::LeaseHeld).await;
         peer.wait_for_end().await;
     });
     let client = builder.build().unwrap();
-    let lease = LeaseOptions::new("desk", Duration::from_secs(30)).takeover(true);
+    let lease = LeaseOptions::new("desk", Duration::from_secs(30)).take_over();
     let options = SubscribeOptions::earliest().lease(lease);
     // The first time it is an error: nothing is waited for.
     let error = client.subscribe("topic", options).await.unwrap_err();
@@ -245,7 +245,7 @@ async fn ending_commits_what_is_wanted_first() {
     let mut subscription = client.subscribe("topic", leased()).await.unwrap();
     assert_eq!(line(&mut subscription).await, "record 0");
     subscription.commit_later(..=0).unwrap();
-    subscription.end(false).await.unwrap();
+    subscription.end().await.unwrap();
     finish(server).await;
 }
 
@@ -283,7 +283,7 @@ async fn a_failed_subscription_releases_nothing() {
     let mut subscription = client.subscribe("topic", leased()).await.unwrap();
     assert!(line(&mut subscription).await.starts_with("error"));
     assert_eq!(line(&mut subscription).await, "end");
-    let released = subscription.end(true).await;
+    let released = subscription.release().await;
     assert!(matches!(released, Err(ClientError::Ended)), "{released:?}");
     finish(server).await;
 }

@@ -192,7 +192,7 @@ async fn topics_are_managed() {
         peer.wait_for_end().await;
     });
     let client = builder.build().unwrap();
-    client.create_topic("news", settings, true).await.unwrap();
+    client.ensure_topic("news", settings).await.unwrap();
     let topics = client.topics("n").await.unwrap();
     let names: Vec<&str> = topics.iter().map(|topic| topic.name.as_str()).collect();
     assert_eq!(names, ["na", "nb"]);

@@ -150,10 +150,10 @@ async fn everything_works_end_to_end() {
     let server = serve(anywhere());
     let client = client_of(server.address).connect().await.unwrap();
     let settings = keep_all();
-    client.create_topic("news", settings, false).await.unwrap();
-    let exists = client.create_topic("news", settings, false).await.unwrap_err();
+    client.create_topic("news", settings).await.unwrap();
+    let exists = client.create_topic("news", settings).await.unwrap_err();
     assert_eq!(exists.code(), Some(Code::TopicExists));
-    client.create_topic("news", settings, true).await.unwrap();
+    client.ensure_topic("news", settings).await.unwrap();
 
     let began = SystemTime::now() - Duration::from_secs(1);
     let one = client.publish("news", &numbered(0)).await.unwrap();
@@ -174,7 +174,7 @@ async fn everything_works_end_to_end() {
     assert_eq!(details.settings.retention, Some(Retention::Everything));
     assert_eq!(details.stats.appended_records, 20_000);
 
-    let options = SubscribeOptions::earliest().caught_up(true);
+    let options = SubscribeOptions::earliest().caught_up();
     let mut news = client.subscribe("news", options).await.unwrap();
     let mut expected = 0;
     loop {
@@ -220,7 +220,7 @@ async fn outcomes_are_true_and_resuming_is_exact_on_a_line_that_breaks() {
     let server = serve(anywhere());
     let direct = client_of(server.address).build().unwrap();
     let settings = keep_all();
-    direct.create_topic("news", settings, false).await.unwrap();
+    direct.create_topic("news", settings).await.unwrap();
     let line = fragile_line(server.address, seed, 40_000).await;
     let client = client_of(line).build().unwrap();
 
@@ -391,7 +391,7 @@ async fn a_lease_keeps_what_was_not_committed() {
     let server = serve(anywhere());
     let client = client_of(server.address).build().unwrap();
     let settings = Settings { retention: Some(Retention::Nothing), ..Settings::default() };
-    client.create_topic("news", settings, false).await.unwrap();
+    client.create_topic("news", settings).await.unwrap();
     let leased = || {
         let lease = LeaseOptions::new("desk", Duration::from_secs(60));
         SubscribeOptions::earliest().lease(lease)
@@ -422,7 +422,7 @@ async fn a_lease_keeps_what_was_not_committed() {
         desk.commit_later(..=record.offset()).unwrap();
     }
     // Taken over: the former holder learns of it.
-    let lease = LeaseOptions::new("desk", Duration::from_secs(60)).takeover(true);
+    let lease = LeaseOptions::new("desk", Duration::from_secs(60)).take_over();
     let options = SubscribeOptions::earliest().lease(lease);
     desk.commit(..=9).await.unwrap();
     let thief = client.subscribe("news", options).await.unwrap();
@@ -431,7 +431,7 @@ async fn a_lease_keeps_what_was_not_committed() {
     assert!(matches!(end, Event::Closed { reason: CloseReason::LeaseTakenOver, .. }), "{end:?}");
     // Released: it is gone at once.
     assert_eq!(client.describe("news").await.unwrap().leases.len(), 1);
-    thief.end(true).await.unwrap();
+    thief.release().await.unwrap();
     assert!(client.describe("news").await.unwrap().leases.is_empty());
 }
 
@@ -442,10 +442,10 @@ async fn commits_get_through_a_line_that_breaks() {
     let server = serve(anywhere());
     let direct = client_of(server.address).build().unwrap();
     let settings = Settings { retention: Some(Retention::Nothing), ..Settings::default() };
-    direct.create_topic("news", settings, false).await.unwrap();
+    direct.create_topic("news", settings).await.unwrap();
     let line = fragile_line(server.address, seed(), 20_000).await;
     let client = client_of(line).build().unwrap();
-    let lease = LeaseOptions::new("desk", Duration::from_secs(60)).takeover(true);
+    let lease = LeaseOptions::new("desk", Duration::from_secs(60)).take_over();
     let options = SubscribeOptions::earliest().lease(lease);
     let mut desk = loop {
         match client.subscribe("news", options.clone()).await {
@@ -498,7 +498,7 @@ async fn who_was_cut_off_before_the_first_record_learns_what_was_missed() {
         retention: Some(Retention::Nothing),
         ..Settings::default()
     };
-    client.create_topic("news", settings, false).await.unwrap();
+    client.create_topic("news", settings).await.unwrap();
     let early = client.subscribe("news", SubscribeOptions::earliest()).await.unwrap();
     let place = early.position();
     drop(early);
@@ -528,7 +528,7 @@ async fn an_evicted_subscriber_learns_exactly_what_it_missed() {
         retention: Some(Retention::Nothing),
         memory_limit: 1 << 20,
     };
-    client.create_topic("news", settings, false).await.unwrap();
+    client.create_topic("news", settings).await.unwrap();
     let mut slow = client.subscribe("news", SubscribeOptions::earliest()).await.unwrap();
     let publisher = client.publisher("news", PublisherOptions::default()).await.unwrap();
     // Far more than the topic and the sockets hold, while nobody reads.
@@ -567,14 +567,14 @@ async fn an_evicted_subscriber_learns_exactly_what_it_missed() {
 async fn the_last_records_of_a_closed_topic_can_be_committed() {
     let server = serve(anywhere());
     let direct = client_of(server.address).build().unwrap();
-    direct.create_topic("news", keep_all(), false).await.unwrap();
+    direct.create_topic("news", keep_all()).await.unwrap();
     for number in 0..3 {
         direct.publish("news", &numbered(number)).await.unwrap();
     }
     direct.close_topic("news").await.unwrap();
     let line = breakable_line(server.address).await;
     let client = client_of(line.address).build().unwrap();
-    let desk = || LeaseOptions::new("desk", Duration::from_secs(60)).takeover(true);
+    let desk = || LeaseOptions::new("desk", Duration::from_secs(60)).take_over();
     let mut news =
         client.subscribe("news", SubscribeOptions::earliest().lease(desk())).await.unwrap();
     for number in 0..3 {
@@ -597,6 +597,6 @@ async fn the_last_records_of_a_closed_topic_can_be_committed() {
     assert!(news.next().await.is_none());
     assert_eq!(news.committed(), 3);
     assert_eq!(stands(direct.describe("news").await.unwrap()), 3);
-    news.end(true).await.unwrap();
+    news.release().await.unwrap();
     assert!(direct.describe("news").await.unwrap().leases.is_empty());
 }

@@ -161,7 +161,7 @@ pub(crate) fn with_request<T>(p: &Parts, then: impl FnOnce(Request<'_>) -> T) ->
             lease: (p.x.is_multiple_of(2)).then(|| LeaseRequest {
                 name: TopicName::new(&p.name2).unwrap(),
                 ttl_ms: p.y as u32,
-                takeover: p.z.is_multiple_of(2),
+                take_over: p.z.is_multiple_of(2),
             }),
         }),
         3 => Request::Unsubscribe { request, sub: p.b, release: p.flag },

@@ -51,7 +51,7 @@ async fn each_request_needs_its_right() {
     let topic = name("a/1");
     let create =
         Request::Create { request: 5, topic, settings: Settings::default(), exist_ok: true };
-    let lease = LeaseRequest { name: name("l"), ttl_ms: 1000, takeover: true };
+    let lease = LeaseRequest { name: name("l"), ttl_ms: 1000, take_over: true };
     let subscribe = Request::Subscribe(subscribe(1, "a/1", Start::Earliest));
     let leased = Request::Subscribe(Subscribe { lease: Some(lease), ..super_subscribe() });
     let describe = Request::Describe { request: 6, topic };

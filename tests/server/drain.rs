@@ -143,7 +143,7 @@ async fn an_abort_ends_at_once() {
 async fn requests_during_a_drain_are_refused_but_commits_are_served() {
     let server = serve(|c| c.send_buffer = Some(4 << 10));
     let mut stuck = Client::narrow(&server).await;
-    let lease = psa::protocol::LeaseRequest { name: name("w"), ttl_ms: 1000, takeover: false };
+    let lease = psa::protocol::LeaseRequest { name: name("w"), ttl_ms: 1000, take_over: false };
     let ask = psa::protocol::Subscribe { lease: Some(lease), ..subscribe(1, "a", Start::Earliest) };
     stuck.send(&Request::Subscribe(ask)).await;
     stuck.subscribed(1).await;

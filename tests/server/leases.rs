@@ -15,7 +15,7 @@ fn nothing_kept() -> Running {
 }
 
 fn leased(sub: u32, topic: &str, ttl_ms: u32) -> Subscribe<'_> {
-    let lease = LeaseRequest { name: name("worker"), ttl_ms, takeover: false };
+    let lease = LeaseRequest { name: name("worker"), ttl_ms, take_over: false };
     Subscribe { lease: Some(lease), ..subscribe(sub, topic, Start::Earliest) }
 }
 
@@ -115,7 +115,7 @@ async fn a_second_holder_is_refused_or_takes_over() {
     second.publish("a", &[b"x"]).await;
     first.records(1, 0, 1).await;
     let mut ask = leased(1, "a", 60_000);
-    ask.lease.as_mut().unwrap().takeover = true;
+    ask.lease.as_mut().unwrap().take_over = true;
     second.send(&Request::Subscribe(ask)).await;
     let (_, next, _) = second.subscribed(1).await;
     assert_eq!(next, 0);
@@ -159,7 +159,7 @@ async fn leases_are_limited_by_connection_by_topic_and_in_total() {
         c.broker.max_leases = 4;
     });
     let ask = |sub: u32, topic: &'static str, lease: &'static str| {
-        let lease = LeaseRequest { name: name(lease), ttl_ms: 60_000, takeover: false };
+        let lease = LeaseRequest { name: name(lease), ttl_ms: 60_000, take_over: false };
         Request::Subscribe(Subscribe { lease: Some(lease), ..subscribe(sub, topic, Start::Next) })
     };
     let mut clients =
@@ -195,7 +195,7 @@ async fn a_take_over_in_the_middle_of_a_chunk_cuts_the_holder_and_loses_nothing(
         other.publish("a", &[&[8; 20_000]]).await;
     }
     let mut ask = leased(1, "a", 60_000);
-    ask.lease.as_mut().unwrap().takeover = true;
+    ask.lease.as_mut().unwrap().take_over = true;
     other.send(&Request::Subscribe(ask)).await;
     let (_, next, _) = other.subscribed(1).await;
     assert_eq!(next, 0);
@@ -287,7 +287,7 @@ async fn a_lease_of_an_ended_topic_is_taken_over_and_goes_with_its_topic() {
     worker.records(1, 0, 1).await;
     assert!(matches!(worker.next().await, Got::Closed { sub: 1, .. }));
     let mut ask = leased(1, "a", 60_000);
-    ask.lease.as_mut().unwrap().takeover = true;
+    ask.lease.as_mut().unwrap().take_over = true;
     other.send(&Request::Subscribe(ask)).await;
     other.subscribed(1).await;
     other.records(1, 0, 1).await;

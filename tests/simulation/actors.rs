@@ -31,7 +31,7 @@ pub(crate) fn client(name: &str) -> Client {
 
 /// Makes the topic, however often it takes.
 pub(crate) async fn make_topic(client: &Client, settings: Settings) {
-    while let Err(error) = client.create_topic(TOPIC, settings, true).await {
+    while let Err(error) = client.ensure_topic(TOPIC, settings).await {
         assert!(is_of_the_network(&error), "{error}");
         sleep(AGAIN).await;
     }
@@ -203,7 +203,7 @@ impl Follow {
         let options = match (self.lease, kept.place) {
             (true, _) => {
                 let name = format!("lease {}", self.number);
-                let lease = LeaseOptions::new(name, Duration::from_secs(3600)).takeover(true);
+                let lease = LeaseOptions::new(name, Duration::from_secs(3600)).take_over();
                 SubscribeOptions::earliest().lease(lease)
             }
             (false, Some(place)) => SubscribeOptions::resume(place),

@@ -58,7 +58,7 @@ impl Rig {
     pub fn topic(&mut self, settings: Settings) -> Result<String> {
         self.topics += 1;
         let name = format!("bench-{}-{}", std::process::id(), self.topics);
-        let made = self.runtime.block_on(self.client.create_topic(&name, settings, false));
+        let made = self.runtime.block_on(self.client.create_topic(&name, settings));
         made.map_err(|error| failure(format!("create `{name}`"), &error))?;
         Ok(name)
     }

@@ -118,7 +118,7 @@ impl Stage {
             retention: Some(Retention::Nothing),
             memory_limit: LIMIT,
         };
-        let made = client.create_topic(TOPIC, settings, false).await;
+        let made = client.create_topic(TOPIC, settings).await;
         made.map_err(|error| failure(TOPIC, &error))?;
         screen.say(&format!(
             "Topic `{TOPIC}`: segments of {}, nothing is kept that all have read.",

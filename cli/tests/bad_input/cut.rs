@@ -11,7 +11,7 @@ use super::raw::*;
 
 /// A conversation of every kind of request, and where the PUBLISHes to `t` in it end.
 fn conversation(topic: &str) -> (Vec<u8>, Vec<usize>) {
-    let lease = LeaseRequest { name: name("mine"), ttl_ms: 1, takeover: true };
+    let lease = LeaseRequest { name: name("mine"), ttl_ms: 1, take_over: true };
     let follow = Subscribe {
         request: 4,
         sub: 4,

@@ -26,7 +26,7 @@ fn with_lease(request: u32, topic: &str, lease: &str) -> Vec<u8> {
         start: Start::Earliest,
         on_gap: OnGap::Error,
         caught_up: false,
-        lease: Some(LeaseRequest { name: name(lease), ttl_ms: 600_000, takeover: false }),
+        lease: Some(LeaseRequest { name: name(lease), ttl_ms: 600_000, take_over: false }),
     }))
 }
 

@@ -77,7 +77,7 @@ fn times(server: &Server, topic: &str) -> Vec<SystemTime> {
     runtime.expect("a runtime").block_on(async {
         let client =
             Client::builder(server.address.to_string()).connect().await.expect("it listens");
-        let options = SubscribeOptions::earliest().caught_up(true);
+        let options = SubscribeOptions::earliest().caught_up();
         let mut sub = client.subscribe(topic, options).await.expect("it is there");
         let mut times = Vec::new();
         loop {
@@ -91,7 +91,7 @@ fn times(server: &Server, topic: &str) -> Vec<SystemTime> {
 }
 
 fn leased(lease: &str, ttl_ms: u32) -> Vec<u8> {
-    let lease = Some(LeaseRequest { name: name(lease), ttl_ms, takeover: false });
+    let lease = Some(LeaseRequest { name: name(lease), ttl_ms, take_over: false });
     let (start, on_gap) = (Start::Earliest, OnGap::Error);
     let (request, sub, caught_up) = (1, 1, false);
     let topic = name("kept");

@@ -192,7 +192,7 @@ impl Program<'_> {
         let lease = follower.lease.as_deref().map(|lease| LeaseRequest {
             name: name(lease),
             ttl_ms: 600_000,
-            takeover: true,
+            take_over: true,
         });
         let mut raw = Raw::open(self.server);
         raw.request(&Request::Subscribe(Subscribe {

@@ -23,7 +23,7 @@ fn requests() -> Vec<(&'static str, Vec<u8>)> {
         start: Start::After { epoch: 1, offset: 0 },
         on_gap: OnGap::Continue,
         caught_up: true,
-        lease: Some(LeaseRequest { name: name("another"), ttl_ms: 10, takeover: true }),
+        lease: Some(LeaseRequest { name: name("another"), ttl_ms: 10, take_over: true }),
     };
     vec![
         ("HELLO", hello(1, 1, "a token")),
@@ -56,7 +56,7 @@ fn opening(what: &str) -> Vec<u8> {
         start: Start::Earliest,
         on_gap: OnGap::Continue,
         caught_up: false,
-        lease: Some(LeaseRequest { name: name("its own"), ttl_ms: 1, takeover: true }),
+        lease: Some(LeaseRequest { name: name("its own"), ttl_ms: 1, take_over: true }),
     };
     [hello(1, 1, ""), encoded(&Request::Subscribe(follow))].concat()
 }

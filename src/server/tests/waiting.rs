@@ -19,9 +19,9 @@ fn a_take_over_wakes_a_holder_whose_peer_takes_nothing() {
     let mut rng = fastrand::Rng::with_seed(1);
     let config = small_topics(&mut rng, Overflow::Block);
     let shared = shared(&mut rng, config);
-    let leased = |takeover| {
+    let leased = |take_over| {
         let name = TopicName::new("lease").unwrap();
-        let lease = Some(LeaseRequest { name, ttl_ms: 60_000, takeover });
+        let lease = Some(LeaseRequest { name, ttl_ms: 60_000, take_over });
         Request::Subscribe(Subscribe { lease, ..subscribe(1, 0, Start::Earliest) })
     };
     let mut holder = Peer::new(&shared, &mut rng);

@@ -60,7 +60,7 @@ async fn run_topic(
     let settings = settings(&mut random);
     let name = format!("soak-{}-{}", id >> 32, id & u64::from(u32::MAX));
     let fail = |error| failure(format!("topic `{name}`"), &error);
-    state.client.create_topic(&name, settings, false).await.map_err(fail)?;
+    state.client.create_topic(&name, settings).await.map_err(fail)?;
     state.counts().topics += 1;
     let (close, closed) = watch::channel(false);
     let topic = Arc::new(Topic {
