@@ -364,11 +364,11 @@ fn take_event(
         None => Ok(true),
         Some(Err(error)) => Err(failure(what, &error)),
         Some(Ok(BatchEvent::Records(batch))) => {
-            let position = Position { epoch: batch.epoch(), next: batch.first() };
+            let position = Position { epoch: batch.epoch(), next: batch.first_offset() };
             if let Some(missing) = intake.missing_before(position, None) {
                 report_gap(intake, args, &missing, position)?;
             }
-            intake.records(batch.first(), Time(batch.time()).nanos(), batch.records());
+            intake.records(batch.first_offset(), Time(batch.time()).nanos(), batch.records());
             Ok(false)
         }
         Some(Ok(BatchEvent::Gap(gap))) => {

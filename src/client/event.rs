@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::log::Position;
 use crate::protocol::{CloseReason, GapReason, Records};
 
 /// An event of a subscription that yields record by record.
@@ -86,6 +87,13 @@ impl Record {
         self.epoch
     }
 
+    /// The position after it, for [`SubscribeOptions::resume`](super::SubscribeOptions::resume) and
+    /// [`Committer::commit`](super::Committer::commit).
+    #[must_use]
+    pub const fn position(&self) -> Position {
+        Position { epoch: self.epoch, next: self.offset + 1 }
+    }
+
     /// When the first record of its chunk was appended: this one was appended at that time or shortly
     /// after.
     #[must_use]
@@ -125,15 +133,21 @@ impl<'a> Batch<'a> {
         self.epoch
     }
 
+    /// The position after the last record.
+    #[must_use]
+    pub const fn position(&self) -> Position {
+        Position { epoch: self.epoch, next: self.next_offset() }
+    }
+
     /// The offset of the first record.
     #[must_use]
-    pub const fn first(&self) -> u64 {
+    pub const fn first_offset(&self) -> u64 {
         self.first
     }
 
     /// The offset after the last record.
     #[must_use]
-    pub const fn next(&self) -> u64 {
+    pub const fn next_offset(&self) -> u64 {
         self.first + self.records.count() as u64
     }
 

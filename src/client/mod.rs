@@ -51,6 +51,7 @@
 mod address;
 mod apply;
 mod backoff;
+mod committer;
 mod config;
 mod conn;
 mod dial;
@@ -73,6 +74,7 @@ use tokio::time::{Instant, timeout};
 
 #[cfg(feature = "tls")]
 pub use crate::tls::{ClientTls, ClientTlsFiles, TlsError};
+pub use committer::Committer;
 pub use config::ClientBuilder;
 pub use error::{ClientError, Outcome, ServerError};
 pub use event::{Batch, BatchEvent, Event, Gap, Record};

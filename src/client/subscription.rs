@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use futures_core::Stream;
 use tokio::time::timeout;
 
+use super::committer::{CommitLink, Committer};
 use super::config::Config;
 use super::dial::dial;
 use super::error::{ClientError, ServerError};
@@ -64,6 +65,7 @@ pub struct Subscription {
     current: Option<OwnedChunk>,
     lent: Lent,
     taken: Position,
+    commits: CommitLink,
 }
 
 /// Where the bytes of the last lent batch are. The next call drops them.
@@ -141,6 +143,7 @@ impl Subscription {
             ahead_bytes: 0,
             current: None,
             lent: Lent::Nothing,
+            commits: CommitLink::default(),
         })
     }
 
@@ -225,7 +228,8 @@ impl Subscription {
                 self.current.as_ref()?.batch()
             }
         };
-        self.taken = Position { epoch: batch.epoch, next: batch.next() };
+        self.taken = batch.position();
+        self.commits.taken(self.taken);
         Some(Ok(BatchEvent::Records(batch)))
     }
 
@@ -255,7 +259,12 @@ impl Subscription {
                 if self.follower.is_ended() {
                     return Err(ClientError::Ended);
                 }
-                poll_fn(|cx| self.poll_read_ahead(cx)).await?;
+                poll_fn(|cx| {
+                    self.commits.before(cx, &mut self.follower);
+                    self.poll_read_ahead(cx)
+                })
+                .await?;
+                self.commits.after(&self.follower);
             }
             self.check_epoch()
         };
@@ -274,6 +283,11 @@ impl Subscription {
     /// [`ClientError::Commit`] without a lease, or for a record that was not taken.
     pub fn commit_later(&mut self, range: impl CommitRange) -> Result<(), ClientError> {
         self.want_commit(range).map(drop)
+    }
+
+    /// A handle that commits for this subscription, from anywhere: see [`Committer`].
+    pub fn committer(&mut self) -> Committer {
+        self.commits.committer(self.taken, &self.follower)
     }
 
     /// Returns the first offset that the commit does not cover.
@@ -373,7 +387,8 @@ impl Subscription {
                 }
                 NextItem::Current => match self.current.as_mut().and_then(OwnedChunk::take) {
                     Some(record) => {
-                        self.taken = Position { epoch: record.epoch(), next: record.offset() + 1 };
+                        self.taken = record.position();
+                        self.commits.taken(self.taken);
                         Event::Record(record)
                     }
                     None => continue,
@@ -391,6 +406,13 @@ impl Subscription {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<NextItem, ClientError>>> {
+        self.commits.before(cx, &mut self.follower);
+        let item = self.poll_item(cx);
+        self.commits.after(&self.follower);
+        item
+    }
+
+    fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<NextItem, ClientError>>> {
         self.settle();
         if self.current.as_ref().is_some_and(OwnedChunk::is_empty) {
             self.current = None;
@@ -479,6 +501,7 @@ impl Subscription {
     /// Passes a gap to the caller, whose position is then after it.
     fn pass(&mut self, gap: Gap) -> Gap {
         self.taken = Position { epoch: gap.epoch, next: gap.next };
+        self.commits.taken(self.taken);
         gap
     }
 }

@@ -101,7 +101,7 @@ async fn records_and_batches_can_be_mixed() {
         let Some(Ok(BatchEvent::Records(batch))) = subscription.next_batch().await else {
             panic!()
         };
-        assert_eq!(batch.first()..batch.next(), expected);
+        assert_eq!(batch.first_offset()..batch.next_offset(), expected);
         assert_eq!(batch.records().count() as u64, expected.end - expected.start);
         for (offset, data) in batch.iter() {
             assert_eq!(data, crate::fake::record(EPOCH, offset));

@@ -600,3 +600,75 @@ async fn the_last_records_of_a_closed_topic_can_be_committed() {
     news.release().await.unwrap();
     assert!(direct.describe("news").await.unwrap().leases.is_empty());
 }
+
+/// A handle that commits from elsewhere: what it wants is sent while the subscription waits for events.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_committer_commits_from_elsewhere() {
+    let server = serve(anywhere());
+    let client = client_of(server.address).build().unwrap();
+    client.create_topic("news", keep_all()).await.unwrap();
+    let leased = || {
+        let lease = LeaseOptions::new("desk", Duration::from_secs(60));
+        SubscribeOptions::earliest().lease(lease)
+    };
+    let mut desk = client.subscribe("news", leased()).await.unwrap();
+    let committer = desk.committer();
+    let early = committer.commit(Position { epoch: desk.position().epoch, next: 1 }).await;
+    assert!(matches!(early, Err(ClientError::Commit { .. })), "{early:?}");
+    client.publish_batch("news", &[numbered(0), numbered(1), numbered(2)]).await.unwrap();
+    let mut records = Vec::new();
+    for _ in 0..3 {
+        let Some(Ok(Event::Record(record))) = desk.next().await else { panic!() };
+        records.push(record);
+    }
+    let foreign = Position { epoch: records[0].epoch() ^ 1, next: 1 };
+    assert!(matches!(committer.commit_later(foreign), Err(ClientError::Commit { .. })));
+
+    // It waits for the next event meanwhile, which never comes.
+    let waiting = tokio::spawn(async move {
+        let event = desk.next().await;
+        (desk, event)
+    });
+    committer.commit(records[1].position()).await.unwrap();
+    assert_eq!(committer.committed(), 2);
+    let leases = client.describe("news").await.unwrap().leases;
+    assert_eq!(leases[0].committed, 2);
+    // What is wanted by several is merged.
+    let (one, other) = (committer.clone(), committer.clone());
+    let (one, other) =
+        tokio::join!(one.commit(records[2].position()), other.commit(records[0].position()));
+    (one.unwrap(), other.unwrap());
+    client.publish("news", &numbered(3)).await.unwrap();
+    let (desk, event) = waiting.await.unwrap();
+    let Some(Ok(Event::Record(last))) = event else { panic!("{event:?}") };
+
+    drop(desk);
+    let ended = committer.commit(last.position()).await;
+    assert!(matches!(ended, Err(ClientError::Ended)), "{ended:?}");
+    // What was confirmed stays so.
+    committer.commit(records[2].position()).await.unwrap();
+}
+
+/// Nobody takes the events, so nothing is sent, and the committer says so.
+#[tokio::test]
+async fn a_committer_does_not_wait_for_ever() {
+    let server = serve(anywhere());
+    let client = client_of(server.address).request_timeout(Duration::from_millis(300));
+    let client = client.build().unwrap();
+    client.publish("news", &numbered(0)).await.unwrap();
+    let lease = LeaseOptions::new("desk", Duration::from_secs(60));
+    let options = SubscribeOptions::earliest().lease(lease);
+    let mut desk = client.subscribe("news", options).await.unwrap();
+    let committer = desk.committer();
+    client.publish("news", &numbered(0)).await.unwrap();
+    let Some(Ok(Event::Record(record))) = desk.next().await else { panic!() };
+    let late = committer.commit(record.position()).await;
+    assert!(matches!(late, Err(ClientError::Timeout { .. })), "{late:?}");
+    // It stays wanted.
+    client.publish("news", &numbered(1)).await.unwrap();
+    desk.next().await.unwrap().unwrap();
+    desk.commit(..=record.offset()).await.unwrap();
+    let mut bare = client.subscribe("news", SubscribeOptions::next()).await.unwrap();
+    let refused = bare.committer().commit_later(record.position());
+    assert!(matches!(refused, Err(ClientError::Commit { .. })), "{refused:?}");
+}
