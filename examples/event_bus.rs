@@ -17,7 +17,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::routing::get;
 use futures_util::stream::{self, Stream, StreamExt};
-use psa::{AppendError, Cursor, Log, Overflow, Position, Retention, Start, SubscribeError};
+use psa::{AppendError, Cursor, Lagged, Log, Overflow, Position, Retention, Start, SubscribeError};
 use tokio::net::TcpSocket;
 
 type Bus = Log<[u8]>;
@@ -88,18 +88,18 @@ async fn follow(
         }
         None => None,
     };
-    let (cursor, missed) = subscribe(&bus, last).map_err(|error| bad_request(&error))?;
+    let (cursor, restart) = subscribe(&bus, last).map_err(|error| bad_request(&error))?;
     let epoch = cursor.epoch();
     let events = cursor.into_stream().map(move |next| match next {
         Ok((offset, event)) => {
             Event::default().id(id(epoch, offset)).data(String::from_utf8_lossy(&event))
         }
-        Err(lagged) => gap(epoch, lagged.first_missed, lagged.missed),
+        Err(lagged) => gap(epoch, lagged),
     });
-    Ok(Sse::new(stream::iter(missed).chain(events).map(Ok)).keep_alive(KeepAlive::default()))
+    Ok(Sse::new(stream::iter(restart).chain(events).map(Ok)).keep_alive(KeepAlive::default()))
 }
 
-/// A cursor for a stream whose last event was `last`, and the event to send before it continues, if any.
+/// A cursor for a stream whose last event was `last`, and the event to send first, if any.
 fn subscribe(
     bus: &Bus,
     last: Option<Position>,
@@ -107,13 +107,8 @@ fn subscribe(
     let Some(last) = last else {
         return Ok((bus.subscribe(Start::Last(100))?, None));
     };
-    match bus.subscribe(Start::Resume(last)) {
-        Err(SubscribeError::Collected { asked, .. }) => {
-            // The gap ends where the cursor really starts, so it is exact even if more was collected in the meantime.
-            let cursor = bus.subscribe(Start::Earliest)?;
-            let missed = cursor.offset() - asked;
-            Ok((cursor, Some(gap(last.epoch, asked, missed))))
-        }
+    // If it has been away for too long, the cursor reports what it missed.
+    match bus.subscribe(Start::ResumeOrLag(last)) {
         // The server was restarted, so it is unknown how many events followed the last one.
         Err(SubscribeError::WrongEpoch { .. }) => {
             let restart = Event::default().event("restart").data(last.to_string());
@@ -124,7 +119,7 @@ fn subscribe(
 }
 
 /// Its ID is that of the last missed event, so a client that reconnects after it does not receive the gap again.
-fn gap(epoch: u64, first: u64, missed: u64) -> Event {
+fn gap(epoch: u64, Lagged { first_missed: first, missed }: Lagged) -> Event {
     let data = format!(r#"{{"first_missed":{first},"missed":{missed}}}"#);
     Event::default().event("gap").id(id(epoch, first + missed - 1)).data(data)
 }

@@ -19,6 +19,8 @@
 //! * *Nothing is skipped.* A subscription yields each record once, in order. Missing records are
 //!   reported as an [`Event::Gap`] with the reason and the exact range.
 //!
+//! Programs without a runtime use [`blocking`], which has the same parts.
+//!
 //! # Cancel safety
 //!
 //! Every `async fn` may be dropped at any point. Those of [`Subscription`] lose no event. A request
@@ -51,6 +53,7 @@
 mod address;
 mod apply;
 mod backoff;
+pub mod blocking;
 mod committer;
 mod config;
 mod conn;

@@ -1,6 +1,7 @@
 //! The client against a server that does what each test says, over real sockets.
 #![cfg(feature = "client")]
 
+mod blocking;
 mod fake;
 mod following;
 mod leases;
