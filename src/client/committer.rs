@@ -80,16 +80,11 @@ impl Committer {
         let after = self.shared.timeout;
         let confirmed = async {
             loop {
+                // Before the look: what changes after it is heard.
                 let changed = self.shared.changed.notified();
-                let state = self.shared.lock();
-                state.check(position)?;
-                if state.committed >= position.next {
+                if self.shared.lock().is_committed(position)? {
                     return Ok(());
                 }
-                if state.ended {
-                    return Err(ClientError::Ended);
-                }
-                drop(state);
                 changed.await;
             }
         };
@@ -116,9 +111,7 @@ impl Committer {
             let what = "the record was not taken yet; commit what was processed";
             return Err(ClientError::Commit { what });
         }
-        if state.ended && state.committed < position.next {
-            return Err(ClientError::Ended);
-        }
+        state.is_committed(position)?;
         state.wanted = state.wanted.max(position.next);
         let task = state.task.take();
         drop(state);
@@ -136,6 +129,12 @@ impl Committer {
 }
 
 impl CommitState {
+    fn is_committed(&self, position: Position) -> Result<bool, ClientError> {
+        self.check(position)?;
+        let is_committed = self.committed >= position.next;
+        if self.ended && !is_committed { Err(ClientError::Ended) } else { Ok(is_committed) }
+    }
+
     /// Offsets mean nothing in another epoch.
     fn check(&self, position: Position) -> Result<(), ClientError> {
         if position.epoch == self.taken.epoch {
