@@ -76,6 +76,8 @@
 //! The command `psa`, which serves, publishes and subscribes, is a separate package: `psa-cli`.
 
 #![forbid(unsafe_op_in_unsafe_fn)]
+// Shows which feature an item needs, where the documentation is built with it: on docs.rs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(any(feature = "server", feature = "http"))]
 mod access;

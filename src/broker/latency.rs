@@ -86,6 +86,7 @@ impl Latency {
 
 /// The delivery times of both listeners.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Deliveries {
     /// At the TCP listener, measured when the last byte of a chunk has been written to the socket.
     pub binary: Latency,

@@ -97,6 +97,7 @@ impl BrokerConfig {
 /// A configuration value is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("bad configuration: {what}")]
+#[non_exhaustive]
 pub struct ConfigError {
     /// Which value is invalid, why, and what to use instead.
     pub what: String,
@@ -117,6 +118,7 @@ pub struct TopicSettings {
 
 /// A topic's settings, with the defaults filled in.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct ResolvedSettings {
     /// The size of one segment's arena in bytes.
     pub segment_bytes: usize,

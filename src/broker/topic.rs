@@ -37,6 +37,7 @@ pub struct Topic {
 
 /// A topic in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TopicSummary {
     /// The topic's name.
     pub name: Arc<str>,

@@ -165,6 +165,7 @@ impl std::fmt::Display for Outcome {
 
 /// An ERROR of the server, with its details. Details that do not apply are 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ServerError {
     /// Why the request failed.
     pub code: Code,

@@ -16,6 +16,7 @@ use crate::protocol::{RecordsError, decode_request, encode_publish};
 
 /// The position of published records in their topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Published {
     /// The topic's epoch.
     pub epoch: u64,

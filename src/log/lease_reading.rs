@@ -14,9 +14,9 @@ use crate::sync::time::Instant;
 
 /// # Reading
 ///
-/// As a [`Cursor`] does.
+/// As a [`Cursor`](super::Cursor) does.
 impl<R: Record + ?Sized> Lease<R> {
-    /// See [`Cursor::peek`].
+    /// See [`Cursor::peek`](super::Cursor::peek).
     ///
     /// # Errors
     ///
@@ -29,7 +29,7 @@ impl<R: Record + ?Sized> Lease<R> {
         self.cursor.peek(limit, f)
     }
 
-    /// See [`Cursor::advance`].
+    /// See [`Cursor::advance`](super::Cursor::advance).
     ///
     /// # Panics
     ///
@@ -38,7 +38,7 @@ impl<R: Record + ?Sized> Lease<R> {
         self.cursor.advance(records);
     }
 
-    /// See [`Cursor::try_next`].
+    /// See [`Cursor::try_next`](super::Cursor::try_next).
     ///
     /// # Errors
     ///
@@ -50,7 +50,7 @@ impl<R: Record + ?Sized> Lease<R> {
         self.cursor.try_next(f)
     }
 
-    /// See [`Cursor::blocking_next`].
+    /// See [`Cursor::blocking_next`](super::Cursor::blocking_next).
     ///
     /// # Errors
     ///
@@ -59,7 +59,7 @@ impl<R: Record + ?Sized> Lease<R> {
         self.cursor.blocking_next(f)
     }
 
-    /// See [`Cursor::blocking_next_until`].
+    /// See [`Cursor::blocking_next_until`](super::Cursor::blocking_next_until).
     ///
     /// # Errors
     ///
@@ -72,7 +72,7 @@ impl<R: Record + ?Sized> Lease<R> {
         self.cursor.blocking_next_until(deadline, f)
     }
 
-    /// See [`Cursor::next`].
+    /// See [`Cursor::next`](super::Cursor::next).
     ///
     /// # Errors
     ///
@@ -84,7 +84,7 @@ impl<R: Record + ?Sized> Lease<R> {
         self.cursor.next(f)
     }
 
-    /// See [`Cursor::next_batch`].
+    /// See [`Cursor::next_batch`](super::Cursor::next_batch).
     ///
     /// # Errors
     ///
@@ -93,7 +93,7 @@ impl<R: Record + ?Sized> Lease<R> {
         self.cursor.next_batch(limit).await
     }
 
-    /// See [`Cursor::try_next_batch`].
+    /// See [`Cursor::try_next_batch`](super::Cursor::try_next_batch).
     ///
     /// # Errors
     ///
@@ -102,7 +102,7 @@ impl<R: Record + ?Sized> Lease<R> {
         self.cursor.try_next_batch(limit)
     }
 
-    /// See [`Cursor::blocking_next_batch`].
+    /// See [`Cursor::blocking_next_batch`](super::Cursor::blocking_next_batch).
     ///
     /// # Errors
     ///
@@ -111,7 +111,7 @@ impl<R: Record + ?Sized> Lease<R> {
         self.cursor.blocking_next_batch(limit)
     }
 
-    /// See [`Cursor::blocking_next_batch_until`].
+    /// See [`Cursor::blocking_next_batch_until`](super::Cursor::blocking_next_batch_until).
     ///
     /// # Errors
     ///
@@ -124,17 +124,17 @@ impl<R: Record + ?Sized> Lease<R> {
         self.cursor.blocking_next_batch_until(deadline, limit)
     }
 
-    /// See [`Cursor::poll_ready`].
+    /// See [`Cursor::poll_ready`](super::Cursor::poll_ready).
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.cursor.poll_ready(cx)
     }
 
-    /// See [`Cursor::stop_waiting`].
+    /// See [`Cursor::stop_waiting`](super::Cursor::stop_waiting).
     pub fn stop_waiting(&mut self) {
         self.cursor.stop_waiting();
     }
 
-    /// See [`Cursor::seek`]. What is committed stays.
+    /// See [`Cursor::seek`](super::Cursor::seek). What is committed stays.
     ///
     /// # Errors
     ///
@@ -145,7 +145,7 @@ impl<R: Record + ?Sized> Lease<R> {
 }
 
 impl<R: Record + ToOwned + ?Sized> Lease<R> {
-    /// See [`Cursor::recv`].
+    /// See [`Cursor::recv`](super::Cursor::recv).
     ///
     /// # Errors
     ///
@@ -154,7 +154,7 @@ impl<R: Record + ToOwned + ?Sized> Lease<R> {
         self.cursor.recv().await
     }
 
-    /// See [`Cursor::blocking_recv`].
+    /// See [`Cursor::blocking_recv`](super::Cursor::blocking_recv).
     ///
     /// # Errors
     ///
@@ -163,7 +163,7 @@ impl<R: Record + ToOwned + ?Sized> Lease<R> {
         self.cursor.blocking_recv()
     }
 
-    /// See [`Cursor::try_recv`].
+    /// See [`Cursor::try_recv`](super::Cursor::try_recv).
     ///
     /// # Errors
     ///
@@ -172,7 +172,7 @@ impl<R: Record + ToOwned + ?Sized> Lease<R> {
         self.cursor.try_recv()
     }
 
-    /// See [`Cursor::blocking_iter`].
+    /// See [`Cursor::blocking_iter`](super::Cursor::blocking_iter).
     pub fn blocking_iter(&mut self) -> BlockingIter<'_, R> {
         self.cursor.blocking_iter()
     }

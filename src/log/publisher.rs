@@ -182,7 +182,7 @@ impl<R: Record + ?Sized> Publisher<R> {
 
 impl<T: Send + Sync + 'static> Publisher<T> {
     /// Appends a value and returns its offset; at the memory limit, does what the log's
-    /// [`Overflow`](super::Overflow) says. Cancel safe, as [`Log::append`].
+    /// [`Overflow`](super::Overflow) says. Cancel safe, as [`Log::append`](super::Log::append).
     ///
     /// # Errors
     ///
@@ -219,7 +219,7 @@ impl<T: Send + Sync + 'static> Publisher<T> {
 
 impl Publisher<[u8]> {
     /// Appends a record and returns its offset; at the memory limit, does what the log's
-    /// [`Overflow`](super::Overflow) says. Cancel safe, as [`Log::append`].
+    /// [`Overflow`](super::Overflow) says. Cancel safe, as [`Log::append`](super::Log::append).
     ///
     /// # Errors
     ///
@@ -251,7 +251,7 @@ impl Publisher<[u8]> {
 
 impl<R: Record + ?Sized> Publisher<R> {
     /// Appends many records, all or none, with consecutive offsets; [`AppendBatch`] says what a batch can be. At the
-    /// memory limit, does what the log's [`Overflow`](super::Overflow) says. Cancel safe, as [`Log::append_batch`].
+    /// memory limit, does what the log's [`Overflow`](super::Overflow) says. Cancel safe, as [`Log::append_batch`](super::Log::append_batch).
     ///
     /// # Errors
     ///

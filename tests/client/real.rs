@@ -637,7 +637,8 @@ async fn a_committer_commits_from_elsewhere() {
     let (one, other) = (committer.clone(), committer.clone());
     let (one, other) =
         tokio::join!(one.commit(records[2].position()), other.commit(records[0].position()));
-    (one.unwrap(), other.unwrap());
+    one.unwrap();
+    other.unwrap();
     client.publish("news", &numbered(3)).await.unwrap();
     let (desk, event) = waiting.await.unwrap();
     let Some(Ok(Event::Record(last))) = event else { panic!("{event:?}") };
