@@ -46,6 +46,8 @@ pub(super) struct Topic {
     pub(super) is_kept: AtomicBool,
     /// Something was forgotten that stands in the log for ever.
     pub(super) is_pinned: AtomicBool,
+    /// Some lease may have begun after what was asked for, whoever holds it now.
+    pub(super) has_late_lease: AtomicBool,
 }
 
 impl Topic {
@@ -132,6 +134,7 @@ impl World {
                     book: Mutex::default(),
                     is_kept: AtomicBool::new(false),
                     is_pinned: AtomicBool::new(false),
+                    has_late_lease: AtomicBool::new(false),
                 }
             });
             World {
