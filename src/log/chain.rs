@@ -150,8 +150,9 @@ impl<R: Record + ?Sized> Chain<R> {
         first.linked_at = chain.clock.now();
         chain.observed().tell(first.linked());
         let first = Box::into_raw(first);
-        chain.head.segment.store(first, Ordering::SeqCst);
-        chain.tail.store(first, Ordering::SeqCst);
+        // Relaxed: whoever shares the chain with other threads hands this over with it.
+        chain.head.segment.store(first, Ordering::Relaxed);
+        chain.tail.store(first, Ordering::Relaxed);
         if let Some(budget) = &chain.config.budget {
             let weak = Arc::downgrade(&chain);
             budget.share(weak);
@@ -169,8 +170,9 @@ impl<R: Record + ?Sized> Chain<R> {
     /// otherwise only under a cover of its own.
     #[inline]
     pub(super) fn after(&self, segment: &Segment<R>) -> After<R> {
-        // SeqCst: see `collect`; Acquire shows the segment as it was linked.
-        let next = segment.next.load(Ordering::SeqCst);
+        // Acquire: pairs with the Release in `link`, which shows the segment as it was linked, and that the number of
+        // records before it is final; and with that in `close`.
+        let next = segment.next.load(Ordering::Acquire);
         if next.is_null() {
             After::Open
         } else if ptr::eq(next, Segment::terminal()) {
@@ -355,12 +357,15 @@ impl<R: Record + ?Sized> Chain<R> {
         fresh.linked_after = self.clock.passed();
         let (sealed, linked) = (tail.number, fresh.linked());
         let fresh = Box::into_raw(fresh);
-        // SeqCst: publishes the fresh segment's fields; and it precedes the look at the pins in `collect` (a cursor
-        // that leaves the segment writes the pins, then looks at `next`). Counted first: once the segment is linked,
+        // Release: pairs with the Acquire in `after`. Counted first: once the segment is linked,
         // others can unlink it, and would count below zero.
         self.live.fetch_add(1, Ordering::Relaxed);
-        let won =
-            tail.next.compare_exchange(ptr::null_mut(), fresh, Ordering::SeqCst, Ordering::SeqCst);
+        let won = tail.next.compare_exchange(
+            ptr::null_mut(),
+            fresh,
+            Ordering::Release,
+            Ordering::Relaxed,
+        );
         if won.is_err() {
             self.live.fetch_sub(1, Ordering::Relaxed);
             // SAFETY: it was never linked, so it is still ours alone.
@@ -387,13 +392,14 @@ impl<R: Record + ?Sized> Chain<R> {
         let sealed = loop {
             let last = self.last();
             let word = last.seal();
-            // SeqCst: in the order of this word, an append's link comes before (then its segment is the last one, and
-            // we continue there) or after (then it finds the end).
+            // In the order of this word, an append's link comes before (then its segment is the last one, and we
+            // continue there) or after (then it finds the end). Release: pairs with the Acquire in `after`: whoever sees
+            // the end sees the seal.
             let ended = last.next.compare_exchange(
                 ptr::null_mut(),
                 Segment::terminal(),
-                Ordering::SeqCst,
-                Ordering::SeqCst,
+                Ordering::Release,
+                Ordering::Relaxed,
             );
             match ended {
                 Ok(_) => {

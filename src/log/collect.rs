@@ -11,8 +11,8 @@ use super::observer::Event;
 use super::record::Record;
 use super::retention::{Overflow, Retention};
 use super::segment::Segment;
-use crate::sync::Ordering;
 use crate::sync::time::Duration;
+use crate::sync::{Ordering, barrier};
 
 /// As many segments as possible.
 pub(super) const ALL: usize = usize::MAX;
@@ -29,14 +29,15 @@ impl<R: Record + ?Sized> Chain<R> {
     ///
     /// # No segment is forgotten
     ///
-    /// A cursor unpins a segment and then loads `head`; a collector stores `head` and then looks at the new head's
-    /// pins. If the cursor saw the old head, its unpin precedes the collector's look in the single order of
-    /// sequentially consistent operations, and the collector sees it. The same holds for a publisher, which links and
-    /// then looks at the pins, against a cursor that unpins and then looks at `next`. All of these are SeqCst for
-    /// that reason alone; with Acquire and Release, each could miss the other, and the segment would stay until the
-    /// next event.
+    /// A segment can go when several things have happened: its pins have gone, a successor was linked, the head has
+    /// come to it, enough was appended after it. Different threads do them, each writes one word, and each then comes
+    /// here and looks at all of them. Between its own step and its look, each has the full barrier below. So of any two
+    /// threads, one sees the other's step: the thread whose barrier is the last of all sees every step, and collects.
+    /// Without the barrier, each could miss the other, and the segment would stay until the next event.
     pub(super) fn collect(&self, most: usize) {
         for _ in 0..most {
+            // In every round: the last one has moved the head.
+            barrier::full();
             let head = Cover::head(self);
             let After::Segment(_) = self.after(&head) else { return };
             if !head.is_closed() {
@@ -167,9 +168,10 @@ impl<R: Record + ?Sized> Chain<R> {
         self.head.number.fetch_max(number + 1, Ordering::Relaxed);
         self.head.first.fetch_max(end, Ordering::Relaxed);
         let (from, to) = (head.as_ptr().cast_mut(), next.cast_mut());
-        // `head` is covered: if the pointer leads to that address, it leads to that segment. SeqCst: see `collect`.
+        // `head` is covered: if the pointer leads to that address, it leads to that segment. Release: pairs with the
+        // Acquire in `Cover::at`, and hands on the segment as it was linked, which `after` has shown us.
         let moved =
-            self.head.segment.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst);
+            self.head.segment.compare_exchange(from, to, Ordering::Release, Ordering::Relaxed);
         if moved.is_err() {
             return;
         }
@@ -182,13 +184,14 @@ impl<R: Record + ?Sized> Chain<R> {
 
     pub(super) fn swing_tail(&self, from: *const Segment<R>, to: *const Segment<R>) {
         debug_assert!(!ptr::eq(from, to));
-        // SeqCst: publishes the segment to threads that load the tail. Failure means that another thread has moved
-        // it, at least as far. The caller covers `from`, so the address is no other segment's.
+        // Release: pairs with the Acquire in `Cover::at`, and hands on the segment as it was linked. Failure means that
+        // another thread has moved the tail, at least as far. The caller covers `from`, so the address is no other
+        // segment's.
         let _ = self.tail.compare_exchange(
             from.cast_mut(),
             to.cast_mut(),
-            Ordering::SeqCst,
-            Ordering::SeqCst,
+            Ordering::Release,
+            Ordering::Relaxed,
         );
     }
 }

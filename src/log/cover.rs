@@ -59,9 +59,9 @@ impl<'c, R: Record + ?Sized> Cover<'c, R> {
         let mut any_void = false;
         loop {
             slot.announce(seen);
-            // SeqCst: the look at the head and at the tail of `Chain::collect`'s proof. Acquire, of which it is more,
-            // shows the segment as it was linked.
-            let now = pointer.load(Ordering::SeqCst);
+            // Acquire: pairs with the Release of the thread that moved the pointer, and shows the segment as it was
+            // linked.
+            let now = pointer.load(Ordering::Acquire);
             if now == seen {
                 break;
             }

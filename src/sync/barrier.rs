@@ -39,6 +39,13 @@ pub(crate) fn light() {
     }
 }
 
+/// An ordinary full barrier: of two threads that each write something, execute this, and then read what the other one
+/// writes, one sees the other's.
+#[inline]
+pub(crate) fn full() {
+    fence(Ordering::SeqCst);
+}
+
 /// The waiter's side: a full barrier here and on every processor that runs this process. It takes a
 /// few hundred nanoseconds to a few microseconds.
 pub(crate) fn heavy() {

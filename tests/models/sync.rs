@@ -124,6 +124,8 @@ pub(crate) mod barrier {
 
     pub(crate) fn light() {}
 
+    pub(crate) fn full() {}
+
     pub(crate) fn heavy() {}
 }
 
