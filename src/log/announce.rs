@@ -40,7 +40,9 @@ use std::marker::PhantomData;
 use std::sync::OnceLock;
 
 use crate::sync::reclaim::register_thread;
-use crate::sync::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, SLOTS, barrier, global, local};
+use crate::sync::{
+    AtomicBool, AtomicPtr, AtomicUsize, Ordering, SLOTS, Tracked, barrier, global, local,
+};
 
 /// A record: what one thread announces.
 #[repr(align(128))]
@@ -52,9 +54,9 @@ struct Slots {
     /// Whether a thread has taken it.
     taken: AtomicBool,
     /// The unused slots, one bit each. Only the owner uses this.
-    free: Cell<u32>,
+    free: Tracked<u32>,
     /// The owner's copy of `structures`.
-    known: [Cell<usize>; SLOTS],
+    known: [Tracked<usize>; SLOTS],
 }
 
 // SAFETY: `free` and `known` are the only fields that are not atomic, and only the thread that has taken the record uses
@@ -68,8 +70,8 @@ impl Slots {
             structures: std::array::from_fn(|_| AtomicPtr::default()),
             taken: AtomicBool::new(false),
             // All but the first one: see `First`.
-            free: Cell::new((1 << SLOTS) - 2),
-            known: [const { Cell::new(0) }; SLOTS],
+            free: Tracked::new((1 << SLOTS) - 2),
+            known: std::array::from_fn(|_| Tracked::new(0)),
         }
     }
 

@@ -3,7 +3,7 @@
 //! This file is all of `sync` except reclamation and the barrier. A stand-in that replaces reclamation alone
 //! (`benches/schemes`) includes it, and so differs from what ships in nothing else.
 
-pub(crate) use std::cell::UnsafeCell;
+pub(crate) use std::cell::{Cell as Tracked, UnsafeCell};
 pub(crate) use std::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };

@@ -248,3 +248,42 @@ fn the_last_of_two_holds_gives_back() {
         assert_all_collected(&log);
     });
 }
+
+/// A thread reads one log and then looks at another one, with the same slot for its announcements. The thread that
+/// frees what was read may find the slot's old address beside its new log. To see what goes wrong where `are_any` loads
+/// the log without Acquire takes three preemptions (`PSA_TEST_PREEMPTIONS=3`), and then seconds; to see that nothing
+/// does, takes hours.
+#[test]
+fn a_thread_that_goes_on_with_another_log_has_left_this_one() {
+    explore_all(1, || {
+        let segment = tiny::<Watched>(1).build().unwrap().stats().live_bytes;
+        let evicting = tiny(1).memory_limit(2 * segment).overflow(Overflow::Evict);
+        let log: Log<Watched> = evicting.build().unwrap();
+        let other: Log<Watched> = tiny(1).build().unwrap();
+        let mut cursor = log.subscribe(Start::Earliest).unwrap();
+        append(&log, 0);
+        append(&log, 1);
+        let reader = thread::spawn(move || {
+            let _ = cursor.peek(Limit::NONE, |batch| batch.get(0).read());
+            // One look, no more: loom remembers few of the values that a slot had.
+            other.next_offset()
+        });
+        append(&log, 2);
+        reader.join().unwrap();
+    });
+}
+
+/// A thread that ends hands its record of announcements on to the next one.
+#[test]
+fn a_record_goes_from_thread_to_thread() {
+    explore_all(2, || {
+        let log: Log<Watched> = tiny(1).build().unwrap();
+        let threads = [0, 1].map(|_| {
+            let log = log.clone();
+            thread::spawn(move || drop(log.stats()))
+        });
+        for thread in threads {
+            thread.join().unwrap();
+        }
+    });
+}

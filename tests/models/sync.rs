@@ -8,7 +8,7 @@ pub(crate) use shuttle::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };
 pub(crate) use shuttle::sync::{Arc, Mutex, MutexGuard, Weak};
-pub(crate) use std::cell::UnsafeCell;
+pub(crate) use std::cell::{Cell as Tracked, UnsafeCell};
 
 /// So few that models come to need a second record.
 pub(crate) const SLOTS: usize = 3;

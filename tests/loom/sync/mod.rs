@@ -145,6 +145,31 @@ impl<T> UnsafeCell<T> {
     }
 }
 
+/// `std`'s cell for plain values, watched in the same way.
+pub(crate) struct Tracked<T>(UnsafeCell<T>);
+
+// SAFETY: loom runs one thread at a time, and reports an access that nothing orders after another one.
+unsafe impl<T: Send> Sync for Tracked<T> {}
+
+impl<T: Copy> Tracked<T> {
+    #[track_caller]
+    pub(crate) fn new(value: T) -> Self {
+        Tracked(UnsafeCell::new(value))
+    }
+
+    #[track_caller]
+    pub(crate) fn get(&self) -> T {
+        // SAFETY: no reference to it exists.
+        unsafe { *self.0.get() }
+    }
+
+    #[track_caller]
+    pub(crate) fn set(&self, value: T) {
+        // SAFETY: as above.
+        unsafe { *self.0.get() = value };
+    }
+}
+
 pub(crate) mod thread {
     use std::sync::Arc;
 
