@@ -71,7 +71,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 #[cfg(feature = "tls")]
-pub use crate::tls::{ClientTls, ClientTlsFiles, TlsError};
+pub use crate::tls::{ClientTls, ClientTlsFiles, TlsError, rustls};
 pub use config::ClientBuilder;
 pub use error::{ClientError, Outcome, ServerError};
 pub use event::{Batch, BatchEvent, Event, Gap, Record};
