@@ -3,10 +3,14 @@
 //! The cryptography is ring's, which needs only a C compiler to build, on every machine that has Rust. Supports
 //! TLS 1.3 and 1.2.
 //!
+//! A program that has its own rustls configuration, with certificates in memory, a resolver or another cryptography,
+//! makes a `Tls` or a `ClientTls` of it. rustls is exported beside them, so that the versions match.
+//!
 //! # Listeners
 //!
 //! A [`Tls`] holds the contents of its files. It can [read them again](Tls::reload) while servers run: later
-//! handshakes use the new certificate, and existing connections stay open. With a client CA, a client without a
+//! handshakes use the new certificate, and existing connections stay open. [`Tls::replace`] does the same with another
+//! configuration. With a client CA, a client without a
 //! certificate from it is refused in the handshake, before any token is checked.
 //!
 //! A handshake must complete within the time that its listener allows for a HELLO or for the head of a request. At
@@ -19,10 +23,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fmt, io};
 
+use tokio_rustls::rustls::RootCertStore;
 use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::{self, RootCertStore};
 
 /// The ALPN name of the binary protocol.
 #[cfg(any(feature = "server", feature = "client"))]
@@ -41,6 +45,8 @@ impl TlsError {
         Self { file: file.display().to_string(), why: why.to_string() }
     }
 }
+
+pub use tokio_rustls::rustls;
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
@@ -118,7 +124,8 @@ mod serving {
     pub struct Tls(Arc<TlsState>);
 
     struct TlsState {
-        files: TlsFiles,
+        /// `None` if the program has made the configuration.
+        files: Option<TlsFiles>,
         current: RwLock<Configs>,
         #[cfg(feature = "server")]
         binary: Semaphore,
@@ -156,27 +163,91 @@ mod serving {
         ///
         /// [`TlsError`] names the file and describes what is wrong with it.
         pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
-            let current = RwLock::new(read(&files)?);
-            let most = files.handshakes.clamp(1, Semaphore::MAX_PERMITS);
-            Ok(Self(Arc::new(TlsState {
+            let (config, handshakes) = (read(&files)?, files.handshakes);
+            Ok(Self::new(Some(files), &config, handshakes))
+        }
+
+        /// Takes a configuration of your own: certificates in memory, a resolver that chooses or renews them, a crypto
+        /// provider other than ring.
+        ///
+        /// `handshakes` is the most that each listener computes at a time, as in [`TlsFiles::handshakes`]. 0 counts as 1.
+        ///
+        /// Each listener uses a copy with two changes:
+        ///
+        /// - `alpn_protocols` are its own, `psa/1` or `h2` and `http/1.1`, instead of yours. So a resolver cannot answer
+        ///   ACME's challenge `acme-tls/1` here; use another challenge, or a listener of your own for it.
+        /// - `max_early_data_size` is 0: whoever records early data (0-RTT) could send it again, and a record would be
+        ///   appended twice.
+        ///
+        /// The copies share what your configuration shares: resolver, verifier, session cache.
+        ///
+        /// # Cost
+        ///
+        /// Two copies of a configuration, whose large parts are shared. Handshakes and connections cost what they cost
+        /// with files.
+        ///
+        /// ```
+        /// use std::sync::Arc;
+        ///
+        /// use psa::server::{ServerConfig, Tls, rustls};
+        ///
+        /// # let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
+        /// # let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der())?;
+        /// # let chain = vec![made.cert.der().clone()];
+        /// let provider = Arc::new(rustls::crypto::ring::default_provider());
+        /// let config = rustls::ServerConfig::builder_with_provider(provider)
+        ///     .with_safe_default_protocol_versions()?
+        ///     .with_no_client_auth()
+        ///     .with_single_cert(chain, key)?;
+        /// let tls = Tls::from_config(Arc::new(config), 1024);
+        /// let server = ServerConfig { tls: Some(tls.clone()), ..ServerConfig::default() };
+        /// // Later, with another certificate: tls.replace(Arc::new(config));
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
+        #[must_use]
+        pub fn from_config(config: Arc<ServerConfig>, handshakes: usize) -> Self {
+            Self::new(None, &config, handshakes)
+        }
+
+        fn new(files: Option<TlsFiles>, config: &ServerConfig, handshakes: usize) -> Self {
+            let most = handshakes.clamp(1, Semaphore::MAX_PERMITS);
+            Self(Arc::new(TlsState {
                 files,
-                current,
+                current: RwLock::new(Configs::of(config)),
                 #[cfg(feature = "server")]
                 binary: Semaphore::new(most),
                 #[cfg(feature = "http")]
                 http: Semaphore::new(most),
-            })))
+            }))
         }
 
         /// Reads the files again, for later handshakes.
         ///
         /// # Errors
         ///
-        /// As [`load`](Self::load); then nothing changes.
+        /// As [`load`](Self::load); then nothing changes. And if there are no files, because the configuration was
+        /// [your own](Self::from_config): [`replace`](Self::replace) it instead.
         pub fn reload(&self) -> Result<(), TlsError> {
-            let new = read(&self.0.files)?;
-            *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = new;
+            let Some(files) = &self.0.files else {
+                let why = "this TLS was made of a configuration, without files; give it another with Tls::replace";
+                return Err(TlsError {
+                    file: "nothing to read again".to_owned(),
+                    why: why.to_owned(),
+                });
+            };
+            self.replace(Arc::new(read(files)?));
             Ok(())
+        }
+
+        /// Uses another configuration for later handshakes, changed as [`from_config`](Self::from_config) says.
+        /// Existing connections stay open. This applies to all clones. Of a value that was made from files, the next
+        /// [`reload`](Self::reload) reads the files again.
+        ///
+        /// A client that kept a session of the old configuration may resume it only if the new one has the same
+        /// session cache or the same keys for tickets.
+        pub fn replace(&self, config: Arc<ServerConfig>) {
+            let new = Configs::of(&config);
+            *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = new;
         }
 
         /// Performs the handshake, however long the client takes: the caller enforces the timeout. It may be dropped at
@@ -216,11 +287,29 @@ mod serving {
 
     impl fmt::Debug for Tls {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.debug_tuple("Tls").field(&self.0.files).finish()
+            f.debug_struct("Tls").field("files", &self.0.files).finish_non_exhaustive()
         }
     }
 
-    fn read(files: &TlsFiles) -> Result<Configs, TlsError> {
+    impl Configs {
+        /// Copies of the configuration, each with the protocols of its listener.
+        fn of(config: &ServerConfig) -> Self {
+            let with = |names: &[&[u8]]| {
+                let mut config = config.clone();
+                config.alpn_protocols = names.iter().map(|name| name.to_vec()).collect();
+                config.max_early_data_size = 0;
+                Arc::new(config)
+            };
+            Self {
+                #[cfg(feature = "server")]
+                binary: with(&[BINARY]),
+                #[cfg(feature = "http")]
+                http: with(&[b"h2", b"http/1.1"]),
+            }
+        }
+    }
+
+    fn read(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
         let builder = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(|error| TlsError::new(&files.certificate, error))?;
@@ -233,20 +322,9 @@ mod serving {
                 builder.with_client_cert_verifier(verifier)
             }
         };
-        let config = builder
+        builder
             .with_single_cert(certificates(&files.certificate)?, key(&files.key)?)
-            .map_err(|error| TlsError::new(&files.key, error))?;
-        let with = |names: &[&[u8]]| {
-            let mut config = config.clone();
-            config.alpn_protocols = names.iter().map(|name| name.to_vec()).collect();
-            Arc::new(config)
-        };
-        Ok(Configs {
-            #[cfg(feature = "server")]
-            binary: with(&[BINARY]),
-            #[cfg(feature = "http")]
-            http: with(&[b"h2", b"http/1.1"]),
-        })
+            .map_err(|error| TlsError::new(&files.key, error))
     }
 }
 
@@ -310,14 +388,53 @@ mod connecting {
                 .with_safe_default_protocol_versions()
                 .map_err(|error| TlsError::new(system, error))?
                 .with_root_certificates(roots);
-            let mut config = match &files.identity {
+            let config = match &files.identity {
                 None => builder.with_no_client_auth(),
                 Some((certificate, private)) => builder
                     .with_client_auth_cert(certificates(certificate)?, key(private)?)
                     .map_err(|error| TlsError::new(private, error))?,
             };
+            let made = Self::from_config(Arc::new(config));
+            Ok(Self { name: files.server_name.clone(), ..made })
+        }
+
+        /// Takes a configuration of your own: authorities in memory, a verifier, a crypto provider other than ring.
+        ///
+        /// The client uses a copy with two changes: its `alpn_protocols` are `psa/1` instead of yours, and early data
+        /// (0-RTT) is off, since it could be sent again by whoever records it. The copy is made once; connections share
+        /// it, and with it the store of sessions.
+        ///
+        /// ```
+        /// use std::sync::Arc;
+        ///
+        /// use psa::client::{Client, ClientTls, rustls};
+        ///
+        /// # let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
+        /// # let authority = made.cert.der().clone();
+        /// let mut roots = rustls::RootCertStore::empty();
+        /// roots.add(authority)?;
+        /// let provider = Arc::new(rustls::crypto::ring::default_provider());
+        /// let config = rustls::ClientConfig::builder_with_provider(provider)
+        ///     .with_safe_default_protocol_versions()?
+        ///     .with_root_certificates(roots)
+        ///     .with_no_client_auth();
+        /// let tls = ClientTls::from_config(Arc::new(config)).server_name("localhost");
+        /// let builder = Client::builder("127.0.0.1:9853").tls(tls);
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
+        #[must_use]
+        pub fn from_config(config: Arc<ClientConfig>) -> Self {
+            let mut config = Arc::unwrap_or_clone(config);
             config.alpn_protocols = vec![BINARY.to_vec()];
-            Ok(Self { config: Arc::new(config), name: files.server_name.clone() })
+            config.enable_early_data = false;
+            Self { config: Arc::new(config), name: None }
+        }
+
+        /// The name that the server's certificate must be valid for, instead of the host that the client connects to.
+        #[must_use]
+        pub fn server_name(mut self, name: impl Into<String>) -> Self {
+            self.name = Some(name.into());
+            self
         }
 
         /// Performs the handshake with the server at `HOST:PORT`.

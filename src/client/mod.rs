@@ -76,7 +76,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 #[cfg(feature = "tls")]
-pub use crate::tls::{ClientTls, ClientTlsFiles, TlsError};
+pub use crate::tls::{ClientTls, ClientTlsFiles, TlsError, rustls};
 pub use committer::Committer;
 pub use config::ClientBuilder;
 pub use error::{ClientError, Outcome, ServerError};

@@ -55,6 +55,8 @@ pub(super) struct Api {
     pub(super) gaps: AtomicU64,
     /// How long appends took, including the wait for room: from the complete request to the response.
     pub(super) append_seconds: Histogram,
+    /// With which scheme clients address the API; `None` if another server has the connections, and alone knows.
+    pub(super) scheme: Option<&'static str>,
     /// Metrics that the program adds to the API's own.
     pub(super) figures: OnceLock<Vec<Figure>>,
     /// The number of responses by the first digit of their status: 1xx comes first.
@@ -93,6 +95,7 @@ impl Api {
             live: LiveFeed::new(),
             broker,
             gate: config.gate(),
+            scheme: Some(if config.is_secure() { "https" } else { "http" }),
             config,
         }
     }
@@ -180,7 +183,8 @@ pub struct HttpHandle {
 
 impl HttpHandle {
     /// Starts the drain of this API: it accepts no new work, and every stream receives all records that the API has
-    /// acknowledged, and then the end. [`HttpServer::run`](super::HttpServer::run) returns when the drain is done.
+    /// acknowledged, and then the end. [`HttpServer::run`](super::HttpServer::run) or
+    /// [`HttpApi::run`](super::HttpApi::run) returns when the drain is done.
     /// Calling this again does nothing.
     ///
     /// This ends the API, not its broker: the topics stay, and so does everybody else who uses them, this program and
@@ -189,12 +193,14 @@ impl HttpHandle {
         self.api.advance(Stage::Draining);
     }
 
-    /// Ends the API immediately: connections are cut. The broker stays.
+    /// Ends the API immediately: connections are cut, or where another server has them, what they wait for. The broker
+    /// stays.
     pub fn abort(&self) {
         self.api.advance(Stage::Aborting);
     }
 
-    /// The number of open connections.
+    /// The number of open connections. Of an [`HttpApi`](super::HttpApi), which has none: of requests under way, with
+    /// event streams and WebSockets.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.api.life.connections.used()

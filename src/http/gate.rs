@@ -14,7 +14,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{OriginalUri, Request, State};
 use axum::http::uri::{Authority, PathAndQuery};
 use axum::http::{HeaderMap, Method, Uri, header};
 use axum::middleware::Next;
@@ -54,6 +54,12 @@ pub(super) async fn check_token(
 ) -> Result<Response, Problem> {
     let in_query =
         if api.config.token_in_query { take_from_query(request.uri_mut()) } else { None };
+    // The router keeps the address as it came, too.
+    if api.config.token_in_query
+        && let Some(OriginalUri(uri)) = request.extensions_mut().get_mut()
+    {
+        take_from_query(uri);
+    }
     let headers = request.headers();
     // For a page that opens a WebSocket, which cannot set a header.
     let offered = offered_token(headers);

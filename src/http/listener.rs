@@ -28,9 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::http::{StatusCode, Version, header};
-use axum::response::IntoResponse as _;
 use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -41,12 +39,12 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::api::{Api, OVER};
 use super::config::NEVER;
+use super::exchange::exchange;
 use super::problem::Problem;
-use super::reading::{Reading, RequestBody, Requests, ResponseBody};
+use super::reading::{Reading, Requests, ResponseBody};
 use super::request::lists;
-use super::unread::{Announced, Leftover};
 use super::write_timeout::{HasTcp, WriteTimeout};
-use super::{HttpLimits, answer, strict};
+use super::{HttpLimits, answer};
 use crate::listener::{Counted, Lifecycle, Refused, Serve, Stage, send_refusal};
 use crate::net::{self, TcpStream};
 
@@ -75,16 +73,14 @@ impl Serve for Api {
             // After the stage, so that a stream that is woken finds it.
             self.cache.end_waits();
         }
+        if stage == Stage::Aborting && self.scheme.is_none() {
+            // Connections are another server's, which may keep their streams for as long as it likes.
+            self.stall_guard.drop_all();
+        }
     }
 
     fn refuse(&self, stream: &TcpStream, why: Refused) {
-        let problem = match why {
-            Refused::ShuttingDown => Problem::shutting_down(),
-            Refused::TooMany { limit } | Refused::TooManyOfAddress { limit } => {
-                Problem::too_many_connections(limit)
-            }
-        };
-        refuse(self, stream, &problem);
+        refuse(self, stream, &why.into());
     }
 }
 
@@ -194,39 +190,26 @@ impl Connection {
         S: HasTcp + AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let limits = &self.api.config.limits;
-        let requests = Arc::new(Requests::from(self.peer));
+        let requests = Arc::new(Requests::from(Some(self.peer)));
         let stream = WriteTimeout::new(stream, limits.stall_timeout);
         let socket = Reading::new(stream, requests.clone(), limits);
-        let service = service_fn(|mut request: hyper::Request<Incoming>| {
+        let service = service_fn(|request: hyper::Request<Incoming>| {
             let permit = requests.begin(request.version());
-            request.extensions_mut().insert(requests.clone());
-            if request.headers().contains_key(header::UPGRADE) {
-                // Whatever the connection becomes keeps it counted.
-                request.extensions_mut().insert(self.counted.clone());
-            }
-            let (refused, keeps) = (strict::check(&request).err(), keeps_alive(&request));
-            let (announced, leftover) = (Announced::of(&request), Leftover::default());
+            let keeps = keeps_alive(&request);
             let router = TowerToHyperService::new(router.clone());
             let (api, requests) = (self.api.clone(), requests.clone());
+            let counted = self.counted.clone();
             async move {
-                let body = |body| RequestBody::new(body, requests.clone(), Some(leftover.clone()));
-                let request = request.map(body);
-                let mut answer = match refused {
-                    None => router.call(request.map(Body::new)).await?,
-                    Some(problem) => {
-                        drop(request);
-                        answer::add_default_headers(problem.into_response()).await
-                    }
+                let route = |request| async move {
+                    router.call(request).await.unwrap_or_else(|never| match never {})
                 };
-                api.count_answer(&answer);
-                let limit = api.config.limits.body_timeout;
-                let keeps =
-                    announced.settle(&mut answer, &leftover, &requests, limit).await && keeps;
+                let (mut answer, goes_on) =
+                    exchange(&api, &requests, Ok(&counted), request, route).await;
                 if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
                     requests.release();
                 } else if answer::is_event_stream(&answer) {
                     requests.note_endless();
-                } else if keeps && !api.is_draining() {
+                } else if keeps && goes_on && !api.is_draining() {
                     answer::keep_alive(&mut answer, api.config.limits.keep_alive);
                 }
                 Ok::<_, Infallible>(answer.map(|body| ResponseBody { body, _permit: permit }))

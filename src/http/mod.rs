@@ -9,6 +9,8 @@
 //! | | |
 //! | --- | --- |
 //! | `listener`, `reading`, `write_timeout` | serving an accepted connection; what it may cost, and what ends it |
+//! | `exchange` | one request and its answer, whoever has the connection |
+//! | `nested` | the API without a listener, in the router of another program |
 //! | `api` | the state that all parts share; drain and abort |
 //! | `strict`, `gate`, `origin`, `authorized_body` | the form of requests; access checks; streams that end with their right |
 //! | `request`, `start`, `body` | reading requests: parameters, positions, bodies |
@@ -36,10 +38,12 @@ mod dispatch;
 mod durable;
 mod encode;
 mod events;
+mod exchange;
 mod exposition;
 mod gate;
 mod listener;
 mod metrics;
+mod nested;
 mod openapi;
 mod origin;
 mod page;
@@ -77,10 +81,12 @@ use crate::net::TcpListener;
 pub use crate::access::{Access, AccessError, BadPattern, MAX_TOKENS, Pattern, Right, TokenEntry};
 pub use crate::listener::BindError as HttpBindError;
 #[cfg(feature = "tls")]
-pub use crate::tls::{Tls, TlsError, TlsFiles};
+pub use crate::tls::{Tls, TlsError, TlsFiles, rustls};
 use api::Api;
 pub use api::HttpHandle;
+pub use axum;
 pub use config::{DEFAULT_PORT, HttpConfig, HttpLimits, Token};
+pub use nested::HttpApi;
 use origin::Origins;
 pub use origin::{BadOrigin, HostName, Origin};
 
@@ -105,10 +111,9 @@ pub use origin::{BadOrigin, HostName, Origin};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct HttpServer {
-    api: Arc<Api>,
+    shared: SharedApi,
     listener: TcpListener,
     address: SocketAddr,
-    figures: Vec<metrics::Figure>,
 }
 
 impl HttpServer {
@@ -163,8 +168,8 @@ impl HttpServer {
             receive_buffer: config.receive_buffer,
         };
         let (listener, address) = settings.open::<Api>(socket)?;
-        let api = Arc::new(Api::new(config, broker));
-        Ok(Self { api, listener, address, figures: Vec::new() })
+        let shared = SharedApi::new(Api::new(config, broker));
+        Ok(Self { shared, listener, address })
     }
 
     /// Adds a gauge of the program's own to `/metrics`, under a name such as `psa_connections`. `read` is called each
@@ -176,7 +181,7 @@ impl HttpServer {
         help: &'static str,
         read: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> Self {
-        self.figures.push(metrics::Figure { name, help, is_counter: false, read: Box::new(read) });
+        self.shared.show(name, help, read);
         self
     }
 
@@ -188,7 +193,7 @@ impl HttpServer {
         help: &'static str,
         read: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> Self {
-        self.figures.push(metrics::Figure { name, help, is_counter: true, read: Box::new(read) });
+        self.shared.count(name, help, read);
         self
     }
 
@@ -201,7 +206,7 @@ impl HttpServer {
     /// A handle to drain or abort the API while it runs.
     #[must_use]
     pub fn handle(&self) -> HttpHandle {
-        HttpHandle { api: self.api.clone() }
+        self.shared.handle()
     }
 
     /// Serves until `shutdown` completes, [`HttpHandle::drain`] is called, or the broker is [shut](Broker::shut), then
@@ -212,21 +217,12 @@ impl HttpServer {
     /// This also does the [housekeeping](Broker::housekeeping) of the broker's topics, as every server does. If two
     /// servers do it, that does no harm.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { api, listener, address, figures } = self;
-        // This consumes the server, so the metrics have not been set before.
-        let _ = api.figures.set(figures);
+        let Self { shared, listener, address } = self;
+        let api = shared.start();
         let server = listener::ConnectionServer::new(&api, router(&api));
         let serve = |stream, counted| server.serve(stream, counted);
-        let beside = async {
-            tokio::join!(
-                api.broker.housekeeping(),
-                watch_stalled_streams(&api),
-                api.durable.keep_time(&api.broker),
-                api.gate.watch_expiry(),
-            );
-        };
         let timeout = api.config.limits.drain_timeout;
-        life::run(&api, listener, address, timeout, serve, beside, shutdown).await;
+        life::run(&api, listener, address, timeout, serve, beside(&api), shutdown).await;
     }
 }
 
@@ -234,6 +230,57 @@ impl std::fmt::Debug for HttpServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("HttpServer").field("address", &self.address).finish_non_exhaustive()
     }
+}
+
+/// An API that does not run yet, and the program's own metrics.
+struct SharedApi {
+    api: Arc<Api>,
+    figures: Vec<metrics::Figure>,
+}
+
+impl SharedApi {
+    fn new(api: Api) -> Self {
+        Self { api: Arc::new(api), figures: Vec::new() }
+    }
+
+    fn show(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        read: impl Fn() -> u64 + Send + Sync + 'static,
+    ) {
+        self.figures.push(metrics::Figure { name, help, is_counter: false, read: Box::new(read) });
+    }
+
+    fn count(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        read: impl Fn() -> u64 + Send + Sync + 'static,
+    ) {
+        self.figures.push(metrics::Figure { name, help, is_counter: true, read: Box::new(read) });
+    }
+
+    fn handle(&self) -> HttpHandle {
+        HttpHandle { api: self.api.clone() }
+    }
+
+    /// The API, which may run now.
+    fn start(self) -> Arc<Api> {
+        // This consumes what there is one of, so the metrics have not been set before.
+        let _ = self.api.figures.set(self.figures);
+        self.api
+    }
+}
+
+/// What an API does beside serving. Never returns.
+async fn beside(api: &Api) {
+    tokio::join!(
+        api.broker.housekeeping(),
+        watch_stalled_streams(api),
+        api.durable.keep_time(&api.broker),
+        api.gate.watch_expiry(),
+    );
 }
 
 /// Ends streams whose clients take nothing. Never returns.

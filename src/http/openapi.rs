@@ -6,15 +6,29 @@
 //! both directions, and in `.ci/openapi` a property-based tester asks the real server for everything that the file
 //! describes, and for much that it does not.
 
-use axum::http::header;
-use axum::response::IntoResponse;
+use axum::extract::OriginalUri;
+use axum::http::{Uri, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use super::request::prefix;
 
 /// The description, OpenAPI 3.1.
 const DESCRIPTION: &str = include_str!("../../docs/openapi.json");
 
-/// Returns the description.
-pub(super) async fn describe() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], DESCRIPTION)
+/// Where it says what stands before the paths.
+const SERVER: &str = r#""servers": [{"url": "/""#;
+
+/// Returns the description. In another program's router, everything is under a prefix, and it says so.
+pub(super) async fn describe(OriginalUri(original): OriginalUri, uri: Uri) -> Response {
+    let media = [(header::CONTENT_TYPE, "application/json")];
+    match prefix(&original, &uri) {
+        "" => (media, DESCRIPTION).into_response(),
+        prefix => {
+            let server = format!(r#""servers": [{{"url": {}"#, json!(prefix));
+            (media, DESCRIPTION.replacen(SERVER, &server, 1)).into_response()
+        }
+    }
 }
 
 #[cfg(test)]
@@ -113,6 +127,11 @@ mod tests {
             Value::Array(items) => items.iter().for_each(|item| gather(item, codes)),
             _ => {}
         }
+    }
+
+    #[test]
+    fn its_server_can_be_named() {
+        assert_eq!(DESCRIPTION.matches(SERVER).count(), 1);
     }
 
     #[test]

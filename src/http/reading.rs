@@ -32,7 +32,7 @@ use axum::{BoxError, Extension};
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use hyper::Version;
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
@@ -66,8 +66,9 @@ pub(super) struct Requests {
 }
 
 impl Requests {
-    pub(super) fn from(peer: SocketAddr) -> Self {
-        Self { peer: Some(peer), ..Self::default() }
+    /// `peer` is `None` if it is not known.
+    pub(super) fn from(peer: Option<SocketAddr>) -> Self {
+        Self { peer, ..Self::default() }
     }
 
     pub(super) fn peer(&self) -> Option<SocketAddr> {
@@ -165,23 +166,23 @@ impl Drop for RequestPermit {
 }
 
 /// A request's body, which fails when its rest can no longer come, instead of waiting for it.
-pub(super) struct RequestBody {
+pub(super) struct RequestBody<B: HttpBody> {
     /// `None` only while it is being dropped.
-    body: Option<Incoming>,
+    body: Option<B>,
     requests: Arc<Requests>,
     /// Where the body goes if it is dropped before its end.
-    leftover: Option<Leftover>,
+    leftover: Option<Leftover<B>>,
     /// It has been polled.
     begun: bool,
 }
 
-impl RequestBody {
-    pub(super) fn new(body: Incoming, requests: Arc<Requests>, leftover: Option<Leftover>) -> Self {
+impl<B: HttpBody> RequestBody<B> {
+    pub(super) fn new(body: B, requests: Arc<Requests>, leftover: Option<Leftover<B>>) -> Self {
         Self { body: Some(body), requests, leftover, begun: false }
     }
 }
 
-impl Drop for RequestBody {
+impl<B: HttpBody> Drop for RequestBody<B> {
     fn drop(&mut self) {
         let unread = self.body.take().filter(|body| !body.is_end_stream());
         if let (Some(body), Some(leftover)) = (unread, &self.leftover) {
@@ -191,7 +192,10 @@ impl Drop for RequestBody {
     }
 }
 
-impl HttpBody for RequestBody {
+impl<B> HttpBody for RequestBody<B>
+where
+    B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
     type Data = Bytes;
     type Error = BoxError;
 
@@ -207,16 +211,16 @@ impl HttpBody for RequestBody {
             Poll::Pending if self.requests.ended.load(Ordering::Relaxed) => {
                 Poll::Ready(Some(Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())))
             }
-            next => next.map_err(BoxError::from),
+            next => next.map_err(Into::into),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Incoming::is_end_stream)
+        self.body.as_ref().is_none_or(B::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(SizeHint::default, Incoming::size_hint)
+        self.body.as_ref().map_or_else(SizeHint::default, B::size_hint)
     }
 }
 

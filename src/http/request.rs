@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderMap, HeaderName, Uri, header};
 
 use super::api::Api;
 use super::problem::Problem;
@@ -24,6 +24,12 @@ impl FromRequestParts<Arc<Api>> for TopicName {
             Err(rejection) => Err(Problem::name(rejection.body_text())),
         }
     }
+}
+
+/// What stands before the API's own paths in the address that the client used: nothing, unless the API is nested in
+/// another router. `uri` is what is left of that address.
+pub(super) fn prefix<'a>(original: &'a Uri, uri: &Uri) -> &'a str {
+    original.path().strip_suffix(uri.path()).unwrap_or_default()
 }
 
 impl FromRequestParts<Arc<Api>> for Grant {

@@ -108,6 +108,14 @@ impl StallGuard {
         log_suppressed([&self.dropped]);
     }
 
+    /// Drops all cursors: whoever has the connections may keep streams that are never polled again.
+    pub(super) fn drop_all(&self) {
+        let all: Vec<_> = self.lock().values().cloned().collect();
+        for guarded in all {
+            drop(guarded.lock().take());
+        }
+    }
+
     /// How many stalled streams have lost their cursors.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped.total()
@@ -155,5 +163,7 @@ mod tests {
         assert!(waiting.lock().is_some() && stalled.lock().is_none());
         guard.drop_stalled(Duration::ZERO);
         assert_eq!((log.stats().cursors, guard.dropped()), (1, 1));
+        guard.drop_all();
+        assert_eq!((log.stats().cursors, guard.dropped()), (0, 1));
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -77,6 +77,7 @@ pub(super) async fn describe(
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     TopicName(name): TopicName,
+    OriginalUri(original): OriginalUri,
     uri: Uri,
     headers: HeaderMap,
     grant: Grant,
@@ -100,7 +101,7 @@ pub(super) async fn create(
     // A topic without leases has a short description, and since it has been created, the response is not refused
     // for want of memory.
     let said = answer::json(&description(&topic));
-    let place = HeaderValue::try_from(uri.path());
+    let place = HeaderValue::try_from(original.path());
     let place = place.map_err(|_| Problem::name("it cannot stand in an address"))?;
     Ok((StatusCode::CREATED, [(header::LOCATION, place)], said).into_response())
 }

@@ -19,9 +19,11 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::BoxError;
+use axum::body::HttpBody;
 use axum::http::{HeaderMap, HeaderValue, Version, header};
 use axum::response::Response;
-use hyper::body::{Body as _, Incoming};
+use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::reading::{RequestBody, Requests};
@@ -36,11 +38,11 @@ const PIECE_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) const LINGER: Duration = Duration::from_secs(2);
 
 /// Where a request's body is left when it is dropped before its end.
-pub(super) type Leftover = Arc<Mutex<Option<Unread>>>;
+pub(super) type Leftover<B> = Arc<Mutex<Option<Unread<B>>>>;
 
 /// A body that was dropped before its end.
-pub(super) struct Unread {
-    pub(super) body: Incoming,
+pub(super) struct Unread<B> {
+    pub(super) body: B,
     /// Somebody has begun to read it. A client that waits for `100 Continue` has been told so.
     pub(super) begun: bool,
 }
@@ -68,13 +70,16 @@ impl Announced {
 
     /// Takes what `answer` leaves unread, or else says in `answer` that it is the last one on its connection. Returns
     /// whether the connection goes on.
-    pub(super) async fn settle(
+    pub(super) async fn settle<B>(
         self,
         answer: &mut Response,
-        leftover: &Leftover,
+        leftover: &Leftover<B>,
         requests: &Arc<Requests>,
         limit: Duration,
-    ) -> bool {
+    ) -> bool
+    where
+        B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Unpin,
+    {
         let unread = leftover.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Unread { body, begun }) = unread else { return true };
         if self.version > Version::HTTP_11 {
@@ -98,7 +103,10 @@ impl Announced {
 }
 
 /// Reads a body and forgets it. Returns whether it came to its end, each piece of it within `limit`.
-async fn discard(mut body: RequestBody, limit: Duration) -> bool {
+async fn discard<B>(mut body: RequestBody<B>, limit: Duration) -> bool
+where
+    B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
     let mut left = MOST_DISCARDED;
     loop {
         let piece = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));

@@ -31,6 +31,8 @@ pub(crate) use bind::{BindSettings, ListenOn};
 pub(crate) use connections::{Ceiling, Counted, Refused};
 pub(crate) use drain::{DrainEnd, Stage};
 pub(crate) use flood::{EventCounter, log_suppressed};
+#[cfg(feature = "http")]
+pub(crate) use run::{AbortOnDrop, oversee};
 pub(crate) use run::{run, send_refusal};
 
 use crate::broker::Broker;

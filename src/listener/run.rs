@@ -15,9 +15,9 @@ use crate::net::{self, TcpListener, TcpStream};
 /// How often to log the number of refusals that were not logged individually.
 const LOG_EVERY: Duration = Duration::from_secs(1);
 
-/// Serves until `shutdown` completes, the stage is advanced elsewhere, or the broker is shut, then drains. Returns when
-/// the last connection has ended: at the latest after `drain_timeout`, and immediately after an abort. If this future is
-/// dropped, all connections are aborted.
+/// Accepts connections until `shutdown` completes, the stage is advanced elsewhere, or the broker is shut, then drains.
+/// Returns when the last connection has ended: at the latest after `drain_timeout`, and immediately after an abort. If
+/// this future is dropped, all connections are aborted.
 ///
 /// `welcome` serves a connection in its own task. `beside` runs as long as the listener, and never completes.
 pub(crate) async fn run<S: Serve>(
@@ -31,33 +31,52 @@ pub(crate) async fn run<S: Serve>(
 ) {
     let (life, over) = (serving.life(), S::OVER);
     // However this ends, even by being dropped, no connection outlives it.
-    let _abort = AbortOnDrop(serving.clone());
+    let _abort = AbortOnDrop::of(serving);
     tracing::info!(%address, "serving{over}");
-    let mut beside = pin!(async {
-        tokio::join!(beside, log_suppressed(serving));
-    });
-    {
+    // It owns the listener: when it is dropped, the system refuses new connections.
+    let accepting = async move {
         let next = || listener.accept();
         let meet = |stream, peer| {
             if let Some(counted) = admit(serving, &stream, peer) {
                 welcome(stream, counted);
             }
         };
-        let accepting = accept(over, next, || life.connections.used(), meet);
-        // Always in this order, so that a repeated simulation runs identically. The branch that may always be
-        // ready comes last, so that it does not starve the others.
-        tokio::select! {
-            biased;
-            () = shutdown => {}
-            () = life.reached(Stage::Draining) => {}
-            () = life.broker.until_shut() => {}
-            () = &mut beside => {}
-            () = accepting => {}
-        }
+        accept(over, next, || life.connections.used(), meet).await;
+    };
+    let beside = async {
+        tokio::join!(beside, log_suppressed(serving));
+    };
+    oversee(serving, accepting, drain_timeout, beside, shutdown).await;
+    // The connections' tasks see the stage when they next run, which is immediately: none of them has anything left
+    // to wait for.
+    life.connections.none_left().await;
+    tracing::info!("stopped serving{over}");
+}
+
+/// Goes through the stages of what is served: serves until `shutdown` completes, the stage is advanced elsewhere, or
+/// the broker is shut, then drains, at most for `drain_timeout`, then aborts what is left.
+///
+/// `accepting` runs until the drain begins and is dropped then, `beside` until the drain is done. Neither completes.
+pub(crate) async fn oversee<S: Serve>(
+    serving: &Arc<S>,
+    accepting: impl Future<Output = ()>,
+    drain_timeout: Duration,
+    beside: impl Future<Output = ()>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let (life, over) = (serving.life(), S::OVER);
+    let mut beside = pin!(beside);
+    // Always in this order, so that a repeated simulation runs identically. The branch that may always be ready
+    // comes last, so that it does not starve the others. The losing futures are dropped with this statement.
+    tokio::select! {
+        biased;
+        () = shutdown => {}
+        () = life.reached(Stage::Draining) => {}
+        () = life.broker.until_shut() => {}
+        () = &mut beside => {}
+        () = accepting => {}
     }
     serving.advance(Stage::Draining);
-    // From now on, the system refuses new connections.
-    drop(listener);
     let connections = life.connections.used();
     tracing::info!(connections, "draining{over}");
     tokio::select! {
@@ -71,10 +90,6 @@ pub(crate) async fn run<S: Serve>(
         () = &mut beside => {}
     }
     serving.advance(Stage::Aborting);
-    // The connections' tasks see the stage when they next run, which is immediately: none of them has anything left
-    // to wait for.
-    life.connections.none_left().await;
-    tracing::info!("stopped serving{over}");
 }
 
 /// Counts and configures an accepted connection, or refuses it.
@@ -118,7 +133,14 @@ async fn log_suppressed<S: Serve>(serving: &Arc<S>) {
     }
 }
 
-struct AbortOnDrop<S: Serve>(Arc<S>);
+/// Aborts what is served when this is dropped.
+pub(crate) struct AbortOnDrop<S: Serve>(Arc<S>);
+
+impl<S: Serve> AbortOnDrop<S> {
+    pub(crate) fn of(serving: &Arc<S>) -> Self {
+        Self(serving.clone())
+    }
+}
 
 impl<S: Serve> Drop for AbortOnDrop<S> {
     fn drop(&mut self) {

@@ -455,7 +455,7 @@ async fn the_page_brings_its_own_and_lets_nothing_else_in() {
     let server = serve(|_, _| {});
     let page = server.get("/").await;
     let mut files = vec!["/".to_owned()];
-    for rest in page.text().split("\"/live/").skip(1) {
+    for rest in page.text().split("\"live/").skip(1) {
         files.push(format!("/live/{}", rest.split('"').next().unwrap()));
     }
     assert!(files.len() >= 4, "{files:?}");

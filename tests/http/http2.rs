@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 use super::stream::Parser;
 use super::support::*;
 
-type Client = http2::SendRequest<Full<Bytes>>;
+pub(crate) type Client = http2::SendRequest<Full<Bytes>>;
 
-async fn connect(server: &Running) -> Client {
+pub(crate) async fn connect(server: &Running) -> Client {
     let stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
     let (client, connection) =
         http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
@@ -24,7 +24,12 @@ async fn connect(server: &Running) -> Client {
     client
 }
 
-async fn ask(client: &mut Client, method: Method, path: &str, body: &[u8]) -> Response<Incoming> {
+pub(crate) async fn ask(
+    client: &mut Client,
+    method: Method,
+    path: &str,
+    body: &[u8],
+) -> Response<Incoming> {
     let request = Request::builder()
         .method(method)
         .uri(format!("http://localhost{path}"))
@@ -34,7 +39,7 @@ async fn ask(client: &mut Client, method: Method, path: &str, body: &[u8]) -> Re
     sent.expect("an answer in time").expect("an answer")
 }
 
-async fn json(answer: Response<Incoming>) -> Value {
+pub(crate) async fn json(answer: Response<Incoming>) -> Value {
     assert_eq!(answer.status(), 200);
     let body = answer.into_body().collect().await.expect("a whole body").to_bytes();
     serde_json::from_slice(&body).expect("JSON")

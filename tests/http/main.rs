@@ -15,6 +15,7 @@ mod feed;
 mod gate;
 mod http2;
 mod metrics;
+mod nested;
 mod records;
 mod stream;
 mod strict;

@@ -132,10 +132,19 @@ impl Stream {
         path: &str,
         last: Option<&str>,
     ) -> (Answer, Self) {
+        Self::try_open_at(address, &format!("/topics/{path}"), last).await
+    }
+
+    /// Like [`try_open`](Self::try_open), with the whole path.
+    pub(crate) async fn try_open_at(
+        address: SocketAddr,
+        path: &str,
+        last: Option<&str>,
+    ) -> (Answer, Self) {
         let mut client = Client::new(address).await;
         let mut headers = vec![("accept", "text/event-stream")];
         headers.extend(last.map(|last| ("last-event-id", last)));
-        client.send(&request(&format!("GET /topics/{path}"), &headers, b"")).await;
+        client.send(&request(&format!("GET {path}"), &headers, b"")).await;
         let head = client.head().await.expect("an answer");
         (head, client.into())
     }

@@ -2,6 +2,7 @@
 #![cfg(all(feature = "server", feature = "http", feature = "client", feature = "tls"))]
 
 mod authority;
+mod configured;
 
 use authority::Authority;
 use psa::broker::Broker;
@@ -33,9 +34,12 @@ fn files(pair: &(PathBuf, PathBuf), client_ca: Option<&Authority>) -> TlsFiles {
     TlsFiles { certificate: pair.0.clone(), key: pair.1.clone(), client_ca, handshakes: 8 }
 }
 
-/// Both listeners over one broker.
 fn serve(files: TlsFiles, timeout: Duration) -> Running {
-    let tls = Tls::load(files).unwrap();
+    serve_with(Tls::load(files).unwrap(), timeout)
+}
+
+/// Both listeners over one broker.
+fn serve_with(tls: Tls, timeout: Duration) -> Running {
     let mut config = ServerConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
         tls: Some(tls.clone()),

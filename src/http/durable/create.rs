@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{OriginalUri, State};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -20,6 +20,7 @@ use crate::http::api::Api;
 use crate::http::body;
 use crate::http::gate::is_known_host;
 use crate::http::problem::Problem;
+use crate::http::request::prefix;
 use crate::listener::AppendInFlight;
 use crate::log::{Overflow, Retention};
 
@@ -40,6 +41,7 @@ struct CreateRequest {
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     StreamName(name): StreamName,
+    OriginalUri(original): OriginalUri,
     uri: Uri,
     headers: HeaderMap,
     grant: Grant,
@@ -49,7 +51,7 @@ pub(super) async fn create(
     if api.is_draining() {
         return Err(Problem::shutting_down());
     }
-    let request = CreateRequest::read(&headers)?;
+    let request = CreateRequest::read(&headers, prefix(&original, &uri))?;
     if let Some(fork) = &request.fork {
         // The fork begins with the records of its source.
         grant.check(Right::Subscribe, &fork.source)?;
@@ -66,7 +68,7 @@ pub(super) async fn create(
     let mut answer = StatusCode::OK.into_response();
     let said = answer.headers_mut();
     if created {
-        said.insert(header::LOCATION, location(&api, &headers, &uri));
+        said.insert(header::LOCATION, location(&api, &headers, &original));
     }
     describe(&stream, &api, said);
     *answer.status_mut() = if created { StatusCode::CREATED } else { StatusCode::OK };
@@ -97,18 +99,21 @@ fn location(api: &Api, headers: &HeaderMap, uri: &Uri) -> HeaderValue {
     let authority: Option<Authority> = uri.authority().cloned().or(host);
     let direct = !PROXIES.iter().any(|name| headers.contains_key(*name));
     let own = authority.filter(|own| direct && is_known_host(own.host(), &api.hosts));
-    let scheme = if api.config.is_secure() { "https" } else { "http" };
-    let address = own.map_or(path.to_owned(), |own| format!("{scheme}://{own}{path}"));
+    let address = match (api.scheme, own) {
+        (Some(scheme), Some(own)) => format!("{scheme}://{own}{path}"),
+        _ => path.to_owned(),
+    };
     HeaderValue::try_from(address).unwrap_or(HeaderValue::from_static(PREFIX))
 }
 
 impl CreateRequest {
-    fn read(headers: &HeaderMap) -> Result<Self, Problem> {
+    /// `prefix` is what stands before the API's own paths.
+    fn read(headers: &HeaderMap, prefix: &str) -> Result<Self, Problem> {
         Ok(Self {
             media: Media::of(headers)?,
             lifetime: Lifetime::of(headers)?,
             closed: headers::closes(headers),
-            fork: read_fork(headers)?,
+            fork: read_fork(headers, prefix)?,
         })
     }
 
@@ -151,7 +156,7 @@ impl CreateRequest {
 }
 
 /// Where a fork should begin, if the request asks for one.
-fn read_fork(headers: &HeaderMap) -> Result<Option<Fork>, Problem> {
+fn read_fork(headers: &HeaderMap, prefix: &str) -> Result<Option<Fork>, Problem> {
     let from = headers::text(headers, &headers::FORKED_FROM)?;
     let offset = headers::text(headers, &headers::FORK_OFFSET)?;
     let sub_offset = headers::text(headers, &headers::FORK_SUB_OFFSET)?;
@@ -165,10 +170,11 @@ fn read_fork(headers: &HeaderMap) -> Result<Option<Fork>, Problem> {
     };
     let sub_offset = sub_offset.map(|text| headers::number(&headers::FORK_SUB_OFFSET, text));
     let source = from
-        .strip_prefix(PREFIX)
+        .strip_prefix(prefix)
+        .and_then(|path| path.strip_prefix(PREFIX))
         .and_then(|name| percent_encoding::percent_decode_str(name).decode_utf8().ok());
     let Some(source) = source else {
-        let why = format!("expected the path of a stream, which begins with {PREFIX}");
+        let why = format!("expected the path of a stream, which begins with {prefix}{PREFIX}");
         return Err(problems::header(&headers::FORKED_FROM, why));
     };
     Ok(Some(Fork {

@@ -8,6 +8,9 @@
 //! makes the browser enforce that (trusted types). The files are the same for every client and disclose nothing,
 //! so they need no token; the page requests whatever it shows like any other client.
 //!
+//! It may be under a prefix, in another program's router or behind a proxy that cuts one off. So it names everything
+//! from where it is itself, and is at an address that ends with a slash.
+//!
 //! # The feed
 //!
 //! While there are viewers, `GET /live/events` sends four times a second what has changed ([`mod@feed`]), encoded
@@ -20,8 +23,9 @@ mod state;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::OriginalUri;
 use axum::http::{HeaderName, HeaderValue, Uri, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 
 use super::api::Api;
@@ -66,7 +70,10 @@ const HEADERS: [(HeaderName, &str); 6] = [
 /// The page's files, which need no token.
 pub(super) fn router() -> Router<Arc<Api>> {
     FILES.iter().fold(Router::new(), |router, (path, media, text)| {
-        router.route(path, get(async move |uri: Uri| file(&uri, media, text)))
+        let answer = async move |OriginalUri(original): OriginalUri, uri: Uri| {
+            file(&original, &uri, media, text)
+        };
+        router.route(path, get(answer))
     })
 }
 
@@ -75,8 +82,20 @@ pub(super) fn feed() -> Router<Arc<Api>> {
     Router::new().route("/live/events", get(feed::follow))
 }
 
-fn file(uri: &Uri, media: &'static str, text: &'static str) -> Result<Response, Problem> {
+/// `original` is the address that the client used; `uri` is what is left of it without a prefix.
+fn file(
+    original: &Uri,
+    uri: &Uri,
+    media: &'static str,
+    text: &'static str,
+) -> Result<Response, Problem> {
     Parameters::read(uri.query(), &[])?;
+    if let (Some((_, last)), "/") = (original.path().rsplit_once('/'), uri.path())
+        && !last.is_empty()
+    {
+        // The page is looked for at the prefix without a slash: from there, its links would lead elsewhere.
+        return Ok(Redirect::temporary(&format!("./{last}/")).into_response());
+    }
     let mut answer = text.into_response();
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
@@ -109,7 +128,8 @@ mod tests {
             assert!(!text.contains("innerHTML") && !text.contains("insertAdjacent"), "{path}");
         }
         for path in ["/live/page.css", "/live/icon.svg", "/live/page.js"] {
-            assert!(page.contains(&format!("\"{path}\"")), "{path}");
+            let relative = path.trim_start_matches('/');
+            assert!(page.contains(&format!("\"{relative}\"")), "{path}");
         }
         // The policy would block inline styles, scripts and handlers.
         let handler = |word: &str| word.starts_with("on") && word.contains('=');

@@ -91,7 +91,7 @@ function connect() {
   leave?.();
   model.rejoin();
   heard = performance.now();
-  leave = follow("/live/events", { all: (data) => tick(data, true), some: (data) => tick(data, false) }, (is, status, why) => {
+  leave = follow(import.meta.resolve("./events"), { all: (data) => tick(data, true), some: (data) => tick(data, false) }, (is, status, why) => {
     heard = is === "open" ? performance.now() : Infinity;
     if (is === "over") return refused(status, why);
     state(is);

@@ -20,7 +20,7 @@ let received = 0;
 function path(name) {
   // A browser goes up a folder instead. And halves of a character are no text.
   if (name === "." || name === ".." || !name.isWellFormed()) return null;
-  return `/topics/${encodeURIComponent(name)}`;
+  return import.meta.resolve("../topics/") + encodeURIComponent(name);
 }
 
 /** The topic that is named, and where it is; says in line `where` if there is none. */

@@ -96,9 +96,18 @@ impl Socket {
         path: &str,
         more: &[(&str, &str)],
     ) -> (Answer, Self) {
+        Self::try_open_at(address, &format!("/topics/{path}"), more).await
+    }
+
+    /// Like [`try_open`](Self::try_open), with the whole path.
+    pub(crate) async fn try_open_at(
+        address: SocketAddr,
+        path: &str,
+        more: &[(&str, &str)],
+    ) -> (Answer, Self) {
         let mut client = Client::new(address).await;
         let headers = [&GOOD[..], more].concat();
-        client.send(&request(&format!("GET /topics/{path}"), &headers, b"")).await;
+        client.send(&request(&format!("GET {path}"), &headers, b"")).await;
         let mut head = client.head().await.expect("an answer");
         if let Some(length) = head.header("content-length") {
             head.body = client.take(length.parse().unwrap()).await.unwrap();
