@@ -280,10 +280,29 @@ fn a_record_goes_from_thread_to_thread() {
         let log: Log<Watched> = tiny(1).build().unwrap();
         let threads = [0, 1].map(|_| {
             let log = log.clone();
-            thread::spawn(move || drop(log.stats()))
+            thread::spawn(move || _ = log.next_offset())
         });
         for thread in threads {
             thread.join().unwrap();
         }
+    });
+}
+
+/// A publisher links, a cursor that leaves closes the head, and another one finds it closed: it finds what follows, too.
+#[test]
+fn whoever_finds_a_segment_closed_finds_its_successor() {
+    explore_all(1, || {
+        let log: Log<Watched> = tiny(1).build().unwrap();
+        append(&log, 0);
+        let cursor = log.subscribe(Start::Earliest).unwrap();
+        let leaver = thread::spawn(move || drop(cursor));
+        let attaching = thread::spawn({
+            let log = log.clone();
+            move || log.subscribe(Start::Earliest).unwrap().offset()
+        });
+        append(&log, 1);
+        leaver.join().unwrap();
+        assert!(attaching.join().unwrap() <= 1);
+        assert_all_collected(&log);
     });
 }
