@@ -47,7 +47,9 @@ mod listening {
         receive_buffer: Option<u32>,
     ) -> io::Result<TcpListener> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        // Connections that linger from the last run must not prevent this one from starting.
+        // Connections that linger from the last run must not prevent this one from starting. On Windows they do not, and
+        // this option would let two servers share a port.
+        #[cfg(not(windows))]
         socket.set_reuseaddr(true)?;
         size_buffers(&SockRef::from(&socket), send_buffer, receive_buffer)?;
         socket.bind(address)?;
@@ -98,9 +100,9 @@ mod listening {
     #[cfg(feature = "http")]
     pub(crate) fn limit_unsent(stream: &TcpStream, bytes: u32) -> io::Result<()> {
         #[cfg(any(target_os = "android", target_os = "linux"))]
-        return SockRef::from(stream).set_tcp_notsent_lowat(bytes);
-        #[cfg(not(any(target_os = "android", target_os = "linux")))]
-        Ok(drop((stream, bytes)))
+        SockRef::from(stream).set_tcp_notsent_lowat(bytes)?;
+        let _ = (stream, bytes);
+        Ok(())
     }
 
     /// Sends `bytes` on a connection that was just accepted, in a single write, and closes it for writing.

@@ -8,6 +8,11 @@
 //! server that it measures: `psa-lab serve` is [`main`], built from the same source at the same time. To use psa in a
 //! program, use the crate `psa-log`.
 
+#[cfg(not(unix))]
+compile_error!(
+    "psa needs a Unix system, such as Linux or macOS; on Windows, run it in WSL. The library psa-log works there."
+);
+
 mod access;
 mod args;
 mod config;

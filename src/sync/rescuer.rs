@@ -312,7 +312,7 @@ mod fork {
     pub(super) fn notice() {}
 }
 
-#[cfg(all(target_os = "linux", not(miri)))]
+#[cfg(all(unix, not(miri)))]
 mod signals {
     use std::mem::MaybeUninit;
 
@@ -342,7 +342,11 @@ mod signals {
     }
 }
 
-#[cfg(not(all(target_os = "linux", not(miri))))]
+#[cfg(not(all(unix, not(miri))))]
 mod signals {
-    pub(super) fn block() {}
+    pub(super) struct Blocked;
+
+    pub(super) fn block() -> Blocked {
+        Blocked
+    }
 }
