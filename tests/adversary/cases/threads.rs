@@ -182,6 +182,29 @@ fn every_handle_in_a_thread_local(used_before: bool, evicts: bool) {
     drop((log, cursor));
     assert_eq!(dropped.load(Ordering::SeqCst), 52 + 9 + 9);
 
+    // Batches that are kept: of a log that lives on, and then as the last of it.
+    let log = build().build().unwrap();
+    let before = dropped.load(Ordering::SeqCst);
+    let keep_one = |log: &Log<Counted>| {
+        let mut cursor = log.subscribe(Start::Next).unwrap();
+        append(log, 9);
+        let held = cursor.try_next(|batch| batch.hold()).unwrap().unwrap();
+        while cursor.try_next(|_| ()).unwrap().is_some() {}
+        held
+    };
+    end_a_thread_with(used_before, || {
+        let held = keep_one(&log);
+        assert_eq!(log.stats().held_segments, 1);
+        vec![Box::new(held)]
+    });
+    assert_eq!((log.stats().held_segments, log.stats().unlinked_segments), (0, 0));
+    assert_eq!(dropped.load(Ordering::SeqCst), before + 8);
+    end_a_thread_with(used_before, || {
+        let log = log;
+        vec![Box::new(keep_one(&log))]
+    });
+    assert_eq!(dropped.load(Ordering::SeqCst), before + 18);
+
     // A log is used while a thread is torn down, and never was before.
     let log = build().build().unwrap();
     let mut cursor = log.subscribe(Start::Earliest).unwrap();
