@@ -23,6 +23,7 @@ mod start;
 mod sync;
 mod tasks;
 mod threads;
+mod traits;
 mod wait;
 mod wake;
 mod whole;
