@@ -1,28 +1,77 @@
 //! Where a server is: `HOST`, `HOST:PORT`, or an address with a scheme.
 
+use std::fmt;
+use std::str::FromStr;
+
 use percent_encoding::percent_decode_str;
 
 use super::ClientError;
 use crate::protocol::DEFAULT_PORT;
 
-/// What an address says.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Address {
+/// Where a server is, and how to be let in: `HOST`, `HOST:PORT`, or `psa://[TOKEN@]HOST[:PORT]`. `psa+tls://` asks for
+/// TLS. The default port is 9853. In the token, what is no letter or digit may be percent-encoded.
+///
+/// [`Client::builder`](super::Client::builder) reads one; programs with settings of their own can do so, too. The token
+/// shows neither in `{}` nor in `{:?}`.
+///
+/// ```
+/// use psa::client::ServerAddress;
+/// let address: ServerAddress = "psa+tls://s3cret@example.org".parse()?;
+/// assert_eq!((address.place(), address.token()), ("example.org:9853", Some("s3cret")));
+/// assert_eq!(address.to_string(), "psa+tls://example.org:9853");
+/// # Ok::<(), psa::client::ClientError>(())
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct ServerAddress {
+    place: String,
+    token: Option<String>,
+    tls: bool,
+}
+
+impl ServerAddress {
     /// `HOST:PORT`.
-    pub(super) place: String,
-    pub(super) token: Option<String>,
-    /// The scheme asks for TLS.
-    pub(super) tls: bool,
+    #[must_use]
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// The token, if there is one in the address.
+    #[must_use]
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
+    /// Whether the address asks for TLS.
+    #[must_use]
+    pub const fn is_secure(&self) -> bool {
+        self.tls
+    }
+}
+
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", if self.tls { "psa+tls" } else { "psa" }, self.place)
+    }
+}
+
+impl fmt::Debug for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerAddress")
+            .field("place", &self.place)
+            .field("has_token", &self.token.is_some())
+            .field("tls", &self.tls)
+            .finish()
+    }
 }
 
 fn bad(what: &'static str) -> ClientError {
     ClientError::Config { what }
 }
 
-impl Address {
-    /// Reads `HOST`, `HOST:PORT`, or `psa://[TOKEN@]HOST[:PORT]`, where `psa+tls` asks for TLS. What is not a letter or a
-    /// digit may be percent-encoded in the token.
-    pub(super) fn read(text: &str) -> Result<Self, ClientError> {
+impl FromStr for ServerAddress {
+    type Err = ClientError;
+
+    fn from_str(text: &str) -> Result<Self, ClientError> {
         let Some((scheme, rest)) = text.split_once("://") else {
             return Ok(Self { place: with_port(text)?, token: None, tls: false });
         };
@@ -98,8 +147,8 @@ mod tests {
 
     #[test]
     fn an_address_may_have_a_scheme_and_a_token() {
-        let read = |text| Address::read(text).unwrap();
-        let address = |place: &str, token: Option<&str>, tls| Address {
+        let read = |text: &str| text.parse::<ServerAddress>().unwrap();
+        let address = |place: &str, token: Option<&str>, tls| ServerAddress {
             place: place.to_owned(),
             token: token.map(str::to_owned),
             tls,
@@ -111,7 +160,7 @@ mod tests {
         // What is written down without an escape is taken as it stands.
         assert_eq!(read("psa://a@b@x"), address("x:9853", Some("a@b"), false));
         for bad in ["http://x", "psa:/x", "psa://", "psa://t@", "psa://x/topic", "psa://%ff@x"] {
-            assert!(Address::read(bad).is_err(), "{bad}");
+            assert!(bad.parse::<ServerAddress>().is_err(), "{bad}");
         }
     }
 }

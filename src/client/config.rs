@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::address::Address;
+use super::address::ServerAddress;
 use super::{Client, ClientError};
 use crate::protocol::MAX_TOKEN;
 
@@ -83,16 +83,17 @@ impl std::fmt::Debug for Config {
 impl ClientBuilder {
     pub(super) fn new(address: &str) -> Self {
         // Read here: the token in it must not show in `{:?}`.
-        let (address, fault) = match Address::read(address) {
+        let (address, fault) = match address.parse::<ServerAddress>() {
             Ok(address) => (Some(address), None),
             Err(error) => (None, Some(error)),
         };
-        let is_secure = address.as_ref().is_some_and(|address| address.tls);
-        let (address, token) = address.map(|address| (address.place, address.token)).unzip();
+        let is_secure = address.as_ref().is_some_and(ServerAddress::is_secure);
+        let token = address.as_ref().and_then(ServerAddress::token).unwrap_or_default().to_owned();
+        let address = address.map(|address| address.place().to_owned()).unwrap_or_default();
         Self {
             config: Config {
-                address: address.unwrap_or_default(),
-                token: token.flatten().unwrap_or_default(),
+                address,
+                token,
                 #[cfg(feature = "tls")]
                 tls: None,
                 is_secure,

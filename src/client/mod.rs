@@ -77,6 +77,7 @@ use tokio::time::{Instant, timeout};
 
 #[cfg(feature = "tls")]
 pub use crate::tls::{ClientTls, ClientTlsFiles, TlsError, rustls};
+pub use address::ServerAddress;
 pub use committer::Committer;
 pub use config::ClientBuilder;
 pub use error::{ClientError, Outcome, ServerError};
@@ -118,9 +119,8 @@ struct ClientShared {
 type Slot = tokio::sync::Mutex<Option<Arc<Link>>>;
 
 impl Client {
-    /// Returns a builder for a client of the server at `address`: `HOST`, `HOST:PORT`, or
-    /// `psa://[TOKEN@]HOST[:PORT]`. The default port is 9853. `psa+tls://` connects with TLS: with the system's
-    /// authorities, unless [`ClientBuilder::tls`] says otherwise.
+    /// Returns a builder for a client of the server at `address`, in any form that [`ServerAddress`] has. `psa+tls://`
+    /// connects with TLS: with the system's authorities, unless [`ClientBuilder::tls`] says otherwise.
     ///
     /// An address that cannot be read is an error of [`ClientBuilder::build`].
     pub fn builder(address: impl AsRef<str>) -> ClientBuilder {

@@ -237,6 +237,25 @@ impl Config {
     }
 
     fn set(&mut self, key: Key, value: Value, origin: Origin) {
+        if key == Key::Server && *self.origin(key) != Origin::Default {
+            // What an earlier layer's address said besides is not for this server.
+            for other in [Key::Token, Key::ConnectTls] {
+                if self.origin(other) == self.origin(key) {
+                    self.entries[other as usize] =
+                        Config::defaults().entries[other as usize].clone();
+                }
+            }
+        }
+        if let Value::Server(address) = value {
+            if let Some(token) = address.token() {
+                self.set(Key::Token, Value::Text(token.to_owned()), origin.clone());
+            }
+            if address.is_secure() {
+                self.set(Key::ConnectTls, Value::Switch(true), origin.clone());
+            }
+            self.entries[key as usize] = (Value::Text(address.place().to_owned()), origin);
+            return;
+        }
         // A later layer's token replaces an earlier layer's token file, and the other way round.
         let rival = match key {
             Key::Token => Some(Key::TokenFile),

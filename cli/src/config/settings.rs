@@ -63,8 +63,8 @@ const TIB: u64 = 1 << 40;
 const MANY: u64 = 10_000_000;
 
 settings! {
-    Server, "server", Kind::Address, "127.0.0.1:9853",
-        "The server that the client commands connect to, HOST:PORT.";
+    Server, "server", Kind::Server, "127.0.0.1:9853",
+        "The server that the client commands connect to: HOST:PORT, or psa://TOKEN@HOST:PORT; psa+tls:// connects with TLS.";
     Token, "token", Kind::Secret, "",
         "The shared secret: `psa serve` asks for it, the other commands send it.";
     TokenFile, "token_file", Kind::Path, "",

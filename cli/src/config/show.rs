@@ -68,6 +68,6 @@ fn json_value(value: &Value) -> serde_json::Value {
         Value::Count(count) => (*count).into(),
         Value::Size(bytes) => (*bytes).into(),
         Value::Wait(wait) => (wait.as_nanos() as u64).into(),
-        Value::Text(_) | Value::Retention(_) => value.text().into(),
+        Value::Text(_) | Value::Server(_) | Value::Retention(_) => value.text().into(),
     }
 }

@@ -341,6 +341,36 @@ fn the_default_memory_fits_what_there_is() {
     assert_eq!(fitted(&asked, 160 << 20), (1 << 30, "--limit-memory".into()));
 }
 
+/// An address may bring a token and TLS along; they are for that server alone.
+#[test]
+fn an_address_with_a_scheme_is_taken_apart() {
+    let variable = |value: &str| [("PSA_SERVER".to_owned(), value.to_owned())];
+    let flag = |value: &str| [(Key::Server, value.to_owned())];
+    let token = |config: &Config| config.token().unwrap();
+    let environment = variable("psa+tls://s3cret@example.org");
+    let config = resolve(Sources { environment: &environment, ..Sources::default() }).unwrap();
+    assert_eq!(config.text(Key::Server), "example.org:9853");
+    assert_eq!((token(&config), config.switch(Key::ConnectTls)), (Some("s3cret".into()), true));
+    // Another server does not get that token.
+    let flags = flag("other.example:1");
+    let both = Sources { environment: &environment, flags: &flags, ..Sources::default() };
+    let config = resolve(both).unwrap();
+    assert_eq!(config.text(Key::Server), "other.example:1");
+    assert_eq!((token(&config), config.switch(Key::ConnectTls)), (None, false));
+    // One that was given by itself stays.
+    let flags = [flag("psa://one@a"), [(Key::Token, "two".into())]].concat();
+    let config = resolve(Sources { flags: &flags, ..Sources::default() }).unwrap();
+    assert_eq!(token(&config), Some("two".into()));
+    let flags = [flag("psa://one@a"), [(Key::TokenFile, "a file".into())]].concat();
+    let twice = resolve(Sources { flags: &flags, ..Sources::default() }).unwrap_err();
+    assert!(Error::from(twice).to_string().contains("already sets the token"));
+    for bad in ["http://a", "psa://", "psa://a/topic", "psa://a:b"] {
+        let flags = flag(bad);
+        let refused = resolve(Sources { flags: &flags, ..Sources::default() }).unwrap_err();
+        assert!(!Error::from(refused).to_string().is_empty());
+    }
+}
+
 /// A client beside a server has the server's environment, which is none of its business.
 #[test]
 fn client_commands_ignore_the_servers_variables() {

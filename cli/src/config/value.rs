@@ -2,6 +2,7 @@
 
 use crate::units::{parse_duration, parse_size};
 use psa::Retention;
+use psa::client::ServerAddress;
 use psa::http::{BadOrigin, HostName, Origin};
 use psa::server::Token;
 use psa::words::{BadText, Period, Size};
@@ -12,6 +13,8 @@ use std::time::Duration;
 pub(crate) enum Kind {
     /// `HOST:PORT`, an IPv6 host in brackets.
     Address,
+    /// The same, or an address with a scheme, which may have a token.
+    Server,
     /// A file name.
     Path,
     /// A comma-separated list of page origins or `*`.
@@ -57,6 +60,8 @@ pub(crate) enum Value {
     Without(&'static str),
     /// What a topic keeps.
     Retention(Retention),
+    /// An address with a scheme. Settings take it apart: see `Config::set`.
+    Server(ServerAddress),
 }
 
 impl Kind {
@@ -66,6 +71,11 @@ impl Kind {
     pub(crate) fn parse(self, text: &str) -> Result<Value, String> {
         let value = match self {
             Kind::Address => Value::Text(check_address(text)?),
+            Kind::Server if text.contains("://") => {
+                let address = text.trim().parse::<ServerAddress>();
+                Value::Server(address.map_err(|error| error.to_string())?)
+            }
+            Kind::Server => Value::Text(check_address(text)?),
             Kind::Path if text.is_empty() => return Err("the file name is empty".into()),
             Kind::Path => Value::Text(text.into()),
             Kind::Origins => Value::Text(check_words(text, |word| match word {
@@ -132,7 +142,7 @@ impl Kind {
     /// A noun for the kind's values, for messages and documentation.
     pub(crate) fn noun(self) -> &'static str {
         match self {
-            Kind::Address => "an address such as 127.0.0.1:9853",
+            Kind::Address | Kind::Server => "an address such as 127.0.0.1:9853",
             Kind::Path => "a file name",
             Kind::Origins => "origins with commas between them",
             Kind::Hosts => "names with commas between them",
@@ -150,7 +160,7 @@ impl Kind {
     /// The placeholder of the value in help texts.
     pub(crate) fn placeholder(self) -> &'static str {
         match self {
-            Kind::Address => "HOST:PORT",
+            Kind::Address | Kind::Server => "HOST:PORT",
             Kind::Path => "FILE",
             Kind::Origins => "ORIGIN,…",
             Kind::Hosts => "NAME,…",
@@ -215,6 +225,7 @@ impl Value {
             Value::Wait(wait) => Period(*wait).to_string(),
             Value::Without(word) => word.to_string(),
             Value::Retention(retention) => retention.to_string(),
+            Value::Server(address) => address.place().to_owned(),
         })
     }
 }
