@@ -113,6 +113,17 @@ fn refusals_carry_their_code() {
     std::fs::write(&file, "right\n").unwrap();
     run(server.psa(&["topics", "create", "t", "--token-file", file.to_str().unwrap()])).ok();
     publish("right").ok();
+    // The address may have it, and no message shows it.
+    let at = |address: &str| {
+        let mut command = psa(&["pub", "t"]);
+        command.args(["--server", address]);
+        run_with(command, b"a\n")
+    };
+    at(&format!("psa://right@{}", server.address)).ok();
+    let refused = at(&format!("psa://s3cret@{}", server.address));
+    assert!(!refused.err.contains("s3cret"), "{}", refused.err);
+    refused.failed(4, "[unauthorized]");
+    at(&format!("psa://right@{}/t", server.address)).failed(2, "a topic is no part of it");
 }
 
 #[test]
