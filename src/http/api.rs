@@ -27,7 +27,7 @@ use super::runs::Cache;
 use super::stall_guard::StallGuard;
 use crate::access::{Gate, Grant, Right};
 use crate::broker::Broker;
-use crate::listener::{Ceiling, DrainEnd, Lifecycle, Serve as _, Stage};
+use crate::listener::{Ceiling, DrainEnd, EventCounter, Lifecycle, Serve as _, Stage};
 use crate::log::Log;
 
 /// What follows the words that this listener's log lines share with those of the TCP server.
@@ -50,6 +50,9 @@ pub(super) struct Api {
     pub(super) life: Lifecycle,
     pub(super) streams: Ceiling,
     pub(super) stall_guard: StallGuard,
+    /// Requests without the right token, and with a token that does not allow them.
+    pub(super) unauthorized: EventCounter,
+    pub(super) forbidden: EventCounter,
     pub(super) cache: Cache,
     /// The number of gaps that were reported to streams.
     pub(super) gaps: AtomicU64,
@@ -79,6 +82,10 @@ impl Api {
             life: Lifecycle::new(broker.clone(), limits.max_connections, 0, OVER),
             streams: Ceiling::new(limits.max_streams),
             stall_guard: StallGuard::new(),
+            unauthorized: EventCounter::new("requests over HTTP refused: wrong token, or none"),
+            forbidden: EventCounter::new(
+                "requests over HTTP refused: the token does not allow them",
+            ),
             cache: Cache::new(limits.run_bytes, limits.topic_cache_bytes, limits.cache_bytes),
             gaps: AtomicU64::new(0),
             append_seconds: Histogram::new(exponential_buckets(0.000_032, 4.0, 10)),

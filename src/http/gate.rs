@@ -16,13 +16,14 @@ use std::sync::Arc;
 
 use axum::extract::{OriginalUri, Request, State};
 use axum::http::uri::{Authority, PathAndQuery};
-use axum::http::{HeaderMap, Method, Uri, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::Response;
 
 use super::api::Api;
 use super::origin::{HostName, Origin, Origins};
 use super::problem::Problem;
+use super::reading::Requests;
 use super::websocket::offered_token;
 
 /// The query parameter that may carry the token (RFC 6750).
@@ -65,9 +66,40 @@ pub(super) async fn check_token(
     let offered = offered_token(headers);
     let presented = bearer(headers).or(in_query.as_deref()).or(offered.as_deref());
     let presented = presented.unwrap_or_default();
-    let grant = api.gate.admit(presented).ok_or_else(Problem::unauthorized)?;
+    let Some(grant) = api.gate.admit(presented) else {
+        if api.unauthorized.should_log() {
+            let asked = Asked::of(&request);
+            let what = if presented.is_empty() { "no token" } else { "wrong token" };
+            tracing::warn!(peer = asked.peer, method = %asked.method, path = asked.path, "{what} over HTTP");
+        }
+        return Err(Problem::unauthorized());
+    };
+    // Only for a token that does not allow everything is there something to tell afterwards.
+    let asked = grant.is_limited().then(|| (Asked::of(&request), grant.clone()));
     request.extensions_mut().insert(grant);
-    Ok(next.run(request).await)
+    let answer = next.run(request).await;
+    if answer.status() == StatusCode::FORBIDDEN
+        && let Some((Asked { peer, method, path }, grant)) = asked
+        && api.forbidden.should_log()
+    {
+        tracing::warn!(peer, %method, path, token = grant.name(), "forbidden over HTTP");
+    }
+    Ok(answer)
+}
+
+/// What a client asked for, for the log. The path has no token in it any more.
+struct Asked {
+    peer: Option<String>,
+    method: Method,
+    path: String,
+}
+
+impl Asked {
+    fn of(request: &Request) -> Self {
+        let requests = request.extensions().get::<Arc<Requests>>();
+        let peer = requests.and_then(|requests| requests.peer()).map(|peer| peer.to_string());
+        Self { peer, method: request.method().clone(), path: request.uri().path().to_owned() }
+    }
 }
 
 /// Removes the token from the address: nothing after this sees it there, so nothing can log it. A token that is

@@ -278,9 +278,18 @@ async fn beside(api: &Api) {
     tokio::join!(
         api.broker.housekeeping(),
         watch_stalled_streams(api),
+        log_refusals(api),
         api.durable.keep_time(&api.broker),
         api.gate.watch_expiry(),
     );
+}
+
+/// Reports how many refused requests were not logged one by one. Never returns.
+async fn log_refusals(api: &Api) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        life::log_suppressed([&api.unauthorized, &api.forbidden]);
+    }
 }
 
 /// Ends streams whose clients take nothing. Never returns.

@@ -134,6 +134,20 @@ fn a_flood_of_wrong_tokens_is_a_few_lines_and_a_number() {
     });
     let metrics = http(&address, "GET /metrics", "");
     assert!(metrics.contains("psa_refused_tokens_total 300"), "{metrics}");
+    // The same over HTTP. The token is not in the log, wherever it stood.
+    for n in 0..100 {
+        let ask = format!("GET /topics?token=s3cret-{n} HTTP/1.1\r\nHost: localhost\r\n");
+        let mut stream = TcpStream::connect(&address).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        write!(stream, "{ask}Authorization: Bearer s3cret-{n}\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    }
+    let over_http = count("wrong token over HTTP");
+    assert!((1..=20).contains(&over_http), "{}", lines());
+    assert!(!lines().contains("s3cret-"), "{}", lines());
 }
 
 /// A terminal: its own side, and the side that a process gets.
