@@ -34,8 +34,9 @@ pub(super) struct Connection<S = TcpStream> {
 
 impl Connection {
     pub(super) fn new(stream: TcpStream, counted: Counted<Shared>) -> Self {
-        let session = Session::new(counted.of().clone());
+        let mut session = Session::new(counted.of().clone());
         let (connection, peer) = (session.id, counted.peer());
+        session.peer = Some(peer);
         tracing::debug!(connection, %peer, "connected");
         Self { session, stream, counted }
     }
@@ -72,6 +73,7 @@ mod secure {
         let (shared, peer) = (counted.of().clone(), counted.peer());
         let insecure = &shared.life.connections.insecure;
         let mut session = Session::new(shared.clone());
+        session.peer = Some(peer);
         let connection = session.id;
         tracing::debug!(connection, %peer, "connected");
         let accepted = {

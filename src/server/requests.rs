@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, UNIX_EPOCH};
 
+use tracing::field::display;
+
 use super::delivery::{NewSub, Reader};
 use super::describe;
 use super::refusal::Refusal;
@@ -136,7 +138,8 @@ impl Session {
         if let Err(refusal) = result {
             if refusal.code == Code::Forbidden && self.shared.flood.forbidden.should_log() {
                 let (token, message) = (self.grant.name(), refusal.message.as_str());
-                tracing::warn!(connection = self.id, token, message, "forbidden");
+                let peer = self.peer.map(display);
+                tracing::warn!(connection = self.id, peer, token, message, "forbidden");
             }
             tracing::debug!(
                 connection = self.id,
@@ -181,7 +184,8 @@ impl Session {
         let config = &self.shared.config;
         let Some(grant) = self.shared.gate.admit(hello.token) else {
             if self.shared.flood.unauthorized.should_log() {
-                tracing::warn!(connection = self.id, client = hello.client, "wrong token");
+                let peer = self.peer.map(display);
+                tracing::warn!(connection = self.id, peer, client = hello.client, "wrong token");
             }
             return self
                 .goodbye(Code::Unauthorized, "the token is missing or wrong; give the server's");

@@ -19,11 +19,13 @@
 //! Deliveries continue meanwhile.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tracing::field::display;
 
 use super::chunk::ChunkLimit;
 use super::delivery::Subscriptions;
@@ -129,6 +131,8 @@ pub(super) struct Session {
     pub(super) shared: Arc<Shared>,
     pub(super) waker: Arc<TaskWaker>,
     pub(super) id: u64,
+    /// The other end, for the log. `None` in tests without a socket.
+    pub(super) peer: Option<SocketAddr>,
     pub(super) phase: Phase,
     pub(super) out: Outbox,
     pub(super) subs: Subscriptions,
@@ -171,6 +175,7 @@ impl Session {
             shared,
             waker,
             id,
+            peer: None,
             phase: Phase::Handshake,
             out: Outbox::default(),
             subs: Subscriptions::default(),
@@ -322,7 +327,8 @@ impl Session {
     /// Checks rights that may have changed, and ends a connection that does what it may no longer do.
     fn recheck_rights(&mut self) -> Result<(), End> {
         let Some(grant) = self.shared.gate.renew(&self.grant) else {
-            tracing::info!(connection = self.id, token = self.grant.name(), "token taken back");
+            let (peer, token) = (self.peer.map(display), self.grant.name());
+            tracing::info!(connection = self.id, peer, token, "token taken back");
             let message = "the token was taken back or has expired; give one that is good";
             return self.goodbye(Code::Unauthorized, message);
         };
@@ -330,7 +336,8 @@ impl Session {
         match self.missing_right() {
             None => Ok(()),
             Some(missing) => {
-                tracing::info!(connection = self.id, token = self.grant.name(), %missing, "right taken back");
+                let (peer, token) = (self.peer.map(display), self.grant.name());
+                tracing::info!(connection = self.id, peer, token, %missing, "right taken back");
                 self.goodbye(Code::Forbidden, &missing.to_string())
             }
         }

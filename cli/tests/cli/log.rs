@@ -124,6 +124,7 @@ fn a_flood_of_wrong_tokens_is_a_few_lines_and_a_number() {
     let lines = || std::fs::read_to_string(&log).unwrap();
     let count = |part: &str| lines().lines().filter(|line| line.contains(part)).count();
     assert!(count("wrong token") <= 20, "{}", lines());
+    assert!(count("peer=127.0.0.1:") > 0, "{}", lines());
     eventually("the others are told of", || {
         let said: u64 = lines()
             .lines()
