@@ -281,13 +281,9 @@ pub(crate) mod barrier {
     pub(crate) fn heavy() {
         match BARRIER.get() {
             Barrier::Fences => model::fence(Ordering::SeqCst),
-            Barrier::Membarrier => {
-                // The library's begins with a full one. No more of that is needed than this.
-                model::fence(Ordering::Acquire);
-                BARRIERS.iter().for_each(|word| {
-                    word.fetch_add(0, Ordering::AcqRel);
-                });
-            }
+            Barrier::Membarrier => BARRIERS.iter().for_each(|word| {
+                word.fetch_add(0, Ordering::AcqRel);
+            }),
         }
     }
 }
