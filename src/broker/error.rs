@@ -20,7 +20,7 @@ pub enum BrokerError {
     },
     /// The number of topics has reached the configured limit.
     #[error(
-        "there are {max} topics, the most that are allowed; delete some, or raise limit.topics"
+        "there are already {max} topics, which is the limit; delete some, or raise limit.topics"
     )]
     TooManyTopics {
         /// [`BrokerConfig::max_topics`](super::BrokerConfig::max_topics).
@@ -28,7 +28,7 @@ pub enum BrokerError {
     },
     /// Subscribers have created too many topics to which nobody has published.
     #[error(
-        "nobody has published to {max} topics that subscribers made, the most that are allowed: a quarter of \
+        "nobody has published to {max} topics that subscribers created, which is the limit: a quarter of \
          limit.topics and of limit.memory; publish to them, create the topic first, or raise these limits"
     )]
     TooManyUnpublished {
@@ -56,7 +56,7 @@ pub enum BrokerError {
         limit: u64,
     },
     /// The broker was [shut](super::Broker::shut).
-    #[error("the topics are shut: nothing new is made any more; connect again later")]
+    #[error("the broker is shut and creates nothing any more; connect again later")]
     Shut,
 }
 
@@ -66,7 +66,7 @@ pub enum BrokerError {
 pub enum LeaseOpenError {
     /// The topic or the broker has as many leases as it is allowed.
     #[error(
-        "there are {max} leases {scope}, the most that are allowed; release some, or raise {setting} ({})",
+        "there are already {max} leases {scope}, which is the limit; release some, or raise {setting} ({})",
         config_name(setting)
     )]
     TooMany {

@@ -154,7 +154,7 @@ impl Problem {
             StatusCode::NOT_FOUND,
             "not-found",
             "There is nothing here",
-            "the routes stand in docs/http.md; a slash in a topic's name is written %2F",
+            "docs/http.md lists the addresses; a slash in a topic's name is written %2F",
         )
     }
 
@@ -167,8 +167,8 @@ impl Problem {
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "method-not-allowed",
-            "The method does not go with this address",
-            "the header Allow says which do",
+            "This address does not allow the method",
+            "the header Allow lists the methods that it allows",
         )
     }
 
@@ -176,8 +176,8 @@ impl Problem {
         Self::new(
             StatusCode::NOT_ACCEPTABLE,
             "not-acceptable",
-            "None of the forms that are asked for is offered",
-            format!("offered here: {}", offered.join(", ")),
+            "None of the requested media types is available",
+            format!("available: {}", offered.join(", ")),
         )
     }
 
@@ -185,7 +185,7 @@ impl Problem {
         Self::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "unsupported-media-type",
-            "The body's form is not taken",
+            "The body's media type or coding is not accepted",
             detail,
         )
     }
@@ -204,7 +204,7 @@ impl Problem {
         Self::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "batch-too-large",
-            "There are too many records in one body",
+            "Too many records in one body",
             format!("at most {max} records in one request; send several"),
         )
         .fact("max", max)
@@ -217,7 +217,7 @@ impl Problem {
             StatusCode::PAYLOAD_TOO_LARGE,
             "record-too-large",
             "A record is too large",
-            format!("a record has {has} bytes, at most {max} are taken; nothing was appended"),
+            format!("a record has {has} bytes, and the limit is {max}; nothing was appended"),
         );
         let problem = match size {
             Some(size) => problem.fact("size", size),
@@ -249,8 +249,8 @@ impl Problem {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "too-many-streams",
-            "There are as many event streams as are allowed",
-            format!("{max} are the most; try again later"),
+            "Too many event streams",
+            format!("the limit is {max}; try again later"),
         )
         .fact("max", max)
         .retry_later()
@@ -260,8 +260,8 @@ impl Problem {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "too-many-connections",
-            "There are as many connections as are allowed",
-            format!("{max} are the most; try again later"),
+            "Too many connections",
+            format!("the limit is {max}; try again later"),
         )
         .fact("max", max)
         .retry_later()
@@ -271,7 +271,7 @@ impl Problem {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "shutting-down",
-            "The server shuts down",
+            "The server is shutting down",
             "connect again later",
         )
         .retry_later()
@@ -300,14 +300,14 @@ impl Problem {
                 StatusCode::CONFLICT,
                 "topic-closed",
                 "The topic is closed",
-                "it takes no record any more; publish to another one",
+                "it accepts no more records; publish to another topic",
             ),
             // Unlike a record above the limit for all topics, this may be a batch.
             AppendError::TooLarge { size, max }
             | AppendError::TooManyRecords { records: size, max } => Self::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "record-too-large",
-                "What was to be appended can never fit the topic",
+                "The append is too large for the topic",
                 format!("{detail}; send less at once, or give the topic a larger memory limit"),
             )
             .fact("size", size)
@@ -403,7 +403,7 @@ impl From<BrokerError> for Problem {
                 Self::new(
                     StatusCode::INSUFFICIENT_STORAGE,
                     "too-many-topics",
-                    "There are as many topics as are allowed",
+                    "Too many topics",
                     detail,
                 )
                 .fact("max", max)
@@ -441,13 +441,16 @@ impl From<SubscribeError> for Problem {
             .fact("epoch", epoch_text(epoch))
             .fact("asked", asked)
             .fact("next_offset", next),
-            SubscribeError::WrongEpoch { asked, epoch, first, next } => {
-                Self::new(StatusCode::CONFLICT, "wrong-epoch", "The epoch is another one", detail)
-                    .fact("epoch", epoch_text(epoch))
-                    .fact("asked", epoch_text(asked))
-                    .fact("first_offset", first)
-                    .fact("next_offset", next)
-            }
+            SubscribeError::WrongEpoch { asked, epoch, first, next } => Self::new(
+                StatusCode::CONFLICT,
+                "wrong-epoch",
+                "The epoch is a different one",
+                detail,
+            )
+            .fact("epoch", epoch_text(epoch))
+            .fact("asked", epoch_text(asked))
+            .fact("first_offset", first)
+            .fact("next_offset", next),
         }
     }
 }

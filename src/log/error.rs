@@ -8,8 +8,8 @@ use std::fmt;
 pub enum AppendError {
     /// The memory limit is reached, and the policy (or the form of append) does not wait.
     #[error(
-        "the log is full: {limit} bytes are in use and no segment can go yet; \
-         retry when the slowest cursors have gone on, or choose Overflow::Evict"
+        "the log is full: {limit} bytes are in use, and no segment can be freed yet; \
+         retry when the slowest cursors have read on, or choose Overflow::Evict"
     )]
     Full {
         /// The log's memory limit in bytes.
@@ -17,8 +17,8 @@ pub enum AppendError {
     },
     /// The record limit is reached, and the policy (or the form of append) does not wait.
     #[error(
-        "the log is full: it keeps at most {limit} records and no segment can go yet; \
-         retry when the slowest cursors have gone on, or choose Overflow::Evict"
+        "the log is full: it keeps at most {limit} records, and no segment can be freed yet; \
+         retry when the slowest cursors have read on, or choose Overflow::Evict"
     )]
     RecordLimit {
         /// The log's record limit.
@@ -130,7 +130,7 @@ pub enum SubscribeError {
     },
     /// The offset belongs to another log.
     #[error(
-        "epoch {asked:#018x} is another log's: this one has epoch {epoch:#018x} and offsets \
+        "epoch {asked:#018x} belongs to another log: this one has epoch {epoch:#018x} and offsets \
          {first}..{next}; start from its earliest record"
     )]
     WrongEpoch {
@@ -177,7 +177,7 @@ pub enum ReadError {
 pub enum LeaseError {
     /// Another subscriber holds it.
     #[error(
-        "lease {name:?} is held by another subscriber: take it over, or wait until it is let go"
+        "lease {name:?} is held by another subscriber: take it over, or wait until it is released"
     )]
     Held {
         /// The lease's name.
