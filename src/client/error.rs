@@ -298,6 +298,12 @@ impl ClientError {
         ))
     }
 
+    /// While a commit waited for its confirmation, more arrived than is read ahead.
+    pub(super) const fn commits_too_late() -> Self {
+        let what = "too many records came before the confirmation; take them, then commit again";
+        Self::Commit { what }
+    }
+
     pub(super) fn goodbye(code: Code, message: &str) -> Self {
         Self::Goodbye { code, message: printable(message) }
     }

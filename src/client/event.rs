@@ -31,6 +31,17 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// The caller's position after it has taken this event, if that moves it.
+    pub(super) const fn position(&self) -> Option<Position> {
+        match self {
+            Self::Record(record) => Some(record.position()),
+            Self::Gap(gap) => Some(gap.position()),
+            _ => None,
+        }
+    }
+}
+
 /// An event of a subscription that yields chunk by chunk.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -52,6 +63,17 @@ pub enum BatchEvent<'a> {
         /// The offset that would have been next.
         next: u64,
     },
+}
+
+impl BatchEvent<'_> {
+    /// The caller's position after it has taken this event, if that moves it.
+    pub(super) const fn position(&self) -> Option<Position> {
+        match self {
+            Self::Records(batch) => Some(batch.position()),
+            Self::Gap(gap) => Some(gap.position()),
+            _ => None,
+        }
+    }
 }
 
 /// One record. Cloning is cheap.
@@ -187,6 +209,11 @@ pub struct Gap {
 }
 
 impl Gap {
+    /// The position after it.
+    const fn position(&self) -> Position {
+        Position { epoch: self.epoch, next: self.next }
+    }
+
     /// How many records are missing, if that is known. With [`GapReason::OtherEpoch`] it is not: the
     /// number of records in the other epoch is unknown.
     #[must_use]
