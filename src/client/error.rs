@@ -132,6 +132,10 @@ pub enum ClientError {
         /// What is wrong, and what is right.
         what: &'static str,
     },
+    /// While a subscription was being added, more records of the others arrived than are read ahead. It
+    /// was not added.
+    #[error("too many records came before the answer; take them, then add the topic again")]
+    ReadAhead,
     /// The subscription has already ended.
     #[error("the subscription has ended; subscribe again")]
     Ended,

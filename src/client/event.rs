@@ -65,17 +65,6 @@ pub enum BatchEvent<'a> {
     },
 }
 
-impl BatchEvent<'_> {
-    /// The caller's position after it has taken this event, if that moves it.
-    pub(super) const fn position(&self) -> Option<Position> {
-        match self {
-            Self::Records(batch) => Some(batch.position()),
-            Self::Gap(gap) => Some(gap.position()),
-            _ => None,
-        }
-    }
-}
-
 /// One record. Cloning is cheap.
 ///
 /// It shares the memory of the chunk in which it arrived (the server chooses the size, at most one
@@ -210,7 +199,7 @@ pub struct Gap {
 
 impl Gap {
     /// The position after it.
-    const fn position(&self) -> Position {
+    pub(super) const fn position(&self) -> Position {
         Position { epoch: self.epoch, next: self.next }
     }
 
@@ -267,6 +256,12 @@ impl Layout {
             time: self.time,
             records: Records::checked(self.start, ends, payload),
         }
+    }
+
+    /// The position after the last record.
+    pub(super) const fn position(&self) -> Position {
+        let count = (self.ends.end - self.ends.start) / 4;
+        Position { epoch: self.epoch, next: self.first + count as u64 }
     }
 
     /// A chunk with its own copy of the bytes.

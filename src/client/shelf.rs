@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use super::error::ClientError;
 use super::event::{BatchEvent, Event, OwnedChunk};
 use super::progress::Step;
+use crate::log::Position;
 
 /// The most bytes that are read ahead while an answer is awaited.
 const MAX_AHEAD: usize = 64 << 20;
@@ -172,6 +173,17 @@ impl<K: Copy + PartialEq> Shelf<K> {
             },
         };
         Poll::Ready(Some((key, item)))
+    }
+
+    /// The caller's position after it has taken the whole of an item that was found just now, if that
+    /// moves it.
+    pub(super) fn position(&self, item: &Item) -> Option<Position> {
+        match item {
+            Item::Current => Some(self.current.as_ref()?.1.batch().position()),
+            Item::Step(Step::Chunk { layout, .. }) => Some(layout.position()),
+            Item::Step(Step::Gap(gap)) => Some(gap.position()),
+            Item::Step(_) => None,
+        }
     }
 
     /// Lends an item that was found just now. The next call consumes what is lent here.

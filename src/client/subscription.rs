@@ -153,15 +153,15 @@ impl Subscription {
         })
         .await;
         // From here on nothing waits.
-        let event = match item?.1 {
-            Ok(item) => self.shelf.lend(item, &self.follower)?,
+        let item = match item?.1 {
+            Ok(item) => item,
             Err(error) => return Some(Err(error)),
         };
-        if let Some(taken) = event.position() {
+        if let Some(taken) = self.shelf.position(&item) {
             self.taken = taken;
             self.commits.taken(taken);
         }
-        Some(Ok(event))
+        Some(Ok(self.shelf.lend(item, &self.follower)?))
     }
 
     /// Commits all records of `range`, for example `..=offset`, and waits for the server's confirmation.
