@@ -5,6 +5,8 @@ mod blocking;
 mod fake;
 mod following;
 mod leases;
+mod many;
+mod many_fake;
 mod publishing;
 mod real;
 mod resuming;
