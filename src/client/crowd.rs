@@ -41,12 +41,11 @@ use super::many::SubscriptionKey;
 use super::member::{Ask, Asked, Member, Requests, State, odd_answer};
 use super::options::SubscribeOptions;
 use super::progress::{Progress, Step};
-use super::shelf::Source;
+use super::shelf::{self, Source};
 use crate::log::{CommitRange, Position};
 use crate::protocol::Request;
 
-/// A step of one of the subscriptions.
-type Keyed = (SubscriptionKey, Result<Step, ClientError>);
+type Keyed = shelf::Keyed<SubscriptionKey>;
 
 pub(super) struct Crowd {
     config: Arc<Config>,
@@ -74,7 +73,7 @@ pub(super) struct Crowd {
 }
 
 enum Phase {
-    /// There is no connection, and nobody has needed one yet.
+    /// There is no connection, because nobody needs one.
     Idle,
     Up(Box<Line>),
     Down(Pin<Box<Sleep>>),
@@ -119,10 +118,8 @@ impl Crowd {
     }
 
     /// Removes a subscription. A wanted commit is sent first, if the server can accept it already.
-    pub(super) fn remove(&mut self, key: SubscriptionKey, release: bool) -> bool {
-        let Some(mut member) = self.members.remove(&key) else {
-            return false;
-        };
+    pub(super) fn remove(&mut self, key: SubscriptionKey, release: bool) {
+        let Some(mut member) = self.members.remove(&key) else { return };
         self.reports.retain(|(of, _)| *of != key);
         if let (State::Running(sub), Some(progress), Phase::Up(line)) =
             (member.state, &mut member.progress, &mut self.phase)
@@ -137,7 +134,6 @@ impl Crowd {
         if let Some(number) = member.number() {
             self.unsubscribe(number, release);
         }
-        true
     }
 
     pub(super) fn len(&self) -> usize {
@@ -219,7 +215,7 @@ impl Crowd {
             // The first one that is not done ends the search: that is usually the first one.
             if self.members.values().all(Member::is_done) && self.requests.is_empty() {
                 if self.members.is_empty() {
-                    // Nobody would answer the server's end of it.
+                    // Nobody may poll from here on, and then the server would find it idle.
                     self.disconnect(Phase::Idle);
                 }
                 return Poll::Ready(None);

@@ -26,7 +26,7 @@ use super::error::ClientError;
 use super::line::Line;
 use super::options::SubscribeOptions;
 use super::progress::{Progress, Step};
-use super::shelf::Source;
+use super::shelf::{Keyed, Source};
 use crate::log::Position;
 use crate::protocol::Request;
 
@@ -255,10 +255,7 @@ impl Follower {
 impl Source for Follower {
     type Key = ();
 
-    fn poll_keyed_step(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<((), Result<Step, ClientError>)>> {
+    fn poll_keyed_step(&mut self, cx: &mut Context<'_>) -> Poll<Option<Keyed<()>>> {
         self.poll_step(cx).map(|step| step.map(|step| ((), step)))
     }
 

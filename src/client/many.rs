@@ -26,7 +26,7 @@ pub struct SubscriptionKey(pub(super) u64);
 ///
 /// Each has the guarantees of a [`Subscription`](super::Subscription): each record once and in order,
 /// gaps told exactly. Between the records of different topics there is no order. The server takes up
-/// to 1,024 subscriptions on one connection, unless it is configured otherwise.
+/// to 1,024 subscriptions on one connection, and 256 with a lease, unless it is configured otherwise.
 ///
 /// ```no_run
 /// # async fn example(client: psa::client::Client) -> Result<(), psa::client::ClientError> {

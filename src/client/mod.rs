@@ -20,11 +20,11 @@
 //! * *Nothing is skipped.* A subscription yields each record once, in order. Missing records are
 //!   reported as an [`Event::Gap`] with the reason and the exact range.
 //!
-//! Programs without a runtime use [`blocking`], which has the same parts.
+//! Programs without a runtime use [`blocking`], which has the same parts, except for [`Subscriptions`].
 //!
 //! # Cancel safety
 //!
-//! Every `async fn` may be dropped at any point. Those of [`Subscription`] lose no event. A request
+//! Every `async fn` may be dropped at any point. Those of [`Subscription`] and [`Subscriptions`] lose no event. A request
 //! that is dropped while it waits for its answer is still carried out; a [`Publisher::send`] that
 //! is dropped while it waits for room is not.
 //!

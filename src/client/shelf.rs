@@ -15,15 +15,15 @@ const MAX_AHEAD: usize = 64 << 20;
 /// The most bytes that are read ahead while the caller works on a chunk and commits.
 const LITTLE_AHEAD: usize = 256 << 10;
 
+/// A step, and whose it is.
+pub(super) type Keyed<K> = (K, Result<Step, ClientError>);
+
 /// Where the steps come from: one subscription, or several whose steps have a key each.
 pub(super) trait Source {
     type Key: Copy + PartialEq;
 
     /// Continues until there is something for the caller. `None` once there is nothing to wait for.
-    fn poll_keyed_step(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<(Self::Key, Result<Step, ClientError>)>>;
+    fn poll_keyed_step(&mut self, cx: &mut Context<'_>) -> Poll<Option<Keyed<Self::Key>>>;
 
     /// The received bytes that the layout of a [`Step::Chunk`] refers to.
     fn received_bytes(&self) -> &[u8];
