@@ -296,7 +296,11 @@ impl Crowd {
                 return;
             }
             self.pauses.pop_first();
-            self.due.insert(key);
+            // It may have been removed meanwhile.
+            if let Some(member) = self.members.get_mut(&key) {
+                member.state = State::Waiting;
+                self.due.insert(key);
+            }
         }
     }
 
@@ -369,7 +373,7 @@ impl Crowd {
         Ok(step)
     }
 
-    /// The running member of a number. None if it was removed, or its answer is late.
+    /// The member that has this number now. `None` if it was removed or has ended: the frame is late.
     fn member(&mut self, number: u32) -> Option<(SubscriptionKey, &mut Member)> {
         let key = *self.numbers.get(&number)?;
         let member = self.members.get_mut(&key)?;

@@ -28,8 +28,10 @@ pub(super) struct Member {
 
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum State {
-    /// A SUBSCRIBE must be sent: at once if there is a connection, unless it pauses.
+    /// A SUBSCRIBE must be sent, at once if there is a connection.
     Waiting,
+    /// It was refused for now, and asks again after a pause.
+    Pausing,
     /// The SUBSCRIBE for this number was sent.
     Asked(u32),
     Running(u32),
@@ -56,7 +58,7 @@ impl Member {
     pub(super) fn is_done(&self) -> bool {
         match self.state {
             State::Over | State::Resting => true,
-            State::Waiting | State::Asked(_) | State::Running(_) => {
+            State::Waiting | State::Pausing | State::Asked(_) | State::Running(_) => {
                 self.progress.as_ref().is_some_and(Progress::rests)
             }
         }
@@ -66,7 +68,7 @@ impl Member {
     pub(super) fn number(&self) -> Option<u32> {
         match self.state {
             State::Asked(number) | State::Running(number) => Some(number),
-            State::Waiting | State::Resting | State::Over => None,
+            _ => None,
         }
     }
 
@@ -80,7 +82,7 @@ impl Member {
             return Ok(());
         }
         self.is_fresh &= !matches!(self.state, State::Asked(_));
-        self.again(error, delay)
+        self.again(error, delay, State::Waiting)
     }
 
     /// Its SUBSCRIBE was refused: how long it pauses. An error is its end.
@@ -90,12 +92,17 @@ impl Member {
             return Err(error);
         }
         let delay = self.retry.delay();
-        self.again(&error, delay).map(|()| delay)
+        self.again(&error, delay, State::Pausing).map(|()| delay)
     }
 
-    fn again(&mut self, error: &ClientError, delay: Duration) -> Result<(), ClientError> {
+    fn again(
+        &mut self,
+        error: &ClientError,
+        delay: Duration,
+        state: State,
+    ) -> Result<(), ClientError> {
         let judged = self.retry.lose(error, delay, self.options.give_up_after);
-        self.state = if judged.is_ok() { State::Waiting } else { State::Over };
+        self.state = if judged.is_ok() { state } else { State::Over };
         judged
     }
 
