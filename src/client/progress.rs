@@ -101,10 +101,10 @@ impl Progress {
                 message: String::new(),
             }));
         }
-        // If the epoch is another one, `go_on` detects it.
         let expected = match options.epoch {
+            // `go_on` detects it.
             Some(epoch) if epoch != position.epoch => Position { epoch, next: 0 },
-            _ => position,
+            _ => Position { next: missed_from(&options, position), ..position },
         };
         let mut this = Self {
             options,
@@ -247,4 +247,18 @@ impl Progress {
         self.committing = None;
         self.wanted = self.committed;
     }
+}
+
+/// The first offset that the caller wants, if the answer to its first SUBSCRIBE skips it: a GAP will
+/// tell. Until then it is what to resume at, because the connection may be cut before the GAP.
+/// Otherwise, the first offset that will be delivered.
+fn missed_from(options: &SubscribeOptions, position: Position) -> u64 {
+    let wanted = match options.start {
+        // A lease has a position of its own.
+        _ if options.lease.is_some() => position.next,
+        Start::At(offset) => offset,
+        Start::After { epoch, offset } if epoch == position.epoch => offset.saturating_add(1),
+        _ => position.next,
+    };
+    wanted.min(position.next)
 }
