@@ -1,119 +1,72 @@
-//! Applies each frame that arrives to the state of a subscription.
+//! What each frame from the server means for a subscription.
 
-use super::dial::SUB;
+use super::dial::Subscribed;
 use super::error::{ClientError, ServerError};
 use super::event::{Gap, Layout};
-use super::follow::{COMMIT_REQUEST, Follower, Step, UNSUBSCRIBE_REQUEST};
+use super::progress::{Progress, Step};
 use crate::log::Position;
 use crate::protocol::{Chunk, CloseReason, GapReason, HEADER, Reply};
 
 /// The bytes of a DELIVER before its ends.
 const DELIVER_FRONT: usize = HEADER + 32;
 
-impl Follower {
-    /// Applies one frame. Returns what it means for the caller, if anything.
+impl Progress {
+    /// Applies a frame for this subscription, whose bytes are at the front of `received`. Returns
+    /// what it means for the caller, if anything. An error ends the subscription.
+    ///
+    /// The bytes of a [`Step::Chunk`] are still needed; those of every other frame are not.
     pub(super) fn apply(
         &mut self,
-        frame: Incoming,
-        consumed: usize,
-    ) -> Result<Option<Step>, Fault> {
-        let violation = |what| Err(Fault::Ends(ClientError::Violation { what }));
-        let step = match frame {
-            Incoming::Chunk(mut layout, count) => {
+        news: News,
+        received: &[u8],
+    ) -> Result<Option<Step>, ClientError> {
+        Ok(match news {
+            News::Chunk(mut layout, count) => {
                 self.received = self.received.max(layout.first + u64::from(count));
                 layout.epoch = self.expected.epoch;
                 let Some(known) = self.expected.next.checked_sub(layout.first) else {
                     return self.hole();
                 };
                 if known >= count.into() {
-                    None
-                } else {
-                    self.expected.next = layout.first + u64::from(count);
-                    // The bytes stay in the inbox until the caller consumes them.
-                    let layout = self.trimmed(layout, known as usize);
-                    return Ok(Some(Step::Chunk { layout, consumed }));
+                    return Ok(None);
                 }
+                self.expected.next = layout.first + u64::from(count);
+                let consumed = layout.payload.end;
+                let layout = trimmed(layout, known as usize, received);
+                Some(Step::Chunk { layout, consumed })
             }
-            Incoming::Gap(gap) => self.apply_gap(gap)?.map(Step::Gap),
-            Incoming::CaughtUp(next) => match next == self.expected.next {
+            News::Gap(gap) => self.apply_gap(gap)?.map(Step::Gap),
+            News::CaughtUp(next) => match next == self.expected.next {
                 true => Some(Step::CaughtUp { next }),
                 // It refers to a position before what was received on an earlier connection.
                 false if next < self.expected.next => None,
                 false => return self.hole(),
             },
-            Incoming::Closed(reason, next) => {
-                self.consume(consumed);
-                if reason == CloseReason::Unsubscribed {
-                    return Ok(None);
-                }
+            News::Closed(CloseReason::Unsubscribed, _) => None,
+            News::Closed(reason, next) => {
                 let was_told = self.drained;
                 if reason == CloseReason::TopicClosed && self.has_lease() {
                     // The last records can still be committed.
                     self.drained = true;
                 } else {
-                    self.finish();
+                    self.over = true;
                 }
-                return Ok((!was_told).then_some(Step::Closed { reason, next }));
+                (!was_told).then_some(Step::Closed { reason, next })
             }
-            Incoming::Done(COMMIT_REQUEST) => match self.committing.take() {
-                Some(next) => {
-                    self.committed = self.committed.max(next);
-                    Some(Step::Confirmed)
-                }
-                None => return violation("it confirmed a commit that nobody made"),
-            },
-            Incoming::Done(UNSUBSCRIBE_REQUEST) => Some(Step::Unsubscribed),
-            Incoming::Refused(COMMIT_REQUEST, error) => {
-                self.consume(consumed);
-                self.committing = None;
-                self.wanted = self.committed;
-                return Err(Fault::Refused(error));
-            }
-            Incoming::Refused(UNSUBSCRIBE_REQUEST, error) => {
-                self.consume(consumed);
-                return Err(Fault::Refused(error));
-            }
-            Incoming::Ends(error) => return Err(Fault::Ends(error)),
-            Incoming::Nothing => None,
-            Incoming::Done(_) | Incoming::Refused(..) | Incoming::Odd => {
-                return violation("it answered a request that nobody made");
-            }
-        };
-        self.consume(consumed);
-        Ok(step)
+        })
     }
 
     /// A frame skips past the expected offset without a GAP.
-    fn hole(&mut self) -> Result<Option<Step>, Fault> {
+    fn hole(&mut self) -> Result<Option<Step>, ClientError> {
         if self.lease_moved {
-            self.finish();
+            self.over = true;
             let (reason, next) = (CloseReason::LeaseTakenOver, self.expected.next);
             return Ok(Some(Step::Closed { reason, next }));
         }
-        let what = "it left records out without telling so";
-        Err(Fault::Ends(ClientError::Violation { what }))
+        Err(left_out())
     }
 
-    /// The layout without the first `known` records, which were received before.
-    fn trimmed(&self, layout: Layout, known: usize) -> Layout {
-        if known == 0 {
-            return layout;
-        }
-        let batch = layout.batch(self.received_bytes());
-        let start = match batch.records.skip_first(known) {
-            Some(rest) => rest.start(),
-            None => layout.start,
-        };
-        Layout {
-            first: layout.first + known as u64,
-            start,
-            ends: layout.ends.start + 4 * known..layout.ends.end,
-            payload: layout.payload.start + (start - layout.start) as usize..layout.payload.end,
-            ..layout
-        }
-    }
-
-    fn apply_gap(&mut self, gap: Gap) -> Result<Option<Gap>, Fault> {
+    fn apply_gap(&mut self, gap: Gap) -> Result<Option<Gap>, ClientError> {
         self.received = self.received.max(gap.next);
         if gap.reason == GapReason::OtherEpoch {
             if self.epoch_gap_made {
@@ -127,8 +80,7 @@ impl Follower {
             return Ok(Some(gap));
         }
         if gap.first_missed > self.expected.next {
-            let what = "it left records out without telling so";
-            return Err(Fault::Ends(ClientError::Violation { what }));
+            return Err(left_out());
         }
         if gap.next < self.expected.next {
             // Everything in it was received before.
@@ -137,7 +89,7 @@ impl Follower {
         // The first GAP repeats the position that SUBSCRIBED has already given: then the gap is
         // reported in full. Later, records that were received before are not missed.
         let first_missed = match gap.next == self.expected.next {
-            true if self.reconnections == 0 && !self.epoch_gap_made => gap.first_missed,
+            true if !self.resumed && !self.epoch_gap_made => gap.first_missed,
             true => return Ok(None),
             false => self.expected.next,
         };
@@ -146,26 +98,35 @@ impl Follower {
     }
 }
 
-/// Why a step failed.
-pub(super) enum Fault {
-    /// The connection has ended.
-    Ends(ClientError),
-    /// A request failed; the subscription continues.
-    Refused(ClientError),
+fn left_out() -> ClientError {
+    ClientError::Violation { what: "it left records out without telling so" }
 }
 
-impl Fault {
-    pub(super) fn io(error: std::io::Error) -> Self {
-        Self::Ends(ClientError::io(error))
+/// The layout without the first `known` records, which were received before.
+fn trimmed(layout: Layout, known: usize, received: &[u8]) -> Layout {
+    if known == 0 {
+        return layout;
+    }
+    let batch = layout.batch(received);
+    let start = match batch.records.skip_first(known) {
+        Some(rest) => rest.start(),
+        None => layout.start,
+    };
+    Layout {
+        first: layout.first + known as u64,
+        start,
+        ends: layout.ends.start + 4 * known..layout.ends.end,
+        payload: layout.payload.start + (start - layout.start) as usize..layout.payload.end,
+        ..layout
     }
 }
 
 /// A frame from the server, without its borrow of the receive buffer.
-pub(super) enum Incoming {
-    Chunk(Layout, u32),
-    Gap(Gap),
-    CaughtUp(u64),
-    Closed(CloseReason, u64),
+pub(super) enum Frame {
+    /// For the running subscription of this number.
+    For(u32, News),
+    /// The answer to a SUBSCRIBE: its request, and the subscription's number.
+    Subscribed(u32, u32, Subscribed),
     Done(u32),
     Refused(u32, ClientError),
     Ends(ClientError),
@@ -173,25 +134,40 @@ pub(super) enum Incoming {
     Odd,
 }
 
-/// Extracts what a subscription needs of a frame, so that its borrow ends.
-pub(super) fn incoming(reply: Reply<'_>, consumed: usize) -> Incoming {
-    match reply {
-        Reply::Deliver(chunk) if chunk.sub == SUB => {
-            Incoming::Chunk(layout(&chunk, consumed), chunk.records.count())
+/// What a frame tells of one subscription.
+pub(super) enum News {
+    Chunk(Layout, u32),
+    Gap(Gap),
+    CaughtUp(u64),
+    Closed(CloseReason, u64),
+}
+
+impl Frame {
+    /// Extracts what subscriptions need of a frame of `consumed` bytes.
+    pub(super) fn new(reply: Reply<'_>, consumed: usize) -> Self {
+        match reply {
+            Reply::Deliver(chunk) => {
+                let news = News::Chunk(layout(&chunk, consumed), chunk.records.count());
+                Self::For(chunk.sub, news)
+            }
+            Reply::Gap { sub, reason, epoch, first_missed, next } => {
+                Self::For(sub, News::Gap(Gap { reason, epoch, first_missed, next }))
+            }
+            Reply::CaughtUp { sub, next } => Self::For(sub, News::CaughtUp(next)),
+            Reply::Closed { sub, reason, next } => Self::For(sub, News::Closed(reason, next)),
+            Reply::Subscribed { request, sub, epoch, next, tail } => {
+                let position = Position { epoch, next };
+                Self::Subscribed(request, sub, Subscribed { position, tail })
+            }
+            Reply::Done { request } => Self::Done(request),
+            Reply::Error(error) => {
+                let request = error.request;
+                Self::Refused(request, ClientError::Server(ServerError::from(error)))
+            }
+            Reply::Goodbye { code, message } => Self::Ends(ClientError::goodbye(code, message)),
+            Reply::Pong { .. } => Self::Nothing,
+            _ => Self::Odd,
         }
-        Reply::Gap { sub: SUB, reason, epoch, first_missed, next } => {
-            Incoming::Gap(Gap { reason, epoch, first_missed, next })
-        }
-        Reply::CaughtUp { sub: SUB, next } => Incoming::CaughtUp(next),
-        Reply::Closed { sub: SUB, reason, next } => Incoming::Closed(reason, next),
-        Reply::Done { request } => Incoming::Done(request),
-        Reply::Error(error) => {
-            let request = error.request;
-            Incoming::Refused(request, ClientError::Server(ServerError::from(error)))
-        }
-        Reply::Goodbye { code, message } => Incoming::Ends(ClientError::goodbye(code, message)),
-        Reply::Pong { .. } => Incoming::Nothing,
-        _ => Incoming::Odd,
     }
 }
 

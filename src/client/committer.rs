@@ -195,7 +195,7 @@ impl CommitLink {
         let is_new = !state.task.as_ref().is_some_and(|task| task.will_wake(cx.waker()));
         _before = if is_new { state.task.replace(cx.waker().clone()) } else { None };
         if state.taken.epoch == follower.expected().epoch && state.wanted > 0 {
-            follower.want_commit(state.wanted);
+            follower.progress.want(state.wanted);
         }
     }
 

@@ -7,6 +7,7 @@ use super::config::Config;
 use super::conn::Conn;
 use super::error::ClientError;
 use super::options::SubscribeOptions;
+use crate::log::Position;
 use crate::protocol::{LeaseRequest, Reply, Request, Subscribe, TopicName};
 
 /// The only subscription of its connection.
@@ -15,10 +16,41 @@ pub(super) const SUB: u32 = 1;
 /// A connection with a running subscription.
 pub(super) struct Dialed {
     pub(super) conn: Conn,
-    pub(super) epoch: u64,
-    pub(super) next: u64,
+    pub(super) answer: Subscribed,
+}
+
+/// The answer to a SUBSCRIBE.
+pub(super) struct Subscribed {
+    /// What will be delivered first.
+    pub(super) position: Position,
     /// The offset that the topic's next record will get.
     pub(super) tail: u64,
+}
+
+/// A SUBSCRIBE.
+pub(super) fn subscribe_request<'a>(
+    request: u32,
+    sub: u32,
+    topic: &'a str,
+    options: &'a SubscribeOptions,
+) -> Result<Request<'a>, ClientError> {
+    let lease = match &options.lease {
+        Some(lease) => Some(LeaseRequest {
+            name: TopicName::new(&lease.name)?,
+            ttl_ms: lease.ttl_ms(),
+            take_over: lease.take_over,
+        }),
+        None => None,
+    };
+    Ok(Request::Subscribe(Subscribe {
+        request,
+        sub,
+        topic: TopicName::new(topic)?,
+        start: options.start,
+        on_gap: options.on_gap,
+        caught_up: options.caught_up,
+        lease,
+    }))
 }
 
 /// Connects and subscribes.
@@ -28,25 +60,8 @@ pub(super) async fn dial(
     options: &SubscribeOptions,
 ) -> Result<Dialed, ClientError> {
     let mut conn = Conn::open(config).await?;
-    let lease = match &options.lease {
-        Some(lease) => Some(LeaseRequest {
-            name: TopicName::new(&lease.name)?,
-            ttl_ms: lease.ttl_ms(),
-            take_over: lease.take_over,
-        }),
-        None => None,
-    };
     let mut out = Vec::new();
-    Request::Subscribe(Subscribe {
-        request: 1,
-        sub: SUB,
-        topic: TopicName::new(topic)?,
-        start: options.start,
-        on_gap: options.on_gap,
-        caught_up: options.caught_up,
-        lease,
-    })
-    .encode(&mut out);
+    subscribe_request(1, SUB, topic, options)?.encode(&mut out);
     let exchange = async {
         conn.io.write_all(&out).await.map_err(ClientError::io)?;
         conn.io.flush().await.map_err(ClientError::io)?;
@@ -65,17 +80,18 @@ pub(super) async fn dial(
         }
     };
     let after = config.request_timeout;
-    let (epoch, next, tail) = match timeout(after, exchange).await {
+    let answer = match timeout(after, exchange).await {
         Ok(answer) => answer?,
         Err(_) => return Err(ClientError::Timeout { after }),
     };
-    Ok(Dialed { conn, epoch, next, tail })
+    Ok(Dialed { conn, answer })
 }
 
-/// The epoch, the first offset that will be delivered, and the topic's end.
-fn subscribed(reply: Reply<'_>) -> Result<(u64, u64, u64), ClientError> {
+fn subscribed(reply: Reply<'_>) -> Result<Subscribed, ClientError> {
     match reply {
-        Reply::Subscribed { request: 1, sub: SUB, epoch, next, tail } => Ok((epoch, next, tail)),
+        Reply::Subscribed { request: 1, sub: SUB, epoch, next, tail } => {
+            Ok(Subscribed { position: Position { epoch, next }, tail })
+        }
         Reply::Error(error) if error.request == 1 => Err(ClientError::Server(error.into())),
         Reply::Goodbye { code, message } => Err(ClientError::goodbye(code, message)),
         _ => Err(ClientError::Violation { what: "it answered a SUBSCRIBE with something else" }),

@@ -132,6 +132,10 @@ pub enum ClientError {
         /// What is wrong, and what is right.
         what: &'static str,
     },
+    /// While a subscription was being added, more records of the others arrived than are read ahead. It
+    /// was not added.
+    #[error("too many records came before the answer; take them, then add the topic again")]
+    ReadAhead,
     /// The subscription has already ended.
     #[error("the subscription has ended; subscribe again")]
     Ended,
@@ -296,6 +300,12 @@ impl ClientError {
             io::ErrorKind::UnexpectedEof,
             "the server closed it without a word",
         ))
+    }
+
+    /// While a commit waited for its confirmation, more arrived than is read ahead.
+    pub(super) const fn commits_too_late() -> Self {
+        let what = "too many records came before the confirmation; take them, then commit again";
+        Self::Commit { what }
     }
 
     pub(super) fn goodbye(code: Code, message: &str) -> Self {

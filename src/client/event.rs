@@ -31,6 +31,17 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// The caller's position after it has taken this event, if that moves it.
+    pub(super) const fn position(&self) -> Option<Position> {
+        match self {
+            Self::Record(record) => Some(record.position()),
+            Self::Gap(gap) => Some(gap.position()),
+            _ => None,
+        }
+    }
+}
+
 /// An event of a subscription that yields chunk by chunk.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -187,6 +198,11 @@ pub struct Gap {
 }
 
 impl Gap {
+    /// The position after it.
+    pub(super) const fn position(&self) -> Position {
+        Position { epoch: self.epoch, next: self.next }
+    }
+
     /// How many records are missing, if that is known. With [`GapReason::OtherEpoch`] it is not: the
     /// number of records in the other epoch is unknown.
     #[must_use]
@@ -240,6 +256,12 @@ impl Layout {
             time: self.time,
             records: Records::checked(self.start, ends, payload),
         }
+    }
+
+    /// The position after the last record.
+    pub(super) const fn position(&self) -> Position {
+        let count = (self.ends.end - self.ends.start) / 4;
+        Position { epoch: self.epoch, next: self.first + count as u64 }
     }
 
     /// A chunk with its own copy of the bytes.

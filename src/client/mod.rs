@@ -8,6 +8,7 @@
 //! * [`Subscription`] also has its own connection. It reconnects automatically and resumes after
 //!   what it has received. It has no task: all reading happens in `next`, so a subscriber that does
 //!   not call it receives nothing, and the server sees a slow subscriber.
+//! * [`Subscriptions`] are many of these over one connection, for one consumer.
 //!
 //! The connections are separate because a server executes the requests of one connection in order:
 //! a publish that waits for room must not hold back the commits that make room.
@@ -19,11 +20,11 @@
 //! * *Nothing is skipped.* A subscription yields each record once, in order. Missing records are
 //!   reported as an [`Event::Gap`] with the reason and the exact range.
 //!
-//! Programs without a runtime use [`blocking`], which has the same parts.
+//! Programs without a runtime use [`blocking`], which has the same parts, except for [`Subscriptions`].
 //!
 //! # Cancel safety
 //!
-//! Every `async fn` may be dropped at any point. Those of [`Subscription`] lose no event. A request
+//! Every `async fn` may be dropped at any point. Those of [`Subscription`] and [`Subscriptions`] lose no event. A request
 //! that is dropped while it waits for its answer is still carried out; a [`Publisher::send`] that
 //! is dropped while it waits for room is not.
 //!
@@ -57,15 +58,21 @@ pub mod blocking;
 mod committer;
 mod config;
 mod conn;
+mod crowd;
 mod dial;
 mod error;
 mod event;
 mod follow;
 mod inbox;
+mod line;
 mod link;
 mod link_io;
+mod many;
+mod member;
 mod options;
+mod progress;
 mod publisher;
+mod shelf;
 mod stream;
 mod subscription;
 mod topics;
@@ -83,6 +90,7 @@ pub use config::ClientBuilder;
 pub use error::{ClientError, Outcome, ServerError};
 pub use event::{Batch, BatchEvent, Event, Gap, Record};
 pub use link::Unacknowledged;
+pub use many::{SubscriptionKey, Subscriptions};
 pub use options::{LeaseOptions, SubscribeOptions};
 pub use publisher::{Published, Publisher, PublisherOptions, Ticket};
 pub use subscription::Subscription;
@@ -204,6 +212,12 @@ impl Client {
         options: SubscribeOptions,
     ) -> Result<Subscription, ClientError> {
         Subscription::open(Arc::clone(&self.shared.config), topic, options).await
+    }
+
+    /// Many subscriptions over one connection, of which there are none yet. Sends nothing.
+    #[must_use]
+    pub fn subscriptions(&self) -> Subscriptions {
+        Subscriptions::new(Arc::clone(&self.shared.config))
     }
 
     /// Creates a topic.

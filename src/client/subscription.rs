@@ -1,6 +1,5 @@
 //! Following a topic.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,18 +11,14 @@ use tokio::time::timeout;
 use super::committer::{CommitLink, Committer};
 use super::config::Config;
 use super::dial::dial;
-use super::error::{ClientError, ServerError};
-use super::event::{BatchEvent, Event, Gap, Layout, OwnedChunk};
-use super::follow::{Follower, Step};
+use super::error::ClientError;
+use super::event::{BatchEvent, Event};
+use super::follow::Follower;
 use super::options::SubscribeOptions;
-use crate::log::{CommitRange, Position, commit};
-use crate::protocol::{CloseReason, Code, OnGap, TopicName};
-
-/// The most bytes that are read ahead while a commit waits for its confirmation.
-const MAX_AHEAD: usize = 64 << 20;
-
-/// The most bytes that are read ahead while the caller works on a chunk and commits.
-const LITTLE_AHEAD: usize = 256 << 10;
+use super::progress::Step;
+use super::shelf::{ReadAhead, Shelf, Source};
+use crate::log::{CommitRange, Position};
+use crate::protocol::TopicName;
 
 /// A topic's records as they arrive. Created by [`Client::subscribe`](super::Client::subscribe).
 ///
@@ -58,49 +53,9 @@ const LITTLE_AHEAD: usize = 256 << 10;
 /// arrived.
 pub struct Subscription {
     follower: Follower,
-    /// Events that were read ahead.
-    ahead: VecDeque<Ahead>,
-    ahead_bytes: usize,
-    /// A chunk of which the caller has taken some records, or none yet.
-    current: Option<OwnedChunk>,
-    lent: Lent,
+    shelf: Shelf<()>,
     taken: Position,
     commits: CommitLink,
-}
-
-/// Where the bytes of the last lent batch are. The next call drops them.
-#[derive(Clone, Copy, Debug)]
-enum Lent {
-    Nothing,
-    /// All of `current`.
-    Current,
-    /// This many bytes of the inbox.
-    Inbox(usize),
-}
-
-#[derive(Debug)]
-enum Ahead {
-    Chunk(OwnedChunk),
-    Gap(Gap),
-    CaughtUp { next: u64 },
-    Closed { reason: CloseReason, next: u64 },
-    Error(ClientError),
-}
-
-/// The next item for the caller. Records are not moved: the item tells where they are.
-enum NextItem {
-    /// The rest of `current`.
-    Current,
-    /// A chunk in the inbox, and its frame's size.
-    Inbox(Layout, usize),
-    Gap(Gap),
-    CaughtUp {
-        next: u64,
-    },
-    Closed {
-        reason: CloseReason,
-        next: u64,
-    },
 }
 
 impl std::fmt::Debug for Subscription {
@@ -120,29 +75,11 @@ impl Subscription {
     ) -> Result<Self, ClientError> {
         TopicName::new(topic)?;
         let dialed = dial(&config, topic, &options).await?;
-        if options.on_gap == OnGap::Error
-            && let Some(asked) = options.epoch
-            && asked != dialed.epoch
-        {
-            // A start at offset 0 does not carry its epoch to the server. This is what the server
-            // would have answered.
-            return Err(ClientError::Server(ServerError {
-                code: Code::WrongEpoch,
-                epoch: dialed.epoch,
-                asked,
-                first: dialed.next,
-                next: dialed.tail,
-                message: String::new(),
-            }));
-        }
-        let follower = Follower::new(config, topic.into(), options, dialed);
+        let follower = Follower::new(config, topic.into(), options, dialed)?;
         Ok(Self {
             taken: follower.expected(),
             follower,
-            ahead: VecDeque::new(),
-            ahead_bytes: 0,
-            current: None,
-            lent: Lent::Nothing,
+            shelf: Shelf::new(),
             commits: CommitLink::default(),
         })
     }
@@ -208,29 +145,23 @@ impl Subscription {
     /// # Ok(()) }
     /// ```
     pub async fn next_batch(&mut self) -> Option<Result<BatchEvent<'_>, ClientError>> {
-        let item = match poll_fn(|cx| self.poll_next_item(cx)).await? {
+        let item = poll_fn(|cx| {
+            self.commits.before(cx, &mut self.follower);
+            let item = self.shelf.poll_item(cx, &mut self.follower);
+            self.commits.after(&self.follower);
+            item
+        })
+        .await;
+        // From here on nothing waits.
+        let item = match item?.1 {
             Ok(item) => item,
             Err(error) => return Some(Err(error)),
         };
-        // From here on nothing waits. The next call consumes what is lent here.
-        let batch = match item {
-            NextItem::Gap(gap) => return Some(Ok(BatchEvent::Gap(self.pass(gap)))),
-            NextItem::CaughtUp { next } => return Some(Ok(BatchEvent::CaughtUp { next })),
-            NextItem::Closed { reason, next } => {
-                return Some(Ok(BatchEvent::Closed { reason, next }));
-            }
-            NextItem::Inbox(layout, consumed) => {
-                self.lent = Lent::Inbox(consumed);
-                layout.batch(self.follower.received_bytes())
-            }
-            NextItem::Current => {
-                self.lent = Lent::Current;
-                self.current.as_ref()?.batch()
-            }
-        };
-        self.taken = batch.position();
-        self.commits.taken(self.taken);
-        Some(Ok(BatchEvent::Records(batch)))
+        if let Some(taken) = self.shelf.position(&item) {
+            self.taken = taken;
+            self.commits.taken(taken);
+        }
+        Some(Ok(self.shelf.lend(item, &self.follower)?))
     }
 
     /// Commits all records of `range`, for example `..=offset`, and waits for the server's confirmation.
@@ -250,8 +181,8 @@ impl Subscription {
     ///   committed.
     /// * Any error that the server answers.
     pub async fn commit(&mut self, range: impl CommitRange) -> Result<(), ClientError> {
-        let end = self.want_commit(range)?;
-        self.settle();
+        let end = self.follower.progress.want_commit(range, self.taken)?;
+        self.shelf.settle(&mut self.follower);
         let epoch = self.taken.epoch;
         let after = self.follower.request_timeout();
         let confirmed = async {
@@ -259,14 +190,18 @@ impl Subscription {
                 if self.follower.is_ended() {
                     return Err(ClientError::Ended);
                 }
-                poll_fn(|cx| {
+                let read = poll_fn(|cx| {
                     self.commits.before(cx, &mut self.follower);
-                    self.poll_read_ahead(cx)
-                })
-                .await?;
-                self.commits.after(&self.follower);
+                    self.shelf.poll_read_ahead(cx, &mut self.follower)
+                });
+                match read.await {
+                    ReadAhead::Kept => self.commits.after(&self.follower),
+                    ReadAhead::Full => return Err(ClientError::commits_too_late()),
+                    ReadAhead::Failed((), error) => return Err(error),
+                    ReadAhead::Ended => return Err(ClientError::Ended),
+                }
             }
-            self.check_epoch()
+            self.follower.progress.check_epoch(self.taken)
         };
         match timeout(after, confirmed).await {
             Ok(result) => result,
@@ -282,36 +217,12 @@ impl Subscription {
     ///
     /// [`ClientError::Commit`] without a lease, or for a record that was not taken.
     pub fn commit_later(&mut self, range: impl CommitRange) -> Result<(), ClientError> {
-        self.want_commit(range).map(drop)
+        self.follower.progress.want_commit(range, self.taken).map(drop)
     }
 
     /// A handle that commits for this subscription, from anywhere: see [`Committer`].
     pub fn committer(&mut self) -> Committer {
         self.commits.committer(self.taken, &self.follower)
-    }
-
-    /// Returns the first offset that the commit does not cover.
-    fn want_commit(&mut self, range: impl CommitRange) -> Result<u64, ClientError> {
-        if !self.follower.has_lease() {
-            let what = "there is no lease to commit to; subscribe with one";
-            return Err(ClientError::Commit { what });
-        }
-        let Ok(end) = commit::end(range, self.taken.next) else {
-            let what = "the record was not taken yet; commit what was processed";
-            return Err(ClientError::Commit { what });
-        };
-        self.check_epoch()?;
-        self.follower.want_commit(end);
-        Ok(end)
-    }
-
-    /// Fails if what was read ahead shows that the epoch of the taken records has ended.
-    fn check_epoch(&self) -> Result<(), ClientError> {
-        if self.follower.expected().epoch != self.taken.epoch {
-            let what = "the topic was recreated, the record is gone; take the gap first";
-            return Err(ClientError::Commit { what });
-        }
-        Ok(())
     }
 
     /// Ends the subscription normally. Its lease, if it has one, is free for the next holder and lives on for its time.
@@ -339,7 +250,7 @@ impl Subscription {
     }
 
     async fn leave(mut self, release: bool) -> Result<(), ClientError> {
-        self.settle();
+        self.shelf.settle(&mut self.follower);
         if release && self.follower.has_lease() && self.follower.failed {
             return Err(ClientError::Ended);
         }
@@ -355,7 +266,9 @@ impl Subscription {
                 let before = self.follower.reconnections();
                 match poll_fn(|cx| self.follower.poll_step(cx)).await {
                     None | Some(Ok(Step::Unsubscribed)) => return Ok(()),
-                    Some(Ok(Step::Closed { .. })) if !self.follower.drained => return Ok(()),
+                    Some(Ok(Step::Closed { .. })) if !self.follower.progress.drained => {
+                        return Ok(());
+                    }
                     Some(Ok(Step::Chunk { consumed, .. })) => self.follower.consume(consumed),
                     Some(Ok(_)) => {}
                     Some(Err(error)) => return Err(error),
@@ -373,136 +286,15 @@ impl Subscription {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Event, ClientError>>> {
-        loop {
-            let item = match ready!(self.poll_next_item(cx)) {
-                Some(Ok(item)) => item,
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => return Poll::Ready(None),
-            };
-            let event = match item {
-                NextItem::Inbox(layout, consumed) => {
-                    self.current = Some(layout.own(self.follower.received_bytes()));
-                    self.follower.consume(consumed);
-                    continue;
-                }
-                NextItem::Current => match self.current.as_mut().and_then(OwnedChunk::take) {
-                    Some(record) => {
-                        self.taken = record.position();
-                        self.commits.taken(self.taken);
-                        Event::Record(record)
-                    }
-                    None => continue,
-                },
-                NextItem::Gap(gap) => Event::Gap(self.pass(gap)),
-                NextItem::CaughtUp { next } => Event::CaughtUp { next },
-                NextItem::Closed { reason, next } => Event::Closed { reason, next },
-            };
-            return Poll::Ready(Some(Ok(event)));
-        }
-    }
-
-    /// Finds the next item, without taking it out of `current` or the inbox.
-    fn poll_next_item(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<NextItem, ClientError>>> {
         self.commits.before(cx, &mut self.follower);
-        let item = self.poll_item(cx);
+        let polled = self.shelf.poll_event(cx, &mut self.follower);
         self.commits.after(&self.follower);
-        item
-    }
-
-    fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<NextItem, ClientError>>> {
-        self.settle();
-        if self.current.as_ref().is_some_and(OwnedChunk::is_empty) {
-            self.current = None;
+        let event = ready!(polled).map(|((), event)| event);
+        if let Some(taken) = event.as_ref().and_then(|event| event.as_ref().ok()?.position()) {
+            self.taken = taken;
+            self.commits.taken(taken);
         }
-        if self.current.is_some() {
-            self.push_commits(cx);
-            return Poll::Ready(Some(Ok(NextItem::Current)));
-        }
-        let item = match self.ahead.pop_front() {
-            Some(Ahead::Chunk(chunk)) => {
-                self.ahead_bytes -= chunk.size();
-                self.current = Some(chunk);
-                NextItem::Current
-            }
-            Some(Ahead::Error(error)) => return Poll::Ready(Some(Err(error))),
-            Some(Ahead::Gap(gap)) => NextItem::Gap(gap),
-            Some(Ahead::CaughtUp { next }) => NextItem::CaughtUp { next },
-            Some(Ahead::Closed { reason, next }) => NextItem::Closed { reason, next },
-            None => loop {
-                break match ready!(self.follower.poll_step(cx)) {
-                    Some(Ok(Step::Chunk { layout, consumed })) => NextItem::Inbox(layout, consumed),
-                    Some(Ok(Step::Gap(gap))) => NextItem::Gap(gap),
-                    Some(Ok(Step::CaughtUp { next })) => NextItem::CaughtUp { next },
-                    Some(Ok(Step::Closed { reason, next })) => NextItem::Closed { reason, next },
-                    Some(Ok(Step::Confirmed | Step::Unsubscribed)) => continue,
-                    Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                    None => return Poll::Ready(None),
-                };
-            },
-        };
-        Poll::Ready(Some(Ok(item)))
-    }
-
-    /// Sends wanted commits and checks for confirmations, without waiting. Commits must get through
-    /// while the caller is still busy with a chunk.
-    fn push_commits(&mut self, cx: &mut Context<'_>) {
-        while self.follower.owes_commit() && self.ahead_bytes < LITTLE_AHEAD {
-            match self.poll_read_ahead(cx) {
-                Poll::Ready(Ok(())) => {}
-                // Queued, so that it is reported after the events that came before it.
-                Poll::Ready(Err(error)) => {
-                    if !matches!(error, ClientError::Ended) {
-                        self.ahead.push_back(Ahead::Error(error));
-                    }
-                    return;
-                }
-                Poll::Pending => return,
-            }
-        }
-    }
-
-    /// Receives one event and keeps it for later.
-    fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
-        if self.ahead_bytes > MAX_AHEAD {
-            let what =
-                "too many records came before the confirmation; take them, then commit again";
-            return Poll::Ready(Err(ClientError::Commit { what }));
-        }
-        let ahead = match ready!(self.follower.poll_step(cx)) {
-            Some(Ok(Step::Chunk { layout, consumed })) => {
-                let chunk = layout.own(self.follower.received_bytes());
-                self.follower.consume(consumed);
-                self.ahead_bytes += chunk.size();
-                Ahead::Chunk(chunk)
-            }
-            Some(Ok(Step::Gap(gap))) => Ahead::Gap(gap),
-            Some(Ok(Step::CaughtUp { next })) => Ahead::CaughtUp { next },
-            Some(Ok(Step::Closed { reason, next })) => Ahead::Closed { reason, next },
-            Some(Ok(Step::Confirmed | Step::Unsubscribed)) => return Poll::Ready(Ok(())),
-            Some(Err(error)) => return Poll::Ready(Err(error)),
-            None => return Poll::Ready(Err(ClientError::Ended)),
-        };
-        self.ahead.push_back(ahead);
-        Poll::Ready(Ok(()))
-    }
-
-    /// Drops what was lent. The borrow has ended, because this needs `&mut self`.
-    fn settle(&mut self) {
-        match std::mem::replace(&mut self.lent, Lent::Nothing) {
-            Lent::Nothing => {}
-            Lent::Current => self.current = None,
-            Lent::Inbox(consumed) => self.follower.consume(consumed),
-        }
-    }
-
-    /// Passes a gap to the caller, whose position is then after it.
-    fn pass(&mut self, gap: Gap) -> Gap {
-        self.taken = Position { epoch: gap.epoch, next: gap.next };
-        self.commits.taken(self.taken);
-        gap
+        Poll::Ready(event)
     }
 }
 

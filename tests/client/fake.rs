@@ -176,6 +176,11 @@ pub(crate) fn record(epoch: u64, offset: u64) -> Vec<u8> {
 
 /// A DELIVER of the records of `offsets`, with the ends biased as in a segment.
 pub(crate) fn deliver(epoch: u64, offsets: std::ops::Range<u64>) -> Vec<u8> {
+    deliver_to(1, epoch, offsets)
+}
+
+/// As [`deliver`], for any subscription.
+pub(crate) fn deliver_to(sub: u32, epoch: u64, offsets: std::ops::Range<u64>) -> Vec<u8> {
     let bias = 1000 + offsets.start as u32;
     let (mut ends, mut payload) = (Vec::new(), Vec::new());
     for offset in offsets.clone() {
@@ -183,7 +188,7 @@ pub(crate) fn deliver(epoch: u64, offsets: std::ops::Range<u64>) -> Vec<u8> {
         ends.extend((bias + payload.len() as u32).to_le_bytes());
     }
     bytes(&Reply::Deliver(Chunk {
-        sub: 1,
+        sub,
         first: offsets.start,
         time: 1_000_000_000 * (1 + offsets.start),
         records: Records::new(bias, &ends, &payload).unwrap(),

@@ -5,6 +5,8 @@ mod blocking;
 mod fake;
 mod following;
 mod leases;
+mod many;
+mod many_fake;
 mod publishing;
 mod real;
 mod resuming;
@@ -232,10 +234,16 @@ fn handles_and_futures_can_be_sent() {
     static_assertions::assert_impl_all!(Publisher: Send, Sync);
     static_assertions::assert_impl_all!(Ticket: Send, Sync, Unpin);
     static_assertions::assert_impl_all!(Subscription: Send, Unpin);
+    static_assertions::assert_impl_all!(Subscriptions: Send, Unpin);
     static_assertions::assert_impl_all!(Record: Clone, Send, Sync);
     static_assertions::assert_impl_all!(ClientError: Clone, Send, Sync, std::error::Error);
     fn sent<T: Send>(_: impl FnOnce() -> T) {}
     async fn each(client: Client, mut publisher: Publisher, mut subscription: Subscription) {
+        let mut set = client.subscriptions();
+        if let Ok(key) = set.add("topic", SubscribeOptions::earliest()).await {
+            let _ = set.commit(key, ..).await;
+        }
+        let _ = set.next_batch().await.is_none();
         sent(|| client.publish("topic", b"x"));
         sent(|| client.describe("topic"));
         sent(|| publisher.send(b"x"));

@@ -13,10 +13,10 @@ use tokio::task::JoinHandle;
 
 use crate::fake::client_of;
 
-struct Running {
-    address: SocketAddr,
-    handle: ServerHandle,
-    task: JoinHandle<()>,
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    pub(crate) handle: ServerHandle,
+    pub(crate) task: JoinHandle<()>,
 }
 
 impl Drop for Running {
@@ -25,7 +25,7 @@ impl Drop for Running {
     }
 }
 
-fn serve(address: SocketAddr) -> Running {
+pub(crate) fn serve(address: SocketAddr) -> Running {
     let mut config = ServerConfig { listen: address, ..ServerConfig::default() };
     // A chunk that is cut comes again as a whole: on a line that breaks it must be smaller than
     // what a connection lives to carry.
@@ -35,16 +35,16 @@ fn serve(address: SocketAddr) -> Running {
     Running { address, handle, task: tokio::spawn(server.run(std::future::pending())) }
 }
 
-fn keep_all() -> Settings {
+pub(crate) fn keep_all() -> Settings {
     let (overflow, retention) = (Some(Overflow::Reject), Some(Retention::Everything));
     Settings { overflow, retention, ..Settings::default() }
 }
 
-fn anywhere() -> SocketAddr {
+pub(crate) fn anywhere() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
 }
 
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let seed =
         std::env::var("PSA_TEST_SEED").map_or_else(|_| fastrand::u64(..), |s| s.parse().unwrap());
     println!("PSA_TEST_SEED={seed}");
@@ -53,7 +53,7 @@ fn seed() -> u64 {
 
 /// A line to `server` on which every connection breaks after a random number of bytes, below
 /// `most`, in either direction.
-async fn fragile_line(server: SocketAddr, seed: u64, most: u64) -> SocketAddr {
+pub(crate) async fn fragile_line(server: SocketAddr, seed: u64, most: u64) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let mut random = fastrand::Rng::with_seed(seed);
@@ -79,19 +79,19 @@ async fn fragile_line(server: SocketAddr, seed: u64, most: u64) -> SocketAddr {
 }
 
 /// A line to a server that breaks when it is told to.
-struct Line {
-    address: SocketAddr,
+pub(crate) struct Line {
+    pub(crate) address: SocketAddr,
     cuts: tokio::sync::watch::Sender<()>,
 }
 
 impl Line {
     /// Breaks every connection that there is.
-    fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.cuts.send_replace(());
     }
 }
 
-async fn breakable_line(server: SocketAddr) -> Line {
+pub(crate) async fn breakable_line(server: SocketAddr) -> Line {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let cuts = tokio::sync::watch::Sender::new(());
@@ -133,13 +133,13 @@ async fn carry(
 }
 
 /// A record of any length that names itself.
-fn numbered(number: u64) -> Vec<u8> {
+pub(crate) fn numbered(number: u64) -> Vec<u8> {
     let mut record = number.to_le_bytes().to_vec();
     record.resize(8 + (number * 37 % 200) as usize, number as u8);
     record
 }
 
-fn number_of(record: &[u8]) -> u64 {
+pub(crate) fn number_of(record: &[u8]) -> u64 {
     let number = u64::from_le_bytes(record[..8].try_into().unwrap());
     assert_eq!(record, numbered(number), "a record came changed");
     number

@@ -375,3 +375,27 @@ async fn it_gives_up_when_it_was_told_to() {
         finish(server).await;
     }
 }
+
+#[tokio::test]
+async fn a_cut_before_the_first_gap_loses_nothing_of_it() {
+    let (listener, builder) = listen().await;
+    let server = play(async move {
+        let mut peer = Peer::welcome(&listener).await;
+        let start = Start::After { epoch: EPOCH, offset: 4 };
+        assert_eq!(peer.subscribed().await, start);
+        peer.send(&subscribed(EPOCH, 10, 12)).await;
+        drop(peer);
+        let mut peer = Peer::welcome(&listener).await;
+        assert_eq!(peer.subscribed().await, start);
+        peer.send(&subscribed(EPOCH, 11, 12)).await;
+        peer.send(&gap(GapReason::Collected, EPOCH, 5, 11)).await;
+        peer.send_bytes(&deliver(EPOCH, 11..12)).await;
+        peer.wait_for_end().await;
+    });
+    let client = builder.build().unwrap();
+    let mut news = client.subscribe("news", SubscribeOptions::after(EPOCH, 4)).await.unwrap();
+    assert_eq!(line(&mut news).await, format!("Collected {EPOCH:x} 5..11"));
+    assert_eq!(line(&mut news).await, "record 11");
+    drop(news);
+    finish(server).await;
+}
