@@ -85,9 +85,14 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// Breaks every connection that there is.
-    pub(crate) fn cut(&self) {
+    /// Breaks every connection that there is, and returns when they are gone: what is sent afterwards does not get
+    /// through by chance. Nobody may connect meanwhile.
+    pub(crate) async fn cut(&self) {
         self.cuts.send_replace(());
+        // Each connection has a receiver, and so has the listener.
+        while self.cuts.receiver_count() > 1 {
+            tokio::task::yield_now().await;
+        }
     }
 }
 
@@ -106,6 +111,8 @@ pub(crate) async fn breakable_line(server: SocketAddr) -> Line {
                     _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
                     _ = cut.changed() => {}
                 }
+                drop((near, far));
+                drop(cut);
             });
         }
     });
@@ -588,7 +595,7 @@ async fn the_last_records_of_a_closed_topic_can_be_committed() {
     news.commit(..=0).await.unwrap();
     let stands = |details: TopicDetails| details.leases[0].committed;
     assert_eq!(stands(direct.describe("news").await.unwrap()), 1);
-    line.cut();
+    line.cut().await;
     news.commit(..=1).await.unwrap();
     assert!(news.reconnections() > 0);
     assert_eq!(stands(direct.describe("news").await.unwrap()), 2);

@@ -64,7 +64,7 @@ const MANY: u64 = 10_000_000;
 
 settings! {
     Server, "server", Kind::Server, "127.0.0.1:9853",
-        "The server that the client commands connect to: HOST:PORT, or psa://TOKEN@HOST:PORT; psa+tls:// connects with TLS.";
+        "The server that the client commands connect to: `HOST:PORT` or `psa://TOKEN@HOST:PORT`; with `psa+tls://`, over TLS.";
     Token, "token", Kind::Secret, "",
         "The shared secret: `psa serve` asks for it, the other commands send it.";
     TokenFile, "token_file", Kind::Path, "",
