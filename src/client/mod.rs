@@ -128,7 +128,7 @@ type Slot = tokio::sync::Mutex<Option<Arc<Link>>>;
 
 impl Client {
     /// Returns a builder for a client of the server at `address`, in any form that [`ServerAddress`] has. `psa+tls://`
-    /// connects with TLS: with the system's authorities, unless [`ClientBuilder::tls`] says otherwise.
+    /// connects with TLS: with the system's authorities, unless `ClientBuilder::tls` says otherwise.
     ///
     /// An address that cannot be read is an error of [`ClientBuilder::build`].
     pub fn builder(address: impl AsRef<str>) -> ClientBuilder {
