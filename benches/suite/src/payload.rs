@@ -35,12 +35,15 @@ pub trait Payload: Clone + Send + Sync + 'static {
 macro_rules! appended_as_slices {
     () => {
         fn append_exclusive(publisher: &mut Publisher<Self>, batch: &mut Vec<Self>) {
-            publisher.blocking_append_batch(Copies(batch)).expect("a log without a limit takes everything");
+            publisher
+                .blocking_append_batch(Copies(batch))
+                .expect("a log without a limit takes everything");
             batch.clear();
         }
 
         fn append_shared(log: &Log<Self>, batch: &mut Vec<Self>) {
-            log.blocking_append_batch(Copies(batch)).expect("a log without a limit takes everything");
+            log.blocking_append_batch(Copies(batch))
+                .expect("a log without a limit takes everything");
             batch.clear();
         }
     };

@@ -140,12 +140,16 @@ macro_rules! version {
             pub fn fan_out(exclusive: bool, readers: u64, records: u64) -> f64 {
                 let (publish, log): (Job<'_>, _) = if exclusive {
                     let (mut publisher, log) = Log::<u64>::builder().build_exclusive().unwrap();
-                    let all = move || (0..records).for_each(|n| _ = publisher.blocking_append(n).unwrap());
+                    let all = move || {
+                        (0..records).for_each(|n| _ = publisher.blocking_append(n).unwrap())
+                    };
                     (Box::new(all), LogOf::Exclusive(log))
                 } else {
                     let log = Log::<u64>::builder().build().unwrap();
                     let publisher = log.clone();
-                    let all = move || (0..records).for_each(|n| _ = publisher.blocking_append(n).unwrap());
+                    let all = move || {
+                        (0..records).for_each(|n| _ = publisher.blocking_append(n).unwrap())
+                    };
                     (Box::new(all), LogOf::Shared(log))
                 };
                 let read = |_| -> Job<'_> {
