@@ -324,9 +324,6 @@ impl Announced {
     /// Begins a look at all announcements. What was announced and validated before what the caller did is found; a
     /// thread that announces later sees what the caller did.
     pub(super) fn look() -> Announced {
-        // A full one as well: what the caller loaded with Relaxed before, a list or a count of pins, it may take for
-        // final from here on.
-        barrier::full();
         barrier::heavy();
         Announced(())
     }

@@ -164,8 +164,8 @@ impl<R: Record + ?Sized> Chain<R> {
 
     fn sweep_now(&self) {
         loop {
-            // Relaxed: the look below begins with a full barrier, and with that this pairs with the Release in `push`.
-            let mut list = self.pending.swap(ptr::null_mut(), Ordering::Relaxed);
+            // Acquire: pairs with the Release in `push`. (As in `close_if_unpinned`, the barrier of the look would do.)
+            let mut list = self.pending.swap(ptr::null_mut(), Ordering::Acquire);
             if list.is_null() {
                 return self.give_back_ready();
             }

@@ -519,16 +519,17 @@ impl<R: Record + ?Sized> Segment<R> {
     pub(super) unsafe fn unpin(this: *const Self) -> u32 {
         // SAFETY: the caller's promise. An atomic in an argument may be freed meanwhile, as in `Arc`.
         let pins = unsafe { &(*this).pins.0 };
-        // Release: what was read here comes before the segment is given back; see `close_if_unpinned`.
+        // Release: pairs with the Acquire in `close_if_unpinned`: what was read here comes before the segment is given
+        // back.
         pins.fetch_sub(1, Ordering::Release) - 1
     }
 
     /// Closes the segment if no cursor stands here. True for exactly one caller, which collects it.
     pub(super) fn close_if_unpinned(&self) -> bool {
-        // Release: pairs with the Acquire in `pin`: a thread that finds the segment closed finds its successor. (Whoever
-        // gives the segment back comes after those that have left it: the Release of `unpin` pairs with the full barrier
-        // with which the look at the announcements begins.)
-        self.pins.compare_exchange(0, Self::CLOSED, Ordering::Release, Ordering::Relaxed).is_ok()
+        // Release: pairs with the Acquire in `pin`: a thread that finds the segment closed finds its successor. Acquire:
+        // pairs with the Release of `unpin`: whoever gives the segment back comes after those that have left it. (The
+        // full barrier of the look at the announcements would do for that, but ThreadSanitizer knows no barriers.)
+        self.pins.compare_exchange(0, Self::CLOSED, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
     /// Closes the segment, whoever stands here. Returns how many cursors did, to exactly one caller.
