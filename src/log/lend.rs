@@ -13,8 +13,8 @@ use crate::sync::time::Instant;
 /// # Without a closure
 ///
 /// A lent batch borrows the cursor, and can be kept across an `.await`. Its records count as read. The segment in which
-/// they lie stays where it is until the cursor is used again or dropped, even if another thread evicts it meanwhile: a
-/// task that keeps a batch for long holds back memory as a cursor does that does not read on.
+/// they lie stays where it is until the cursor is used again or dropped; where the log evicts, as long as the batch is
+/// kept. A task that keeps a batch for long holds back memory as a cursor does that does not read on.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -34,7 +34,7 @@ use crate::sync::time::Instant;
 ///     assert_eq!(batch.get(0) + batch.len() as u64, batch.next_offset());
 ///     # sums.push(sum);
 /// }
-/// # assert_eq!(sums.iter().sum::<u64>(), (0..2500).sum());
+/// # assert_eq!(sums.iter().sum::<u64>(), (0..2500).sum::<u64>());
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 impl<R: Record + ?Sized> Cursor<R> {
