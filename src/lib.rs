@@ -64,11 +64,11 @@
 //! | feature | what it adds |
 //! | --- | --- |
 //! | `protocol` | the wire protocol of the TCP server, as a codec without I/O |
-//! | `server` | the TCP server, over topics of bytes |
+//! | `server` | the TCP server, over topics of bytes, in memory or in files |
 //! | `http` | the HTTP API over the same topics |
 //! | `client` | the asynchronous client |
-//! | `disk` | records in files: the layer on which topics that survive are being built |
-//! | `tls` | TLS under each of these three |
+//! | `disk` | records in files alone: what stored topics are built on |
+//! //! | `tls` | TLS under each of these three |
 //! | `text` | durations, points in time, starts and retentions from text: [`words`] |
 //! | `serde` | `Serialize` and `Deserialize` for [`words`] |
 //! | `direct-reclaim` | frees segments without `seize`, which saves one process-wide memory barrier per segment |
@@ -99,6 +99,8 @@ pub mod protocol;
 #[cfg(feature = "server")]
 pub mod server;
 mod sync;
+#[cfg(any(feature = "server", feature = "http"))]
+mod tier;
 #[cfg(all(feature = "tls", any(feature = "server", feature = "client", feature = "http")))]
 mod tls;
 pub mod words;

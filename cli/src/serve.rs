@@ -264,6 +264,7 @@ fn server_config(config: &Config) -> Result<ServerConfig> {
         retention: config.retention(),
         // The configuration has checked that it is one of the words.
         overflow: config.text(Key::TopicOverflow).parse().unwrap_or_default(),
+        ..BrokerConfig::default()
     };
     Ok(ServerConfig {
         listen: resolve(config, Key::Listen)?,

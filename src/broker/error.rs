@@ -95,3 +95,15 @@ fn config_name(setting: &str) -> &'static str {
         _ => "limit.leases",
     }
 }
+
+/// Why a broker over a folder cannot be created.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The configuration is invalid.
+    #[error(transparent)]
+    Config(#[from] super::ConfigError),
+    /// The folder cannot be used.
+    #[error(transparent)]
+    Folder(#[from] super::FolderError),
+}

@@ -49,6 +49,7 @@ mod unpublished;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::path::Path;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -56,10 +57,12 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::Notify;
 
 use crate::log::{Budget, BuildError, Log};
+use crate::tier::DataFolder;
 use alarm::Alarm;
 use unpublished::{USE_CHECK_INTERVAL, Unpublished};
 
-pub use error::{BrokerError, LeaseOpenError};
+pub use crate::tier::{Durability, FolderError, StoredStats};
+pub use error::{BrokerError, LeaseOpenError, OpenError};
 use housekeeping::Schedule;
 pub use latency::{Deliveries, Latency, Watched};
 pub use settings::{BrokerConfig, ConfigError, ResolvedSettings, TopicSettings};
@@ -94,6 +97,8 @@ pub struct Broker {
 
 struct BrokerState {
     config: BrokerConfig,
+    /// Where stored topics are, if there is a place for them.
+    folder: Option<DataFolder>,
     budget: Arc<Budget>,
     /// Ordered, so that a list can be returned in pages, each of which continues after a name.
     topics: RwLock<Topics>,
@@ -122,8 +127,33 @@ impl Broker {
     /// [`ConfigError`] names the invalid value and says what would be valid.
     pub fn new(config: BrokerConfig) -> Result<Self, ConfigError> {
         config.check()?;
-        Ok(Self {
+        Ok(Self::over(config, None))
+    }
+
+    /// Creates a broker whose topics can be stored in a folder, which is created if it is missing, with the topics that
+    /// are stored there already. By default, every topic is.
+    ///
+    /// Reads the end of each topic's files, and blocks the thread meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    pub fn with_folder(config: BrokerConfig, folder: &Path) -> Result<Self, OpenError> {
+        config.check()?;
+        let folder = DataFolder::open(folder)?;
+        Ok(Self::over(config, Some(folder)))
+    }
+
+    /// The folder in which stored topics are, if there is one.
+    #[must_use]
+    pub fn has_folder(&self) -> bool {
+        self.inner.folder.is_some()
+    }
+
+    fn over(config: BrokerConfig, folder: Option<DataFolder>) -> Self {
+        Self {
             inner: Arc::new(BrokerState {
+                folder,
                 budget: Arc::new(Budget::new(config.max_bytes)),
                 topics: RwLock::default(),
                 shut: AtomicBool::new(false),
@@ -135,7 +165,7 @@ impl Broker {
                 alarm: Alarm::default(),
                 config,
             }),
-        })
+        }
     }
 
     /// The configuration that this broker was created with.
@@ -198,7 +228,7 @@ impl Broker {
         }
         check_topic_name(name)?;
         let config = &self.inner.config;
-        let settings = settings.resolve(config)?;
+        let settings = settings.resolve(config, self.inner.folder.is_some())?;
         let mut topics = self.inner.topics.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(topic) = topics.get(name) {
             return Ok((topic.clone(), false));

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::BrokerError;
 use crate::log::{Overflow, Retention};
+use crate::tier::Durability;
 
 /// A broker's limits, and the default settings of topics.
 ///
@@ -41,8 +42,18 @@ pub struct BrokerConfig {
     pub segment_bytes: usize,
     /// What is kept after every subscriber has read it. Default: the last 16 MiB.
     pub retention: Retention,
-    /// What happens at a topic's memory limit. Default: publishers wait.
+    /// What happens at a topic's memory limit; where a topic is stored, at its limit on the disk. Default: publishers
+    /// wait.
     pub overflow: Overflow,
+    /// The durability of a topic that does not ask for one. `None` is [`Durability::Synced`] if there is a folder for data,
+    /// otherwise [`Durability::Memory`]. Default: `None`.
+    pub durability: Option<Durability>,
+    /// What a stored topic keeps after every subscriber has read it. Default: everything, up to its limit on the disk.
+    pub stored_retention: Retention,
+    /// The bytes on the disk that a stored topic may take, if it does not ask for a limit. Default: 1 GiB.
+    pub topic_disk: u64,
+    /// The largest limit on the disk that a topic may be created with, in bytes. Default: 1 TiB.
+    pub max_topic_disk: u64,
 }
 
 impl Default for BrokerConfig {
@@ -60,6 +71,10 @@ impl Default for BrokerConfig {
             segment_bytes: 256 << 10,
             retention: Retention::Bytes(16 << 20),
             overflow: Overflow::Block,
+            durability: None,
+            stored_retention: Retention::Everything,
+            topic_disk: 1 << 30,
+            max_topic_disk: 1 << 40,
         }
     }
 }
@@ -87,7 +102,7 @@ impl BrokerConfig {
                 "topic_bytes (topic.memory) is above max_topic_bytes (limit.topic_memory); lower the one or raise the other",
             );
         }
-        if let Err(error) = TopicSettings::default().resolve(self) {
+        if let Err(error) = TopicSettings::default().resolve(self, true) {
             return bad(&format!("a topic with the default settings: {error}"));
         }
         Ok(())
@@ -114,6 +129,10 @@ pub struct TopicSettings {
     pub overflow: Option<Overflow>,
     /// The topic's memory limit in bytes.
     pub memory_limit: Option<u64>,
+    /// What an acknowledgement means.
+    pub durability: Option<Durability>,
+    /// The bytes on the disk that the topic may take, if it is stored.
+    pub disk_limit: Option<u64>,
 }
 
 /// A topic's settings, with the defaults filled in.
@@ -128,16 +147,26 @@ pub struct ResolvedSettings {
     pub overflow: Overflow,
     /// The topic's memory limit in bytes.
     pub memory_limit: u64,
+    /// What an acknowledgement means.
+    pub durability: Durability,
+    /// The bytes on the disk that the topic may take; 0 if it is not stored.
+    pub disk_limit: u64,
 }
 
 /// The smallest segment. In a smaller one, bookkeeping would outweigh the records.
 const MIN_SEGMENT: usize = 4 << 10;
 /// The largest segment whose positions fit the index.
 const MAX_SEGMENT: usize = 1 << 30;
+/// The smallest limit on the disk: room for a few files.
+const MIN_DISK: u64 = 4 << 20;
 
 impl TopicSettings {
     /// Fills in the defaults and checks the result against the broker's limits.
-    pub(super) fn resolve(&self, config: &BrokerConfig) -> Result<ResolvedSettings, BrokerError> {
+    pub(super) fn resolve(
+        &self,
+        config: &BrokerConfig,
+        has_folder: bool,
+    ) -> Result<ResolvedSettings, BrokerError> {
         let bad = |what: String| Err(BrokerError::BadSettings { what });
         let memory_limit = self.memory_limit.unwrap_or(config.topic_bytes);
         if memory_limit > config.max_topic_bytes {
@@ -156,18 +185,44 @@ impl TopicSettings {
                 "a segment of {segment_bytes} bytes; give {MIN_SEGMENT} to {MAX_SEGMENT}"
             ));
         }
+        let safest = if has_folder { Durability::Synced } else { Durability::Memory };
+        let durability = self.durability.or(config.durability).unwrap_or(safest);
+        if durability.is_stored() && !has_folder {
+            return bad(
+                "a topic that is stored needs a folder, and there is none; start the server with --data FOLDER, or ask for \
+                 the durability `memory`"
+                    .into(),
+            );
+        }
+        let disk_limit = self.disk_limit.unwrap_or(config.topic_disk);
+        if disk_limit > config.max_topic_disk {
+            return bad(format!(
+                "a limit on the disk of {disk_limit} bytes is above max_topic_disk (limit.topic_disk), {}; ask for less",
+                config.max_topic_disk
+            ));
+        }
+        if disk_limit < MIN_DISK {
+            return bad(format!(
+                "a limit on the disk of {disk_limit} bytes; give {MIN_DISK} or more"
+            ));
+        }
+        let (of_limit, limit, usual) = if durability.is_stored() {
+            ("disk", disk_limit, config.stored_retention)
+        } else {
+            ("memory", memory_limit, config.retention)
+        };
         // Likewise, the default retention is reduced to fit a small limit. A requested retention that
         // does not fit is an error.
-        let retention = match (self.retention, config.retention) {
+        let retention = match (self.retention, usual) {
             (Some(retention), _) => retention,
-            (None, Retention::Bytes(bytes)) => Retention::Bytes(bytes.min(memory_limit / 4)),
+            (None, Retention::Bytes(bytes)) => Retention::Bytes(bytes.min(limit / 4)),
             (None, retention) => retention,
         };
         if let Retention::Bytes(bytes) = retention
-            && bytes > memory_limit
+            && bytes > limit
         {
             return bad(format!(
-                "retention of {bytes} bytes is above the memory limit of {memory_limit}; lower the one or raise the other"
+                "retention of {bytes} bytes is above the {of_limit} limit of {limit}; lower the one or raise the other"
             ));
         }
         Ok(ResolvedSettings {
@@ -175,6 +230,8 @@ impl TopicSettings {
             retention,
             overflow: self.overflow.unwrap_or(config.overflow),
             memory_limit,
+            durability,
+            disk_limit: if durability.is_stored() { disk_limit } else { 0 },
         })
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::unpublished::Claim;
-use super::{BrokerState, Deliveries, LeaseOpenError, ResolvedSettings, check_name};
+use super::{BrokerState, Deliveries, LeaseOpenError, ResolvedSettings, StoredStats, check_name};
 use crate::log::{
     Batch, CommitError, CommitRange, Lease, LeaseInfo, LeaseOptions, Limit, Log, Next, ReadError,
     Start,
@@ -96,6 +96,12 @@ impl Topic {
     #[must_use]
     pub fn settings(&self) -> &ResolvedSettings {
         &self.settings
+    }
+
+    /// The state of the topic's files, if it is stored.
+    #[must_use]
+    pub fn stored(&self) -> Option<StoredStats> {
+        None
     }
 
     /// Whether the topic was deleted. Its log is then closed, and a subscriber that still follows it should

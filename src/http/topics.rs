@@ -164,6 +164,8 @@ impl SettingsBody {
             memory_limit: self.memory_limit,
             retention: self.retention,
             overflow: self.overflow,
+            durability: None,
+            disk_limit: None,
         })
     }
 }

@@ -90,6 +90,8 @@ pub(super) fn settings_in(settings: &Settings) -> TopicSettings {
         retention: settings.retention,
         overflow: settings.overflow,
         memory_limit: (settings.memory_limit != 0).then_some(settings.memory_limit),
+        durability: None,
+        disk_limit: None,
     }
 }
 

@@ -33,6 +33,9 @@ mod access;
 #[path = "../../src/broker/mod.rs"]
 mod broker;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "a part is looked at")]
+#[path = "../../src/disk/mod.rs"]
+mod disk;
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "a part is looked at")]
 #[path = "../../src/listener/mod.rs"]
 mod listener;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "a part is looked at")]
@@ -47,6 +50,9 @@ mod protocol;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "a part is looked at")]
 #[path = "../../src/sync/mod.rs"]
 mod sync;
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "a part is looked at")]
+#[path = "../../src/tier/mod.rs"]
+mod tier;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "a part is looked at")]
 #[path = "../../src/tls.rs"]
 mod tls;

@@ -13,6 +13,8 @@ mod access;
 pub mod broker;
 #[path = "../../src/client/mod.rs"]
 pub mod client;
+#[path = "../../src/disk/mod.rs"]
+pub mod disk;
 #[path = "../../src/listener/mod.rs"]
 mod listener;
 #[path = "../../src/log/mod.rs"]
@@ -23,6 +25,8 @@ pub mod protocol;
 #[path = "../../src/server/mod.rs"]
 pub mod server;
 mod sync;
+#[path = "../../src/tier/mod.rs"]
+mod tier;
 
 pub use log::{
     AppendError, Appender, Batch, Budget, BuildError, Builder, CommitError, Cursor, Event,

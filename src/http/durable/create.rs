@@ -15,7 +15,7 @@ use super::registry::{ByName, RegisteredStream};
 use super::stream::{Fork, Stream, StreamKind};
 use super::{PREFIX, StreamName, json, problems};
 use crate::access::{Grant, Right};
-use crate::broker::TopicSettings;
+use crate::broker::{Durability, TopicSettings};
 use crate::http::api::Api;
 use crate::http::body;
 use crate::http::gate::is_known_host;
@@ -235,6 +235,9 @@ fn find_or_create(
         retention: Some(Retention::Everything),
         overflow: Some(Overflow::Reject),
         memory_limit: None,
+        // What an idempotent producer sent last is in memory alone, so far.
+        durability: Some(Durability::Memory),
+        disk_limit: None,
     };
     let (topic, created) = api.broker.create_or_get(name, &settings)?;
     if !created {

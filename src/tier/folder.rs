@@ -1,0 +1,190 @@
+//! The folder in which stored topics are.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// Why a folder for data cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FolderError {
+    /// Another process uses it.
+    #[error("{path}: another process uses this folder; stop it, or give another folder", path = .0.display())]
+    InUse(PathBuf),
+    /// It was written by another version.
+    #[error(
+        "{path} has version {version}, and this program reads version {VERSION}; use the version that wrote it",
+        path = path.display()
+    )]
+    Version {
+        /// The folder.
+        path: PathBuf,
+        /// The version that it states.
+        version: String,
+    },
+    /// It has files, and is no folder for data.
+    #[error("{path} has other files in it; give an empty folder, or one that was used for data before", path = .0.display())]
+    Foreign(PathBuf),
+    /// The system refused.
+    #[error("{path}: {error}", path = path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+/// The version of what is in the folder.
+const VERSION: &str = "1";
+/// The file that says what the folder is, and that is locked while the folder is in use.
+const ABOUT: &str = "psa-data";
+/// The folder of the topics' folders.
+const TOPICS: &str = "topics";
+
+/// A folder for data that this process uses alone.
+#[derive(Debug)]
+pub(crate) struct DataFolder {
+    path: PathBuf,
+    /// Locked.
+    about: File,
+    /// Whether the machine went down since the folder was used last, with a process that was using it: of what was not
+    /// forced to the disk then, anything may be lost.
+    pub(crate) lost_power: bool,
+}
+
+impl DataFolder {
+    /// Opens a folder, or creates it.
+    pub(crate) fn open(path: &Path) -> Result<Self, FolderError> {
+        Self::open_as(path, &boot_id())
+    }
+
+    /// As `open`, since the boot of this id.
+    pub(crate) fn open_as(path: &Path, boot: &str) -> Result<Self, FolderError> {
+        let io = |error| FolderError::Io { path: path.to_owned(), error };
+        fs::create_dir_all(path).map_err(io)?;
+        let about = path.join(ABOUT);
+        let io_about = |error| FolderError::Io { path: about.clone(), error };
+        if !about.try_exists().map_err(io_about)? {
+            let is_empty = fs::read_dir(path).map_err(io)?.next().is_none();
+            if !is_empty {
+                return Err(FolderError::Foreign(path.to_owned()));
+            }
+        }
+        let mut file = open_locked(&about).map_err(|error| match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::ResourceBusy => FolderError::InUse(path.to_owned()),
+            _ => io_about(error),
+        })?;
+        let mut said = String::new();
+        file.read_to_string(&mut said).map_err(io_about)?;
+        let mut lines = said.lines();
+        let version = lines.next().and_then(|line| line.strip_prefix("psa data, version "));
+        // A crash can leave the file empty, before anything else was done.
+        let version = if said.is_empty() { VERSION } else { version.unwrap_or("?") };
+        if version != VERSION {
+            let version = version.to_owned();
+            return Err(FolderError::Version { path: path.to_owned(), version });
+        }
+        // What the last process said: the boot in which it used the folder, or that it had left it.
+        let used_in = lines.next().and_then(|line| line.strip_prefix("in use since boot "));
+        let lost_power = used_in.is_some_and(|used_in| used_in != boot || boot.is_empty());
+        fs::create_dir_all(path.join(TOPICS)).map_err(io)?;
+        let folder = DataFolder { path: path.to_owned(), about: file, lost_power };
+        folder.say(&format!("in use since boot {boot}")).map_err(io_about)?;
+        sync_folder(path).map_err(io)?;
+        Ok(folder)
+    }
+
+    /// Notes that everything in the folder was forced to the disk, and that nothing will be written any more.
+    pub(crate) fn leave(&self) -> io::Result<()> {
+        self.say("left")
+    }
+
+    fn say(&self, line: &str) -> io::Result<()> {
+        let text = format!("psa data, version {VERSION}\n{line}\n");
+        // One sector, so never half of it; longer than what it replaces, or padded.
+        let text = format!("{text:<120}\n");
+        let mut file = &self.about;
+        io::Seek::seek(&mut file, io::SeekFrom::Start(0))?;
+        file.write_all(text.as_bytes())?;
+        self.about.sync_all()
+    }
+
+    /// The folder of the topics' folders.
+    pub(crate) fn topics(&self) -> PathBuf {
+        self.path.join(TOPICS)
+    }
+}
+
+/// Forces the names in a folder to the disk.
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
+}
+
+#[cfg(unix)]
+fn open_locked(path: &Path) -> io::Result<File> {
+    use rustix::fs::{FlockOperation, flock};
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(file)
+}
+
+#[cfg(not(unix))]
+fn open_locked(path: &Path) -> io::Result<File> {
+    use std::os::windows::fs::OpenOptionsExt;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).share_mode(0);
+    // ERROR_SHARING_VIOLATION
+    options.open(path).map_err(|error| match error.raw_os_error() {
+        Some(32) => ErrorKind::WouldBlock.into(),
+        _ => error,
+    })
+}
+
+/// Tells this boot of the machine from others. Empty where that is not known: then every crash counts as one of the
+/// machine, which is safe.
+fn boot_id() -> String {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_killed_process_and_a_machine_that_went_down_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        let open = |boot| DataFolder::open_as(&path, boot).unwrap();
+        assert!(!open("one").lost_power, "it is new");
+        assert!(!open("one").lost_power, "the process was killed");
+        assert!(open("another boot, with a longer name").lost_power);
+        assert!(open("three").lost_power);
+        open("three").leave().unwrap();
+        assert!(!open("four").lost_power, "it was left");
+        assert!(open("").lost_power, "not known");
+        assert!(open("").lost_power, "not known");
+    }
+
+    #[test]
+    fn one_process_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = DataFolder::open(dir.path()).unwrap();
+        let second = DataFolder::open(dir.path()).unwrap_err();
+        assert!(matches!(second, FolderError::InUse(_)), "{second}");
+        drop(first);
+        DataFolder::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn other_folders_are_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("mine"), "x").unwrap();
+        let error = DataFolder::open(dir.path()).unwrap_err();
+        assert!(matches!(error, FolderError::Foreign(_)), "{error}");
+        std::fs::write(dir.path().join(ABOUT), "psa data, version 7\n").unwrap();
+        let error = DataFolder::open(dir.path()).unwrap_err();
+        assert!(error.to_string().contains("has version 7"), "{error}");
+    }
+}
