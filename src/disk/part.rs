@@ -48,7 +48,7 @@ struct Index {
 impl<F: File> Part<F> {
     pub(crate) fn new(header: &Header, size: u64, file: F) -> Self {
         let Header { topic, number, epoch, first, .. } = *header;
-        let seed = Seed::new(topic, epoch);
+        let seed = Seed::new(topic, epoch, number);
         Part { number, epoch, seed, first, size, file, index: Mutex::default() }
     }
 
@@ -90,6 +90,10 @@ impl<F: File> Shared<F> {
 
     pub(crate) fn set_parts(&self, parts: Vec<Arc<Part<F>>>) {
         *self.parts.write().unwrap_or_else(PoisonError::into_inner) = parts;
+    }
+
+    pub(crate) fn parts(&self) -> Vec<Arc<Part<F>>> {
+        self.parts.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The file that has the record, or would have it.
