@@ -319,6 +319,36 @@ impl<D: Folder> DiskLog<D> {
         self.durable
     }
 
+    /// The offset after the oldest file's last record, if it is not the only file.
+    pub fn oldest_end(&self) -> Option<u64> {
+        self.parts.get(1).map(|part| part.first)
+    }
+
+    /// The first offset and the size of each file that has begun, the oldest first.
+    pub fn file_sizes(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.parts.iter().map(|part| (part.first, part.size))
+    }
+
+    /// The first offset of the last file whose first record was appended at `time` or before; 0 if there is none. Reads the
+    /// beginning of files that were not looked at before.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn first_since(&self, time: u64) -> io::Result<u64> {
+        for part in self.parts.iter().rev() {
+            if part.first_time()?.is_some_and(|first| first <= time) {
+                return Ok(part.first);
+            }
+        }
+        Ok(0)
+    }
+
+    /// Changes the options, from the next file on.
+    pub fn use_options(&mut self, options: DiskOptions) {
+        self.options = options;
+    }
+
     /// How many files have begun.
     pub fn files(&self) -> usize {
         self.parts.len()

@@ -8,7 +8,7 @@ use super::files::Folder;
 use super::frame::Frame;
 use super::part::{BEGIN, Part, Shared};
 use super::scan::Scan;
-use super::times::{first_since, first_time};
+use super::times::first_since;
 
 /// Reads stored records, from any thread, beside the writer and other readers.
 ///
@@ -40,14 +40,16 @@ impl Frames {
         self.epoch
     }
 
+    /// The frame of this number, counted from 0.
+    pub fn get(&self, number: usize) -> Option<Frame<'_>> {
+        let end = *self.ends.get(number)?;
+        let begin = number.checked_sub(1).map_or(0, |before| self.ends[before]);
+        Some(Frame::parts(&self.bytes[begin..end]).expect("a frame was checked when it was read"))
+    }
+
     /// The frames. The first one has the record that was asked for, perhaps not as its first.
     pub fn iter(&self) -> impl Iterator<Item = Frame<'_>> {
-        let mut begin = 0;
-        self.ends.iter().map(move |&end| {
-            let bytes = &self.bytes[begin..end];
-            begin = end;
-            Frame::parts(bytes).expect("a frame was checked when it was read")
-        })
+        (0..).map_while(|number| self.get(number))
     }
 }
 
@@ -121,7 +123,7 @@ impl<D: Folder> Reader<D> {
         while low < high {
             let middle = low + (high - low) / 2;
             let part = &parts[middle];
-            let first = first_time(part).map_err(|error| self.io(part, error))?;
+            let first = part.first_time().map_err(|error| self.io(part, error))?;
             if first.is_some_and(|first| first < time) {
                 low = middle + 1;
             } else {
