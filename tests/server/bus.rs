@@ -15,6 +15,7 @@ pub(crate) fn small_topic(broker: &Broker, name: &str) -> Arc<Topic> {
         retention: Some(Retention::Nothing),
         overflow: Some(Overflow::Block),
         memory_limit: Some(512 << 10),
+        ..TopicSettings::default()
     };
     broker.create(name, &settings).unwrap()
 }
