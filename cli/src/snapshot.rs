@@ -244,6 +244,7 @@ mod tests {
             overflow: Some(Overflow::Evict),
             retention: Some(Retention::Age(Duration::from_secs(90))),
             memory_limit: 1 << 26,
+            ..Settings::default()
         };
         detail.stats = TopicStats {
             epoch: 7,

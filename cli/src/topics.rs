@@ -76,6 +76,7 @@ fn settings(create: &CreateArgs) -> Result<Settings> {
         overflow: create.overflow,
         retention: create.retention,
         memory_limit: create.memory.unwrap_or(0),
+        ..Settings::default()
     })
 }
 
@@ -151,6 +152,7 @@ mod tests {
                 overflow: Some(Overflow::Evict),
                 retention: Some(Retention::Age(Duration::from_secs(90))),
                 memory_limit: 8 << 20,
+                ..Settings::default()
             }
         );
         assert!(settings(&create(&["--segment", "4GiB"])).is_err());
