@@ -87,6 +87,8 @@ pub mod broker;
 pub mod client;
 #[cfg(feature = "disk")]
 pub mod disk;
+#[cfg(any(feature = "protocol", feature = "http"))]
+mod durability;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(any(feature = "server", feature = "http"))]
@@ -105,6 +107,8 @@ mod tier;
 mod tls;
 pub mod words;
 
+#[cfg(any(feature = "protocol", feature = "http"))]
+pub use durability::Durability;
 #[doc(inline)]
 pub use log::{
     AppendBatch, AppendError, Appender, Batch, Block, BlockingIter, Budget, BuildError, Builder,

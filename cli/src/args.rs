@@ -2,8 +2,9 @@
 //! that need checks beyond `clap`'s are checked by their commands.
 
 use crate::config::flags::SettingFlags;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use psa::{Overflow, Position, Retention, Start};
+use psa::{Durability, Overflow, Position, Retention, Start};
 use psa_load::args::overflow;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -265,6 +266,12 @@ pub(crate) struct CreateArgs {
     /// The memory limit
     #[arg(long, value_name = "SIZE", value_parser = crate::units::parse_size)]
     pub(crate) memory: Option<u64>,
+    /// What an acknowledgement means; the last two need a server with --data
+    #[arg(long, value_parser = durability())]
+    pub(crate) durability: Option<Durability>,
+    /// How much room on the disk the topic's files may take
+    #[arg(long, value_name = "SIZE", value_parser = crate::units::parse_size)]
+    pub(crate) disk: Option<u64>,
     /// Succeed if the topic exists already
     #[arg(long)]
     pub(crate) exists_ok: bool,
@@ -333,4 +340,15 @@ pub(crate) struct DemoArgs {
 pub(crate) struct CompletionsArgs {
     /// The shell
     pub(crate) shell: clap_complete::Shell,
+}
+
+/// Parses what an acknowledgement means. The help text explains each word.
+fn durability() -> impl TypedValueParser<Value = Durability> {
+    let word = |word: &'static str, help: &'static str| PossibleValue::new(word).help(help);
+    PossibleValuesParser::new([
+        word("memory", "The record is in memory, and lost when the server ends"),
+        word("written", "It is in files, which are forced to the disk within a second"),
+        word("synced", "It was forced to the disk"),
+    ])
+    .try_map(|text| text.parse::<Durability>())
 }

@@ -97,6 +97,7 @@ fn say(line: &str) {
 /// The configuration of a server, adapted to the available memory.
 fn server_config(global: &Global, flags: &[(Key, String)]) -> Result<Config> {
     let mut config = config::load(global.config.as_deref(), flags, true)?;
+    config.check_folder()?;
     if let Some(memory) = memory::available() {
         config.fit_memory(memory.bytes, memory);
     }

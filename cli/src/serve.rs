@@ -8,11 +8,11 @@ use crate::memory;
 use crate::reload::Reload;
 use crate::service;
 use crate::signals::{HangUp, Signals};
-use psa::broker::{Broker, BrokerConfig};
+use psa::broker::{Broker, BrokerConfig, FolderError, OpenError};
 use psa::http::{HttpBindError, HttpConfig, HttpLimits, HttpServer};
 use psa::server::{BindError, Limits, Refusals, Server, ServerConfig, Token};
 use rustix::process::{Resource, getrlimit};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
@@ -53,8 +53,19 @@ async fn serve(
     let (mut signals, mut hang_ups) = Signals::listen_as_server()?;
     let reload = reload.start();
     // Both listeners serve the same topics.
-    let broker = Broker::new(server_config.broker.clone())
-        .map_err(|error| bind_error(config, Key::Listen, &BindError::from(error)))?;
+    let opening = tokio::task::spawn_blocking({
+        let (settings, data) = (server_config.broker.clone(), config.data());
+        move || match data {
+            Some(data) => Broker::with_folder(settings, &data),
+            None => Ok(Broker::new(settings)?),
+        }
+    });
+    // Reading a large folder takes a while.
+    let opened = tokio::select! {
+        opened = opening => opened.map_err(|error| Error::failed("serve", error))?,
+        exit = signals.next() => return Err(Error::quiet(exit)),
+    };
+    let broker = opened.map_err(|error| open_error(config, error))?;
     let server = Server::bind_with(server_config, broker.clone())
         .map_err(|error| bind_error(config, Key::Listen, &error))?;
     let http = http_config
@@ -213,6 +224,18 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     reach
 }
 
+fn open_error(config: &Config, error: OpenError) -> Error {
+    match error {
+        OpenError::Config(error) => bind_error(config, Key::Listen, &BindError::from(error)),
+        error => {
+            let refused = matches!(&error, OpenError::Folder(FolderError::Io { error, .. })
+                if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem));
+            let failure = bind_error(config, Key::Data, &error);
+            if refused { failure.hint("the server must be able to write there") } else { failure }
+        }
+    }
+}
+
 fn bind_error(config: &Config, listen: Key, error: &dyn std::error::Error) -> Error {
     // The error names the address; this adds where the address was configured.
     match config.origin(listen) {
@@ -261,10 +284,14 @@ fn server_config(config: &Config) -> Result<ServerConfig> {
         max_topic_bytes: bytes(Key::LimitTopicMemory),
         topic_bytes: bytes(Key::TopicMemory),
         segment_bytes: size(Key::TopicSegment),
-        retention: config.retention(),
+        retention: config.retention(Key::TopicRetention),
         // The configuration has checked that it is one of the words.
         overflow: config.text(Key::TopicOverflow).parse().unwrap_or_default(),
-        ..BrokerConfig::default()
+        // Likewise, or it is not set.
+        durability: config.text(Key::TopicDurability).parse().ok(),
+        stored_retention: config.retention(Key::TopicStoredRetention),
+        topic_disk: bytes(Key::TopicDisk),
+        max_topic_disk: bytes(Key::LimitTopicDisk),
     };
     Ok(ServerConfig {
         listen: resolve(config, Key::Listen)?,
@@ -335,7 +362,7 @@ fn resolve(config: &Config, listen: Key) -> Result<SocketAddr> {
 mod tests {
     use super::*;
     use crate::config::{Sources, resolve as resolve_config};
-    use psa::{Overflow, Retention};
+    use psa::{Durability, Overflow, Retention};
 
     #[test]
     fn our_defaults_are_the_servers_defaults() {
@@ -415,8 +442,8 @@ mod tests {
         // Each setting has a value that differs from its default and from the other values.
         let text = "listen='127.0.0.2:7'\nallow_public_without_token=true\nsend_buffer=5001\nreceive_buffer=5002\n\
             [topic]\ncreate_on_publish=false\ncreate_on_subscribe=false\nsegment=5003\nretention='5 records'\n\
-            overflow='evict'\nmemory=65541\n\
-            [limit]\nmemory=65542\ntopic_memory=65543\ntopics=11\nleases=12\ntopic_leases=13\nlease_time='14s'\n\
+            overflow='evict'\nmemory=65541\ndurability='memory'\nstored_retention='6 records'\ndisk=5000004\n\
+            [limit]\nmemory=65542\ntopic_memory=65543\ntopic_disk=5000005\ntopics=11\nleases=12\ntopic_leases=13\nlease_time='14s'\n\
             connections=15\naddress_connections=24\nsubscriptions=16\nconnection_topics=17\nconnection_subscriptions=18\n\
             connection_leases=19\nframe=1000020\nrecord=21\nchunk=22\nchunk_records=23\ninput=1000024\nreplies=1025\n\
             [timeout]\nhandshake='26s'\nframe='27s'\nidle='off'\nstall='29s'\ndrain='30s'\n";
@@ -460,6 +487,10 @@ mod tests {
                 segment_bytes: 5003,
                 retention: Retention::Records(5),
                 overflow: Overflow::Evict,
+                durability: Some(Durability::Memory),
+                stored_retention: Retention::Records(6),
+                topic_disk: 5_000_004,
+                max_topic_disk: 5_000_005,
             }
         );
         assert_eq!((ours.send_buffer, ours.receive_buffer), (Some(5001), Some(5002)));

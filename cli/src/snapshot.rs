@@ -5,7 +5,8 @@ use crate::error::one_line;
 use crate::format;
 use crate::table::{Align, list, table};
 use crate::units::{human_count, human_size};
-use psa::client::{LeaseDetails, TopicDetails, TopicInfo};
+use psa::Durability;
+use psa::client::{LeaseDetails, StoredDetails, TopicDetails, TopicInfo};
 use psa::protocol::TopicStats;
 use psa::words::{Period, Size};
 use serde_json::{Value, json};
@@ -21,8 +22,10 @@ pub(crate) fn summaries_table(topics: &[TopicInfo]) -> String {
         ("FIRST", Right),
         ("NEXT", Right),
         ("MEMORY", Right),
+        ("DISK", Right),
         ("CURSORS", Right),
         ("LEASES", Right),
+        ("DURABILITY", Left),
         ("EPOCH", Left),
     ];
     let rows: Vec<_> = topics
@@ -34,8 +37,10 @@ pub(crate) fn summaries_table(topics: &[TopicInfo]) -> String {
                 topic.first.to_string(),
                 topic.next.to_string(),
                 human_size(topic.bytes),
+                human_size(topic.disk_bytes),
                 topic.cursors.to_string(),
                 topic.leases.to_string(),
+                durability_text(topic.durability).to_string(),
                 format::epoch(topic.epoch),
             ]
         })
@@ -51,6 +56,8 @@ pub(crate) fn summary_json(topic: &TopicInfo) -> Value {
         "first_offset": topic.first,
         "next_offset": topic.next,
         "live_bytes": topic.bytes,
+        "durability": topic.durability.map(Durability::word),
+        "disk_bytes": topic.disk_bytes,
         "cursors": topic.cursors,
         "leases": topic.leases,
     })
@@ -66,16 +73,18 @@ pub(crate) fn stats_table(topics: &[TopicDetails]) -> String {
         ("SEGMENTS", Right),
         ("MEMORY", Right),
         ("LIMIT", Right),
+        ("DISK", Right),
         ("CURSORS", Right),
         ("LEASES", Right),
         ("LAG", Right),
         ("HELD BACK", Right),
         ("EVICTED", Right),
+        ("DURABILITY", Left),
         ("STATE", Left),
     ];
     let rows: Vec<_> = topics
         .iter()
-        .map(|TopicDetails { name, stats, .. }| {
+        .map(|TopicDetails { name, stats, stored, settings, .. }| {
             let slowest = stats.slowest.unwrap_or_default();
             vec![
                 one_line(name),
@@ -84,12 +93,14 @@ pub(crate) fn stats_table(topics: &[TopicDetails]) -> String {
                 stats.live_segments.to_string(),
                 human_size(memory(stats)),
                 stats.memory_limit.map_or("none".into(), human_size),
+                human_size(stored.as_ref().map_or(0, |stored| stored.bytes)),
                 stats.cursors.to_string(),
                 stats.leases.to_string(),
                 slowest.records.to_string(),
                 human_size(slowest.bytes),
                 stats.evictions.to_string(),
-                state_text(stats).to_string(),
+                durability_text(settings.durability).to_string(),
+                state_text(stats, stored.as_ref()).to_string(),
             ]
         })
         .collect();
@@ -102,18 +113,43 @@ pub(crate) fn memory(stats: &TopicStats) -> u64 {
 }
 
 /// Whether a topic accepts records.
-pub(crate) fn state_text(stats: &TopicStats) -> &'static str {
-    if stats.closed { "closed" } else { "open" }
+pub(crate) fn state_text(stats: &TopicStats, stored: Option<&StoredDetails>) -> &'static str {
+    if stats.closed {
+        "closed"
+    } else if stored.is_some_and(|stored| stored.failed.is_some()) {
+        "failed"
+    } else {
+        "open"
+    }
+}
+
+/// What an acknowledgement means.
+pub(crate) fn durability_text(durability: Option<Durability>) -> &'static str {
+    durability.map_or("unknown", Durability::word)
+}
+
+/// What a stored topic has on the disk, on one line.
+pub(crate) fn stored_text(stored: &StoredDetails) -> String {
+    let noun = if stored.files == 1 { "file" } else { "files" };
+    format!(
+        "{} of {} in {} {noun}, from offset {}; forced to it before {}",
+        human_size(stored.bytes),
+        human_size(stored.limit),
+        human_count(stored.files),
+        stored.first,
+        stored.durable
+    )
 }
 
 /// Everything about one topic, one fact per line.
 pub(crate) fn detail_text(topic: &TopicDetails) -> String {
-    let TopicDetails { name, settings, stats, leases, .. } = topic;
+    let TopicDetails { name, settings, stats, stored, leases, .. } = topic;
     let segments =
         |count: u64, bytes: u64| format!("{} ({})", human_count(count), human_size(bytes));
     let mut entries = vec![
         ("topic", one_line(name)),
-        ("state", state_text(stats).to_string()),
+        ("state", state_text(stats, stored.as_ref()).to_string()),
+        ("durability", durability_text(settings.durability).to_string()),
         ("epoch", format::epoch(stats.epoch)),
         ("offsets", format!("{} to {} (next)", stats.first, stats.next)),
         (
@@ -131,8 +167,25 @@ pub(crate) fn detail_text(topic: &TopicDetails) -> String {
         ("segment size", Size(settings.segment_bytes.into()).to_string()),
         ("retention", setting_text(settings.retention)),
         ("overflow", setting_text(settings.overflow)),
-        ("cursors", human_count(stats.cursors)),
     ];
+    if let Some(stored) = stored {
+        entries.push(("on the disk", stored_text(stored)));
+        entries.push((
+            "since the start",
+            format!(
+                "forced {} times in {:.3} s, {} written in {} groups",
+                human_count(stored.syncs),
+                stored.sync_time.as_secs_f64(),
+                human_size(stored.written_bytes),
+                human_count(stored.groups)
+            ),
+        ));
+        entries.push(("disk readers", human_count(stored.readers)));
+        if let Some(why) = &stored.failed {
+            entries.push(("failed", one_line(why)));
+        }
+    }
+    entries.push(("cursors", human_count(stats.cursors)));
     if let Some(slowest) = stats.slowest {
         entries.push((
             "slowest",
@@ -188,9 +241,10 @@ pub(crate) fn setting_text(setting: Option<impl fmt::Display>) -> String {
 
 /// Everything about one topic as JSON. Sizes are bytes.
 pub(crate) fn detail_json(topic: &TopicDetails) -> Value {
-    let TopicDetails { name, settings, stats, leases, .. } = topic;
+    let TopicDetails { name, settings, stats, stored, leases, .. } = topic;
     json!({
         "topic": name,
+        "durability": settings.durability.map(Durability::word),
         "closed": stats.closed,
         "epoch": format::epoch(stats.epoch),
         "first_offset": stats.first,
@@ -207,6 +261,8 @@ pub(crate) fn detail_json(topic: &TopicDetails) -> Value {
         "segment_bytes": settings.segment_bytes,
         "retention": setting_text(settings.retention),
         "overflow": setting_text(settings.overflow),
+        "disk_limit": stored.as_ref().map(|_| settings.disk_limit),
+        "stored": stored.as_ref().map(stored_json),
         "cursors": stats.cursors,
         "lease_count": stats.leases,
         "leases": leases.iter().map(|lease| json!({
@@ -229,6 +285,23 @@ pub(crate) fn detail_json(topic: &TopicDetails) -> Value {
     })
 }
 
+fn stored_json(stored: &StoredDetails) -> Value {
+    json!({
+        "first_offset": stored.first,
+        "next_offset": stored.next,
+        "durable_offset": stored.durable,
+        "bytes": stored.bytes,
+        "limit": stored.limit,
+        "files": stored.files,
+        "syncs": stored.syncs,
+        "sync_seconds": stored.sync_time.as_secs_f64(),
+        "groups": stored.groups,
+        "written_bytes": stored.written_bytes,
+        "readers": stored.readers,
+        "failed": stored.failed,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,6 +317,7 @@ mod tests {
             overflow: Some(Overflow::Evict),
             retention: Some(Retention::Age(Duration::from_secs(90))),
             memory_limit: 1 << 26,
+            ..Settings::default()
         };
         detail.stats = TopicStats {
             epoch: 7,
@@ -274,6 +348,67 @@ mod tests {
         }
         assert!(!text.contains('\u{1b}'), "a name from a server cannot drive the terminal");
         assert!(stats_table(&[detail()]).contains("4.0 MiB"), "memory is all three kinds");
+    }
+
+    fn stored_detail() -> TopicDetails {
+        let mut detail = detail();
+        detail.settings.durability = Some(Durability::Written);
+        detail.settings.disk_limit = 1 << 30;
+        let mut stored = StoredDetails::default();
+        (stored.first, stored.durable, stored.next) = (3, 1_000_000, 1_000_010);
+        (stored.bytes, stored.limit, stored.files) = (5 << 20, 1 << 30, 2);
+        (stored.syncs, stored.sync_time) = (1234, Duration::from_millis(1500));
+        detail.stored = Some(stored);
+        detail
+    }
+
+    #[test]
+    fn a_stored_topic_says_what_is_on_the_disk() {
+        let mut detail = stored_detail();
+        let text = detail_text(&detail);
+        for part in [
+            "written",
+            "5.0 MiB of 1.0 GiB in 2 files, from offset 3; forced to it before 1000000",
+            "forced 1,234 times in 1.500 s",
+        ] {
+            assert!(text.contains(part), "{part} in\n{text}");
+        }
+        assert!(!text.contains("failed"), "{text}");
+        let table = stats_table(std::slice::from_ref(&detail));
+        assert!(table.contains("written") && table.contains("5.0 MiB"), "{table}");
+        let value = detail_json(&detail);
+        assert_eq!(
+            (&value["durability"], &value["disk_limit"]),
+            (&json!("written"), &json!(1 << 30))
+        );
+        assert_eq!(
+            (&value["stored"]["bytes"], &value["stored"]["files"]),
+            (&json!(5 << 20), &json!(2))
+        );
+        assert_eq!(value["stored"]["sync_seconds"], 1.5);
+        assert_eq!(value["stored"]["durable_offset"], 1_000_000);
+        detail.stored.as_mut().unwrap().failed = Some("no space".into());
+        let text = detail_text(&detail);
+        assert!(text.contains("no space"), "{text}");
+        assert!(stats_table(&[detail]).contains("failed"));
+    }
+
+    #[test]
+    fn the_list_has_durabilities_also_of_servers_that_do_not_say() {
+        let mut topics = [TopicInfo::default(), TopicInfo::default()];
+        (topics[0].durability, topics[0].disk_bytes) = (Some(Durability::Synced), 3 << 20);
+        let table = summaries_table(&topics);
+        for part in ["DURABILITY", "synced", "3.0 MiB", "unknown"] {
+            assert!(table.contains(part), "{part} in\n{table}");
+        }
+        let value = summary_json(&topics[0]);
+        assert_eq!(
+            (&value["durability"], &value["disk_bytes"]),
+            (&json!("synced"), &json!(3 << 20))
+        );
+        assert_eq!(summary_json(&topics[1])["durability"], Value::Null);
+        let value = detail_json(&detail());
+        assert_eq!((&value["stored"], &value["disk_limit"]), (&Value::Null, &Value::Null));
     }
 
     #[test]

@@ -67,7 +67,7 @@ fn settings(create: &CreateArgs) -> Result<Settings> {
     let segment_bytes = create.segment.map_or(Ok(0), u32::try_from);
     let segment_bytes =
         segment_bytes.map_err(|_| Error::usage("--segment", "a segment is smaller than 4GiB"))?;
-    if create.segment == Some(0) || create.memory == Some(0) {
+    if [create.segment, create.memory, create.disk].contains(&Some(0)) {
         return Err(Error::usage("create", "a size of 0 makes no sense")
             .hint("leave it out for the server's default"));
     }
@@ -76,6 +76,8 @@ fn settings(create: &CreateArgs) -> Result<Settings> {
         overflow: create.overflow,
         retention: create.retention,
         memory_limit: create.memory.unwrap_or(0),
+        durability: create.durability,
+        disk_limit: create.disk.unwrap_or(0),
     })
 }
 
@@ -125,7 +127,7 @@ pub(crate) fn print_lines(values: impl Iterator<Item = serde_json::Value>) -> Re
 mod tests {
     use super::*;
     use clap::Parser;
-    use psa::{Overflow, Retention};
+    use psa::{Durability, Overflow, Retention};
     use std::time::Duration;
 
     fn create(words: &[&str]) -> CreateArgs {
@@ -142,18 +144,31 @@ mod tests {
     #[test]
     fn flags_become_settings() {
         assert_eq!(settings(&create(&[])).unwrap(), Settings::default());
-        let flags =
-            ["--segment", "64KiB", "--retention", "90s", "--overflow", "evict", "--memory", "8MiB"];
+        let flags = [
+            ["--segment", "64KiB"],
+            ["--retention", "90s"],
+            ["--overflow", "evict"],
+            ["--memory", "8MiB"],
+            ["--durability", "written"],
+            ["--disk", "1GiB"],
+        ];
         assert_eq!(
-            settings(&create(&flags)).unwrap(),
+            settings(&create(flags.as_flattened())).unwrap(),
             Settings {
                 segment_bytes: 65_536,
                 overflow: Some(Overflow::Evict),
                 retention: Some(Retention::Age(Duration::from_secs(90))),
                 memory_limit: 8 << 20,
+                durability: Some(Durability::Written),
+                disk_limit: 1 << 30,
             }
         );
         assert!(settings(&create(&["--segment", "4GiB"])).is_err());
-        assert!(settings(&create(&["--memory", "0"])).is_err());
+        for flag in ["--memory", "--disk"] {
+            assert!(settings(&create(&[flag, "0"])).is_err());
+        }
+        let words = ["psa", "topics", "create", "t", "--durability", "disk"];
+        let error = crate::args::Cli::try_parse_from(words).unwrap_err().to_string();
+        assert!(error.contains("memory, written, synced"), "{error}");
     }
 }

@@ -4,7 +4,7 @@
 //! view.
 
 use crate::error::one_line;
-use crate::snapshot::{lease_text, memory, setting_text, state_text};
+use crate::snapshot::{durability_text, lease_text, memory, setting_text, state_text, stored_text};
 use crate::units::{human_count, human_size};
 use psa::client::{TopicDetails, TopicInfo};
 use ratatui::Frame;
@@ -199,6 +199,9 @@ impl View {
         let [text, diagram] =
             Layout::horizontal([Constraint::Min(20), Constraint::Percentage(40)]).areas(area);
         let bytes: u64 = self.topics.iter().map(|line| line.topic.bytes).sum();
+        let disk: u64 = self.topics.iter().map(|line| line.topic.disk_bytes).sum();
+        let disk =
+            if disk > 0 { format!("   {} on the disk", human_size(disk)) } else { String::new() };
         let cursors: u64 = self.topics.iter().map(|line| u64::from(line.topic.cursors)).sum();
         let lines = vec![
             Line::styled(
@@ -206,7 +209,7 @@ impl View {
                 Style::new().add_modifier(Modifier::BOLD),
             ),
             Line::from(format!(
-                " {} topics   {} cursors   {} live",
+                " {} topics   {} cursors   {} live{disk}",
                 human_count(self.topics.len() as u64),
                 human_count(cursors),
                 human_size(bytes)
@@ -253,7 +256,9 @@ impl View {
         let block = Block::bordered().title(title);
         let inside = block.inner(area);
         frame.render_widget(block, area);
-        let Some(TopicDetails { settings, stats, leases, .. }) = &self.detail else { return };
+        let Some(TopicDetails { settings, stats, stored, leases, .. }) = &self.detail else {
+            return;
+        };
         let [gauge, segments, rest] =
             Layout::vertical([Constraint::Length(1), Constraint::Length(1), Constraint::Min(0)])
                 .areas(inside);
@@ -274,13 +279,24 @@ impl View {
 
         let mut lines = vec![Line::from(format!(
             "{}, retention {}, overflow {}, {} evictions, waits: {} readers, {} publishers",
-            state_text(stats),
+            state_text(stats, stored.as_ref()),
             setting_text(settings.retention),
             setting_text(settings.overflow),
             human_count(stats.evictions),
             human_count(stats.reader_waits),
             human_count(stats.publisher_waits)
         ))];
+        let durability = durability_text(settings.durability);
+        lines.push(match stored {
+            Some(stored) => match &stored.failed {
+                Some(why) => Line::styled(
+                    format!("{durability}, the disk has failed: {}", one_line(why)),
+                    Style::new().fg(Color::Red),
+                ),
+                None => Line::from(format!("{durability}, on the disk {}", stored_text(stored))),
+            },
+            None => Line::from(format!("durability {durability}")),
+        });
         lines.push(Line::from(match stats.slowest {
             Some(slowest) => format!(
                 "slowest ({}): {} records behind, holds back {} segments, {}",
@@ -309,13 +325,15 @@ struct Column {
 fn columns(topics: &[TopicRow], room: u16) -> Vec<Column> {
     const NAME: u16 = 12;
     type Number = (&'static str, fn(&TopicRow) -> String);
-    let numbers: [Number; 6] = [
+    let numbers: [Number; 8] = [
         ("RECORDS/S", |entry| human_count(entry.rate)),
         ("NEXT", |entry| human_count(entry.topic.next)),
         ("KEPT", |entry| human_count(entry.topic.next.saturating_sub(entry.topic.first))),
         ("LIVE", |entry| human_size(entry.topic.bytes)),
         ("CURSORS", |entry| human_count(entry.topic.cursors.into())),
         ("LEASES", |entry| human_count(entry.topic.leases.into())),
+        ("DURABILITY", |entry| durability_text(entry.topic.durability).into()),
+        ("DISK", |entry| human_size(entry.topic.disk_bytes)),
     ];
     let mut left = room;
     let mut columns =
@@ -412,6 +430,35 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
+    }
+
+    #[test]
+    fn it_shows_what_is_on_the_disk() {
+        let mut view = view();
+        let mut topic = summary("a", 1);
+        (topic.durability, topic.disk_bytes) = (Some(psa::Durability::Synced), 7 << 20);
+        let mut detail = view.detail.clone().unwrap();
+        detail.settings.durability = Some(psa::Durability::Synced);
+        let mut stored = psa::client::StoredDetails::default();
+        (stored.bytes, stored.limit, stored.files, stored.durable) = (7 << 20, 1 << 30, 1, 4);
+        detail.stored = Some(stored);
+        let snapshot = |detail| Snapshot {
+            at: Instant::now(),
+            topics: vec![topic.clone()],
+            detail: Some(detail),
+        };
+        view.update(snapshot(detail.clone()));
+        let text = screen(&view, 120, 30);
+        for part in [
+            "7.0 MiB on the disk",
+            "DURABILITY",
+            "synced, on the disk 7.0 MiB of 1.0 GiB in 1 file, from offset 0; forced to it before 4",
+        ] {
+            assert!(text.contains(part), "{part} in\n{text}");
+        }
+        detail.stored.as_mut().unwrap().failed = Some("no space".into());
+        view.update(snapshot(detail));
+        assert!(screen(&view, 120, 30).contains("the disk has failed: no space"));
     }
 
     #[test]

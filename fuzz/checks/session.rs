@@ -140,6 +140,8 @@ struct Told {
     /// The last word was said.
     goodbye: bool,
     frames: usize,
+    /// The version that the welcome named.
+    version: u16,
 }
 
 impl Told {
@@ -160,7 +162,10 @@ impl Told {
 
     fn reply(&mut self, reply: &Reply<'_>) {
         match reply {
-            Reply::Welcome(_) => assert_eq!(self.frames, 0, "a second welcome"),
+            Reply::Welcome(welcome) => {
+                assert_eq!(self.frames, 0, "a second welcome");
+                self.version = welcome.version;
+            }
             Reply::Subscribed { sub, next, .. } => {
                 assert_eq!(self.subs.insert(*sub, *next), None, "sub {sub} is open twice");
             }
@@ -189,6 +194,16 @@ impl Told {
                 self.subs.remove(sub).expect("closed what was not open");
             }
             Reply::Goodbye { .. } => self.goodbye = true,
+            // Each connection gets what its version can say, and all of it.
+            Reply::Topics { topics, .. } => {
+                for topic in topics {
+                    assert_eq!(topic.durability.is_some(), self.version >= 2);
+                }
+            }
+            Reply::Description(description) => {
+                assert_eq!(description.settings.durability.is_some(), self.version >= 2);
+                assert!(self.version >= 2 || description.stored.is_none());
+            }
             _ => {}
         }
     }

@@ -8,6 +8,12 @@ mod access;
 #[path = "../../src/broker/mod.rs"]
 mod broker;
 #[allow(dead_code, unused_imports, reason = "one part of the library is looked at")]
+#[path = "../../src/disk/mod.rs"]
+mod disk;
+#[allow(dead_code, unused_imports, reason = "one part of the library is looked at")]
+#[path = "../../src/durability.rs"]
+mod durability;
+#[allow(dead_code, unused_imports, reason = "one part of the library is looked at")]
 #[path = "../../src/listener/mod.rs"]
 mod listener;
 #[allow(dead_code, unused_imports, reason = "one part of the library is looked at")]
@@ -24,5 +30,8 @@ mod session;
 #[allow(dead_code, unused_imports, reason = "one part of the library is looked at")]
 #[path = "../../src/sync/mod.rs"]
 mod sync;
+#[allow(dead_code, unused_imports, reason = "one part of the library is looked at")]
+#[path = "../../src/tier/mod.rs"]
+mod tier;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| session::check(data));

@@ -9,7 +9,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::unpublished::Claim;
-use super::{BrokerState, Deliveries, LeaseOpenError, ResolvedSettings, StoredStats, check_name};
+use super::{
+    BrokerState, Deliveries, Durability, LeaseOpenError, ResolvedSettings, StoredStats, check_name,
+};
 use crate::log::{
     AppendError, Appender, Batch, CommitError, CommitRange, Exclusive, Lag, Lease, LeaseInfo,
     LeaseOptions, Limit, Log, Overflow, Packed, ReadError, Start, Stats, SubscribeError,
@@ -59,6 +61,10 @@ pub struct TopicSummary {
     pub leases: u64,
     /// Memory in bytes, including pooled and unlinked segments.
     pub bytes: u64,
+    /// What an acknowledgement means.
+    pub durability: Durability,
+    /// What the topic's files take on the disk, in bytes.
+    pub disk_bytes: u64,
 }
 
 impl Topic {
@@ -212,6 +218,8 @@ impl Topic {
             cursors: stats.cursors as u64,
             leases: stats.leases as u64,
             bytes: stats.live_bytes + stats.pooled_bytes + stats.unlinked_bytes,
+            durability: self.settings.durability,
+            disk_bytes: self.stored().map_or(0, |stored| stored.bytes),
         }
     }
 

@@ -21,6 +21,8 @@ pub(super) struct Conn {
     pub(super) inbox: Inbox,
     /// The limits for frames from the server.
     pub(super) limits: DecodeLimits,
+    /// The protocol version of this connection.
+    pub(super) version: u16,
     /// The largest frame that the server accepts, in bytes.
     pub(super) max_frame: u32,
     /// The largest record that the server accepts, in bytes.
@@ -45,6 +47,7 @@ impl Conn {
             io,
             inbox: Inbox::default(),
             limits: DecodeLimits { max_frame: config.max_frame, max_record: u32::MAX },
+            version: VERSION_MIN,
             max_frame: 0,
             max_record: 0,
         };
@@ -84,6 +87,7 @@ impl Conn {
                         let what = "it chose a version that was not offered";
                         return Err(ClientError::Violation { what });
                     }
+                    conn.version = version;
                     conn.max_frame = max_frame;
                     conn.max_record = max_record;
                     break consumed;

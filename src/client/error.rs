@@ -97,6 +97,12 @@ pub enum ClientError {
         /// The client's limit in bytes.
         client: u32,
     },
+    /// The server speaks an older version of the protocol, which cannot say what was asked for. Nothing was sent.
+    #[error("the server is too old for {what}; update it, or do without")]
+    OldServer {
+        /// What it cannot do.
+        what: &'static str,
+    },
     /// A record is larger than the server accepts. Nothing was sent.
     #[error("a record has {size} bytes, the server takes {max}; send smaller records")]
     RecordTooLarge {

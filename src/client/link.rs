@@ -74,6 +74,8 @@ pub(super) struct LinkShared {
     /// Notified when there is room, or the link broke.
     room: Notify,
     pub(super) options: LinkOptions,
+    /// The protocol version of the connection.
+    version: u16,
     /// The largest frame that the server accepts, in bytes.
     pub(super) max_frame: u32,
     /// The largest record that the server accepts, in bytes.
@@ -175,6 +177,7 @@ impl Link {
             gone: Notify::new(),
             room: Notify::new(),
             options,
+            version: conn.version,
             max_frame: conn.max_frame,
             max_record: conn.max_record,
         });
@@ -184,6 +187,10 @@ impl Link {
 
     pub(super) fn is_lost(&self) -> bool {
         self.shared.lock().lost.is_some()
+    }
+
+    pub(super) fn version(&self) -> u16 {
+        self.shared.version
     }
 
     pub(super) fn max_frame(&self) -> u32 {

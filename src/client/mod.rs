@@ -96,10 +96,11 @@ pub use publisher::{Published, Publisher, PublisherOptions, Ticket};
 pub use subscription::Subscription;
 
 pub use crate::log::Position;
-pub use topics::{LeaseDetails, TopicDetails, TopicInfo};
+pub use topics::{LeaseDetails, StoredDetails, TopicDetails, TopicInfo};
 
 pub use crate::protocol::{
-    CloseReason, Code, GapReason, OnGap, Overflow, Retention, Settings, Start, TopicStats,
+    CloseReason, Code, Durability, GapReason, OnGap, Overflow, Retention, Settings, Start,
+    TopicStats,
 };
 
 use crate::protocol::{Request, TopicName};
@@ -224,7 +225,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Code::TopicExists`], [`Code::BadSettings`], [`Code::TooManyTopics`].
+    /// [`Code::TopicExists`], [`Code::BadSettings`], [`Code::TooManyTopics`]; [`ClientError::OldServer`] if the server
+    /// knows no durability, and the settings ask for one.
     pub async fn create_topic(&self, topic: &str, settings: Settings) -> Result<(), ClientError> {
         self.create(topic, settings, false).await
     }
@@ -233,7 +235,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Code::BadSettings`], [`Code::TooManyTopics`].
+    /// [`Code::BadSettings`], [`Code::TooManyTopics`]; [`ClientError::OldServer`] as for
+    /// [`create_topic`](Self::create_topic).
     pub async fn ensure_topic(&self, topic: &str, settings: Settings) -> Result<(), ClientError> {
         self.create(topic, settings, true).await
     }
@@ -321,8 +324,15 @@ impl Client {
     }
 
     async fn manage<'a>(&self, make: impl Fn(u32) -> Request<'a>) -> Result<Answer, ClientError> {
-        self.request(&self.shared.managing, |_, request, out| {
-            make(request).encode(out);
+        self.request(&self.shared.managing, |link, request, out| {
+            let request = make(request);
+            if let Request::Create { settings, .. } = &request
+                && settings.need_version_2()
+                && link.version() < 2
+            {
+                return Err(ClientError::OldServer { what: "a durability or a limit on the disk" });
+            }
+            request.encode(out);
             Ok(())
         })
         .await

@@ -11,6 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::api::Api;
 use super::problem::Problem;
+use crate::broker::Topic;
 
 /// A JSON document on one line that ends with a newline, for `curl`.
 pub(super) fn json(value: &Value) -> impl IntoResponse + use<> {
@@ -71,6 +72,14 @@ pub(super) const FIRST_OFFSET: HeaderName = HeaderName::from_static("psa-first-o
 pub(super) const COUNT: HeaderName = HeaderName::from_static("psa-count");
 /// Whether more records follow: `more`, `caught-up` (none at the moment) or `end` (never again).
 pub(super) const STATE: HeaderName = HeaderName::from_static("psa-state");
+
+/// What an acknowledgement of the topic means: `memory`, `written` or `synced`.
+const DURABILITY: HeaderName = HeaderName::from_static("psa-durability");
+
+/// The header that says the topic's durability.
+pub(super) fn durability(topic: &Topic) -> [(HeaderName, HeaderValue); 1] {
+    [(DURABILITY, HeaderValue::from_static(topic.settings().durability.word()))]
+}
 
 /// Bytes that keep their permit for memory of the pool until the last reference to them is dropped: also while
 /// they wait in the buffers of a connection.

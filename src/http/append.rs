@@ -85,7 +85,7 @@ pub(super) async fn publish(
         "count": records.len(),
         "position": Position { epoch, next: offsets.end }.to_string(),
     });
-    Ok(answer::json(&said).into_response())
+    Ok((answer::durability(&topic), answer::json(&said)).into_response())
 }
 
 /// Appends the records. If there is no room and the topic's overflow policy is not [`Overflow::Reject`], waits for

@@ -19,7 +19,8 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, text,
+    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeMetric, MetricEncoder,
+    NoLabelSet, text,
 };
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -30,6 +31,7 @@ use super::exposition::TextFormat;
 use super::problem::Problem;
 use super::process;
 use crate::access::{Grant, Right};
+use crate::broker::{Durability, StoredStats};
 use crate::log::Stats;
 
 /// The maximum number of topics with series of their own.
@@ -100,6 +102,8 @@ struct Labelled {
     name: Arc<str>,
     stats: Stats,
     delivered: u64,
+    durability: Durability,
+    stored: Option<StoredStats>,
 }
 
 /// The values over all topics: the largest lag, and sums.
@@ -115,6 +119,35 @@ struct Sums {
     unlinked_segments: u64,
     unlinked_bytes: u64,
     slowest_lag: u64,
+    stored: Stored,
+}
+
+/// The values over all topics that are stored.
+#[derive(Default)]
+struct Stored {
+    topics: u64,
+    failed: u64,
+    bytes: u64,
+    files: u64,
+    readers: u64,
+    syncs: u64,
+    sync_time: Duration,
+    groups: u64,
+    written_bytes: u64,
+}
+
+impl Stored {
+    fn add(&mut self, stored: &StoredStats) {
+        self.topics += 1;
+        self.failed += u64::from(stored.failed.is_some());
+        self.bytes += stored.bytes;
+        self.files += stored.files;
+        self.readers += stored.readers;
+        self.syncs += stored.syncs;
+        self.sync_time += stored.sync_time;
+        self.groups += stored.groups;
+        self.written_bytes += stored.written_bytes;
+    }
 }
 
 impl Sums {
@@ -148,9 +181,13 @@ impl Topics {
             for name in group {
                 let Some(topic) = api.broker.topic(&name) else { continue };
                 let (stats, delivered) = (topic.log().stats(), topic.delivered());
+                let (stored, durability) = (topic.stored(), topic.settings().durability);
                 all.count += 1;
                 all.sums.add(&stats);
                 all.sums.delivered += delivered;
+                if let Some(stored) = &stored {
+                    all.sums.stored.add(stored);
+                }
                 if all.labelled.len() == MAX_LABELLED_TOPICS {
                     continue;
                 }
@@ -163,7 +200,7 @@ impl Topics {
                         (name.clone(), lease.name, lag)
                     }));
                 }
-                all.labelled.push(Labelled { name, stats, delivered });
+                all.labelled.push(Labelled { name, stats, delivered, durability, stored });
             }
             tokio::task::yield_now().await;
         }
@@ -186,9 +223,11 @@ impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.program(&mut encoder)?;
         self.totals(&mut encoder)?;
+        self.stored_totals(&mut encoder)?;
         self.listener_figures(&mut encoder)?;
         self.answers(&mut encoder)?;
         self.each_topic(&mut encoder)?;
+        self.each_stored_topic(&mut encoder)?;
         self.each_lease(&mut encoder)
     }
 }
@@ -198,7 +237,12 @@ fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64
     gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
 }
 
-fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+fn counter<N: EncodeCounterValue>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: N,
+) -> fmt::Result {
     let counter = ConstCounter::new(value);
     counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)
 }
@@ -215,7 +259,7 @@ impl Scrape {
             gauge(encoder, name, help, value)?;
         }
         for figure in self.api.figures.get().into_iter().flatten() {
-            let write = if figure.is_counter { counter } else { gauge };
+            let write = if figure.is_counter { counter::<u64> } else { gauge };
             write(encoder, figure.name, figure.help, (figure.read)())?;
         }
         Ok(())
@@ -254,6 +298,41 @@ impl Scrape {
         }
         let help = "Records that were handed to subscribers of topics that there are, once for each of them";
         counter(encoder, "psa_delivered_records", help, sums.delivered)
+    }
+
+    /// What all stored topics have in their files.
+    fn stored_totals(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let stored = &self.topics.sums.stored;
+        for (name, help, value) in [
+            ("psa_stored_topics", "Topics that are stored", stored.topics),
+            (
+                "psa_stored_failed",
+                "Stored topics that take no records because the disk failed",
+                stored.failed,
+            ),
+            ("psa_stored_bytes", "What their files take on the disk, in bytes", stored.bytes),
+            ("psa_stored_files", "Their files", stored.files),
+            ("psa_stored_readers", "Subscribers that read from the files", stored.readers),
+        ] {
+            gauge(encoder, name, help, value)?;
+        }
+        for (name, help, value) in [
+            (
+                "psa_stored_syncs",
+                "How often files of topics that there are were forced to the disk",
+                stored.syncs,
+            ),
+            ("psa_stored_groups", "Groups of appends that were written together", stored.groups),
+            (
+                "psa_stored_written_bytes",
+                "Bytes that were written to the files",
+                stored.written_bytes,
+            ),
+        ] {
+            counter(encoder, name, help, value)?;
+        }
+        let help = "How long forcing files to the disk took, in seconds";
+        counter(encoder, "psa_stored_sync_seconds", help, stored.sync_time.as_secs_f64())
     }
 
     fn listener_figures(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -366,7 +445,7 @@ impl Scrape {
             }),
         ];
         for (name, help, read) in counters {
-            self.family(encoder, name, help, true, read)?;
+            self.family(encoder, name, help, true, |topic| Some(read(topic)))?;
         }
         let gauges: [(&str, &str, Read); 7] = [
             ("psa_topic_cursors", "Cursors", |t| t.stats.cursors as u64),
@@ -390,9 +469,67 @@ impl Scrape {
             ),
         ];
         for (name, help, read) in gauges {
-            self.family(encoder, name, help, false, read)?;
+            self.family(encoder, name, help, false, |topic| Some(read(topic)))?;
+        }
+        let help = "Always 1; the label says what an acknowledgement means";
+        let one = ConstGauge::new(1u64);
+        let name = "psa_topic_durability";
+        let mut family = encoder.encode_descriptor(name, help, None, one.metric_type())?;
+        for topic in &self.topics.labelled {
+            let labels = [("topic", &*topic.name), ("durability", topic.durability.word())];
+            one.encode(family.encode_family(&labels)?)?;
         }
         Ok(())
+    }
+
+    /// The files of each stored topic. Topics in memory have no such series.
+    fn each_stored_topic(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        type Read = fn(&StoredStats) -> u64;
+        let figures: [(&str, &str, bool, Read); 9] = [
+            (
+                "psa_topic_stored_bytes",
+                "What the topic's files take on the disk, in bytes",
+                false,
+                |s| s.bytes,
+            ),
+            ("psa_topic_stored_limit_bytes", "The most that they may take", false, |s| s.limit),
+            ("psa_topic_stored_files", "Its files", false, |s| s.files),
+            ("psa_topic_stored_readers", "Subscribers that read from the files", false, |s| {
+                s.readers
+            }),
+            (
+                "psa_topic_stored_failed",
+                "1 if the topic takes no records because the disk failed",
+                false,
+                |s| s.failed.is_some().into(),
+            ),
+            (
+                "psa_topic_stored_unsynced_records",
+                "Records that were written and not forced to the disk yet",
+                false,
+                |s| s.next_offset.saturating_sub(s.durable_offset),
+            ),
+            ("psa_topic_stored_syncs", "How often the files were forced to the disk", true, |s| {
+                s.syncs
+            }),
+            (
+                "psa_topic_stored_groups",
+                "Groups of appends that were written together",
+                true,
+                |s| s.groups,
+            ),
+            ("psa_topic_stored_written_bytes", "Bytes that were written to the files", true, |s| {
+                s.written_bytes
+            }),
+        ];
+        for (name, help, is_counter, read) in figures {
+            self.family(encoder, name, help, is_counter, |t| t.stored.as_ref().map(read))?;
+        }
+        let (name, help) =
+            ("psa_topic_stored_sync_seconds", "How long forcing them took, in seconds");
+        self.family(encoder, name, help, true, |topic| {
+            topic.stored.as_ref().map(|stored| stored.sync_time.as_secs_f64())
+        })
     }
 
     fn each_lease(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -406,14 +543,14 @@ impl Scrape {
         Ok(())
     }
 
-    /// One metric, with a series for each labelled topic.
-    fn family(
+    /// One metric, with a series for each labelled topic that has a value.
+    fn family<N: EncodeCounterValue + EncodeGaugeValue>(
         &self,
         encoder: &mut DescriptorEncoder<'_>,
         name: &str,
         help: &str,
         is_counter: bool,
-        read: fn(&Labelled) -> u64,
+        read: impl Fn(&Labelled) -> Option<N>,
     ) -> fmt::Result {
         let kind = if is_counter {
             ConstCounter::new(0u64).metric_type()
@@ -422,9 +559,9 @@ impl Scrape {
         };
         let mut family: MetricEncoder<'_> = encoder.encode_descriptor(name, help, None, kind)?;
         for topic in &self.topics.labelled {
+            let Some(value) = read(topic) else { continue };
             let labels = [("topic", &*topic.name)];
             let one = family.encode_family(&labels)?;
-            let value = read(topic);
             if is_counter {
                 ConstCounter::new(value).encode(one)?;
             } else {
@@ -432,5 +569,83 @@ impl Scrape {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::{Broker, BrokerConfig};
+    use crate::http::HttpConfig;
+
+    #[test]
+    fn a_stored_topic_has_figures_of_its_files_and_one_in_memory_has_none() {
+        let broker = Broker::new(BrokerConfig::default()).unwrap();
+        let stats = broker.create("t", &Default::default()).unwrap().log().stats();
+        let stored = StoredStats {
+            next_offset: 9,
+            durable_offset: 7,
+            bytes: 4096,
+            limit: 1 << 30,
+            files: 2,
+            syncs: 3,
+            sync_time: Duration::from_millis(250),
+            groups: 4,
+            written_bytes: 5,
+            readers: 6,
+            failed: Some("why".into()),
+            ..StoredStats::default()
+        };
+        let labelled = |name: &str, durability, stored| Labelled {
+            name: name.into(),
+            stats: stats.clone(),
+            delivered: 0,
+            durability,
+            stored,
+        };
+        let mut sums = Sums::default();
+        for _ in 0..2 {
+            sums.stored.add(&stored);
+        }
+        let topics = Topics {
+            labelled: vec![
+                labelled("kept", Durability::Synced, Some(stored)),
+                labelled("not", Durability::Memory, None),
+            ],
+            leases: Vec::new(),
+            count: 2,
+            sums,
+        };
+        let api = Arc::new(Api::new(HttpConfig::default(), broker));
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Scrape { api, topics }));
+        let mut text = String::new();
+        text::encode(&mut text, &registry).unwrap();
+        for line in [
+            "psa_topic_durability{topic=\"kept\",durability=\"synced\"} 1",
+            "psa_topic_durability{topic=\"not\",durability=\"memory\"} 1",
+            "psa_topic_stored_bytes{topic=\"kept\"} 4096",
+            "psa_topic_stored_limit_bytes{topic=\"kept\"} 1073741824",
+            "psa_topic_stored_files{topic=\"kept\"} 2",
+            "psa_topic_stored_readers{topic=\"kept\"} 6",
+            "psa_topic_stored_failed{topic=\"kept\"} 1",
+            "psa_topic_stored_unsynced_records{topic=\"kept\"} 2",
+            "psa_topic_stored_syncs_total{topic=\"kept\"} 3",
+            "psa_topic_stored_sync_seconds_total{topic=\"kept\"} 0.25",
+            "psa_topic_stored_groups_total{topic=\"kept\"} 4",
+            "psa_topic_stored_written_bytes_total{topic=\"kept\"} 5",
+            "psa_stored_topics 2",
+            "psa_stored_failed 2",
+            "psa_stored_bytes 8192",
+            "psa_stored_files 4",
+            "psa_stored_readers 12",
+            "psa_stored_syncs_total 6",
+            "psa_stored_sync_seconds_total 0.5",
+            "psa_stored_groups_total 8",
+            "psa_stored_written_bytes_total 10",
+        ] {
+            assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
+        }
+        assert!(!text.contains("_stored_bytes{topic=\"not\"}"), "{text}");
     }
 }

@@ -16,7 +16,7 @@ use super::request::{Parameters, TopicName};
 use super::start::epoch_text;
 use super::{answer, body};
 use crate::access::{Grant, Right};
-use crate::broker::{ResolvedSettings, Topic, TopicSettings};
+use crate::broker::{Durability, ResolvedSettings, StoredStats, Topic, TopicSettings};
 use crate::log::{Overflow, Retention};
 use crate::words::parse_digits;
 
@@ -54,6 +54,8 @@ pub(super) async fn list(
                 "cursors": topic.cursors,
                 "leases": topic.leases,
                 "bytes": topic.bytes,
+                "durability": topic.durability,
+                "disk_bytes": topic.disk_bytes,
             })
         })
         .collect();
@@ -70,7 +72,7 @@ pub(super) async fn describe(
     grant.check_sees(&name)?;
     Parameters::read(uri.query(), &[])?;
     let topic = api.broker.topic(&name).ok_or_else(|| Problem::unknown_topic(&name))?;
-    answer::long_json(&api, &description(&topic))
+    describe_whole(&api, &topic)
 }
 
 /// `PUT /topics/{topic}`: creates the topic, or finds it with the settings that were asked for.
@@ -96,14 +98,21 @@ pub(super) async fn create(
         return Err(Problem::topic_exists(&name, other));
     }
     if !made {
-        return answer::long_json(&api, &description(&topic));
+        return describe_whole(&api, &topic);
     }
     // A topic without leases has a short description, and since it has been created, the response is not refused
     // for want of memory.
     let said = answer::json(&description(&topic));
     let place = HeaderValue::try_from(original.path());
     let place = place.map_err(|_| Problem::name("it cannot stand in an address"))?;
-    Ok((StatusCode::CREATED, [(header::LOCATION, place)], said).into_response())
+    let durability = answer::durability(&topic);
+    Ok((StatusCode::CREATED, [(header::LOCATION, place)], durability, said).into_response())
+}
+
+/// Everything about a topic, also if it has many leases.
+fn describe_whole(api: &Api, topic: &Topic) -> Result<Response, Problem> {
+    let said = answer::long_json(api, &description(topic))?;
+    Ok((answer::durability(topic), said).into_response())
 }
 
 /// `DELETE /topics/{topic}`.
@@ -140,6 +149,8 @@ struct SettingsBody {
     memory_limit: Option<u64>,
     retention: Option<Retention>,
     overflow: Option<Overflow>,
+    durability: Option<Durability>,
+    disk_limit: Option<u64>,
 }
 
 impl SettingsBody {
@@ -164,8 +175,8 @@ impl SettingsBody {
             memory_limit: self.memory_limit,
             retention: self.retention,
             overflow: self.overflow,
-            durability: None,
-            disk_limit: None,
+            durability: self.durability,
+            disk_limit: self.disk_limit,
         })
     }
 }
@@ -177,6 +188,12 @@ fn differs(wish: &TopicSettings, is: &ResolvedSettings) -> Option<&'static str> 
         .or(differs(wish.memory_limit.is_some_and(|wish| wish != is.memory_limit), "memory_limit"))
         .or(differs(wish.retention.is_some_and(|wish| wish != is.retention), "retention"))
         .or(differs(wish.overflow.is_some_and(|wish| wish != is.overflow), "overflow"))
+        .or(differs(wish.durability.is_some_and(|wish| wish != is.durability), "durability"))
+        // A topic that is not stored was created without it, whatever was asked for.
+        .or(differs(
+            is.durability.is_stored() && wish.disk_limit.is_some_and(|wish| wish != is.disk_limit),
+            "disk_limit",
+        ))
 }
 
 fn millis(time: Duration) -> u64 {
@@ -190,7 +207,7 @@ fn description(topic: &Topic) -> Value {
     let settings = topic.settings();
     json!({
         "topic": topic.name(),
-        "durability": "memory",
+        "durability": settings.durability,
         "closed": stats.closed,
         "epoch": epoch_text(stats.epoch),
         "first_offset": stats.first_offset,
@@ -200,7 +217,11 @@ fn description(topic: &Topic) -> Value {
             "memory_limit": settings.memory_limit,
             "retention": settings.retention,
             "overflow": settings.overflow,
+            "durability": settings.durability,
+            // Not 0, which would be no answer to a PUT.
+            "disk_limit": settings.durability.is_stored().then_some(settings.disk_limit),
         },
+        "stored": topic.stored().as_ref().map(stored),
         "appended_records": stats.next_offset,
         "appended_bytes": stats.appended_bytes,
         "live_segments": stats.live_segments,
@@ -231,9 +252,58 @@ fn description(topic: &Topic) -> Value {
     })
 }
 
+/// The state of a topic's files. `psa topics describe --json` uses the same names.
+fn stored(stored: &StoredStats) -> Value {
+    json!({
+        "first_offset": stored.first_offset,
+        "next_offset": stored.next_offset,
+        "durable_offset": stored.durable_offset,
+        "bytes": stored.bytes,
+        "limit": stored.limit,
+        "files": stored.files,
+        "syncs": stored.syncs,
+        "sync_seconds": stored.sync_time.as_secs_f64(),
+        "groups": stored.groups,
+        "written_bytes": stored.written_bytes,
+        "readers": stored.readers,
+        "failed": stored.failed,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::{Broker, BrokerConfig};
+
+    #[test]
+    fn the_state_of_files_has_a_form() {
+        let stats = StoredStats {
+            durable_offset: 7,
+            sync_time: Duration::from_millis(1500),
+            failed: Some("no space".into()),
+            ..StoredStats::default()
+        };
+        let said = stored(&stats);
+        assert_eq!((&said["durable_offset"], &said["sync_seconds"]), (&json!(7), &json!(1.5)));
+        assert_eq!(said["failed"], "no space");
+        assert_eq!(stored(&StoredStats::default())["failed"], Value::Null);
+    }
+
+    #[test]
+    fn a_limit_on_the_disk_is_nothing_to_a_topic_in_memory() {
+        let wish = TopicSettings { disk_limit: Some(8 << 20), ..TopicSettings::default() };
+        let memory = Broker::new(BrokerConfig::default()).unwrap();
+        let topic = memory.create("t", &wish).unwrap();
+        assert_eq!(differs(&wish, topic.settings()), None);
+        let folder = tempfile::tempdir().unwrap();
+        let stored = Broker::with_folder(BrokerConfig::default(), folder.path()).unwrap();
+        let topic = stored.create("t", &wish).unwrap();
+        assert_eq!(differs(&wish, topic.settings()), None);
+        let more = TopicSettings { disk_limit: Some(9 << 20), ..wish };
+        assert_eq!(differs(&more, topic.settings()), Some("disk_limit"));
+        let less = TopicSettings { durability: Some(Durability::Written), ..wish };
+        assert_eq!(differs(&less, topic.settings()), Some("durability"));
+    }
 
     #[test]
     fn settings_are_read_as_they_are_shown() {
@@ -253,6 +323,8 @@ mod tests {
             r#"{"retentoin":"nothing"}"#,
             r#"{"retention":{"hours":1}}"#,
             r#"{"overflow":"drop"}"#,
+            r#"{"durability":"disk"}"#,
+            r#"{"disk_limit":-1}"#,
             r#"{"memory_limit":-1}"#,
             "[]",
             r#"[4096,null,null,"evict"]"#,

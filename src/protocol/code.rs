@@ -85,7 +85,8 @@ codes! {
     RecordTooLarge = 7, "record-too-large", "send smaller records, or fewer of them at once";
     /// A frame is larger than its kind or the server's `max_frame` allows. Ends the connection.
     FrameTooLarge = 8, "frame-too-large", "send smaller batches";
-    /// The topic is at its memory limit and rejects records. Nothing of the batch was appended.
+    /// The topic is at its memory limit, or, if it is stored, at its limit on the disk, and rejects records; or the disk
+    /// is full. Nothing of the batch was appended.
     Full = 9, "full", "let the subscribers catch up, then publish again";
     /// The memory that all topics share is used up. Nothing of the batch was appended.
     BudgetExhausted = 10, "budget-exhausted", "free memory in other topics, then publish again";
@@ -128,7 +129,7 @@ codes! {
     Evicted = 28, "evicted", "connect again and resume after the last record received whole";
     /// The server is shutting down. Ends the connection.
     ShuttingDown = 29, "shutting-down", "connect again later";
-    /// The server failed in an unforeseen way.
+    /// The server failed in an unforeseen way, or a stored topic takes no more records because its disk has failed.
     Internal = 30, "internal", "look into the server's log";
     /// The token lacks a right that the request needs. Or a running subscription lost a right that it
     /// needs when the rights were changed. In a GOODBYE it ends the connection.

@@ -67,6 +67,8 @@ mod settings;
 mod stats;
 mod wire;
 
+#[doc(no_inline)]
+pub use crate::durability::Durability;
 /// The log's own types: a topic on the wire retains and rejects records as its log does.
 #[doc(no_inline)]
 pub use crate::log::{Overflow, Retention};
@@ -80,7 +82,7 @@ pub use reply_wire::{decode_reply, deliver_header};
 pub use request::{Hello, LeaseRequest, MAGIC, OnGap, Publish, Request, Start, Subscribe};
 pub use request_wire::{decode_request, encode_publish, publish_header};
 pub use settings::Settings;
-pub use stats::{LeaseInfo, Slowest, TopicStats, TopicSummary};
+pub use stats::{LeaseInfo, Slowest, StoredStats, TopicStats, TopicSummary};
 pub use wire::{MAX_TEXT, MAX_TOKEN};
 
 /// The default port of a server.
@@ -90,15 +92,16 @@ pub const DEFAULT_PORT: u16 = 9853;
 pub const VERSION_MIN: u16 = 1;
 
 /// The newest protocol version that this library speaks.
-pub const VERSION_MAX: u16 = 1;
+pub const VERSION_MAX: u16 = 2;
 
 /// The version that a server chooses for a HELLO: the newest that both sides speak.
 ///
 /// ```
 /// use psa::protocol::negotiate;
 ///
-/// assert_eq!(negotiate(1, 9), Some(1));
-/// assert_eq!(negotiate(2, 9), None); // answered with BadVersion
+/// assert_eq!(negotiate(1, 1), Some(1));
+/// assert_eq!(negotiate(1, 9), Some(2));
+/// assert_eq!(negotiate(3, 9), None); // answered with BadVersion
 /// ```
 #[must_use]
 pub fn negotiate(version_min: u16, version_max: u16) -> Option<u16> {

@@ -6,7 +6,7 @@ use super::code::Code;
 use super::name::TopicName;
 use super::records::Records;
 use super::settings::Settings;
-use super::stats::{LeaseInfo, TopicStats, TopicSummary};
+use super::stats::{LeaseInfo, StoredStats, TopicStats, TopicSummary};
 
 /// A frame from a server, borrowed from the bytes that it was decoded from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +94,7 @@ pub enum Reply<'a> {
         request: u32,
         /// Whether another TOPICS of the same request follows.
         more: bool,
-        /// The topics.
+        /// The topics. Their durability is sent only if it is given for all of them.
         topics: Vec<TopicSummary<'a>>,
     },
     /// Everything about one topic.
@@ -182,6 +182,8 @@ pub struct Description<'a> {
     pub settings: Settings,
     /// The counters.
     pub stats: TopicStats,
+    /// The state of the topic's files, if it is stored. Since version 2.
+    pub stored: Option<StoredStats<'a>>,
     /// The leases, sorted by name.
     pub leases: Vec<LeaseInfo<'a>>,
 }

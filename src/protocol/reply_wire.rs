@@ -6,10 +6,15 @@ use super::frame::{self, DecodeLimits, Decoded, HEADER, Shape, kind};
 use super::records::Records;
 use super::reply::{Chunk, CloseReason, Description, ErrorReply, GapReason, Reply, Welcome};
 use super::settings::Settings;
-use super::stats::{LeaseInfo, TopicStats, TopicSummary};
+use super::stats::{LeaseInfo, StoredStats, TopicStats, TopicSummary};
 use super::wire::{FieldReader, MAX_TEXT, put_name, put_text, put_u16, put_u32, put_u64};
 
 const MORE: u8 = 1;
+/// Of TOPICS: each entry has a durability, and its bytes on the disk.
+const WITH_DURABILITY: u8 = 2;
+/// Of DESCRIPTION: the settings are long; the state of the files follows the statistics.
+const LONG_SETTINGS: u8 = 1;
+const STORED: u8 = 2;
 /// The size of DELIVER's fields before the ends, in bytes.
 const DELIVER_FIELDS: usize = 32;
 
@@ -18,8 +23,9 @@ fn shape(kind: u8) -> Option<Shape> {
     let (flags, max_body) = match kind {
         kind::WELCOME => (0, 12 + TEXT),
         kind::ACK => (0, 24),
-        kind::DELIVER | kind::DESCRIPTION => (0, u32::MAX),
-        kind::TOPICS => (MORE, u32::MAX),
+        kind::DELIVER => (0, u32::MAX),
+        kind::DESCRIPTION => (LONG_SETTINGS | STORED, u32::MAX),
+        kind::TOPICS => (MORE | WITH_DURABILITY, u32::MAX),
         kind::SUBSCRIBED => (0, 32),
         kind::GAP => (0, 32),
         kind::CAUGHT_UP => (0, 16),
@@ -148,15 +154,22 @@ fn decode_body<'a>(
         }
         kind::PONG => Reply::Pong { token: reader.u64()? },
         kind::DONE => Reply::Done { request: reader.u32()? },
-        kind::TOPICS => Reply::Topics {
-            request: reader.u32()?,
-            more: flags & MORE != 0,
-            topics: decode_list(reader, TopicSummary::MIN, TopicSummary::decode)?,
-        },
+        kind::TOPICS => {
+            let request = reader.u32()?;
+            let with_durability = flags & WITH_DURABILITY != 0;
+            let item =
+                if with_durability { TopicSummary::decode_long } else { TopicSummary::decode };
+            let topics = decode_list(reader, TopicSummary::MIN, item)?;
+            if with_durability && topics.is_empty() {
+                return Err(reader.malformed("durabilities of no topics"));
+            }
+            Reply::Topics { request, more: flags & MORE != 0, topics }
+        }
         kind::DESCRIPTION => {
             let request = reader.u32()?;
             let topic = reader.reply_name()?;
-            let Ok(settings) = Settings::decode(reader)? else {
+            let is_long = flags & LONG_SETTINGS != 0;
+            let Ok(settings) = Settings::decode(reader, is_long)? else {
                 return Err(reader.malformed("its settings are impossible"));
             };
             Reply::Description(Box::new(Description {
@@ -164,6 +177,7 @@ fn decode_body<'a>(
                 topic,
                 settings,
                 stats: TopicStats::decode(reader)?,
+                stored: if flags & STORED != 0 { Some(StoredStats::decode(reader)?) } else { None },
                 leases: decode_list(reader, LeaseInfo::MIN, LeaseInfo::decode)?,
             }))
         }
@@ -312,18 +326,27 @@ impl Reply<'_> {
                 at
             }
             Self::Topics { request, more, ref topics } => {
-                let at = frame::begin(out, kind::TOPICS, u8::from(more) * MORE);
+                let with_durability =
+                    !topics.is_empty() && topics.iter().all(|topic| topic.durability.is_some());
+                let flags = (u8::from(more) * MORE) | (u8::from(with_durability) * WITH_DURABILITY);
+                let at = frame::begin(out, kind::TOPICS, flags);
                 put_u32(out, request);
                 put_u32(out, topics.len() as u32);
-                topics.iter().for_each(|topic| topic.encode(out));
+                topics.iter().for_each(|topic| topic.encode(out, with_durability));
                 at
             }
             Self::Description(ref description) => {
-                let at = frame::begin(out, kind::DESCRIPTION, 0);
+                let is_long = description.settings.need_version_2();
+                let is_stored = description.stored.is_some();
+                let flags = (u8::from(is_long) * LONG_SETTINGS) | (u8::from(is_stored) * STORED);
+                let at = frame::begin(out, kind::DESCRIPTION, flags);
                 put_u32(out, description.request);
                 put_name(out, Some(description.topic));
                 description.settings.encode(out);
                 description.stats.encode(out);
+                if let Some(stored) = &description.stored {
+                    stored.encode(out);
+                }
                 put_u32(out, description.leases.len() as u32);
                 description.leases.iter().for_each(|lease| lease.encode(out));
                 at

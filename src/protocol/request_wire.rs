@@ -15,6 +15,7 @@ const TAKEOVER: u8 = 1;
 const CAUGHT_UP: u8 = 2;
 const RELEASE: u8 = 1;
 const EXIST_OK: u8 = 1;
+const LONG_SETTINGS: u8 = 2;
 
 fn shape(kind: u8) -> Option<Shape> {
     const NAME: u32 = 1 + MAX_NAME as u32;
@@ -24,7 +25,7 @@ fn shape(kind: u8) -> Option<Shape> {
         kind::SUBSCRIBE => (TAKEOVER | CAUGHT_UP, 4 + 4 + NAME + 17 + 1 + NAME + 4),
         kind::UNSUBSCRIBE => (RELEASE, 8),
         kind::COMMIT => (ACK, 16),
-        kind::CREATE => (EXIST_OK, 4 + NAME + 24),
+        kind::CREATE => (EXIST_OK | LONG_SETTINGS, 4 + NAME + 40),
         kind::DELETE | kind::CLOSE | kind::LIST | kind::DESCRIBE => (0, 4 + NAME),
         kind::PING => (0, 8),
         _ => return None,
@@ -194,7 +195,10 @@ impl<'a> Body<'a> {
         let request = self.reader.u32()?;
         let name = self.reader.name_bytes()?;
         let settings = match kind {
-            kind::CREATE => Settings::decode(&mut self.reader)?,
+            kind::CREATE => {
+                let is_long = self.flag(LONG_SETTINGS);
+                Settings::decode(&mut self.reader, is_long)?
+            }
             _ => Ok(Settings::default()),
         };
         let (flags, consumed) = (self.flags, self.consumed);
@@ -256,7 +260,8 @@ impl Request<'_> {
                 at
             }
             Self::Create { request, topic, settings, exist_ok } => {
-                let flags = u8::from(exist_ok) * EXIST_OK;
+                let is_long = settings.need_version_2();
+                let flags = (u8::from(exist_ok) * EXIST_OK) | (u8::from(is_long) * LONG_SETTINGS);
                 let at = put_named(out, kind::CREATE, flags, request, Some(topic));
                 settings.encode(out);
                 at

@@ -1,8 +1,12 @@
 //! What TOPICS and DESCRIPTION report about topics and leases.
 
+use std::time::Duration;
+
 use super::error::DecodeError;
 use super::name::TopicName;
-use super::wire::{FieldReader, put_name, put_u32, put_u64};
+use super::settings::{DEFAULT, durability, durability_number};
+use super::wire::{FieldReader, MAX_TEXT, put_name, put_text, put_u32, put_u64};
+use crate::durability::Durability;
 
 /// One topic in a TOPICS frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +25,10 @@ pub struct TopicSummary<'a> {
     pub leases: u32,
     /// The memory of its live segments, in bytes.
     pub bytes: u64,
+    /// What an acknowledgement means; `None` from a server that speaks version 1.
+    pub durability: Option<Durability>,
+    /// What its files take on the disk, in bytes; 0 without a durability.
+    pub disk_bytes: u64,
 }
 
 /// Everything that a server counts for one topic.
@@ -66,6 +74,35 @@ pub struct TopicStats {
     pub slowest: Option<Slowest>,
 }
 
+/// The state of a stored topic's files. Since version 2.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoredStats<'a> {
+    /// The first offset that the files have.
+    pub first: u64,
+    /// The offset after the last record that was written.
+    pub next: u64,
+    /// All records before this offset were forced to the disk.
+    pub durable: u64,
+    /// What the files take on the disk, in bytes, with the one that is prepared.
+    pub bytes: u64,
+    /// The most bytes that they may take.
+    pub limit: u64,
+    /// Files that have begun.
+    pub files: u64,
+    /// How often the files were forced to the disk since the server started.
+    pub syncs: u64,
+    /// How long that took, all together, in whole nanoseconds.
+    pub sync_time: Duration,
+    /// Groups of appends that were written together since the server started.
+    pub groups: u64,
+    /// Bytes that were written since the server started.
+    pub written_bytes: u64,
+    /// Subscribers that read from the files at this moment.
+    pub readers: u64,
+    /// Why no more records are taken, if the disk has failed. Never empty. At most [`MAX_TEXT`] bytes are sent.
+    pub failed: Option<&'a str>,
+}
+
 /// The position of the slowest cursors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Slowest {
@@ -105,7 +142,7 @@ impl TopicSummary<'_> {
     /// The fewest bytes that one takes on the wire.
     pub(super) const MIN: usize = 2 + 8 * 4 + 4 * 2;
 
-    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+    pub(super) fn encode(&self, out: &mut Vec<u8>, with_durability: bool) {
         put_name(out, Some(self.name));
         put_u64(out, self.epoch);
         put_u64(out, self.first);
@@ -113,6 +150,10 @@ impl TopicSummary<'_> {
         put_u32(out, self.cursors);
         put_u32(out, self.leases);
         put_u64(out, self.bytes);
+        if with_durability {
+            out.push(self.durability.map_or(DEFAULT, durability_number));
+            put_u64(out, self.disk_bytes);
+        }
     }
 }
 
@@ -126,6 +167,64 @@ impl<'a> TopicSummary<'a> {
             cursors: reader.u32()?,
             leases: reader.u32()?,
             bytes: reader.u64()?,
+            durability: None,
+            disk_bytes: 0,
+        })
+    }
+
+    /// With a durability.
+    pub(super) fn decode_long(reader: &mut FieldReader<'a>) -> Result<Self, DecodeError> {
+        let short = Self::decode(reader)?;
+        let durability = durability(reader.u8()?);
+        if durability.is_none() {
+            return Err(reader.malformed("the durability is none of the known ones"));
+        }
+        Ok(Self { durability, disk_bytes: reader.u64()?, ..short })
+    }
+}
+
+impl<'a> StoredStats<'a> {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        for value in [
+            self.first,
+            self.next,
+            self.durable,
+            self.bytes,
+            self.limit,
+            self.files,
+            self.syncs,
+            u64::try_from(self.sync_time.as_nanos()).unwrap_or(u64::MAX),
+            self.groups,
+            self.written_bytes,
+            self.readers,
+        ] {
+            put_u64(out, value);
+        }
+        put_text(out, self.failed.unwrap_or_default(), MAX_TEXT);
+    }
+
+    pub(super) fn decode(reader: &mut FieldReader<'a>) -> Result<Self, DecodeError> {
+        // Fields are evaluated in the order in which they are written, which is the order on the wire.
+        Ok(Self {
+            first: reader.u64()?,
+            next: reader.u64()?,
+            durable: reader.u64()?,
+            bytes: reader.u64()?,
+            limit: reader.u64()?,
+            files: reader.u64()?,
+            syncs: reader.u64()?,
+            sync_time: Duration::from_nanos(reader.u64()?),
+            groups: reader.u64()?,
+            written_bytes: reader.u64()?,
+            readers: reader.u64()?,
+            failed: {
+                let failed = reader.text()?;
+                // As long as an encoder writes it, so that every value has one encoding.
+                if failed.len() > MAX_TEXT {
+                    return Err(reader.malformed("the failure's text is too long"));
+                }
+                Some(failed).filter(|failed| !failed.is_empty())
+            },
         })
     }
 }

@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use super::outbox::Outbox;
-use crate::broker::{Topic, TopicSettings, TopicSummary};
+use crate::broker::{StoredStats, Topic, TopicSettings, TopicSummary};
 use crate::log::Stats;
 use crate::protocol::{self, Description, LeaseInfo, Reply, Settings, TopicName, TopicStats};
 
 /// The most bytes that a topic takes in a TOPICS frame.
-const SUMMARY: usize = 256 + 40;
+const SUMMARY: usize = 256 + 49;
 /// The bytes that a lease takes in a DESCRIPTION frame, besides its name.
 const LEASE: usize = 1 + 17;
 /// Room for everything else in either frame.
-const FRAME: usize = 1 << 10;
+const FRAME: usize = 2 << 10;
 /// The most topics in one frame: a list is sent in pieces of a few kilobytes.
 const TOPICS: usize = 64;
 
@@ -21,8 +21,15 @@ pub(super) fn topics_per_frame(max_frame: u32) -> usize {
     ((max_frame as usize).saturating_sub(FRAME) / SUMMARY).clamp(1, TOPICS)
 }
 
-/// Sends topics in one frame.
-pub(super) fn topics(request: u32, found: &[TopicSummary], more: bool, out: &mut Outbox) {
+/// Sends topics in one frame, as far as the connection's version can say it.
+pub(super) fn topics(
+    request: u32,
+    found: &[TopicSummary],
+    more: bool,
+    version: u16,
+    out: &mut Outbox,
+) {
+    let has_durability = version >= 2;
     let topics = found
         .iter()
         // Names were checked against the same rule when the topics were created.
@@ -35,6 +42,8 @@ pub(super) fn topics(request: u32, found: &[TopicSummary], more: bool, out: &mut
                 cursors: u32::try_from(topic.cursors).unwrap_or(u32::MAX),
                 leases: u32::try_from(topic.leases).unwrap_or(u32::MAX),
                 bytes: topic.bytes,
+                durability: has_durability.then_some(topic.durability),
+                disk_bytes: if has_durability { topic.disk_bytes } else { 0 },
             })
         })
         .collect();
@@ -42,11 +51,12 @@ pub(super) fn topics(request: u32, found: &[TopicSummary], more: bool, out: &mut
 }
 
 /// Sends everything about one topic, with as many of its leases as the frame has room for. The statistics say
-/// how many leases there are.
+/// how many leases there are. What the connection's version cannot say is left out.
 pub(super) fn describe(
     request: u32,
     name: TopicName<'_>,
     topic: &Topic,
+    version: u16,
     max_frame: u32,
     out: &mut Outbox,
 ) {
@@ -69,6 +79,8 @@ pub(super) fn describe(
         })
         .collect();
     let settings = topic.settings();
+    let has_durability = version >= 2;
+    let stored = topic.stored().filter(|_| has_durability);
     out.push(&Reply::Description(Box::new(Description {
         request,
         topic: name,
@@ -77,8 +89,11 @@ pub(super) fn describe(
             overflow: Some(settings.overflow),
             retention: Some(settings.retention),
             memory_limit: settings.memory_limit,
+            durability: has_durability.then_some(settings.durability),
+            disk_limit: if has_durability { settings.disk_limit } else { 0 },
         },
         stats: stats_out(&stats),
+        stored: stored.as_ref().map(stored_out),
         leases,
     })));
 }
@@ -90,8 +105,8 @@ pub(super) fn settings_in(settings: &Settings) -> TopicSettings {
         retention: settings.retention,
         overflow: settings.overflow,
         memory_limit: (settings.memory_limit != 0).then_some(settings.memory_limit),
-        durability: None,
-        disk_limit: None,
+        durability: settings.durability,
+        disk_limit: (settings.disk_limit != 0).then_some(settings.disk_limit),
     }
 }
 
@@ -127,5 +142,23 @@ fn stats_out(stats: &Stats) -> TopicStats {
             bytes: slowest.bytes,
             records: slowest.records,
         }),
+    }
+}
+
+fn stored_out(stored: &StoredStats) -> protocol::StoredStats<'_> {
+    protocol::StoredStats {
+        first: stored.first_offset,
+        next: stored.next_offset,
+        durable: stored.durable_offset,
+        bytes: stored.bytes,
+        limit: stored.limit,
+        files: stored.files,
+        syncs: stored.syncs,
+        sync_time: stored.sync_time,
+        groups: stored.groups,
+        written_bytes: stored.written_bytes,
+        readers: stored.readers,
+        // An empty text would say that nothing has failed.
+        failed: stored.failed.as_deref().map(|why| if why.is_empty() { "unknown" } else { why }),
     }
 }

@@ -106,6 +106,11 @@ impl Session {
                     Some(Some(Ok(()))) => {}
                 }
             }
+            (_, Request::Create { settings, .. })
+                if settings.need_version_2() && self.version < 2 =>
+            {
+                self.goodbye(Code::BadFrame, "version 1 has no durability; offer version 2")?;
+            }
             (_, Request::Create { request, topic, settings, exist_ok }) => {
                 let made = self.create(*topic, settings, *exist_ok);
                 self.answer_done(*request, made);
@@ -200,6 +205,7 @@ impl Session {
         let (client, token) = (hello.client, grant.name());
         tracing::debug!(connection = self.id, client, token, version, "welcome");
         self.grant = grant;
+        self.version = version;
         self.out.push(&Reply::Welcome(Welcome {
             version,
             max_frame: config.limits.max_frame,
@@ -433,7 +439,7 @@ impl Session {
             return Err(Refusal::new(Code::UnknownTopic, message));
         };
         let max_frame = self.shared.config.limits.max_frame;
-        describe::describe(request, name, &found, max_frame, &mut self.out);
+        describe::describe(request, name, &found, self.version, max_frame, &mut self.out);
         Ok(())
     }
 
@@ -457,7 +463,7 @@ impl Session {
             let mut found = self.shared.broker.list_filtered(&list.prefix, after, most + 1, sees);
             let more = found.len() > most;
             found.truncate(most);
-            describe::topics(list.request, &found, more, &mut self.out);
+            describe::topics(list.request, &found, more, self.version, &mut self.out);
             if more {
                 list.after = found.last().map(|topic| topic.name.clone());
             } else {

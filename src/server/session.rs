@@ -37,7 +37,7 @@ use super::shutdown::Shared;
 use super::wakers::TaskWaker;
 use crate::access::{Forbidden, Grant, Right};
 use crate::listener::Stage;
-use crate::protocol::Code;
+use crate::protocol::{Code, VERSION_MIN};
 
 /// Roughly the most bytes that one poll reads and writes before other tasks get their turn. They are so few that
 /// the connections of a topic advance through it together: the next connection finds in the processor's cache
@@ -137,6 +137,8 @@ pub(super) struct Session {
     /// The other end, for the log. `None` in tests without a socket.
     pub(super) peer: Option<SocketAddr>,
     pub(super) phase: Phase,
+    /// The protocol version of the connection.
+    pub(super) version: u16,
     pub(super) out: Outbox,
     pub(super) subs: Subscriptions,
     /// How many subscriptions the server's total includes for this session.
@@ -182,6 +184,7 @@ impl Session {
             id,
             peer: None,
             phase: Phase::Handshake,
+            version: VERSION_MIN,
             out: Outbox::default(),
             subs: Subscriptions::default(),
             counted: 0,

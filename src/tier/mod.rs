@@ -14,7 +14,6 @@
 
 mod catch_up;
 mod cursor;
-mod durability;
 mod error;
 mod folder;
 mod leases;
@@ -28,8 +27,8 @@ mod stored_lease;
 mod ticket;
 mod topic;
 
+pub use crate::durability::Durability;
 pub use cursor::TopicCursor;
-pub use durability::Durability;
 pub use error::PublishError;
 pub use folder::FolderError;
 pub use stats::StoredStats;

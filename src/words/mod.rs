@@ -1,5 +1,5 @@
-//! Sizes, durations, points in time, positions, starts, retentions and overflow policies as text: how each is written, and
-//! how it is parsed.
+//! Sizes, durations, points in time, positions, starts, retentions, overflow policies and durabilities as text: how each
+//! is written, and how it is parsed.
 //!
 //! The configuration, the command line and the HTTP API all use this module, so a text that one of them accepts is
 //! accepted by all of them. The [table](https://github.com/psa-log/psa/blob/main/docs/configuration.md#value-syntax)
@@ -12,6 +12,7 @@
 //! | `Time` | `2026-01-31T12:00:00.000000000Z` | `2026-01-31 12:00:00+01:00`, `2026-01-31T12:00Z` |
 //! | [`Retention`](crate::Retention) | `nothing`, `everything`, `1000 records`, `64MiB`, `1h` | |
 //! | [`Overflow`](crate::Overflow) | `block`, `reject`, `evict` | |
+//! | `Durability` | `memory`, `written`, `synced` | |
 //! | [`Position`](crate::Position) | `0x0123456789abcdef:41`, the point after that record | the epoch in decimal digits |
 //! | [`Start`](crate::Start) | | `earliest`, `next`, `last:7`, `41`, `EPOCH:OFFSET`, a time, `10m` |
 //!
@@ -20,6 +21,8 @@
 //! serialized as its text. `Retention` is serialized as in the HTTP API: `"nothing"`, `{"records": 1000}`,
 //! `{"age_ms": 3600000}`.
 
+#[cfg(any(feature = "protocol", feature = "http"))]
+mod durability;
 mod error;
 mod period;
 mod position;
@@ -61,6 +64,8 @@ serde_as_text!(Size);
 serde_as_text!(crate::log::Overflow);
 #[cfg(feature = "serde")]
 serde_as_text!(crate::log::Position);
+#[cfg(all(feature = "serde", any(feature = "protocol", feature = "http")))]
+serde_as_text!(crate::durability::Durability);
 #[cfg(all(feature = "serde", feature = "text"))]
 serde_as_text!(Period);
 #[cfg(all(feature = "serde", feature = "text"))]

@@ -26,7 +26,7 @@ async fn the_hello_says_who_comes_and_with_which_token() {
         peer.take(|request| {
             let Request::Hello(hello) = request else { panic!("{request:?}") };
             assert_eq!((hello.token, hello.client), ("secret", "tester"));
-            assert_eq!((hello.version_min, hello.version_max), (1, 1));
+            assert_eq!((hello.version_min, hello.version_max), (1, 2));
         })
         .await;
         peer.send(&welcome()).await;
@@ -182,6 +182,8 @@ async fn topics_are_managed() {
                 cursors: 2,
                 leases: 1,
                 bytes: 99,
+                durability: Some(Durability::Written),
+                disk_bytes: 77,
             }];
             peer.send(&Reply::Topics { request, more, topics }).await;
         }
@@ -200,12 +202,94 @@ async fn topics_are_managed() {
     let names: Vec<&str> = topics.iter().map(|topic| topic.name.as_str()).collect();
     assert_eq!(names, ["na", "nb"]);
     assert_eq!((topics[1].next, topics[1].bytes), (5, 99));
+    assert_eq!((topics[1].durability, topics[1].disk_bytes), (Some(Durability::Written), 77));
     let error = client.delete_topic("gone").await.unwrap_err();
     assert_eq!(error.code(), Some(Code::UnknownTopic));
     assert_eq!(error.to_string(), "unknown-topic; create the topic, or check its name");
     // A bad name does not reach the server.
     let error = client.close_topic("a\nb").await.unwrap_err();
     assert!(matches!(error, ClientError::Name(_)));
+    drop(client);
+    finish(server).await;
+}
+
+#[tokio::test]
+async fn the_state_of_a_topic_s_files_is_told() {
+    let (listener, builder) = listen().await;
+    let server = play(async move {
+        let mut peer = Peer::welcome(&listener).await;
+        let request = peer
+            .take(|request| match request {
+                Request::Describe { request, .. } => request,
+                other => panic!("{other:?}"),
+            })
+            .await;
+        let settings = Settings {
+            durability: Some(Durability::Synced),
+            disk_limit: 1 << 30,
+            ..Settings::default()
+        };
+        let stored = psa::protocol::StoredStats {
+            first: 1,
+            next: 9,
+            durable: 8,
+            bytes: 4096,
+            sync_time: Duration::from_millis(3),
+            failed: Some("no\u{1b} disk"),
+            ..Default::default()
+        };
+        peer.send(&Reply::Description(Box::new(psa::protocol::Description {
+            request,
+            topic: psa::protocol::TopicName::new("news").unwrap(),
+            settings,
+            stats: TopicStats::default(),
+            stored: Some(stored),
+            leases: Vec::new(),
+        })))
+        .await;
+        peer.wait_for_end().await;
+    });
+    let client = builder.build().unwrap();
+    let details = client.describe("news").await.unwrap();
+    assert_eq!(details.settings.durability, Some(Durability::Synced));
+    assert_eq!(details.settings.disk_limit, 1 << 30);
+    let stored = details.stored.unwrap();
+    assert_eq!((stored.first, stored.durable, stored.next), (1, 8, 9));
+    assert_eq!((stored.bytes, stored.sync_time), (4096, Duration::from_millis(3)));
+    assert_eq!(stored.failed.as_deref(), Some("no\\u{1b} disk"), "it cannot drive a terminal");
+    drop(client);
+    finish(server).await;
+}
+
+#[tokio::test]
+async fn a_server_of_version_1_is_not_asked_for_a_durability() {
+    let (listener, builder) = listen().await;
+    let server = play(async move {
+        let mut peer = Peer::accept(&listener).await;
+        peer.take(|_| ()).await;
+        let Reply::Welcome(welcome) = welcome() else { unreachable!() };
+        peer.send(&Reply::Welcome(psa::protocol::Welcome { version: 1, ..welcome })).await;
+        let request = peer
+            .take(|request| match request {
+                Request::Create { request, settings, .. } => {
+                    assert!(!settings.need_version_2());
+                    request
+                }
+                other => panic!("{other:?}"),
+            })
+            .await;
+        peer.send(&Reply::Done { request }).await;
+        peer.wait_for_end().await;
+    });
+    let client = builder.build().unwrap();
+    for (durability, disk_limit) in [(Some(Durability::Memory), 0), (None, 1 << 30)] {
+        let settings = Settings { durability, disk_limit, ..Settings::default() };
+        let error = client.create_topic("news", settings).await.unwrap_err();
+        assert!(matches!(error, ClientError::OldServer { .. }), "{error:?}");
+        assert!(error.not_carried_out() && !error.passes());
+    }
+    // Nothing was sent for these; the connection goes on.
+    client.create_topic("news", Settings::default()).await.unwrap();
     drop(client);
     finish(server).await;
 }

@@ -534,6 +534,7 @@ async fn an_evicted_subscriber_learns_exactly_what_it_missed() {
         overflow: Some(Overflow::Evict),
         retention: Some(Retention::Nothing),
         memory_limit: 1 << 20,
+        ..Settings::default()
     };
     client.create_topic("news", settings).await.unwrap();
     let mut slow = client.subscribe("news", SubscribeOptions::earliest()).await.unwrap();

@@ -36,6 +36,9 @@ mod broker;
 #[path = "../../src/disk/mod.rs"]
 mod disk;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "a part is looked at")]
+#[path = "../../src/durability.rs"]
+mod durability;
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "a part is looked at")]
 #[path = "../../src/listener/mod.rs"]
 mod listener;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "a part is looked at")]

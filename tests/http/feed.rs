@@ -141,6 +141,8 @@ async fn everything_comes_first_and_then_what_changed() {
     assert_eq!(viewer.head["known"], 2);
     let told = viewer.named("a").unwrap();
     assert_eq!(told["retention"], serde_json::json!({ "records": 7 }));
+    assert_eq!((&told["durability"], &told["disk"]), (&"memory".into(), &0.into()));
+    assert_eq!(viewer.now("a", "stored"), Value::Null, "it is not stored");
     assert_eq!((&told["segment"], &told["now"]["next"]), (&4096.into(), &3.into()));
 
     // One topic changes, and the other one is not told of again.

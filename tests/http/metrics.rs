@@ -45,6 +45,9 @@ async fn the_figures_are_those_of_the_topics() {
         ("psa_http_append_seconds_count", 4.0),
         ("psa_http_answers_total{class=\"4xx\"}", 1.0),
         ("psa_memory_limit_bytes", (1u64 << 30) as f64),
+        ("psa_topic_durability{topic=\"u\",durability=\"memory\"}", 1.0),
+        ("psa_stored_topics", 0.0),
+        ("psa_stored_sync_seconds_total", 0.0),
     ] {
         assert_eq!(value(text, line), expected, "{line}");
     }

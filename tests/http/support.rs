@@ -29,10 +29,16 @@ impl Drop for Running {
 
 /// An API on a free port, with topics of its own.
 pub(crate) fn serve(change: impl FnOnce(&mut HttpConfig, &mut BrokerConfig)) -> Running {
-    let mut config = HttpConfig { listen: "127.0.0.1:0".parse().unwrap(), ..HttpConfig::default() };
-    let mut topics = BrokerConfig::default();
+    let (mut config, mut topics) = (HttpConfig::default(), BrokerConfig::default());
     change(&mut config, &mut topics);
-    let broker = Broker::new(topics).unwrap();
+    serve_over(Broker::new(topics).unwrap(), |other| *other = config)
+}
+
+/// An API on a free port, over a broker that there is.
+pub(crate) fn serve_over(broker: Broker, change: impl FnOnce(&mut HttpConfig)) -> Running {
+    let mut config = HttpConfig::default();
+    change(&mut config);
+    config.listen = "127.0.0.1:0".parse().unwrap();
     let server = HttpServer::bind_with(config, broker.clone()).unwrap();
     let (address, handle) = (server.local_addr(), server.handle());
     let task = tokio::spawn(server.run(std::future::pending()));

@@ -1,5 +1,6 @@
 //! Making, describing, listing, closing and deleting topics.
 
+use psa::broker::{Broker, BrokerConfig};
 use serde_json::json;
 
 use super::support::*;
@@ -14,7 +15,12 @@ async fn a_topic_is_made_described_closed_and_deleted() {
     let made = server.ask("PUT /topics/a%2Fb", &[], body.as_bytes()).await;
     assert_eq!(made.status, 201, "{}", made.text());
     assert_eq!(made.header("location"), Some("/topics/a%2Fb"));
-    assert_eq!(made.json()["settings"], settings);
+    assert_eq!(made.header("psa-durability"), Some("memory"));
+    let mut expected = settings.clone();
+    expected["durability"] = json!("memory");
+    expected["disk_limit"] = json!(null);
+    assert_eq!(made.json()["settings"], expected);
+    assert_eq!(made.json()["stored"], json!(null));
 
     // Again: what is asked for is there, or is not.
     let again = server.ask("PUT /topics/a%2Fb", &[], body.as_bytes()).await.ok();
@@ -37,6 +43,69 @@ async fn a_topic_is_made_described_closed_and_deleted() {
     for line in ["GET /topics/a%2Fb", "DELETE /topics/a%2Fb", "POST /topics/a%2Fb/close"] {
         server.ask(line, &[], b"").await.problem(404, "unknown-topic");
     }
+}
+
+#[tokio::test]
+async fn a_topic_s_durability_is_chosen_and_told_everywhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::with_folder(BrokerConfig::default(), folder.path()).unwrap();
+    let server = serve_over(broker, |_| {});
+    for (topic, body, expected) in [
+        ("a", json!({}), "synced"),
+        ("b", json!({"durability": "written", "disk_limit": 64 << 20}), "written"),
+        ("c", json!({"durability": "memory"}), "memory"),
+        ("d", json!({"durability": null, "disk_limit": null}), "synced"),
+    ] {
+        let body = body.to_string();
+        let line = format!("PUT /topics/{topic}");
+        let made = server.ask(&line, &[], body.as_bytes()).await;
+        assert_eq!(made.status, 201, "{}", made.text());
+        let again = server.ask(&line, &[], body.as_bytes()).await;
+        let described = server.get(&format!("/topics/{topic}")).await;
+        assert_eq!((again.status, described.status), (200, 200), "{}", again.text());
+        for said in [&made, &again, &described] {
+            assert_eq!(said.header("psa-durability"), Some(expected));
+            assert_eq!(said.json()["durability"], expected);
+            assert_eq!(said.json()["settings"]["durability"], expected);
+        }
+        // What is shown can be asked for.
+        let shown = described.json()["settings"].to_string();
+        assert_eq!(server.ask(&line, &[], shown.as_bytes()).await.status, 200, "{shown}");
+    }
+    assert_eq!(server.get("/topics/b").await.json()["settings"]["disk_limit"], 64 << 20);
+    for (body, part) in [
+        (json!({"durability": "memory"}), "durability"),
+        (json!({"disk_limit": 65 << 20}), "disk_limit"),
+    ] {
+        let other = server.ask("PUT /topics/b", &[], body.to_string().as_bytes()).await;
+        let detail = other.problem(409, "topic-exists")["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains(part), "{detail}");
+    }
+    let listed = server.get("/topics").await.ok();
+    let durabilities: Vec<_> =
+        listed["topics"].as_array().unwrap().iter().map(|topic| &topic["durability"]).collect();
+    assert_eq!(durabilities, ["synced", "written", "memory", "synced"]);
+    for bad in
+        [json!({"durability": "disk"}), json!({"disk_limit": 1}), json!({"disk_limit": 1u64 << 60})]
+    {
+        let bad = bad.to_string();
+        server.ask("PUT /topics/e", &[], bad.as_bytes()).await.problem(400, "bad-settings");
+    }
+    // A publisher reads what its acknowledgement means.
+    let published = server.ask("POST /topics/c", &[], b"x").await;
+    assert_eq!((published.status, published.header("psa-durability")), (200, Some("memory")));
+}
+
+#[tokio::test]
+async fn nothing_is_stored_without_a_folder() {
+    let server = serve(|_, _| {});
+    for word in ["written", "synced"] {
+        let body = json!({ "durability": word }).to_string();
+        let refused = server.ask("PUT /topics/a", &[], body.as_bytes()).await;
+        let detail = refused.problem(400, "bad-settings")["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains("--data"), "{detail}");
+    }
+    assert_eq!(server.broker.topics(), 0);
 }
 
 #[tokio::test]

@@ -50,14 +50,26 @@ pub(crate) fn settings() -> impl Strategy<Value = Settings> {
         int().prop_map(|n| Some(Retention::Bytes(n))),
         int().prop_map(|n| Some(Retention::Age(Duration::from_millis(n)))),
     ];
-    (any::<u32>(), overflow, retention, int()).prop_map(
-        |(segment_bytes, overflow, retention, memory_limit)| Settings {
+    let stored = (durability(), prop_oneof![2 => Just(0), 1 => int()]);
+    (any::<u32>(), overflow, retention, int(), stored).prop_map(
+        |(segment_bytes, overflow, retention, memory_limit, (durability, disk_limit))| Settings {
             segment_bytes,
             overflow,
             retention,
             memory_limit,
+            durability,
+            disk_limit,
         },
     )
+}
+
+fn durability() -> impl Strategy<Value = Option<Durability>> {
+    prop_oneof![
+        Just(None),
+        Just(Some(Durability::Memory)),
+        Just(Some(Durability::Written)),
+        Just(Some(Durability::Synced)),
+    ]
 }
 
 pub(crate) fn start() -> impl Strategy<Value = Start> {
@@ -243,6 +255,8 @@ pub(crate) fn with_reply<T>(p: &Parts, then: impl FnOnce(Reply<'_>) -> T) -> T {
                     cursors: p.a,
                     leases: p.b,
                     bytes: s[0],
+                    durability: p.settings.durability,
+                    disk_bytes: p.settings.durability.map_or(0, |_| s[1]),
                 })
                 .collect(),
         },
@@ -278,6 +292,22 @@ pub(crate) fn with_reply<T>(p: &Parts, then: impl FnOnce(Reply<'_>) -> T) -> T {
                     records: s[22],
                 }),
             },
+            stored: p.settings.durability.is_some_and(|it| it != Durability::Memory).then_some(
+                StoredStats {
+                    first: s[0],
+                    next: s[1],
+                    durable: s[2],
+                    bytes: s[3],
+                    limit: s[4],
+                    files: s[5],
+                    syncs: s[6],
+                    sync_time: Duration::from_nanos(s[7]),
+                    groups: s[8],
+                    written_bytes: s[9],
+                    readers: s[10],
+                    failed: Some(p.text.as_str()).filter(|text| p.flag && !text.is_empty()),
+                },
+            ),
             leases: vec![
                 LeaseInfo {
                     name: second,
@@ -324,9 +354,26 @@ pub(crate) fn example(kind: u8) -> Parts {
     }
 }
 
+/// As the example, with what version 2 added.
+pub(crate) fn stored_example(kind: u8) -> Parts {
+    let durability = Some(Durability::Synced);
+    let settings = Settings { durability, disk_limit: 8, ..Settings::default() };
+    Parts { settings, ..example(kind) }
+}
+
+/// The frames that version 2 added something to: CREATE, TOPICS and DESCRIPTION.
+pub(crate) fn stored_frames() -> [Vec<u8>; 3] {
+    [
+        encode_request(&stored_example(5)),
+        encode_reply(&stored_example(11)),
+        encode_reply(&stored_example(12)),
+    ]
+}
+
 pub(crate) fn all_frames() -> Vec<Vec<u8>> {
     (0..REQUESTS)
         .map(|kind| encode_request(&example(kind)))
         .chain((0..REPLIES).map(|kind| encode_reply(&example(kind))))
+        .chain(stored_frames())
         .collect()
 }

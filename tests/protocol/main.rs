@@ -167,6 +167,7 @@ fn error_of(bytes: &[u8], limits: &DecodeLimits) -> DecodeError {
 fn every_kind_is_exercised() {
     let mut kinds: Vec<u8> = all_frames().iter().map(|bytes| bytes[4]).collect();
     kinds.sort_unstable();
+    kinds.dedup();
     let expected: Vec<u8> = (0x01..=0x0b).chain(0x81..=0x8d).collect();
     assert_eq!(kinds, expected);
 }
@@ -289,6 +290,105 @@ fn impossible_settings_refuse_the_create_alone() {
         assert_eq!(error.refused(), Some((7, bytes.len())), "{error}");
         assert_eq!(error.code(), Code::BadSettings);
     }
+}
+
+#[test]
+fn impossible_durabilities_refuse_the_create_alone() {
+    let bytes = encode_request(&stored_example(5));
+    let long = bytes.len() - 16;
+    for number in 3..255 {
+        let mut bytes = bytes.clone();
+        bytes[long] = number;
+        let error = decode_request(&bytes, &wide()).unwrap_err();
+        assert_eq!(error.refused(), Some((7, bytes.len())), "{error}");
+        assert_eq!(error.code(), Code::BadSettings);
+    }
+    // A default is one, if the limit says something.
+    let mut default = bytes;
+    default[long] = 255;
+    assert!(decode_request(&default, &wide()).is_ok());
+}
+
+#[test]
+fn what_version_2_added_has_one_encoding() {
+    let [create, topics, description] = stored_frames();
+    let malformed = |bytes: &[u8]| {
+        let error = error_of(bytes, &wide());
+        assert!(matches!(error, DecodeError::Malformed { .. }), "{error}");
+    };
+    // Long settings that say nothing; a reserved byte; long ones without the flag, and short ones with it.
+    let long = create.len() - 16;
+    let mut empty = create.clone();
+    empty[long] = 255;
+    empty[long + 8..].fill(0);
+    malformed(&empty);
+    let mut reserved = create.clone();
+    reserved[long + 1] = 1;
+    malformed(&reserved);
+    for flag in [0, 1, 3] {
+        for mut bytes in [create.clone(), encode_request(&example(5))] {
+            if bytes[5] != flag && (bytes[5] ^ flag) & 2 != 0 {
+                bytes[5] = flag;
+                malformed(&bytes);
+            }
+        }
+    }
+    // A durability that nobody knows, in a reply; durabilities of no topics.
+    let mut unknown = topics.clone();
+    let at = unknown.len() - 9;
+    unknown[at] = 255;
+    malformed(&unknown);
+    let mut none = encode_reply(&Parts { b: 0, ..stored_example(11) });
+    assert_eq!(none[5], 1);
+    none[5] |= 2;
+    malformed(&none);
+    // A failure that is longer than any encoder writes.
+    let text = "t".repeat(MAX_TEXT);
+    let mut long = encode_reply(&Parts { text, b: 0, ..stored_example(12) });
+    assert_eq!(description[5], 3);
+    let at = long.len() - 4 - MAX_TEXT - 2;
+    assert_eq!(long[at..at + 2], (MAX_TEXT as u16).to_le_bytes());
+    long[at..at + 2].copy_from_slice(&(MAX_TEXT as u16 + 1).to_le_bytes());
+    long.insert(at + 2, b't');
+    let length = long.len() as u32 - 8;
+    long[..4].copy_from_slice(&length.to_le_bytes());
+    malformed(&long);
+}
+
+/// `version-1.txt` has a frame of each kind, as the library wrote it when there was only version 1.
+#[test]
+fn frames_of_version_1_are_what_they_were() {
+    let settings = Settings {
+        segment_bytes: 4096,
+        overflow: Some(Overflow::Evict),
+        retention: Some(Retention::Records(1000)),
+        memory_limit: 1 << 20,
+        ..Settings::default()
+    };
+    let mut kinds = 0..REQUESTS + REPLIES;
+    for (line, kind) in include_str!("version-1.txt").lines().zip(kinds.by_ref()) {
+        let (who, bytes) = line.split_once(' ').unwrap();
+        let bytes: Vec<u8> =
+            bytes.split(' ').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
+        if kind < REQUESTS {
+            assert_eq!(who, "client");
+            let parts = Parts { settings, ..example(kind) };
+            assert_eq!(encode_request(&parts), bytes, "request {kind}");
+            with_request(&parts, |request| {
+                let expected = Decoded::Frame { value: request, consumed: bytes.len() };
+                assert_eq!(decode_request(&bytes, &wide()), Ok(expected));
+            });
+        } else {
+            assert_eq!(who, "server");
+            let parts = Parts { settings, ..example(kind - REQUESTS) };
+            assert_eq!(encode_reply(&parts), bytes, "reply {}", kind - REQUESTS);
+            with_reply(&parts, |reply| {
+                let expected = Decoded::Frame { value: reply, consumed: bytes.len() };
+                assert_eq!(decode_reply(&bytes, &wide()), Ok(expected));
+            });
+        }
+    }
+    assert_eq!(kinds.len(), 0, "a frame of each kind");
 }
 
 #[test]

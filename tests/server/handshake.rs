@@ -49,10 +49,10 @@ async fn the_token_must_be_right() {
 async fn a_version_in_common_is_needed() {
     let server = serve(|_| {});
     let mut client = Client::raw(&server).await;
-    let hello = Hello { version_min: 2, version_max: 9, token: "", client: "" };
+    let hello = Hello { version_min: 3, version_max: 9, token: "", client: "" };
     client.send(&Request::Hello(hello)).await;
     let message = client.expect_goodbye(Code::BadVersion).await;
-    assert!(message.contains("2 to 9"), "{message}");
+    assert!(message.contains("3 to 9"), "{message}");
 }
 
 #[tokio::test]

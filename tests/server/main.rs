@@ -13,6 +13,7 @@ mod overflow;
 mod publish;
 mod support;
 mod topics;
+mod versions;
 
 // A lease that could be swapped for another topic's would be counted in the wrong place.
 static_assertions::assert_not_impl_any!(psa::broker::TopicLease: std::ops::DerefMut);

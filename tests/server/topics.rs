@@ -29,6 +29,7 @@ async fn settings_are_in_force_and_told() {
         overflow: Some(Overflow::Reject),
         retention: Some(Retention::Records(5)),
         memory_limit: 100 << 10,
+        ..Settings::default()
     };
     client.send(&create(1, "a", settings, false)).await;
     client.expect_done(1).await;

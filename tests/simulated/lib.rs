@@ -15,6 +15,8 @@ pub mod broker;
 pub mod client;
 #[path = "../../src/disk/mod.rs"]
 pub mod disk;
+#[path = "../../src/durability.rs"]
+mod durability;
 #[path = "../../src/listener/mod.rs"]
 mod listener;
 #[path = "../../src/log/mod.rs"]

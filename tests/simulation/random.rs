@@ -34,12 +34,14 @@ pub(crate) fn run(plan: Plan) -> Shared {
             overflow: Some(Overflow::Reject),
             retention: Some(Retention::Everything),
             memory_limit: 16 << 20,
+            ..Settings::default()
         },
         false => Settings {
             segment_bytes: 4 << 10,
             overflow: Some(Overflow::Evict),
             retention: Some(Retention::Nothing),
             memory_limit: 32 << 10,
+            ..Settings::default()
         },
     };
     let load = Load { records, size: 200, pause: Duration::from_millis(15), settings };

@@ -34,7 +34,9 @@ pub fn failure(what: impl fmt::Display, error: &ClientError) -> Error {
 fn exit_of(error: &ClientError) -> Exit {
     match error {
         ClientError::Config { .. } | ClientError::Name(_) => Exit::Usage,
-        ClientError::RecordTooLarge { .. } | ClientError::BatchTooLarge { .. } => Exit::Refused,
+        ClientError::RecordTooLarge { .. }
+        | ClientError::BatchTooLarge { .. }
+        | ClientError::OldServer { .. } => Exit::Refused,
         // The server shut down, or closed the connection for being slow: not an answer to a request.
         _ => match error.code() {
             Some(

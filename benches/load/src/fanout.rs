@@ -37,6 +37,7 @@ pub(crate) fn fanout(args: &FanoutArgs) -> Result {
         retention: Some(Retention::Nothing),
         memory_limit: args.memory_limit,
         segment_bytes: args.segment.unwrap_or(0),
+        ..Settings::default()
     };
     let plan = Plan {
         settings,

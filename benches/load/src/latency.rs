@@ -103,6 +103,7 @@ pub(crate) fn latency(args: &LatencyArgs) -> Result {
             retention: Some(Retention::Nothing),
             memory_limit: 64 << 20,
             segment_bytes: 0,
+            ..Settings::default()
         },
         subscribers: args.subs,
         stalled: 0,

@@ -35,6 +35,7 @@ pub(crate) fn publish(args: &PublishArgs) -> Result {
             retention: Some(Retention::Nothing),
             memory_limit: args.memory_limit,
             segment_bytes: args.segment.unwrap_or(0),
+            ..Settings::default()
         },
         subscribers: args.subs,
         stalled: args.stalled.min(args.subs),

@@ -30,6 +30,7 @@ pub(crate) fn replay(args: &ReplayArgs) -> Result {
         retention: Some(Retention::Everything),
         memory_limit: memory(args.records, args.size),
         segment_bytes: args.segment.unwrap_or(0),
+        ..Settings::default()
     })?;
     let source = Source {
         target: rig.target.clone(),

@@ -39,6 +39,7 @@ use crate::error::Error;
 use psa::Retention;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -308,6 +309,17 @@ impl Config {
         {
             return Err(self.clash(Key::TopicSegment, Key::TopicMemory));
         }
+        if self.size(Key::TopicDisk) > self.size(Key::LimitTopicDisk) {
+            return Err(self.clash(Key::TopicDisk, Key::LimitTopicDisk));
+        }
+        let durability = self.text(Key::TopicDurability);
+        if ["written", "synced"].contains(&durability.as_str()) && self.data().is_none() {
+            return Err(ConfigError::new(
+                self.origin(Key::TopicDurability),
+                format!("topic.durability is {durability}, and there is no folder for data"),
+            )
+            .hint("give one with --data FOLDER, or leave the durability out"));
+        }
         for (one, other) in
             [(Key::TlsCertificate, Key::TlsPrivate), (Key::ConnectCert, Key::ConnectPrivate)]
         {
@@ -438,11 +450,28 @@ impl Config {
         text.split(',').filter(|word| !word.is_empty()).map(str::to_owned).collect()
     }
 
-    /// The default retention of topics.
-    pub(crate) fn retention(&self) -> Retention {
-        match self.value(Key::TopicRetention) {
+    /// A retention.
+    pub(crate) fn retention(&self, key: Key) -> Retention {
+        match self.value(key) {
             Value::Retention(retention) => *retention,
-            _ => unreachable!("the retention is not a retention"),
+            _ => unreachable!("{key:?} is not a retention"),
+        }
+    }
+
+    /// The folder for data, if there is one.
+    pub(crate) fn data(&self) -> Option<PathBuf> {
+        Some(self.value(Key::Data).text()?.into())
+    }
+
+    /// Checks that the folder for data, if it exists, is a folder. Only `psa serve` knows whether it can write there: it
+    /// may run as another user.
+    pub(crate) fn check_folder(&self) -> Result<(), Error> {
+        match self.data() {
+            Some(data) if data.exists() && !data.is_dir() => {
+                let why = format!("{} is no folder", data.display());
+                Err(Error::usage(self.origin(Key::Data), why).hint("name a folder, or a new one"))
+            }
+            _ => Ok(()),
         }
     }
 

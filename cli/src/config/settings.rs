@@ -57,6 +57,7 @@ const MIN_WAIT: Duration = Duration::from_millis(1);
 const DAY: Duration = Duration::from_secs(86_400);
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
 /// A bound for counts: more than any machine can hold today, and far from every overflow.
@@ -73,6 +74,8 @@ settings! {
         "Where `psa serve` listens, HOST:PORT; port 0 takes a free one.";
     AllowPublic, "allow_public_without_token", Kind::Switch, "false",
         "Listen on an address that other machines can reach although no token is set.";
+    Data, "data", Kind::Folder, "",
+        "The folder for topics that are stored; it is created if it is missing. Unset, all topics are in memory alone.";
     Workers, "workers", Kind::Count { min: 0, max: 1024 }, "0",
         "Threads that serve connections; 0 is one for each processor.";
     SendBuffer, "send_buffer", Kind::Size { min: 2 * KIB, max: GIB, none: "system" }, "system",
@@ -134,13 +137,21 @@ settings! {
     TopicRetention, "topic.retention", Kind::Retention, "16MiB",
         "What a topic keeps after every subscriber has passed it: nothing, everything, `1000 records`, a size or an age.";
     TopicOverflow, "topic.overflow", Kind::Choice(&["block", "reject", "evict"]), "block",
-        "At a topic's memory limit: hold its publishers, reject the records, or evict the slowest subscribers.";
+        "At a topic's memory limit, or, if it is stored, at its limit on the disk: hold its publishers, reject the records, or evict the slowest subscribers.";
     TopicMemory, "topic.memory", Kind::Size { min: 64 * KIB, max: 64 * TIB, none: "" }, "64MiB",
         "The memory limit of one topic.";
+    TopicDurability, "topic.durability", Kind::Choice(&["memory", "written", "synced"]), "",
+        "What an acknowledgement means; unset, it is synced with a folder for data, and memory without one.";
+    TopicStoredRetention, "topic.stored_retention", Kind::Retention, "everything",
+        "The same as topic.retention, for topics that are stored; their limit on the disk bounds it.";
+    TopicDisk, "topic.disk", Kind::Size { min: 4 * MIB, max: 64 * TIB, none: "" }, "1GiB",
+        "The limit on the disk of one stored topic.";
     LimitMemory, "limit.memory", Kind::Size { min: 64 * KIB, max: 64 * TIB, none: "" }, "1GiB",
         "The memory of all topics together.";
     LimitTopicMemory, "limit.topic_memory", Kind::Size { min: 64 * KIB, max: 64 * TIB, none: "" }, "1GiB",
         "The largest memory limit that a topic may be created with.";
+    LimitTopicDisk, "limit.topic_disk", Kind::Size { min: 4 * MIB, max: 64 * TIB, none: "" }, "1TiB",
+        "The largest limit on the disk that a topic may be created with.";
     LimitTopics, "limit.topics", Kind::Count { min: 1, max: MANY }, "10000",
         "Topics.";
     LimitLeases, "limit.leases", Kind::Count { min: 0, max: MANY }, "10000",

@@ -77,7 +77,7 @@ fn the_file_takes_every_form_of_a_value() {
     assert!(!config.switch(Key::TopicCreateOnPublish));
     assert_eq!(config.size(Key::TopicSegment), Some(65_536));
     assert_eq!(config.size(Key::TopicMemory), Some(32 << 20));
-    assert_eq!(config.retention(), Retention::Age(Duration::from_secs(3600)));
+    assert_eq!(config.retention(Key::TopicRetention), Retention::Age(Duration::from_secs(3600)));
     assert_eq!(config.wait(Key::TimeoutIdle), None);
     assert_eq!(config.size(Key::SendBuffer), None);
     assert_eq!(config.wait(Key::TimeoutHandshake), Some(Duration::from_secs(90)));
@@ -210,6 +210,52 @@ fn values_are_checked_against_each_other() {
 }
 
 #[test]
+fn a_stored_topic_needs_a_folder() {
+    for word in ["written", "synced"] {
+        let flags = [(Key::TopicDurability, word.to_string())];
+        let error = resolve(Sources { flags: &flags, ..Sources::default() }).unwrap_err();
+        assert_eq!(
+            line(error),
+            format!(
+                "--topic-durability: topic.durability is {word}, and there is no folder for data; \
+                 give one with --data FOLDER, or leave the durability out"
+            )
+        );
+        let config = with_file(&format!("data = '/x'\n[topic]\ndurability = '{word}'")).unwrap();
+        assert_eq!(config.data(), Some("/x".into()));
+    }
+    assert_eq!(with_file("[topic]\ndurability = 'memory'").unwrap().data(), None);
+    let error = line(with_env(&[("PSA_TOPIC_DURABILITY", "sync")]).unwrap_err());
+    assert!(
+        error.ends_with("expected memory or written or synced; did you mean synced?"),
+        "{error}"
+    );
+    let error = line(with_file("[topic]\ndisk = '2TiB'").unwrap_err());
+    assert!(
+        error.starts_with("psa.toml:2: topic.disk of 2TiB (psa.toml:2) has no room"),
+        "{error}"
+    );
+    assert_eq!(with_env(&[("PSA_DATA", "/y")]).unwrap().text(Key::Data), "/y");
+    let error = line(with_file("data = ''").unwrap_err());
+    assert_eq!(error, "psa.toml:1: data: the folder name is empty");
+}
+
+#[test]
+fn a_folder_for_data_that_is_a_file_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "x").unwrap();
+    let checked = |path: &std::path::Path| {
+        let flags = [(Key::Data, path.display().to_string())];
+        resolve(Sources { flags: &flags, ..Sources::default() }).unwrap().check_folder()
+    };
+    let error = checked(&file).unwrap_err().to_string();
+    assert!(error.starts_with("--data: ") && error.contains("is no folder"), "{error}");
+    checked(folder.path()).unwrap();
+    checked(&folder.path().join("new")).unwrap();
+}
+
+#[test]
 fn a_public_address_needs_a_token() {
     for public in ["0.0.0.0:9853", "[::]:9853", "10.1.2.3:1", "[::ffff:10.1.2.3]:1"] {
         let error = line(with_env(&[("PSA_LISTEN", public)]).unwrap_err());
@@ -289,17 +335,18 @@ fn values_are_written_as_the_document_says() {
 
     type Reads = fn(&str) -> bool;
     let document = include_str!("../../../docs/configuration.md");
-    let reads: [(&str, Reads); 4] = [
+    let reads: [(&str, Reads); 5] = [
         ("size", |text| text.parse::<Size>().is_ok()),
         ("duration", |text| text.parse::<Period>().is_ok()),
         ("time", |text| text.parse::<Time>().is_ok()),
         ("retention", |text| text.parse::<Retention>().is_ok()),
+        ("durability", |text| text.parse::<psa::Durability>().is_ok()),
     ];
     for (value, reads) in reads {
         let row = document.lines().find(|line| line.starts_with(&format!("| {value} | `")));
         let columns: Vec<&str> = row.expect("a row").split('|').collect();
         let examples: Vec<&str> = columns[2].split('`').skip(1).step_by(2).collect();
-        assert!(examples.len() > 3, "{value}: {examples:?}");
+        assert!(examples.len() > 2, "{value}: {examples:?}");
         for example in examples {
             assert!(reads(example), "{value}: {example}");
         }

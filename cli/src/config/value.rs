@@ -17,6 +17,8 @@ pub(crate) enum Kind {
     Server,
     /// A file name.
     Path,
+    /// The name of a folder.
+    Folder,
     /// A comma-separated list of page origins or `*`.
     Origins,
     /// A comma-separated list of host names.
@@ -77,7 +79,8 @@ impl Kind {
             }
             Kind::Server => Value::Text(check_address(text)?),
             Kind::Path if text.is_empty() => return Err("the file name is empty".into()),
-            Kind::Path => Value::Text(text.into()),
+            Kind::Folder if text.is_empty() => return Err("the folder name is empty".into()),
+            Kind::Path | Kind::Folder => Value::Text(text.into()),
             Kind::Origins => Value::Text(check_words(text, |word| match word {
                 "*" => Ok(word.into()),
                 word => word.parse::<Origin>().map(|origin| origin.to_string()),
@@ -144,6 +147,7 @@ impl Kind {
         match self {
             Kind::Address | Kind::Server => "an address such as 127.0.0.1:9853",
             Kind::Path => "a file name",
+            Kind::Folder => "a folder name",
             Kind::Origins => "origins with commas between them",
             Kind::Hosts => "names with commas between them",
             Kind::Secret | Kind::Text => "a text",
@@ -162,6 +166,7 @@ impl Kind {
         match self {
             Kind::Address | Kind::Server => "HOST:PORT",
             Kind::Path => "FILE",
+            Kind::Folder => "FOLDER",
             Kind::Origins => "ORIGIN,…",
             Kind::Hosts => "NAME,…",
             Kind::Secret => "TOKEN",

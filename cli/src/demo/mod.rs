@@ -117,6 +117,7 @@ impl Stage {
             overflow: Some(Overflow::Block),
             retention: Some(Retention::Nothing),
             memory_limit: LIMIT,
+            ..Settings::default()
         };
         let made = client.create_topic(TOPIC, settings).await;
         made.map_err(|error| failure(TOPIC, &error))?;

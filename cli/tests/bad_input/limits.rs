@@ -312,6 +312,7 @@ fn bytes_of_a_topic_that_evicts() {
         memory_limit: 512 << 10,
         overflow: Some(Overflow::Evict),
         retention: Some(Retention::Nothing),
+        ..Settings::default()
     };
     let mut raw = Raw::open(&server);
     raw.request(&Request::Create { request: 1, topic: name("t"), settings, exist_ok: false });

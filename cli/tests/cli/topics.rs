@@ -68,3 +68,68 @@ fn senseless_settings_are_refused() {
     run(server.psa(&["topics", "create", "t", "--segment", "8GiB"])).failed(2, "--segment");
     run(server.psa(&["topics", "create", "", "--segment", "64KiB"])).failed(2, "name is empty");
 }
+
+/// What `psa topics describe --json` says of a topic.
+fn described(server: &Server, topic: &str) -> serde_json::Value {
+    let line = run(server.psa(&["topics", "describe", topic, "--json"])).ok();
+    serde_json::from_slice(&line).unwrap()
+}
+
+#[test]
+fn a_durability_is_chosen_and_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("made/when it is missing");
+    let data = data.to_str().unwrap();
+    let server = Server::start(&["--data", data]);
+    run(server.psa(&["topics", "create", "a"])).ok();
+    run(server.psa(&["topics", "create", "b", "--durability", "written", "--disk", "8MiB"])).ok();
+    run(server.psa(&["topics", "create", "c", "--durability", "memory"])).ok();
+    let list = run(server.psa(&["topics"])).ok();
+    let list = String::from_utf8(list).unwrap();
+    let lines: Vec<&str> = list.lines().collect();
+    assert!(lines[0].contains("DURABILITY") && lines[0].contains("DISK"), "{list}");
+    for (line, word) in lines[1..].iter().zip(["synced", "written", "memory"]) {
+        assert!(line.contains(word), "{list}");
+    }
+    for (topic, word) in [("a", "synced"), ("b", "written"), ("c", "memory")] {
+        assert_eq!(described(&server, topic)["durability"], word);
+        assert_eq!(server.stats(topic)["durability"], word);
+        let text = run(server.psa(&["topics", "describe", topic])).ok();
+        assert!(String::from_utf8(text).unwrap().contains(word));
+    }
+    assert_eq!(described(&server, "c")["stored"], serde_json::Value::Null);
+    let table = String::from_utf8(run(server.psa(&["stats"])).ok()).unwrap();
+    assert!(table.contains("DURABILITY") && table.contains("written"), "{table}");
+    run(server.psa(&["topics", "create", "d", "--disk", "1MiB"])).failed(4, "[bad-settings]");
+    run(server.psa(&["topics", "create", "d", "--durability", "disk"])).failed(2, "disk");
+
+    // The folder is in use.
+    let second = psa(&["serve", "--listen", "127.0.0.1:0", "--data", data]);
+    run(second).failed(1, "another process uses this folder");
+}
+
+#[test]
+fn the_default_durability_is_a_setting() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let data = data.to_str().unwrap();
+    let server = Server::start(&["--data", data, "--topic-durability", "memory"]);
+    run(server.psa(&["topics", "create", "a"])).ok();
+    assert_eq!(described(&server, "a")["durability"], "memory");
+    // Without a folder, nothing can be stored.
+    let server = Server::start(&[]);
+    let create = ["topics", "create", "a", "--durability", "synced"];
+    run(server.psa(&create)).failed(4, "--data FOLDER");
+}
+
+#[test]
+fn a_folder_that_is_no_place_for_data_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("mine"), "x").unwrap();
+    let data = folder.path().to_str().unwrap();
+    let serve = psa(&["serve", "--listen", "127.0.0.1:0", "--data", data]);
+    run(serve).failed(1, "has other files in it");
+    // Nobody can make a folder there, not even root.
+    let serve = psa(&["serve", "--listen", "127.0.0.1:0", "--data", "/proc/nobody/data"]);
+    run(serve).failed(1, "--data: /proc/nobody/data");
+}

@@ -114,6 +114,7 @@ impl Program<'_> {
                         _ => Retention::Everything,
                     }),
                     memory_limit: self.random.u64(2..6) << 17,
+                    ..Settings::default()
                 };
                 Request::Create { request, topic, settings, exist_ok: false }
             }

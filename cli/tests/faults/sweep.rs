@@ -15,6 +15,7 @@ fn requests() -> Vec<(&'static str, Vec<u8>)> {
         overflow: Some(Overflow::Evict),
         retention: Some(Retention::Records(7)),
         memory_limit: 1 << 20,
+        ..Settings::default()
     };
     let follow = Subscribe {
         request: 3,

@@ -38,7 +38,7 @@ export class Model {
   }
 
   totals() {
-    const sum = { cursors: 0, leases: 0, in: 0, out: 0, segments: 0, pooled: 0, collected: 0, memory: 0, held: 0 };
+    const sum = { cursors: 0, leases: 0, in: 0, out: 0, segments: 0, pooled: 0, collected: 0, memory: 0, held: 0, disk: 0 };
     for (const { now, rate, out, collected } of this.topics.values()) {
       sum.cursors += now.cursors;
       sum.leases += now.leases;
@@ -49,6 +49,7 @@ export class Model {
       sum.collected += collected;
       sum.memory += now.total;
       sum.held += now.slowest?.bytes ?? 0;
+      sum.disk += now.stored?.[0] ?? 0;
     }
     return sum;
   }

@@ -269,6 +269,7 @@ function totals() {
   say(byId("in"), rate(sum.in));
   say(byId("out"), rate(sum.out));
   say(byId("collected"), rate(sum.collected));
+  say(byId("disk"), sum.disk ? size(sum.disk) : "nothing");
   if (history.take(performance.now(), sum.memory, sum.held)) {
     history.draw(ink);
     say(byId("held"), sum.held ? `${size(sum.held)} held back` : "nothing held back");

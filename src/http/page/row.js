@@ -110,7 +110,8 @@ function inWords(now) {
   const who = [now.cursors && many(now.cursors, "cursor"), now.leases && many(now.leases, "lease")].filter(Boolean).join(", ") || "nobody reads it";
   const slow = now.slowest && `${now.slowest.who} ${now.slowest.count > 1 ? "hold" : "holds"} back ${many(now.slowest.segments, "segment")}, ${size(now.slowest.bytes)}, ${many(now.slowest.records, "record")}`;
   const first = live > 1 ? `${count(live)} segments` : "1 segment";
-  const short = [now.closed && "closed", slow, slow ? `${first}; ${who}` : `${first}, ${full}; ${who}`, now.evicted && `${many(now.evicted, "place")} lost by eviction`];
-  const drawing = [`${many(live - 1, "sealed segment")}, the open one ${full}`, `${pooled} pooled, ${unlinked} unlinked`, who, slow ? `slowest: ${slow}` : "nobody is behind the open segment"];
-  return { short: short.filter(Boolean).join(" · "), drawing: `${drawing.join("; ")}.` };
+  const disk = now.stored && `${size(now.stored[0])} on the disk`;
+  const short = [now.failed && "takes no records: the disk has failed", now.closed && "closed", slow, slow ? `${first}; ${who}` : `${first}, ${full}; ${who}`, disk, now.evicted && `${many(now.evicted, "place")} lost by eviction`];
+  const drawing = [disk, `${many(live - 1, "sealed segment")}, the open one ${full}`, `${pooled} pooled, ${unlinked} unlinked`, who, slow ? `slowest: ${slow}` : "nobody is behind the open segment"];
+  return { short: short.filter(Boolean).join(" · "), drawing: `${drawing.filter(Boolean).join("; ")}.` };
 }

@@ -11,13 +11,15 @@
 //! | `leased` | how many leases stand in a block: index of the block, number of leases; blocks without leases are left out |
 //! | `slow` | the slowest cursors: first and next offset of the segment that they stand in, how many stand there, and the segments, bytes and records that they hold back |
 //! | `evicted`, `waits` | positions lost by eviction; how often a publisher waited for memory |
+//! | `stored` | the topic's files, if it is stored: bytes on the disk, number of files, their first offset, the offset before which all was forced to the disk, and how many subscribers read from them |
+//! | `failed` | why no more records are taken, if the disk has failed; otherwise left out |
 //! | `closed` | true if the topic is closed, otherwise left out |
 //! | `head`, `fold` | number of the first segment; how many segments share a block |
 //! | `blocks` | from the oldest on: segments, records, fill in thousandths, and the number of pins (-1: its segments were not examined) |
 
 use serde::Serialize;
 
-use crate::broker::Topic;
+use crate::broker::{Durability, StoredStats, Topic};
 use crate::http::start::epoch_text;
 use crate::log::{Block, Overflow, Retention};
 
@@ -36,6 +38,9 @@ struct Fixed<'a> {
     limit: u64,
     retention: Retention,
     overflow: Overflow,
+    durability: Durability,
+    /// The most bytes on the disk; 0 if it is not stored.
+    disk: u64,
 }
 
 /// What does change.
@@ -57,6 +62,10 @@ struct Now {
     slow: Option<[u64; 6]>,
     evicted: u64,
     waits: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stored: Option<[u64; 5]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed: Option<String>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     closed: bool,
     head: u64,
@@ -75,12 +84,15 @@ pub(super) fn fixed(id: u64, topic: &Topic) -> String {
         limit: settings.memory_limit,
         retention: settings.retention,
         overflow: settings.overflow,
+        durability: settings.durability,
+        disk: settings.disk_limit,
     })
 }
 
 /// The topic as it is now, as JSON.
 pub(super) fn now(topic: &Topic) -> String {
     let (stats, mut leases) = topic.describe();
+    let files = topic.stored();
     let picture = topic.log().picture(BLOCKS);
     // A lease whose records were collected was evicted. It holds nothing back, and must not displace one that does.
     let first = picture.blocks.first().map_or(0, |block| block.first_offset);
@@ -106,11 +118,17 @@ pub(super) fn now(topic: &Topic) -> String {
         }),
         evicted: stats.evictions,
         waits: stats.publisher_waits,
+        stored: files.as_ref().map(stored),
+        failed: files.and_then(|files| files.failed),
         closed: stats.closed,
         head: picture.blocks.first().map_or(0, |block| block.segment),
         fold: picture.fold,
         blocks: picture.blocks.iter().map(block).collect(),
     })
+}
+
+fn stored(files: &StoredStats) -> [u64; 5] {
+    [files.bytes, files.files, files.first_offset, files.durable_offset, files.readers]
 }
 
 fn block(block: &Block) -> (u64, u64, u64, i64) {

@@ -1,7 +1,7 @@
 // Publishing to a topic, and following one.
 
 import { follow, headers, reason } from "./events.js";
-import { count, many, named, size } from "./model.js";
+import { count, many, named, plain, size } from "./model.js";
 import { element, say } from "./row.js";
 
 const byId = (id) => document.getElementById(id);
@@ -46,10 +46,14 @@ export function showFacts(topic) {
   if (!topic) return;
   const { now } = topic;
   const kept = typeof topic.retention === "string" ? topic.retention : Object.entries(topic.retention)[0].reverse().join(" ").replace("_", " ");
+  const [bytes, files, from, durable, readers] = now.stored ?? [];
+  const disk = now.stored && `${size(bytes)} of ${size(topic.disk)} in ${many(files, "file")}, from record ${count(from)}; all before ${count(durable)} is forced to it${readers ? `; ${many(readers, "subscriber")} ${readers === 1 ? "reads" : "read"} from it` : ""}${now.failed ? `; it has failed: ${plain(now.failed)}` : ""}`;
   const lines = {
+    durability: topic.durability,
     epoch: topic.epoch,
     offsets: now.next > now.first ? `${count(now.first)} to ${count(now.next - 1)}` : `none kept, next is ${count(now.next)}`,
     segments: `${count(now.segments[0])} of ${size(topic.segment)}, ${now.segments[1]} pooled, ${now.segments[2]} unlinked`,
+    "on the disk": disk || "",
     kept: `${kept}; at the limit: ${topic.overflow}`,
     leases: now.named.map(([name, at, held]) => `${named(name)} at ${count(at)}${held ? "" : ", detached"}${at < now.first ? ", lost its place" : ""}`).join("; ") + (now.leases > now.named.length ? ` and ${now.leases - now.named.length} more` : ""),
   };

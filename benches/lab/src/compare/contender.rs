@@ -101,6 +101,7 @@ impl Server {
                 retention: Some(if load.keep { Retention::Everything } else { Retention::Nothing }),
                 memory_limit: if load.keep { 64 << 30 } else { MEMORY },
                 segment_bytes: 0,
+                ..Settings::default()
             }),
             ServerKind::Peer(peer) => {
                 self.topics += 1;

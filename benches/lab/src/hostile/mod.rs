@@ -108,6 +108,7 @@ fn plan(args: &HostileArgs) -> Plan {
             retention: Some(Retention::Nothing),
             memory_limit: 64 << 20,
             segment_bytes: 0,
+            ..Settings::default()
         },
         subscribers: args.fan.subs,
         stalled: 0,

@@ -158,6 +158,7 @@ fn settings(random: &mut fastrand::Rng) -> Settings {
         overflow: Some(overflow),
         retention: Some(retention),
         memory_limit,
+        ..Settings::default()
     }
 }
 

@@ -21,6 +21,19 @@ pub enum Durability {
 }
 
 impl Durability {
+    /// All durabilities, the weakest first.
+    pub(crate) const ALL: [Self; 3] = [Self::Memory, Self::Written, Self::Synced];
+
+    /// The word for it, in every text and address: `memory`, `written` or `synced`.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Written => "written",
+            Self::Synced => "synced",
+        }
+    }
+
     /// Whether the topic has files.
     #[must_use]
     pub fn is_stored(self) -> bool {
