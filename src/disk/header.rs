@@ -13,7 +13,8 @@
 //! | 40 | 8 | offset of its first record |
 //! | 48 | 4 | number of entries in the history |
 //! | 52 | 4 | zero |
-//! | 56 | 16 each | the history: earlier epochs, oldest first, each with the offset of its first record |
+//! | 56 | 8 | number of the file whose records come before, or the file's own number, if there is none |
+//! | 64 | 16 each | the history: earlier epochs, oldest first, each with the offset of its first record |
 //!
 //! A file has records of one epoch. When the epoch changes, another file begins.
 
@@ -24,7 +25,7 @@ pub(crate) const BLOCK: usize = 4096;
 
 const MAGIC: &[u8; 8] = b"psa-log\0";
 const VERSION: u32 = 1;
-const FIXED: usize = 56;
+const FIXED: usize = 64;
 
 /// Most entries of a history. Beyond them the oldest are forgotten: whoever asks for one hears that it is unknown.
 pub(crate) const HISTORY: usize = (BLOCK - FIXED) / 16;
@@ -44,6 +45,8 @@ pub(crate) struct Header {
     pub(crate) number: u64,
     pub(crate) epoch: u64,
     pub(crate) first: u64,
+    /// The file whose records come before. Files between the two have only notes, and may be gone.
+    pub(crate) previous: u64,
     pub(crate) history: Vec<Began>,
 }
 
@@ -65,7 +68,8 @@ impl Header {
         block.extend_from_slice(MAGIC);
         block.extend_from_slice(&VERSION.to_le_bytes());
         block.extend_from_slice(&[0; 4]);
-        for number in [self.topic, self.number, self.epoch, self.first, history.len() as u64] {
+        let entries = history.len() as u64;
+        for number in [self.topic, self.number, self.epoch, self.first, entries, self.previous] {
             block.extend_from_slice(&number.to_le_bytes());
         }
         for began in history {
@@ -76,6 +80,12 @@ impl Header {
         block[12..16].copy_from_slice(&sum.to_le_bytes());
         block.resize(BLOCK, 0);
         block
+    }
+
+    /// Whether this file came in the place of that one, which had only notes.
+    pub(crate) fn replaces(&self, number: u64) -> bool {
+        let has_none = self.previous == self.number;
+        number < self.number && (has_none || number > self.previous)
     }
 
     pub(crate) fn decode(block: &[u8; BLOCK]) -> Result<Header, NotAHeader> {
@@ -104,6 +114,7 @@ impl Header {
             number: u64_at(block, 24),
             epoch: u64_at(block, 32),
             first: u64_at(block, 40),
+            previous: u64_at(block, 56),
             history: history
                 .iter()
                 .map(|entry| Began { epoch: u64_at(entry, 0), first: u64_at(entry, 8) })
@@ -118,7 +129,7 @@ mod tests {
 
     fn header(entries: u64) -> Header {
         let history = (0..entries).map(|n| Began { epoch: n + 100, first: n }).collect();
-        Header { topic: 1, number: 2, epoch: 3, first: 4, history }
+        Header { topic: 1, number: 2, epoch: 3, first: 4, previous: 1, history }
     }
 
     fn block(header: &Header) -> [u8; BLOCK] {

@@ -68,6 +68,8 @@ pub struct DiskLog<D: Folder> {
     pub(crate) marked: Option<u64>,
     /// The notes with which each file begins.
     pub(crate) head: Option<Head>,
+    /// Files that had only notes, and that the last file replaces once it is forced to the disk.
+    pub(crate) replaced: Vec<Arc<Part<D::File>>>,
     /// Whether the last file should begin with notes and has no room for them, so that the files before are needed.
     pub(crate) headless: bool,
     /// Why nothing is appended any more.
@@ -106,7 +108,7 @@ impl<D: Folder> DiskLog<D> {
         let bytes = (notes.len() + records.ends().len() + records.payload().len()) as u64;
         let size = frame.size().ok_or(AppendError::TooLarge(bytes))?;
         if size as u64 > self.room() {
-            self.roll(size as u64, self.epochs.clone())?;
+            self.roll(size as u64, self.next_size(), self.epochs.clone())?;
             frame.durable = self.durable;
         }
         self.put(&frame);
@@ -124,7 +126,8 @@ impl<D: Folder> DiskLog<D> {
         let mut frame = Frame { notes, durable: self.durable, ..Frame::mark(self.next, time) };
         let size = frame.size().ok_or(AppendError::TooLarge(notes.len() as u64))?;
         if size as u64 > self.room() {
-            self.roll(size as u64, self.epochs.clone())?;
+            // A small file: if no records follow, the next one replaces it.
+            self.roll(size as u64, self.options.first_file, self.epochs.clone())?;
             frame.durable = self.durable;
         }
         self.put(&frame);
@@ -159,7 +162,9 @@ impl<D: Folder> DiskLog<D> {
             return 0;
         }
         let prepared = self.prepared.as_ref().map_or(0, |prepared| prepared.size);
-        (BEGIN + frame).max(self.next_size()).saturating_sub(prepared)
+        let beside = self.head.as_ref().map_or(0, |head| (HEADER + ALIGN + head().len()) as u64);
+        let size = (BEGIN + beside + frame).max(self.next_size());
+        size.next_multiple_of(BEGIN).saturating_sub(prepared)
     }
 
     /// Hands to the system what was appended: it survives the death of the process.
@@ -195,6 +200,10 @@ impl<D: Folder> DiskLog<D> {
             self.unforced = false;
             self.durable = self.next;
             self.shared.show(self.next);
+            for replaced in std::mem::take(&mut self.replaced) {
+                let given_up = self.give_up(&replaced);
+                self.or_fail("give up a file", given_up)?;
+            }
         }
         Ok(())
     }
@@ -254,29 +263,35 @@ impl<D: Folder> DiskLog<D> {
             self.sync().map_err(io::Error::other)?;
         }
         while self.parts.len() > 1 && self.parts[1].first <= before {
-            let oldest = &self.parts[0];
-            let (from, size) = (oldest.name(), oldest.size);
-            let is_used_again = self.prepared.is_none() && size >= self.next_size();
-            let mut used_again = None;
-            if is_used_again {
-                let file = self.folder.open(&from)?;
-                self.folder.rename(&from, &name(self.last().number + 1))?;
-                used_again = Some(Prepared { size, file });
-            } else {
-                self.folder.remove(&from)?;
-            }
-            self.parts.remove(0);
-            self.shared.set_parts(self.parts.clone());
-            // Forced one by one: two names of which only the second one is gone look like a lost file, and nothing may
-            // be written to a file that can come back under its old name.
-            let forced = self.folder.sync();
-            self.or_fail("sync the folder", forced).map_err(io::Error::other)?;
-            if let Some(prepared) = &used_again {
-                let cleared = clear_first_frame(&prepared.file);
-                self.or_fail("prepare a file", cleared).map_err(io::Error::other)?;
-            }
-            self.prepared = used_again.or(self.prepared.take());
+            let oldest = self.parts[0].clone();
+            self.give_up(&oldest)?;
         }
+        Ok(())
+    }
+
+    /// Gives up one file: it is prepared for what comes next, or removed.
+    fn give_up(&mut self, part: &Part<D::File>) -> io::Result<()> {
+        let (from, size) = (part.name(), part.size);
+        let is_used_again = self.prepared.is_none() && size >= self.next_size();
+        let mut used_again = None;
+        if is_used_again {
+            let file = self.folder.open(&from)?;
+            self.folder.rename(&from, &name(self.last().number + 1))?;
+            used_again = Some(Prepared { size, file });
+        } else {
+            self.folder.remove(&from)?;
+        }
+        self.parts.retain(|kept| kept.number != part.number);
+        self.shared.set_parts(self.parts.clone());
+        // Forced one by one: two names of which only the second one is gone look like a lost file, and nothing may
+        // be written to a file that can come back under its old name.
+        let forced = self.folder.sync();
+        self.or_fail("sync the folder", forced).map_err(io::Error::other)?;
+        if let Some(prepared) = &used_again {
+            let cleared = clear_first_frame(&prepared.file);
+            self.or_fail("prepare a file", cleared).map_err(io::Error::other)?;
+        }
+        self.prepared = used_again.or(self.prepared.take());
         Ok(())
     }
 
@@ -291,7 +306,8 @@ impl<D: Folder> DiskLog<D> {
         earlier.push(current);
         let surplus = earlier.len().saturating_sub(HISTORY);
         earlier.drain(..surplus);
-        self.roll(0, Epochs { current: Began { epoch, first: self.next }, earlier })
+        let epochs = Epochs { current: Began { epoch, first: self.next }, earlier };
+        self.roll(0, self.next_size(), epochs)
     }
 
     /// The epoch of the next record.
@@ -390,12 +406,12 @@ impl<D: Folder> DiskLog<D> {
         frame.encode(seed, &mut self.buffer);
     }
 
-    /// Begins the next file, with room for a frame of this size, for the records of these epochs.
-    fn roll(&mut self, frame: u64, epochs: Epochs) -> Result<(), AppendError> {
+    /// Begins the next file, of at least this size, and with room for a frame of that size, for the records of these epochs.
+    fn roll(&mut self, frame: u64, least: u64, epochs: Epochs) -> Result<(), AppendError> {
         let head = self.head.as_ref().map(|head| head());
         let beside = head.as_ref().map_or(0, |head| (HEADER + ALIGN + head.len()) as u64);
         // First what can find the disk full.
-        self.lay_out((BEGIN + beside + frame).max(self.next_size()))?;
+        self.lay_out((BEGIN + beside + frame).max(least))?;
         self.sync()?;
         self.begin(epochs)?;
         if let Some(notes) = head {
@@ -409,12 +425,17 @@ impl<D: Folder> DiskLog<D> {
     pub(crate) fn begin(&mut self, epochs: Epochs) -> Result<(), AppendError> {
         let Prepared { size, file } = self.prepared.take().expect("a file is prepared");
         let number = self.parts.last().map_or(0, |part| part.number + 1);
+        // A file without records, before one that begins with all notes, is not needed any more.
+        let replaced = self.parts.pop_if(|last| self.head.is_some() && last.first == self.next);
+        let previous = self.parts.last().map_or(number, |part| part.number);
+        self.replaced.extend(replaced);
         let began = epochs.current;
         let header = Header {
             topic: self.topic,
             number,
             epoch: began.epoch,
             first: self.next,
+            previous,
             history: epochs.earlier.iter().copied().chain([began]).collect(),
         };
         // Before the first frame: whoever finds a broken header then knows that there are no frames.

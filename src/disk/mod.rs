@@ -65,7 +65,7 @@ mod reader;
 mod recover;
 mod scan;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod times;
 mod verify;
 

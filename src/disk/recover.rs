@@ -116,6 +116,7 @@ impl<D: Folder> DiskLog<D> {
             unforced: false,
             marked: tail.marked,
             head: None,
+            replaced: Vec::new(),
             headless: false,
             failed: None,
         };
@@ -144,6 +145,7 @@ impl<D: Folder> DiskLog<D> {
             unforced: false,
             marked: None,
             head: None,
+            replaced: Vec::new(),
             headless: false,
             failed: None,
         };
@@ -199,25 +201,47 @@ pub(crate) fn begun<F: File>(found: &[Found<F>]) -> Result<usize, OpenError> {
         }
         return Ok(0);
     };
-    let mut before: Option<&Header> = None;
+    let mut before: Vec<&Header> = Vec::new();
     for found in &found[..=last] {
-        let number = before.map_or(found.number, |before| before.number + 1);
-        if found.number != number {
-            return Err(OpenError::Missing { file: name(number) });
-        }
+        let number = found.number;
         let header = found.begun().ok_or_else(|| match &found.header {
             Ok(Header { number: was, .. }) => misplaced(number, *was),
             Err(_) => damaged(number, 0, "its header cannot be read"),
         })?;
-        if before.is_some_and(|before| before.topic != header.topic) {
-            return Err(OpenError::Foreign { file: name(number) });
-        }
-        if before.is_some_and(|before| before.first > header.first) {
-            return Err(damaged(number, 0, "it begins before the file in front of it"));
-        }
-        before = Some(header);
+        check_follows(&before, header)?;
+        before.push(header);
     }
     Ok(last + 1)
+}
+
+/// Checks that a file comes after the ones before it.
+fn check_follows(before: &[&Header], header: &Header) -> Result<(), OpenError> {
+    let Some(last) = before.last() else { return Ok(()) };
+    if last.topic != header.topic {
+        return Err(OpenError::Foreign { file: name(header.number) });
+    }
+    if last.first > header.first {
+        let what = "it begins before the file in front of it";
+        return Err(damaged(header.number, 0, what));
+    }
+    // Files between the two have no records. A file that replaces one may have been forced to the disk before that one
+    // was gone.
+    let has_none = header.previous == header.number;
+    let is_there = before.iter().any(|file| file.number == header.previous);
+    // Where the oldest files were trimmed, it is one of them.
+    let is_trimmed = before.iter().all(|file| file.number > header.previous);
+    if !has_none && !is_there && !is_trimmed {
+        return Err(OpenError::Missing { file: name(header.previous) });
+    }
+    let mut between = before.iter().filter(|file| has_none || file.number > header.previous);
+    if between.any(|file| file.first != header.first) {
+        return Err(damaged(
+            header.number,
+            0,
+            "there are records between it and the file before it",
+        ));
+    }
+    Ok(())
 }
 
 /// Checks what comes after the files that have begun, in a log that ends at `next`: at most one file, in which no frame of
@@ -233,6 +257,7 @@ pub(crate) fn check_prepared<F: File>(
         // A file that is used again still has the header of a file that was trimmed.
         if let Ok(Header { number: was, .. }) = found.header
             && was >= first
+            && !all[..begun].iter().filter_map(Found::begun).any(|file| file.replaces(was))
         {
             return Err(misplaced(number, was));
         }

@@ -3,7 +3,7 @@
 mod basics;
 mod crash;
 mod damage;
-mod sim;
+pub(crate) mod sim;
 
 use std::ops::Range;
 

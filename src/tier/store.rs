@@ -14,7 +14,10 @@ const FIRST_FILE: u64 = 1 << 20;
 /// The largest one.
 const LARGEST_FILE: u64 = 64 << 20;
 /// The part of a topic's limit that one file may take.
-const FILE_PART: u64 = 8;
+const FILE_PART: u64 = 16;
+/// Files that notes may need although the topic is at its limit: one with notes alone, the one that replaces it, and the one
+/// that is prepared.
+const FOR_NOTES: u64 = 3;
 
 /// Why a topic's files cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -165,7 +168,8 @@ impl<D: Folder> Store<D> {
         Ok(offsets.start)
     }
 
-    /// Appends changes of the state. They may go beyond the limit: they are small, and a lease that ends is what makes room.
+    /// Appends changes of the state, for which there is always room below the limit: a lease that ends is what makes room for
+    /// records.
     pub(crate) fn note(&mut self, time: u64, notes: &[u8]) -> Result<(), PublishError> {
         self.time = self.time.max(time);
         self.log.note(self.time, notes).map_err(publish_error)
@@ -241,9 +245,11 @@ impl<D: Folder> Store<D> {
     /// Makes room for one more frame below the topic's limit, where that needs another file.
     fn make_room(&mut self, bytes: u64, needed: u64) -> Result<(), PublishError> {
         let limit = self.settings.disk_limit;
+        let for_records = limit - FOR_NOTES * options(&self.settings).first_file;
         loop {
             let more = self.log.needs(bytes);
-            if more == 0 || self.log.size() + more <= limit {
+            // Also where there is room in the last file: a file that notes needed is not for records.
+            if self.log.size() + more <= for_records {
                 return Ok(());
             }
             let oldest_end = self.log.oldest_end();
@@ -274,3 +280,6 @@ fn publish_error(error: disk::AppendError) -> PublishError {
         error => PublishError::DiskFailed { why: error.to_string() },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -340,6 +340,12 @@ impl Task<StoredTopic> {
     ) -> Poll<Result<Ticket, PublishError>> {
         let topic = self.job();
         topic.log.check_fits(&records)?;
+        let size = (records.payload().len() + records.ends().len()) as u64;
+        // A file of its own must fit beside the last one and those for notes.
+        let max = topic.facts.settings.disk_limit / 2;
+        if size > max {
+            return Poll::Ready(Err(AppendError::TooLarge { size, max }.into()));
+        }
         let mut queue = topic.queue();
         if let Some(why) = &queue.failed {
             return Poll::Ready(Err(why.clone()));

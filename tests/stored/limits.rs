@@ -107,6 +107,49 @@ fn where_it_evicts_the_loss_is_exact() {
 }
 
 #[test]
+fn what_can_never_fit_is_refused() {
+    let folder = folder();
+    let broker = open(folder.path());
+    let settings = TopicSettings { disk_limit: Some(LIMIT), ..TopicSettings::default() };
+    let topic = broker.create("t", &settings).unwrap();
+    let error = topic.blocking_append(vec![0; 3 << 20]).unwrap_err();
+    assert!(matches!(error, PublishError::Log(psa::AppendError::TooLarge { .. })), "{error}");
+    for _ in 0..5 {
+        topic.blocking_append(vec![0; 2_000_000]).unwrap();
+        check_disk(&topic);
+    }
+}
+
+/// Commits take room, but no more and no more.
+#[test]
+fn any_number_of_commits_stays_below_the_limit() {
+    let folder = folder();
+    let broker = open(folder.path());
+    let topic = broker.create("t", &settings(Overflow::Block, Retention::Everything)).unwrap();
+    let options = LeaseOptions { start: Start::Earliest, ..Default::default() };
+    let mut lease = topic.lease(&"long".repeat(60), options).unwrap();
+    publish(&topic, 0..10_000);
+    let mut all = 0;
+    block_on(async {
+        while all < 10_000 {
+            all += lease.next(|batch| batch.len()).await.unwrap();
+        }
+    });
+    let file_of_notes = (LIMIT / 16) / 300;
+    for n in 1..10_000u64 {
+        lease.commit(..n).unwrap();
+        if n % 50 == 0 {
+            topic.blocking_append(b"").unwrap();
+        }
+    }
+    assert!(topic.stored().unwrap().groups > file_of_notes / 2);
+    check_disk(&topic);
+    drop((lease, topic, broker));
+    let leases = open(folder.path()).topic("t").unwrap().describe().1;
+    assert_eq!(leases[0].committed, 9_999);
+}
+
+#[test]
 fn retention_by_records_and_bytes_keeps_at_least_that() {
     for retention in [Retention::Records(500), Retention::Bytes(1 << 20)] {
         let folder = folder();

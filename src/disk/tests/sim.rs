@@ -10,7 +10,7 @@ const SECTOR: usize = 512;
 
 /// What goes wrong at some call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// The machine goes down: this call and all later ones fail.
     Down,
     /// The call fails, once.
@@ -18,7 +18,7 @@ pub(super) enum Fault {
 }
 
 #[derive(Clone)]
-pub(super) struct Sim(Arc<Mutex<World>>);
+pub(crate) struct Sim(Arc<Mutex<World>>);
 
 struct World {
     files: Vec<Inode>,
@@ -40,13 +40,13 @@ struct Inode {
     writes: Vec<(usize, Vec<u8>)>,
 }
 
-pub(super) struct SimFile {
+pub(crate) struct SimFile {
     sim: Sim,
     inode: usize,
 }
 
 impl Sim {
-    pub(super) fn new(seed: u64) -> Sim {
+    pub(crate) fn new(seed: u64) -> Sim {
         Sim(Arc::new(Mutex::new(World {
             files: Vec::new(),
             names: BTreeMap::new(),
@@ -64,22 +64,22 @@ impl Sim {
     }
 
     /// How many calls there were.
-    pub(super) fn calls(&self) -> u64 {
+    pub(crate) fn calls(&self) -> u64 {
         self.world().calls
     }
 
     /// Something goes wrong at the call after so many more.
-    pub(super) fn fault(&self, after: u64, fault: Fault) {
+    pub(crate) fn fault(&self, after: u64, fault: Fault) {
         let mut world = self.world();
         world.fault = Some((world.calls + after, fault));
     }
 
-    pub(super) fn is_down(&self) -> bool {
+    pub(crate) fn is_down(&self) -> bool {
         self.world().is_down
     }
 
     /// The disk as another process finds it after this one was killed: everything that was written is there.
-    pub(super) fn killed(&self) -> Sim {
+    pub(crate) fn killed(&self) -> Sim {
         let mut world = self.world();
         let (names, seed) = (world.names.clone(), world.random.u64(..));
         let files = world.files.clone();
@@ -101,7 +101,7 @@ impl Sim {
 
     /// The disk after the machine went down: what was forced, and any part of the rest. Each sector has what any number
     /// of the writes to it left there, and the folder any number of the changes to it.
-    pub(super) fn crashed(&self) -> Sim {
+    pub(crate) fn crashed(&self) -> Sim {
         let mut world = self.world();
         let World { files, names: _, forced_names, changes, random, .. } = &mut *world;
         let kept = random.usize(0..=changes.len());
@@ -118,12 +118,12 @@ impl Sim {
         sim
     }
 
-    pub(super) fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         self.world().names.keys().cloned().collect()
     }
 
     /// The bytes of a file, to be changed behind the log's back.
-    pub(super) fn change<T>(&self, name: &str, change: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    pub(crate) fn change<T>(&self, name: &str, change: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         let mut world = self.world();
         let inode = world.names[name];
         let file = &mut world.files[inode];
@@ -133,11 +133,11 @@ impl Sim {
         out
     }
 
-    pub(super) fn lose(&self, name: &str) {
+    pub(crate) fn lose(&self, name: &str) {
         self.world().names.remove(name).unwrap();
     }
 
-    pub(super) fn swap(&self, one: &str, other: &str) {
+    pub(crate) fn swap(&self, one: &str, other: &str) {
         let mut world = self.world();
         let (a, b) = (world.names[one], world.names[other]);
         world.names.insert(one.to_owned(), b);
