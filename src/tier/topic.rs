@@ -341,8 +341,8 @@ impl Task<StoredTopic> {
         let topic = self.job();
         topic.log.check_fits(&records)?;
         let size = (records.payload().len() + records.ends().len()) as u64;
-        // A file of its own must fit beside the last one and those for notes.
-        let max = topic.facts.settings.disk_limit / 2;
+        // Two files of its own must fit beside those for notes: the last file is never given up.
+        let max = topic.facts.settings.disk_limit / 8 * 3;
         if size > max {
             return Poll::Ready(Err(AppendError::TooLarge { size, max }.into()));
         }
@@ -417,21 +417,38 @@ impl Task<StoredTopic> {
         Ok(())
     }
 
-    /// Ends the writing, when no thread runs it any more: everything is on the disk afterwards.
+    /// Ends the writing, when no thread runs it any more: what waits is written, and everything is on the disk afterwards.
     pub(crate) fn finish(&self) -> Result<(), PublishError> {
         let topic = self.job();
-        let failed = topic.queue().failed.replace(AppendError::Closed.into());
+        let closed = PublishError::from(AppendError::Closed);
         let mut writer = topic.lock_writer();
-        writer.waiting.extend(topic.queue().take());
+        let (failed, leases) = {
+            let mut queue = topic.queue();
+            writer.waiting.extend(queue.take());
+            writer.closing = writer.closing.take().or(queue.closing.take());
+            let failed = queue.failed.replace(closed.clone());
+            (failed.filter(|failed| !failed.is_closed()), std::mem::take(&mut queue.leases))
+        };
+        let has_work = !writer.waiting.is_empty() || !leases.is_empty() || writer.closing.is_some();
+        let mut done = match failed {
+            Some(failed) => Err(failed),
+            None if has_work && !writer.deleted => topic.write(&mut writer, &leases).map(drop),
+            None => Ok(()),
+        };
         for (first, chunk) in std::mem::take(&mut writer.unpublished) {
             chunk.tell(Ok(first));
         }
-        writer.fail(&AppendError::Closed.into());
-        match (failed, &mut writer.store) {
-            (Some(failed), _) if !failed.is_closed() => Err(failed),
-            (_, Some(store)) => store.mark(),
-            _ => Ok(()),
+        if std::mem::take(&mut writer.closes_log) {
+            for reply in writer.closing.take().into_iter().flatten() {
+                reply.tell(Ok(0..0));
+            }
         }
+        writer.fail(&closed);
+        if let (Ok(()), Some(store)) = (&done, &mut writer.store) {
+            done = store.mark();
+        }
+        writer.log.close();
+        done
     }
 
     /// These leases were changed: writes them down.

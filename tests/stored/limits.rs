@@ -115,7 +115,7 @@ fn what_can_never_fit_is_refused() {
     let error = topic.blocking_append(vec![0; 3 << 20]).unwrap_err();
     assert!(matches!(error, PublishError::Log(psa::AppendError::TooLarge { .. })), "{error}");
     for _ in 0..5 {
-        topic.blocking_append(vec![0; 2_000_000]).unwrap();
+        topic.blocking_append(vec![0; 1_500_000]).unwrap();
         check_disk(&topic);
     }
 }
@@ -135,14 +135,14 @@ fn any_number_of_commits_stays_below_the_limit() {
             all += lease.next(|batch| batch.len()).await.unwrap();
         }
     });
-    let file_of_notes = (LIMIT / 16) / 300;
     for n in 1..10_000u64 {
         lease.commit(..n).unwrap();
-        if n % 50 == 0 {
+        if n % 5 == 0 {
+            // Otherwise many commits would be written down as one.
             topic.blocking_append(b"").unwrap();
         }
     }
-    assert!(topic.stored().unwrap().groups > file_of_notes / 2);
+    assert!(topic.stored().unwrap().groups > 1_500);
     check_disk(&topic);
     drop((lease, topic, broker));
     let leases = open(folder.path()).topic("t").unwrap().describe().1;
