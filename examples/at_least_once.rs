@@ -10,7 +10,6 @@
 //! cargo run --release --example at_least_once [ADDRESS OUTBOX [CRASH_AT]]
 //! ```
 
-use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs::{self, File};
 use std::io::Write;
@@ -93,11 +92,9 @@ async fn demonstrate(outbox: &Path) -> Result<(), Box<dyn Error>> {
         println!("the worker ended: {}", worker.status()?);
     }
 
-    let mut sent = BTreeMap::<_, u32>::new();
-    for letter in fs::read_to_string(outbox)?.lines() {
-        *sent.entry(letter.to_owned()).or_default() += 1;
-    }
-    for (letter, times) in &sent {
+    let sent = fs::read_to_string(outbox)?;
+    for letter in &letters {
+        let times = sent.lines().filter(|line| line == letter).count();
         println!("{letter} was sent {times} times");
     }
     Ok(())

@@ -19,13 +19,10 @@ use psa::{Cursor, ReadError, Start};
 /// Prints records until the topic ends, and returns how many there were.
 async fn print(mut events: Cursor<[u8]>) -> u64 {
     loop {
-        let read = events.next(|batch| {
-            for (offset, record) in batch.iter() {
-                println!("record {offset}: {}", String::from_utf8_lossy(record));
+        match events.recv().await {
+            Ok((offset, record)) => {
+                println!("record {offset}: {}", String::from_utf8_lossy(&record));
             }
-        });
-        match read.await {
-            Ok(()) => {}
             Err(ReadError::Lagged(lagged)) => println!("missed {} records", lagged.missed),
             // To shut the broker closes the topics, also for this program.
             Err(_) => return events.offset(),

@@ -61,8 +61,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 async fn figures(State(bus): State<Bus>) -> String {
     let stats = bus.stats();
-    let bytes = stats.live_bytes + stats.pooled_bytes + stats.unlinked_bytes;
-    format!("{} events, {} streams, {} KiB\n", stats.next_offset, stats.cursors, bytes >> 10)
+    let kib = stats.memory() >> 10;
+    format!("{} events, {} streams, {kib} KiB\n", stats.next_offset, stats.cursors)
 }
 
 /// Responds with the ID of the new event.
@@ -80,15 +80,9 @@ async fn follow(
     State(bus): State<Bus>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, (StatusCode, String)> {
-    let bad_request = |why: &dyn Display| (StatusCode::BAD_REQUEST, format!("{why}\n"));
-    let last = match headers.get("last-event-id") {
-        Some(id) => {
-            let id = id.to_str().map_err(|error| bad_request(&error))?;
-            Some(id.parse().map_err(|error| bad_request(&error))?)
-        }
-        None => None,
-    };
-    let (cursor, restart) = subscribe(&bus, last).map_err(|error| bad_request(&error))?;
+    let last = headers.get("last-event-id").map(|id| String::from_utf8_lossy(id.as_bytes()));
+    let last = last.map(|id| id.parse()).transpose().map_err(bad_request)?;
+    let (cursor, restart) = subscribe(&bus, last).map_err(bad_request)?;
     let epoch = cursor.epoch();
     let events = cursor.into_stream().map(move |next| match next {
         Ok((offset, event)) => {
@@ -97,6 +91,10 @@ async fn follow(
         Err(lagged) => gap(epoch, lagged),
     });
     Ok(Sse::new(stream::iter(restart).chain(events).map(Ok)).keep_alive(KeepAlive::default()))
+}
+
+fn bad_request(why: impl Display) -> (StatusCode, String) {
+    (StatusCode::BAD_REQUEST, format!("{why}\n"))
 }
 
 /// A cursor for a stream whose last event was `last`, and the event to send first, if any.

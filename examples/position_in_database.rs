@@ -52,15 +52,14 @@ fn store(
     Ok(write.commit()?)
 }
 
-async fn follow(database: &Database, address: &str) -> Result<(), Box<dyn Error>> {
-    let options = match position(database)? {
-        Some(position) => SubscribeOptions::resume(position),
-        None => SubscribeOptions::earliest(),
-    };
-    let client = Client::builder(address).connect().await?;
-    let mut payments = client.subscribe(TOPIC, options).await?;
+/// Every step waits for the disk, so this uses the client for threads. In a task, `store` would need `spawn_blocking`.
+fn follow(database: &Database, address: &str) -> Result<(), Box<dyn Error>> {
+    let client = Client::builder(address).blocking_connect()?;
+    let from =
+        position(database)?.map_or_else(SubscribeOptions::earliest, SubscribeOptions::resume);
+    let mut payments = client.subscribe(TOPIC, from)?;
     println!("starting at {}", payments.position().next);
-    while let Some(event) = payments.next_batch().await {
+    while let Some(event) = payments.next_batch() {
         let mut paid = BTreeMap::new();
         match event? {
             BatchEvent::Records(batch) => {
@@ -76,7 +75,6 @@ async fn follow(database: &Database, address: &str) -> Result<(), Box<dyn Error>
             BatchEvent::Closed { .. } => break,
             _ => continue,
         }
-        // This waits for the disk. If the runtime had other tasks, it should be inside `spawn_blocking`.
         store(database, &paid, payments.position())?;
         println!("stored up to {}", payments.position().next);
     }
@@ -87,17 +85,17 @@ async fn follow(database: &Database, address: &str) -> Result<(), Box<dyn Error>
     Ok(())
 }
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     if let [database, address] = &arguments[..] {
-        return follow(&Database::create(database)?, address).await;
+        return follow(&Database::create(database)?, address);
     }
     let database = env::temp_dir().join(format!("psa-payments-{}.redb", process::id()));
-    demonstrate(&database).await?;
+    demonstrate(&database)?;
     Ok(fs::remove_file(&database)?)
 }
 
+#[tokio::main]
 async fn demonstrate(database: &Path) -> Result<(), Box<dyn Error>> {
     // Small chunks, so that there is something to interrupt.
     let limits = Limits { chunk_records: 500, ..Limits::default() };

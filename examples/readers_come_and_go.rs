@@ -21,14 +21,11 @@ fn write(publisher: &mut Publisher<u64>) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Reads until `offset`, or a little further: a read returns all available records of one segment.
-fn read(cursor: &mut Cursor<u64>, offset: u64) -> Result<(), Box<dyn Error>> {
-    while cursor.offset() < offset {
-        cursor.try_next(|batch| {
-            for (offset, record) in batch.iter() {
-                assert_eq!(*record, offset, "every record is there, in order");
-            }
-        })?;
+/// Reads until `end`.
+fn read(cursor: &mut Cursor<u64>, end: u64) -> Result<(), Box<dyn Error>> {
+    while cursor.offset() < end {
+        let (offset, record) = cursor.blocking_recv()?;
+        assert_eq!(record, offset, "every record is there, in order");
     }
     Ok(())
 }
@@ -36,9 +33,9 @@ fn read(cursor: &mut Cursor<u64>, offset: u64) -> Result<(), Box<dyn Error>> {
 fn show(what: &str, log: &Log<u64, Exclusive>) {
     let stats = log.stats();
     let kept = stats.next_offset - stats.first_offset;
-    let memory = stats.live_bytes + stats.unlinked_bytes + stats.pooled_bytes;
-    let held = stats.slowest.map_or(0, |slowest| slowest.bytes);
-    println!("{what:<43}{:>7}{kept:>9}{:>12}{:>12}", stats.cursors, memory >> 10, held >> 10);
+    let memory = stats.memory() >> 10;
+    let held = stats.slowest.map_or(0, |slowest| slowest.bytes >> 10);
+    println!("{what:<43}{:>7}{kept:>9}{memory:>12}{held:>12}", stats.cursors);
 }
 
 // Readers usually run in threads or tasks of their own. Here they take turns with the writer, so that the table is the

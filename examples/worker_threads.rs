@@ -12,10 +12,9 @@
 use std::env;
 use std::error::Error;
 use std::ops::Range;
-use std::sync::mpsc;
 use std::thread;
 
-use psa::{Cursor, Log, Overflow, ReadError, Start};
+use psa::{Cursor, Limit, Log, Overflow, ReadError, Start};
 
 /// What a worker read and missed until the log was closed.
 #[derive(Default)]
@@ -29,17 +28,14 @@ fn work(mut cursor: Cursor<u64>, mut after_each_batch: impl FnMut()) -> Result<R
     let mut report = Report::default();
     loop {
         // Waits for records, and gets all available ones as one slice.
-        let seen = cursor.blocking_next(|batch| {
-            report.read += batch.len() as u64;
-            report.sum += batch.as_slice().iter().sum::<u64>();
-        });
-        match seen {
-            Ok(()) => after_each_batch(),
-            // Returned once for each gap; the next read continues after it.
-            Err(ReadError::Lagged(lagged)) => {
-                let first = lagged.first_missed;
-                report.missed.push(first..first + lagged.missed);
+        match cursor.blocking_next_batch(Limit::NONE) {
+            Ok(batch) => {
+                report.read += batch.len() as u64;
+                report.sum += batch.as_slice().iter().sum::<u64>();
+                after_each_batch();
             }
+            // Returned once for each gap; the next read continues after it.
+            Err(ReadError::Lagged(lagged)) => report.missed.push(lagged.offsets()),
             Err(ReadError::Closed) => return Ok(report),
             Err(error) => return Err(error),
         }
@@ -50,28 +46,22 @@ fn main() -> Result<(), Box<dyn Error>> {
     let records = env::args().nth(1).map_or(Ok(5_000_000), |records| records.parse::<u64>())?;
     let log = Log::<u64>::builder().memory_limit(16 << 20).overflow(Overflow::Evict).build()?;
 
-    // Each cursor is created before the first record, and may move to any thread.
     let mut workers = Vec::new();
-    for name in ["ann", "bob", "cho"] {
-        let cursor = log.subscribe(Start::Next)?;
-        workers.push((name, thread::spawn(move || work(cursor, || ()))));
+    for name in ["ann", "bob", "cho", "slow"] {
+        // Each cursor is created before the first record, and may move to any thread.
+        let (cursor, log) = (log.subscribe(Start::Next)?, log.clone());
+        let work = move || match name {
+            "slow" => work(cursor, || log.blocking_closed()),
+            _ => work(cursor, || ()),
+        };
+        workers.push((name, thread::spawn(work)));
     }
-    let (finished, publisher) = mpsc::channel::<()>();
-    let cursor = log.subscribe(Start::Next)?;
-    let slow = thread::spawn(move || {
-        work(cursor, || {
-            // Returns when the other end is dropped.
-            let _ = publisher.recv();
-        })
-    });
-    workers.push(("slow", slow));
 
     for n in 0..records {
         log.blocking_append(n)?;
     }
     // Workers read the remaining records, and then see the end.
     log.close();
-    drop(finished);
 
     for (name, worker) in workers {
         let report = worker.join().map_err(|_| format!("{name} panicked"))??;

@@ -217,7 +217,7 @@ impl Topic {
             next_offset: stats.next_offset,
             cursors: stats.cursors as u64,
             leases: stats.leases as u64,
-            bytes: stats.live_bytes + stats.pooled_bytes + stats.unlinked_bytes,
+            bytes: stats.memory(),
             durability: self.settings.durability,
             disk_bytes: self.stored().map_or(0, |stored| stored.bytes),
         }

@@ -459,9 +459,7 @@ impl Scrape {
                 "Collected segments that a reader may still see",
                 |t| t.stats.unlinked_segments,
             ),
-            ("psa_topic_memory_bytes", "Memory of all its segments in bytes", |t| {
-                t.stats.live_bytes + t.stats.pooled_bytes + t.stats.unlinked_bytes
-            }),
+            ("psa_topic_memory_bytes", "Memory of all its segments in bytes", |t| t.stats.memory()),
             (
                 "psa_topic_slowest_lag_records",
                 "Records from the slowest subscriber's segment to the end",

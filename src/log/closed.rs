@@ -27,6 +27,22 @@ impl<R: Record + ?Sized, P> Log<R, P> {
     pub fn closed(&self) -> Closed<R> {
         Closed { chain: self.chain.clone(), waiter: Waiter::default() }
     }
+
+    /// Like [`closed`](Self::closed), but blocks the thread. This handle is there all the while: what ends the wait is
+    /// [`close`](Self::close), or for an exclusive log the end of its publisher, not that the other handles are dropped.
+    ///
+    /// ```
+    /// let log = psa::Log::<u64>::new();
+    /// let end = log.clone();
+    /// let waiting = std::thread::spawn(move || end.blocking_closed());
+    /// log.close();
+    /// waiting.join().unwrap();
+    /// ```
+    pub fn blocking_closed(&self) {
+        let Closed { chain, waiter } = &mut self.closed();
+        // Without a deadline, the wait ends with what it waits for.
+        let _ = waiter.block_until(&chain.end, None, || chain.is_closed().then_some(()));
+    }
 }
 
 /// The future of [`Log::closed`].

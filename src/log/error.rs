@@ -1,6 +1,7 @@
 //! What can go wrong: one small type for each operation.
 
 use std::fmt;
+use std::ops::Range;
 
 /// Why an append was refused. Nothing was appended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -153,6 +154,24 @@ pub struct Lagged {
     pub first_missed: u64,
     /// How many were missed. The cursor continues with `first_missed + missed`.
     pub missed: u64,
+}
+
+impl Lagged {
+    /// The offsets that were missed. The cursor continues with the end of this range.
+    ///
+    /// ```
+    /// use psa::{Log, Overflow, ReadError, Start};
+    /// let log = Log::<u64>::builder().record_limit(100).overflow(Overflow::Evict).build()?;
+    /// let mut slow = log.subscribe(Start::Next)?;
+    /// (0..1_000).try_for_each(|n| log.blocking_append(n).map(|_| ()))?;
+    /// let Err(ReadError::Lagged(lagged)) = slow.try_recv() else { panic!("it stood still") };
+    /// assert_eq!(lagged.offsets(), 0..slow.offset());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub const fn offsets(&self) -> Range<u64> {
+        self.first_missed..self.first_missed + self.missed
+    }
 }
 
 /// Why a read returned nothing.

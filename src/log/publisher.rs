@@ -90,6 +90,19 @@ impl<R: Record + ?Sized> Publisher<R> {
         self.fill(segment, source)
     }
 
+    /// As [`put_here`](Self::put_here), but not where records keep their time. So it calls nothing before the records
+    /// are appended, and is so small that every append of one record can have its own copy of it: a call, with the
+    /// registers that it saves, would take as long as the append itself.
+    #[inline(always)]
+    fn put_quickly(&mut self, source: &mut impl Source<R>) -> Option<Range<u64>> {
+        // SAFETY: see the field.
+        let segment = unsafe { &*self.segment };
+        if segment.keeps_time(self.word.records(), source.records()) {
+            return None;
+        }
+        self.put_here(source)
+    }
+
     /// As [`put_here`](Self::put_here), for values of this weight.
     fn put_weighed(&mut self, source: &mut impl Source<R>, weight: u64) -> Option<Range<u64>> {
         // SAFETY: see the field.
@@ -197,11 +210,13 @@ impl<T: Send + Sync + 'static> Publisher<T> {
     /// # Errors
     ///
     /// [`Refused`], with the value.
-    #[inline]
+    #[inline(always)]
     pub fn blocking_append(&mut self, value: T) -> Result<u64, Refused<T>> {
         let mut one = One(Some(value));
-        let put = self.put_blocking(&mut one);
-        append::settle(put, one)
+        match self.put_quickly(&mut one) {
+            Some(offsets) => Ok(offsets.start),
+            None => self.append_slowly(one, Self::put_blocking),
+        }
     }
 
     /// As [`append`](Self::append), but never waits: a log that is full refuses.
@@ -209,10 +224,25 @@ impl<T: Send + Sync + 'static> Publisher<T> {
     /// # Errors
     ///
     /// [`Refused`], with the value.
-    #[inline]
+    #[inline(always)]
     pub fn try_append(&mut self, value: T) -> Result<u64, Refused<T>> {
         let mut one = One(Some(value));
-        let put = self.put(&mut one);
+        match self.put_quickly(&mut one) {
+            Some(offsets) => Ok(offsets.start),
+            None => self.append_slowly(one, Self::put),
+        }
+    }
+
+    /// Appends what [`put_quickly`](Self::put_quickly) did not. The value moves here, and nobody else needs its address:
+    /// where there is room, it never leaves its register.
+    #[cold]
+    #[inline(never)]
+    fn append_slowly(
+        &mut self,
+        mut one: One<T>,
+        put: impl FnOnce(&mut Self, &mut One<T>) -> Result<Range<u64>, AppendError>,
+    ) -> Result<u64, Refused<T>> {
+        let put = put(self, &mut one);
         append::settle(put, one)
     }
 }
@@ -233,9 +263,13 @@ impl Publisher<[u8]> {
     /// # Errors
     ///
     /// [`AppendError`].
-    #[inline]
+    #[inline(always)]
     pub fn blocking_append(&mut self, record: impl AsRef<[u8]>) -> Result<u64, AppendError> {
-        self.put_blocking(&mut record.as_ref()).map(|offsets| offsets.start)
+        let record = record.as_ref();
+        match self.put_quickly(&mut { record }) {
+            Some(offsets) => Ok(offsets.start),
+            None => self.append_slowly(record, Self::put_blocking),
+        }
     }
 
     /// As [`append`](Self::append), but never waits: a log that is full refuses.
@@ -243,9 +277,24 @@ impl Publisher<[u8]> {
     /// # Errors
     ///
     /// [`AppendError`].
-    #[inline]
+    #[inline(always)]
     pub fn try_append(&mut self, record: impl AsRef<[u8]>) -> Result<u64, AppendError> {
-        self.put(&mut record.as_ref()).map(|offsets| offsets.start)
+        let record = record.as_ref();
+        match self.put_quickly(&mut { record }) {
+            Some(offsets) => Ok(offsets.start),
+            None => self.append_slowly(record, Self::put),
+        }
+    }
+
+    /// As for values: appends what [`put_quickly`](Self::put_quickly) did not.
+    #[cold]
+    #[inline(never)]
+    fn append_slowly<'a>(
+        &mut self,
+        mut record: &'a [u8],
+        put: impl FnOnce(&mut Self, &mut &'a [u8]) -> Result<Range<u64>, AppendError>,
+    ) -> Result<u64, AppendError> {
+        put(self, &mut record).map(|offsets| offsets.start)
     }
 }
 

@@ -275,14 +275,20 @@ impl<R: Record + ?Sized> Segment<R> {
         Ok(after)
     }
 
-    /// Keeps the time of those records that keep one.
+    /// Whether one of these records keeps its time.
     #[inline]
-    fn stamp(&self, first: u32, records: usize, now: impl FnOnce() -> u64) {
+    pub(super) fn keeps_time(&self, first: u32, records: usize) -> bool {
         // Two numbers differ above a power of two if a multiple of it lies after the one and not
         // after the other. (What comes before record 0 differs from every record.)
         let before = first.wrapping_sub(1);
         let last = before.wrapping_add(records as u32);
-        if (before ^ last) & self.layout.stamp_every.wrapping_neg() != 0 {
+        (before ^ last) & self.layout.stamp_every.wrapping_neg() != 0
+    }
+
+    /// Keeps the time of those records that keep one.
+    #[inline]
+    fn stamp(&self, first: u32, records: usize, now: impl FnOnce() -> u64) {
+        if self.keeps_time(first, records) {
             let every = self.layout.stamp_every as usize;
             let (from, to) = (first as usize, first as usize + records);
             self.stamp_all(from.div_ceil(every)..to.div_ceil(every), now);

@@ -12,7 +12,7 @@ use crate::sync::Ordering;
 /// that grows with the number of cursors. The figures are taken one after another while the log is in use, so they
 /// may differ from each other by what happened in between; on an idle log they are exact.
 ///
-/// The memory of a log is `live_bytes + unlinked_bytes + pooled_bytes`.
+/// The memory of a log is `live_bytes + unlinked_bytes + pooled_bytes`: [`memory`](Self::memory).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -56,6 +56,23 @@ pub struct Stats {
     pub publisher_waits: u64,
     /// Whether the log is closed.
     pub closed: bool,
+}
+
+impl Stats {
+    /// The memory of the log in bytes: all of its segments, live, unlinked and pooled.
+    ///
+    /// ```
+    /// let log = psa::Log::<u64>::new();
+    /// log.blocking_append(7)?;
+    /// let stats = log.stats();
+    /// // Nobody has unlinked a segment yet, and nothing waits for reuse.
+    /// assert_eq!(stats.memory(), stats.live_bytes);
+    /// # Ok::<(), psa::Refused<u64>>(())
+    /// ```
+    #[must_use]
+    pub const fn memory(&self) -> u64 {
+        self.live_bytes + self.unlinked_bytes + self.pooled_bytes
+    }
 }
 
 /// The oldest segment in which cursors or leases stand, and everything that it holds back.

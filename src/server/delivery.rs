@@ -559,7 +559,7 @@ impl Subscriptions {
                     reason: GapReason::Evicted,
                     epoch: sub.topic.log().epoch(),
                     first_missed: lagged.first_missed,
-                    next: lagged.first_missed + lagged.missed,
+                    next: lagged.offsets().end,
                 });
                 return self.go_on(slot, out, shared);
             }

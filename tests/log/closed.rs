@@ -2,6 +2,8 @@
 
 use std::future::Future as _;
 use std::pin::pin;
+use std::thread;
+use std::time::Duration;
 
 use psa::*;
 
@@ -35,4 +37,22 @@ fn it_is_no_handle() {
         assert_eq!(task.woken(), 1);
         assert!(pin!(closed).poll(&mut task.context()).is_ready());
     }
+}
+
+#[test]
+fn threads_wait_for_the_end() {
+    let log: Log<u64> = small().build().unwrap();
+    let (publisher, exclusive) = small::<u64>().build_exclusive().unwrap();
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| log.blocking_closed());
+        }
+        scope.spawn(|| exclusive.blocking_closed());
+        // Long enough that they sleep: they only look for a short while.
+        thread::sleep(Duration::from_millis(20));
+        (0..20).for_each(|n| assert_eq!(log.try_append(n), Ok(n)));
+        log.close();
+        drop(publisher);
+    });
+    log.blocking_closed();
 }

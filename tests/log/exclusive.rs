@@ -1,5 +1,7 @@
 //! The exclusive publisher.
 
+use std::time::Duration;
+
 use psa::*;
 
 use crate::tasks::{at_once, until_waiting};
@@ -86,6 +88,37 @@ fn every_way_to_publish_values_says_where_they_are() {
     assert_eq!(publisher.try_append_batch(Copies(&[11])), Ok(11..12));
     assert_eq!(at_once(publisher.append_batch(Copies(&[12, 13]))), Ok(12..14));
     assert_eq!(drain(&mut cursor), (0..14).collect::<Vec<_>>());
+}
+
+/// Appends 40 records, a second apart, to a log that keeps the time of one in four.
+fn keeps_times<R: Record + ?Sized>(append: impl Fn(&mut Publisher<R>, u64) -> u64) {
+    let clock = ManualClock::new();
+    let builder = small::<R>().segment_records(16).stamp_every(4).clock(clock.clone());
+    let (mut publisher, log) = builder.retention(Retention::Everything).build_exclusive().unwrap();
+    let began = log.clock_nanos();
+    for n in 0..40 {
+        assert_eq!(append(&mut publisher, n), n);
+        clock.advance(Duration::from_secs(1));
+    }
+    let mut cursor = log.subscribe(Start::Earliest).unwrap();
+    for n in 0..40 {
+        let one = Limit { records: 1, ..Limit::NONE };
+        let stamp = cursor.peek(one, |batch| batch.first_stamp()).unwrap().unwrap();
+        assert_eq!(stamp, (n % 4 == 0).then_some((n, began + n * 1_000_000_000)));
+        cursor.advance(1);
+    }
+}
+
+/// Appends that must keep a time take another path than those that need not.
+#[test]
+fn every_way_to_publish_keeps_the_times_that_it_has_to() {
+    keeps_times::<u64>(|publisher, n| publisher.blocking_append(n).unwrap());
+    keeps_times::<u64>(|publisher, n| publisher.try_append(n).unwrap());
+    keeps_times::<u64>(|publisher, n| at_once(publisher.append(n)).unwrap());
+    keeps_times::<[u8]>(|publisher, _| publisher.blocking_append(b"a").unwrap());
+    keeps_times::<[u8]>(|publisher, _| publisher.try_append(b"a").unwrap());
+    keeps_times::<[u8]>(|publisher, _| at_once(publisher.append(b"a")).unwrap());
+    keeps_times::<u64>(|publisher, n| publisher.blocking_append_batch([n]).unwrap().start);
 }
 
 #[test]

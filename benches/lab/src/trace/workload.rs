@@ -179,8 +179,7 @@ impl Workload<'_> {
         match read {
             Ok(_) => {}
             Err(ReadError::Lagged(lagged)) => {
-                let end = lagged.first_missed + lagged.missed;
-                track.gaps.push((now, lagged.first_missed, end));
+                track.gaps.push((now, lagged.first_missed, lagged.offsets().end));
             }
             Err(_) => return false,
         }
