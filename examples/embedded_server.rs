@@ -44,7 +44,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let topic = broker.open("events", Purpose::Publish)?;
     let printing = tokio::spawn(print(topic.log().subscribe(Start::Earliest)?));
-    topic.log().append("the server has started").await?;
+    topic.append("the server has started").await?;
 
     println!("clients: {}", server.local_addr());
     println!("browsers: http://{}/", http.local_addr());

@@ -69,7 +69,7 @@ fn an_idle_subscriber_costs_little() {
     println!("{each} bytes of resident memory for each of {many} idle subscribers");
     assert!(each <= MOST_BYTES, "{each} bytes");
     // They are alive, all of them: one record reaches each.
-    handle.broker().topic("idle").unwrap().log().blocking_append(b"wake up").unwrap();
+    handle.broker().topic("idle").unwrap().blocking_append(b"wake up").unwrap();
     for socket in &mut sockets {
         let mut bytes = [0; 4096];
         let mut got = Vec::new();

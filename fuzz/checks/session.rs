@@ -7,6 +7,8 @@
 
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "a session uses a part of each")]
 
+#[path = "../../src/server/answers.rs"]
+mod answers;
 #[path = "../../src/server/chunk.rs"]
 mod chunk;
 #[path = "../../src/server/closing.rs"]

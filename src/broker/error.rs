@@ -106,4 +106,12 @@ pub enum OpenError {
     /// The folder cannot be used.
     #[error(transparent)]
     Folder(#[from] super::FolderError),
+    /// A stored topic cannot be put into place.
+    #[error("the stored topic {name:?}: {why}")]
+    Topic {
+        /// The topic.
+        name: String,
+        /// Why.
+        why: String,
+    },
 }

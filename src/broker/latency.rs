@@ -52,7 +52,7 @@ impl Watched {
 impl Latency {
     /// Counts a watched record that was just handed to a subscriber. `live` is the log's next offset at the
     /// time when the subscriber came; records before it do not count.
-    pub fn delivered(&self, watched: Option<Watched>, log: &Log<[u8]>, live: u64) {
+    pub fn delivered<P>(&self, watched: Option<Watched>, log: &Log<[u8], P>, live: u64) {
         if let Some(Watched { offset, appended }) = watched
             && offset >= live
         {

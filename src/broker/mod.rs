@@ -50,22 +50,25 @@ mod unpublished;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::Path;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::log::{Budget, BuildError, Log};
-use crate::tier::DataFolder;
+use crate::log::{Budget, BuildError, Log, Position};
+use crate::tier::{Opened, StoredTopic, Tier};
 use alarm::Alarm;
 use unpublished::{USE_CHECK_INTERVAL, Unpublished};
 
-pub use crate::tier::{Durability, FolderError, StoredStats};
+pub use crate::tier::{Durability, FolderError, PublishError, StoredStats, Ticket, TopicCursor};
 pub use error::{BrokerError, LeaseOpenError, OpenError};
 use housekeeping::Schedule;
 pub use latency::{Deliveries, Latency, Watched};
 pub use settings::{BrokerConfig, ConfigError, ResolvedSettings, TopicSettings};
+pub(crate) use topic::{PublishWait, pack};
 pub use topic::{Topic, TopicLease, TopicSummary};
 
 /// What a caller needs a topic for, which decides whether a missing one is created.
@@ -77,6 +80,24 @@ pub enum Purpose {
     Subscribe,
 }
 
+/// What a broker found in its folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Recovered {
+    /// How many topics are there.
+    pub topics: usize,
+    /// How many records they have.
+    pub records: u64,
+    /// Bytes of their files.
+    pub bytes: u64,
+    /// Bytes at the ends of files that were not whole any more: of appends that nobody was told of.
+    pub cut: u64,
+    /// Topics' folders that cannot be opened, and why. They were left as they are, and their topics are missing.
+    pub damaged: Vec<(PathBuf, String)>,
+    /// How long that took.
+    pub took: Duration,
+}
+
 /// Named topics under shared limits. Cloning is cheap; all clones are the same broker.
 ///
 /// ```
@@ -84,7 +105,7 @@ pub enum Purpose {
 ///
 /// let broker = Broker::new(BrokerConfig::default())?;
 /// let topic = broker.open("orders", Purpose::Publish)?;
-/// topic.log().blocking_append(b"first")?;
+/// topic.blocking_append(b"first")?;
 /// assert_eq!(broker.topic("orders").unwrap().log().next_offset(), 1);
 /// broker.delete("orders")?;
 /// assert!(broker.topic("orders").is_none());
@@ -98,7 +119,8 @@ pub struct Broker {
 struct BrokerState {
     config: BrokerConfig,
     /// Where stored topics are, if there is a place for them.
-    folder: Option<DataFolder>,
+    folder: Option<Tier>,
+    recovered: OnceLock<Recovered>,
     budget: Arc<Budget>,
     /// Ordered, so that a list can be returned in pages, each of which continues after a name.
     topics: RwLock<Topics>,
@@ -140,8 +162,76 @@ impl Broker {
     /// [`OpenError`].
     pub fn with_folder(config: BrokerConfig, folder: &Path) -> Result<Self, OpenError> {
         config.check()?;
-        let folder = DataFolder::open(folder)?;
-        Ok(Self::over(config, Some(folder)))
+        let began = std::time::Instant::now();
+        let (tier, opened, damaged) = Tier::open(folder)?;
+        let mut recovered = Recovered::default();
+        for damaged in damaged {
+            let (folder, why) = (damaged.folder, damaged.why);
+            tracing::error!(folder = %folder.display(), why, "a stored topic cannot be opened");
+            recovered.damaged.push((folder, why));
+        }
+        let broker = Self::over(config, Some(tier));
+        for opened in opened {
+            recovered.topics += 1;
+            recovered.records += opened.records;
+            recovered.bytes += opened.bytes;
+            recovered.cut += opened.cut;
+            broker.restore(opened)?;
+        }
+        recovered.took = began.elapsed();
+        let _ = broker.inner.recovered.set(recovered);
+        Ok(broker)
+    }
+
+    /// What was found in the folder, if there is one.
+    #[must_use]
+    pub fn recovered(&self) -> Option<&Recovered> {
+        self.inner.recovered.get()
+    }
+
+    /// Puts a topic into place whose files were opened.
+    fn restore(&self, opened: Opened) -> Result<(), OpenError> {
+        let Some(tier) = &self.inner.folder else { unreachable!("it was opened there") };
+        let name: Arc<str> = opened.name().into();
+        let settings = ResolvedSettings::stored(opened.settings());
+        let begin = Position { epoch: opened.epoch, next: opened.next };
+        let log = self.log(&settings, Some(begin)).map_err(|error| OpenError::Topic {
+            name: name.as_ref().into(),
+            why: error.to_string(),
+        })?;
+        let stored = StoredTopic::go_on(opened, tier, &log);
+        let topic = Topic::new(name.clone(), log, Some(stored), settings, false, &self.inner);
+        let topic = Arc::new(topic);
+        let mut topics = self.inner.topics.write().unwrap_or_else(PoisonError::into_inner);
+        topics.insert(name, topic.clone());
+        drop(topics);
+        // Leases expire, also those that nobody takes up again.
+        self.inner.schedule.at(&topic, Duration::ZERO);
+        Ok(())
+    }
+
+    fn log(
+        &self,
+        settings: &ResolvedSettings,
+        begin: Option<Position>,
+    ) -> Result<Log<[u8]>, BrokerError> {
+        let (retention, overflow) = settings.of_memory();
+        let mut builder = Log::<[u8]>::builder()
+            .segment_bytes(settings.segment_bytes)
+            .retention(retention)
+            .overflow(overflow)
+            .memory_limit(settings.memory_limit)
+            .budget(self.inner.budget.clone())
+            .clock(clock::clock());
+        if let Some(begin) = begin {
+            builder = builder.begin_at(begin);
+        }
+        builder.build().map_err(|error| match error {
+            BuildError::BudgetExhausted { .. } => {
+                BrokerError::BudgetExhausted { limit: self.inner.config.max_bytes }
+            }
+            error => BrokerError::BadSettings { what: error.to_string() },
+        })
     }
 
     /// The folder in which stored topics are, if there is one.
@@ -150,10 +240,11 @@ impl Broker {
         self.inner.folder.is_some()
     }
 
-    fn over(config: BrokerConfig, folder: Option<DataFolder>) -> Self {
+    fn over(config: BrokerConfig, folder: Option<Tier>) -> Self {
         Self {
             inner: Arc::new(BrokerState {
                 folder,
+                recovered: OnceLock::new(),
                 budget: Arc::new(Budget::new(config.max_bytes)),
                 topics: RwLock::default(),
                 shut: AtomicBool::new(false),
@@ -243,22 +334,11 @@ impl Broker {
         if by_subscriber {
             self.inner.unpublished.check(config)?;
         }
-        let log = Log::<[u8]>::builder()
-            .segment_bytes(settings.segment_bytes)
-            .retention(settings.retention)
-            .overflow(settings.overflow)
-            .memory_limit(settings.memory_limit)
-            .budget(self.inner.budget.clone())
-            .clock(clock::clock())
-            .build()
-            .map_err(|error| match error {
-                BuildError::BudgetExhausted { .. } => {
-                    BrokerError::BudgetExhausted { limit: config.max_bytes }
-                }
-                error => BrokerError::BadSettings { what: error.to_string() },
-            })?;
+        let log = self.log(&settings, None)?;
         let name: Arc<str> = name.into();
-        let topic = Topic::new(name.clone(), log, settings, by_subscriber, &self.inner);
+        let tier = self.inner.folder.as_ref().filter(|_| settings.durability.is_stored());
+        let stored = tier.map(|tier| StoredTopic::create(tier, &name, settings.to_store(), &log));
+        let topic = Topic::new(name.clone(), log, stored, settings, by_subscriber, &self.inner);
         let topic = Arc::new(topic);
         topics.insert(name, topic.clone());
         if by_subscriber {
@@ -375,8 +455,7 @@ impl Broker {
             return Err(BrokerError::UnknownTopic { name: name.into() });
         };
         // Claimed, so that it stays: late subscribers must learn that it has ended.
-        topic.claim();
-        topic.log().close();
+        drop(topic.close());
         tracing::debug!(topic = name, "topic closed");
         Ok(())
     }
@@ -398,7 +477,7 @@ impl Broker {
             topics.values().cloned().collect()
         };
         for topic in topics {
-            topic.log().close();
+            topic.stop();
         }
         self.inner.shut_news.notify_waiters();
     }
@@ -478,6 +557,16 @@ impl Broker {
         // A panic under the lock cannot leave the map half changed: each writer does one insert or
         // one remove.
         self.inner.topics.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Leaves the folder so that nothing has to be asked at the next start.
+impl Drop for BrokerState {
+    fn drop(&mut self) {
+        if let Some(tier) = self.folder.take() {
+            let topics = self.topics.get_mut().unwrap_or_else(PoisonError::into_inner);
+            tier.leave(topics.values().filter_map(|topic| topic.stored_task().cloned()));
+        }
     }
 }
 

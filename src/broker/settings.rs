@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::BrokerError;
 use crate::log::{Overflow, Retention};
-use crate::tier::Durability;
+use crate::tier::{Durability, Settings};
 
 /// A broker's limits, and the default settings of topics.
 ///
@@ -237,6 +237,32 @@ impl TopicSettings {
 }
 
 impl ResolvedSettings {
+    /// The settings of a topic that was stored.
+    pub(super) fn stored(settings: Settings) -> Self {
+        let Settings { segment_bytes, memory_limit, disk_limit, retention, overflow, durability } =
+            settings;
+        let segment_bytes = usize::try_from(segment_bytes).unwrap_or(MAX_SEGMENT);
+        Self { segment_bytes, retention, overflow, memory_limit, durability, disk_limit }
+    }
+
+    /// What is stored of them.
+    pub(super) fn to_store(self) -> Settings {
+        let Self { segment_bytes, retention, overflow, memory_limit, durability, disk_limit } =
+            self;
+        let segment_bytes = segment_bytes as u64;
+        Settings { segment_bytes, memory_limit, disk_limit, retention, overflow, durability }
+    }
+
+    /// What the topic keeps in memory, and what happens at its memory limit. Where it is stored, memory has the newest
+    /// records for whoever comes soon, and nobody waits for it.
+    pub(super) fn of_memory(&self) -> (Retention, Overflow) {
+        if self.durability.is_stored() {
+            (Retention::Bytes(self.memory_limit / 4), Overflow::Evict)
+        } else {
+            (self.retention, self.overflow)
+        }
+    }
+
     /// How often a topic must be checked even if nothing is due: once per retention age, but not more often
     /// than once a second. A topic may be created with any age, and ten thousand empty topics with an age of a
     /// millisecond must not occupy a processor.

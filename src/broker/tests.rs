@@ -154,14 +154,14 @@ fn topics_share_one_budget_and_give_it_back() {
     let a = broker.open("a", Purpose::Publish).unwrap();
     let record = [7; 1 << 10];
     let mut appended = 0;
-    while a.log().try_append(record).is_ok() {
+    while a.memory().unwrap().try_append(record).is_ok() {
         appended += 1;
     }
     assert!(appended > 500, "{appended}");
     assert!(broker.budget().used() <= 1 << 20);
     // The other topic has room within its own limit, but not in the budget.
     match broker.open("b", Purpose::Publish) {
-        Ok(b) => while b.log().try_append(record).is_ok() {},
+        Ok(b) => while b.memory().unwrap().try_append(record).is_ok() {},
         Err(error) => assert_eq!(error, BrokerError::BudgetExhausted { limit: 1 << 20 }),
     }
     assert!(broker.budget().used() <= 1 << 20);
@@ -188,11 +188,11 @@ fn a_deleted_topic_wakes_and_ends_who_follows_it() {
 fn a_closed_topic_keeps_its_name_and_drains() {
     let broker = broker(|_| {});
     let topic = broker.open("a", Purpose::Publish).unwrap();
-    topic.log().blocking_append(b"x").unwrap();
+    topic.blocking_append(b"x").unwrap();
     broker.close("a").unwrap();
     broker.close("a").unwrap();
     let found = broker.open("a", Purpose::Publish).unwrap();
-    assert!(found.log().blocking_append(b"y").is_err());
+    assert!(found.blocking_append(b"y").is_err());
     let mut cursor = found.log().subscribe(Start::Earliest).unwrap();
     assert_eq!(cursor.try_next(|batch| batch.payload().to_vec()), Ok(Some(b"x".to_vec())));
     assert_eq!(cursor.try_next(|_| ()), Err(ReadError::Closed));
@@ -204,7 +204,7 @@ fn a_shut_broker_makes_nothing_and_takes_nothing() {
     let topic = broker.open("a", Purpose::Publish).unwrap();
     broker.shut();
     broker.shut();
-    assert!(topic.log().blocking_append(b"x").is_err());
+    assert!(topic.blocking_append(b"x").is_err());
     assert_eq!(broker.open("b", Purpose::Publish).unwrap_err(), BrokerError::Shut);
 }
 
@@ -276,7 +276,7 @@ async fn a_detached_lease_expires_at_its_time_and_frees_what_it_held() {
     let topic = broker.open("a", Purpose::Publish).unwrap();
     let mut held = topic.lease("1", lease(Duration::from_millis(80))).unwrap();
     for _ in 0..100 {
-        topic.log().blocking_append([1; 1 << 10]).unwrap();
+        topic.blocking_append([1; 1 << 10]).unwrap();
     }
     // The records are read but not committed, so they are still kept.
     while held
@@ -309,7 +309,7 @@ async fn records_pass_their_age_without_any_traffic() {
     // The topic is idle at first, for longer than the age; housekeeping must not forget it.
     tokio::time::sleep(3 * age).await;
     for _ in 0..100 {
-        topic.log().blocking_append([1; 1 << 10]).unwrap();
+        topic.blocking_append([1; 1 << 10]).unwrap();
     }
     assert!(topic.log().stats().live_segments > 20);
     until("the records pass their age", || topic.log().stats().live_segments <= 2).await;
@@ -336,12 +336,12 @@ fn topics_of_subscribers_alone_take_a_part_of_topics_and_memory() {
     // Publishers are not affected, over many segments.
     let healthy = broker.open("healthy", Purpose::Publish).unwrap();
     for _ in 0..4_000 {
-        healthy.log().try_append([0; 1_000]).unwrap();
+        healthy.memory().unwrap().try_append([0; 1_000]).unwrap();
     }
     assert!(healthy.log().stats().live_segments > 1);
     // A topic that somebody publishes to no longer counts.
     let waiting = broker.topic("nobody-0").unwrap();
-    waiting.log().blocking_append(b"at last").unwrap();
+    waiting.blocking_append(b"at last").unwrap();
     broker.open("one-more", Purpose::Subscribe).unwrap();
     assert!(broker.open("two-more", Purpose::Subscribe).is_err());
     // A topic that is created explicitly does not count at all.
@@ -381,7 +381,7 @@ fn a_topic_that_only_subscribers_wanted_goes_with_them() {
     // Each of these keeps the topic.
     let wanted: [fn(&Broker, &Arc<Topic>); 5] = [
         |_, topic| {
-            topic.log().blocking_append(b"x").unwrap();
+            topic.blocking_append(b"x").unwrap();
         },
         |broker, _| drop(broker.open("b", Purpose::Publish).unwrap()),
         |broker, _| drop(broker.create_or_get("b", &TopicSettings::default()).unwrap()),
@@ -405,11 +405,11 @@ fn a_topic_with_a_record_a_claim_or_a_cursor_is_not_taken_back() {
     let used: [fn(&Broker); 3] = [
         |broker| {
             let topic = broker.open("a", Purpose::Publish).unwrap();
-            topic.log().blocking_append(b"acknowledged").unwrap();
+            topic.blocking_append(b"acknowledged").unwrap();
         },
         |broker| {
             let topic = broker.topic("a").unwrap();
-            topic.log().blocking_append(b"acknowledged").unwrap();
+            topic.blocking_append(b"acknowledged").unwrap();
         },
         |broker| drop(broker.create_or_get("a", &TopicSettings::default()).unwrap()),
     ];
@@ -461,7 +461,7 @@ fn an_age_of_nothing_costs_no_processor() {
     let wait = || broker.maintain().unwrap();
     assert!(wait() > Duration::from_millis(500), "nothing is there: {:?}", wait());
     for _ in 0..100 {
-        topic.log().blocking_append([0; 1 << 10]).unwrap();
+        topic.blocking_append([0; 1 << 10]).unwrap();
     }
     // Records expire all the time, but the topic is checked only a few times a second.
     topic.due().take();
@@ -490,7 +490,7 @@ async fn a_broker_and_its_topics_go_by_the_clock_that_a_test_pauses() {
     let housekeeping = tokio::spawn(async move { keeper.housekeeping().await });
     let began = topic.log().clock_nanos();
     for _ in 0..10 {
-        topic.log().blocking_append([0; 1 << 10]).unwrap();
+        topic.blocking_append([0; 1 << 10]).unwrap();
     }
     let options = LeaseOptions { start: Start::Next, ..lease(2 * HOUR) };
     drop(topic.lease("l", options).unwrap());
@@ -502,9 +502,9 @@ async fn a_broker_and_its_topics_go_by_the_clock_that_a_test_pauses() {
     tokio::time::sleep(HOUR).await;
     assert_eq!(topic.log().stats().leases, 0);
 
-    topic.log().blocking_append([0; 1 << 10]).unwrap();
+    topic.blocking_append([0; 1 << 10]).unwrap();
     let mut cursor = topic.log().subscribe(Start::Next).unwrap();
-    topic.log().blocking_append([1; 8 << 10]).unwrap();
+    topic.blocking_append([1; 8 << 10]).unwrap();
     let appended = cursor.next(|batch| batch.append_nanos()).await.unwrap();
     let passed = Duration::from_nanos(appended - began).as_secs_f64() / HOUR.as_secs_f64();
     assert!((1.99..2.01).contains(&passed), "{passed} hours");

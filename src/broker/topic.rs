@@ -1,6 +1,7 @@
 //! One topic: a log with a name, and the leases on it.
 
-use std::ops::Deref;
+use std::future::poll_fn;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -12,17 +13,22 @@ use super::{
     BrokerState, Deliveries, Durability, LeaseOpenError, ResolvedSettings, StoredStats, check_name,
 };
 use crate::log::{
-    Batch, CommitError, CommitRange, Lease, LeaseInfo, LeaseOptions, Limit, Log, Next, ReadError,
-    Start,
+    AppendError, Appender, Batch, CommitError, CommitRange, Exclusive, Lag, Lease, LeaseInfo,
+    LeaseOptions, Limit, Log, Overflow, Packed, ReadError, Start, Stats, SubscribeError,
 };
-use crate::log::{Stats, SubscribeError};
-use std::task::{Context, Poll};
+use crate::tier::{PublishError, StoredLease, StoredTopic, Task, Ticket, TopicCursor};
+use std::future::Future;
+use std::task::{Context, Poll, Waker};
 
 /// A named log. A handle keeps the log alive, even after the name was deleted. After every wait, check
 /// [`is_deleted`](Self::is_deleted), and drop the handle if it is.
 pub struct Topic {
     name: Arc<str>,
+    /// What appends. A stored topic has one writer, which is not this.
     log: Log<[u8]>,
+    /// What everybody else sees of it.
+    read_only: Log<[u8], Exclusive>,
+    stored: Option<Arc<Task<StoredTopic>>>,
     settings: ResolvedSettings,
     deleted: AtomicBool,
     /// Whether anybody but subscribers wants the topic to exist.
@@ -65,13 +71,16 @@ impl Topic {
     pub(super) fn new(
         name: Arc<str>,
         log: Log<[u8]>,
+        stored: Option<Arc<Task<StoredTopic>>>,
         settings: ResolvedSettings,
         by_subscriber: bool,
         broker: &Arc<BrokerState>,
     ) -> Self {
         Self {
             name,
+            read_only: log.read_only(),
             log,
+            stored,
             settings,
             deleted: AtomicBool::new(false),
             claim: Claim::new(by_subscriber),
@@ -89,13 +98,60 @@ impl Topic {
         &self.name
     }
 
-    /// The log: append to it, subscribe to it.
+    /// The log, to look at and to subscribe to. Where the topic is stored, it has the newest records alone;
+    /// [`subscribe`](Self::subscribe) reads the older ones, too.
     ///
     /// Open leases with [`lease`](Self::lease), not on the log itself: a lease that the broker does
     /// not know about escapes its limits and its housekeeping.
     #[must_use]
-    pub fn log(&self) -> &Log<[u8]> {
-        &self.log
+    pub fn log(&self) -> &Log<[u8], Exclusive> {
+        &self.read_only
+    }
+
+    /// A subscriber at `start`.
+    ///
+    /// # Errors
+    ///
+    /// [`SubscribeError`] when the start was collected, lies in the future, or belongs to another epoch.
+    pub fn subscribe(&self, start: Start) -> Result<TopicCursor, SubscribeError> {
+        match &self.stored {
+            None => TopicCursor::in_memory(&self.read_only, start),
+            Some(stored) => TopicCursor::of_stored(stored, start),
+        }
+    }
+
+    /// Where a subscriber can go on that could not start where it asked, with the least that it misses or gets twice.
+    pub(crate) fn start_after(&self, asked: Start, error: &SubscribeError) -> Start {
+        let epoch = match (error, asked) {
+            (SubscribeError::WrongEpoch { asked, .. }, _) => *asked,
+            _ => return Start::Earliest,
+        };
+        // The end of an epoch of which the last records were lost.
+        let end = self.stored.as_ref().and_then(|stored| stored.job().end_of(epoch));
+        match end {
+            Some(end) if end >= self.first_offset() => Start::At(end),
+            _ => Start::Earliest,
+        }
+    }
+
+    /// The oldest offset that can be read.
+    #[must_use]
+    pub fn first_offset(&self) -> u64 {
+        match &self.stored {
+            None => self.log.first_offset(),
+            Some(stored) => stored.job().first(),
+        }
+    }
+
+    /// The log's statistics, with the first offset that can be read.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let mut stats = self.log.stats();
+        if let Some(stored) = &self.stored {
+            stats.first_offset = stored.job().first();
+            stats.leases = stored.job().facts.leases().len();
+        }
+        stats
     }
 
     /// The topic's settings.
@@ -107,7 +163,18 @@ impl Topic {
     /// The state of the topic's files, if it is stored.
     #[must_use]
     pub fn stored(&self) -> Option<StoredStats> {
-        None
+        self.stored.as_ref().map(|stored| stored.job().stats())
+    }
+
+    /// The lease of this name.
+    fn find_lease(&self, name: &str) -> Option<bool> {
+        match &self.stored {
+            None => self.log.lease_info(name).map(|lease| lease.held),
+            Some(stored) => {
+                let leases = stored.job().facts.leases();
+                leases.state(name).map(|_| leases.is_held(name))
+            }
+        }
     }
 
     /// Whether the topic was deleted. Its log is then closed, and a subscriber that still follows it should
@@ -142,7 +209,7 @@ impl Topic {
     /// A summary for a list. Costs a statistics snapshot.
     #[must_use]
     pub fn summary(&self) -> TopicSummary {
-        let stats = self.log.stats();
+        let stats = self.stats();
         TopicSummary {
             name: self.name.clone(),
             epoch: stats.epoch,
@@ -159,7 +226,11 @@ impl Topic {
     /// The log's statistics and its leases.
     #[must_use]
     pub fn describe(&self) -> (Stats, Vec<LeaseInfo>) {
-        (self.log.stats(), self.log.leases())
+        let leases = match &self.stored {
+            None => self.log.leases(),
+            Some(stored) => stored.job().facts.leases().infos(Instant::now()),
+        };
+        (self.stats(), leases)
     }
 
     /// Opens the lease `name`. An existing lease continues at its committed position; a new one is created at
@@ -185,7 +256,7 @@ impl Topic {
         // Checking the count and creating the lease are one step, so two callers cannot both pass just below the limit.
         let mut total = broker.lock_leases();
         self.recount(&mut total);
-        let before = self.log.lease_info(name);
+        let before = self.find_lease(name);
         if before.is_none() {
             let config = &broker.config;
             let here = self.leases.load(Ordering::Relaxed);
@@ -204,9 +275,12 @@ impl Topic {
                 });
             }
         }
-        let lease = self.log.lease(name, options)?;
+        let lease = match &self.stored {
+            None => HeldLease::Memory(self.log.lease(name, options)?),
+            Some(stored) => HeldLease::Stored(Box::new(StoredLease::open(stored, name, options)?)),
+        };
         self.recount(&mut total);
-        let took_over = before.is_some_and(|lease| lease.held);
+        let took_over = before == Some(true);
         Ok(TopicLease { lease: Some(lease), topic: self.clone(), ttl, took_over })
     }
 
@@ -220,7 +294,9 @@ impl Topic {
 
     /// Whether a subscriber created the topic, and nobody has published to it yet.
     pub(super) fn is_unpublished(&self) -> bool {
-        if self.claim.is_unclaimed() && self.log.next_offset() > 0 {
+        if self.claim.is_unclaimed()
+            && (self.log.next_offset() > 0 || self.stats().leases > 0 && self.stored.is_some())
+        {
             self.claim.claim();
         }
         self.claim.is_unclaimed()
@@ -234,13 +310,20 @@ impl Topic {
 
     /// Whether there are cursors or leases. A cursor needs no handle to the topic.
     pub(super) fn is_followed(&self) -> bool {
-        let stats = self.log.stats();
+        let stats = self.stats();
         stats.cursors > 0 || stats.leases > 0
     }
 
     /// Collects and expires what is due. Returns how long until it must be called again.
     pub(super) fn maintain(&self) -> Option<Duration> {
-        let next = self.log.maintain();
+        let mut next = self.log.maintain();
+        if let Some(stored) = &self.stored {
+            let (ended, expiry) = stored.job().facts.leases().expire(Instant::now());
+            for name in ended {
+                stored.changed_lease(&name);
+            }
+            next = next.into_iter().chain(expiry).min();
+        }
         if let Some(broker) = self.broker.upgrade() {
             self.recount(&mut broker.lock_leases());
         }
@@ -252,6 +335,11 @@ impl Topic {
         // Release, and before the close: a waiter that the close wakes sees the flag.
         self.deleted.store(true, Ordering::Release);
         self.log.close();
+        if let Some(stored) = &self.stored
+            && let Err(error) = stored.delete()
+        {
+            tracing::error!(topic = self.name(), %error, "the files of a deleted topic cannot be removed");
+        }
         if let Some(broker) = self.broker.upgrade() {
             let mut total = broker.lock_leases();
             *total -= self.leases.swap(0, Ordering::Relaxed);
@@ -261,7 +349,7 @@ impl Topic {
     /// Updates the broker's total with this log's current number of leases. Called under the total's lock.
     fn recount(&self, total: &mut usize) {
         // A deleted topic counts as having no leases: anyone who still holds one is about to let go.
-        let now = if self.is_deleted() { 0 } else { self.log.stats().leases };
+        let now = if self.is_deleted() { 0 } else { self.stats().leases };
         let before = self.leases.swap(now, Ordering::Relaxed);
         *total = *total - before + now;
     }
@@ -281,19 +369,255 @@ impl std::fmt::Debug for Topic {
     }
 }
 
-/// A lease that the broker counts, and that its housekeeping ends when it expires. Dereferences to the
-/// [`Lease`] inside it.
+/// # Appending
+///
+/// Where the topic is stored, an append waits until its records are as durable as the topic promises.
+impl Topic {
+    /// Appends a record and returns its offset; waits for room and for the disk as a task does.
+    ///
+    /// If the future is dropped before it is ready, the record may be appended all the same, where the topic is stored.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`].
+    pub async fn append(&self, record: impl AsRef<[u8]>) -> Result<u64, PublishError> {
+        self.append_batch(&[record.as_ref()]).await.map(|offsets| offsets.start)
+    }
+
+    /// Appends many records, all or none, with consecutive offsets.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`].
+    pub async fn append_batch(
+        &self,
+        records: &[impl AsRef<[u8]>],
+    ) -> Result<Range<u64>, PublishError> {
+        let records = pack(records)?;
+        let mut wait = PublishWait::default();
+        poll_fn(|cx| self.poll_publish(cx, records.packed(), &mut wait)).await?.await
+    }
+
+    /// As [`append`](Self::append), but blocks the thread: not for tasks.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`].
+    pub fn blocking_append(&self, record: impl AsRef<[u8]>) -> Result<u64, PublishError> {
+        block_on(self.append(record))
+    }
+
+    /// As [`append_batch`](Self::append_batch), but blocks the thread: not for tasks.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`].
+    pub fn blocking_append_batch(
+        &self,
+        records: &[impl AsRef<[u8]>],
+    ) -> Result<Range<u64>, PublishError> {
+        block_on(self.append_batch(records))
+    }
+
+    /// Begins an append, and never waits: the ticket tells when the records are as durable as the topic promises. Where it
+    /// is in memory, that is at once.
+    ///
+    /// Many appends can be on their way. They keep their order.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`]; [`is_full`](PublishError::is_full) if the topic has no room now.
+    pub fn try_publish(&self, records: Packed<'_>) -> Result<Ticket, PublishError> {
+        if self.stored.is_none() {
+            return Ok(Ticket::ready(Ok(self.log.try_append_batch(records)?)));
+        }
+        let mut wait = PublishWait::default();
+        let cx = &mut Context::from_waker(Waker::noop());
+        match self.poll_publish(cx, records, &mut wait) {
+            Poll::Ready(begun) => begun,
+            Poll::Pending => Err(PublishError::DiskLimit { limit: self.settings.disk_limit }),
+        }
+    }
+
+    /// As [`try_publish`](Self::try_publish), but pending while the topic has no room and its publishers wait.
+    pub(crate) fn poll_publish(
+        &self,
+        cx: &mut Context<'_>,
+        records: Packed<'_>,
+        wait: &mut PublishWait,
+    ) -> Poll<Result<Ticket, PublishError>> {
+        if let Some(stored) = &self.stored {
+            return stored.poll_publish(cx, records);
+        }
+        if wait.0.is_none() {
+            // The first attempt needs no appender; only a publish that waits needs one. A log that evicts also makes
+            // publishers wait, as long as readers look at everything that was evicted.
+            match self.log.try_append_batch(records) {
+                Err(error) if error.is_full() && self.settings.overflow != Overflow::Reject => {}
+                done => return Poll::Ready(Ok(Ticket::ready(Ok(done?)))),
+            }
+        }
+        let appender = wait.0.get_or_insert_with(|| self.log.appender());
+        let appended = std::task::ready!(appender.poll_append_batch(cx, records));
+        Poll::Ready(Ok(Ticket::ready(Ok(appended?))))
+    }
+
+    /// Takes no more records. Subscribers read the remaining ones and then see the end. The ticket tells when it is
+    /// written down, where the topic is stored; dropping it changes nothing.
+    pub fn close(&self) -> Ticket {
+        self.claim();
+        match &self.stored {
+            None => {
+                self.log.close();
+                Ticket::ready(Ok(0..0))
+            }
+            Some(stored) => stored.close(),
+        }
+    }
+
+    /// Takes no more records in this process.
+    pub(super) fn stop(&self) {
+        match &self.stored {
+            None => self.log.close(),
+            Some(stored) => stored.stop(),
+        }
+    }
+
+    /// The log, to append to it, if the topic is in memory alone.
+    #[cfg(any(feature = "http", test))]
+    pub(crate) fn memory(&self) -> Option<&Log<[u8]>> {
+        self.stored.is_none().then_some(&self.log)
+    }
+
+    pub(super) fn stored_task(&self) -> Option<&Arc<Task<StoredTopic>>> {
+        self.stored.as_ref()
+    }
+}
+
+/// A publisher's wait for room.
+#[derive(Debug, Default)]
+pub(crate) struct PublishWait(Option<Appender>);
+
+/// Records in the form in which they are appended.
+pub(crate) struct Columns {
+    ends: Vec<u8>,
+    payload: Vec<u8>,
+}
+
+impl Columns {
+    pub(crate) fn packed(&self) -> Packed<'_> {
+        Packed::new(&self.ends, &self.payload).expect("they were packed here")
+    }
+}
+
+pub(crate) fn pack(records: &[impl AsRef<[u8]>]) -> Result<Columns, PublishError> {
+    let sizes = records.iter().map(|record| record.as_ref().len());
+    let size: usize = sizes.fold(0, usize::saturating_add);
+    if u32::try_from(size).is_err() {
+        let (size, max) = (size as u64, u32::MAX.into());
+        return Err(AppendError::TooLarge { size, max }.into());
+    }
+    let mut columns =
+        Columns { ends: Vec::with_capacity(4 * records.len()), payload: Vec::with_capacity(size) };
+    for record in records {
+        columns.payload.extend_from_slice(record.as_ref());
+        columns.ends.extend_from_slice(&(columns.payload.len() as u32).to_le_bytes());
+    }
+    Ok(columns)
+}
+
+/// Blocks the thread until the future is ready.
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let cx = &mut Context::from_waker(&waker);
+    let mut future = std::pin::pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return output;
+        }
+        std::thread::park();
+    }
+}
+
+/// A lease that the broker counts, and that its housekeeping ends when it expires.
 ///
 /// Dropping it detaches the lease: the records from the committed position on are kept for the lease's `ttl`.
 pub struct TopicLease {
     /// `None` only while this is being dropped.
-    lease: Option<Lease<[u8]>>,
+    lease: Option<HeldLease>,
     topic: Arc<Topic>,
     ttl: Duration,
     took_over: bool,
 }
 
+enum HeldLease {
+    /// On a topic in memory.
+    Memory(Lease<[u8]>),
+    Stored(Box<StoredLease>),
+}
+
 impl TopicLease {
+    fn held(&self) -> &HeldLease {
+        self.lease.as_ref().expect("held until dropped")
+    }
+
+    /// The lease's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self.held() {
+            HeldLease::Memory(lease) => lease.name(),
+            HeldLease::Stored(lease) => lease.name(),
+        }
+    }
+
+    /// The first offset that is not committed; `None` if the lease is not held here any more.
+    #[must_use]
+    pub fn committed(&self) -> Option<u64> {
+        match self.held() {
+            HeldLease::Memory(lease) => lease.committed(),
+            HeldLease::Stored(lease) => lease.committed(),
+        }
+    }
+
+    /// The offset of the record that will be read next.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        match self.held() {
+            HeldLease::Memory(lease) => lease.offset(),
+            HeldLease::Stored(lease) => lease.cursor().offset(),
+        }
+    }
+
+    /// The topic's epoch.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.topic.log().epoch()
+    }
+
+    /// How far it has read behind the end of the topic.
+    #[must_use]
+    pub fn lag(&self) -> Lag {
+        match self.held() {
+            HeldLease::Memory(lease) => lease.lag(),
+            HeldLease::Stored(lease) => lease.cursor().lag(),
+        }
+    }
+
+    /// Whether it reads from files: see [`TopicCursor::is_catching_up`].
+    #[must_use]
+    pub fn is_catching_up(&self) -> bool {
+        match self.held() {
+            HeldLease::Memory(_) => false,
+            HeldLease::Stored(lease) => lease.cursor().is_catching_up(),
+        }
+    }
+
     /// Whether the lease was taken from another holder, whose reads now fail with
     /// [`ReadError::TakenOver`].
     #[must_use]
@@ -309,8 +633,10 @@ impl TopicLease {
 
     /// Ends the lease now, and frees what only it kept.
     pub fn release(mut self) {
-        if let Some(lease) = self.lease.take() {
-            lease.release();
+        match self.lease.take() {
+            Some(HeldLease::Memory(lease)) => lease.release(),
+            Some(HeldLease::Stored(lease)) => lease.release(),
+            None => {}
         }
         // `drop` updates the count.
     }
@@ -325,30 +651,26 @@ impl std::fmt::Debug for TopicLease {
     }
 }
 
-impl Deref for TopicLease {
-    type Target = Lease<[u8]>;
-
-    fn deref(&self) -> &Lease<[u8]> {
-        self.lease.as_ref().expect("held until dropped")
-    }
-}
-
 /// # Reading and committing
 ///
 /// As a [`Lease`] does. The lease itself is not handed out as `&mut`: it could be swapped for another topic's, which the
 /// broker would then count here.
 impl TopicLease {
-    fn lease(&mut self) -> &mut Lease<[u8]> {
+    fn held_mut(&mut self) -> &mut HeldLease {
         self.lease.as_mut().expect("held until dropped")
     }
 
-    /// See [`Lease::commit`].
+    /// See [`Lease::commit`]. Where the topic is stored, the commit is written down with the topic's next group of
+    /// records, within milliseconds: after a crash, the lease may continue a little earlier, and never later.
     ///
     /// # Errors
     ///
     /// [`CommitError`].
     pub fn commit(&mut self, range: impl CommitRange) -> Result<(), CommitError> {
-        self.lease().commit(range)
+        match self.held_mut() {
+            HeldLease::Memory(lease) => lease.commit(range),
+            HeldLease::Stored(lease) => lease.commit(range),
+        }
     }
 
     /// See [`Cursor::peek`](crate::log::Cursor::peek).
@@ -361,7 +683,10 @@ impl TopicLease {
         limit: Limit,
         f: impl FnOnce(&Batch<'_, [u8]>) -> U,
     ) -> Result<Option<U>, ReadError> {
-        self.lease().peek(limit, f)
+        match self.held_mut() {
+            HeldLease::Memory(lease) => lease.peek(limit, f),
+            HeldLease::Stored(lease) => lease.peek(limit, f),
+        }
     }
 
     /// See [`Cursor::advance`](crate::log::Cursor::advance).
@@ -370,7 +695,10 @@ impl TopicLease {
     ///
     /// If the last peek showed fewer records.
     pub fn advance(&mut self, records: usize) {
-        self.lease().advance(records);
+        match self.held_mut() {
+            HeldLease::Memory(lease) => lease.advance(records),
+            HeldLease::Stored(lease) => lease.advance(records),
+        }
     }
 
     /// See [`Cursor::try_next`](crate::log::Cursor::try_next).
@@ -382,7 +710,11 @@ impl TopicLease {
         &mut self,
         f: impl FnOnce(&Batch<'_, [u8]>) -> U,
     ) -> Result<Option<U>, ReadError> {
-        self.lease().try_next(f)
+        let seen = self.peek(Limit::NONE, |batch| (f(batch), batch.len()))?;
+        Ok(seen.map(|(seen, records)| {
+            self.advance(records);
+            seen
+        }))
     }
 
     /// See [`Cursor::next`](crate::log::Cursor::next).
@@ -390,21 +722,40 @@ impl TopicLease {
     /// # Errors
     ///
     /// [`ReadError`].
-    pub fn next<U, F>(&mut self, f: F) -> Next<'_, [u8], F>
+    pub fn next<U, F>(&mut self, f: F) -> impl Future<Output = Result<U, ReadError>>
     where
         F: FnOnce(&Batch<'_, [u8]>) -> U,
     {
-        self.lease().next(f)
+        let mut f = Some(f);
+        async move {
+            loop {
+                poll_fn(|cx| self.poll_ready(cx)).await;
+                let seen = self.try_next(|batch| {
+                    let f = f.take().expect("records are shown once");
+                    f(batch)
+                })?;
+                if let Some(seen) = seen {
+                    self.stop_waiting();
+                    return Ok(seen);
+                }
+            }
+        }
     }
 
     /// See [`Cursor::poll_ready`](crate::log::Cursor::poll_ready).
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.lease().poll_ready(cx)
+        match self.held_mut() {
+            HeldLease::Memory(lease) => lease.poll_ready(cx),
+            HeldLease::Stored(lease) => lease.poll_ready(cx),
+        }
     }
 
     /// See [`Cursor::stop_waiting`](crate::log::Cursor::stop_waiting).
     pub fn stop_waiting(&mut self) {
-        self.lease().stop_waiting();
+        match self.held_mut() {
+            HeldLease::Memory(lease) => lease.stop_waiting(),
+            HeldLease::Stored(lease) => lease.stop_waiting(),
+        }
     }
 
     /// See [`Cursor::seek`](crate::log::Cursor::seek). What is committed stays.
@@ -413,7 +764,10 @@ impl TopicLease {
     ///
     /// [`SubscribeError`]; the lease then continues reading where it was.
     pub fn seek(&mut self, start: Start) -> Result<(), SubscribeError> {
-        self.lease().seek(start)
+        match self.held_mut() {
+            HeldLease::Memory(lease) => lease.seek(start),
+            HeldLease::Stored(lease) => lease.seek(start),
+        }
     }
 }
 

@@ -5,14 +5,14 @@
 //! | at | bytes | what |
 //! | --- | --- | --- |
 //! | 0 | 4 | length of the frame with header and padding, a multiple of 8 |
-//! | 4 | 4 | CRC-32C of everything else in the frame, after topic number and epoch |
+//! | 4 | 4 | CRC-32C of everything else in the frame, after topic number, epoch and file number |
 //! | 8 | 8 | offset of the first record |
 //! | 16 | 8 | append time, in nanoseconds since the Unix epoch |
 //! | 24 | 8 | the *durable end*: all records below this offset had been forced to the disk when this frame was written |
 //! | 32 | 4 | number of records |
 //! | 36 | 4 | length of the notes |
 //! | 40 | 4 | length of the payload |
-//! | 44 | 4 | CRC-32C of bytes 0 to 3 and 8 to 43, after topic number and epoch |
+//! | 44 | 4 | CRC-32C of bytes 0 to 3 and 8 to 43, after topic number, epoch and file number |
 //! | 48 | | the notes; the end of each record in the payload (4 bytes each); the payload; zeros up to a multiple of 8 |
 //!
 //! The two columns, ends and payload, are what the wire protocol sends, so a reader of the file passes them on as they
@@ -20,20 +20,23 @@
 //!
 //! A frame without records is a *mark*: it says that everything before it is durable, and nothing else.
 //!
-//! Topic number and epoch are not stored, only mixed into the checksums (as 16 bytes in front of what is summed): a frame of
-//! another topic or epoch is not a frame. The header has a checksum of its own because headers are looked for where the
+//! Topic number, epoch and the file's number are not stored, only mixed into the checksums (as 24 bytes in front of what is
+//! summed): a frame of another topic or epoch is not a frame, and neither is one that an earlier use of the file left. The header has a checksum of its own because headers are looked for where the
 //! frames end (see [the module's documentation](super)): a payload may look like a header, but whoever publishes does not
 //! know the topic number, so hardly one in four thousand million such headers leads to a look at the whole frame.
 
 use crate::log::{Packed, PackedError};
 
-/// What a topic's and an epoch's checksums begin with.
+/// What the checksums in one file begin with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seed(u32);
 
 impl Seed {
-    pub(crate) fn new(topic: u64, epoch: u64) -> Self {
-        Seed(crc32c::crc32c_append(crc32c::crc32c(&topic.to_le_bytes()), &epoch.to_le_bytes()))
+    pub(crate) fn new(topic: u64, epoch: u64, file: u64) -> Self {
+        let numbers = [topic, epoch, file];
+        Seed(
+            numbers.iter().fold(0, |sum, number| crc32c::crc32c_append(sum, &number.to_le_bytes())),
+        )
     }
 
     fn of(self, parts: [&[u8]; 2]) -> u32 {
@@ -188,7 +191,7 @@ pub(crate) struct Claim {
     pub(crate) durable: u64,
 }
 
-/// What the header at the start of `bytes` says, if there is one of this topic and epoch.
+/// What the header at the start of `bytes` says, if there is one of this topic, epoch and file.
 pub(crate) fn claim(bytes: &[u8], seed: Seed) -> Option<Claim> {
     let size = size_of(bytes).ok()?;
     (seed.of_header(bytes) == u32_at(bytes, 44)).then(|| Claim {
@@ -219,7 +222,7 @@ mod tests {
     use super::*;
 
     fn seed() -> Seed {
-        Seed::new(1, 2)
+        Seed::new(1, 2, 3)
     }
 
     fn encoded() -> Vec<u8> {
@@ -259,8 +262,9 @@ mod tests {
             let is_in_header = bit / 8 < HEADER && !(4..8).contains(&(bit / 8));
             assert_eq!(claim(&changed, seed()).is_some(), !is_in_header, "bit {bit}");
         }
-        assert_eq!(claim(&bytes, Seed::new(2, 2)), None);
-        assert_eq!(Frame::decode(&bytes, Seed::new(1, 3)).unwrap_err(), NotAFrame::Checksum);
+        assert_eq!(claim(&bytes, Seed::new(2, 2, 3)), None);
+        assert_eq!(Frame::decode(&bytes, Seed::new(1, 3, 3)).unwrap_err(), NotAFrame::Checksum);
+        assert_eq!(Frame::decode(&bytes, Seed::new(1, 2, 4)).unwrap_err(), NotAFrame::Checksum);
         for len in 0..bytes.len() {
             let least = if len < HEADER { HEADER } else { bytes.len() };
             let cut = Frame::decode(&bytes[..len], seed()).unwrap_err();

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use super::error::AppendError;
 use super::files::{File, Folder, write_full};
-use super::frame::Frame;
+use super::frame::{ALIGN, Frame, HEADER};
 use super::header::{BLOCK, Began, HISTORY, Header};
 use super::part::{BEGIN, Part, Shared, name};
 use super::reader::Reader;
+use super::recover::clear_first_frame;
 use crate::log::Packed;
 
 /// Zeros that are written at a time.
@@ -33,6 +34,9 @@ impl Default for DiskOptions {
         DiskOptions { first_file: 1 << 20, largest_file: 64 << 20, shows_written: false }
     }
 }
+
+/// Notes with which a file begins.
+pub(crate) type Head = Box<dyn Fn() -> Vec<u8> + Send>;
 
 /// A file that has its size and has not begun.
 pub(crate) struct Prepared<F> {
@@ -58,8 +62,14 @@ pub struct DiskLog<D: Folder> {
     pub(crate) position: u64,
     pub(crate) next: u64,
     pub(crate) durable: u64,
+    /// Whether something was written and not forced.
+    pub(crate) unforced: bool,
     /// The durable end that a mark in the last file states.
     pub(crate) marked: Option<u64>,
+    /// The notes with which each file begins.
+    pub(crate) head: Option<Head>,
+    /// Whether the last file should begin with notes and has no room for them, so that the files before are needed.
+    pub(crate) headless: bool,
     /// Why nothing is appended any more.
     pub(crate) failed: Option<String>,
 }
@@ -75,7 +85,7 @@ impl<D: Folder> DiskLog<D> {
     /// Appends records, with the time of the append in nanoseconds since the Unix epoch and notes of the caller's.
     /// Returns their offsets. The records are in memory until [`write`](Self::write).
     ///
-    /// No records are no frame, and notes without records are not stored.
+    /// No records are no frame. For notes without records, see [`note`](Self::note).
     ///
     /// # Errors
     ///
@@ -104,6 +114,54 @@ impl<D: Folder> DiskLog<D> {
         Ok(first..next)
     }
 
+    /// Appends notes that belong to no record. They are kept in the same order as records, and as safely.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`]; the notes were not appended then.
+    pub fn note(&mut self, time: u64, notes: &[u8]) -> Result<(), AppendError> {
+        self.check()?;
+        let mut frame = Frame { notes, durable: self.durable, ..Frame::mark(self.next, time) };
+        let size = frame.size().ok_or(AppendError::TooLarge(notes.len() as u64))?;
+        if size as u64 > self.room() {
+            self.roll(size as u64, self.epochs.clone())?;
+            frame.durable = self.durable;
+        }
+        self.put(&frame);
+        Ok(())
+    }
+
+    /// Begins each later file with these notes. For whoever keeps a state in notes: what a file begins with is all of it,
+    /// so the files before need not be read again, and can be trimmed. Call it when the state is what the
+    /// [notes](Self::notes) say that are there, and before anything is appended.
+    pub fn begin_files_with(&mut self, head: impl Fn() -> Vec<u8> + Send + 'static) {
+        // A crash can come between the beginning of a file and its first frame.
+        let is_empty = self.position == BEGIN && self.buffer.is_empty();
+        if is_empty {
+            let notes = head();
+            self.headless = (HEADER + ALIGN + notes.len()) as u64 > self.room();
+            if !self.headless {
+                self.put_head(&notes);
+            }
+        }
+        self.head = Some(Box::new(head));
+    }
+
+    fn put_head(&mut self, notes: &[u8]) {
+        self.put(&Frame { notes, durable: self.durable, ..Frame::mark(self.next, 0) });
+    }
+
+    /// Bytes that would be laid out for records or notes of this many bytes, with the positions of records: 0 if there is
+    /// room.
+    pub fn needs(&self, bytes: u64) -> u64 {
+        let frame = bytes + (HEADER + ALIGN) as u64;
+        if frame <= self.room() {
+            return 0;
+        }
+        let prepared = self.prepared.as_ref().map_or(0, |prepared| prepared.size);
+        (BEGIN + frame).max(self.next_size()).saturating_sub(prepared)
+    }
+
     /// Hands to the system what was appended: it survives the death of the process.
     ///
     /// # Errors
@@ -111,10 +169,13 @@ impl<D: Folder> DiskLog<D> {
     /// [`AppendError::Failed`]: the log takes no more records.
     pub fn write(&mut self) -> Result<(), AppendError> {
         self.check()?;
-        let put = write_full(&self.last().file, &self.buffer, self.position);
-        self.or_fail("write", put)?;
-        self.position += self.buffer.len() as u64;
-        self.buffer.clear();
+        if !self.buffer.is_empty() {
+            let put = write_full(&self.last().file, &self.buffer, self.position);
+            self.or_fail("write", put)?;
+            self.unforced = true;
+            self.position += self.buffer.len() as u64;
+            self.buffer.clear();
+        }
         if self.options.shows_written {
             self.shared.show(self.next);
         }
@@ -128,9 +189,10 @@ impl<D: Folder> DiskLog<D> {
     /// [`AppendError::Failed`]: the log takes no more records.
     pub fn sync(&mut self) -> Result<(), AppendError> {
         self.write()?;
-        if self.durable < self.next {
+        if self.unforced {
             let forced = self.last().file.sync();
             self.or_fail("sync", forced)?;
+            self.unforced = false;
             self.durable = self.next;
             self.shared.show(self.next);
         }
@@ -152,9 +214,7 @@ impl<D: Folder> DiskLog<D> {
             return Ok(());
         }
         self.put(&mark);
-        self.write()?;
-        let forced = self.last().file.sync();
-        self.or_fail("sync", forced)?;
+        self.sync()?;
         self.marked = Some(self.next);
         Ok(())
     }
@@ -185,8 +245,13 @@ impl<D: Folder> DiskLog<D> {
     /// The system's. What could not be removed stays part of the log. If the folder could not be forced to the disk, the
     /// log takes no more records.
     pub fn trim(&mut self, before: u64) -> io::Result<()> {
-        if let Some(why) = &self.failed {
-            return Err(io::Error::other(why.clone()));
+        self.check().map_err(io::Error::other)?;
+        if self.headless {
+            return Ok(());
+        }
+        if self.parts.len() > 1 && self.parts[1].first <= before {
+            // With what the last file begins with, the files before are not needed.
+            self.sync().map_err(io::Error::other)?;
         }
         while self.parts.len() > 1 && self.parts[1].first <= before {
             let oldest = &self.parts[0];
@@ -206,6 +271,10 @@ impl<D: Folder> DiskLog<D> {
             // be written to a file that can come back under its old name.
             let forced = self.folder.sync();
             self.or_fail("sync the folder", forced).map_err(io::Error::other)?;
+            if let Some(prepared) = &used_again {
+                let cleared = clear_first_frame(&prepared.file);
+                self.or_fail("prepare a file", cleared).map_err(io::Error::other)?;
+            }
             self.prepared = used_again.or(self.prepared.take());
         }
         Ok(())
@@ -250,6 +319,51 @@ impl<D: Folder> DiskLog<D> {
         self.durable
     }
 
+    /// The offset after the oldest file's last record, if it is not the only file.
+    pub fn oldest_end(&self) -> Option<u64> {
+        self.parts.get(1).map(|part| part.first)
+    }
+
+    /// The first offset and the size of each file that has begun, the oldest first.
+    pub fn file_sizes(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.parts.iter().map(|part| (part.first, part.size))
+    }
+
+    /// The first offset of the last file whose first record was appended at `time` or before; 0 if there is none. Reads the
+    /// beginning of files that were not looked at before.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn first_since(&self, time: u64) -> io::Result<u64> {
+        for part in self.parts.iter().rev() {
+            if part.first_time()?.is_some_and(|first| first <= time) {
+                return Ok(part.first);
+            }
+        }
+        Ok(0)
+    }
+
+    /// Changes the options, from the next file on.
+    pub fn use_options(&mut self, options: DiskOptions) {
+        self.options = options;
+    }
+
+    /// How many files have begun.
+    pub fn files(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// Whether something was handed to the system and not forced to the disk.
+    pub fn is_unforced(&self) -> bool {
+        self.unforced
+    }
+
+    /// Whether the last thing in the log says that everything is durable: see [`mark`](Self::mark).
+    pub fn is_marked(&self) -> bool {
+        self.marked == Some(self.next)
+    }
+
     /// Bytes of all files, with the one that is prepared.
     pub fn size(&self) -> u64 {
         let prepared = self.prepared.as_ref().map_or(0, |prepared| prepared.size);
@@ -271,16 +385,24 @@ impl<D: Folder> DiskLog<D> {
         if !frame.is_mark() {
             self.last().note(frame.first, position);
         }
+        self.marked = None;
         let seed = self.last().seed;
         frame.encode(seed, &mut self.buffer);
     }
 
     /// Begins the next file, with room for a frame of this size, for the records of these epochs.
     fn roll(&mut self, frame: u64, epochs: Epochs) -> Result<(), AppendError> {
+        let head = self.head.as_ref().map(|head| head());
+        let beside = head.as_ref().map_or(0, |head| (HEADER + ALIGN + head.len()) as u64);
         // First what can find the disk full.
-        self.lay_out((BEGIN + frame).max(self.next_size()))?;
+        self.lay_out((BEGIN + beside + frame).max(self.next_size()))?;
         self.sync()?;
-        self.begin(epochs)
+        self.begin(epochs)?;
+        if let Some(notes) = head {
+            self.put_head(&notes);
+            self.headless = false;
+        }
+        Ok(())
     }
 
     /// Begins the file that is prepared.

@@ -59,12 +59,14 @@ mod folder;
 mod frame;
 mod header;
 mod log;
+mod notes;
 mod part;
 mod reader;
 mod recover;
 mod scan;
 #[cfg(test)]
 mod tests;
+mod times;
 mod verify;
 
 pub use error::{AppendError, OpenError, ReadError};

@@ -1,11 +1,13 @@
 //! One file that has begun, as the writer and the readers share it.
 
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use super::files::File;
 use super::frame::Seed;
 use super::header::{BLOCK, Header};
+use super::times::first_time;
 
 /// Where frames begin.
 pub(crate) const BEGIN: u64 = BLOCK as u64;
@@ -35,6 +37,8 @@ pub(crate) struct Part<F> {
     pub(crate) size: u64,
     pub(crate) file: F,
     index: Mutex<Index>,
+    /// The append time of the first record, once somebody has looked.
+    first_time: OnceLock<u64>,
 }
 
 /// Where some of the frames lie. Found again in the file when it is needed, and only a hint: what is read there is
@@ -48,12 +52,33 @@ struct Index {
 impl<F: File> Part<F> {
     pub(crate) fn new(header: &Header, size: u64, file: F) -> Self {
         let Header { topic, number, epoch, first, .. } = *header;
-        let seed = Seed::new(topic, epoch);
-        Part { number, epoch, seed, first, size, file, index: Mutex::default() }
+        let seed = Seed::new(topic, epoch, number);
+        Part {
+            number,
+            epoch,
+            seed,
+            first,
+            size,
+            file,
+            index: Mutex::default(),
+            first_time: OnceLock::new(),
+        }
     }
 
     pub(crate) fn name(&self) -> String {
         name(self.number)
+    }
+
+    /// The append time of the first record, if there is one.
+    pub(crate) fn first_time(&self) -> io::Result<Option<u64>> {
+        if let Some(time) = self.first_time.get() {
+            return Ok(Some(*time));
+        }
+        let time = first_time(self)?;
+        if let Some(time) = time {
+            let _ = self.first_time.set(time);
+        }
+        Ok(time)
     }
 
     /// There is a frame with this first offset at this position.
@@ -90,6 +115,10 @@ impl<F: File> Shared<F> {
 
     pub(crate) fn set_parts(&self, parts: Vec<Arc<Part<F>>>) {
         *self.parts.write().unwrap_or_else(PoisonError::into_inner) = parts;
+    }
+
+    pub(crate) fn parts(&self) -> Vec<Arc<Part<F>>> {
+        self.parts.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The file that has the record, or would have it.

@@ -8,6 +8,7 @@ use super::files::Folder;
 use super::frame::Frame;
 use super::part::{BEGIN, Part, Shared};
 use super::scan::Scan;
+use super::times::first_since;
 
 /// Reads stored records, from any thread, beside the writer and other readers.
 ///
@@ -39,14 +40,16 @@ impl Frames {
         self.epoch
     }
 
+    /// The frame of this number, counted from 0.
+    pub fn get(&self, number: usize) -> Option<Frame<'_>> {
+        let end = *self.ends.get(number)?;
+        let begin = number.checked_sub(1).map_or(0, |before| self.ends[before]);
+        Some(Frame::parts(&self.bytes[begin..end]).expect("a frame was checked when it was read"))
+    }
+
     /// The frames. The first one has the record that was asked for, perhaps not as its first.
     pub fn iter(&self) -> impl Iterator<Item = Frame<'_>> {
-        let mut begin = 0;
-        self.ends.iter().map(move |&end| {
-            let bytes = &self.bytes[begin..end];
-            begin = end;
-            Frame::parts(bytes).expect("a frame was checked when it was read")
-        })
+        (0..).map_while(|number| self.get(number))
     }
 }
 
@@ -104,6 +107,37 @@ impl<D: Folder> Reader<D> {
                 }
             }
         }
+    }
+
+    /// The offset of the first record that was appended at this time or later, in nanoseconds since the Unix epoch; that of
+    /// the next record, if there is none. Costs a look into each of some files, and reading up to one file.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`].
+    pub fn since(&self, time: u64) -> Result<u64, ReadError> {
+        let parts = self.shared.parts();
+        let mut low = 0;
+        let mut high = parts.len();
+        // The last file whose first record is older. Files without records are passed over.
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let part = &parts[middle];
+            let first = part.first_time().map_err(|error| self.io(part, error))?;
+            if first.is_some_and(|first| first < time) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        let next = self.shared.next();
+        for part in &parts[low.saturating_sub(1)..] {
+            let found = first_since(part, time).map_err(|error| self.io(part, error))?;
+            if let Some(found) = found {
+                return Ok(found.min(next));
+            }
+        }
+        Ok(next)
     }
 
     fn find(&self, from: u64) -> Option<At<D::File>> {

@@ -98,6 +98,9 @@ impl<D: Folder> DiskLog<D> {
         let current = earlier.pop().unwrap_or(Began { epoch: header.epoch, first: header.first });
         let records = tail.next - parts[0].first;
         let prepared = found.next().map(|Found { size, file, .. }| Prepared { size, file });
+        if let Some(prepared) = &prepared {
+            clear_first_frame(&prepared.file).map_err(|error| fail("the prepared file", error))?;
+        }
         let log = DiskLog {
             folder,
             options,
@@ -110,7 +113,10 @@ impl<D: Folder> DiskLog<D> {
             position: tail.position,
             next: tail.next,
             durable: tail.next,
+            unforced: false,
             marked: tail.marked,
+            head: None,
+            headless: false,
             failed: None,
         };
         Ok((log, Recovered { is_new: false, records, cut: tail.cut }))
@@ -135,13 +141,27 @@ impl<D: Folder> DiskLog<D> {
             position: BEGIN,
             next: 0,
             durable: 0,
+            unforced: false,
             marked: None,
+            head: None,
+            headless: false,
             failed: None,
         };
         let done = log.lay_out(options.first_file.max(2 * BEGIN)).and_then(|()| log.begin(epochs));
         done.map_err(|error| fail(&name(0), io::Error::other(error)))?;
         Ok((log, Recovered { is_new: true, ..Recovered::default() }))
     }
+}
+
+/// Makes unreadable what may be left of an earlier use at the beginning of a file. If a crash tears the header that is
+/// written next, a frame after it would say that the header was whole.
+pub(crate) fn clear_first_frame(file: &impl File) -> io::Result<()> {
+    let mut length = [0; ALIGN];
+    if read_full(file, &mut length, BEGIN)? == 0 || length == [0; ALIGN] {
+        return Ok(());
+    }
+    write_full(file, &[0; ALIGN], BEGIN)?;
+    file.sync()
 }
 
 /// All files of a log, by their numbers, with their headers.
@@ -247,7 +267,7 @@ impl<F: File> Found<F> {
 /// Follows the frames of the last file to their end, and looks for what comes after it.
 fn find_tail<F: File>(file: &F, size: u64, header: &Header) -> Result<Tail, OpenError> {
     let io = |error| fail(&name(header.number), error);
-    let seed = Seed::new(header.topic, header.epoch);
+    let seed = Seed::new(header.topic, header.epoch, header.number);
     let mut scan = Scan::new(file, size, BEGIN);
     let mut tail =
         Tail { next: header.first, position: BEGIN, marked: None, left_over: Vec::new(), cut: 0 };

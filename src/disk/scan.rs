@@ -44,7 +44,7 @@ impl<'f, F: File> Scan<'f, F> {
         Ok(&self.buffer[self.at..])
     }
 
-    /// The frame at the position, with its size, if there is one of this topic and epoch.
+    /// The frame at the position, with its size, if there is one of this topic, epoch and file.
     pub(crate) fn frame(
         &mut self,
         seed: Seed,

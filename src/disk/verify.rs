@@ -51,7 +51,7 @@ pub fn verify<D: Folder>(
         let (file, size) = (&found[at].file, found[at].size);
         let header = found[at].begun().expect("it was counted");
         let io = |error| fail(&name(header.number), error);
-        let seed = Seed::new(header.topic, header.epoch);
+        let seed = Seed::new(header.topic, header.epoch, header.number);
         let end = found.get(at + 1).and_then(|next| next.begun()).map(|next| next.first);
         let mut scan = Scan::new(file, size, BEGIN);
         let mut next = header.first;

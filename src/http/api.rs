@@ -28,7 +28,7 @@ use super::stall_guard::StallGuard;
 use crate::access::{Gate, Grant, Right};
 use crate::broker::Broker;
 use crate::listener::{Ceiling, DrainEnd, EventCounter, Lifecycle, Serve as _, Stage};
-use crate::log::Log;
+use crate::log::{Exclusive, Log};
 
 /// What follows the words that this listener's log lines share with those of the TCP server.
 pub(super) const OVER: &str = " over HTTP";
@@ -115,7 +115,7 @@ impl Api {
     /// Waits until `ready` completes, or the API drains and a reader at the offset `at` of `log` has everything.
     pub(super) async fn ready_or_drained(
         &self,
-        log: &Log<[u8]>,
+        log: &Log<[u8], Exclusive>,
         at: u64,
         ready: impl Future<Output = ()>,
     ) {

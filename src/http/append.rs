@@ -2,11 +2,12 @@
 //!
 //! A body becomes one append: all of its records get consecutive offsets, or none of them is appended.
 
-use std::future::{Future as _, poll_fn};
+use std::future::poll_fn;
 use std::ops::Range;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, ready};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -14,7 +15,7 @@ use axum::http::{HeaderMap, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::de::IgnoredAny;
 use serde_json::json;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, Sleep, timeout};
 
 use super::api::Api;
 use super::problem::Problem;
@@ -22,9 +23,9 @@ use super::request::{Parameters, TopicName};
 use super::start::epoch_text;
 use super::{answer, body};
 use crate::access::{Grant, Right};
-use crate::broker::{Purpose, Topic};
+use crate::broker::{PublishError, PublishWait, Purpose, Ticket, Topic, pack};
 use crate::listener::{AppendInFlight, Stage};
-use crate::log::{AppendError, Overflow, Position};
+use crate::log::{Overflow, Position};
 
 /// The media type of a sequence of records, each preceded by its length: four bytes, little-endian.
 pub(super) const RECORDS: &str = "application/vnd.psa.records";
@@ -33,6 +34,9 @@ pub(super) const NDJSON: &str = "application/x-ndjson";
 /// Other names of [`NDJSON`].
 const NDJSON_ALIASES: [&str; 3] =
     ["application/ndjson", "application/jsonl", "application/x-jsonlines"];
+
+/// How often a request whose time is over looks whether its append can be taken back.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Appends the records in the body.
 pub(super) async fn publish(
@@ -72,7 +76,7 @@ pub(super) async fn publish(
     let offsets = append(&api, in_flight, &topic, &records).await;
     api.append_seconds.observe(began.elapsed().as_secs_f64());
     let offsets = offsets.ok_or_else(Problem::shutting_down)?;
-    let offsets = offsets.map_err(|error| Problem::append(&error, &topic, &api))?;
+    let offsets = offsets.map_err(|error| Problem::publish(&error, &topic, &api))?;
     let epoch = topic.log().epoch();
     let said = json!({
         "epoch": epoch_text(epoch),
@@ -88,26 +92,68 @@ pub(super) async fn publish(
 /// room for up to `append_wait`. `None` if the API drains meanwhile; then nothing was appended.
 async fn append(
     api: &Api,
-    in_flight: AppendInFlight<'_, Api>,
+    in_flight: AppendInFlight<&Api>,
     topic: &Topic,
     records: &[&[u8]],
-) -> Option<Result<Range<u64>, AppendError>> {
-    let log = topic.log();
-    let full = match log.try_append_batch(records) {
-        Err(full) if full.is_full() && topic.settings().overflow != Overflow::Reject => full,
-        done => return Some(done),
+) -> Option<Result<Range<u64>, PublishError>> {
+    let records = match pack(records) {
+        Ok(packed) => packed,
+        Err(error) => return Some(Err(error)),
     };
-    // A drain does not wait for room. Each poll below is an attempt of its own.
+    let ends = tokio::time::sleep(api.config.limits.append_wait);
+    let mut ends = pin!(ends);
+    let (ticket, in_flight) = match topic.try_publish(records.packed()) {
+        Ok(ticket) => (ticket, in_flight),
+        Err(full) if full.is_full() && topic.settings().overflow != Overflow::Reject => {
+            // A drain does not wait for room. Each poll below is an attempt of its own.
+            drop(in_flight);
+            let mut wait = PublishWait::default();
+            let waiting = poll_fn(|cx| match AppendInFlight::begin(api) {
+                Some(in_flight) => {
+                    let begun = ready!(topic.poll_publish(cx, records.packed(), &mut wait));
+                    Poll::Ready(Some(begun.map(|ticket| (ticket, in_flight))))
+                }
+                None => Poll::Ready(None),
+            });
+            let begun = tokio::select! {
+                biased;
+                () = api.life.reached(Stage::Draining) => return None,
+                begun = waiting => begun?,
+                () = &mut ends => Err(full),
+            };
+            match begun {
+                Ok(begun) => begun,
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        Err(error) => return Some(Err(error)),
+    };
+    let done = settled(topic, ticket, ends).await;
     drop(in_flight);
-    let mut waiting = pin!(log.append_batch(records));
-    let waiting = poll_fn(|cx| match AppendInFlight::begin(api) {
-        Some(_in_flight) => waiting.as_mut().poll(cx).map(Some),
-        None => Poll::Ready(None),
-    });
+    Some(done)
+}
+
+/// The result of an append that has begun. Where its records wait because the disk is full, they wait for as long as an
+/// append may wait for room.
+async fn settled(
+    topic: &Topic,
+    mut ticket: Ticket,
+    mut ends: Pin<&mut Sleep>,
+) -> Result<Range<u64>, PublishError> {
     tokio::select! {
         biased;
-        () = api.life.reached(Stage::Draining) => None,
-        done = timeout(api.config.limits.append_wait, waiting) => done.unwrap_or(Some(Err(full))),
+        done = &mut ticket => return done,
+        () = &mut ends => {}
+    }
+    loop {
+        if ticket.cancel() {
+            return Err(PublishError::DiskLimit { limit: topic.settings().disk_limit });
+        }
+        // It is being written. It may be put back once more, if the disk is full.
+        match timeout(LOOK_AGAIN, &mut ticket).await {
+            Ok(done) => return done,
+            Err(_) => {}
+        }
     }
 }
 

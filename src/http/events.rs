@@ -57,9 +57,9 @@ use super::stall_guard::{GuardedCursor, StreamClient};
 use super::start::{self, epoch_text};
 use super::{authorized_body, records, websocket};
 use crate::access::{Grant, Right};
-use crate::broker::{Purpose, Topic};
+use crate::broker::{Purpose, Topic, TopicCursor};
 use crate::listener::DrainEnd;
-use crate::log::{Cursor, Position, ReadError, Start, SubscribeError};
+use crate::log::{Position, ReadError, Start, SubscribeError};
 
 /// The header that a browser sends when it reconnects.
 const LAST_EVENT_ID: &str = "last-event-id";
@@ -141,7 +141,7 @@ fn head(api: &Api, name: &str, wanted: &FollowRequest) -> Result<Response, Probl
 }
 
 /// Whether nothing will ever come for this cursor: it is at the end of a closed topic.
-fn has_ended(api: &Api, topic: &Topic, cursor: &Cursor<[u8]>) -> bool {
+fn has_ended(api: &Api, topic: &Topic, cursor: &TopicCursor) -> bool {
     // First whether it is closed, then whether that was because everything ends.
     topic.log().is_closed() && cursor.offset() == topic.log().next_offset() && !api.broker.is_shut()
 }
@@ -187,8 +187,8 @@ impl FollowRequest {
     }
 
     /// A cursor at the start, and the gap before it, if there is one.
-    fn subscribe(&self, topic: &Topic) -> Result<(Cursor<[u8]>, Option<Gap>), SubscribeError> {
-        let error = match topic.log().subscribe(self.start) {
+    fn subscribe(&self, topic: &Topic) -> Result<(TopicCursor, Option<Gap>), SubscribeError> {
+        let error = match topic.subscribe(self.start) {
             Ok(cursor) => return Ok((cursor, None)),
             Err(error) => error,
         };
@@ -203,7 +203,10 @@ impl FollowRequest {
             SubscribeError::Future { .. } => None,
         };
         match gap {
-            Some(gap) => Ok((topic.log().subscribe(Start::Earliest)?, Some(gap))),
+            Some(gap) => {
+                let start = topic.start_after(self.start, &error);
+                Ok((topic.subscribe(start)?, Some(gap)))
+            }
             None => Err(error),
         }
     }
@@ -322,7 +325,7 @@ impl Following {
         permit: StreamPermit,
         client: StreamClient,
         topic: Arc<Topic>,
-        cursor: Cursor<[u8]>,
+        cursor: TopicCursor,
         gap: Option<Gap>,
         form: Form,
     ) -> Self {
@@ -397,7 +400,10 @@ impl Following {
                 continue;
             }
             // A stream that has caught up reads again when its turn comes, and not before.
-            if !self.catching_up && self.follower.poll_turn(cx, before).is_pending() {
+            if !self.catching_up
+                && !cursor.is_catching_up()
+                && self.follower.poll_turn(cx, before).is_pending()
+            {
                 break;
             }
             let taken = self.runs.take(cursor);
@@ -414,6 +420,13 @@ impl Following {
                     let latency = &self.topic.deliveries().http;
                     latency.delivered(watched, self.topic.log(), self.live_from);
                     return Poll::Ready(Some(Ok(StreamItem::Records(events))));
+                }
+                // From files it comes when it was read: whoever reads that wakes it.
+                Ok(None) if cursor.is_catching_up() => {
+                    if cursor.poll_ready(cx).is_ready() {
+                        continue;
+                    }
+                    break;
                 }
                 Ok(None) if std::mem::take(&mut self.catching_up) => {
                     let position = cursor.position();
@@ -434,6 +447,10 @@ impl Following {
                     let shut = self.permit.0.broker.is_shut();
                     let position = cursor.position();
                     self.end(if shut { "shutting-down" } else { "closed" }, position);
+                }
+                Err(ReadError::Unreadable) => {
+                    let position = cursor.position();
+                    self.end("unreadable", position);
                 }
                 // Only leases are taken over.
                 Err(ReadError::TakenOver) => self.ended = true,

@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 use super::api::Api;
 use super::start::epoch_text;
 use crate::access::Forbidden;
-use crate::broker::{BrokerError, Topic};
-use crate::log::{AppendError, SubscribeError};
+use crate::broker::{BrokerError, PublishError, Topic};
+use crate::log::{AppendError, ReadError, SubscribeError};
 
 /// The address of the documentation of a code, without the code at its end.
 const TYPES: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/http.md#");
@@ -291,6 +291,44 @@ impl Problem {
     }
 
     /// Reports that an append to `topic` failed.
+    pub(super) fn publish(error: &PublishError, topic: &Topic, api: &Api) -> Self {
+        let problem = match error {
+            PublishError::Log(error) => return Self::append(error, topic, api),
+            PublishError::DiskLimit { limit } => Self::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                "disk-limit",
+                "The topic is at its limit on the disk",
+                error.to_string(),
+            )
+            .fact("limit", *limit)
+            .retry_later(),
+            PublishError::DiskFull { .. } => Self::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                "disk-full",
+                "The server's disk is full",
+                error.to_string(),
+            )
+            .retry_later(),
+            PublishError::DiskFailed { .. } => Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "disk-failed",
+                "The server's disk has failed",
+                error.to_string(),
+            ),
+        };
+        problem.fact("epoch", epoch_text(topic.log().epoch()))
+    }
+
+    /// Stored records that cannot be read.
+    pub(super) fn unreadable() -> Self {
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "unreadable",
+            "The stored records cannot be read",
+            ReadError::Unreadable.to_string(),
+        )
+    }
+
     pub(super) fn append(error: &AppendError, topic: &Topic, api: &Api) -> Self {
         let detail = error.to_string();
         let problem = match *error {

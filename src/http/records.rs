@@ -16,8 +16,9 @@ use super::request::{Parameters, TopicName, choose};
 use super::start::{self, epoch_text};
 use super::{answer, encode};
 use crate::access::{Grant, Right};
-use crate::broker::Topic;
-use crate::log::{Batch, Cursor, Limit, Position, ReadError, Start, SubscribeError};
+use crate::broker::{Topic, TopicCursor};
+use crate::listener::Stage;
+use crate::log::{Batch, Limit, Position, ReadError, Start, SubscribeError};
 use crate::words::{Period, parse_digits};
 use axum::Extension;
 use axum::extract::State;
@@ -53,7 +54,7 @@ pub(super) async fn read(
     let form = choose(&headers, &[JSON, NDJSON, RECORDS])?;
     let topic = api.broker.topic(&name).ok_or_else(|| Problem::unknown_topic(&name))?;
 
-    let mut cursor = topic.log().subscribe(start)?;
+    let mut cursor = topic.subscribe(start)?;
     if let Some(wait) = wait {
         let longest = api.config.limits.longest_wait;
         let at = cursor.offset();
@@ -68,7 +69,17 @@ pub(super) async fn read(
     }
     let mut body = RecordsBody::new(form, cursor.epoch(), cursor.offset());
     let most = api.config.limits.answer_bytes;
-    body.fill(&mut cursor, limit.unwrap_or(RECORDS_BY_DEFAULT), most)?;
+    let limit = limit.unwrap_or(RECORDS_BY_DEFAULT);
+    body.fill(&mut cursor, limit, most)?;
+    // Where it reads from files, nothing there yet does not mean that there is nothing.
+    while !body.full && !body.ended && cursor.is_catching_up() {
+        let drained = api.life.reached(Stage::Aborting);
+        tokio::select! {
+            biased;
+            () = drained => return Err(Problem::shutting_down()),
+            () = poll_fn(|cx| cursor.poll_ready(cx)) => body.fill(&mut cursor, limit, most)?,
+        }
+    }
     drop(cursor);
     body.finish(&api, &topic)
 }
@@ -110,7 +121,7 @@ impl RecordsBody {
     /// Reads until there are `records` records, or the body has `bytes` bytes, or there are no more records yet.
     fn fill(
         &mut self,
-        cursor: &mut Cursor<[u8]>,
+        cursor: &mut TopicCursor,
         records: usize,
         bytes: usize,
     ) -> Result<(), Problem> {
@@ -135,6 +146,7 @@ impl RecordsBody {
                     }
                     .into());
                 }
+                Err(ReadError::Unreadable) => return Err(Problem::unreadable()),
                 Err(ReadError::TakenOver) => break,
             }
             self.full = self.full || self.count() >= records as u64;

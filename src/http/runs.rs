@@ -29,8 +29,8 @@ use tokio::task;
 
 use super::dispatch::{Dispatch, DispatchTask, Follower};
 use super::encode::Form;
-use crate::broker::Watched;
-use crate::log::{Batch, Cursor, Limit, Log, ReadError};
+use crate::broker::{TopicCursor, Watched};
+use crate::log::{Batch, Limit, Log, ReadError};
 
 /// The most records in one run: their ends are kept beside the bytes.
 const RUN_RECORDS: usize = 1_024;
@@ -212,7 +212,7 @@ impl Runs {
 
 impl TopicRuns {
     /// Adds a stream that is woken in turn with the others. `log` is the topic's log.
-    pub(super) fn follow(&self, log: &Log<[u8]>) -> Follower {
+    pub(super) fn follow<P>(&self, log: &Log<[u8], P>) -> Follower {
         let (follower, task) = self.dispatch.follow(|| log.watch());
         task.map(|task| tokio::spawn(dispatch(task)));
         follower
@@ -223,7 +223,7 @@ impl TopicRuns {
     /// # Errors
     ///
     /// Those of [`Cursor::peek`].
-    pub(super) fn take(&self, cursor: &mut Cursor<[u8]>) -> Result<Option<Taken>, ReadError> {
+    pub(super) fn take(&self, cursor: &mut TopicCursor) -> Result<Option<Taken>, ReadError> {
         let before = cursor.offset();
         let taken = self.find_or_encode(cursor)?;
         if let Some((bytes, _)) = &taken {
@@ -234,7 +234,7 @@ impl TopicRuns {
         Ok(taken)
     }
 
-    fn find_or_encode(&self, cursor: &mut Cursor<[u8]>) -> Result<Option<Taken>, ReadError> {
+    fn find_or_encode(&self, cursor: &mut TopicCursor) -> Result<Option<Taken>, ReadError> {
         let mut runs = self.lock();
         let offset = cursor.offset();
         if let Some((bytes, records)) = runs.find(offset, self.form) {
@@ -266,13 +266,13 @@ impl TopicRuns {
     }
 
     /// Encodes for this stream alone, and keeps nothing.
-    fn encode_alone(&self, cursor: &mut Cursor<[u8]>) -> Result<Option<Taken>, ReadError> {
+    fn encode_alone(&self, cursor: &mut TopicCursor) -> Result<Option<Taken>, ReadError> {
         Ok(self.encode(cursor)?.map(|(run, watched)| (run.bytes, watched)))
     }
 
     fn encode(
         &self,
-        cursor: &mut Cursor<[u8]>,
+        cursor: &mut TopicCursor,
     ) -> Result<Option<(EncodedRun, Option<Watched>)>, ReadError> {
         let limit = Limit { records: RUN_RECORDS, bytes: self.budget.run_bytes };
         let run = cursor.peek(limit, |batch| (self.run(batch), Watched::of(batch)))?;
@@ -347,7 +347,7 @@ mod tests {
 
     /// What a stream that begins at `offset` gets, and in how many pieces it comes.
     fn read(runs: &TopicRuns, log: &Log<[u8]>, offset: u64) -> (String, usize) {
-        let mut cursor = log.subscribe(Start::At(offset)).unwrap();
+        let mut cursor = TopicCursor::in_memory(&log.read_only(), Start::At(offset)).unwrap();
         let (mut all, mut pieces) = (Vec::new(), 0);
         while let Some((bytes, _)) = runs.take(&mut cursor).unwrap() {
             all.extend_from_slice(&bytes);
@@ -442,7 +442,7 @@ mod tests {
             let runs = cache.topic(log.epoch(), form);
             let mut all = Vec::new();
             for at in [0, 0, 1] {
-                let mut cursor = log.subscribe(Start::At(at)).unwrap();
+                let mut cursor = TopicCursor::in_memory(&log.read_only(), Start::At(at)).unwrap();
                 all.push(runs.take(&mut cursor).unwrap().unwrap().0);
             }
             assert_eq!(all[0].as_ptr(), all[1].as_ptr(), "the same memory");
@@ -466,7 +466,8 @@ mod tests {
             let readers: Vec<_> = (0..4)
                 .map(|_| {
                     let runs = cache.topic(log.epoch(), Form::Event);
-                    let mut cursor = log.subscribe(Start::Earliest).unwrap();
+                    let read_only = log.read_only();
+                    let mut cursor = TopicCursor::in_memory(&read_only, Start::Earliest).unwrap();
                     scope.spawn(move || {
                         let mut all = Vec::new();
                         loop {

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::broker::TopicCursor;
 use crate::listener::{EventCounter, log_suppressed};
-use crate::log::Cursor;
 
 /// The cursors of all event streams.
 pub(super) struct StallGuard {
@@ -39,7 +39,7 @@ pub(super) struct StreamClient {
 pub(super) struct GuardedCursor {
     number: u64,
     client: StreamClient,
-    cursor: Mutex<Option<Cursor<[u8]>>>,
+    cursor: Mutex<Option<TopicCursor>>,
     /// When the stream last handed bytes to its connection, in milliseconds since the API opened; 0 while the
     /// stream waits for records.
     offered_at: AtomicU64,
@@ -56,7 +56,7 @@ impl StallGuard {
     }
 
     /// Guards a cursor, until [`release`](Self::release).
-    pub(super) fn guard(&self, client: StreamClient, cursor: Cursor<[u8]>) -> Arc<GuardedCursor> {
+    pub(super) fn guard(&self, client: StreamClient, cursor: TopicCursor) -> Arc<GuardedCursor> {
         let guarded = Arc::new(GuardedCursor {
             number: self.next.fetch_add(1, Ordering::Relaxed),
             client,
@@ -133,7 +133,7 @@ impl StallGuard {
 
 impl GuardedCursor {
     /// The cursor; `None` if the stream has lost it.
-    pub(super) fn lock(&self) -> MutexGuard<'_, Option<Cursor<[u8]>>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Option<TopicCursor>> {
         self.cursor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -148,7 +148,10 @@ mod tests {
         let log = Log::<[u8]>::builder().build().unwrap();
         let guard = StallGuard::new();
         let [waiting, stalled, left] = std::array::from_fn(|_| {
-            guard.guard(StreamClient::default(), log.subscribe(Start::Next).unwrap())
+            guard.guard(
+                StreamClient::default(),
+                TopicCursor::in_memory(&log.read_only(), Start::Next).unwrap(),
+            )
         });
         guard.note_offered(&waiting);
         guard.note_waiting(&waiting);

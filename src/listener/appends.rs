@@ -6,6 +6,7 @@
 //! The count and the mark that a drain has begun are one word. So every append either comes before the mark, and the
 //! drain waits for it, or after it, and is refused. There is nothing between the two.
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{Serve, Stage};
@@ -42,18 +43,25 @@ impl Appends {
 
 /// An append that a listener carries out, until this is dropped.
 ///
-/// It covers one attempt, not the wait for room: a listener that drains does not wait for that.
-pub(crate) struct AppendInFlight<'a, S: Serve>(&'a S);
+/// It covers one attempt, not the wait for room: a listener that drains does not wait for that. Where the topic is stored,
+/// it covers the wait for the disk: nobody was told yet that it failed.
+pub(crate) struct AppendInFlight<P: Deref<Target: Serve>>(P);
 
-impl<'a, S: Serve> AppendInFlight<'a, S> {
+impl<P: Deref<Target: Serve>> AppendInFlight<P> {
     /// Begins an append; `None` if the listener drains, which refuses it.
-    pub(crate) fn begin(of: &'a S) -> Option<Self> {
+    pub(crate) fn begin(of: P) -> Option<Self> {
         // Made only if it is counted: to drop it takes it off the count.
         of.life().appends.begin().then(|| Self(of))
     }
+
+    /// The listener.
+    #[cfg(feature = "server")]
+    pub(crate) fn of(&self) -> &P::Target {
+        &self.0
+    }
 }
 
-impl<S: Serve> Drop for AppendInFlight<'_, S> {
+impl<P: Deref<Target: Serve>> Drop for AppendInFlight<P> {
     fn drop(&mut self) {
         if self.0.life().appends.end() {
             self.0.advance(Stage::Settled);

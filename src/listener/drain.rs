@@ -88,7 +88,7 @@ impl DrainEnd {
     ///
     /// Never true of a closed log, nor of a broker that was shut, which closes it: such a log has an end of its own.
     /// The subscriber reads up to there, and learns whether its topic has ended.
-    pub(crate) fn is_reached(&mut self, life: &Lifecycle, log: &Log<[u8]>, at: u64) -> bool {
+    pub(crate) fn is_reached<P>(&mut self, life: &Lifecycle, log: &Log<[u8], P>, at: u64) -> bool {
         // First the stage: no append of this listener ends after it, so the next offset is behind all of them.
         life.is_settled()
             && at >= *self.0.get_or_insert_with(|| log.next_offset())
@@ -132,15 +132,15 @@ mod tests {
         let broker = Broker::new(BrokerConfig::default()).unwrap();
         let topic = broker.create("t", &TopicSettings::default()).unwrap();
         let log = topic.log();
-        log.blocking_append(b"0").unwrap();
+        topic.blocking_append(b"0").unwrap();
         let life = Lifecycle::new(broker, 1, 0, "");
         let (mut one, mut other) = (DrainEnd::default(), DrainEnd::default());
         assert!(!one.is_reached(&life, log, 1), "it serves");
         assert!(life.advance(Stage::Draining) && life.is_settled(), "no append is in flight");
         assert!(!one.is_reached(&life, log, 0) && one.is_reached(&life, log, 1));
-        log.blocking_append(b"1").unwrap();
+        topic.blocking_append(b"1").unwrap();
         assert!(one.is_reached(&life, log, 1) && !other.is_reached(&life, log, 1));
-        log.close();
+        drop(topic.close());
         assert!(!one.is_reached(&life, log, 2) && !other.is_reached(&life, log, 2));
     }
 }

@@ -169,6 +169,10 @@ pub enum ReadError {
     /// The lease has another holder now, was released, or has expired.
     #[error("the lease is not held here any more")]
     TakenOver,
+    /// The records are stored in files that cannot be read: the disk failed, or what it has is not what was written. A log
+    /// in memory never returns this.
+    #[error("the stored records cannot be read; the server's log says why")]
+    Unreadable,
 }
 
 /// Why a lease was not granted.

@@ -163,7 +163,7 @@ impl<R: Record + ToOwned + ?Sized> Iterator for BlockingIter<'_, R> {
         match self.cursor.blocking_recv() {
             Ok(record) => Some(Ok(record)),
             Err(ReadError::Lagged(lagged)) => Some(Err(lagged)),
-            Err(ReadError::Closed | ReadError::TakenOver) => None,
+            Err(ReadError::Closed | ReadError::TakenOver | ReadError::Unreadable) => None,
         }
     }
 }

@@ -168,10 +168,34 @@ impl<R: Record + ?Sized> Log<R> {
     }
 }
 
+impl<P> Log<[u8], P> {
+    /// Whether records can ever fit, whatever else is in the log.
+    #[allow(dead_code, reason = "for stored topics, which not every build has")]
+    pub(crate) fn check_fits(&self, records: &Packed<'_>) -> Result<(), AppendError> {
+        let slots = records.payload().len();
+        self.chain.config.layout_for::<[u8]>(records.len(), slots, 0).map(drop)
+    }
+}
+
 impl<R: Record + ?Sized, P> Log<R, P> {
     fn of(chain: Arc<Chain<R>>) -> Self {
         chain.publishers.fetch_add(1, Ordering::Relaxed);
         Log { chain, publishing: PhantomData }
+    }
+
+    /// A handle that reads and does not append, to be given to others. As every handle, it keeps the log open.
+    ///
+    /// ```
+    /// use psa::{Log, Start};
+    /// let log = Log::<u64>::new();
+    /// let read_only = log.read_only();
+    /// let mut cursor = read_only.subscribe(Start::Next)?;
+    /// log.blocking_append(7)?;
+    /// assert_eq!(cursor.try_recv()?, Some((0, 7)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn read_only(&self) -> Log<R, Exclusive> {
+        Log::of(self.chain.clone())
     }
 
     /// A cursor at `start`. It holds back the records after it until it reads on or is dropped.

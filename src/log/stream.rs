@@ -110,7 +110,9 @@ impl<R: Record + ToOwned + ?Sized> Stream for Records<R> {
             match seen {
                 Ok(_) => *ahead = clones,
                 Err(ReadError::Lagged(lagged)) => return Poll::Ready(Some(Err(lagged))),
-                Err(ReadError::Closed | ReadError::TakenOver) => return Poll::Ready(None),
+                Err(ReadError::Closed | ReadError::TakenOver | ReadError::Unreadable) => {
+                    return Poll::Ready(None);
+                }
             }
         }
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::answers::Answers;
 use super::delivery::Subscriptions;
 use super::input::with_scratch;
 use super::outbox::Outbox;
@@ -31,6 +32,7 @@ impl Session {
             return Ok(());
         }
         self.release()?;
+        self.answers = Answers::default();
         self.out.push(&Reply::Goodbye { code, message });
         self.phase = Phase::Flushing(Some(code));
         Ok(())
@@ -68,6 +70,7 @@ impl Session {
             && self.is_draining()
             && self.subs.is_empty()
             && self.held.is_none()
+            && self.answers.is_empty()
         {
             // Without a subscription there is no chunk in flight, so this cannot fail.
             let said =
@@ -89,6 +92,7 @@ impl Session {
         if let Phase::Flushing(code) = self.phase
             && !blocked
             && self.out.is_empty()
+            && self.answers.is_empty()
         {
             match (Pin::new(&mut *io).poll_shutdown(cx), code) {
                 (Poll::Pending, _) => return Ok(()),

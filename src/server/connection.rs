@@ -143,6 +143,9 @@ impl<S> Connection<S> {
             End::RecordBeyondFrame => {
                 tracing::error!(connection, %peer, "connection ended: a record fits no frame");
             }
+            End::Unreadable => {
+                tracing::error!(connection, %peer, "connection ended: stored records cannot be read");
+            }
             End::Aborted => tracing::debug!(connection, %peer, "connection aborted"),
         }
     }

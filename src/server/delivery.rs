@@ -44,15 +44,15 @@ use super::session::End;
 use super::shutdown::Shared;
 use super::tail::{TailWaiter, Tails};
 use super::wakers::{SubscriptionWaker, TaskWaker};
-use crate::broker::{Topic, TopicLease, Watched};
+use crate::broker::{Topic, TopicCursor, TopicLease, Watched};
 use crate::listener::DrainEnd;
-use crate::log::{Batch, CommitError, Cursor, Limit, ReadError};
+use crate::log::{Batch, CommitError, Limit, ReadError};
 use crate::protocol::{CloseReason, GapReason, Reply};
 
 /// What a subscription reads through.
 pub(super) enum Reader {
     /// A cursor, which ends with the subscription.
-    Cursor(Cursor<[u8]>),
+    Cursor(TopicCursor),
     /// A lease, which outlives the subscription for a while.
     Lease(TopicLease),
 }
@@ -80,6 +80,13 @@ impl Reader {
         match self {
             Self::Cursor(cursor) => cursor.advance(records),
             Self::Lease(lease) => lease.advance(records),
+        }
+    }
+
+    fn is_catching_up(&self) -> bool {
+        match self {
+            Self::Cursor(cursor) => cursor.is_catching_up(),
+            Self::Lease(lease) => lease.is_catching_up(),
         }
     }
 
@@ -247,6 +254,14 @@ impl Subscriptions {
         // CAUGHT_UP promises something about what was there before, so the log itself must be checked.
         let tells = sub.caught_up && sub.behind;
         let Sub { reader, waiter, waker, .. } = &mut **sub;
+        if reader.is_catching_up() {
+            // It does not wait for the topic's end, and has more to read in any case.
+            if reader.is_ready(waker) {
+                sub.queued = true;
+                self.queue.push_back(slot);
+            }
+            return;
+        }
         if waiter.is_ready(reader.offset(), waker, tells, |waker| reader.is_ready(waker)) {
             sub.queued = true;
             self.queue.push_back(slot);
@@ -427,6 +442,7 @@ impl Subscriptions {
                 self.check_ready(slot, out);
                 return Poll::Ready(Ok(Some(0)));
             }
+            Err(ReadError::Unreadable) => return Poll::Ready(Err(End::Unreadable)),
             Err(error) => {
                 self.end_or_gap(slot, error, out, shared);
                 return Poll::Ready(Ok(Some(0)));

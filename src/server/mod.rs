@@ -35,6 +35,7 @@
 //! A malformed frame ends its connection with a GOODBYE that says why. Anything else that is wrong with a
 //! request gets an ERROR for that request. Nothing that one client sends ends another client's connection.
 
+mod answers;
 mod chunk;
 mod closing;
 mod config;

@@ -1,12 +1,12 @@
 //! The library's errors as the protocol's codes and facts.
 
 use crate::access::Forbidden;
-use crate::broker::{BrokerError, LeaseOpenError, Topic};
+use crate::broker::{BrokerError, LeaseOpenError, PublishError, Topic};
 use crate::log::{AppendError, CommitError, LeaseError, SubscribeError};
 use crate::protocol::{self, Code, DecodeError, ErrorReply};
 
 /// Why a request fails: an ERROR that is not yet tied to a request.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Refusal {
     pub(super) code: Code,
     pub(super) message: String,
@@ -61,8 +61,22 @@ impl Refusal {
         }
     }
 
-    /// An append to `topic` failed.
-    pub(super) fn append(error: &AppendError, topic: &Topic) -> Self {
+    /// A publish to `topic` failed.
+    pub(super) fn publish(error: &PublishError, topic: &Topic) -> Self {
+        let code = match error {
+            PublishError::Log(error) => return Self::append(error, topic),
+            PublishError::DiskLimit { .. } | PublishError::DiskFull { .. } => Code::Full,
+            PublishError::DiskFailed { .. } => Code::Internal,
+        };
+        let mut refusal = Self::new(code, error.to_string());
+        refusal.epoch = topic.log().epoch();
+        if let PublishError::DiskLimit { limit } = error {
+            refusal.next = *limit;
+        }
+        refusal
+    }
+
+    fn append(error: &AppendError, topic: &Topic) -> Self {
         let mut refusal = Self::new(Code::Internal, error.to_string());
         refusal.epoch = topic.log().epoch();
         match *error {

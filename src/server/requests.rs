@@ -9,6 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use tracing::field::display;
 
+use super::answers::{Answer, Begun, told};
 use super::delivery::{NewSub, Reader};
 use super::describe;
 use super::refusal::Refusal;
@@ -16,17 +17,17 @@ use super::session::{End, Phase, Session, Step};
 use super::shutdown::Shared;
 use super::wakers::SubscriptionWaker;
 use crate::access::Right;
-use crate::broker::{LeaseOpenError, Purpose, Topic};
+use crate::broker::{LeaseOpenError, PublishWait, Purpose, Topic};
 use crate::listener::AppendInFlight;
-use crate::log::{
-    AppendError, Appender, LeaseError, LeaseOptions, Overflow, Packed, Start, SubscribeError,
-};
+use crate::log::{AppendError, LeaseError, LeaseOptions, Overflow, Packed, Start, SubscribeError};
 use crate::protocol::{
     self, Code, GapReason, Hello, OnGap, Publish, Reply, Request, Subscribe, TopicName, Welcome,
 };
 
 /// The slot of a waiting publish's waker. No subscription has this slot.
 pub(super) const PUBLISH_SLOT: u32 = u32::MAX;
+/// The slot of the waker for appends that are on their way.
+pub(super) const ANSWER_SLOT: u32 = u32::MAX - 2;
 /// The slot of the waker for input memory.
 pub(super) const INPUT_SLOT: u32 = u32::MAX - 1;
 
@@ -36,6 +37,8 @@ pub(super) enum HeldRequest {
     Publish(Box<WaitingPublish>),
     /// A list of topics is sent in pieces.
     List(Box<List>),
+    /// The answers to earlier publishes come first.
+    Answers,
 }
 
 /// A publish that waits for room.
@@ -43,7 +46,7 @@ pub(super) struct WaitingPublish {
     /// The topic that it found. If the name is deleted and recreated meanwhile, the publish still waits on this
     /// one, and fails because it is closed.
     topic: Arc<Topic>,
-    appender: Appender,
+    wait: PublishWait,
     waker: Arc<SubscriptionWaker>,
 }
 
@@ -64,6 +67,10 @@ pub(super) struct List {
 impl Session {
     /// Executes one request.
     pub(super) fn request(&mut self, request: &Request<'_>) -> Result<Step, End> {
+        if self.answers.must_precede(request) {
+            self.held = Some(HeldRequest::Answers);
+            return Ok(Step::Hold);
+        }
         match (self.phase, request) {
             (Phase::Handshake, Request::Hello(hello)) => self.hello(hello)?,
             (Phase::Handshake, _) => {
@@ -213,35 +220,68 @@ impl Session {
         let resumed = self.resumed.take();
         match self.try_publish(publish, resumed) {
             Poll::Pending => Step::Hold,
-            Poll::Ready(Ok((epoch, first))) => {
-                if publish.ack {
-                    self.out.push(&Reply::Ack {
-                        request: publish.request,
-                        epoch,
-                        first,
-                        count: publish.records.count(),
-                    });
+            Poll::Ready(mut begun) => {
+                // Where the topic is in memory, and nothing is on its way, there is nothing to wait for.
+                if self.answers.is_empty()
+                    && let Ok(begun) = &mut begun
+                    && let Some(done) = begun.ticket.take_ready()
+                {
+                    let (request, count) = (publish.request, publish.records.count());
+                    self.answer_publish(request, publish.ack, count, told(begun, done));
+                    return Step::Done;
                 }
-                Step::Done
-            }
-            Poll::Ready(Err(refusal)) => {
-                self.answer(publish.request, Err(refusal));
+                let answer = Answer {
+                    request: publish.request,
+                    acknowledged: publish.ack,
+                    count: publish.records.count(),
+                    begun,
+                };
+                self.answers.add(answer);
+                self.settle_answers();
                 Step::Done
             }
         }
     }
 
-    /// Appends the records. Returns the epoch and the first offset; if pending, `held` has the publish.
+    /// Sends the answers to publishes, as far as they are known, in order.
+    pub(super) fn settle_answers(&mut self) {
+        while let Some((Answer { request, acknowledged, count, .. }, done)) =
+            self.answers.next(&self.waker)
+        {
+            self.answer_publish(request, acknowledged, count, done);
+        }
+        if matches!(self.held, Some(HeldRequest::Answers)) && !self.answers.hold_back() {
+            self.held = None;
+        }
+    }
+
+    fn answer_publish(
+        &mut self,
+        request: u32,
+        acknowledged: bool,
+        count: u32,
+        done: Result<(u64, u64), Refusal>,
+    ) {
+        match done {
+            Ok((epoch, first)) if acknowledged => {
+                self.out.push(&Reply::Ack { request, epoch, first, count });
+            }
+            Ok(_) => {}
+            Err(refusal) => self.answer(request, Err(refusal)),
+        }
+    }
+
+    /// Begins to append the records; if pending, `held` has the publish.
     fn try_publish(
         &mut self,
         publish: &Publish<'_>,
         resumed: Option<Box<WaitingPublish>>,
-    ) -> Poll<Result<(u64, u64), Refusal>> {
+    ) -> Poll<Result<Begun, Refusal>> {
         if resumed.is_none() {
             self.grant.check(Right::Publish, publish.topic.as_str())?;
         }
         // Before a topic is created for it. It ends with this attempt: a publish that waits is not in flight.
-        let Some(_in_flight) = AppendInFlight::begin(&*self.shared) else {
+        let Some(in_flight) = AppendInFlight::begin(self.shared.clone()) else {
             return Poll::Ready(Err(Refusal::shutting_down()));
         };
         let topic = match &resumed {
@@ -251,40 +291,36 @@ impl Session {
         // The codec has already checked this, so it cannot fail; only the types do not show that.
         let packed = Packed::new(publish.records.ends(), publish.records.payload())
             .map_err(|error| Refusal::new(Code::BadFrame, error.to_string()))?;
-        let log = topic.log();
-        // The first attempt needs no appender; only a publish that waits needs one. A log that evicts also
-        // makes publishers wait, as long as readers look at everything that was evicted.
-        let first_try = resumed.is_none().then(|| log.try_append_batch(packed));
+        let begun = match &resumed {
+            None => topic.try_publish(packed),
+            Some(_) => Err(AppendError::Closed.into()),
+        };
         let may_wait = topic.settings().overflow != Overflow::Reject;
-        let appended = match first_try {
-            Some(Ok(offsets)) => Ok(offsets),
-            Some(Err(error)) if !(error.is_full() && may_wait) => Err(error),
-            _ => {
+        let begun = match begun {
+            Err(error) if resumed.is_some() || error.is_full() && may_wait => {
                 let mut waiting = resumed.unwrap_or_else(|| {
                     Box::new(WaitingPublish {
                         topic: topic.clone(),
-                        appender: log.appender(),
+                        wait: PublishWait::default(),
                         waker: SubscriptionWaker::new(self.waker.clone(), PUBLISH_SLOT),
                     })
                 });
                 waiting.waker.reset();
                 let waker = Waker::from(waiting.waker.clone());
                 let cx = &mut Context::from_waker(&waker);
-                match waiting.appender.poll_append_batch(cx, packed) {
-                    Poll::Ready(appended) => appended,
+                match topic.poll_publish(cx, packed, &mut waiting.wait) {
+                    Poll::Ready(begun) => begun,
                     Poll::Pending => {
                         self.held = Some(HeldRequest::Publish(waiting));
                         return Poll::Pending;
                     }
                 }
             }
+            begun => begun,
         };
-        Poll::Ready(match appended {
-            Ok(offsets) => Ok((log.epoch(), offsets.start)),
-            Err(AppendError::Closed) if self.shared.broker.is_shut() => {
-                Err(Refusal::shutting_down())
-            }
-            Err(error) => Err(Refusal::append(&error, &topic)),
+        Poll::Ready(match begun {
+            Ok(ticket) => Ok(Begun { ticket, topic, in_flight }),
+            Err(error) => Err(self.shared.refuse_append(&error, &topic)),
         })
     }
 
@@ -479,7 +515,6 @@ fn open_reader(
     let open = |start: Start| -> Result<Reader, LeaseOpenError> {
         match &ask.lease {
             None => topic
-                .log()
                 .subscribe(start)
                 .map(Reader::Cursor)
                 .map_err(|error| LeaseOpenError::Log(LeaseError::Subscribe(error))),
@@ -511,7 +546,15 @@ fn open_reader(
         _ => None,
     };
     match gap {
-        Some(gap) => Ok((open(Start::Earliest)?, Some(gap))),
+        Some(gap) => {
+            let start = match &error {
+                LeaseOpenError::Log(LeaseError::Subscribe(error)) => {
+                    topic.start_after(start_in(ask.start), error)
+                }
+                _ => Start::Earliest,
+            };
+            Ok((open(start)?, Some(gap)))
+        }
         None => Err(error.into()),
     }
 }

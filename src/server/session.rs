@@ -27,11 +27,12 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::field::display;
 
+use super::answers::Answers;
 use super::chunk::ChunkLimit;
 use super::delivery::Subscriptions;
 use super::input::Input;
 use super::outbox::Outbox;
-use super::requests::{HeldRequest, INPUT_SLOT, PUBLISH_SLOT, WaitingPublish};
+use super::requests::{ANSWER_SLOT, HeldRequest, INPUT_SLOT, PUBLISH_SLOT, WaitingPublish};
 use super::shutdown::Shared;
 use super::wakers::TaskWaker;
 use crate::access::{Forbidden, Grant, Right};
@@ -61,6 +62,8 @@ pub(super) enum End {
     /// The log has a record that is too large for a frame. Only a publisher in the server's own process can have
     /// appended it.
     RecordBeyondFrame,
+    /// Stored records cannot be read. The server's log says why.
+    Unreadable,
     /// The server was aborted.
     Aborted,
 }
@@ -144,6 +147,8 @@ pub(super) struct Session {
     pub(super) held: Option<HeldRequest>,
     /// A publish that waited and whose frame is about to be executed again.
     pub(super) resumed: Option<Box<WaitingPublish>>,
+    /// Publishes whose records are on their way.
+    pub(super) answers: Answers,
     pub(super) topics_made: u32,
     /// Why the connection must end before anything else is written.
     pub(super) cut: Option<End>,
@@ -185,6 +190,7 @@ impl Session {
             counted: 0,
             held: None,
             resumed: None,
+            answers: Answers::default(),
             topics_made: 0,
             cut: None,
             input: Input::default(),
@@ -235,6 +241,7 @@ impl Session {
         for slot in woken.drain(..) {
             match slot {
                 PUBLISH_SLOT => self.retry_publish(),
+                ANSWER_SLOT => self.settle_answers(),
                 INPUT_SLOT => {
                     self.input.share.woken();
                     self.settle_input();
@@ -422,6 +429,11 @@ impl Session {
                         "a record in the topic fits no frame of this server; raise limit.frame";
                     self.goodbye(Code::FrameTooLarge, message)?;
                 }
+                Poll::Ready(Err(End::Unreadable)) => {
+                    let message =
+                        "the topic's stored records cannot be read; the server's log says why";
+                    self.goodbye(Code::Internal, message)?;
+                }
                 Poll::Ready(Err(end)) => return Err(end),
             }
         }
@@ -444,7 +456,8 @@ impl Session {
             return;
         }
         due.handshake = 0;
-        let stopped = self.held.is_some() || self.out.len() >= limits.reply_bytes;
+        let stopped =
+            self.held.is_some() || !self.answers.is_empty() || self.out.len() >= limits.reply_bytes;
         // The frame: from its first byte. Time in which the session does not read does not count.
         let partial = !self.input.bytes.is_empty() && !stopped && !self.input.starved;
         if !partial {

@@ -16,10 +16,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::ServerConfig;
 use super::flood::Flood;
 use super::limits::{Clock, InputPool};
+use super::refusal::Refusal;
 use super::tail::Tails;
 use super::wakers::{Registry, TaskWaker};
 use crate::access::Gate;
-use crate::broker::Broker;
+use crate::broker::{Broker, PublishError, Topic};
 use crate::listener::{Ceiling, Lifecycle, Refused, Serve, Stage, send_refusal};
 use crate::net::TcpStream;
 use crate::protocol::{Code, Reply};
@@ -44,6 +45,14 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// Why an append failed, as its client is told.
+    pub(super) fn refuse_append(&self, error: &PublishError, topic: &Topic) -> Refusal {
+        if error.is_closed() && self.broker.is_shut() {
+            return Refusal::shutting_down();
+        }
+        Refusal::publish(error, topic)
+    }
+
     pub(super) fn new(config: ServerConfig, broker: Broker) -> Self {
         let limits = &config.limits;
         Self {

@@ -3,6 +3,13 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::catch_up::CatchUps;
+use super::pool::{Pool, Task};
+use super::store::StoreError;
+use super::topic::{Opened, StoredTopic};
+use crate::sync::random;
 
 /// Why a folder for data cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +120,82 @@ impl DataFolder {
     /// The folder of the topics' folders.
     pub(crate) fn topics(&self) -> PathBuf {
         self.path.join(TOPICS)
+    }
+}
+
+/// The folder, what is found in it, and the threads that write and read there.
+pub(crate) struct Tier {
+    folder: DataFolder,
+    pub(super) writers: Pool,
+    pub(super) catch_ups: Arc<CatchUps>,
+}
+
+/// A topic's folder that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Damaged {
+    pub(crate) folder: PathBuf,
+    pub(crate) why: String,
+}
+
+/// Threads that write: so many topics force their records to the disk at the same time.
+const WRITERS: usize = 4;
+
+impl Tier {
+    /// Opens the folder, and the topics in it, in the order of their names.
+    pub(crate) fn open(path: &Path) -> Result<(Self, Vec<Opened>, Vec<Damaged>), FolderError> {
+        let folder = DataFolder::open(path)?;
+        let io = |error| FolderError::Io { path: path.to_owned(), error };
+        let (mut opened, mut damaged) = (Vec::new(), Vec::new());
+        for entry in fs::read_dir(folder.topics()).map_err(io)? {
+            let entry = entry.map_err(io)?.path();
+            let is_gone = entry.extension().is_some_and(|extension| extension == "deleted");
+            let found = if is_gone {
+                Err(StoreError::Unfinished)
+            } else {
+                Opened::open(&entry, folder.lost_power, random::unique())
+            };
+            match found {
+                Ok(topic) => opened.push(topic),
+                Err(StoreError::Unfinished) => fs::remove_dir_all(&entry).map_err(io)?,
+                Err(error) => damaged.push(Damaged { folder: entry, why: error.to_string() }),
+            }
+        }
+        opened.sort_by(|a, b| a.name().cmp(b.name()));
+        let mut unique: Vec<Opened> = Vec::with_capacity(opened.len());
+        for topic in opened {
+            match unique.last().filter(|last| last.name() == topic.name()) {
+                Some(_) => {
+                    let why = format!("another folder has the topic {:?}, too", topic.name());
+                    damaged.push(Damaged { folder: topic.path().to_owned(), why });
+                }
+                None => unique.push(topic),
+            }
+        }
+        let writers = Pool::start("psa-disk", WRITERS).map_err(io)?;
+        let catch_ups = Arc::new(CatchUps::start().map_err(io)?);
+        Ok((Tier { folder, writers, catch_ups }, unique, damaged))
+    }
+
+    /// The folder of the topics' folders.
+    pub(crate) fn topics(&self) -> PathBuf {
+        self.folder.topics()
+    }
+
+    /// Ends the writing, forces everything to the disk, and notes that: nothing was lost, whatever happens then.
+    pub(crate) fn leave(self, topics: impl Iterator<Item = Arc<Task<StoredTopic>>>) {
+        let Tier { folder, writers, catch_ups } = self;
+        drop(writers);
+        let mut all = true;
+        for topic in topics {
+            if let Err(error) = topic.finish() {
+                tracing::error!(topic = %topic.job().facts.name, %error, "the topic did not end well");
+                all = false;
+            }
+        }
+        drop(catch_ups);
+        if all && let Err(error) = folder.leave() {
+            tracing::error!(%error, "the folder for data did not end well");
+        }
     }
 }
 

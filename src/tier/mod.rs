@@ -1,9 +1,41 @@
 //! What stands under a topic's log: files, if the topic is stored.
+//!
+//! ```text
+//! publishers ──> queue ──> files ──> log ──> subscribers
+//!                            └──────────────────^
+//!                             a subscriber that memory has left behind
+//! ```
+//!
+//! The files come before the log, not after it. If a record were shown first and then written, a crash in between would
+//! give its offset, in the same epoch, to another record, and no subscriber could notice.
+//!
+//! A topic that is stored has one writer ([`topic`]), which is the log's only publisher. It uses [`crate::disk`] for the
+//! files, and threads of its own ([`pool`]) for whatever blocks.
 
+mod catch_up;
+mod cursor;
+mod error;
 mod folder;
+mod leases;
+mod pool;
+mod queue;
+mod start;
+mod state;
 mod stats;
+mod store;
+mod stored_lease;
+mod ticket;
+mod topic;
 
 pub use crate::durability::Durability;
-pub(crate) use folder::DataFolder;
+pub use cursor::TopicCursor;
+pub use error::PublishError;
 pub use folder::FolderError;
 pub use stats::StoredStats;
+pub use ticket::Ticket;
+
+pub(crate) use folder::Tier;
+pub(crate) use pool::Task;
+pub(crate) use state::Settings;
+pub(crate) use stored_lease::StoredLease;
+pub(crate) use topic::{Opened, StoredTopic};

@@ -1,5 +1,6 @@
 //! Publishing: one record, lines, lengths; limits; full topics.
 
+use crate::bus::fill;
 use psa::{Limit, Start};
 use serde_json::json;
 
@@ -167,7 +168,7 @@ async fn a_publisher_that_waits_goes_on_when_there_is_room() {
     server.ask("PUT /topics/t", &[], settings.to_string().as_bytes()).await;
     let topic = server.broker.topic("t").unwrap();
     let slow = topic.log().subscribe(Start::Earliest).unwrap();
-    while topic.log().try_append([b'x'; 2000]).is_ok() {}
+    fill(&topic, &[b'x'; 2000]);
     let waits = topic.log().stats().publisher_waits;
     let address = server.address;
     let publisher = tokio::spawn(async move {

@@ -273,7 +273,7 @@ async fn a_drain_delivers_all_that_was_acknowledged_and_the_end() {
     let server = serve(|_, _| {});
     let mut stream = Stream::open(server.address, "t/events", None).await;
     for n in 0..1000 {
-        server.broker.topic("t").unwrap().log().blocking_append(format!("{n}").as_bytes()).unwrap();
+        server.broker.topic("t").unwrap().blocking_append(format!("{n}").as_bytes()).unwrap();
     }
     server.handle.drain();
     for n in 0..1000 {
@@ -322,7 +322,7 @@ async fn a_slow_stream_that_is_evicted_is_told_exactly_what_it_missed() {
     let server = serve(|config, _| config.send_buffer = Some(8 << 10));
     let mut slow = stall(&server, "evict").await;
     let mut quick = Stream::open(server.address, "t/events", None).await;
-    let log = server.broker.topic("t").unwrap().log().clone();
+    let log = server.broker.topic("t").unwrap();
     let record = |n: u64| format!("{n} {}", "x".repeat(1000));
     const RECORDS: u64 = 20_000;
     let publisher = log.clone();
@@ -333,7 +333,7 @@ async fn a_slow_stream_that_is_evicted_is_told_exactly_what_it_missed() {
                 tokio::task::yield_now().await;
             }
         }
-        publisher.close();
+        drop(publisher.close());
     });
     let mut total = 0;
     for stream in [&mut quick, &mut slow] {
@@ -377,7 +377,7 @@ async fn a_stream_that_takes_nothing_loses_its_place() {
         config.limits.stall_timeout = Duration::from_millis(200);
     });
     let stalled = stall(&server, "block").await;
-    let log = server.broker.topic("t").unwrap().log().clone();
+    let log = server.broker.topic("t").unwrap();
     // The publisher is held back by the stream's place, until that is let go.
     for _ in 0..10_000 {
         let appended = tokio::time::timeout(PATIENCE, log.append(&[b'x'; 1000])).await;
@@ -395,7 +395,7 @@ async fn what_a_client_does_not_take_is_not_written_for_it() {
     let server = serve(|_, _| {});
     let settings = json!({"retention": "everything"}).to_string();
     server.ask("PUT /topics/t", &[], settings.as_bytes()).await;
-    let log = server.broker.topic("t").unwrap().log().clone();
+    let log = server.broker.topic("t").unwrap();
     for _ in 0..16_000 {
         log.blocking_append([b'x'; 1000]).unwrap();
     }
@@ -445,7 +445,7 @@ proptest! {
             let server = serve(|config, _| config.limits.run_bytes = 64);
             let topic = server.broker.open("t", psa::broker::Purpose::Publish).unwrap();
             for record in &records {
-                topic.log().blocking_append(record).unwrap();
+                topic.blocking_append(record).unwrap();
             }
             let mut stream = Stream::open(server.address, "t/events", None).await;
             for (offset, record) in records.iter().enumerate() {

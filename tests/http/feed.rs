@@ -120,7 +120,7 @@ fn small() -> TopicSettings {
 
 fn append(topic: &Topic, records: usize, bytes: usize) {
     for _ in 0..records {
-        topic.log().blocking_append(vec![b'x'; bytes]).expect("room");
+        topic.blocking_append(vec![b'x'; bytes]).expect("room");
     }
 }
 

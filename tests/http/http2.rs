@@ -89,7 +89,7 @@ async fn a_stream_that_takes_nothing_loses_its_place_and_its_connection_goes_on(
         "segment_bytes": 65_536, "memory_limit": 1 << 20, "retention": "nothing", "overflow": "block",
     });
     server.ask("PUT /topics/t", &[], settings.to_string().as_bytes()).await;
-    let log = server.broker.topic("t").unwrap().log().clone();
+    let log = server.broker.topic("t").unwrap();
     let mut client = connect(&server).await;
     let stalled = ask(&mut client, Method::GET, "/topics/t/events", b"").await;
     // More than the windows of HTTP/2 take: the stream cannot hand on all of it.

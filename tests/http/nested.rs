@@ -177,7 +177,7 @@ async fn a_drain_ends_streams_and_the_program_goes_on() {
         poll.ask(line, &[], b"").await.problem(503, "shutting-down");
     }
     assert_eq!(poll.ask("GET /own", &[], b"").await.text(), "own");
-    server.broker.topic("t").unwrap().log().append(b"later").await.unwrap();
+    server.broker.topic("t").unwrap().append(b"later").await.unwrap();
 }
 
 #[tokio::test]
@@ -203,7 +203,7 @@ async fn an_abort_cuts_what_waits_and_what_is_never_taken() {
     // More than a connection takes for a client that takes nothing: its stream is not polled any more.
     let topic = server.broker.topic("t").unwrap();
     for _ in 0..32 {
-        topic.log().append(&vec![b'x'; 512 << 10]).await.unwrap();
+        topic.append(&vec![b'x'; 512 << 10]).await.unwrap();
     }
     let tail = topic.log().next_offset();
     assert!(topic.log().stats().cursors == 2 && tail == 32);

@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use psa::broker::{Broker, Purpose, Topic, TopicSettings};
-use psa::{Overflow, Retention, Start};
+use psa::{Overflow, Packed, Retention, Start};
 
 /// A topic with little memory, at whose limit publishers wait.
 pub(crate) fn small_topic(broker: &Broker, name: &str) -> Arc<Topic> {
@@ -18,6 +18,13 @@ pub(crate) fn small_topic(broker: &Broker, name: &str) -> Arc<Topic> {
         ..TopicSettings::default()
     };
     broker.create(name, &settings).unwrap()
+}
+
+/// Appends a record again and again, until the topic is full.
+pub(crate) fn fill(topic: &Topic, record: &[u8]) {
+    let ends = (record.len() as u32).to_le_bytes();
+    let record = Packed::new(&ends, record).unwrap();
+    while topic.try_publish(record).is_ok() {}
 }
 
 /// The program's own publisher: a thread that does not stop by itself.
@@ -36,7 +43,7 @@ impl Bus {
     /// With a pause after every hundred records, for subscribers who hold back nothing.
     pub(crate) fn paced(topic: &Arc<Topic>, pause: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let (log, stopped) = (topic.log().clone(), stop.clone());
+        let (log, stopped) = (topic.clone(), stop.clone());
         let thread = thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
                 for _ in 0..100 {
@@ -63,7 +70,7 @@ impl Bus {
         assert!(read.await.expect("in time").expect("a record") > 0);
         drop(cursor);
         let other = broker.open("made afterwards", Purpose::Publish).unwrap();
-        assert_eq!(other.log().blocking_append("x"), Ok(0));
+        assert_eq!(other.blocking_append("x"), Ok(0));
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap();
     }

@@ -7,7 +7,7 @@ use psa::broker::{Broker, BrokerConfig, Purpose};
 use psa::protocol::{Code, Request, Start};
 use psa::server::{Server, ServerConfig};
 
-use crate::bus::{Bus, small_topic};
+use crate::bus::{Bus, fill, small_topic};
 use crate::support::*;
 
 #[tokio::test]
@@ -246,7 +246,7 @@ async fn a_drain_does_not_wait_for_room() {
     let topic = small_topic(&broker, "a");
     let mut server = serve_over(broker.clone(), |c| c.limits.drain_timeout = PATIENCE * 10);
     let held = topic.log().subscribe(psa::Start::Earliest).unwrap();
-    while topic.log().try_append([0; 1000]).is_ok() {}
+    fill(&topic, &[0; 1000]);
     let full = topic.log().next_offset();
     let mut publisher = Client::new(&server).await;
     // The second one has not been looked at when the first one is refused.
@@ -260,7 +260,7 @@ async fn a_drain_does_not_wait_for_room() {
     publisher.expect_goodbye(Code::ShuttingDown).await;
     ended(&mut server).await;
     drop(held);
-    assert_eq!(topic.log().blocking_append(b"x"), Ok(full), "nothing was appended");
+    assert_eq!(topic.blocking_append(b"x"), Ok(full), "nothing was appended");
     assert!(broker.topic("b").is_none(), "nothing was made");
 }
 
@@ -295,7 +295,7 @@ async fn an_abort_and_a_server_that_is_dropped_leave_the_broker_alone() {
     dropped.task.abort();
     until("it is gone", || dropped.task.is_finished()).await;
     let topic = broker.open("a", Purpose::Publish).unwrap();
-    assert_eq!(topic.log().blocking_append(b"z"), Ok(2));
+    assert_eq!(topic.blocking_append(b"z"), Ok(2));
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 use super::sim::Fault;
 use super::*;
 use std::io::ErrorKind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What the log must have.
 #[derive(Default)]
@@ -11,6 +13,38 @@ struct Model {
     records: Vec<Vec<u8>>,
     promised: u64,
     trimmed: u64,
+    /// How many notes without records there were. Each has its number, and so does what a file begins with.
+    notes: Arc<AtomicU64>,
+    promised_notes: u64,
+}
+
+/// What a file begins with, as opposed to a single note: all of the state.
+const HEAD: &[u8] = b"all: ";
+const NOTE: &[u8] = b"one: ";
+
+fn numbered(kind: &[u8], number: u64) -> Vec<u8> {
+    [kind, &number.to_le_bytes()].concat()
+}
+
+/// The number of the last note.
+fn last_note(log: &DiskLog<Sim>) -> u64 {
+    let mut last = 0;
+    let each = |frame: &Frame<'_>| {
+        let number = |kind| {
+            let number = frame.notes.strip_prefix(kind)?;
+            Some(u64::from_le_bytes(number.try_into().unwrap()))
+        };
+        if let Some(all) = number(HEAD) {
+            assert!(last == 0 || all == last, "it begins with {all} after {last}");
+            last = all;
+        } else if let Some(one) = number(NOTE) {
+            // Repeated, if a file began just before it.
+            assert!(one == last || one == last + 1, "{one} after {last}");
+            last = one;
+        }
+    };
+    log.notes(|notes| notes.starts_with(HEAD), each).unwrap();
+    last
 }
 
 impl Model {
@@ -30,6 +64,10 @@ impl Model {
         assert!(error.is_none(), "{error:?}");
         assert!(records == self.records[first as usize..], "the records are others");
         self.promised = next;
+        let (note, appended) = (last_note(log), self.notes.load(Ordering::Relaxed));
+        assert!(note >= self.promised_notes && note <= appended, "{note} of {appended} notes");
+        self.notes.store(note, Ordering::Relaxed);
+        self.promised_notes = note;
     }
 }
 
@@ -50,7 +88,7 @@ fn batch(random: &mut fastrand::Rng) -> Vec<Vec<u8>> {
 
 /// One step of the writer.
 fn step(log: &mut DiskLog<Sim>, model: &mut Model, random: &mut fastrand::Rng) -> bool {
-    let done = match random.u8(0..20) {
+    let done = match random.u8(0..26) {
         0..10 => {
             let records = batch(random);
             let done = append(log, &records);
@@ -63,6 +101,15 @@ fn step(log: &mut DiskLog<Sim>, model: &mut Model, random: &mut fastrand::Rng) -
         10..12 => log.write(),
         12..16 => log.sync(),
         16 => log.mark(9),
+        20.. => {
+            // From the moment of the append on: a file that begins later begins with it.
+            let number = model.notes.fetch_add(1, Ordering::Relaxed) + 1;
+            let done = log.note(8, &numbered(NOTE, number));
+            if matches!(done, Err(AppendError::Full(_))) {
+                model.notes.fetch_sub(1, Ordering::Relaxed);
+            }
+            done
+        }
         17 => log.prepare(),
         18 => {
             let before = random.u64(0..=log.next());
@@ -73,6 +120,9 @@ fn step(log: &mut DiskLog<Sim>, model: &mut Model, random: &mut fastrand::Rng) -
     };
     if done.is_ok() || matches!(done, Err(AppendError::Full(_))) {
         model.promised = model.promised.max(log.durable());
+        if log.buffer.is_empty() && !log.is_unforced() {
+            model.promised_notes = model.notes.load(Ordering::Relaxed);
+        }
         true
     } else {
         false
@@ -101,6 +151,8 @@ fn lives(seed: u64) {
         assert!(log.epoch() >= epoch);
         epoch = log.epoch();
         model.check(&log);
+        let notes = model.notes.clone();
+        log.begin_files_with(move || numbered(HEAD, notes.load(Ordering::Relaxed)));
         match random.u8(0..4) {
             0 => {}
             1 => sim.fault(random.u64(1..100), Fault::Fails(ErrorKind::StorageFull)),

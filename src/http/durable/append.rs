@@ -133,6 +133,7 @@ impl AppendRequest {
                 AppendRefusal::Closed if api.broker.is_shut() => Err(Problem::shutting_down()),
                 // It was closed through another listener, after the check above.
                 AppendRefusal::Closed => self.answer_closed(stream, &writers, body.is_empty()),
+                AppendRefusal::Stored => Err(problems::stored()),
                 AppendRefusal::Other(error) => Err(problem(stream, api, &error)),
             };
         }
@@ -216,6 +217,9 @@ impl AppendRequest {
 /// Why records were not appended.
 pub(super) enum AppendRefusal {
     Closed,
+    /// The topic is stored. What an idempotent producer sent last is kept in memory alone, so a restart could let it
+    /// repeat an append.
+    Stored,
     Other(AppendError),
 }
 
@@ -224,7 +228,8 @@ pub(super) fn put(stream: &Stream, records: &[&[u8]]) -> Result<(), AppendRefusa
     if records.is_empty() {
         return Ok(());
     }
-    match stream.log().try_append_batch(records) {
+    let Some(log) = stream.topic.memory() else { return Err(AppendRefusal::Stored) };
+    match log.try_append_batch(records) {
         Ok(_) => {
             stream.note_appended(records.len());
             Ok(())

@@ -256,6 +256,7 @@ fn find_or_create(
         api.broker.delete_this(&stream.topic);
         return Err(match refusal {
             AppendRefusal::Closed => Problem::shutting_down(),
+            AppendRefusal::Stored => problems::stored(),
             AppendRefusal::Other(error) => append::problem(&stream, api, &error),
         });
     }

@@ -35,6 +35,13 @@ pub(super) fn closed(next: &str) -> Problem {
         .header(NEXT_OFFSET, token_value(next))
 }
 
+/// Through this API, records are appended to topics in memory alone, so far.
+pub(super) fn stored() -> Problem {
+    let detail = "the topic is stored, and Durable Streams cannot append to it yet; publish with POST /topics/{topic}, or \
+                  create the stream with PUT";
+    Problem::new(StatusCode::CONFLICT, "stored", "The topic is stored", detail)
+}
+
 pub(super) fn content_type(has: &str) -> Problem {
     let detail = format!("the stream is of the type {has:?}; nothing was appended");
     Problem::new(StatusCode::CONFLICT, "wrong-content-type", "The content type differs", detail)

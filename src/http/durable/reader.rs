@@ -5,8 +5,9 @@ use std::task::{Context, Poll, ready};
 
 use super::stream::Stream;
 use super::{json, problems};
+use crate::broker::TopicCursor;
 use crate::http::problem::Problem;
-use crate::log::{Batch, Cursor, Limit, ReadError, Start};
+use crate::log::{Batch, Limit, ReadError, Start};
 
 /// The most records that are read in one step.
 const READ_AT_ONCE: u64 = 1_024;
@@ -24,7 +25,7 @@ pub(super) struct LogCursor {
     pub(super) owner: Arc<Stream>,
     /// The position at which the records of this log end for the reader.
     pub(super) until: u64,
-    pub(super) cursor: Cursor<[u8]>,
+    pub(super) cursor: TopicCursor,
 }
 
 impl StreamReader {
@@ -62,7 +63,7 @@ impl StreamReader {
         if self.cursor.as_ref().is_none_or(|cursor| self.at >= cursor.until) {
             let (owner, until) = self.stream.owner(self.at);
             let start = Start::At(self.at - owner.base());
-            let cursor = owner.log().subscribe(start).map_err(|error| {
+            let cursor = owner.topic.subscribe(start).map_err(|error| {
                 problems::gone(format!("the records there are not kept any more: {error}"))
             })?;
             self.cursor = Some(LogCursor { owner, until, cursor });
@@ -84,6 +85,7 @@ impl StreamReader {
                     self.at += taken as u64;
                 }
                 Ok(None) | Err(ReadError::Closed | ReadError::TakenOver) => break,
+                Err(ReadError::Unreadable) => return Err(Problem::unreadable()),
                 Err(ReadError::Lagged(_)) => {
                     // If there are records before the loss, they are the response, and the next request reports
                     // the loss.

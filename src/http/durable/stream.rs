@@ -23,7 +23,7 @@ use super::latest::LatestEvent;
 use super::producers::Producers;
 use crate::broker::{Broker, Topic};
 use crate::listener::Ceiling;
-use crate::log::Log;
+use crate::log::{Exclusive, Log};
 
 /// The beginning of any stream, in the form of a token.
 const BEGINNING: &str = "0000000000000000_0000000000000000";
@@ -116,7 +116,7 @@ impl Stream {
         }
     }
 
-    pub(super) fn log(&self) -> &Log<[u8]> {
+    pub(super) fn log(&self) -> &Log<[u8], Exclusive> {
         self.topic.log()
     }
 
@@ -204,7 +204,7 @@ impl Stream {
 
     /// Closes the stream. Its records stay.
     pub(super) fn close(&self) {
-        self.log().close();
+        drop(self.topic.close());
         // After the log: whoever sees this flag sees a log that does not grow any more.
         self.closed.store(true, Ordering::Release);
     }
@@ -330,7 +330,7 @@ mod tests {
         let broker = Broker::new(BrokerConfig::default()).unwrap();
         let root = stream(&broker, "root", None);
         for record in 0..20 {
-            root.log().blocking_append([record]).unwrap();
+            root.topic.blocking_append([record]).unwrap();
         }
         let tokens: Vec<_> = (0..=20).map(|at| root.token(at)).collect();
         assert!(tokens.is_sorted());
@@ -351,15 +351,15 @@ mod tests {
         let broker = Broker::new(BrokerConfig::default()).unwrap();
         let root = stream(&broker, "root", None);
         for record in 0..4 {
-            root.log().blocking_append([record]).unwrap();
+            root.topic.blocking_append([record]).unwrap();
         }
         let fork = stream(&broker, "fork", Some((&root, 2)));
         let second = stream(&broker, "second", Some((&root, 2)));
         for stream in [&fork, &second] {
-            stream.log().blocking_append(b"own").unwrap();
+            stream.topic.blocking_append(b"own").unwrap();
         }
         let third = stream(&broker, "third", Some((&fork, 3)));
-        third.log().blocking_append(b"own").unwrap();
+        third.topic.blocking_append(b"own").unwrap();
         for (stream, tail) in [(&fork, 3), (&second, 3), (&third, 4)] {
             assert_eq!(stream.tail(), tail);
             let tokens: Vec<_> = (0..=tail).map(|at| stream.token(at)).collect();

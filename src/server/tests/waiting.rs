@@ -61,7 +61,7 @@ fn a_drain_waits_for_the_append_in_flight() {
     rest(&mut reader, &count);
     assert_eq!(shared.subscriptions.used(), 1);
     let topic = shared.broker.topic(TOPICS[0]).expect("it is there");
-    topic.log().blocking_append(b"late").unwrap();
+    topic.blocking_append(b"late").unwrap();
     count.0.store(0, Ordering::Relaxed);
     drop(in_flight);
     assert!(count.0.load(Ordering::Relaxed) > 0, "it sleeps until the drain's timeout");
@@ -75,7 +75,7 @@ fn a_drain_waits_for_the_append_in_flight() {
     assert_eq!(told, [b"late".to_vec(), b"goodbye".to_vec()]);
     assert_eq!(shared.subscriptions.used(), 0);
     // Others go on.
-    topic.log().blocking_append(b"later").unwrap();
+    topic.blocking_append(b"later").unwrap();
 }
 
 /// Each connection has memory for a frame and wants more for the next frame. The one that must wait gives back

@@ -121,7 +121,7 @@ async fn a_slow_socket_that_is_evicted_is_told_exactly_what_it_missed() {
     let server = serve(|config, _| config.send_buffer = Some(8 << 10));
     let mut slow = stall(&server, "evict", &BYTES).await;
     let mut quick = Socket::open(server.address, "t/events", &JSON).await;
-    let log = server.broker.topic("t").unwrap().log().clone();
+    let log = server.broker.topic("t").unwrap();
     let record = |n: u64| format!("{n} {}", "x".repeat(1000)).into_bytes();
     const RECORDS: u64 = 20_000;
     let publisher = log.clone();
@@ -132,7 +132,7 @@ async fn a_slow_socket_that_is_evicted_is_told_exactly_what_it_missed() {
                 tokio::task::yield_now().await;
             }
         }
-        publisher.close();
+        drop(publisher.close());
     });
     let mut missed = [0, 0];
     for (socket, missed) in [&mut quick, &mut slow].into_iter().zip(&mut missed) {
@@ -181,7 +181,7 @@ async fn a_socket_that_takes_nothing_or_a_trickle_loses_its_place() {
             std::future::pending::<()>().await;
             drop(stream);
         });
-        let log = server.broker.topic("t").unwrap().log().clone();
+        let log = server.broker.topic("t").unwrap();
         // The publisher is held back by the socket's place, until that is let go.
         for _ in 0..10_000 {
             let appended = tokio::time::timeout(PATIENCE, log.append(&[b'x'; 1000])).await;

@@ -142,7 +142,7 @@ async fn a_socket_ends_when_its_right_does() {
     access.replace(vec![entry("less", ["a", "", "a"]), entry("stays", ["a", "a", ""])]).unwrap();
     assert_eq!(sockets[0].end().await, (3000, "unauthorized".into()));
     assert_eq!(sockets[1].end().await, (3003, "forbidden".into()));
-    server.broker.topic("a").unwrap().log().blocking_append(b"secret").unwrap();
+    server.broker.topic("a").unwrap().blocking_append(b"secret").unwrap();
     assert_eq!(sockets[2].record().await, (0, b"secret".to_vec()));
     assert_eq!(sockets[0].try_next().await, None);
 }
@@ -157,7 +157,7 @@ async fn a_socket_that_takes_nothing_loses_its_right_all_the_same() {
     });
     let headers = [("authorization", "Bearer gone")];
     let socket = Socket::open(server.address, "t/events", &headers).await;
-    let log = server.broker.topic("t").unwrap().log().clone();
+    let log = server.broker.topic("t").unwrap();
     let appended = tokio::spawn({
         let log = log.clone();
         async move {

@@ -200,13 +200,7 @@ async fn a_drain_delivers_all_that_was_acknowledged_and_the_end() {
         let server = serve(|_, _| {});
         let mut socket = Socket::open(server.address, "t/events", &form).await;
         for n in 0..1000 {
-            server
-                .broker
-                .topic("t")
-                .unwrap()
-                .log()
-                .blocking_append(format!("{n}").as_bytes())
-                .unwrap();
+            server.broker.topic("t").unwrap().blocking_append(format!("{n}").as_bytes()).unwrap();
         }
         server.handle.drain();
         for n in 0..1000 {
@@ -284,7 +278,7 @@ async fn through_cuts_every_record_comes_once_or_is_told_missing() {
         let made = server.ask("PUT /topics/t", &[], settings.to_string().as_bytes()).await;
         assert_eq!(made.status, 201);
         const RECORDS: u64 = 5_000;
-        let log = server.broker.topic("t").unwrap().log().clone();
+        let log = server.broker.topic("t").unwrap();
         let publishing = tokio::spawn(async move {
             for n in 0..RECORDS {
                 log.blocking_append(format!("{n} {}", "x".repeat(100)).as_bytes()).unwrap();
@@ -292,7 +286,7 @@ async fn through_cuts_every_record_comes_once_or_is_told_missing() {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
             }
-            log.close();
+            drop(log.close());
         });
         let (received, missing) = follow_through_cuts(&server, &form[..]).await;
         publishing.await.unwrap();
@@ -323,7 +317,7 @@ proptest! {
             let server = serve(|config, _| config.limits.run_bytes = 64);
             let topic = server.broker.open("t", psa::broker::Purpose::Publish).unwrap();
             for record in &records {
-                topic.log().blocking_append(record).unwrap();
+                topic.blocking_append(record).unwrap();
             }
             for form in [JSON, BYTES] {
                 for from in [0, from.min(records.len() - 1)] {

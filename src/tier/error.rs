@@ -1,0 +1,54 @@
+//! Why records were not appended to a topic.
+
+use crate::log::AppendError;
+
+/// Why records were not appended to a topic. None of them was, unless the disk has failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The topic's log refused.
+    #[error(transparent)]
+    Log(#[from] AppendError),
+    /// The topic is at its limit on the disk, and its overflow policy does not wait.
+    #[error(
+        "the topic is full: its files may take {limit} bytes on the disk; retry when its slowest subscribers and leases \
+         have read on, or give it a larger limit"
+    )]
+    DiskLimit {
+        /// The limit, in bytes.
+        limit: u64,
+    },
+    /// The file system has no room for another file of the topic, or refuses to create it.
+    #[error("no room on the server's disk ({why}); retry when there is")]
+    DiskFull {
+        /// What the system said.
+        why: String,
+    },
+    /// The disk failed. Whether these records are there is not known until the server was restarted, and has read what is
+    /// there; until then, the topic takes no more.
+    #[error(
+        "the server's disk has failed, and the topic takes no more records until a restart: {why}"
+    )]
+    DiskFailed {
+        /// What the system said.
+        why: String,
+    },
+}
+
+impl PublishError {
+    /// Whether the same append can succeed later, when room has been made.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            PublishError::Log(error) => error.is_full(),
+            PublishError::DiskLimit { .. } | PublishError::DiskFull { .. } => true,
+            PublishError::DiskFailed { .. } => false,
+        }
+    }
+
+    /// Whether the topic is closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        *self == PublishError::Log(AppendError::Closed)
+    }
+}

@@ -1,0 +1,229 @@
+//! What is there after a restart.
+
+use psa::broker::{
+    Broker, BrokerConfig, BrokerError, Durability, OpenError, Purpose, TopicSettings,
+};
+use psa::{AppendError, Overflow, Position, Retention, Start, SubscribeError};
+
+use crate::support::*;
+
+#[test]
+fn records_epoch_and_offsets_are_the_same() {
+    let folder = folder();
+    let broker = open(folder.path());
+    let topic = broker.create("orders", &TopicSettings::default()).unwrap();
+    assert_eq!(topic.settings().durability, Durability::Synced);
+    publish(&topic, 0..1000);
+    let (epoch, stats) = (topic.log().epoch(), topic.stored().unwrap());
+    assert_eq!((stats.next_offset, stats.durable_offset), (1000, 1000));
+    drop((topic, broker));
+
+    let broker = open(folder.path());
+    let found = broker.recovered().unwrap();
+    assert_eq!((found.topics, found.records, found.cut), (1, 1000, 0));
+    let topic = broker.topic("orders").unwrap();
+    assert_eq!(topic.log().epoch(), epoch);
+    publish(&topic, 1000..1010);
+    block_on(async {
+        let mut cursor = subscribe(&topic, Start::Earliest);
+        assert!(cursor.is_catching_up());
+        check(&read(&mut cursor, 1010).await, 0..1010);
+        publish(&topic, 1010..1011);
+        check(&read(&mut cursor, 1).await, 1010..1011);
+        assert!(!cursor.is_catching_up(), "it has changed over to memory");
+        for (start, first) in [
+            (Start::At(10), 10),
+            (Start::After { epoch, offset: 499 }, 500),
+            (Start::Resume(Position { epoch, next: 999 }), 999),
+            (Start::Last(20), 991),
+        ] {
+            let mut cursor = subscribe(&topic, start);
+            assert_eq!(cursor.offset(), first);
+            check(&read(&mut cursor, (1011 - first) as usize).await, first..1011);
+        }
+    });
+    let beyond = topic.subscribe(Start::At(1012)).unwrap_err();
+    assert!(matches!(beyond, SubscribeError::Future { next: 1011, .. }), "{beyond}");
+    let foreign = topic.subscribe(Start::After { epoch: epoch + 1, offset: 0 }).unwrap_err();
+    assert!(matches!(foreign, SubscribeError::WrongEpoch { .. }), "{foreign}");
+}
+
+#[test]
+fn settings_closed_topics_and_deletions_are_the_same() {
+    let folder = folder();
+    let settings = TopicSettings {
+        durability: Some(Durability::Written),
+        retention: Some(Retention::Records(5)),
+        overflow: Some(Overflow::Evict),
+        disk_limit: Some(8 << 20),
+        ..small()
+    };
+    let broker = open(folder.path());
+    let topic = broker.create("settings", &settings).unwrap();
+    let resolved = *topic.settings();
+    publish(&topic, 0..10);
+    let closed = broker.create("closed", &TopicSettings::default()).unwrap();
+    publish(&closed, 0..3);
+    block_on(closed.close()).unwrap();
+    assert!(closed.log().is_closed());
+    let error = closed.blocking_append(b"late").unwrap_err();
+    assert!(error.is_closed(), "{error}");
+    let gone = broker.create("gone", &TopicSettings::default()).unwrap();
+    publish(&gone, 0..3);
+    broker.delete("gone").unwrap();
+    assert_eq!(gone.blocking_append(b"late").unwrap_err(), AppendError::Closed.into());
+    let in_memory = TopicSettings { durability: Some(Durability::Memory), ..Default::default() };
+    let in_memory = broker.create("memory", &in_memory).unwrap();
+    publish(&in_memory, 0..3);
+    assert!(in_memory.stored().is_none());
+    drop((topic, closed, gone, in_memory, broker));
+
+    let broker = open(folder.path());
+    let names: Vec<_> = broker.names(None, 10);
+    assert_eq!(names.iter().map(|name| &**name).collect::<Vec<_>>(), ["closed", "settings"]);
+    assert_eq!(*broker.topic("settings").unwrap().settings(), resolved);
+    let closed = broker.topic("closed").unwrap();
+    assert!(closed.blocking_append(b"late").unwrap_err().is_closed());
+    block_on(async {
+        let mut cursor = subscribe(&closed, Start::Earliest);
+        check(&read_to_end(&mut cursor).await, 0..3);
+    });
+    // The name of a deleted topic is free, for another topic.
+    let again = broker.open("gone", Purpose::Publish).unwrap();
+    assert_eq!(again.blocking_append(b"first").unwrap(), 0);
+}
+
+#[test]
+fn many_appends_share_one_forced_write() {
+    let folder = folder();
+    let broker = open(folder.path());
+    let topic = broker.open("t", Purpose::Publish).unwrap();
+    topic.blocking_append(record(0)).unwrap();
+    let before = topic.stored().unwrap();
+    let tickets: Vec<_> = (1..2000).map(|n| begin(&topic, &record(n))).collect();
+    block_on(async {
+        for (n, ticket) in (1..).zip(tickets) {
+            assert_eq!(ticket.await.unwrap(), n..n + 1);
+        }
+        check(&read(&mut subscribe(&topic, Start::Earliest), 2000).await, 0..2000);
+    });
+    let groups = topic.stored().unwrap().groups - before.groups;
+    assert!(groups < 1000, "{groups} groups for 1999 appends");
+}
+
+#[test]
+fn a_topic_that_was_never_written_to_leaves_nothing() {
+    let folder = folder();
+    let broker = open(folder.path());
+    broker.open("t", Purpose::Subscribe).unwrap();
+    drop(broker);
+    assert_eq!(open(folder.path()).topics(), 0);
+}
+
+#[test]
+fn without_a_folder_nothing_is_stored() {
+    let broker = Broker::new(BrokerConfig::default()).unwrap();
+    assert!(!broker.has_folder());
+    let settings = TopicSettings { durability: Some(Durability::Synced), ..Default::default() };
+    let error = broker.create("t", &settings).unwrap_err();
+    assert!(
+        matches!(&error, BrokerError::BadSettings { what } if what.contains("--data")),
+        "{error}"
+    );
+    assert_eq!(broker.topics(), 0);
+}
+
+#[test]
+fn one_broker_at_a_time() {
+    let folder = folder();
+    let broker = open(folder.path());
+    let second = Broker::with_folder(BrokerConfig::default(), folder.path()).unwrap_err();
+    assert!(
+        matches!(second, OpenError::Folder(_)) && second.to_string().contains("another process")
+    );
+    drop(broker);
+    open(folder.path());
+}
+
+/// A topic whose files are damaged is missing, and does not harm others.
+#[test]
+fn damage_is_named_and_others_are_untouched() {
+    let folder = folder();
+    let broker = open(folder.path());
+    for name in ["a", "b"] {
+        publish(&broker.open(name, Purpose::Publish).unwrap(), 0..100);
+    }
+    drop(broker);
+    // The second block of each of a's files: frames.
+    let mut damaged = 0;
+    for entry in std::fs::read_dir(folder.path().join("topics")).unwrap() {
+        let file = entry.unwrap().path().join("00000000000000000000.log");
+        let mut bytes = std::fs::read(&file).unwrap();
+        let name = bytes.windows(3).any(|window| window == [1, 0, b'a']);
+        if name {
+            for byte in &mut bytes[4300..4400] {
+                *byte ^= 0xff;
+            }
+            std::fs::write(&file, bytes).unwrap();
+            damaged += 1;
+        }
+    }
+    assert_eq!(damaged, 1);
+    let broker = open(folder.path());
+    let found = broker.recovered().unwrap();
+    assert_eq!((found.topics, found.damaged.len()), (1, 1));
+    assert!(found.damaged[0].1.contains("damaged"), "{:?}", found.damaged);
+    let b = broker.topic("b").unwrap();
+    block_on(async { check(&read(&mut subscribe(&b, Start::Earliest), 100).await, 0..100) });
+}
+
+/// Where the process may have lost written records with the machine, what is left has another epoch from there on.
+#[test]
+fn after_a_power_failure_a_written_topic_has_a_new_epoch() {
+    let folder = folder();
+    let settings =
+        |durability| TopicSettings { durability: Some(durability), ..Default::default() };
+    let broker = open(folder.path());
+    let written = broker.create("written", &settings(Durability::Written)).unwrap();
+    let synced = broker.create("synced", &settings(Durability::Synced)).unwrap();
+    publish(&written, 0..10);
+    publish(&synced, 0..10);
+    let epochs = [written.log().epoch(), synced.log().epoch()];
+    // The process is killed: nobody says goodbye. In this process, the folder's lock goes with a copy.
+    let copy = crate::support::folder();
+    copy_all(folder.path(), copy.path());
+    drop((written, synced, broker));
+    // And it was another boot.
+    let about = copy.path().join("psa-data");
+    let text = std::fs::read_to_string(&about).unwrap();
+    assert!(text.contains("in use since boot"), "{text}");
+    std::fs::write(&about, "psa data, version 1\nin use since boot another\n").unwrap();
+
+    let broker = open(copy.path());
+    let [written, synced] = ["written", "synced"].map(|name| broker.topic(name).unwrap());
+    assert_ne!(written.log().epoch(), epochs[0]);
+    assert_eq!(synced.log().epoch(), epochs[1]);
+    publish(&written, 10..12);
+    block_on(async {
+        // Who has received 5 records goes on: they are still the same.
+        let resumed = Start::Resume(Position { epoch: epochs[0], next: 5 });
+        check(&read(&mut subscribe(&written, resumed), 7).await, 5..12);
+    });
+    // Who has received 12 was given records that are lost.
+    let lost = Start::Resume(Position { epoch: epochs[0], next: 12 });
+    let error = written.subscribe(lost).unwrap_err();
+    assert!(matches!(error, SubscribeError::WrongEpoch { .. }), "{error}");
+}
+
+pub(crate) fn copy_all(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_all(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), &to).unwrap();
+        }
+    }
+}

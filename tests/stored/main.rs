@@ -1,0 +1,8 @@
+//! Topics that survive: a broker over a folder, through restarts.
+
+mod basics;
+mod catch_up;
+mod leases;
+mod limits;
+mod lives;
+mod support;
