@@ -94,6 +94,25 @@ async fn a_topic_s_durability_is_chosen_and_told_everywhere() {
     // A publisher reads what its acknowledgement means.
     let published = server.ask("POST /topics/c", &[], b"x").await;
     assert_eq!((published.status, published.header("psa-durability")), (200, Some("memory")));
+    assert_eq!(server.get("/topics/c").await.json()["stored"], json!(null));
+    let published = server.ask("POST /topics/a", &[], b"x").await;
+    assert_eq!((published.status, published.header("psa-durability")), (200, Some("synced")));
+    let stored = server.get("/topics/a").await.json()["stored"].clone();
+    assert_eq!((&stored["next_offset"], &stored["durable_offset"]), (&json!(1), &json!(1)));
+    assert_eq!((&stored["limit"], &stored["failed"]), (&json!(1 << 30), &json!(null)));
+    for figure in ["bytes", "files", "syncs", "groups", "written_bytes"] {
+        assert!(stored[figure].as_u64().unwrap() > 0, "{figure} in {stored}");
+    }
+    let metrics = server.get("/metrics").await;
+    let metrics = metrics.text();
+    for line in [
+        "psa_topic_durability{topic=\"a\",durability=\"synced\"} 1",
+        "psa_topic_stored_unsynced_records{topic=\"a\"} 0",
+        "psa_topic_stored_failed{topic=\"b\"} 0",
+        "psa_stored_topics 3",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "no {line} in\n{metrics}");
+    }
 }
 
 #[tokio::test]

@@ -146,9 +146,22 @@ async fn a_folder_makes_topics_safe_unless_they_ask_for_less() {
     let Reply::Description(description) = decoded(&description) else { unreachable!() };
     assert_eq!(description.settings.durability, Some(Durability::Written));
     assert_eq!(description.settings.disk_limit, 64 << 20);
+    let stored = description.stored.unwrap();
+    assert_eq!((stored.first, stored.next, stored.limit), (0, 0, 64 << 20));
     // A client of version 1 uses them like any other.
     let (mut old, _) = of_version(&server, 1, 1).await;
     old.publish("c", &[b"x"]).await;
+    old.publish("a", &[b"x", b"y"]).await;
+    let description = described(&mut client, "a").await;
+    let Reply::Description(description) = decoded(&description) else { unreachable!() };
+    let stored = description.stored.unwrap();
+    assert_eq!((stored.next, stored.durable), (2, 2), "it was acknowledged, so it is on the disk");
+    assert!(stored.files > 0 && stored.syncs > 0 && stored.groups > 0, "{stored:?}");
+    assert!(stored.bytes > 0 && stored.written_bytes > 0 && stored.failed.is_none(), "{stored:?}");
+    let topics = list(&mut client).await;
+    let Reply::Topics { topics, .. } = decoded(&topics) else { unreachable!() };
+    assert_eq!(topics[0].disk_bytes, stored.bytes);
+    assert_eq!(topics[1].disk_bytes, 0, "it is in memory");
     let description = described(&mut old, "c").await;
     assert_eq!(description[5], 0);
 }

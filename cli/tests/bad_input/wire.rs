@@ -47,6 +47,19 @@ fn broken_frames() -> Vec<(&'static str, Vec<u8>, Code)> {
         ("a reply's kind", frame(0x8a, 0, &[0; 8]), Code::BadFrame),
         ("kind 0", frame(0, 0, b""), Code::BadFrame),
         ("unknown flags", frame(0x02, 0x82, &good), Code::BadFrame),
+        (
+            "a durability in version 1",
+            encoded(&Request::Create {
+                request: 1,
+                topic: psa::protocol::TopicName::new("t").unwrap(),
+                settings: psa::protocol::Settings {
+                    durability: Some(psa::Durability::Memory),
+                    ..psa::protocol::Settings::default()
+                },
+                exist_ok: true,
+            }),
+            Code::BadFrame,
+        ),
         ("a second HELLO", hello(1, 1, ""), Code::BadFrame),
         ("an empty PUBLISH", frame(0x02, 1, b""), Code::BadFrame),
         ("no records", frame(0x02, 1, &publish_body(0, &[], b"")), Code::BadFrame),
@@ -127,7 +140,7 @@ fn a_bad_hello_is_answered_and_ends_the_connection() {
     let healthy = Healthy::start(&server);
     let empty_texts = [0; 4];
     let cases = [
-        ("a version that is too new", hello(2, 9, ""), Code::BadVersion),
+        ("a version that is too new", hello(3, 9, ""), Code::BadVersion),
         (
             "a version that is too old",
             frame(1, 0, &hello_body(b"PSA\x01", [0, 0], &empty_texts)),
@@ -163,7 +176,7 @@ fn a_bad_hello_is_answered_and_ends_the_connection() {
     // A range that reaches to versions that do not exist yet is fine.
     let mut raw = Raw::silent(&server);
     raw.send(&hello(1, 900, ""));
-    assert_eq!(raw.next(), Said::Welcome { version: 1 });
+    assert_eq!(raw.next(), Said::Welcome { version: 2 });
     assert!(server.look_at("t").is_err(), "nothing was published before a HELLO");
     healthy.finish(&server);
 }

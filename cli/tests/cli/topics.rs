@@ -98,6 +98,13 @@ fn a_durability_is_chosen_and_shown() {
         assert!(String::from_utf8(text).unwrap().contains(word));
     }
     assert_eq!(described(&server, "c")["stored"], serde_json::Value::Null);
+    server.publish("a", b"x\ny\n");
+    let stored = &described(&server, "a")["stored"];
+    assert_eq!((&stored["next_offset"], &stored["durable_offset"]), (&2.into(), &2.into()));
+    assert!(stored["bytes"].as_u64().unwrap() > 0, "{stored}");
+    let text = run(server.psa(&["topics", "describe", "a"])).ok();
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains("forced to it before 2"), "{text}");
     let table = String::from_utf8(run(server.psa(&["stats"])).ok()).unwrap();
     assert!(table.contains("DURABILITY") && table.contains("written"), "{table}");
     run(server.psa(&["topics", "create", "d", "--disk", "1MiB"])).failed(4, "[bad-settings]");
