@@ -294,6 +294,8 @@ impl Broker {
     /// The topic with this name, created with `settings` if there is none, and whether it was created.
     /// An existing topic keeps its settings.
     ///
+    /// Where the topic is stored, this is written down meanwhile: [`Topic::created`] tells when it is.
+    ///
     /// # Errors
     ///
     /// As [`create`](Self::create), without `TopicExists`.
@@ -303,8 +305,9 @@ impl Broker {
         settings: &TopicSettings,
     ) -> Result<(Arc<Topic>, bool), BrokerError> {
         let (topic, made) = self.make(name, settings, false)?;
-        // The caller wants the topic to exist, even if a subscriber created it.
+        // The caller wants the topic to exist, even if a subscriber created it, and after a restart.
         topic.claim();
+        drop(topic.created());
         Ok((topic, made))
     }
 
@@ -397,11 +400,12 @@ impl Broker {
     ///
     /// [`BrokerError::UnknownTopic`].
     pub fn delete(&self, name: &str) -> Result<(), BrokerError> {
-        let removed =
-            self.inner.topics.write().unwrap_or_else(PoisonError::into_inner).remove(name);
-        let Some(topic) = removed else {
+        let mut topics = self.inner.topics.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(topic) = topics.remove(name) else {
             return Err(BrokerError::UnknownTopic { name: name.into() });
         };
+        topic.begin_deletion();
+        drop(topics);
         topic.delete();
         tracing::debug!(topic = name, "topic deleted");
         Ok(())
@@ -422,6 +426,7 @@ impl Broker {
         let unused = is_only_handle && topic.is_unpublished() && !topic.is_followed();
         if unused {
             topics.remove(topic.name());
+            topic.begin_deletion();
             drop(topics);
             topic.delete();
             tracing::debug!(topic = topic.name(), "topic taken back");
@@ -437,6 +442,7 @@ impl Broker {
         let listed = topics.get(topic.name()).is_some_and(|found| Arc::ptr_eq(found, topic));
         if listed {
             topics.remove(topic.name());
+            topic.begin_deletion();
             drop(topics);
             topic.delete();
             tracing::debug!(topic = topic.name(), "topic deleted");
@@ -445,7 +451,7 @@ impl Broker {
     }
 
     /// Closes the topic for publishing: subscribers read the remaining records and then see the end.
-    /// Closing it twice is not an error.
+    /// Closing it twice is not an error. Where the topic is stored, [`Topic::close`] tells when this is written down.
     ///
     /// # Errors
     ///

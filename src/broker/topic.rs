@@ -330,7 +330,14 @@ impl Topic {
         next
     }
 
-    /// Marks the topic as deleted and wakes everyone who waits on it.
+    /// Its name is taken from it. Under the lock of the names, so that a new topic of this name finds it said.
+    pub(super) fn begin_deletion(&self) {
+        if let Some(stored) = &self.stored {
+            stored.begin_deletion();
+        }
+    }
+
+    /// Marks the topic as deleted and wakes everyone who waits on it. [`begin_deletion`](Self::begin_deletion) came first.
     pub(super) fn delete(&self) {
         // Release, and before the close: a waiter that the close wakes sees the flag.
         self.deleted.store(true, Ordering::Release);
@@ -460,6 +467,15 @@ impl Topic {
         let appender = wait.0.get_or_insert_with(|| self.log.appender());
         let appended = std::task::ready!(appender.poll_append_batch(cx, records));
         Poll::Ready(Ok(Ticket::ready(Ok(appended?))))
+    }
+
+    /// Writes down that the topic is there, with its settings, if it is stored and that was not done yet. The ticket tells
+    /// when it is; dropping it changes nothing. Publishing does the same.
+    pub fn created(&self) -> Ticket {
+        match &self.stored {
+            None => Ticket::ready(Ok(0..0)),
+            Some(stored) => stored.created(),
+        }
     }
 
     /// Takes no more records. Subscribers read the remaining ones and then see the end. The ticket tells when it is

@@ -94,6 +94,9 @@ pub(super) async fn create(
         return Err(Problem::shutting_down());
     }
     let (topic, made) = api.broker.create_or_get(&name, &settings)?;
+    // Whoever is told that it is there finds it after a crash.
+    let written = topic.created().await;
+    written.map_err(|error| Problem::publish(&error, &topic, &api))?;
     if !made && let Some(other) = differs(&settings, topic.settings()) {
         return Err(Problem::topic_exists(&name, other));
     }
@@ -137,7 +140,10 @@ pub(super) async fn close(
 ) -> Result<StatusCode, Problem> {
     grant.check(Right::Manage, &name)?;
     Parameters::read(uri.query(), &[])?;
-    api.broker.close(&name)?;
+    let topic = api.broker.topic(&name).ok_or_else(|| Problem::unknown_topic(&name))?;
+    let closed = topic.close().await;
+    closed.map_err(|error| Problem::publish(&error, &topic, &api))?;
+    tracing::debug!(topic = name, "topic closed");
     Ok(StatusCode::NO_CONTENT)
 }
 

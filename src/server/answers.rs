@@ -1,6 +1,7 @@
-//! Answers to publishes that are on their way.
+//! Answers to publishes that are on their way, and to what else is written down first.
 //!
-//! Where a topic is stored, a publish is answered when its records are on the disk. Meanwhile the connection's next
+//! Where a topic is stored, a publish is answered when its records are on the disk, and so are the creation and the closing
+//! of a topic: a client that was told so finds it after a crash. Meanwhile the connection's next
 //! publishes begin, so that one forced write serves many of them. The answers keep the order of the requests: those that
 //! are ready earlier wait, and a request of another kind is not executed before all of them were sent.
 
@@ -22,7 +23,7 @@ use crate::protocol::Request;
 /// Publishes of one connection that are on their way at a time.
 const MOST: usize = 1_024;
 
-/// An append that has begun.
+/// An append that has begun, or something else that is written down.
 pub(super) struct Begun {
     pub(super) ticket: Ticket,
     pub(super) topic: Arc<Topic>,
@@ -30,12 +31,20 @@ pub(super) struct Begun {
     pub(super) in_flight: AppendInFlight<Arc<Shared>>,
 }
 
-/// The answer to one publish.
+/// What a client is told of success.
+#[derive(Clone, Copy)]
+pub(super) enum Success {
+    /// The offsets of so many records.
+    Ack { count: u32 },
+    /// That it is done.
+    Done,
+    Nothing,
+}
+
+/// The answer to one request.
 pub(super) struct Answer {
     pub(super) request: u32,
-    /// Whether the client wants to hear of success, too.
-    pub(super) acknowledged: bool,
-    pub(super) count: u32,
+    pub(super) success: Success,
     pub(super) begun: Result<Begun, Refusal>,
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use tracing::field::display;
 
-use super::answers::{Answer, Begun, told};
+use super::answers::{Answer, Begun, Success, told};
 use super::delivery::{NewSub, Reader};
 use super::describe;
 use super::refusal::Refusal;
@@ -17,7 +17,7 @@ use super::session::{End, Phase, Session, Step};
 use super::shutdown::Shared;
 use super::wakers::SubscriptionWaker;
 use crate::access::Right;
-use crate::broker::{LeaseOpenError, PublishWait, Purpose, Topic};
+use crate::broker::{BrokerError, LeaseOpenError, PublishWait, Purpose, Ticket, Topic};
 use crate::listener::AppendInFlight;
 use crate::log::{AppendError, LeaseError, LeaseOptions, Overflow, Packed, Start, SubscribeError};
 use crate::protocol::{
@@ -113,7 +113,7 @@ impl Session {
             }
             (_, Request::Create { request, topic, settings, exist_ok }) => {
                 let made = self.create(*topic, settings, *exist_ok);
-                self.answer_done(*request, made);
+                self.answer_written(*request, made);
             }
             (_, Request::Delete { request, topic }) => {
                 let deleted = self.delete(*topic);
@@ -121,7 +121,7 @@ impl Session {
             }
             (_, Request::Close { request, topic }) => {
                 let closed = self.close(*topic);
-                self.answer_done(*request, closed);
+                self.answer_written(*request, closed);
             }
             (_, Request::List { request, prefix }) => {
                 self.held = Some(HeldRequest::List(Box::new(List {
@@ -168,6 +168,26 @@ impl Session {
         match result {
             Ok(()) => self.done(request),
             Err(refusal) => self.answer(request, Err(refusal)),
+        }
+    }
+
+    /// Answers when what was begun is written down.
+    fn answer_written(&mut self, request: u32, begun: Result<(Arc<Topic>, Ticket), Refusal>) {
+        let (topic, ticket) = match begun {
+            Ok(begun) => begun,
+            Err(refusal) => return self.answer(request, Err(refusal)),
+        };
+        // Where the server drains, it is written down at the server's end at the latest.
+        let Some(in_flight) = AppendInFlight::begin(self.shared.clone()) else {
+            return self.done(request);
+        };
+        let mut begun = Begun { ticket, topic, in_flight };
+        match begun.ticket.take_ready() {
+            Some(done) => self.answer_done(request, told(&begun, done).map(drop)),
+            None => {
+                self.answers.add(Answer { request, success: Success::Done, begun: Ok(begun) });
+                self.settle_answers();
+            }
         }
     }
 
@@ -218,6 +238,8 @@ impl Session {
 
     fn publish(&mut self, publish: &Publish<'_>) -> Step {
         let resumed = self.resumed.take();
+        let count = publish.records.count();
+        let success = if publish.ack { Success::Ack { count } } else { Success::Nothing };
         match self.try_publish(publish, resumed) {
             Poll::Pending => Step::Hold,
             Poll::Ready(mut begun) => {
@@ -226,48 +248,39 @@ impl Session {
                     && let Ok(begun) = &mut begun
                     && let Some(done) = begun.ticket.take_ready()
                 {
-                    let (request, count) = (publish.request, publish.records.count());
-                    self.answer_publish(request, publish.ack, count, told(begun, done));
+                    self.answer_success(publish.request, success, told(begun, done));
                     return Step::Done;
                 }
-                let answer = Answer {
-                    request: publish.request,
-                    acknowledged: publish.ack,
-                    count: publish.records.count(),
-                    begun,
-                };
-                self.answers.add(answer);
+                self.answers.add(Answer { request: publish.request, success, begun });
                 self.settle_answers();
                 Step::Done
             }
         }
     }
 
-    /// Sends the answers to publishes, as far as they are known, in order.
+    /// Sends the answers that waited, as far as they are known, in order.
     pub(super) fn settle_answers(&mut self) {
-        while let Some((Answer { request, acknowledged, count, .. }, done)) =
-            self.answers.next(&self.waker)
-        {
-            self.answer_publish(request, acknowledged, count, done);
+        while let Some((Answer { request, success, .. }, done)) = self.answers.next(&self.waker) {
+            self.answer_success(request, success, done);
         }
         if matches!(self.held, Some(HeldRequest::Answers)) && !self.answers.hold_back() {
             self.held = None;
         }
     }
 
-    fn answer_publish(
+    fn answer_success(
         &mut self,
         request: u32,
-        acknowledged: bool,
-        count: u32,
+        success: Success,
         done: Result<(u64, u64), Refusal>,
     ) {
-        match done {
-            Ok((epoch, first)) if acknowledged => {
+        match (done, success) {
+            (Ok((epoch, first)), Success::Ack { count }) => {
                 self.out.push(&Reply::Ack { request, epoch, first, count });
             }
-            Ok(_) => {}
-            Err(refusal) => self.answer(request, Err(refusal)),
+            (Ok(_), Success::Done) => self.done(request),
+            (Ok(_), Success::Nothing) => {}
+            (Err(refusal), _) => self.answer(request, Err(refusal)),
         }
     }
 
@@ -409,27 +422,31 @@ impl Session {
         name: TopicName<'_>,
         settings: &protocol::Settings,
         exist_ok: bool,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(Arc<Topic>, Ticket), Refusal> {
         self.grant.check(Right::Manage, name.as_str())?;
         let broker = self.shared.broker.clone();
-        if exist_ok && broker.topic(name.as_str()).is_some() {
-            return Ok(());
+        if exist_ok && let Some(topic) = broker.topic(name.as_str()) {
+            let ticket = topic.created();
+            return Ok((topic, ticket));
         }
         may_make_topic(&self.shared, self.topics_made)?;
         let settings = describe::settings_in(settings);
-        if exist_ok {
-            let (_, made) = broker.create_or_get(name.as_str(), &settings)?;
-            self.topics_made += u32::from(made);
-        } else {
-            broker.create(name.as_str(), &settings)?;
-            self.topics_made += 1;
-        }
-        Ok(())
+        let (topic, made) = match exist_ok {
+            true => broker.create_or_get(name.as_str(), &settings)?,
+            false => (broker.create(name.as_str(), &settings)?, true),
+        };
+        self.topics_made += u32::from(made);
+        let ticket = topic.created();
+        Ok((topic, ticket))
     }
 
-    fn close(&self, name: TopicName<'_>) -> Result<(), Refusal> {
+    fn close(&self, name: TopicName<'_>) -> Result<(Arc<Topic>, Ticket), Refusal> {
         self.grant.check(Right::Manage, name.as_str())?;
-        Ok(self.shared.broker.close(name.as_str())?)
+        let unknown = || BrokerError::UnknownTopic { name: name.as_str().into() };
+        let topic = self.shared.broker.topic(name.as_str()).ok_or_else(unknown)?;
+        let ticket = topic.close();
+        tracing::debug!(topic = name.as_str(), "topic closed");
+        Ok((topic, ticket))
     }
 
     fn describe(&mut self, request: u32, name: TopicName<'_>) -> Result<(), Refusal> {

@@ -14,6 +14,7 @@
 
 mod catch_up;
 mod cursor;
+mod deletions;
 mod error;
 mod folder;
 mod leases;

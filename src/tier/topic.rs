@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use super::catch_up::CatchUps;
+use super::deletions::Deletions;
 use super::error::PublishError;
 use super::folder::{Tier, sync_folder};
 use super::leases::Leases;
@@ -138,6 +139,9 @@ impl Opened {
 /// A stored topic.
 pub(crate) struct StoredTopic {
     pub(crate) facts: Arc<Facts>,
+    /// Tells it from others of its name, in this process.
+    number: u64,
+    deletions: Arc<Deletions>,
     path: PathBuf,
     log: Log<[u8], Exclusive>,
     queue: Mutex<Queue>,
@@ -156,7 +160,6 @@ pub(crate) struct StoredTopic {
 /// What the one thread has that writes.
 struct Writer {
     store: Option<Store<OsFolder>>,
-    number: u64,
     appender: Appender,
     /// To close it.
     log: Log<[u8]>,
@@ -166,6 +169,8 @@ struct Writer {
     waiting: VecDeque<Chunk>,
     /// Handed to the files, and not forced to the disk yet.
     unwritten: Vec<(u64, Chunk)>,
+    /// Who waits for the topic's files.
+    creating: Vec<Reply>,
     /// Whether the log is closed after what is in `unpublished`.
     closes_log: bool,
     /// Who waits for the topic to be closed.
@@ -215,7 +220,7 @@ impl StoredTopic {
     pub(crate) fn go_on(opened: Opened, tier: &Tier, log: &Log<[u8]>) -> Arc<Task<Self>> {
         let Opened { store, facts, path, .. } = opened;
         let history = store.history();
-        Self::over(facts, path, Some(store), 0, history, log, tier)
+        Self::over(facts, path, Some(store), random::unique(), history, log, tier)
     }
 
     fn over(
@@ -234,12 +239,12 @@ impl StoredTopic {
         }
         let writer = Writer {
             store,
-            number,
             appender: log.appender(),
             log: log.clone(),
             unpublished: VecDeque::new(),
             waiting: VecDeque::new(),
             unwritten: Vec::new(),
+            creating: Vec::new(),
             closes_log: false,
             closing: None,
             last_write: Instant::now(),
@@ -253,6 +258,8 @@ impl StoredTopic {
         }
         let topic = StoredTopic {
             facts,
+            number,
+            deletions: tier.deletions.clone(),
             path,
             log: log.read_only(),
             queue: Mutex::new(queue),
@@ -367,6 +374,22 @@ impl Task<StoredTopic> {
         }
     }
 
+    /// Creates the files, if there are none. The ticket tells when the topic will be found by the next process.
+    pub(crate) fn created(self: &Arc<Self>) -> Ticket {
+        if self.job().reader.get().is_some() {
+            return Ticket::ready(Ok(0..0));
+        }
+        let (ticket, reply) = Ticket::pair();
+        let mut queue = self.job().queue();
+        if let Some(why) = &queue.failed {
+            return Ticket::ready(Err(why.clone()));
+        }
+        queue.creating.push(reply);
+        drop(queue);
+        self.wake_task();
+        ticket
+    }
+
     /// Takes no more records, and closes the log after those that wait. The ticket tells when that is written down.
     pub(crate) fn close(self: &Arc<Self>) -> Ticket {
         let (ticket, reply) = Ticket::pair();
@@ -398,6 +421,12 @@ impl Task<StoredTopic> {
         self.wake_task();
     }
 
+    /// Its name becomes free for another topic; [`delete`](Self::delete) follows.
+    pub(crate) fn begin_deletion(&self) {
+        let topic = self.job();
+        topic.deletions.begin(topic.number, &topic.facts.name);
+    }
+
     /// Deletes the files. The log must be closed already. Blocks while something is being written.
     pub(crate) fn delete(self: &Arc<Self>) -> std::io::Result<()> {
         let topic = self.job();
@@ -408,13 +437,15 @@ impl Task<StoredTopic> {
         let mut writer = topic.lock_writer();
         writer.deleted = true;
         topic.facts.leases().end_all();
-        if writer.store.take().is_some() {
-            remove_topic(&topic.path)?;
-        }
+        let removed = match writer.store.take() {
+            Some(_) => remove_topic(&topic.path),
+            None => Ok(()),
+        };
         drop(writer);
+        topic.deletions.end(topic.number);
         waiting.into_iter().for_each(Waker::wake);
         self.wake_task();
-        Ok(())
+        removed
     }
 
     /// Ends the writing, when no thread runs it any more: what waits is written, and everything is on the disk afterwards.
@@ -426,10 +457,11 @@ impl Task<StoredTopic> {
             let mut queue = topic.queue();
             writer.waiting.extend(queue.take());
             writer.closing = writer.closing.take().or(queue.closing.take());
+            writer.creating.append(&mut queue.creating);
             let failed = queue.failed.replace(closed.clone());
             (failed.filter(|failed| !failed.is_closed()), std::mem::take(&mut queue.leases))
         };
-        let has_work = !writer.waiting.is_empty() || !leases.is_empty() || writer.closing.is_some();
+        let has_work = writer.has_work() || !leases.is_empty();
         let mut done = match failed {
             Some(failed) => Err(failed),
             None if has_work && !writer.deleted => topic.write(&mut writer, &leases).map(drop),
@@ -486,6 +518,7 @@ impl StoredTopic {
         let (chunks, leases, closing, stopping, woken) = {
             let mut queue = self.queue();
             let leases = std::mem::take(&mut queue.leases);
+            writer.creating.append(&mut queue.creating);
             (queue.take(), leases, queue.closing.take(), queue.stopping, queue.take_waiting())
         };
         writer.waiting.extend(chunks);
@@ -497,7 +530,7 @@ impl StoredTopic {
             writer.fail(&closed);
             return Again::WhenWoken;
         }
-        let has_work = !writer.waiting.is_empty() || !leases.is_empty() || writer.closing.is_some();
+        let has_work = writer.has_work() || !leases.is_empty();
         let mut full = None;
         if has_work {
             match self.write(writer, &leases) {
@@ -556,6 +589,9 @@ impl StoredTopic {
                 return Ok(None);
             }
         }
+        for reply in std::mem::take(&mut writer.creating) {
+            reply.tell(Ok(0..0));
+        }
         let Some(store) = &mut writer.store else { unreachable!("it was just created") };
         let now = self.log.clock_nanos();
         let mut full = None;
@@ -568,6 +604,11 @@ impl StoredTopic {
             match store.append(now, chunk.packed(), self.needed()) {
                 Ok(first) => writer.unwritten.push((first, chunk)),
                 Err(error) if error.is_full() => {
+                    if writer.closing.is_some() {
+                        // It would wait for room, and the close for it.
+                        chunk.tell(Err(AppendError::Closed.into()));
+                        continue;
+                    }
                     if self.facts.settings.overflow == Overflow::Reject {
                         chunk.tell(Err(error));
                         continue;
@@ -616,6 +657,9 @@ impl StoredTopic {
 
     fn create_files(&self, writer: &mut Writer) -> Result<(), PublishError> {
         let full = |error: std::io::Error| PublishError::DiskFull { why: error.to_string() };
+        if !self.deletions.wait(self.number, &self.facts.name) {
+            return Err(AppendError::Closed.into());
+        }
         // Left by an attempt that failed.
         if self.path.try_exists().map_err(full)? {
             fs::remove_dir_all(&self.path).map_err(full)?;
@@ -623,7 +667,7 @@ impl StoredTopic {
         fs::create_dir(&self.path).map_err(full)?;
         let (epoch, folder) = (self.log.epoch(), OsFolder::new(&self.path));
         let settings = self.facts.settings;
-        let created = Store::create(folder, writer.number, epoch, settings, self.facts.head());
+        let created = Store::create(folder, self.number, epoch, settings, self.facts.head());
         let store = created.map_err(|error| full(std::io::Error::other(error)))?;
         sync_folder(self.path.parent().unwrap_or(&self.path)).map_err(full)?;
         let _ = self.reader.set(store.reader());
@@ -669,6 +713,10 @@ impl StoredTopic {
 }
 
 impl Writer {
+    fn has_work(&self) -> bool {
+        !self.waiting.is_empty() || !self.creating.is_empty() || self.closing.is_some()
+    }
+
     /// Appends to the log what was written, and tells the publishers. False if the log is full: it wakes `this` then.
     fn publish(&mut self, this: &Arc<Task<StoredTopic>>) -> bool {
         let waker = Waker::from(this.clone());
@@ -709,6 +757,9 @@ impl Writer {
     fn refuse_waiting(&mut self, why: &PublishError) {
         for chunk in std::mem::take(&mut self.waiting) {
             chunk.tell(Err(why.clone()));
+        }
+        for reply in std::mem::take(&mut self.creating) {
+            reply.tell(Err(why.clone()));
         }
     }
 }
