@@ -35,7 +35,9 @@ pub(super) struct Begun {
 #[derive(Clone, Copy)]
 pub(super) enum Success {
     /// The offsets of so many records.
-    Ack { count: u32 },
+    Ack {
+        count: u32,
+    },
     /// That it is done.
     Done,
     Nothing,

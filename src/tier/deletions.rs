@@ -66,7 +66,10 @@ mod tests {
         std::thread::scope(|scope| {
             let next = scope.spawn(|| deletions.wait(2, "a"));
             deletions.begin(2, "a");
-            assert!(!next.join().unwrap(), "it is to be deleted itself, before the one before is gone");
+            assert!(
+                !next.join().unwrap(),
+                "it is to be deleted itself, before the one before is gone"
+            );
         });
     }
 }
