@@ -268,13 +268,16 @@ fn what_is_closed_was_written_down() {
 fn a_new_topic_waits_until_the_files_of_the_one_before_are_gone() {
     let folder = folder();
     let broker = open(folder.path());
-    for n in 0..50u64 {
-        let topic = broker.create("t", &small()).unwrap();
+    let settings = TopicSettings::default();
+    for n in 0..10u64 {
+        let topic = broker.create("t", &settings).unwrap();
         topic.blocking_append(record(n)).unwrap();
+        // So much is being written that the deletion has to wait for it.
+        (0..40).for_each(|_| drop(begin(&topic, &vec![b'x'; 200_000])));
         std::thread::scope(|scope| {
             let deletes = scope.spawn(|| broker.delete("t").unwrap());
             let next = loop {
-                match broker.create("t", &small()) {
+                match broker.create("t", &settings) {
                     Ok(next) => break next,
                     Err(error) => assert!(matches!(error, BrokerError::TopicExists { .. })),
                 }
