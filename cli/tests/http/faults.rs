@@ -213,7 +213,7 @@ fn bad_clients_harm_nobody() {
         (publisher, Stream::from(subscriber))
     });
     let crowd = Crowd::start(&real);
-    real.runtime.block_on(async {
+    real.runtime.block_on(async move {
         for n in 0..RECORDS {
             if n > 0 {
                 let bytes = record(n).into_bytes();
