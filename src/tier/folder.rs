@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::catch_up::CatchUps;
 use super::pool::{Pool, Task};
+use super::queue::Intake;
 use super::store::StoreError;
 use super::topic::{Opened, StoredTopic};
 use crate::sync::random;
@@ -128,6 +129,7 @@ pub(crate) struct Tier {
     folder: DataFolder,
     pub(super) writers: Pool,
     pub(super) catch_ups: Arc<CatchUps>,
+    pub(super) intake: Arc<Intake>,
 }
 
 /// A topic's folder that cannot be used.
@@ -173,7 +175,8 @@ impl Tier {
         }
         let writers = Pool::start("psa-disk", WRITERS).map_err(io)?;
         let catch_ups = Arc::new(CatchUps::start().map_err(io)?);
-        Ok((Tier { folder, writers, catch_ups }, unique, damaged))
+        let intake = Arc::default();
+        Ok((Tier { folder, writers, catch_ups, intake }, unique, damaged))
     }
 
     /// The folder of the topics' folders.
@@ -183,7 +186,7 @@ impl Tier {
 
     /// Ends the writing, forces everything to the disk, and notes that: nothing was lost, whatever happens then.
     pub(crate) fn leave(self, topics: impl Iterator<Item = Arc<Task<StoredTopic>>>) {
-        let Tier { folder, writers, catch_ups } = self;
+        let Tier { folder, writers, catch_ups, .. } = self;
         drop(writers);
         let mut all = true;
         for topic in topics {

@@ -32,7 +32,7 @@ use super::error::PublishError;
 use super::folder::{Tier, sync_folder};
 use super::leases::Leases;
 use super::pool::{Again, Job, Task};
-use super::queue::{Chunk, Queue};
+use super::queue::{self, Chunk, Intake, NoRoom, Queue};
 use super::state::{Change, Settings, State};
 use super::stats::StoredStats;
 use super::store::{Store, StoreError};
@@ -150,6 +150,7 @@ pub(crate) struct StoredTopic {
     /// Subscribers that read from the files now.
     pub(super) readers: AtomicUsize,
     pub(super) catch_ups: Arc<CatchUps>,
+    intake: Arc<Intake>,
     stats: Mutex<StoredStats>,
 }
 
@@ -261,6 +262,7 @@ impl StoredTopic {
             places: Mutex::default(),
             readers: AtomicUsize::new(0),
             catch_ups: tier.catch_ups.clone(),
+            intake: tier.intake.clone(),
             stats: Mutex::default(),
             writer: Mutex::new(writer),
         };
@@ -338,32 +340,45 @@ impl Task<StoredTopic> {
         cx: &mut Context<'_>,
         records: Packed<'_>,
     ) -> Poll<Result<Ticket, PublishError>> {
+        match self.begin(records, Some(cx.waker())) {
+            Err(error) if error.waits(self.job().facts.settings.overflow) => Poll::Pending,
+            begun => Poll::Ready(begun),
+        }
+    }
+
+    /// Begins an append, and never waits.
+    pub(crate) fn publish(self: &Arc<Self>, records: Packed<'_>) -> Result<Ticket, PublishError> {
+        self.begin(records, None)
+    }
+
+    /// If there is no room, `waker` is woken when there is.
+    fn begin(
+        self: &Arc<Self>,
+        records: Packed<'_>,
+        waker: Option<&Waker>,
+    ) -> Result<Ticket, PublishError> {
         let topic = self.job();
         topic.log.check_fits(&records)?;
         let size = (records.payload().len() + records.ends().len()) as u64;
         // Two files of its own must fit beside those for notes: the last file is never given up.
         let max = topic.facts.settings.disk_limit / 8 * 3;
         if size > max {
-            return Poll::Ready(Err(AppendError::TooLarge { size, max }.into()));
+            return Err(AppendError::TooLarge { size, max }.into());
         }
         let mut queue = topic.queue();
         if let Some(why) = &queue.failed {
-            return Poll::Ready(Err(why.clone()));
+            return Err(why.clone());
         }
-        match queue.push(records) {
-            Some(ticket) => {
+        match queue.push(records, &topic.intake, waker) {
+            Ok(ticket) => {
                 drop(queue);
                 self.wake_task();
-                Poll::Ready(Ok(ticket))
+                Ok(ticket)
             }
-            None if queue.is_full && topic.facts.settings.overflow == Overflow::Reject => {
-                let limit = topic.facts.settings.disk_limit;
-                Poll::Ready(Err(PublishError::DiskLimit { limit }))
+            Err(NoRoom::Disk) => {
+                Err(PublishError::DiskLimit { limit: topic.facts.settings.disk_limit })
             }
-            None => {
-                queue.wait(cx.waker());
-                Poll::Pending
-            }
+            Err(NoRoom::Memory) => Err(PublishError::Busy { bytes: queue::MOST as u64 }),
         }
     }
 
@@ -436,14 +451,14 @@ impl Task<StoredTopic> {
             None => Ok(()),
         };
         for (first, chunk) in std::mem::take(&mut writer.unpublished) {
-            chunk.tell(Ok(first));
+            topic.tell(chunk, Ok(first));
         }
         if std::mem::take(&mut writer.closes_log) {
             for reply in writer.closing.take().into_iter().flatten() {
                 reply.tell(Ok(0..0));
             }
         }
-        writer.fail(&closed);
+        topic.fail(&mut writer, &closed);
         if let (Ok(()), Some(store)) = (&done, &mut writer.store) {
             done = store.mark();
         }
@@ -480,7 +495,7 @@ impl Job for StoredTopic {
 
 impl StoredTopic {
     fn write_and_publish(&self, writer: &mut Writer, this: &Arc<Task<Self>>) -> Again {
-        if !writer.publish(this) {
+        if !self.publish(writer, this) {
             return Again::WhenWoken;
         }
         let (chunks, leases, closing, stopping, woken) = {
@@ -494,7 +509,7 @@ impl StoredTopic {
         }
         if writer.deleted {
             let closed = PublishError::from(AppendError::Closed);
-            writer.fail(&closed);
+            self.fail(writer, &closed);
             return Again::WhenWoken;
         }
         let has_work = !writer.waiting.is_empty() || !leases.is_empty() || writer.closing.is_some();
@@ -508,7 +523,7 @@ impl StoredTopic {
                     tracing::error!(topic = %name, %error, "the topic takes no more records");
                     self.stats.lock().unwrap_or_else(PoisonError::into_inner).failed =
                         Some(error.to_string());
-                    writer.fail(&error);
+                    self.fail(writer, &error);
                 }
             }
             self.queue().is_full = full.is_some();
@@ -521,7 +536,7 @@ impl StoredTopic {
         }
         // Before anybody is told.
         self.count(writer);
-        let published = writer.publish(this);
+        let published = self.publish(writer, this);
         if stopping && published && writer.waiting.is_empty() {
             writer.log.close();
             // So that the next start need not ask whether something was lost.
@@ -546,15 +561,15 @@ impl StoredTopic {
         writer: &mut Writer,
         leases: &std::collections::BTreeSet<String>,
     ) -> Result<Option<()>, PublishError> {
-        if writer.store.is_none() {
-            if let Err(error) = self.create_files(writer) {
-                // Nothing was begun: what waits is told, and the next append tries again.
-                if !matches!(error, PublishError::DiskFull { .. }) {
-                    return Err(error);
-                }
-                writer.refuse_waiting(&error);
-                return Ok(None);
+        if writer.store.is_none()
+            && let Err(error) = self.create_files(writer)
+        {
+            // Nothing was begun: what waits is told, and the next append tries again.
+            if !matches!(error, PublishError::DiskFull { .. }) {
+                return Err(error);
             }
+            self.refuse_waiting(writer, &error);
+            return Ok(None);
         }
         let Some(store) = &mut writer.store else { unreachable!("it was just created") };
         let now = self.log.clock_nanos();
@@ -562,14 +577,14 @@ impl StoredTopic {
         while let Some(mut chunk) = writer.waiting.pop_front() {
             chunk.begin();
             if chunk.is_empty() {
-                chunk.tell(Ok(store.next()));
+                self.tell(chunk, Ok(store.next()));
                 continue;
             }
-            match store.append(now, chunk.packed(), self.needed()) {
+            match store.append(now, chunk.packed(), || self.needed()) {
                 Ok(first) => writer.unwritten.push((first, chunk)),
                 Err(error) if error.is_full() => {
                     if self.facts.settings.overflow == Overflow::Reject {
-                        chunk.tell(Err(error));
+                        self.tell(chunk, Err(error));
                         continue;
                     }
                     chunk.put_back();
@@ -578,7 +593,7 @@ impl StoredTopic {
                     break;
                 }
                 Err(error) => {
-                    chunk.tell(Err(error.clone()));
+                    self.tell(chunk, Err(error.clone()));
                     return Err(error);
                 }
             }
@@ -668,47 +683,60 @@ impl StoredTopic {
     }
 }
 
-impl Writer {
+/// Telling publishers.
+impl StoredTopic {
     /// Appends to the log what was written, and tells the publishers. False if the log is full: it wakes `this` then.
-    fn publish(&mut self, this: &Arc<Task<StoredTopic>>) -> bool {
+    fn publish(&self, writer: &mut Writer, this: &Arc<Task<StoredTopic>>) -> bool {
         let waker = Waker::from(this.clone());
         let cx = &mut Context::from_waker(&waker);
-        while let Some((first, chunk)) = self.unpublished.front() {
-            let told = match self.appender.poll_append_batch(cx, chunk.packed()) {
+        while let Some((first, chunk)) = writer.unpublished.front() {
+            let told = match writer.appender.poll_append_batch(cx, chunk.packed()) {
                 Poll::Pending => return false,
+                Poll::Ready(Ok(offsets)) if offsets.start == *first => Ok(*first),
+                // Nobody else appends to it.
                 Poll::Ready(Ok(offsets)) => {
-                    assert_eq!(offsets.start, *first, "the log and its files disagree");
-                    Ok(*first)
+                    let why = format!("record {first} got the offset {} in memory", offsets.start);
+                    let error = PublishError::DiskFailed { why };
+                    tracing::error!(topic = %self.facts.name, %error, "this is a bug");
+                    self.queue().failed = Some(error.clone());
+                    writer.log.close();
+                    Err(error)
                 }
                 Poll::Ready(Err(error)) => Err(PublishError::from(error)),
             };
-            if let Some((_, chunk)) = self.unpublished.pop_front() {
-                chunk.tell(told);
+            if let Some((_, chunk)) = writer.unpublished.pop_front() {
+                self.tell(chunk, told);
             }
         }
-        if std::mem::take(&mut self.closes_log) {
-            self.log.close();
-            for reply in self.closing.take().into_iter().flatten() {
+        if std::mem::take(&mut writer.closes_log) {
+            writer.log.close();
+            for reply in writer.closing.take().into_iter().flatten() {
                 reply.tell(Ok(0..0));
             }
         }
         true
     }
 
+    fn tell(&self, chunk: Chunk, first: Result<u64, PublishError>) {
+        let taken = chunk.taken;
+        chunk.tell(first);
+        self.intake.give_back(taken);
+    }
+
     /// Tells everybody who waits that it failed.
-    fn fail(&mut self, why: &PublishError) {
-        for (_, chunk) in std::mem::take(&mut self.unwritten) {
-            chunk.tell(Err(why.clone()));
+    fn fail(&self, writer: &mut Writer, why: &PublishError) {
+        for (_, chunk) in std::mem::take(&mut writer.unwritten) {
+            self.tell(chunk, Err(why.clone()));
         }
-        self.refuse_waiting(why);
-        for reply in self.closing.take().into_iter().flatten() {
+        self.refuse_waiting(writer, why);
+        for reply in writer.closing.take().into_iter().flatten() {
             reply.tell(Err(why.clone()));
         }
     }
 
-    fn refuse_waiting(&mut self, why: &PublishError) {
-        for chunk in std::mem::take(&mut self.waiting) {
-            chunk.tell(Err(why.clone()));
+    fn refuse_waiting(&self, writer: &mut Writer, why: &PublishError) {
+        for chunk in std::mem::take(&mut writer.waiting) {
+            self.tell(chunk, Err(why.clone()));
         }
     }
 }
