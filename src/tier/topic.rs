@@ -29,7 +29,7 @@ use slab::Slab;
 
 use super::catch_up::CatchUps;
 use super::error::PublishError;
-use super::folder::{Tier, sync_folder};
+use super::folder::{DELETED, Tier, sync_folder};
 use super::leases::Leases;
 use super::pool::{Again, Job, Task};
 use super::queue::{self, Chunk, Intake, NoRoom, Queue};
@@ -752,7 +752,7 @@ fn note(store: &mut Store<OsFolder>, now: u64, notes: &[u8]) -> Result<Option<()
 
 /// Removes a topic's folder. After the first step it is no topic any more, whatever happens.
 pub(crate) fn remove_topic(path: &Path) -> std::io::Result<()> {
-    let gone = path.with_extension("deleted");
+    let gone = path.with_extension(DELETED);
     fs::rename(path, &gone)?;
     sync_folder(path.parent().unwrap_or(path))?;
     // What cannot be removed now is removed at the next start.
