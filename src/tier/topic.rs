@@ -17,7 +17,7 @@
 //! If the disk is full, the records that wait are not taken, and nothing is lost: publishers wait or are told, as the topic's
 //! overflow policy says. If writing or forcing fails, the topic takes no more records until a restart.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -46,6 +46,8 @@ use crate::sync::random;
 const FORCE_AFTER: Duration = Duration::from_secs(1);
 /// How often a topic that is full looks whether files can go.
 const LOOK_FOR_ROOM: Duration = Duration::from_millis(20);
+/// How often a topic tries to lay out a file on a disk that is full.
+const TRY_DISK_AGAIN: Duration = Duration::from_secs(1);
 /// How often a topic looks whether subscribers or time have freed files.
 const LOOK_FOR_FILES: Duration = Duration::from_secs(1);
 
@@ -518,11 +520,7 @@ impl StoredTopic {
             match self.write(writer, &leases) {
                 Ok(is_full) => full = is_full,
                 Err(error) => {
-                    self.queue().failed = Some(error.clone());
-                    let name = &self.facts.name;
-                    tracing::error!(topic = %name, %error, "the topic takes no more records");
-                    self.stats.lock().unwrap_or_else(PoisonError::into_inner).failed =
-                        Some(error.to_string());
+                    self.fail_for_good(&error);
                     self.fail(writer, &error);
                 }
             }
@@ -546,7 +544,7 @@ impl StoredTopic {
             return Again::WhenWoken;
         }
         match full {
-            Some(()) => Again::At(Instant::now() + LOOK_FOR_ROOM),
+            Some(look_again) => Again::At(Instant::now() + look_again),
             None if has_work => {
                 writer.last_write = Instant::now();
                 self.rest(writer)
@@ -555,12 +553,12 @@ impl StoredTopic {
         }
     }
 
-    /// Writes what waits. `Ok(Some(()))` if the disk is full and the rest has to wait.
+    /// Writes what waits. If the disk is full, and the rest has to wait: after which time to look again.
     fn write(
         &self,
         writer: &mut Writer,
-        leases: &std::collections::BTreeSet<String>,
-    ) -> Result<Option<()>, PublishError> {
+        leases: &BTreeSet<String>,
+    ) -> Result<Option<Duration>, PublishError> {
         if writer.store.is_none()
             && let Err(error) = self.create_files(writer)
         {
@@ -573,8 +571,11 @@ impl StoredTopic {
         }
         let Some(store) = &mut writer.store else { unreachable!("it was just created") };
         let now = self.log.clock_nanos();
-        let mut full = None;
-        while let Some(mut chunk) = writer.waiting.pop_front() {
+        // First the leases: a commit may be what makes room.
+        let mut full = self.write_leases(store, now, leases)?;
+        while full.is_none()
+            && let Some(mut chunk) = writer.waiting.pop_front()
+        {
             chunk.begin();
             if chunk.is_empty() {
                 self.tell(chunk, Ok(store.next()));
@@ -589,27 +590,13 @@ impl StoredTopic {
                     }
                     chunk.put_back();
                     writer.waiting.push_front(chunk);
-                    full = Some(());
-                    break;
+                    full = Some(look_again(&error));
                 }
                 Err(error) => {
                     self.tell(chunk, Err(error.clone()));
                     return Err(error);
                 }
             }
-        }
-        if !leases.is_empty() && full.is_none() {
-            let table = self.facts.leases();
-            let change = |name: &String| match table.state(name) {
-                Some(state) => Change::Lease(name.clone(), state),
-                None => Change::EndLease(name.clone()),
-            };
-            let notes: Vec<u8> = leases.iter().flat_map(|name| change(name).encode()).collect();
-            drop(table);
-            full = note(store, now, &notes)?;
-        }
-        if full.is_some() {
-            self.queue().leases.extend(leases.iter().cloned());
         }
         let mut closes = writer.closing.is_some() && full.is_none();
         if closes {
@@ -627,6 +614,39 @@ impl StoredTopic {
             writer.closes_log = true;
         }
         Ok(full)
+    }
+
+    /// Writes down the leases that were changed. If the disk is full, they stay changed.
+    fn write_leases(
+        &self,
+        store: &mut Store<OsFolder>,
+        now: u64,
+        leases: &BTreeSet<String>,
+    ) -> Result<Option<Duration>, PublishError> {
+        if leases.is_empty() {
+            return Ok(None);
+        }
+        let changes: Vec<Change> = {
+            let table = self.facts.leases();
+            let change = |name: &String| match table.state(name) {
+                Some(state) => Change::Lease(name.clone(), state),
+                None => Change::EndLease(name.clone()),
+            };
+            leases.iter().map(change).collect()
+        };
+        let notes: Vec<u8> = changes.iter().flat_map(Change::encode).collect();
+        let full = note(store, now, &notes)?;
+        if full.is_some() {
+            self.queue().leases.extend(leases.iter().cloned());
+            return Ok(full);
+        }
+        let mut table = self.facts.leases();
+        for change in &changes {
+            if let Change::Lease(name, state) = change {
+                table.note(name, state.next);
+            }
+        }
+        Ok(None)
     }
 
     fn create_files(&self, writer: &mut Writer) -> Result<(), PublishError> {
@@ -659,8 +679,7 @@ impl StoredTopic {
         if !store.is_marked() || store.is_unforced() {
             if now >= idle_until || writer.is_leaving {
                 if let Err(error) = store.mark() {
-                    tracing::error!(topic = %self.facts.name, %error, "the topic takes no more records");
-                    self.queue().failed = Some(error);
+                    self.fail_for_good(&error);
                     return Again::WhenWoken;
                 }
             } else {
@@ -697,8 +716,7 @@ impl StoredTopic {
                 Poll::Ready(Ok(offsets)) => {
                     let why = format!("record {first} got the offset {} in memory", offsets.start);
                     let error = PublishError::DiskFailed { why };
-                    tracing::error!(topic = %self.facts.name, %error, "this is a bug");
-                    self.queue().failed = Some(error.clone());
+                    self.fail_for_good(&error);
                     writer.log.close();
                     Err(error)
                 }
@@ -723,6 +741,18 @@ impl StoredTopic {
         self.intake.give_back(taken);
     }
 
+    /// The disk failed: nothing is taken any more.
+    fn fail_for_good(&self, error: &PublishError) {
+        tracing::error!(topic = %self.facts.name, %error, "the topic takes no more records");
+        let waiting = {
+            let mut queue = self.queue();
+            queue.failed = Some(error.clone());
+            queue.take_waiting()
+        };
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner).failed = Some(error.to_string());
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
     /// Tells everybody who waits that it failed.
     fn fail(&self, writer: &mut Writer, why: &PublishError) {
         for (_, chunk) in std::mem::take(&mut writer.unwritten) {
@@ -741,12 +771,25 @@ impl StoredTopic {
     }
 }
 
-/// Notes changes; `Ok(Some(()))` if the disk is full, and they have to wait.
-fn note(store: &mut Store<OsFolder>, now: u64, notes: &[u8]) -> Result<Option<()>, PublishError> {
+/// Notes changes. If the disk is full, and they have to wait: after which time to look again.
+fn note(
+    store: &mut Store<OsFolder>,
+    now: u64,
+    notes: &[u8],
+) -> Result<Option<Duration>, PublishError> {
     match store.note(now, notes) {
         Ok(()) => Ok(None),
-        Err(error) if error.is_full() => Ok(Some(())),
+        Err(error) if error.is_full() => Ok(Some(look_again(&error))),
         Err(error) => Err(error),
+    }
+}
+
+/// When to look again whether there is room.
+fn look_again(full: &PublishError) -> Duration {
+    match full {
+        // Each look lays out a part of a file, as far as the disk has room.
+        PublishError::DiskFull { .. } => TRY_DISK_AGAIN,
+        _ => LOOK_FOR_ROOM,
     }
 }
 
