@@ -449,19 +449,25 @@ impl Broker {
     }
 
     /// Closes the topic for publishing: subscribers read the remaining records and then see the end.
-    /// Closing it twice is not an error.
+    /// Closing it twice is not an error. Where the topic is stored, that it is closed is written down; to wait for this,
+    /// see [`Topic::close`].
     ///
     /// # Errors
     ///
     /// [`BrokerError::UnknownTopic`].
     pub fn close(&self, name: &str) -> Result<(), BrokerError> {
+        self.close_topic(name).map(drop)
+    }
+
+    /// As [`close`](Self::close). The ticket tells when that is written down.
+    pub(crate) fn close_topic(&self, name: &str) -> Result<(Arc<Topic>, Ticket), BrokerError> {
         let Some(topic) = self.topic(name) else {
             return Err(BrokerError::UnknownTopic { name: name.into() });
         };
         // Claimed, so that it stays: late subscribers must learn that it has ended.
-        drop(topic.close());
+        let ticket = topic.close();
         tracing::debug!(topic = name, "topic closed");
-        Ok(())
+        Ok((topic, ticket))
     }
 
     /// Ends everything: closes every topic, creates no more, and lets every listener that serves this broker drain.

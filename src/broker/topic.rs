@@ -14,7 +14,7 @@ use super::{
 };
 use crate::log::{
     AppendError, Appender, Batch, CommitError, CommitRange, Exclusive, Lag, Lease, LeaseInfo,
-    LeaseOptions, Limit, Log, Overflow, Packed, ReadError, Start, Stats, SubscribeError,
+    LeaseOptions, Limit, Log, Packed, ReadError, Start, Stats, SubscribeError,
 };
 use crate::tier::{PublishError, StoredLease, StoredTopic, Task, Ticket, TopicCursor};
 use std::future::Future;
@@ -428,14 +428,9 @@ impl Topic {
     ///
     /// [`PublishError`]; [`is_full`](PublishError::is_full) if the topic has no room now.
     pub fn try_publish(&self, records: Packed<'_>) -> Result<Ticket, PublishError> {
-        if self.stored.is_none() {
-            return Ok(Ticket::ready(Ok(self.log.try_append_batch(records)?)));
-        }
-        let mut wait = PublishWait::default();
-        let cx = &mut Context::from_waker(Waker::noop());
-        match self.poll_publish(cx, records, &mut wait) {
-            Poll::Ready(begun) => begun,
-            Poll::Pending => Err(PublishError::DiskLimit { limit: self.settings.disk_limit }),
+        match &self.stored {
+            None => Ok(Ticket::ready(Ok(self.log.try_append_batch(records)?))),
+            Some(stored) => stored.publish(records),
         }
     }
 
@@ -453,7 +448,7 @@ impl Topic {
             // The first attempt needs no appender; only a publish that waits needs one. A log that evicts also makes
             // publishers wait, as long as readers look at everything that was evicted.
             match self.log.try_append_batch(records) {
-                Err(error) if error.is_full() && self.settings.overflow != Overflow::Reject => {}
+                Err(error) if PublishError::from(error.clone()).waits(self.settings.overflow) => {}
                 done => return Poll::Ready(Ok(Ticket::ready(Ok(done?)))),
             }
         }

@@ -87,16 +87,16 @@ impl<D: Folder> DiskLog<D> {
             let header = header.expect("it has begun");
             parts.push(Arc::new(Part::new(&header, size, file)));
         }
-        let last = parts.last().expect("at least one has begun").clone();
-        let io = |error| fail(&last.name(), error);
-        for at in &tail.left_over {
-            write_full(&last.file, &[0; ALIGN], *at).map_err(io)?;
-        }
         let mut prepared =
             found.next().map(|Found { number, size, file, .. }| (number, Prepared { size, file }));
         // Laid out by half. The size of a file that has begun says whether it was cut, so this one is laid out anew.
         if let Some((number, _)) = prepared.take_if(|(_, file)| !file.size.is_multiple_of(BEGIN)) {
             folder.remove(&name(number)).map_err(|error| fail(&name(number), error))?;
+        }
+        let last = parts.last().expect("at least one has begun").clone();
+        let io = |error| fail(&last.name(), error);
+        for at in &tail.left_over {
+            write_full(&last.file, &[0; ALIGN], *at).map_err(io)?;
         }
         // What was found may be in memory alone. It is relied on from now on.
         last.file.sync().map_err(io)?;

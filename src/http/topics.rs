@@ -137,7 +137,9 @@ pub(super) async fn close(
 ) -> Result<StatusCode, Problem> {
     grant.check(Right::Manage, &name)?;
     Parameters::read(uri.query(), &[])?;
-    api.broker.close(&name)?;
+    let (topic, ticket) = api.broker.close_topic(&name)?;
+    // Where the topic is stored, once that is written down.
+    ticket.await.map_err(|error| Problem::publish(&error, &topic, &api))?;
     Ok(StatusCode::NO_CONTENT)
 }
 

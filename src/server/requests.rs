@@ -9,7 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use tracing::field::display;
 
-use super::answers::{Answer, Begun, told};
+use super::answers::{Answer, Begun, Success, Told, told};
 use super::delivery::{NewSub, Reader};
 use super::describe;
 use super::refusal::Refusal;
@@ -19,7 +19,7 @@ use super::wakers::SubscriptionWaker;
 use crate::access::Right;
 use crate::broker::{LeaseOpenError, PublishWait, Purpose, Topic};
 use crate::listener::AppendInFlight;
-use crate::log::{AppendError, LeaseError, LeaseOptions, Overflow, Packed, Start, SubscribeError};
+use crate::log::{AppendError, LeaseError, LeaseOptions, Packed, Start, SubscribeError};
 use crate::protocol::{
     self, Code, GapReason, Hello, OnGap, Publish, Reply, Request, Subscribe, TopicName, Welcome,
 };
@@ -120,8 +120,9 @@ impl Session {
                 self.answer_done(*request, deleted);
             }
             (_, Request::Close { request, topic }) => {
-                let closed = self.close(*topic);
-                self.answer_done(*request, closed);
+                let begun = self.close(*topic);
+                self.answers.add(Answer { request: *request, success: Success::Done, begun });
+                self.settle_answers();
             }
             (_, Request::List { request, prefix }) => {
                 self.held = Some(HeldRequest::List(Box::new(List {
@@ -218,6 +219,8 @@ impl Session {
 
     fn publish(&mut self, publish: &Publish<'_>) -> Step {
         let resumed = self.resumed.take();
+        let count = publish.records.count();
+        let success = if publish.ack { Success::Ack(count) } else { Success::Silent };
         match self.try_publish(publish, resumed) {
             Poll::Pending => Step::Hold,
             Poll::Ready(mut begun) => {
@@ -226,48 +229,34 @@ impl Session {
                     && let Ok(begun) = &mut begun
                     && let Some(done) = begun.ticket.take_ready()
                 {
-                    let (request, count) = (publish.request, publish.records.count());
-                    self.answer_publish(request, publish.ack, count, told(begun, done));
+                    self.tell(publish.request, success, told(begun, done));
                     return Step::Done;
                 }
-                let answer = Answer {
-                    request: publish.request,
-                    acknowledged: publish.ack,
-                    count: publish.records.count(),
-                    begun,
-                };
-                self.answers.add(answer);
+                self.answers.add(Answer { request: publish.request, success, begun });
                 self.settle_answers();
                 Step::Done
             }
         }
     }
 
-    /// Sends the answers to publishes, as far as they are known, in order.
+    /// Sends the answers that waited for the disk, as far as they are known, in order.
     pub(super) fn settle_answers(&mut self) {
-        while let Some((Answer { request, acknowledged, count, .. }, done)) =
-            self.answers.next(&self.waker)
-        {
-            self.answer_publish(request, acknowledged, count, done);
+        while let Some((Answer { request, success, .. }, told)) = self.answers.next(&self.waker) {
+            self.tell(request, success, told);
         }
         if matches!(self.held, Some(HeldRequest::Answers)) && !self.answers.hold_back() {
             self.held = None;
         }
     }
 
-    fn answer_publish(
-        &mut self,
-        request: u32,
-        acknowledged: bool,
-        count: u32,
-        done: Result<(u64, u64), Refusal>,
-    ) {
-        match done {
-            Ok((epoch, first)) if acknowledged => {
+    fn tell(&mut self, request: u32, success: Success, told: Told) {
+        match (told, success) {
+            (Err(refusal), _) => self.answer(request, Err(refusal)),
+            (Ok((epoch, first)), Success::Ack(count)) => {
                 self.out.push(&Reply::Ack { request, epoch, first, count });
             }
-            Ok(_) => {}
-            Err(refusal) => self.answer(request, Err(refusal)),
+            (Ok(_), Success::Done) => self.done(request),
+            (Ok(_), Success::Silent) => {}
         }
     }
 
@@ -295,9 +284,9 @@ impl Session {
             None => topic.try_publish(packed),
             Some(_) => Err(AppendError::Closed.into()),
         };
-        let may_wait = topic.settings().overflow != Overflow::Reject;
+        let overflow = topic.settings().overflow;
         let begun = match begun {
-            Err(error) if resumed.is_some() || error.is_full() && may_wait => {
+            Err(error) if resumed.is_some() || error.waits(overflow) => {
                 let mut waiting = resumed.unwrap_or_else(|| {
                     Box::new(WaitingPublish {
                         topic: topic.clone(),
@@ -319,7 +308,10 @@ impl Session {
             begun => begun,
         };
         Poll::Ready(match begun {
-            Ok(ticket) => Ok(Begun { ticket, topic, in_flight }),
+            Ok(ticket) => {
+                let (shared, _in_flight) = (self.shared.clone(), Some(in_flight));
+                Ok(Begun { ticket, topic, shared, _in_flight })
+            }
             Err(error) => Err(self.shared.refuse_append(&error, &topic)),
         })
     }
@@ -427,9 +419,10 @@ impl Session {
         Ok(())
     }
 
-    fn close(&self, name: TopicName<'_>) -> Result<(), Refusal> {
+    fn close(&self, name: TopicName<'_>) -> Result<Begun, Refusal> {
         self.grant.check(Right::Manage, name.as_str())?;
-        Ok(self.shared.broker.close(name.as_str())?)
+        let (topic, ticket) = self.shared.broker.close_topic(name.as_str())?;
+        Ok(Begun { ticket, topic, shared: self.shared.clone(), _in_flight: None })
     }
 
     fn describe(&mut self, request: u32, name: TopicName<'_>) -> Result<(), Refusal> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::folder::FolderError;
 use crate::disk;
-use crate::log::AppendError;
+use crate::log::{AppendError, Overflow};
 
 /// Why records were not appended to a topic. None of them was, unless the disk has failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +21,14 @@ pub enum PublishError {
     DiskLimit {
         /// The limit, in bytes.
         limit: u64,
+    },
+    /// More waits to be written than the server keeps in memory: the disk is slower than the publishers.
+    #[error(
+        "the server's disk does not keep up: {bytes} bytes wait to be written; retry when some of them were"
+    )]
+    Busy {
+        /// How many bytes may wait.
+        bytes: u64,
     },
     /// The file system has no room for another file of the topic, or refuses to create it.
     #[error("no room on the server's disk ({why}); retry when there is")]
@@ -45,9 +53,17 @@ impl PublishError {
     pub fn is_full(&self) -> bool {
         match self {
             PublishError::Log(error) => error.is_full(),
-            PublishError::DiskLimit { .. } | PublishError::DiskFull { .. } => true,
+            PublishError::DiskLimit { .. }
+            | PublishError::DiskFull { .. }
+            | PublishError::Busy { .. } => true,
             PublishError::DiskFailed { .. } => false,
         }
+    }
+
+    /// Whether a publisher of a topic with this policy waits, rather than being told.
+    pub(crate) fn waits(&self, overflow: Overflow) -> bool {
+        let is_busy = matches!(self, PublishError::Busy { .. });
+        is_busy || self.is_full() && overflow != Overflow::Reject
     }
 
     /// Whether the topic is closed.

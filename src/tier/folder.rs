@@ -3,10 +3,11 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::catch_up::CatchUps;
 use super::pool::{Pool, Task};
+use super::queue::Intake;
 use super::store::StoreError;
 use super::topic::{Opened, StoredTopic};
 use crate::sync::random;
@@ -153,6 +154,7 @@ pub(crate) struct Tier {
     folder: DataFolder,
     pub(super) writers: Pool,
     pub(super) catch_ups: Arc<CatchUps>,
+    pub(super) intake: Arc<Intake>,
 }
 
 /// A topic's folder that cannot be used.
@@ -164,6 +166,12 @@ pub(crate) struct Damaged {
 
 /// Threads that write: so many topics force their records to the disk at the same time.
 const WRITERS: usize = 4;
+/// Threads that open topics at the start.
+const OPENERS: usize = 8;
+
+/// What follows the number of a topic that was deleted, and of one that was never created to the end.
+pub(super) const DELETED: &str = "deleted";
+const UNFINISHED: &str = "unfinished";
 
 impl Tier {
     /// Opens the folder, and the topics in it, in the order of their names.
@@ -171,17 +179,28 @@ impl Tier {
         let folder = DataFolder::open(path)?;
         let io = |error| FolderError::Io { path: path.to_owned(), error };
         let (mut opened, mut damaged) = (Vec::new(), Vec::new());
+        let mut entries = Vec::new();
         for entry in fs::read_dir(folder.topics()).map_err(io)? {
             let entry = entry.map_err(io)?.path();
-            let is_gone = entry.extension().is_some_and(|extension| extension == "deleted");
-            let found = if is_gone {
-                Err(StoreError::Unfinished)
-            } else {
-                Opened::open(&entry, folder.lost_power, random::unique())
-            };
+            match kind_of(&entry) {
+                Some(Kind::Topic) => entries.push(entry),
+                // What could not be removed when the topic was deleted.
+                Some(Kind::Deleted) => fs::remove_dir_all(&entry).map_err(io)?,
+                Some(Kind::Unfinished) => {}
+                None => {
+                    let why = "it is not a topic's folder: move it elsewhere".to_owned();
+                    damaged.push(Damaged { folder: entry, why });
+                }
+            }
+        }
+        for (entry, found) in open_all(entries, folder.lost_power) {
             match found {
                 Ok(topic) => opened.push(topic),
-                Err(StoreError::Unfinished) => fs::remove_dir_all(&entry).map_err(io)?,
+                // Kept, in case that it is damage which looks like this.
+                Err(StoreError::Unfinished) => {
+                    tracing::warn!(folder = %entry.display(), "a topic was never created to the end; it is set aside");
+                    fs::rename(&entry, entry.with_extension(UNFINISHED)).map_err(io)?;
+                }
                 Err(error) => damaged.push(Damaged { folder: entry, why: error.to_string() }),
             }
         }
@@ -198,7 +217,8 @@ impl Tier {
         }
         let writers = Pool::start("psa-disk", WRITERS).map_err(io)?;
         let catch_ups = Arc::new(CatchUps::start().map_err(io)?);
-        Ok((Tier { folder, writers, catch_ups }, unique, damaged))
+        let intake = Arc::default();
+        Ok((Tier { folder, writers, catch_ups, intake }, unique, damaged))
     }
 
     /// The folder of the topics' folders.
@@ -208,7 +228,7 @@ impl Tier {
 
     /// Ends the writing, forces everything to the disk, and notes that: nothing was lost, whatever happens then.
     pub(crate) fn leave(self, topics: impl Iterator<Item = Arc<Task<StoredTopic>>>) {
-        let Tier { folder, writers, catch_ups } = self;
+        let Tier { folder, writers, catch_ups, .. } = self;
         drop(writers);
         let mut all = true;
         for topic in topics {
@@ -221,6 +241,46 @@ impl Tier {
         if all && let Err(error) = folder.leave() {
             tracing::error!(%error, "the folder for data did not end well");
         }
+    }
+}
+
+/// Opens topics, several at a time: most of it is waiting for the disk.
+fn open_all(entries: Vec<PathBuf>, lost_power: bool) -> Vec<(PathBuf, Result<Opened, StoreError>)> {
+    let entries = Mutex::new(entries.into_iter());
+    let found = Mutex::new(Vec::new());
+    let next = || entries.lock().unwrap_or_else(PoisonError::into_inner).next();
+    std::thread::scope(|scope| {
+        for _ in 0..OPENERS {
+            scope.spawn(|| {
+                while let Some(entry) = next() {
+                    let opened = Opened::open(&entry, lost_power, random::unique());
+                    found.lock().unwrap_or_else(PoisonError::into_inner).push((entry, opened));
+                }
+            });
+        }
+    });
+    found.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What an entry beside the topics' folders is.
+pub(super) enum Kind {
+    Topic,
+    Deleted,
+    Unfinished,
+}
+
+/// `None` if it is nothing of ours.
+pub(super) fn kind_of(entry: &Path) -> Option<Kind> {
+    let stem = entry.file_stem()?.to_str()?;
+    let is_number = stem.len() == 16 && stem.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !is_number || !entry.is_dir() {
+        return None;
+    }
+    match entry.extension().map(|extension| extension.to_str()) {
+        None => Some(Kind::Topic),
+        Some(Some(DELETED)) => Some(Kind::Deleted),
+        Some(Some(UNFINISHED)) => Some(Kind::Unfinished),
+        Some(_) => None,
     }
 }
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::error::RepairError;
-use super::folder::{DataFolder, FolderError, sync_folder};
+use super::folder::{DataFolder, FolderError, Kind, kind_of, sync_folder};
 use super::state::{LeaseState, State};
 use crate::disk::{self, Frame, OsFolder, Problem, Survey, heads, survey};
 use crate::sync::random;
@@ -63,9 +63,10 @@ pub fn verify_folder(
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Vec<VerifiedTopic>, RepairError> {
     let data = DataFolder::look(folder)?;
-    let mut folders = topic_folders(&data)?;
+    let (mut folders, mut strangers) = topic_folders(&data)?;
     if let Some(topic) = topic {
         folders = vec![find(&folders, folder, topic)?];
+        strangers.clear();
     }
     let all: u64 = folders.iter().map(|folder| bytes_of(folder)).sum();
     let (mut done, mut told) = (0, 0);
@@ -80,9 +81,11 @@ pub fn verify_folder(
         done += bytes_of(&folder);
         topics.extend(match looked {
             Ok(looked) => looked.verified(folder),
-            Err(error) => Some(cannot_be_read(folder, &error)),
+            Err(error) => Some(not_verified(name_of(&folder), folder, error.to_string())),
         });
     }
+    let what = "it is not a topic's folder: move it elsewhere";
+    topics.extend(strangers.into_iter().map(|path| not_verified(None, path, what.to_owned())));
     topics.sort_by(|a, b| (&a.name, &a.folder).cmp(&(&b.name, &b.folder)));
     // A server opens one of them.
     for at in 1..topics.len() {
@@ -142,7 +145,7 @@ impl Repair {
         mut progress: impl FnMut(u64, u64),
     ) -> Result<Self, RepairError> {
         let data = DataFolder::look(folder)?;
-        let path = find(&topic_folders(&data)?, folder, topic)?;
+        let path = find(&topic_folders(&data)?.0, folder, topic)?;
         let all = bytes_of(&path);
         let looked = look(&path, |done| progress(done, all))?;
         let Some(cut) = &looked.survey.cut else {
@@ -271,27 +274,30 @@ fn look(path: &Path, mut progress: impl FnMut(u64)) -> Result<Looked, disk::Open
     Ok(looked)
 }
 
-fn cannot_be_read(folder: PathBuf, error: &disk::OpenError) -> VerifiedTopic {
-    let problems = vec![Problem::of_folder(error.to_string())];
-    VerifiedTopic { name: name_of(&folder), folder, files: 0, bytes: 0, records: 0, problems }
+/// Something of which no record was read.
+fn not_verified(name: Option<String>, folder: PathBuf, why: String) -> VerifiedTopic {
+    let problems = vec![Problem::of_folder(why)];
+    VerifiedTopic { name, folder, files: 0, bytes: 0, records: 0, problems }
 }
 
-/// The folders of the topics, without those that are being deleted.
-fn topic_folders(data: &DataFolder) -> Result<Vec<PathBuf>, FolderError> {
+/// The folders of the topics, without those that are no topics any more or yet; and what is beside them.
+fn topic_folders(data: &DataFolder) -> Result<(Vec<PathBuf>, Vec<PathBuf>), FolderError> {
     let topics = data.topics();
     let io = |error| FolderError::Io { path: topics.clone(), error };
+    let (mut folders, mut strangers) = (Vec::new(), Vec::new());
     if !topics.try_exists().map_err(io)? {
-        return Ok(Vec::new());
+        return Ok((folders, strangers));
     }
-    let mut folders = Vec::new();
     for entry in fs::read_dir(&topics).map_err(io)? {
         let path = entry.map_err(io)?.path();
-        if path.extension().is_none_or(|extension| extension != "deleted") {
-            folders.push(path);
+        match kind_of(&path) {
+            Some(Kind::Topic) => folders.push(path),
+            Some(Kind::Deleted | Kind::Unfinished) => {}
+            None => strangers.push(path),
         }
     }
     folders.sort();
-    Ok(folders)
+    Ok((folders, strangers))
 }
 
 /// The folder of a topic, by the topic's name or by its own.

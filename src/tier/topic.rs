@@ -17,7 +17,7 @@
 //! If the disk is full, the records that wait are not taken, and nothing is lost: publishers wait or are told, as the topic's
 //! overflow policy says. If writing or forcing fails, the topic takes no more records until a restart.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -29,10 +29,10 @@ use slab::Slab;
 
 use super::catch_up::CatchUps;
 use super::error::PublishError;
-use super::folder::{Tier, sync_folder};
+use super::folder::{DELETED, Tier, sync_folder};
 use super::leases::Leases;
 use super::pool::{Again, Job, Task};
-use super::queue::{Chunk, Queue};
+use super::queue::{self, Chunk, Intake, NoRoom, Queue};
 use super::state::{Change, Settings, State};
 use super::stats::StoredStats;
 use super::store::{Store, StoreError};
@@ -46,6 +46,8 @@ use crate::sync::random;
 const FORCE_AFTER: Duration = Duration::from_secs(1);
 /// How often a topic that is full looks whether files can go.
 const LOOK_FOR_ROOM: Duration = Duration::from_millis(20);
+/// How often a topic tries to lay out a file on a disk that is full.
+const TRY_DISK_AGAIN: Duration = Duration::from_secs(1);
 /// How often a topic looks whether subscribers or time have freed files.
 const LOOK_FOR_FILES: Duration = Duration::from_secs(1);
 
@@ -150,6 +152,7 @@ pub(crate) struct StoredTopic {
     /// Subscribers that read from the files now.
     pub(super) readers: AtomicUsize,
     pub(super) catch_ups: Arc<CatchUps>,
+    intake: Arc<Intake>,
     stats: Mutex<StoredStats>,
 }
 
@@ -261,6 +264,7 @@ impl StoredTopic {
             places: Mutex::default(),
             readers: AtomicUsize::new(0),
             catch_ups: tier.catch_ups.clone(),
+            intake: tier.intake.clone(),
             stats: Mutex::default(),
             writer: Mutex::new(writer),
         };
@@ -338,32 +342,45 @@ impl Task<StoredTopic> {
         cx: &mut Context<'_>,
         records: Packed<'_>,
     ) -> Poll<Result<Ticket, PublishError>> {
+        match self.begin(records, Some(cx.waker())) {
+            Err(error) if error.waits(self.job().facts.settings.overflow) => Poll::Pending,
+            begun => Poll::Ready(begun),
+        }
+    }
+
+    /// Begins an append, and never waits.
+    pub(crate) fn publish(self: &Arc<Self>, records: Packed<'_>) -> Result<Ticket, PublishError> {
+        self.begin(records, None)
+    }
+
+    /// If there is no room, `waker` is woken when there is.
+    fn begin(
+        self: &Arc<Self>,
+        records: Packed<'_>,
+        waker: Option<&Waker>,
+    ) -> Result<Ticket, PublishError> {
         let topic = self.job();
         topic.log.check_fits(&records)?;
         let size = (records.payload().len() + records.ends().len()) as u64;
         // Two files of its own must fit beside those for notes: the last file is never given up.
         let max = topic.facts.settings.disk_limit / 8 * 3;
         if size > max {
-            return Poll::Ready(Err(AppendError::TooLarge { size, max }.into()));
+            return Err(AppendError::TooLarge { size, max }.into());
         }
         let mut queue = topic.queue();
         if let Some(why) = &queue.failed {
-            return Poll::Ready(Err(why.clone()));
+            return Err(why.clone());
         }
-        match queue.push(records) {
-            Some(ticket) => {
+        match queue.push(records, &topic.intake, waker) {
+            Ok(ticket) => {
                 drop(queue);
                 self.wake_task();
-                Poll::Ready(Ok(ticket))
+                Ok(ticket)
             }
-            None if queue.is_full && topic.facts.settings.overflow == Overflow::Reject => {
-                let limit = topic.facts.settings.disk_limit;
-                Poll::Ready(Err(PublishError::DiskLimit { limit }))
+            Err(NoRoom::Disk) => {
+                Err(PublishError::DiskLimit { limit: topic.facts.settings.disk_limit })
             }
-            None => {
-                queue.wait(cx.waker());
-                Poll::Pending
-            }
+            Err(NoRoom::Memory) => Err(PublishError::Busy { bytes: queue::MOST as u64 }),
         }
     }
 
@@ -436,14 +453,14 @@ impl Task<StoredTopic> {
             None => Ok(()),
         };
         for (first, chunk) in std::mem::take(&mut writer.unpublished) {
-            chunk.tell(Ok(first));
+            topic.tell(chunk, Ok(first));
         }
         if std::mem::take(&mut writer.closes_log) {
             for reply in writer.closing.take().into_iter().flatten() {
                 reply.tell(Ok(0..0));
             }
         }
-        writer.fail(&closed);
+        topic.fail(&mut writer, &closed);
         if let (Ok(()), Some(store)) = (&done, &mut writer.store) {
             done = store.mark();
         }
@@ -480,7 +497,7 @@ impl Job for StoredTopic {
 
 impl StoredTopic {
     fn write_and_publish(&self, writer: &mut Writer, this: &Arc<Task<Self>>) -> Again {
-        if !writer.publish(this) {
+        if !self.publish(writer, this) {
             return Again::WhenWoken;
         }
         let (chunks, leases, closing, stopping, woken) = {
@@ -494,7 +511,7 @@ impl StoredTopic {
         }
         if writer.deleted {
             let closed = PublishError::from(AppendError::Closed);
-            writer.fail(&closed);
+            self.fail(writer, &closed);
             return Again::WhenWoken;
         }
         let has_work = !writer.waiting.is_empty() || !leases.is_empty() || writer.closing.is_some();
@@ -503,12 +520,8 @@ impl StoredTopic {
             match self.write(writer, &leases) {
                 Ok(is_full) => full = is_full,
                 Err(error) => {
-                    self.queue().failed = Some(error.clone());
-                    let name = &self.facts.name;
-                    tracing::error!(topic = %name, %error, "the topic takes no more records");
-                    self.stats.lock().unwrap_or_else(PoisonError::into_inner).failed =
-                        Some(error.to_string());
-                    writer.fail(&error);
+                    self.fail_for_good(&error);
+                    self.fail(writer, &error);
                 }
             }
             self.queue().is_full = full.is_some();
@@ -521,7 +534,7 @@ impl StoredTopic {
         }
         // Before anybody is told.
         self.count(writer);
-        let published = writer.publish(this);
+        let published = self.publish(writer, this);
         if stopping && published && writer.waiting.is_empty() {
             writer.log.close();
             // So that the next start need not ask whether something was lost.
@@ -531,7 +544,7 @@ impl StoredTopic {
             return Again::WhenWoken;
         }
         match full {
-            Some(()) => Again::At(Instant::now() + LOOK_FOR_ROOM),
+            Some(look_again) => Again::At(Instant::now() + look_again),
             None if has_work => {
                 writer.last_write = Instant::now();
                 self.rest(writer)
@@ -540,61 +553,50 @@ impl StoredTopic {
         }
     }
 
-    /// Writes what waits. `Ok(Some(()))` if the disk is full and the rest has to wait.
+    /// Writes what waits. If the disk is full, and the rest has to wait: after which time to look again.
     fn write(
         &self,
         writer: &mut Writer,
-        leases: &std::collections::BTreeSet<String>,
-    ) -> Result<Option<()>, PublishError> {
-        if writer.store.is_none() {
-            if let Err(error) = self.create_files(writer) {
-                // Nothing was begun: what waits is told, and the next append tries again.
-                if !matches!(error, PublishError::DiskFull { .. }) {
-                    return Err(error);
-                }
-                writer.refuse_waiting(&error);
-                return Ok(None);
+        leases: &BTreeSet<String>,
+    ) -> Result<Option<Duration>, PublishError> {
+        if writer.store.is_none()
+            && let Err(error) = self.create_files(writer)
+        {
+            // Nothing was begun: what waits is told, and the next append tries again.
+            if !matches!(error, PublishError::DiskFull { .. }) {
+                return Err(error);
             }
+            self.refuse_waiting(writer, &error);
+            return Ok(None);
         }
         let Some(store) = &mut writer.store else { unreachable!("it was just created") };
         let now = self.log.clock_nanos();
-        let mut full = None;
-        while let Some(mut chunk) = writer.waiting.pop_front() {
+        // First the leases: a commit may be what makes room.
+        let mut full = self.write_leases(store, now, leases)?;
+        while full.is_none()
+            && let Some(mut chunk) = writer.waiting.pop_front()
+        {
             chunk.begin();
             if chunk.is_empty() {
-                chunk.tell(Ok(store.next()));
+                self.tell(chunk, Ok(store.next()));
                 continue;
             }
-            match store.append(now, chunk.packed(), self.needed()) {
+            match store.append(now, chunk.packed(), || self.needed()) {
                 Ok(first) => writer.unwritten.push((first, chunk)),
                 Err(error) if error.is_full() => {
                     if self.facts.settings.overflow == Overflow::Reject {
-                        chunk.tell(Err(error));
+                        self.tell(chunk, Err(error));
                         continue;
                     }
                     chunk.put_back();
                     writer.waiting.push_front(chunk);
-                    full = Some(());
-                    break;
+                    full = Some(look_again(&error));
                 }
                 Err(error) => {
-                    chunk.tell(Err(error.clone()));
+                    self.tell(chunk, Err(error.clone()));
                     return Err(error);
                 }
             }
-        }
-        if !leases.is_empty() && full.is_none() {
-            let table = self.facts.leases();
-            let change = |name: &String| match table.state(name) {
-                Some(state) => Change::Lease(name.clone(), state),
-                None => Change::EndLease(name.clone()),
-            };
-            let notes: Vec<u8> = leases.iter().flat_map(|name| change(name).encode()).collect();
-            drop(table);
-            full = note(store, now, &notes)?;
-        }
-        if full.is_some() {
-            self.queue().leases.extend(leases.iter().cloned());
         }
         let mut closes = writer.closing.is_some() && full.is_none();
         if closes {
@@ -612,6 +614,39 @@ impl StoredTopic {
             writer.closes_log = true;
         }
         Ok(full)
+    }
+
+    /// Writes down the leases that were changed. If the disk is full, they stay changed.
+    fn write_leases(
+        &self,
+        store: &mut Store<OsFolder>,
+        now: u64,
+        leases: &BTreeSet<String>,
+    ) -> Result<Option<Duration>, PublishError> {
+        if leases.is_empty() {
+            return Ok(None);
+        }
+        let changes: Vec<Change> = {
+            let table = self.facts.leases();
+            let change = |name: &String| match table.state(name) {
+                Some(state) => Change::Lease(name.clone(), state),
+                None => Change::EndLease(name.clone()),
+            };
+            leases.iter().map(change).collect()
+        };
+        let notes: Vec<u8> = changes.iter().flat_map(Change::encode).collect();
+        let full = note(store, now, &notes)?;
+        if full.is_some() {
+            self.queue().leases.extend(leases.iter().cloned());
+            return Ok(full);
+        }
+        let mut table = self.facts.leases();
+        for change in &changes {
+            if let Change::Lease(name, state) = change {
+                table.note(name, state.next);
+            }
+        }
+        Ok(None)
     }
 
     fn create_files(&self, writer: &mut Writer) -> Result<(), PublishError> {
@@ -644,8 +679,7 @@ impl StoredTopic {
         if !store.is_marked() || store.is_unforced() {
             if now >= idle_until || writer.is_leaving {
                 if let Err(error) = store.mark() {
-                    tracing::error!(topic = %self.facts.name, %error, "the topic takes no more records");
-                    self.queue().failed = Some(error);
+                    self.fail_for_good(&error);
                     return Again::WhenWoken;
                 }
             } else {
@@ -668,63 +702,100 @@ impl StoredTopic {
     }
 }
 
-impl Writer {
+/// Telling publishers.
+impl StoredTopic {
     /// Appends to the log what was written, and tells the publishers. False if the log is full: it wakes `this` then.
-    fn publish(&mut self, this: &Arc<Task<StoredTopic>>) -> bool {
+    fn publish(&self, writer: &mut Writer, this: &Arc<Task<StoredTopic>>) -> bool {
         let waker = Waker::from(this.clone());
         let cx = &mut Context::from_waker(&waker);
-        while let Some((first, chunk)) = self.unpublished.front() {
-            let told = match self.appender.poll_append_batch(cx, chunk.packed()) {
+        while let Some((first, chunk)) = writer.unpublished.front() {
+            let told = match writer.appender.poll_append_batch(cx, chunk.packed()) {
                 Poll::Pending => return false,
+                Poll::Ready(Ok(offsets)) if offsets.start == *first => Ok(*first),
+                // Nobody else appends to it.
                 Poll::Ready(Ok(offsets)) => {
-                    assert_eq!(offsets.start, *first, "the log and its files disagree");
-                    Ok(*first)
+                    let why = format!("record {first} got the offset {} in memory", offsets.start);
+                    let error = PublishError::DiskFailed { why };
+                    self.fail_for_good(&error);
+                    writer.log.close();
+                    Err(error)
                 }
                 Poll::Ready(Err(error)) => Err(PublishError::from(error)),
             };
-            if let Some((_, chunk)) = self.unpublished.pop_front() {
-                chunk.tell(told);
+            if let Some((_, chunk)) = writer.unpublished.pop_front() {
+                self.tell(chunk, told);
             }
         }
-        if std::mem::take(&mut self.closes_log) {
-            self.log.close();
-            for reply in self.closing.take().into_iter().flatten() {
+        if std::mem::take(&mut writer.closes_log) {
+            writer.log.close();
+            for reply in writer.closing.take().into_iter().flatten() {
                 reply.tell(Ok(0..0));
             }
         }
         true
     }
 
+    fn tell(&self, chunk: Chunk, first: Result<u64, PublishError>) {
+        let taken = chunk.taken;
+        chunk.tell(first);
+        self.intake.give_back(taken);
+    }
+
+    /// The disk failed: nothing is taken any more.
+    fn fail_for_good(&self, error: &PublishError) {
+        tracing::error!(topic = %self.facts.name, %error, "the topic takes no more records");
+        let waiting = {
+            let mut queue = self.queue();
+            queue.failed = Some(error.clone());
+            queue.take_waiting()
+        };
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner).failed = Some(error.to_string());
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
     /// Tells everybody who waits that it failed.
-    fn fail(&mut self, why: &PublishError) {
-        for (_, chunk) in std::mem::take(&mut self.unwritten) {
-            chunk.tell(Err(why.clone()));
+    fn fail(&self, writer: &mut Writer, why: &PublishError) {
+        for (_, chunk) in std::mem::take(&mut writer.unwritten) {
+            self.tell(chunk, Err(why.clone()));
         }
-        self.refuse_waiting(why);
-        for reply in self.closing.take().into_iter().flatten() {
+        self.refuse_waiting(writer, why);
+        for reply in writer.closing.take().into_iter().flatten() {
             reply.tell(Err(why.clone()));
         }
     }
 
-    fn refuse_waiting(&mut self, why: &PublishError) {
-        for chunk in std::mem::take(&mut self.waiting) {
-            chunk.tell(Err(why.clone()));
+    fn refuse_waiting(&self, writer: &mut Writer, why: &PublishError) {
+        for chunk in std::mem::take(&mut writer.waiting) {
+            self.tell(chunk, Err(why.clone()));
         }
     }
 }
 
-/// Notes changes; `Ok(Some(()))` if the disk is full, and they have to wait.
-fn note(store: &mut Store<OsFolder>, now: u64, notes: &[u8]) -> Result<Option<()>, PublishError> {
+/// Notes changes. If the disk is full, and they have to wait: after which time to look again.
+fn note(
+    store: &mut Store<OsFolder>,
+    now: u64,
+    notes: &[u8],
+) -> Result<Option<Duration>, PublishError> {
     match store.note(now, notes) {
         Ok(()) => Ok(None),
-        Err(error) if error.is_full() => Ok(Some(())),
+        Err(error) if error.is_full() => Ok(Some(look_again(&error))),
         Err(error) => Err(error),
+    }
+}
+
+/// When to look again whether there is room.
+fn look_again(full: &PublishError) -> Duration {
+    match full {
+        // Each look lays out a part of a file, as far as the disk has room.
+        PublishError::DiskFull { .. } => TRY_DISK_AGAIN,
+        _ => LOOK_FOR_ROOM,
     }
 }
 
 /// Removes a topic's folder. After the first step it is no topic any more, whatever happens.
 pub(crate) fn remove_topic(path: &Path) -> std::io::Result<()> {
-    let gone = path.with_extension("deleted");
+    let gone = path.with_extension(DELETED);
     fs::rename(path, &gone)?;
     sync_folder(path.parent().unwrap_or(path))?;
     // What cannot be removed now is removed at the next start.
