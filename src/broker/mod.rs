@@ -63,7 +63,11 @@ use crate::tier::{Opened, StoredTopic, Tier};
 use alarm::Alarm;
 use unpublished::{USE_CHECK_INTERVAL, Unpublished};
 
-pub use crate::tier::{Durability, FolderError, PublishError, StoredStats, Ticket, TopicCursor};
+pub use crate::disk::{Lost, Problem};
+pub use crate::tier::{
+    Durability, FolderError, PublishError, Repair, RepairError, RepairPlan, StoredStats, Ticket,
+    TopicCursor, VerifiedTopic, verify_folder,
+};
 pub use error::{BrokerError, LeaseOpenError, OpenError};
 use housekeeping::Schedule;
 pub use latency::{Deliveries, Latency, Watched};

@@ -62,6 +62,7 @@ mod notes;
 mod part;
 mod reader;
 mod recover;
+mod repair;
 mod scan;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -76,4 +77,6 @@ pub use header::Began;
 pub use log::{DiskLog, DiskOptions};
 pub use reader::{Frames, Reader};
 pub use recover::Recovered;
-pub use verify::{Problem, Verified, verify};
+pub(crate) use repair::repair;
+pub use verify::{Lost, Problem, Verified, verify};
+pub(crate) use verify::{Survey, heads, survey};

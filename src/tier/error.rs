@@ -1,5 +1,9 @@
-//! Why records were not appended to a topic.
+//! Why records were not appended to a topic, and why a topic's files cannot be looked at or repaired.
 
+use std::path::PathBuf;
+
+use super::folder::FolderError;
+use crate::disk;
 use crate::log::{AppendError, Overflow};
 
 /// Why records were not appended to a topic. None of them was, unless the disk has failed.
@@ -67,4 +71,41 @@ impl PublishError {
     pub fn is_closed(&self) -> bool {
         *self == PublishError::Log(AppendError::Closed)
     }
+}
+
+/// Why a folder cannot be verified, or a topic not be repaired.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RepairError {
+    /// The folder cannot be used.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The topic's files cannot be read or changed.
+    #[error(transparent)]
+    Disk(#[from] disk::OpenError),
+    /// There is no such topic.
+    #[error(
+        "{folder} has no topic {topic:?}; where a topic's name cannot be read, give the name of its folder",
+        folder = folder.display()
+    )]
+    UnknownTopic {
+        /// What was asked for.
+        topic: String,
+        /// The folder for data.
+        folder: PathBuf,
+    },
+    /// Nothing is damaged.
+    #[error("the topic {topic:?} is not damaged, and there is nothing to repair")]
+    Sound {
+        /// The topic.
+        topic: String,
+    },
+    /// Its notes say something that this version does not know, and that a repair would lose.
+    #[error(
+        "the topic {topic:?} has notes that this program cannot read: use the program that wrote them, or a copy"
+    )]
+    Notes {
+        /// The topic.
+        topic: String,
+    },
 }

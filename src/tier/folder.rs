@@ -33,6 +33,9 @@ pub enum FolderError {
     /// It has files, and is no folder for data.
     #[error("{path} has other files in it; give an empty folder, or one that was used for data before", path = .0.display())]
     Foreign(PathBuf),
+    /// It is no folder for data, where there has to be one already.
+    #[error("{path} is no folder for data: it has no file {ABOUT}; give the folder that the server uses", path = .0.display())]
+    Missing(PathBuf),
     /// The system refused.
     #[error("{path}: {error}", path = path.display())]
     Io {
@@ -79,20 +82,8 @@ impl DataFolder {
                 return Err(FolderError::Foreign(path.to_owned()));
             }
         }
-        let mut file = open_locked(&about).map_err(|error| match error.kind() {
-            ErrorKind::WouldBlock | ErrorKind::ResourceBusy => FolderError::InUse(path.to_owned()),
-            _ => io_about(error),
-        })?;
-        let mut said = String::new();
-        file.read_to_string(&mut said).map_err(io_about)?;
-        let mut lines = said.lines();
-        let version = lines.next().and_then(|line| line.strip_prefix("psa data, version "));
-        // A crash can leave the file empty, before anything else was done.
-        let version = if said.is_empty() { VERSION } else { version.unwrap_or("?") };
-        if version != VERSION {
-            let version = version.to_owned();
-            return Err(FolderError::Version { path: path.to_owned(), version });
-        }
+        let (file, said) = Self::lock(path, &about, true)?;
+        let mut lines = said.lines().skip(1);
         // What the last process said: the boot in which it used the folder, or that it had left it.
         let used_in = lines.next().and_then(|line| line.strip_prefix("in use since boot "));
         let lost_power = used_in.is_some_and(|used_in| used_in != boot || boot.is_empty());
@@ -101,6 +92,36 @@ impl DataFolder {
         folder.say(&format!("in use since boot {boot}")).map_err(io_about)?;
         sync_folder(path).map_err(io)?;
         Ok(folder)
+    }
+
+    /// Takes a folder that is there, changes nothing, and leaves what the last process said for the next one.
+    pub(crate) fn look(path: &Path) -> Result<Self, FolderError> {
+        let about = path.join(ABOUT);
+        let is_there = about.try_exists();
+        if !is_there.map_err(|error| FolderError::Io { path: about.clone(), error })? {
+            return Err(FolderError::Missing(path.to_owned()));
+        }
+        let (file, _) = Self::lock(path, &about, false)?;
+        Ok(DataFolder { path: path.to_owned(), about: file, lost_power: false })
+    }
+
+    /// Locks the file that says what the folder is, and reads what it says.
+    fn lock(path: &Path, about: &Path, creates: bool) -> Result<(File, String), FolderError> {
+        let io = |error| FolderError::Io { path: about.to_owned(), error };
+        let mut file = open_locked(about, creates).map_err(|error| match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::ResourceBusy => FolderError::InUse(path.to_owned()),
+            _ => io(error),
+        })?;
+        let mut said = String::new();
+        file.read_to_string(&mut said).map_err(io)?;
+        let version = said.lines().next().and_then(|line| line.strip_prefix("psa data, version "));
+        // A crash can leave the file empty, before anything else was done.
+        let version = if said.is_empty() { VERSION } else { version.unwrap_or("?") };
+        if version != VERSION {
+            let version = version.to_owned();
+            return Err(FolderError::Version { path: path.to_owned(), version });
+        }
+        Ok((file, said))
     }
 
     /// Notes that everything in the folder was forced to the disk, and that nothing will be written any more.
@@ -116,6 +137,10 @@ impl DataFolder {
         io::Seek::seek(&mut file, io::SeekFrom::Start(0))?;
         file.write_all(text.as_bytes())?;
         self.about.sync_all()
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The folder of the topics' folders.
@@ -238,14 +263,14 @@ fn open_all(entries: Vec<PathBuf>, lost_power: bool) -> Vec<(PathBuf, Result<Ope
 }
 
 /// What an entry beside the topics' folders is.
-enum Kind {
+pub(super) enum Kind {
     Topic,
     Deleted,
     Unfinished,
 }
 
 /// `None` if it is nothing of ours.
-fn kind_of(entry: &Path) -> Option<Kind> {
+pub(super) fn kind_of(entry: &Path) -> Option<Kind> {
     let stem = entry.file_stem()?.to_str()?;
     let is_number = stem.len() == 16 && stem.bytes().all(|byte| byte.is_ascii_hexdigit());
     if !is_number || !entry.is_dir() {
@@ -265,18 +290,19 @@ pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
 }
 
 #[cfg(unix)]
-fn open_locked(path: &Path) -> io::Result<File> {
+fn open_locked(path: &Path, creates: bool) -> io::Result<File> {
     use rustix::fs::{FlockOperation, flock};
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    let file =
+        OpenOptions::new().read(true).write(true).create(creates).truncate(false).open(path)?;
     flock(&file, FlockOperation::NonBlockingLockExclusive)?;
     Ok(file)
 }
 
 #[cfg(not(unix))]
-fn open_locked(path: &Path) -> io::Result<File> {
+fn open_locked(path: &Path, creates: bool) -> io::Result<File> {
     use std::os::windows::fs::OpenOptionsExt;
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).share_mode(0);
+    options.read(true).write(true).create(creates).truncate(false).share_mode(0);
     // ERROR_SHARING_VIOLATION
     options.open(path).map_err(|error| match error.raw_os_error() {
         Some(32) => ErrorKind::WouldBlock.into(),

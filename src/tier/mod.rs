@@ -16,6 +16,7 @@ mod catch_up;
 mod cursor;
 mod error;
 mod folder;
+mod inspect;
 mod leases;
 mod pool;
 mod queue;
@@ -29,8 +30,9 @@ mod topic;
 
 pub use crate::durability::Durability;
 pub use cursor::TopicCursor;
-pub use error::PublishError;
+pub use error::{PublishError, RepairError};
 pub use folder::FolderError;
+pub use inspect::{Repair, RepairPlan, VerifiedTopic, verify_folder};
 pub use stats::StoredStats;
 pub use ticket::Ticket;
 
