@@ -298,6 +298,8 @@ impl Broker {
     /// The topic with this name, created with `settings` if there is none, and whether it was created.
     /// An existing topic keeps its settings.
     ///
+    /// Where the topic is stored, this is written down meanwhile: [`Topic::created`] tells when it is.
+    ///
     /// # Errors
     ///
     /// As [`create`](Self::create), without `TopicExists`.
@@ -307,8 +309,9 @@ impl Broker {
         settings: &TopicSettings,
     ) -> Result<(Arc<Topic>, bool), BrokerError> {
         let (topic, made) = self.make(name, settings, false)?;
-        // The caller wants the topic to exist, even if a subscriber created it.
+        // The caller wants the topic to exist, even if a subscriber created it, and after a restart.
         topic.claim();
+        drop(topic.created());
         Ok((topic, made))
     }
 
@@ -401,12 +404,11 @@ impl Broker {
     ///
     /// [`BrokerError::UnknownTopic`].
     pub fn delete(&self, name: &str) -> Result<(), BrokerError> {
-        let removed =
-            self.inner.topics.write().unwrap_or_else(PoisonError::into_inner).remove(name);
-        let Some(topic) = removed else {
+        let topic = self.topic(name);
+        let deleted = topic.is_some_and(|topic| self.delete_exactly(&topic));
+        if !deleted {
             return Err(BrokerError::UnknownTopic { name: name.into() });
-        };
-        topic.delete();
+        }
         tracing::debug!(topic = name, "topic deleted");
         Ok(())
     }
@@ -425,9 +427,10 @@ impl Broker {
         fence(Ordering::Acquire);
         let unused = is_only_handle && topic.is_unpublished() && !topic.is_followed();
         if unused {
+            // Under the lock, since nobody may find it meanwhile. It seldom has files, and none that are being written.
+            topic.delete();
             topics.remove(topic.name());
             drop(topics);
-            topic.delete();
             tracing::debug!(topic = topic.name(), "topic taken back");
         }
         unused
@@ -437,13 +440,21 @@ impl Broker {
     /// there.
     #[cfg(feature = "http")]
     pub(crate) fn delete_this(&self, topic: &Arc<Topic>) -> bool {
+        let deleted = self.delete_exactly(topic);
+        if deleted {
+            tracing::debug!(topic = topic.name(), "topic deleted");
+        }
+        deleted
+    }
+
+    /// First the files, then the name: otherwise a new topic of this name could have files beside the old ones, and a crash
+    /// leave both. False if somebody else has deleted it.
+    fn delete_exactly(&self, topic: &Arc<Topic>) -> bool {
+        topic.delete();
         let mut topics = self.inner.topics.write().unwrap_or_else(PoisonError::into_inner);
         let listed = topics.get(topic.name()).is_some_and(|found| Arc::ptr_eq(found, topic));
         if listed {
             topics.remove(topic.name());
-            drop(topics);
-            topic.delete();
-            tracing::debug!(topic = topic.name(), "topic deleted");
         }
         listed
     }

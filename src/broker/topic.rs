@@ -330,7 +330,8 @@ impl Topic {
         next
     }
 
-    /// Marks the topic as deleted and wakes everyone who waits on it.
+    /// Marks the topic as deleted, wakes everyone who waits on it, and removes its files. Before its name is free: a new topic
+    /// of this name must not have files beside them.
     pub(super) fn delete(&self) {
         // Release, and before the close: a waiter that the close wakes sees the flag.
         self.deleted.store(true, Ordering::Release);
@@ -455,6 +456,15 @@ impl Topic {
         let appender = wait.0.get_or_insert_with(|| self.log.appender());
         let appended = std::task::ready!(appender.poll_append_batch(cx, records));
         Poll::Ready(Ok(Ticket::ready(Ok(appended?))))
+    }
+
+    /// Writes down that the topic is there, with its settings, if it is stored and that was not done yet. The ticket tells
+    /// when it is; dropping it changes nothing. Publishing does the same.
+    pub fn created(&self) -> Ticket {
+        match &self.stored {
+            None => Ticket::ready(Ok(0..0)),
+            Some(stored) => stored.created(),
+        }
     }
 
     /// Takes no more records. Subscribers read the remaining ones and then see the end. The ticket tells when it is

@@ -169,6 +169,8 @@ struct Writer {
     waiting: VecDeque<Chunk>,
     /// Handed to the files, and not forced to the disk yet.
     unwritten: Vec<(u64, Chunk)>,
+    /// Who waits for the topic's files.
+    creating: Vec<Reply>,
     /// Whether the log is closed after what is in `unpublished`.
     closes_log: bool,
     /// Who waits for the topic to be closed.
@@ -243,6 +245,7 @@ impl StoredTopic {
             unpublished: VecDeque::new(),
             waiting: VecDeque::new(),
             unwritten: Vec::new(),
+            creating: Vec::new(),
             closes_log: false,
             closing: None,
             last_write: Instant::now(),
@@ -384,6 +387,22 @@ impl Task<StoredTopic> {
         }
     }
 
+    /// Creates the files, if there are none. The ticket tells when the topic will be found by the next process.
+    pub(crate) fn created(self: &Arc<Self>) -> Ticket {
+        if self.job().reader.get().is_some() {
+            return Ticket::ready(Ok(0..0));
+        }
+        let (ticket, reply) = Ticket::pair();
+        let mut queue = self.job().queue();
+        if let Some(why) = &queue.failed {
+            return Ticket::ready(Err(why.clone()));
+        }
+        queue.creating.push(reply);
+        drop(queue);
+        self.wake_task();
+        ticket
+    }
+
     /// Takes no more records, and closes the log after those that wait. The ticket tells when that is written down.
     pub(crate) fn close(self: &Arc<Self>) -> Ticket {
         let (ticket, reply) = Ticket::pair();
@@ -443,10 +462,11 @@ impl Task<StoredTopic> {
             let mut queue = topic.queue();
             writer.waiting.extend(queue.take());
             writer.closing = writer.closing.take().or(queue.closing.take());
+            writer.creating.append(&mut queue.creating);
             let failed = queue.failed.replace(closed.clone());
             (failed.filter(|failed| !failed.is_closed()), std::mem::take(&mut queue.leases))
         };
-        let has_work = !writer.waiting.is_empty() || !leases.is_empty() || writer.closing.is_some();
+        let has_work = writer.has_work() || !leases.is_empty();
         let mut done = match failed {
             Some(failed) => Err(failed),
             None if has_work && !writer.deleted => topic.write(&mut writer, &leases).map(drop),
@@ -503,6 +523,7 @@ impl StoredTopic {
         let (chunks, leases, closing, stopping, woken) = {
             let mut queue = self.queue();
             let leases = std::mem::take(&mut queue.leases);
+            writer.creating.append(&mut queue.creating);
             (queue.take(), leases, queue.closing.take(), queue.stopping, queue.take_waiting())
         };
         writer.waiting.extend(chunks);
@@ -514,7 +535,7 @@ impl StoredTopic {
             self.fail(writer, &closed);
             return Again::WhenWoken;
         }
-        let has_work = !writer.waiting.is_empty() || !leases.is_empty() || writer.closing.is_some();
+        let has_work = writer.has_work() || !leases.is_empty();
         let mut full = None;
         if has_work {
             match self.write(writer, &leases) {
@@ -569,6 +590,9 @@ impl StoredTopic {
             self.refuse_waiting(writer, &error);
             return Ok(None);
         }
+        for reply in std::mem::take(&mut writer.creating) {
+            reply.tell(Ok(0..0));
+        }
         let Some(store) = &mut writer.store else { unreachable!("it was just created") };
         let now = self.log.clock_nanos();
         // First the leases: a commit may be what makes room.
@@ -584,6 +608,11 @@ impl StoredTopic {
             match store.append(now, chunk.packed(), || self.needed()) {
                 Ok(first) => writer.unwritten.push((first, chunk)),
                 Err(error) if error.is_full() => {
+                    if writer.closing.is_some() {
+                        // It would wait for room, and the close for it.
+                        self.tell(chunk, Err(AppendError::Closed.into()));
+                        continue;
+                    }
                     if self.facts.settings.overflow == Overflow::Reject {
                         self.tell(chunk, Err(error));
                         continue;
@@ -768,6 +797,15 @@ impl StoredTopic {
         for chunk in std::mem::take(&mut writer.waiting) {
             self.tell(chunk, Err(why.clone()));
         }
+        for reply in std::mem::take(&mut writer.creating) {
+            reply.tell(Err(why.clone()));
+        }
+    }
+}
+
+impl Writer {
+    fn has_work(&self) -> bool {
+        !self.waiting.is_empty() || !self.creating.is_empty() || self.closing.is_some()
     }
 }
 
