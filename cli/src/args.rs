@@ -67,6 +67,10 @@ pub(crate) enum Command {
     Topics(TopicsArgs),
     /// Create tokens for a server's access file
     Token(TokenArgs),
+    /// Read all of a folder for data that no server uses, and name what is damaged
+    Verify(VerifyArgs),
+    /// Cut a damaged topic of such a folder, so that a server opens it again
+    Repair(RepairArgs),
     /// Show what topics hold, what holds it back, and rates
     Stats(StatsArgs),
     /// Show a tour of half a minute in this terminal, on a server of its own
@@ -312,6 +316,33 @@ pub(crate) struct NewTokenArgs {
     /// Write the secret to this new file, which only its owner may read, instead of to standard error
     #[arg(long, value_name = "FILE")]
     pub(crate) secret_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// The folder, as `psa serve --data` uses it
+    pub(crate) folder: PathBuf,
+    /// Only this topic; where its name cannot be read, the name of its folder under topics/
+    #[arg(long, value_name = "TOPIC")]
+    pub(crate) topic: Option<String>,
+    /// Print JSON, one object per topic and line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RepairArgs {
+    /// The folder, as `psa serve --data` uses it
+    pub(crate) folder: PathBuf,
+    /// The topic; where its name cannot be read, the name of its folder under topics/
+    #[arg(long, value_name = "TOPIC")]
+    pub(crate) topic: String,
+    /// Say what would be cut, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

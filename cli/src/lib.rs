@@ -29,6 +29,7 @@ mod memory;
 mod progress;
 mod publish;
 mod reload;
+mod repair;
 mod serve;
 mod service;
 mod signals;
@@ -39,6 +40,7 @@ mod subscribe;
 mod terminal;
 mod token;
 mod topics;
+mod verify;
 mod watch;
 mod writer;
 
@@ -83,6 +85,8 @@ fn run(cli: Cli) -> Result {
         Command::Sub(args) => subscribe::run(&client_config(&global)?, args),
         Command::Topics(args) => topics::run(&client_config(&global)?, args),
         Command::Token(args) => token::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Repair(args) => repair::run(&args),
         Command::Stats(args) => stats::run(&client_config(&global)?, args),
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => psa_load::run(args, named_server(&global)?),

@@ -94,6 +94,47 @@ impl Progress {
     }
 }
 
+/// How far reading files has got.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    /// `None` if nobody would see it.
+    bar: Option<ProgressBar>,
+    began: Instant,
+}
+
+impl Reading {
+    /// Creates the bar, which is not shown yet.
+    pub(crate) fn new() -> Reading {
+        let is_seen = io::stderr().is_terminal() && !terminal::is_dumb();
+        let bar = is_seen.then(|| {
+            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::hidden());
+            let template = "{bytes:>10} of {total_bytes} [{wide_bar}] {bytes_per_sec}, {eta} left";
+            match ProgressStyle::with_template(template) {
+                Ok(style) => bar.with_style(style.progress_chars("=> ")),
+                Err(_) => bar,
+            }
+        });
+        Reading { bar, began: Instant::now() }
+    }
+
+    /// Reports that so many bytes of all were read.
+    pub(crate) fn update(&mut self, done: u64, all: u64) {
+        let Some(bar) = &self.bar else { return };
+        if bar.is_hidden() && self.began.elapsed() > PATIENCE {
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+        bar.set_length(all);
+        bar.set_position(done);
+    }
+
+    /// Removes the bar from the screen, so that later output is not mixed with it.
+    pub(crate) fn finish(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 impl BarState {
     fn draw(&mut self) {
         if !self.shown && self.began.elapsed() > PATIENCE {

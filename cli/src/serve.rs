@@ -2,12 +2,13 @@
 
 use crate::config::settings::Key;
 use crate::config::{Config, Origin};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, one_line};
 use crate::log::Log;
 use crate::memory;
 use crate::reload::Reload;
 use crate::service;
 use crate::signals::{HangUp, Signals};
+use crate::units::{human_count, human_size};
 use psa::broker::{Broker, BrokerConfig, FolderError, OpenError};
 use psa::http::{HttpBindError, HttpConfig, HttpLimits, HttpServer};
 use psa::server::{BindError, Limits, Refusals, Server, ServerConfig, Token};
@@ -66,6 +67,7 @@ async fn serve(
         exit = signals.next() => return Err(Error::quiet(exit)),
     };
     let broker = opened.map_err(|error| open_error(config, error))?;
+    log_recovered(config, &broker);
     let server = Server::bind_with(server_config, broker.clone())
         .map_err(|error| bind_error(config, Key::Listen, &error))?;
     let http = http_config
@@ -108,7 +110,9 @@ async fn serve(
         .count("psa_log_lines_dropped", "Lines of the log that could not be written", log.dropped())
     });
     let (handle, http_handle) = (server.handle(), http.as_ref().map(HttpServer::handle));
-    let greeting = greeting(config, server.local_addr(), http.as_ref().map(HttpServer::local_addr));
+    let mut greeting =
+        greeting(config, server.local_addr(), http.as_ref().map(HttpServer::local_addr));
+    greeting.push_str(&recovered_text(config, &broker));
     // If nobody reads it, the server neither waits nor stops.
     tokio::task::spawn_blocking(move || {
         let mut out = io::stdout().lock();
@@ -178,6 +182,51 @@ fn log_memory(config: &Config) {
              lower it, or give more memory"
         );
     }
+}
+
+/// Logs what was found in the folder for data. The broker has logged why each topic is damaged.
+fn log_recovered(config: &Config, broker: &Broker) {
+    let (Some(found), Some(data)) = (broker.recovered(), config.data()) else { return };
+    let (folder, took) = (data.display(), found.took.as_secs_f64());
+    tracing::info!(
+        %folder, topics = found.topics, records = found.records, bytes = found.bytes, cut = found.cut, took,
+        "the stored topics were opened"
+    );
+    if !found.damaged.is_empty() {
+        tracing::error!(
+            %folder, damaged = found.damaged.len(),
+            "the server starts WITHOUT topics that are damaged: stop it, and see what `psa verify` reports"
+        );
+    }
+}
+
+/// The same for standard output.
+fn recovered_text(config: &Config, broker: &Broker) -> String {
+    let (Some(found), Some(data)) = (broker.recovered(), config.data()) else {
+        return String::new();
+    };
+    let folder = one_line(&data.display().to_string());
+    let cut = match found.cut {
+        0 => String::new(),
+        cut => format!(", {} of torn ends cut", human_size(cut)),
+    };
+    let mut text = format!(
+        "Kept in {folder}: {} topic{}, {} records, {}, opened in {:.3} s{cut}\n",
+        human_count(found.topics as u64),
+        if found.topics == 1 { "" } else { "s" },
+        human_count(found.records),
+        human_size(found.bytes),
+        found.took.as_secs_f64(),
+    );
+    for (topic, why) in &found.damaged {
+        let line = format!("DAMAGED, and missing: {}: {why}", topic.display());
+        text.push_str(&one_line(&line));
+        text.push('\n');
+    }
+    if !found.damaged.is_empty() {
+        text.push_str("Stop the server, and see what `psa verify` reports of the folder.\n");
+    }
+    text
 }
 
 /// The text for standard output: where the server listens, and what to type next.

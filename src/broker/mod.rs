@@ -63,7 +63,11 @@ use crate::tier::{Opened, StoredTopic, Tier};
 use alarm::Alarm;
 use unpublished::{USE_CHECK_INTERVAL, Unpublished};
 
-pub use crate::tier::{Durability, FolderError, PublishError, StoredStats, Ticket, TopicCursor};
+pub use crate::disk::{Lost, Problem};
+pub use crate::tier::{
+    Durability, FolderError, PublishError, Repair, RepairError, RepairPlan, StoredStats, Ticket,
+    TopicCursor, VerifiedTopic, verify_folder,
+};
 pub use error::{BrokerError, LeaseOpenError, OpenError};
 use housekeeping::Schedule;
 pub use latency::{Deliveries, Latency, Watched};
@@ -400,13 +404,11 @@ impl Broker {
     ///
     /// [`BrokerError::UnknownTopic`].
     pub fn delete(&self, name: &str) -> Result<(), BrokerError> {
-        let mut topics = self.inner.topics.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(topic) = topics.remove(name) else {
+        let topic = self.topic(name);
+        let deleted = topic.is_some_and(|topic| self.delete_exactly(&topic));
+        if !deleted {
             return Err(BrokerError::UnknownTopic { name: name.into() });
-        };
-        topic.begin_deletion();
-        drop(topics);
-        topic.delete();
+        }
         tracing::debug!(topic = name, "topic deleted");
         Ok(())
     }
@@ -425,10 +427,10 @@ impl Broker {
         fence(Ordering::Acquire);
         let unused = is_only_handle && topic.is_unpublished() && !topic.is_followed();
         if unused {
-            topics.remove(topic.name());
-            topic.begin_deletion();
-            drop(topics);
+            // Under the lock, since nobody may find it meanwhile. It seldom has files, and none that are being written.
             topic.delete();
+            topics.remove(topic.name());
+            drop(topics);
             tracing::debug!(topic = topic.name(), "topic taken back");
         }
         unused
@@ -438,32 +440,45 @@ impl Broker {
     /// there.
     #[cfg(feature = "http")]
     pub(crate) fn delete_this(&self, topic: &Arc<Topic>) -> bool {
+        let deleted = self.delete_exactly(topic);
+        if deleted {
+            tracing::debug!(topic = topic.name(), "topic deleted");
+        }
+        deleted
+    }
+
+    /// First the files, then the name: otherwise a new topic of this name could have files beside the old ones, and a crash
+    /// leave both. False if somebody else has deleted it.
+    fn delete_exactly(&self, topic: &Arc<Topic>) -> bool {
+        topic.delete();
         let mut topics = self.inner.topics.write().unwrap_or_else(PoisonError::into_inner);
         let listed = topics.get(topic.name()).is_some_and(|found| Arc::ptr_eq(found, topic));
         if listed {
             topics.remove(topic.name());
-            topic.begin_deletion();
-            drop(topics);
-            topic.delete();
-            tracing::debug!(topic = topic.name(), "topic deleted");
         }
         listed
     }
 
     /// Closes the topic for publishing: subscribers read the remaining records and then see the end.
-    /// Closing it twice is not an error. Where the topic is stored, [`Topic::close`] tells when this is written down.
+    /// Closing it twice is not an error. Where the topic is stored, that it is closed is written down; to wait for this,
+    /// see [`Topic::close`].
     ///
     /// # Errors
     ///
     /// [`BrokerError::UnknownTopic`].
     pub fn close(&self, name: &str) -> Result<(), BrokerError> {
+        self.close_topic(name).map(drop)
+    }
+
+    /// As [`close`](Self::close). The ticket tells when that is written down.
+    pub(crate) fn close_topic(&self, name: &str) -> Result<(Arc<Topic>, Ticket), BrokerError> {
         let Some(topic) = self.topic(name) else {
             return Err(BrokerError::UnknownTopic { name: name.into() });
         };
         // Claimed, so that it stays: late subscribers must learn that it has ended.
-        drop(topic.close());
+        let ticket = topic.close();
         tracing::debug!(topic = name, "topic closed");
-        Ok(())
+        Ok((topic, ticket))
     }
 
     /// Ends everything: closes every topic, creates no more, and lets every listener that serves this broker drain.

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::log::{
     AppendError, Appender, Batch, CommitError, CommitRange, Exclusive, Lag, Lease, LeaseInfo,
-    LeaseOptions, Limit, Log, Overflow, Packed, ReadError, Start, Stats, SubscribeError,
+    LeaseOptions, Limit, Log, Packed, ReadError, Start, Stats, SubscribeError,
 };
 use crate::tier::{PublishError, StoredLease, StoredTopic, Task, Ticket, TopicCursor};
 use std::future::Future;
@@ -330,14 +330,8 @@ impl Topic {
         next
     }
 
-    /// Its name is taken from it. Under the lock of the names, so that a new topic of this name finds it said.
-    pub(super) fn begin_deletion(&self) {
-        if let Some(stored) = &self.stored {
-            stored.begin_deletion();
-        }
-    }
-
-    /// Marks the topic as deleted and wakes everyone who waits on it. [`begin_deletion`](Self::begin_deletion) came first.
+    /// Marks the topic as deleted, wakes everyone who waits on it, and removes its files. Before its name is free: a new topic
+    /// of this name must not have files beside them.
     pub(super) fn delete(&self) {
         // Release, and before the close: a waiter that the close wakes sees the flag.
         self.deleted.store(true, Ordering::Release);
@@ -435,14 +429,9 @@ impl Topic {
     ///
     /// [`PublishError`]; [`is_full`](PublishError::is_full) if the topic has no room now.
     pub fn try_publish(&self, records: Packed<'_>) -> Result<Ticket, PublishError> {
-        if self.stored.is_none() {
-            return Ok(Ticket::ready(Ok(self.log.try_append_batch(records)?)));
-        }
-        let mut wait = PublishWait::default();
-        let cx = &mut Context::from_waker(Waker::noop());
-        match self.poll_publish(cx, records, &mut wait) {
-            Poll::Ready(begun) => begun,
-            Poll::Pending => Err(PublishError::DiskLimit { limit: self.settings.disk_limit }),
+        match &self.stored {
+            None => Ok(Ticket::ready(Ok(self.log.try_append_batch(records)?))),
+            Some(stored) => stored.publish(records),
         }
     }
 
@@ -460,7 +449,7 @@ impl Topic {
             // The first attempt needs no appender; only a publish that waits needs one. A log that evicts also makes
             // publishers wait, as long as readers look at everything that was evicted.
             match self.log.try_append_batch(records) {
-                Err(error) if error.is_full() && self.settings.overflow != Overflow::Reject => {}
+                Err(error) if PublishError::from(error.clone()).waits(self.settings.overflow) => {}
                 done => return Poll::Ready(Ok(Ticket::ready(Ok(done?)))),
             }
         }

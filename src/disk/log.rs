@@ -487,9 +487,10 @@ impl<D: Folder> DiskLog<D> {
         let (file, mut at) = match before {
             Some(Prepared { size, file }) => (file, size),
             None => match self.folder.create(name) {
-                // Left by an attempt that failed: whatever is in it, it is written over.
+                // Left by an attempt that failed, with any size.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    (self.folder.open(name)?, 0)
+                    self.folder.remove(name)?;
+                    (self.folder.create(name)?, 0)
                 }
                 created => (created?, 0),
             },

@@ -2,8 +2,7 @@
 //!
 //! [`DiskLog`] appends frames to files that were laid out before, forces them to the disk, reads them back, and
 //! finds after a crash where it stood. It is the writer, and there is one; [`Reader`]s read beside it, from any thread.
-//! It knows nothing of topics, subscribers or the log in memory. The server does not use it yet: topics that survive
-//! are being built on it.
+//! It knows nothing of topics, subscribers or the log in memory. Stored topics are built on it.
 //!
 //! # Files
 //!
@@ -63,6 +62,7 @@ mod notes;
 mod part;
 mod reader;
 mod recover;
+mod repair;
 mod scan;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -77,4 +77,6 @@ pub use header::Began;
 pub use log::{DiskLog, DiskOptions};
 pub use reader::{Frames, Reader};
 pub use recover::Recovered;
-pub use verify::{Problem, Verified, verify};
+pub(crate) use repair::repair;
+pub use verify::{Lost, Problem, Verified, verify};
+pub(crate) use verify::{Survey, heads, survey};

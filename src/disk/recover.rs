@@ -28,7 +28,7 @@ pub(crate) struct Found<F> {
     pub(crate) number: u64,
     pub(crate) size: u64,
     pub(crate) file: F,
-    header: Result<Header, NotAHeader>,
+    pub(crate) header: Result<Header, NotAHeader>,
 }
 
 /// Where the frames of the last file end.
@@ -77,6 +77,7 @@ impl<D: Folder> DiskLog<D> {
             return Self::create(folder, options, topic, Began { epoch, first: 0 });
         };
         let header = last.header.as_ref().expect("it has begun").clone();
+        check_size(last)?;
         let tail = find_tail(&last.file, last.size, &header)?;
         check_prepared(&found, begun, tail.next)?;
         // From here on the folder is changed.
@@ -85,6 +86,12 @@ impl<D: Folder> DiskLog<D> {
         for Found { size, file, header, .. } in found.by_ref().take(begun) {
             let header = header.expect("it has begun");
             parts.push(Arc::new(Part::new(&header, size, file)));
+        }
+        let mut prepared =
+            found.next().map(|Found { number, size, file, .. }| (number, Prepared { size, file }));
+        // Laid out by half. The size of a file that has begun says whether it was cut, so this one is laid out anew.
+        if let Some((number, _)) = prepared.take_if(|(_, file)| !file.size.is_multiple_of(BEGIN)) {
+            folder.remove(&name(number)).map_err(|error| fail(&name(number), error))?;
         }
         let last = parts.last().expect("at least one has begun").clone();
         let io = |error| fail(&last.name(), error);
@@ -97,7 +104,7 @@ impl<D: Folder> DiskLog<D> {
         let mut earlier = header.history.clone();
         let current = earlier.pop().unwrap_or(Began { epoch: header.epoch, first: header.first });
         let records = tail.next - parts[0].first;
-        let prepared = found.next().map(|Found { size, file, .. }| Prepared { size, file });
+        let prepared = prepared.map(|(_, prepared)| prepared);
         if let Some(prepared) = &prepared {
             clear_first_frame(&prepared.file).map_err(|error| fail("the prepared file", error))?;
         }
@@ -187,11 +194,7 @@ pub(crate) fn list<D: Folder>(folder: &D) -> Result<Vec<Found<D::File>>, OpenErr
 
 /// How many of these files have begun, having checked that they belong together.
 pub(crate) fn begun<F: File>(found: &[Found<F>]) -> Result<usize, OpenError> {
-    for Found { number, header, .. } in found {
-        if let Err(NotAHeader::Version(version)) = header {
-            return Err(OpenError::Version { file: name(*number), version: *version });
-        }
-    }
+    check_version(found)?;
     let Some(last) = found.iter().rposition(|found| found.begun().is_some()) else {
         // A log begins with file 0, whose header is forced before its first frame.
         for found in found {
@@ -203,19 +206,44 @@ pub(crate) fn begun<F: File>(found: &[Found<F>]) -> Result<usize, OpenError> {
     };
     let mut before: Vec<&Header> = Vec::new();
     for found in &found[..=last] {
-        let number = found.number;
-        let header = found.begun().ok_or_else(|| match &found.header {
-            Ok(Header { number: was, .. }) => misplaced(number, *was),
-            Err(_) => damaged(number, 0, "its header cannot be read"),
-        })?;
+        let header = found.begun().ok_or_else(|| not_begun(found))?;
         check_follows(&before, header)?;
         before.push(header);
     }
     Ok(last + 1)
 }
 
+/// Checks that no file is of another version.
+pub(crate) fn check_version<F>(found: &[Found<F>]) -> Result<(), OpenError> {
+    for Found { number, header, .. } in found {
+        if let Err(NotAHeader::Version(version)) = header {
+            return Err(OpenError::Version { file: name(*number), version: *version });
+        }
+    }
+    Ok(())
+}
+
+/// Why a file has not begun, although one after it has.
+pub(crate) fn not_begun<F>(found: &Found<F>) -> OpenError {
+    match &found.header {
+        Ok(Header { number: was, .. }) => misplaced(found.number, *was),
+        Err(_) => damaged(found.number, 0, "its header cannot be read"),
+    }
+}
+
+/// Checks that a file has a size that files are laid out with. One that was cut may have lost records of which nothing
+/// testifies any more.
+pub(crate) fn check_size<F>(found: &Found<F>) -> Result<(), OpenError> {
+    let size = found.size;
+    if size.is_multiple_of(BEGIN) && size >= 2 * BEGIN {
+        return Ok(());
+    }
+    let what = format!("it was cut: no file is laid out with {size} bytes");
+    Err(damaged(found.number, size, what))
+}
+
 /// Checks that a file comes after the ones before it.
-fn check_follows(before: &[&Header], header: &Header) -> Result<(), OpenError> {
+pub(crate) fn check_follows(before: &[&Header], header: &Header) -> Result<(), OpenError> {
     let Some(last) = before.last() else { return Ok(()) };
     if last.topic != header.topic {
         return Err(OpenError::Foreign { file: name(header.number) });
@@ -266,8 +294,7 @@ pub(crate) fn check_prepared<F: File>(
         }
         // Half of a header is no harm: it is forced before there are frames. With a frame of this log after it, it
         // was whole. Of which epoch the frame is, nobody can tell, so its checksums say nothing.
-        let is_unreadable = found.header == Err(NotAHeader::Invalid);
-        if is_unreadable && found.first_claim()?.is_some_and(|first| first >= next) {
+        if found.header.is_err() && found.first_claim()?.is_some_and(|first| first >= next) {
             return Err(damaged(number, 0, "its header cannot be read"));
         }
     }

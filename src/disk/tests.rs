@@ -3,6 +3,7 @@
 mod basics;
 mod crash;
 mod damage;
+mod repair;
 pub(crate) mod sim;
 
 use std::ops::Range;

@@ -25,7 +25,7 @@ use super::{answer, body};
 use crate::access::{Grant, Right};
 use crate::broker::{PublishError, PublishWait, Purpose, Ticket, Topic, pack};
 use crate::listener::{AppendInFlight, Stage};
-use crate::log::{Overflow, Position};
+use crate::log::Position;
 
 /// The media type of a sequence of records, each preceded by its length: four bytes, little-endian.
 pub(super) const RECORDS: &str = "application/vnd.psa.records";
@@ -104,7 +104,7 @@ async fn append(
     let mut ends = pin!(ends);
     let (ticket, in_flight) = match topic.try_publish(records.packed()) {
         Ok(ticket) => (ticket, in_flight),
-        Err(full) if full.is_full() && topic.settings().overflow != Overflow::Reject => {
+        Err(full) if full.waits(topic.settings().overflow) => {
             // A drain does not wait for room. Each poll below is an attempt of its own.
             drop(in_flight);
             let mut wait = PublishWait::default();
@@ -150,9 +150,8 @@ async fn settled(
             return Err(PublishError::DiskLimit { limit: topic.settings().disk_limit });
         }
         // It is being written. It may be put back once more, if the disk is full.
-        match timeout(LOOK_AGAIN, &mut ticket).await {
-            Ok(done) => return done,
-            Err(_) => {}
+        if let Ok(done) = timeout(LOOK_AGAIN, &mut ticket).await {
+            return done;
         }
     }
 }

@@ -232,7 +232,12 @@ impl Collector for Scrape {
     }
 }
 
-fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+fn gauge<N: EncodeGaugeValue>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: N,
+) -> fmt::Result {
     let gauge = ConstGauge::new(value);
     gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
 }
@@ -259,7 +264,7 @@ impl Scrape {
             gauge(encoder, name, help, value)?;
         }
         for figure in self.api.figures.get().into_iter().flatten() {
-            let write = if figure.is_counter { counter::<u64> } else { gauge };
+            let write = if figure.is_counter { counter::<u64> } else { gauge::<u64> };
             write(encoder, figure.name, figure.help, (figure.read)())?;
         }
         Ok(())
@@ -303,8 +308,25 @@ impl Scrape {
     /// What all stored topics have in their files.
     fn stored_totals(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let stored = &self.topics.sums.stored;
+        let recovered = self.api.broker.recovered();
+        let damaged = recovered.map_or(0, |recovered| recovered.damaged.len() as u64);
         for (name, help, value) in [
             ("psa_stored_topics", "Topics that are stored", stored.topics),
+            (
+                "psa_stored_topics_damaged",
+                "Topics that are damaged, so that the server has started without them",
+                damaged,
+            ),
+            (
+                "psa_stored_recovered_records",
+                "Records that were in the files when the server started",
+                recovered.map_or(0, |recovered| recovered.records),
+            ),
+            (
+                "psa_stored_recovered_cut_bytes",
+                "Bytes at the ends of files that a crash had torn, and that were cut when the server started",
+                recovered.map_or(0, |recovered| recovered.cut),
+            ),
             (
                 "psa_stored_failed",
                 "Stored topics that take no records because the disk failed",
@@ -316,6 +338,9 @@ impl Scrape {
         ] {
             gauge(encoder, name, help, value)?;
         }
+        let took = recovered.map_or(0.0, |recovered| recovered.took.as_secs_f64());
+        let help = "How long opening the files took when the server started, in seconds";
+        gauge(encoder, "psa_stored_recovery_seconds", help, took)?;
         for (name, help, value) in [
             (
                 "psa_stored_syncs",

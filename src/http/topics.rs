@@ -140,10 +140,9 @@ pub(super) async fn close(
 ) -> Result<StatusCode, Problem> {
     grant.check(Right::Manage, &name)?;
     Parameters::read(uri.query(), &[])?;
-    let topic = api.broker.topic(&name).ok_or_else(|| Problem::unknown_topic(&name))?;
-    let closed = topic.close().await;
-    closed.map_err(|error| Problem::publish(&error, &topic, &api))?;
-    tracing::debug!(topic = name, "topic closed");
+    let (topic, ticket) = api.broker.close_topic(&name)?;
+    // Where the topic is stored, once that is written down.
+    ticket.await.map_err(|error| Problem::publish(&error, &topic, &api))?;
     Ok(StatusCode::NO_CONTENT)
 }
 

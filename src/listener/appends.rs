@@ -53,12 +53,6 @@ impl<P: Deref<Target: Serve>> AppendInFlight<P> {
         // Made only if it is counted: to drop it takes it off the count.
         of.life().appends.begin().then(|| Self(of))
     }
-
-    /// The listener.
-    #[cfg(feature = "server")]
-    pub(crate) fn of(&self) -> &P::Target {
-        &self.0
-    }
 }
 
 impl<P: Deref<Target: Serve>> Drop for AppendInFlight<P> {

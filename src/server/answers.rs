@@ -1,7 +1,6 @@
-//! Answers to publishes that are on their way, and to what else is written down first.
+//! Answers to requests whose effects are on their way to the disk.
 //!
-//! Where a topic is stored, a publish is answered when its records are on the disk, and so are the creation and the closing
-//! of a topic: a client that was told so finds it after a crash. Meanwhile the connection's next
+//! Where a topic is stored, a publish or a close is answered when its records are on the disk. Meanwhile the connection's next
 //! publishes begin, so that one forced write serves many of them. The answers keep the order of the requests: those that
 //! are ready earlier wait, and a request of another kind is not executed before all of them were sent.
 
@@ -23,25 +22,28 @@ use crate::protocol::Request;
 /// Publishes of one connection that are on their way at a time.
 const MOST: usize = 1_024;
 
-/// An append that has begun, or something else that is written down.
+/// Something that has begun and is not on the disk yet.
 pub(super) struct Begun {
     pub(super) ticket: Ticket,
     pub(super) topic: Arc<Topic>,
-    /// The drain waits for it.
-    pub(super) in_flight: AppendInFlight<Arc<Shared>>,
+    pub(super) shared: Arc<Shared>,
+    /// An append: the drain waits for it.
+    pub(super) _in_flight: Option<AppendInFlight<Arc<Shared>>>,
 }
 
 /// What a client is told of success.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Success {
-    /// The offsets of so many records.
-    Ack {
-        count: u32,
-    },
-    /// That it is done.
+    /// ACK, with the number of records.
+    Ack(u32),
+    /// DONE.
     Done,
-    Nothing,
+    /// Nothing.
+    Silent,
 }
+
+/// The epoch and the first offset of what was appended, or why it was not.
+pub(super) type Told = Result<(u64, u64), Refusal>;
 
 /// The answer to one request.
 pub(super) struct Answer {
@@ -81,10 +83,7 @@ impl Answers {
 
     /// Takes the next answer, if it is known: the epoch and the first offset, or why not. Otherwise `task` is woken once it
     /// is.
-    pub(super) fn next(
-        &mut self,
-        task: &Arc<TaskWaker>,
-    ) -> Option<(Answer, Result<(u64, u64), Refusal>)> {
+    pub(super) fn next(&mut self, task: &Arc<TaskWaker>) -> Option<(Answer, Told)> {
         let first = self.waiting.front_mut()?;
         let done = match &mut first.begun {
             Ok(begun) => {
@@ -111,13 +110,10 @@ impl Answers {
     }
 }
 
-pub(super) fn told(
-    begun: &Begun,
-    done: Result<Range<u64>, PublishError>,
-) -> Result<(u64, u64), Refusal> {
-    let Begun { topic, in_flight, .. } = begun;
+pub(super) fn told(begun: &Begun, done: Result<Range<u64>, PublishError>) -> Told {
+    let Begun { topic, shared, .. } = begun;
     match done {
         Ok(offsets) => Ok((topic.log().epoch(), offsets.start)),
-        Err(error) => Err(in_flight.of().refuse_append(&error, topic)),
+        Err(error) => Err(shared.refuse_append(&error, topic)),
     }
 }

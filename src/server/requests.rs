@@ -9,7 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use tracing::field::display;
 
-use super::answers::{Answer, Begun, Success, told};
+use super::answers::{Answer, Begun, Success, Told, told};
 use super::delivery::{NewSub, Reader};
 use super::describe;
 use super::refusal::Refusal;
@@ -17,9 +17,9 @@ use super::session::{End, Phase, Session, Step};
 use super::shutdown::Shared;
 use super::wakers::SubscriptionWaker;
 use crate::access::Right;
-use crate::broker::{BrokerError, LeaseOpenError, PublishWait, Purpose, Ticket, Topic};
+use crate::broker::{LeaseOpenError, PublishWait, Purpose, Ticket, Topic};
 use crate::listener::AppendInFlight;
-use crate::log::{AppendError, LeaseError, LeaseOptions, Overflow, Packed, Start, SubscribeError};
+use crate::log::{AppendError, LeaseError, LeaseOptions, Packed, Start, SubscribeError};
 use crate::protocol::{
     self, Code, GapReason, Hello, OnGap, Publish, Reply, Request, Subscribe, TopicName, Welcome,
 };
@@ -112,16 +112,18 @@ impl Session {
                 self.goodbye(Code::BadFrame, "version 1 has no durability; offer version 2")?;
             }
             (_, Request::Create { request, topic, settings, exist_ok }) => {
-                let made = self.create(*topic, settings, *exist_ok);
-                self.answer_written(*request, made);
+                let begun = self.create(*topic, settings, *exist_ok);
+                self.answers.add(Answer { request: *request, success: Success::Done, begun });
+                self.settle_answers();
             }
             (_, Request::Delete { request, topic }) => {
                 let deleted = self.delete(*topic);
                 self.answer_done(*request, deleted);
             }
             (_, Request::Close { request, topic }) => {
-                let closed = self.close(*topic);
-                self.answer_written(*request, closed);
+                let begun = self.close(*topic);
+                self.answers.add(Answer { request: *request, success: Success::Done, begun });
+                self.settle_answers();
             }
             (_, Request::List { request, prefix }) => {
                 self.held = Some(HeldRequest::List(Box::new(List {
@@ -168,26 +170,6 @@ impl Session {
         match result {
             Ok(()) => self.done(request),
             Err(refusal) => self.answer(request, Err(refusal)),
-        }
-    }
-
-    /// Answers when what was begun is written down.
-    fn answer_written(&mut self, request: u32, begun: Result<(Arc<Topic>, Ticket), Refusal>) {
-        let (topic, ticket) = match begun {
-            Ok(begun) => begun,
-            Err(refusal) => return self.answer(request, Err(refusal)),
-        };
-        // Where the server drains, it is written down at the server's end at the latest.
-        let Some(in_flight) = AppendInFlight::begin(self.shared.clone()) else {
-            return self.done(request);
-        };
-        let mut begun = Begun { ticket, topic, in_flight };
-        match begun.ticket.take_ready() {
-            Some(done) => self.answer_done(request, told(&begun, done).map(drop)),
-            None => {
-                self.answers.add(Answer { request, success: Success::Done, begun: Ok(begun) });
-                self.settle_answers();
-            }
         }
     }
 
@@ -239,7 +221,7 @@ impl Session {
     fn publish(&mut self, publish: &Publish<'_>) -> Step {
         let resumed = self.resumed.take();
         let count = publish.records.count();
-        let success = if publish.ack { Success::Ack { count } } else { Success::Nothing };
+        let success = if publish.ack { Success::Ack(count) } else { Success::Silent };
         match self.try_publish(publish, resumed) {
             Poll::Pending => Step::Hold,
             Poll::Ready(mut begun) => {
@@ -248,7 +230,7 @@ impl Session {
                     && let Ok(begun) = &mut begun
                     && let Some(done) = begun.ticket.take_ready()
                 {
-                    self.answer_success(publish.request, success, told(begun, done));
+                    self.tell(publish.request, success, told(begun, done));
                     return Step::Done;
                 }
                 self.answers.add(Answer { request: publish.request, success, begun });
@@ -258,29 +240,24 @@ impl Session {
         }
     }
 
-    /// Sends the answers that waited, as far as they are known, in order.
+    /// Sends the answers that waited for the disk, as far as they are known, in order.
     pub(super) fn settle_answers(&mut self) {
-        while let Some((Answer { request, success, .. }, done)) = self.answers.next(&self.waker) {
-            self.answer_success(request, success, done);
+        while let Some((Answer { request, success, .. }, told)) = self.answers.next(&self.waker) {
+            self.tell(request, success, told);
         }
         if matches!(self.held, Some(HeldRequest::Answers)) && !self.answers.hold_back() {
             self.held = None;
         }
     }
 
-    fn answer_success(
-        &mut self,
-        request: u32,
-        success: Success,
-        done: Result<(u64, u64), Refusal>,
-    ) {
-        match (done, success) {
-            (Ok((epoch, first)), Success::Ack { count }) => {
+    fn tell(&mut self, request: u32, success: Success, told: Told) {
+        match (told, success) {
+            (Err(refusal), _) => self.answer(request, Err(refusal)),
+            (Ok((epoch, first)), Success::Ack(count)) => {
                 self.out.push(&Reply::Ack { request, epoch, first, count });
             }
             (Ok(_), Success::Done) => self.done(request),
-            (Ok(_), Success::Nothing) => {}
-            (Err(refusal), _) => self.answer(request, Err(refusal)),
+            (Ok(_), Success::Silent) => {}
         }
     }
 
@@ -308,9 +285,9 @@ impl Session {
             None => topic.try_publish(packed),
             Some(_) => Err(AppendError::Closed.into()),
         };
-        let may_wait = topic.settings().overflow != Overflow::Reject;
+        let overflow = topic.settings().overflow;
         let begun = match begun {
-            Err(error) if resumed.is_some() || error.is_full() && may_wait => {
+            Err(error) if resumed.is_some() || error.waits(overflow) => {
                 let mut waiting = resumed.unwrap_or_else(|| {
                     Box::new(WaitingPublish {
                         topic: topic.clone(),
@@ -332,7 +309,10 @@ impl Session {
             begun => begun,
         };
         Poll::Ready(match begun {
-            Ok(ticket) => Ok(Begun { ticket, topic, in_flight }),
+            Ok(ticket) => {
+                let (shared, _in_flight) = (self.shared.clone(), Some(in_flight));
+                Ok(Begun { ticket, topic, shared, _in_flight })
+            }
             Err(error) => Err(self.shared.refuse_append(&error, &topic)),
         })
     }
@@ -422,12 +402,11 @@ impl Session {
         name: TopicName<'_>,
         settings: &protocol::Settings,
         exist_ok: bool,
-    ) -> Result<(Arc<Topic>, Ticket), Refusal> {
+    ) -> Result<Begun, Refusal> {
         self.grant.check(Right::Manage, name.as_str())?;
         let broker = self.shared.broker.clone();
         if exist_ok && let Some(topic) = broker.topic(name.as_str()) {
-            let ticket = topic.created();
-            return Ok((topic, ticket));
+            return Ok(self.written(topic.created(), topic));
         }
         may_make_topic(&self.shared, self.topics_made)?;
         let settings = describe::settings_in(settings);
@@ -436,17 +415,18 @@ impl Session {
             false => (broker.create(name.as_str(), &settings)?, true),
         };
         self.topics_made += u32::from(made);
-        let ticket = topic.created();
-        Ok((topic, ticket))
+        Ok(self.written(topic.created(), topic))
     }
 
-    fn close(&self, name: TopicName<'_>) -> Result<(Arc<Topic>, Ticket), Refusal> {
+    /// Something that is told to the client once it is written down.
+    fn written(&self, ticket: Ticket, topic: Arc<Topic>) -> Begun {
+        Begun { ticket, topic, shared: self.shared.clone(), _in_flight: None }
+    }
+
+    fn close(&self, name: TopicName<'_>) -> Result<Begun, Refusal> {
         self.grant.check(Right::Manage, name.as_str())?;
-        let unknown = || BrokerError::UnknownTopic { name: name.as_str().into() };
-        let topic = self.shared.broker.topic(name.as_str()).ok_or_else(unknown)?;
-        let ticket = topic.close();
-        tracing::debug!(topic = name.as_str(), "topic closed");
-        Ok((topic, ticket))
+        let (topic, ticket) = self.shared.broker.close_topic(name.as_str())?;
+        Ok(self.written(ticket, topic))
     }
 
     fn describe(&mut self, request: u32, name: TopicName<'_>) -> Result<(), Refusal> {

@@ -6,7 +6,9 @@
 //! that is in memory, the thread takes a cursor there, which holds it in memory, and closes the small log; at its end the
 //! subscriber goes on with that cursor. Nothing is missed and nothing comes twice, since both are at the same offset.
 //!
-//! At most [`SLOTS`] subscribers catch up at a time. The others wait for their turn, without memory.
+//! At most [`SLOTS`] subscribers catch up at a time. The others wait for their turn, without memory. A turn ends after
+//! [`TURN`], if somebody waits: a subscriber that reads slowly goes to the end of the queue, and one that reads nothing loses
+//! the memory of its log, too.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -44,6 +46,18 @@ struct Slots {
     waiting: VecDeque<Weak<Task<CatchUp>>>,
 }
 
+impl After {
+    /// The offset at which the subscriber has to be, if that matters. It is elsewhere if its cursor was taken back just
+    /// before.
+    pub(super) fn begins_at(&self) -> Option<u64> {
+        match self {
+            After::Memory(cursor) | After::Another(cursor) => Some(cursor.offset()),
+            After::Lagged(lagged) => Some(lagged.first_missed),
+            After::NextTurn | After::Unreadable => None,
+        }
+    }
+}
+
 impl CatchUps {
     pub(crate) fn start() -> std::io::Result<Self> {
         let pool = Pool::start("psa-catch-up", THREADS)?;
@@ -75,6 +89,11 @@ impl CatchUps {
         self.pass_on();
     }
 
+    /// Whether somebody waits for a turn.
+    fn has_waiting(&self) -> bool {
+        self.lock().waiting.iter().any(|waiting| waiting.strong_count() > 0)
+    }
+
     /// Wakes the next one that waits for a slot, if there is one.
     fn pass_on(&self) {
         let next = {
@@ -90,12 +109,18 @@ impl CatchUps {
     }
 }
 
+/// How long a subscriber's turn lasts while others wait for one. It waits for the next one then.
+const TURN: Duration = Duration::from_secs(2);
+
 /// How a subscriber goes on at the end of its own log.
+#[derive(Debug)]
 pub(super) enum After {
     /// In memory.
     Memory(Cursor<[u8]>),
     /// In another log of its own: a record did not fit this one.
     Another(Cursor<[u8]>),
+    /// From the files, when it is its turn again.
+    NextTurn,
     /// These records are gone.
     Lagged(Lagged),
     /// The files cannot be read.
@@ -108,6 +133,8 @@ pub(crate) struct CatchUp {
     /// The thread's, which reads from the disk while it has this.
     work: Mutex<Work>,
     handover: Mutex<Handover>,
+    /// The subscriber's cursor in its log. Here, so that it can be taken back from one that does not read.
+    cursor: Mutex<Option<Cursor<[u8]>>>,
 }
 
 struct Work {
@@ -118,6 +145,9 @@ struct Work {
     log: Option<(Log<[u8]>, Appender)>,
     /// What was read, and which of its frames comes next.
     frames: Option<(Frames, usize)>,
+    /// When its turn began, and where it waited for room last, since when.
+    began: Instant,
+    stuck: Option<(u64, Instant)>,
 }
 
 /// What the thread and the subscriber tell each other. Nothing waits while it is locked.
@@ -125,8 +155,6 @@ struct Work {
 struct Handover {
     /// The subscriber is gone.
     is_over: bool,
-    /// The cursor of the first log.
-    cursor: Option<Cursor<[u8]>>,
     after: Option<After>,
     /// The subscriber, while it has no cursor.
     waker: Option<Waker>,
@@ -139,18 +167,20 @@ impl Behind {
     /// Begins to read at this offset.
     pub(super) fn begin(topic: &Arc<Task<StoredTopic>>, next: u64) -> Self {
         let reader = topic.job().reader();
-        let work = Work { has_slot: false, reader, next, log: None, frames: None };
+        let (began, stuck) = (Instant::now(), None);
+        let work = Work { has_slot: false, reader, next, log: None, frames: None, began, stuck };
         topic.job().readers.fetch_add(1, Ordering::Relaxed);
         let (work, handover) = (Mutex::new(work), Mutex::default());
-        let catch_up = CatchUp { topic: topic.clone(), work, handover };
+        let cursor = Mutex::default();
+        let catch_up = CatchUp { topic: topic.clone(), work, handover, cursor };
         let task = Task::new(catch_up, &topic.job().catch_ups.pool);
         task.wake_task();
         Behind(task)
     }
 
-    /// The cursor of its log, once there is one: it is taken.
-    pub(super) fn take_cursor(&self) -> Option<Cursor<[u8]>> {
-        self.0.job().handover().cursor.take()
+    /// The cursor of its log, once there is one.
+    pub(super) fn cursor(&self) -> MutexGuard<'_, Option<Cursor<[u8]>>> {
+        self.0.job().cursor()
     }
 
     /// How to go on at the end of the log: it is taken.
@@ -163,10 +193,15 @@ impl Behind {
         after
     }
 
-    /// Ready when there is a cursor, or a way to go on.
-    pub(super) fn poll_begun(&self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when there may be something to read, or a way to go on.
+    pub(super) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        // First whom to wake when there is none any more, or not yet: whoever changes that looks for it afterwards.
         let mut handover = self.0.job().handover();
-        if handover.cursor.is_some() || handover.after.is_some() {
+        if let Some(cursor) = self.cursor().as_mut() {
+            handover.waker = Some(cx.waker().clone());
+            return cursor.poll_ready(cx);
+        }
+        if handover.after.is_some() {
             return Poll::Ready(());
         }
         handover.waker = Some(cx.waker().clone());
@@ -181,6 +216,7 @@ impl Drop for Behind {
         // Dropped outside of the lock: cursors wake others when they end.
         let before = std::mem::replace(&mut *catch_up.handover(), over);
         drop(before);
+        catch_up.take_back();
         catch_up.topic.job().readers.fetch_sub(1, Ordering::Relaxed);
         // It gives back what it has.
         self.0.wake_task();
@@ -188,6 +224,24 @@ impl Drop for Behind {
 }
 
 impl CatchUp {
+    fn cursor(&self) -> MutexGuard<'_, Option<Cursor<[u8]>>> {
+        self.cursor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the subscriber's cursor away, and frees what it held. False if the subscriber is looking at records just now.
+    fn take_back(&self) -> bool {
+        // Never waits: what looks at records is the subscriber's code.
+        match self.cursor.try_lock() {
+            Ok(mut cursor) => {
+                let taken = cursor.take();
+                drop(cursor);
+                drop(taken);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
     fn handover(&self) -> MutexGuard<'_, Handover> {
         self.handover.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -228,42 +282,47 @@ impl Job for CatchUp {
             return Again::WhenWoken;
         }
         if waits {
-            return Again::WhenWoken;
+            // It has everything of this turn. Until it has read that, it keeps the memory of its log.
+            return self.wait_for_reader(&mut work);
         }
         if !work.has_slot {
             if !catch_ups.take(this) {
                 return Again::WhenWoken;
             }
             work.has_slot = true;
+            work.began = Instant::now();
         }
         let begun = if work.log.is_some() {
             Ok(())
         } else {
             let cursor = self.new_log(&mut work, MEMORY);
-            cursor.map(|cursor| self.tell(|handover| handover.cursor = Some(cursor)))
+            cursor.map(|cursor| {
+                *self.cursor() = Some(cursor);
+                self.tell(|_| ());
+            })
         };
         match begun.and_then(|()| self.step(&mut work, this)) {
             Ok(again) => again,
             Err(after) => {
                 // First this, then the end of the log, which makes the subscriber look for it.
-                self.tell(|handover| handover.after = Some(after));
+                self.tell(|handover| handover.after = Some(*after));
                 work.frames = None;
                 work.log = None;
-                Again::WhenWoken
+                self.wait_for_reader(&mut work)
             }
         }
     }
 }
 
 impl CatchUp {
-    fn unreadable(&self, error: &dyn std::fmt::Display) -> After {
+    fn unreadable(&self, error: &dyn std::fmt::Display) -> Box<After> {
         let topic = &self.topic.job().facts.name;
         tracing::error!(%topic, %error, "stored records cannot be read");
-        After::Unreadable
+        Box::new(After::Unreadable)
     }
 
     /// Begins a new log where the subscriber goes on, and ends the one before.
-    fn new_log(&self, work: &mut Work, memory: u64) -> Result<Cursor<[u8]>, After> {
+    fn new_log(&self, work: &mut Work, memory: u64) -> Result<Cursor<[u8]>, Box<After>> {
         let (epoch, next) = (self.topic.job().log().epoch(), work.next);
         let log = Log::<[u8]>::builder()
             .begin_at(Position { epoch, next })
@@ -278,8 +337,38 @@ impl CatchUp {
         Ok(cursor)
     }
 
+    /// Waits until the subscriber has read. One that reads nothing while others wait loses its turn, and the memory of its
+    /// log.
+    fn wait_for_reader(&self, work: &mut Work) -> Again {
+        if !work.has_slot {
+            return Again::WhenWoken;
+        }
+        let now = Instant::now();
+        // If it is looking at records just now, it reads.
+        let place = self
+            .cursor
+            .try_lock()
+            .map_or(u64::MAX, |cursor| cursor.as_ref().map_or(work.next, Cursor::offset));
+        let since = match work.stuck {
+            Some((before, since)) if before == place => since,
+            _ => now,
+        };
+        work.stuck = Some((place, since));
+        let catch_ups = &self.topic.job().catch_ups;
+        if now >= since + TURN && catch_ups.has_waiting() && self.take_back() {
+            // In place of whatever it would have gone on with: it has not read up to there.
+            self.tell(|handover| handover.after = Some(After::NextTurn));
+            work.frames = None;
+            work.log = None;
+            work.has_slot = false;
+            catch_ups.give_back();
+            return Again::WhenWoken;
+        }
+        Again::At(now + TURN)
+    }
+
     /// Reads and appends for as long as there is room, or until the subscriber goes on elsewhere.
-    fn step(&self, work: &mut Work, this: &Arc<Task<Self>>) -> Result<Again, After> {
+    fn step(&self, work: &mut Work, this: &Arc<Task<Self>>) -> Result<Again, Box<After>> {
         let topic = self.topic.job();
         let waker = Waker::from(this.clone());
         let cx = &mut Context::from_waker(&waker);
@@ -296,7 +385,7 @@ impl CatchUp {
                 let Some((_, appender)) = &mut work.log else { return Ok(Again::WhenWoken) };
                 let packed = Packed::new(&piece.ends, piece.payload).expect("a part of a frame");
                 match appender.poll_append_batch(cx, packed) {
-                    Poll::Pending => return Ok(Again::WhenWoken),
+                    Poll::Pending => return Ok(self.wait_for_reader(work)),
                     Poll::Ready(Ok(offsets)) => work.next = offsets.end,
                     Poll::Ready(Err(AppendError::TooLarge { size, .. })) => {
                         // A larger log, for this record and what follows. Told before the one before ends.
@@ -310,8 +399,11 @@ impl CatchUp {
                 }
             }
             let next = work.next;
+            if work.began.elapsed() > TURN && self.topic.job().catch_ups.has_waiting() {
+                return Err(Box::new(After::NextTurn));
+            }
             match topic.log().subscribe(Start::At(next)) {
-                Ok(cursor) => return Err(After::Memory(cursor)),
+                Ok(cursor) => return Err(Box::new(After::Memory(cursor))),
                 // It is on its way into memory.
                 Err(SubscribeError::Future { .. }) => {
                     return Ok(Again::At(Instant::now() + Duration::from_millis(1)));
@@ -328,7 +420,7 @@ impl CatchUp {
                 }
                 Err(ReadError::Trimmed { first }) if first > next => {
                     let lagged = Lagged { first_missed: next, missed: first - next };
-                    return Err(After::Lagged(lagged));
+                    return Err(Box::new(After::Lagged(lagged)));
                 }
                 Err(error) => return Err(self.unreadable(&error)),
             }

@@ -40,11 +40,11 @@ pub struct TopicCursor {
 
 enum Source {
     Memory(Cursor<[u8]>),
-    /// Its own log, once there is one, and where it stands otherwise.
+    /// What reads them for it, where it stands, and how many records the last look showed.
     Files {
         behind: Behind,
-        cursor: Option<Cursor<[u8]>>,
         offset: u64,
+        shown: usize,
     },
 }
 
@@ -79,7 +79,7 @@ impl TopicCursor {
                         // Trimmed meanwhile.
                         continue;
                     }
-                    Source::Files { behind: Behind::begin(topic, offset), cursor: None, offset }
+                    Source::files(topic, offset)
                 }
                 Err(error) => return Err(error),
             };
@@ -110,20 +110,17 @@ impl TopicCursor {
         Position { epoch: self.epoch(), next: self.offset() }
     }
 
-    /// How far it is behind the end of the topic. Where it reads from files, the bytes that are not in memory are not
-    /// counted.
+    /// How far it is behind the end of the topic. Where it reads from files, its bytes are 0: they are
+    /// not known.
     #[must_use]
     pub fn lag(&self) -> Lag {
         match (&self.source, &self.stored) {
-            (Source::Files { cursor, .. }, Some(stored)) => {
+            (Source::Memory(cursor), _) => cursor.lag(),
+            (Source::Files { offset, .. }, Some(stored)) => {
                 let end = stored.topic.job().log().next_offset();
-                let bytes = cursor.as_ref().map_or(0, |cursor| cursor.lag().bytes);
-                Lag { records: end.saturating_sub(self.offset()), bytes }
+                Lag { records: end.saturating_sub(*offset), bytes: 0 }
             }
-            (Source::Memory(cursor), _) | (Source::Files { cursor: Some(cursor), .. }, None) => {
-                cursor.lag()
-            }
-            (Source::Files { cursor: None, .. }, None) => Lag { records: 0, bytes: 0 },
+            (Source::Files { .. }, None) => unreachable!("a topic without files"),
         }
     }
 
@@ -152,60 +149,60 @@ impl TopicCursor {
         }
         let mut look = Some(look);
         loop {
-            let cursor = match &mut self.source {
-                Source::Memory(cursor) | Source::Files { cursor: Some(cursor), .. } => cursor,
-                Source::Files { behind, cursor, .. } => {
-                    *cursor = behind.take_cursor();
-                    if cursor.is_some() {
-                        continue;
-                    }
-                    match behind.take_after() {
-                        Some(after) => self.go_on(after)?,
-                        None => return Ok(None),
-                    }
-                    continue;
-                }
-            };
-            let seen = cursor.peek(limit, |batch| {
+            let show = |batch: &Batch<'_, [u8]>| {
                 let look = look.take().expect("records are shown once");
-                look(batch)
-            });
-            match (seen, &mut self.source, &self.stored) {
-                // Evicted from memory, and the files have it.
-                (Err(ReadError::Lagged(lagged)), Source::Memory(_), Some(stored)) => {
-                    let offset = lagged.first_missed;
-                    let behind = Behind::begin(&stored.topic, offset);
-                    self.source = Source::Files { behind, cursor: None, offset };
+                (look(batch), batch.len())
+            };
+            match &mut self.source {
+                Source::Memory(cursor) => match (cursor.peek(limit, show), &self.stored) {
+                    // Evicted from memory, and the files have it.
+                    (Err(ReadError::Lagged(lagged)), Some(stored)) => {
+                        self.source = Source::files(&stored.topic, lagged.first_missed);
+                    }
+                    (seen, _) => return Ok(seen?.map(|(seen, _)| seen)),
+                },
+                Source::Files { behind, shown, .. } => {
+                    *shown = 0;
+                    let seen = behind.cursor().as_mut().map(|cursor| cursor.peek(limit, show));
+                    match seen {
+                        Some(Ok(seen)) => {
+                            return Ok(seen.map(|(seen, records)| {
+                                *shown = records;
+                                seen
+                            }));
+                        }
+                        // It has none yet, or not any more, or its log ends where it goes on elsewhere.
+                        None | Some(Err(_)) => match behind.take_after() {
+                            Some(after) => self.go_on(after)?,
+                            None => return Ok(None),
+                        },
+                    }
                 }
-                // Its own log ends where it goes on elsewhere.
-                (Err(ReadError::Closed), Source::Files { behind, .. }, _) => {
-                    let Some(after) = behind.take_after() else { return Ok(None) };
-                    self.go_on(after)?;
-                }
-                (seen, ..) => return seen,
             }
         }
     }
 
     fn go_on(&mut self, after: After) -> Result<(), ReadError> {
-        match after {
-            After::Memory(cursor) => self.source = Source::Memory(cursor),
-            After::Another(next) => {
-                if let Source::Files { cursor, .. } = &mut self.source {
-                    *cursor = Some(next);
-                }
+        let here = self.source.offset();
+        match (after, &mut self.source, &self.stored) {
+            (after, _, Some(stored)) if after.begins_at().is_some_and(|begin| begin != here) => {
+                self.source = Source::files(&stored.topic, here);
             }
-            After::Lagged(lagged) => {
-                if let Some(Stored { topic, place }) = &self.stored {
-                    let offset = lagged.first_missed + lagged.missed;
-                    place.set(offset);
-                    let behind = Behind::begin(topic, offset);
-                    self.source = Source::Files { behind, cursor: None, offset };
-                }
+            (After::Memory(cursor), ..) => self.source = Source::Memory(cursor),
+            (After::Another(next), Source::Files { behind, .. }, _) => {
+                *behind.cursor() = Some(next);
+            }
+            (After::NextTurn, _, Some(stored)) => {
+                self.source = Source::files(&stored.topic, here);
+            }
+            (After::Lagged(lagged), _, Some(stored)) => {
+                let offset = lagged.offsets().end;
+                stored.place.set(offset);
+                self.source = Source::files(&stored.topic, offset);
                 return Err(lagged.into());
             }
             // Logged by whoever found it.
-            After::Unreadable => {
+            _ => {
                 self.is_unreadable = true;
                 return Err(ReadError::Unreadable);
             }
@@ -221,11 +218,15 @@ impl TopicCursor {
     pub fn advance(&mut self, records: usize) {
         match &mut self.source {
             Source::Memory(cursor) => cursor.advance(records),
-            Source::Files { cursor: Some(cursor), offset, .. } => {
-                cursor.advance(records);
-                *offset = cursor.offset();
+            Source::Files { behind, offset, shown } => {
+                assert!(records <= *shown, "advance by {records} of {shown} shown");
+                *shown -= records;
+                *offset += records as u64;
+                // Its log may be gone by now. It goes on at this offset in any case.
+                if let Some(cursor) = behind.cursor().as_mut() {
+                    cursor.advance(records);
+                }
             }
-            Source::Files { cursor: None, .. } => assert_eq!(records, 0, "nothing was shown"),
         }
         if let Some(stored) = &self.stored {
             stored.place.set(self.source.offset());
@@ -282,19 +283,20 @@ impl TopicCursor {
             return Poll::Ready(());
         }
         match &mut self.source {
-            Source::Memory(cursor) | Source::Files { cursor: Some(cursor), .. } => {
-                cursor.poll_ready(cx)
-            }
-            Source::Files { behind, .. } => behind.poll_begun(cx),
+            Source::Memory(cursor) => cursor.poll_ready(cx),
+            Source::Files { behind, .. } => behind.poll_ready(cx),
         }
     }
 
     /// Ends a wait that [`poll_ready`](Self::poll_ready) began.
     pub fn stop_waiting(&mut self) {
-        if let Source::Memory(cursor) | Source::Files { cursor: Some(cursor), .. } =
-            &mut self.source
-        {
-            cursor.stop_waiting();
+        match &mut self.source {
+            Source::Memory(cursor) => cursor.stop_waiting(),
+            Source::Files { behind, .. } => {
+                if let Some(cursor) = behind.cursor().as_mut() {
+                    cursor.stop_waiting();
+                }
+            }
         }
     }
 
@@ -314,10 +316,15 @@ impl TopicCursor {
 }
 
 impl Source {
+    /// Begins to read from files.
+    fn files(topic: &Arc<Task<StoredTopic>>, offset: u64) -> Self {
+        Source::Files { behind: Behind::begin(topic, offset), offset, shown: 0 }
+    }
+
     fn offset(&self) -> u64 {
         match self {
-            Source::Memory(cursor) | Source::Files { cursor: Some(cursor), .. } => cursor.offset(),
-            Source::Files { cursor: None, offset, .. } => *offset,
+            Source::Memory(cursor) => cursor.offset(),
+            Source::Files { offset, .. } => *offset,
         }
     }
 }
@@ -326,8 +333,8 @@ impl std::fmt::Debug for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Source::Memory(cursor) => f.debug_tuple("Memory").field(cursor).finish(),
-            Source::Files { cursor, offset, .. } => {
-                f.debug_struct("Files").field("cursor", cursor).field("offset", offset).finish()
+            Source::Files { offset, .. } => {
+                f.debug_struct("Files").field("offset", offset).finish_non_exhaustive()
             }
         }
     }

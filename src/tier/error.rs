@@ -1,6 +1,10 @@
-//! Why records were not appended to a topic.
+//! Why records were not appended to a topic, and why a topic's files cannot be looked at or repaired.
 
-use crate::log::AppendError;
+use std::path::PathBuf;
+
+use super::folder::FolderError;
+use crate::disk;
+use crate::log::{AppendError, Overflow};
 
 /// Why records were not appended to a topic. None of them was, unless the disk has failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,6 +21,14 @@ pub enum PublishError {
     DiskLimit {
         /// The limit, in bytes.
         limit: u64,
+    },
+    /// More waits to be written than the server keeps in memory: the disk is slower than the publishers.
+    #[error(
+        "the server's disk does not keep up: {bytes} bytes wait to be written; retry when some of them were"
+    )]
+    Busy {
+        /// How many bytes may wait.
+        bytes: u64,
     },
     /// The file system has no room for another file of the topic, or refuses to create it.
     #[error("no room on the server's disk ({why}); retry when there is")]
@@ -41,9 +53,17 @@ impl PublishError {
     pub fn is_full(&self) -> bool {
         match self {
             PublishError::Log(error) => error.is_full(),
-            PublishError::DiskLimit { .. } | PublishError::DiskFull { .. } => true,
+            PublishError::DiskLimit { .. }
+            | PublishError::DiskFull { .. }
+            | PublishError::Busy { .. } => true,
             PublishError::DiskFailed { .. } => false,
         }
+    }
+
+    /// Whether a publisher of a topic with this policy waits, rather than being told.
+    pub(crate) fn waits(&self, overflow: Overflow) -> bool {
+        let is_busy = matches!(self, PublishError::Busy { .. });
+        is_busy || self.is_full() && overflow != Overflow::Reject
     }
 
     /// Whether the topic is closed.
@@ -51,4 +71,41 @@ impl PublishError {
     pub fn is_closed(&self) -> bool {
         *self == PublishError::Log(AppendError::Closed)
     }
+}
+
+/// Why a folder cannot be verified, or a topic not be repaired.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RepairError {
+    /// The folder cannot be used.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The topic's files cannot be read or changed.
+    #[error(transparent)]
+    Disk(#[from] disk::OpenError),
+    /// There is no such topic.
+    #[error(
+        "{folder} has no topic {topic:?}; where a topic's name cannot be read, give the name of its folder",
+        folder = folder.display()
+    )]
+    UnknownTopic {
+        /// What was asked for.
+        topic: String,
+        /// The folder for data.
+        folder: PathBuf,
+    },
+    /// Nothing is damaged.
+    #[error("the topic {topic:?} is not damaged, and there is nothing to repair")]
+    Sound {
+        /// The topic.
+        topic: String,
+    },
+    /// Its notes say something that this version does not know, and that a repair would lose.
+    #[error(
+        "the topic {topic:?} has notes that this program cannot read: use the program that wrote them, or a copy"
+    )]
+    Notes {
+        /// The topic.
+        topic: String,
+    },
 }

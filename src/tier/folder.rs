@@ -3,11 +3,11 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::catch_up::CatchUps;
-use super::deletions::Deletions;
 use super::pool::{Pool, Task};
+use super::queue::Intake;
 use super::store::StoreError;
 use super::topic::{Opened, StoredTopic};
 use crate::sync::random;
@@ -33,6 +33,9 @@ pub enum FolderError {
     /// It has files, and is no folder for data.
     #[error("{path} has other files in it; give an empty folder, or one that was used for data before", path = .0.display())]
     Foreign(PathBuf),
+    /// It is no folder for data, where there has to be one already.
+    #[error("{path} is no folder for data: it has no file {ABOUT}; give the folder that the server uses", path = .0.display())]
+    Missing(PathBuf),
     /// The system refused.
     #[error("{path}: {error}", path = path.display())]
     Io {
@@ -79,20 +82,8 @@ impl DataFolder {
                 return Err(FolderError::Foreign(path.to_owned()));
             }
         }
-        let mut file = open_locked(&about).map_err(|error| match error.kind() {
-            ErrorKind::WouldBlock | ErrorKind::ResourceBusy => FolderError::InUse(path.to_owned()),
-            _ => io_about(error),
-        })?;
-        let mut said = String::new();
-        file.read_to_string(&mut said).map_err(io_about)?;
-        let mut lines = said.lines();
-        let version = lines.next().and_then(|line| line.strip_prefix("psa data, version "));
-        // A crash can leave the file empty, before anything else was done.
-        let version = if said.is_empty() { VERSION } else { version.unwrap_or("?") };
-        if version != VERSION {
-            let version = version.to_owned();
-            return Err(FolderError::Version { path: path.to_owned(), version });
-        }
+        let (file, said) = Self::lock(path, &about, true)?;
+        let mut lines = said.lines().skip(1);
         // What the last process said: the boot in which it used the folder, or that it had left it.
         let used_in = lines.next().and_then(|line| line.strip_prefix("in use since boot "));
         let lost_power = used_in.is_some_and(|used_in| used_in != boot || boot.is_empty());
@@ -101,6 +92,36 @@ impl DataFolder {
         folder.say(&format!("in use since boot {boot}")).map_err(io_about)?;
         sync_folder(path).map_err(io)?;
         Ok(folder)
+    }
+
+    /// Takes a folder that is there, changes nothing, and leaves what the last process said for the next one.
+    pub(crate) fn look(path: &Path) -> Result<Self, FolderError> {
+        let about = path.join(ABOUT);
+        let is_there = about.try_exists();
+        if !is_there.map_err(|error| FolderError::Io { path: about.clone(), error })? {
+            return Err(FolderError::Missing(path.to_owned()));
+        }
+        let (file, _) = Self::lock(path, &about, false)?;
+        Ok(DataFolder { path: path.to_owned(), about: file, lost_power: false })
+    }
+
+    /// Locks the file that says what the folder is, and reads what it says.
+    fn lock(path: &Path, about: &Path, creates: bool) -> Result<(File, String), FolderError> {
+        let io = |error| FolderError::Io { path: about.to_owned(), error };
+        let mut file = open_locked(about, creates).map_err(|error| match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::ResourceBusy => FolderError::InUse(path.to_owned()),
+            _ => io(error),
+        })?;
+        let mut said = String::new();
+        file.read_to_string(&mut said).map_err(io)?;
+        let version = said.lines().next().and_then(|line| line.strip_prefix("psa data, version "));
+        // A crash can leave the file empty, before anything else was done.
+        let version = if said.is_empty() { VERSION } else { version.unwrap_or("?") };
+        if version != VERSION {
+            let version = version.to_owned();
+            return Err(FolderError::Version { path: path.to_owned(), version });
+        }
+        Ok((file, said))
     }
 
     /// Notes that everything in the folder was forced to the disk, and that nothing will be written any more.
@@ -118,6 +139,10 @@ impl DataFolder {
         self.about.sync_all()
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The folder of the topics' folders.
     pub(crate) fn topics(&self) -> PathBuf {
         self.path.join(TOPICS)
@@ -129,7 +154,7 @@ pub(crate) struct Tier {
     folder: DataFolder,
     pub(super) writers: Pool,
     pub(super) catch_ups: Arc<CatchUps>,
-    pub(super) deletions: Arc<Deletions>,
+    pub(super) intake: Arc<Intake>,
 }
 
 /// A topic's folder that cannot be used.
@@ -141,6 +166,12 @@ pub(crate) struct Damaged {
 
 /// Threads that write: so many topics force their records to the disk at the same time.
 const WRITERS: usize = 4;
+/// Threads that open topics at the start.
+const OPENERS: usize = 8;
+
+/// What follows the number of a topic that was deleted, and of one that was never created to the end.
+pub(super) const DELETED: &str = "deleted";
+const UNFINISHED: &str = "unfinished";
 
 impl Tier {
     /// Opens the folder, and the topics in it, in the order of their names.
@@ -148,17 +179,28 @@ impl Tier {
         let folder = DataFolder::open(path)?;
         let io = |error| FolderError::Io { path: path.to_owned(), error };
         let (mut opened, mut damaged) = (Vec::new(), Vec::new());
+        let mut entries = Vec::new();
         for entry in fs::read_dir(folder.topics()).map_err(io)? {
             let entry = entry.map_err(io)?.path();
-            let is_gone = entry.extension().is_some_and(|extension| extension == "deleted");
-            let found = if is_gone {
-                Err(StoreError::Unfinished)
-            } else {
-                Opened::open(&entry, folder.lost_power, random::unique())
-            };
+            match kind_of(&entry) {
+                Some(Kind::Topic) => entries.push(entry),
+                // What could not be removed when the topic was deleted.
+                Some(Kind::Deleted) => fs::remove_dir_all(&entry).map_err(io)?,
+                Some(Kind::Unfinished) => {}
+                None => {
+                    let why = "it is not a topic's folder: move it elsewhere".to_owned();
+                    damaged.push(Damaged { folder: entry, why });
+                }
+            }
+        }
+        for (entry, found) in open_all(entries, folder.lost_power) {
             match found {
                 Ok(topic) => opened.push(topic),
-                Err(StoreError::Unfinished) => fs::remove_dir_all(&entry).map_err(io)?,
+                // Kept, in case that it is damage which looks like this.
+                Err(StoreError::Unfinished) => {
+                    tracing::warn!(folder = %entry.display(), "a topic was never created to the end; it is set aside");
+                    fs::rename(&entry, entry.with_extension(UNFINISHED)).map_err(io)?;
+                }
                 Err(error) => damaged.push(Damaged { folder: entry, why: error.to_string() }),
             }
         }
@@ -175,8 +217,8 @@ impl Tier {
         }
         let writers = Pool::start("psa-disk", WRITERS).map_err(io)?;
         let catch_ups = Arc::new(CatchUps::start().map_err(io)?);
-        let deletions = Arc::default();
-        Ok((Tier { folder, writers, catch_ups, deletions }, unique, damaged))
+        let intake = Arc::default();
+        Ok((Tier { folder, writers, catch_ups, intake }, unique, damaged))
     }
 
     /// The folder of the topics' folders.
@@ -202,24 +244,65 @@ impl Tier {
     }
 }
 
+/// Opens topics, several at a time: most of it is waiting for the disk.
+fn open_all(entries: Vec<PathBuf>, lost_power: bool) -> Vec<(PathBuf, Result<Opened, StoreError>)> {
+    let entries = Mutex::new(entries.into_iter());
+    let found = Mutex::new(Vec::new());
+    let next = || entries.lock().unwrap_or_else(PoisonError::into_inner).next();
+    std::thread::scope(|scope| {
+        for _ in 0..OPENERS {
+            scope.spawn(|| {
+                while let Some(entry) = next() {
+                    let opened = Opened::open(&entry, lost_power, random::unique());
+                    found.lock().unwrap_or_else(PoisonError::into_inner).push((entry, opened));
+                }
+            });
+        }
+    });
+    found.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What an entry beside the topics' folders is.
+pub(super) enum Kind {
+    Topic,
+    Deleted,
+    Unfinished,
+}
+
+/// `None` if it is nothing of ours.
+pub(super) fn kind_of(entry: &Path) -> Option<Kind> {
+    let stem = entry.file_stem()?.to_str()?;
+    let is_number = stem.len() == 16 && stem.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !is_number || !entry.is_dir() {
+        return None;
+    }
+    match entry.extension().map(|extension| extension.to_str()) {
+        None => Some(Kind::Topic),
+        Some(Some(DELETED)) => Some(Kind::Deleted),
+        Some(Some(UNFINISHED)) => Some(Kind::Unfinished),
+        Some(_) => None,
+    }
+}
+
 /// Forces the names in a folder to the disk.
 pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
 }
 
 #[cfg(unix)]
-fn open_locked(path: &Path) -> io::Result<File> {
+fn open_locked(path: &Path, creates: bool) -> io::Result<File> {
     use rustix::fs::{FlockOperation, flock};
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    let file =
+        OpenOptions::new().read(true).write(true).create(creates).truncate(false).open(path)?;
     flock(&file, FlockOperation::NonBlockingLockExclusive)?;
     Ok(file)
 }
 
 #[cfg(not(unix))]
-fn open_locked(path: &Path) -> io::Result<File> {
+fn open_locked(path: &Path, creates: bool) -> io::Result<File> {
     use std::os::windows::fs::OpenOptionsExt;
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).share_mode(0);
+    options.read(true).write(true).create(creates).truncate(false).share_mode(0);
     // ERROR_SHARING_VIOLATION
     options.open(path).map_err(|error| match error.raw_os_error() {
         Some(32) => ErrorKind::WouldBlock.into(),

@@ -52,6 +52,8 @@ enum Hold {
 struct Entry {
     state: LeaseState,
     hold: Hold,
+    /// The position that was written down last. Records from there on must stay: after a crash, the lease is there.
+    noted: u64,
 }
 
 /// All leases of a topic.
@@ -65,7 +67,8 @@ pub(crate) struct Held;
 impl Leases {
     /// As they were written down: nobody holds them, and their time begins now.
     pub(crate) fn restored(leases: BTreeMap<String, LeaseState>, now: Instant) -> Self {
-        let entry = |state: LeaseState| Entry { hold: nobody(state.ttl, now), state };
+        let entry =
+            |state: LeaseState| Entry { hold: nobody(state.ttl, now), noted: state.next, state };
         Leases(leases.into_iter().map(|(name, state)| (name, entry(state))).collect())
     }
 
@@ -82,9 +85,16 @@ impl Leases {
         self.0.len()
     }
 
-    /// The first offset that any of them still has to process.
+    /// The first offset that any of them still has to process, as far as that is written down.
     pub(crate) fn needed(&self) -> Option<u64> {
-        self.0.values().map(|entry| entry.state.next).min()
+        self.0.values().map(|entry| entry.noted).min()
+    }
+
+    /// This position was written down. It is forced to the disk before a file is given up for it.
+    pub(crate) fn note(&mut self, name: &str, next: u64) {
+        if let Some(entry) = self.0.get_mut(name) {
+            entry.noted = entry.noted.max(next);
+        }
     }
 
     pub(crate) fn is_held(&self, name: &str) -> bool {
@@ -115,7 +125,7 @@ impl Leases {
     pub(crate) fn create(&mut self, name: &str, state: LeaseState) -> Arc<Holding> {
         let holding = Arc::new(Holding::default());
         let hold = Hold::By(holding.clone());
-        self.0.insert(name.to_owned(), Entry { state, hold });
+        self.0.insert(name.to_owned(), Entry { state, hold, noted: state.next });
         holding
     }
 
@@ -226,6 +236,8 @@ mod tests {
         assert!(leases.detach("a", &second, now));
         assert_eq!(leases.committed("a", &second), None);
         assert_eq!(leases.expire(now), (vec![], Some(ttl)));
+        assert_eq!(leases.needed(), Some(3), "not written down yet");
+        leases.note("a", 5);
         assert_eq!(leases.needed(), Some(5));
         assert_eq!(leases.expire(now + ttl), (vec!["a".into()], None));
         assert_eq!(leases.needed(), None);

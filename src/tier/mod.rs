@@ -14,9 +14,9 @@
 
 mod catch_up;
 mod cursor;
-mod deletions;
 mod error;
 mod folder;
+mod inspect;
 mod leases;
 mod pool;
 mod queue;
@@ -30,8 +30,9 @@ mod topic;
 
 pub use crate::durability::Durability;
 pub use cursor::TopicCursor;
-pub use error::PublishError;
+pub use error::{PublishError, RepairError};
 pub use folder::FolderError;
+pub use inspect::{Repair, RepairPlan, VerifiedTopic, verify_folder};
 pub use stats::StoredStats;
 pub use ticket::Ticket;
 

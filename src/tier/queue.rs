@@ -1,6 +1,8 @@
 //! Records that wait to be written together.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use super::error::PublishError;
@@ -10,7 +12,56 @@ use crate::log::Packed;
 /// A frame is not made larger than this by putting appends together.
 const FRAME: usize = 256 << 10;
 /// A topic does not take more than this from publishers before it is written, or one append.
-const MOST: usize = 8 << 20;
+pub(super) const MOST: usize = 8 << 20;
+/// The same of all topics together.
+const MOST_OF_ALL: usize = 64 << 20;
+
+/// What all topics took from publishers and have not written yet.
+#[derive(Debug, Default)]
+pub(crate) struct Intake {
+    bytes: AtomicUsize,
+    /// Publishers that wait until there is less, of whichever topic.
+    waiting: Mutex<Vec<Waker>>,
+}
+
+impl Intake {
+    /// Takes so many bytes, or whatever one append has if nothing else waits.
+    fn take(&self, bytes: usize) -> bool {
+        let more = |all: usize| (all == 0 || all + bytes <= MOST_OF_ALL).then_some(all + bytes);
+        // Relaxed: a count. What waits is under the queue's lock.
+        self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    fn wait(&self, waker: &Waker) {
+        let mut waiting = self.lock();
+        if !waiting.iter().any(|known| known.will_wake(waker)) {
+            waiting.push(waker.clone());
+        }
+    }
+
+    pub(super) fn give_back(&self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        // After the count: whoever waits from now on has seen it, or is found here.
+        let waiting = std::mem::take(&mut *self.lock());
+        waiting.into_iter().for_each(|waker| crate::sync::contain(|| waker.wake()));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Waker>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why an append was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoRoom {
+    /// The topic is at its limit on the disk.
+    Disk,
+    /// Too much waits in memory.
+    Memory,
+}
 
 /// Appends that are written as one frame.
 #[derive(Debug, Default)]
@@ -19,6 +70,8 @@ pub(crate) struct Chunk {
     pub(crate) payload: Vec<u8>,
     /// How many records each append has, and who is told their offsets.
     replies: Vec<(usize, Reply)>,
+    /// Bytes that it took of the intake.
+    pub(crate) taken: usize,
 }
 
 /// What waits for a topic's writer.
@@ -55,11 +108,32 @@ impl Queue {
         Queue { frame: segment.min(FRAME), ..Queue::default() }
     }
 
-    /// Adds an append; `None` if there is too much already.
-    pub(crate) fn push(&mut self, records: Packed<'_>) -> Option<Ticket> {
+    /// Adds an append; `waker` is woken when there is room, if there is none.
+    pub(crate) fn push(
+        &mut self,
+        records: Packed<'_>,
+        intake: &Intake,
+        waker: Option<&Waker>,
+    ) -> Result<Ticket, NoRoom> {
         let size = records.payload().len() + records.ends().len();
-        if self.is_full || self.bytes > 0 && self.bytes + size > MOST {
-            return None;
+        let no_room = if self.is_full {
+            Some(NoRoom::Disk)
+        } else if self.bytes > 0 && self.bytes + size > MOST {
+            Some(NoRoom::Memory)
+        } else {
+            None
+        };
+        if let Some(no_room) = no_room {
+            waker.into_iter().for_each(|waker| self.wait(waker));
+            return Err(no_room);
+        }
+        if !intake.take(size) {
+            let Some(waker) = waker else { return Err(NoRoom::Memory) };
+            intake.wait(waker);
+            // Some may have been given back before it waited.
+            if !intake.take(size) {
+                return Err(NoRoom::Memory);
+            }
         }
         self.bytes += size;
         let (bytes, frame) = (records.payload().len(), self.frame);
@@ -76,11 +150,12 @@ impl Queue {
         };
         let (ticket, reply) = Ticket::pair();
         chunk.push(records, reply);
-        Some(ticket)
+        chunk.taken += size;
+        Ok(ticket)
     }
 
     /// Who is woken when there is room again.
-    pub(crate) fn wait(&mut self, waker: &Waker) {
+    pub(super) fn wait(&mut self, waker: &Waker) {
         if !self.waiting.iter().any(|known| known.will_wake(waker)) {
             self.waiting.push(waker.clone());
         }
@@ -131,6 +206,7 @@ impl Chunk {
             return;
         }
         let all = std::mem::take(self);
+        self.taken = all.taken;
         let (mut record, mut begin) = (0, 0);
         for ((count, reply), taken) in all.replies.into_iter().zip(taken) {
             let ends = all.ends[4 * record..4 * (record + count)].as_chunks::<4>().0;
@@ -184,7 +260,8 @@ mod tests {
 
     fn push(queue: &mut Queue, records: &[&str]) -> Option<Ticket> {
         let (ends, payload) = packed(records);
-        queue.push(Packed::new(&ends, &payload).unwrap())
+        let intake = Intake::default();
+        queue.push(Packed::new(&ends, &payload).unwrap(), &intake, None).ok()
     }
 
     #[test]

@@ -152,13 +152,13 @@ impl<D: Folder> Store<D> {
         self.log.is_marked()
     }
 
-    /// Appends records, which stay in memory until [`settle`](Self::settle). Records from `needed` on are needed by
-    /// somebody. Returns the first offset.
+    /// Appends records, which stay in memory until [`settle`](Self::settle). Records from the offset on that `needed`
+    /// returns are needed by somebody. Returns the first offset.
     pub(crate) fn append(
         &mut self,
         time: u64,
         records: Packed<'_>,
-        needed: u64,
+        needed: impl Fn() -> u64,
     ) -> Result<u64, PublishError> {
         let bytes = (records.payload().len() + records.ends().len()) as u64;
         self.make_room(bytes, needed)?;
@@ -243,7 +243,7 @@ impl<D: Folder> Store<D> {
     }
 
     /// Makes room for one more frame below the topic's limit, where that needs another file.
-    fn make_room(&mut self, bytes: u64, needed: u64) -> Result<(), PublishError> {
+    fn make_room(&mut self, bytes: u64, needed: impl Fn() -> u64) -> Result<(), PublishError> {
         let limit = self.settings.disk_limit;
         let for_records = limit - FOR_NOTES * options(&self.settings).first_file;
         loop {
@@ -254,7 +254,7 @@ impl<D: Folder> Store<D> {
             }
             let oldest_end = self.log.oldest_end();
             let may_go = oldest_end
-                .filter(|end| self.settings.overflow == Overflow::Evict || *end <= needed);
+                .filter(|end| self.settings.overflow == Overflow::Evict || *end <= needed());
             // With Reject, what is retained stays.
             let may_go = may_go.filter(|_| {
                 self.settings.overflow != Overflow::Reject

@@ -17,7 +17,7 @@
 //! If the disk is full, the records that wait are not taken, and nothing is lost: publishers wait or are told, as the topic's
 //! overflow policy says. If writing or forcing fails, the topic takes no more records until a restart.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -28,12 +28,11 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use super::catch_up::CatchUps;
-use super::deletions::Deletions;
 use super::error::PublishError;
-use super::folder::{Tier, sync_folder};
+use super::folder::{DELETED, Tier, sync_folder};
 use super::leases::Leases;
 use super::pool::{Again, Job, Task};
-use super::queue::{Chunk, Queue};
+use super::queue::{self, Chunk, Intake, NoRoom, Queue};
 use super::state::{Change, Settings, State};
 use super::stats::StoredStats;
 use super::store::{Store, StoreError};
@@ -47,6 +46,8 @@ use crate::sync::random;
 const FORCE_AFTER: Duration = Duration::from_secs(1);
 /// How often a topic that is full looks whether files can go.
 const LOOK_FOR_ROOM: Duration = Duration::from_millis(20);
+/// How often a topic tries to lay out a file on a disk that is full.
+const TRY_DISK_AGAIN: Duration = Duration::from_secs(1);
 /// How often a topic looks whether subscribers or time have freed files.
 const LOOK_FOR_FILES: Duration = Duration::from_secs(1);
 
@@ -139,9 +140,6 @@ impl Opened {
 /// A stored topic.
 pub(crate) struct StoredTopic {
     pub(crate) facts: Arc<Facts>,
-    /// Tells it from others of its name, in this process.
-    number: u64,
-    deletions: Arc<Deletions>,
     path: PathBuf,
     log: Log<[u8], Exclusive>,
     queue: Mutex<Queue>,
@@ -154,12 +152,14 @@ pub(crate) struct StoredTopic {
     /// Subscribers that read from the files now.
     pub(super) readers: AtomicUsize,
     pub(super) catch_ups: Arc<CatchUps>,
+    intake: Arc<Intake>,
     stats: Mutex<StoredStats>,
 }
 
 /// What the one thread has that writes.
 struct Writer {
     store: Option<Store<OsFolder>>,
+    number: u64,
     appender: Appender,
     /// To close it.
     log: Log<[u8]>,
@@ -220,7 +220,7 @@ impl StoredTopic {
     pub(crate) fn go_on(opened: Opened, tier: &Tier, log: &Log<[u8]>) -> Arc<Task<Self>> {
         let Opened { store, facts, path, .. } = opened;
         let history = store.history();
-        Self::over(facts, path, Some(store), random::unique(), history, log, tier)
+        Self::over(facts, path, Some(store), 0, history, log, tier)
     }
 
     fn over(
@@ -239,6 +239,7 @@ impl StoredTopic {
         }
         let writer = Writer {
             store,
+            number,
             appender: log.appender(),
             log: log.clone(),
             unpublished: VecDeque::new(),
@@ -258,8 +259,6 @@ impl StoredTopic {
         }
         let topic = StoredTopic {
             facts,
-            number,
-            deletions: tier.deletions.clone(),
             path,
             log: log.read_only(),
             queue: Mutex::new(queue),
@@ -268,6 +267,7 @@ impl StoredTopic {
             places: Mutex::default(),
             readers: AtomicUsize::new(0),
             catch_ups: tier.catch_ups.clone(),
+            intake: tier.intake.clone(),
             stats: Mutex::default(),
             writer: Mutex::new(writer),
         };
@@ -345,32 +345,45 @@ impl Task<StoredTopic> {
         cx: &mut Context<'_>,
         records: Packed<'_>,
     ) -> Poll<Result<Ticket, PublishError>> {
+        match self.begin(records, Some(cx.waker())) {
+            Err(error) if error.waits(self.job().facts.settings.overflow) => Poll::Pending,
+            begun => Poll::Ready(begun),
+        }
+    }
+
+    /// Begins an append, and never waits.
+    pub(crate) fn publish(self: &Arc<Self>, records: Packed<'_>) -> Result<Ticket, PublishError> {
+        self.begin(records, None)
+    }
+
+    /// If there is no room, `waker` is woken when there is.
+    fn begin(
+        self: &Arc<Self>,
+        records: Packed<'_>,
+        waker: Option<&Waker>,
+    ) -> Result<Ticket, PublishError> {
         let topic = self.job();
         topic.log.check_fits(&records)?;
         let size = (records.payload().len() + records.ends().len()) as u64;
         // Two files of its own must fit beside those for notes: the last file is never given up.
         let max = topic.facts.settings.disk_limit / 8 * 3;
         if size > max {
-            return Poll::Ready(Err(AppendError::TooLarge { size, max }.into()));
+            return Err(AppendError::TooLarge { size, max }.into());
         }
         let mut queue = topic.queue();
         if let Some(why) = &queue.failed {
-            return Poll::Ready(Err(why.clone()));
+            return Err(why.clone());
         }
-        match queue.push(records) {
-            Some(ticket) => {
+        match queue.push(records, &topic.intake, waker) {
+            Ok(ticket) => {
                 drop(queue);
                 self.wake_task();
-                Poll::Ready(Ok(ticket))
+                Ok(ticket)
             }
-            None if queue.is_full && topic.facts.settings.overflow == Overflow::Reject => {
-                let limit = topic.facts.settings.disk_limit;
-                Poll::Ready(Err(PublishError::DiskLimit { limit }))
+            Err(NoRoom::Disk) => {
+                Err(PublishError::DiskLimit { limit: topic.facts.settings.disk_limit })
             }
-            None => {
-                queue.wait(cx.waker());
-                Poll::Pending
-            }
+            Err(NoRoom::Memory) => Err(PublishError::Busy { bytes: queue::MOST as u64 }),
         }
     }
 
@@ -421,12 +434,6 @@ impl Task<StoredTopic> {
         self.wake_task();
     }
 
-    /// Its name becomes free for another topic; [`delete`](Self::delete) follows.
-    pub(crate) fn begin_deletion(&self) {
-        let topic = self.job();
-        topic.deletions.begin(topic.number, &topic.facts.name);
-    }
-
     /// Deletes the files. The log must be closed already. Blocks while something is being written.
     pub(crate) fn delete(self: &Arc<Self>) -> std::io::Result<()> {
         let topic = self.job();
@@ -437,15 +444,13 @@ impl Task<StoredTopic> {
         let mut writer = topic.lock_writer();
         writer.deleted = true;
         topic.facts.leases().end_all();
-        let removed = match writer.store.take() {
-            Some(_) => remove_topic(&topic.path),
-            None => Ok(()),
-        };
+        if writer.store.take().is_some() {
+            remove_topic(&topic.path)?;
+        }
         drop(writer);
-        topic.deletions.end(topic.number);
         waiting.into_iter().for_each(Waker::wake);
         self.wake_task();
-        removed
+        Ok(())
     }
 
     /// Ends the writing, when no thread runs it any more: what waits is written, and everything is on the disk afterwards.
@@ -468,14 +473,14 @@ impl Task<StoredTopic> {
             None => Ok(()),
         };
         for (first, chunk) in std::mem::take(&mut writer.unpublished) {
-            chunk.tell(Ok(first));
+            topic.tell(chunk, Ok(first));
         }
         if std::mem::take(&mut writer.closes_log) {
             for reply in writer.closing.take().into_iter().flatten() {
                 reply.tell(Ok(0..0));
             }
         }
-        writer.fail(&closed);
+        topic.fail(&mut writer, &closed);
         if let (Ok(()), Some(store)) = (&done, &mut writer.store) {
             done = store.mark();
         }
@@ -512,7 +517,7 @@ impl Job for StoredTopic {
 
 impl StoredTopic {
     fn write_and_publish(&self, writer: &mut Writer, this: &Arc<Task<Self>>) -> Again {
-        if !writer.publish(this) {
+        if !self.publish(writer, this) {
             return Again::WhenWoken;
         }
         let (chunks, leases, closing, stopping, woken) = {
@@ -527,7 +532,7 @@ impl StoredTopic {
         }
         if writer.deleted {
             let closed = PublishError::from(AppendError::Closed);
-            writer.fail(&closed);
+            self.fail(writer, &closed);
             return Again::WhenWoken;
         }
         let has_work = writer.has_work() || !leases.is_empty();
@@ -536,12 +541,8 @@ impl StoredTopic {
             match self.write(writer, &leases) {
                 Ok(is_full) => full = is_full,
                 Err(error) => {
-                    self.queue().failed = Some(error.clone());
-                    let name = &self.facts.name;
-                    tracing::error!(topic = %name, %error, "the topic takes no more records");
-                    self.stats.lock().unwrap_or_else(PoisonError::into_inner).failed =
-                        Some(error.to_string());
-                    writer.fail(&error);
+                    self.fail_for_good(&error);
+                    self.fail(writer, &error);
                 }
             }
             self.queue().is_full = full.is_some();
@@ -554,7 +555,7 @@ impl StoredTopic {
         }
         // Before anybody is told.
         self.count(writer);
-        let published = writer.publish(this);
+        let published = self.publish(writer, this);
         if stopping && published && writer.waiting.is_empty() {
             writer.log.close();
             // So that the next start need not ask whether something was lost.
@@ -564,7 +565,7 @@ impl StoredTopic {
             return Again::WhenWoken;
         }
         match full {
-            Some(()) => Again::At(Instant::now() + LOOK_FOR_ROOM),
+            Some(look_again) => Again::At(Instant::now() + look_again),
             None if has_work => {
                 writer.last_write = Instant::now();
                 self.rest(writer)
@@ -573,69 +574,58 @@ impl StoredTopic {
         }
     }
 
-    /// Writes what waits. `Ok(Some(()))` if the disk is full and the rest has to wait.
+    /// Writes what waits. If the disk is full, and the rest has to wait: after which time to look again.
     fn write(
         &self,
         writer: &mut Writer,
-        leases: &std::collections::BTreeSet<String>,
-    ) -> Result<Option<()>, PublishError> {
-        if writer.store.is_none() {
-            if let Err(error) = self.create_files(writer) {
-                // Nothing was begun: what waits is told, and the next append tries again.
-                if !matches!(error, PublishError::DiskFull { .. }) {
-                    return Err(error);
-                }
-                writer.refuse_waiting(&error);
-                return Ok(None);
+        leases: &BTreeSet<String>,
+    ) -> Result<Option<Duration>, PublishError> {
+        if writer.store.is_none()
+            && let Err(error) = self.create_files(writer)
+        {
+            // Nothing was begun: what waits is told, and the next append tries again.
+            if !matches!(error, PublishError::DiskFull { .. }) {
+                return Err(error);
             }
+            self.refuse_waiting(writer, &error);
+            return Ok(None);
         }
         for reply in std::mem::take(&mut writer.creating) {
             reply.tell(Ok(0..0));
         }
         let Some(store) = &mut writer.store else { unreachable!("it was just created") };
         let now = self.log.clock_nanos();
-        let mut full = None;
-        while let Some(mut chunk) = writer.waiting.pop_front() {
+        // First the leases: a commit may be what makes room.
+        let mut full = self.write_leases(store, now, leases)?;
+        while full.is_none()
+            && let Some(mut chunk) = writer.waiting.pop_front()
+        {
             chunk.begin();
             if chunk.is_empty() {
-                chunk.tell(Ok(store.next()));
+                self.tell(chunk, Ok(store.next()));
                 continue;
             }
-            match store.append(now, chunk.packed(), self.needed()) {
+            match store.append(now, chunk.packed(), || self.needed()) {
                 Ok(first) => writer.unwritten.push((first, chunk)),
                 Err(error) if error.is_full() => {
                     if writer.closing.is_some() {
                         // It would wait for room, and the close for it.
-                        chunk.tell(Err(AppendError::Closed.into()));
+                        self.tell(chunk, Err(AppendError::Closed.into()));
                         continue;
                     }
                     if self.facts.settings.overflow == Overflow::Reject {
-                        chunk.tell(Err(error));
+                        self.tell(chunk, Err(error));
                         continue;
                     }
                     chunk.put_back();
                     writer.waiting.push_front(chunk);
-                    full = Some(());
-                    break;
+                    full = Some(look_again(&error));
                 }
                 Err(error) => {
-                    chunk.tell(Err(error.clone()));
+                    self.tell(chunk, Err(error.clone()));
                     return Err(error);
                 }
             }
-        }
-        if !leases.is_empty() && full.is_none() {
-            let table = self.facts.leases();
-            let change = |name: &String| match table.state(name) {
-                Some(state) => Change::Lease(name.clone(), state),
-                None => Change::EndLease(name.clone()),
-            };
-            let notes: Vec<u8> = leases.iter().flat_map(|name| change(name).encode()).collect();
-            drop(table);
-            full = note(store, now, &notes)?;
-        }
-        if full.is_some() {
-            self.queue().leases.extend(leases.iter().cloned());
         }
         let mut closes = writer.closing.is_some() && full.is_none();
         if closes {
@@ -655,11 +645,41 @@ impl StoredTopic {
         Ok(full)
     }
 
+    /// Writes down the leases that were changed. If the disk is full, they stay changed.
+    fn write_leases(
+        &self,
+        store: &mut Store<OsFolder>,
+        now: u64,
+        leases: &BTreeSet<String>,
+    ) -> Result<Option<Duration>, PublishError> {
+        if leases.is_empty() {
+            return Ok(None);
+        }
+        let changes: Vec<Change> = {
+            let table = self.facts.leases();
+            let change = |name: &String| match table.state(name) {
+                Some(state) => Change::Lease(name.clone(), state),
+                None => Change::EndLease(name.clone()),
+            };
+            leases.iter().map(change).collect()
+        };
+        let notes: Vec<u8> = changes.iter().flat_map(Change::encode).collect();
+        let full = note(store, now, &notes)?;
+        if full.is_some() {
+            self.queue().leases.extend(leases.iter().cloned());
+            return Ok(full);
+        }
+        let mut table = self.facts.leases();
+        for change in &changes {
+            if let Change::Lease(name, state) = change {
+                table.note(name, state.next);
+            }
+        }
+        Ok(None)
+    }
+
     fn create_files(&self, writer: &mut Writer) -> Result<(), PublishError> {
         let full = |error: std::io::Error| PublishError::DiskFull { why: error.to_string() };
-        if !self.deletions.wait(self.number, &self.facts.name) {
-            return Err(AppendError::Closed.into());
-        }
         // Left by an attempt that failed.
         if self.path.try_exists().map_err(full)? {
             fs::remove_dir_all(&self.path).map_err(full)?;
@@ -667,7 +687,7 @@ impl StoredTopic {
         fs::create_dir(&self.path).map_err(full)?;
         let (epoch, folder) = (self.log.epoch(), OsFolder::new(&self.path));
         let settings = self.facts.settings;
-        let created = Store::create(folder, self.number, epoch, settings, self.facts.head());
+        let created = Store::create(folder, writer.number, epoch, settings, self.facts.head());
         let store = created.map_err(|error| full(std::io::Error::other(error)))?;
         sync_folder(self.path.parent().unwrap_or(&self.path)).map_err(full)?;
         let _ = self.reader.set(store.reader());
@@ -688,8 +708,7 @@ impl StoredTopic {
         if !store.is_marked() || store.is_unforced() {
             if now >= idle_until || writer.is_leaving {
                 if let Err(error) = store.mark() {
-                    tracing::error!(topic = %self.facts.name, %error, "the topic takes no more records");
-                    self.queue().failed = Some(error);
+                    self.fail_for_good(&error);
                     return Again::WhenWoken;
                 }
             } else {
@@ -712,70 +731,109 @@ impl StoredTopic {
     }
 }
 
-impl Writer {
-    fn has_work(&self) -> bool {
-        !self.waiting.is_empty() || !self.creating.is_empty() || self.closing.is_some()
-    }
-
+/// Telling publishers.
+impl StoredTopic {
     /// Appends to the log what was written, and tells the publishers. False if the log is full: it wakes `this` then.
-    fn publish(&mut self, this: &Arc<Task<StoredTopic>>) -> bool {
+    fn publish(&self, writer: &mut Writer, this: &Arc<Task<StoredTopic>>) -> bool {
         let waker = Waker::from(this.clone());
         let cx = &mut Context::from_waker(&waker);
-        while let Some((first, chunk)) = self.unpublished.front() {
-            let told = match self.appender.poll_append_batch(cx, chunk.packed()) {
+        while let Some((first, chunk)) = writer.unpublished.front() {
+            let told = match writer.appender.poll_append_batch(cx, chunk.packed()) {
                 Poll::Pending => return false,
+                Poll::Ready(Ok(offsets)) if offsets.start == *first => Ok(*first),
+                // Nobody else appends to it.
                 Poll::Ready(Ok(offsets)) => {
-                    assert_eq!(offsets.start, *first, "the log and its files disagree");
-                    Ok(*first)
+                    let why = format!("record {first} got the offset {} in memory", offsets.start);
+                    let error = PublishError::DiskFailed { why };
+                    self.fail_for_good(&error);
+                    writer.log.close();
+                    Err(error)
                 }
                 Poll::Ready(Err(error)) => Err(PublishError::from(error)),
             };
-            if let Some((_, chunk)) = self.unpublished.pop_front() {
-                chunk.tell(told);
+            if let Some((_, chunk)) = writer.unpublished.pop_front() {
+                self.tell(chunk, told);
             }
         }
-        if std::mem::take(&mut self.closes_log) {
-            self.log.close();
-            for reply in self.closing.take().into_iter().flatten() {
+        if std::mem::take(&mut writer.closes_log) {
+            writer.log.close();
+            for reply in writer.closing.take().into_iter().flatten() {
                 reply.tell(Ok(0..0));
             }
         }
         true
     }
 
+    fn tell(&self, chunk: Chunk, first: Result<u64, PublishError>) {
+        let taken = chunk.taken;
+        chunk.tell(first);
+        self.intake.give_back(taken);
+    }
+
+    /// The disk failed: nothing is taken any more.
+    fn fail_for_good(&self, error: &PublishError) {
+        tracing::error!(topic = %self.facts.name, %error, "the topic takes no more records");
+        let waiting = {
+            let mut queue = self.queue();
+            queue.failed = Some(error.clone());
+            queue.take_waiting()
+        };
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner).failed = Some(error.to_string());
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
     /// Tells everybody who waits that it failed.
-    fn fail(&mut self, why: &PublishError) {
-        for (_, chunk) in std::mem::take(&mut self.unwritten) {
-            chunk.tell(Err(why.clone()));
+    fn fail(&self, writer: &mut Writer, why: &PublishError) {
+        for (_, chunk) in std::mem::take(&mut writer.unwritten) {
+            self.tell(chunk, Err(why.clone()));
         }
-        self.refuse_waiting(why);
-        for reply in self.closing.take().into_iter().flatten() {
+        self.refuse_waiting(writer, why);
+        for reply in writer.closing.take().into_iter().flatten() {
             reply.tell(Err(why.clone()));
         }
     }
 
-    fn refuse_waiting(&mut self, why: &PublishError) {
-        for chunk in std::mem::take(&mut self.waiting) {
-            chunk.tell(Err(why.clone()));
+    fn refuse_waiting(&self, writer: &mut Writer, why: &PublishError) {
+        for chunk in std::mem::take(&mut writer.waiting) {
+            self.tell(chunk, Err(why.clone()));
         }
-        for reply in std::mem::take(&mut self.creating) {
+        for reply in std::mem::take(&mut writer.creating) {
             reply.tell(Err(why.clone()));
         }
     }
 }
 
-/// Notes changes; `Ok(Some(()))` if the disk is full, and they have to wait.
-fn note(store: &mut Store<OsFolder>, now: u64, notes: &[u8]) -> Result<Option<()>, PublishError> {
+impl Writer {
+    fn has_work(&self) -> bool {
+        !self.waiting.is_empty() || !self.creating.is_empty() || self.closing.is_some()
+    }
+}
+
+/// Notes changes. If the disk is full, and they have to wait: after which time to look again.
+fn note(
+    store: &mut Store<OsFolder>,
+    now: u64,
+    notes: &[u8],
+) -> Result<Option<Duration>, PublishError> {
     match store.note(now, notes) {
         Ok(()) => Ok(None),
-        Err(error) if error.is_full() => Ok(Some(())),
+        Err(error) if error.is_full() => Ok(Some(look_again(&error))),
         Err(error) => Err(error),
+    }
+}
+
+/// When to look again whether there is room.
+fn look_again(full: &PublishError) -> Duration {
+    match full {
+        // Each look lays out a part of a file, as far as the disk has room.
+        PublishError::DiskFull { .. } => TRY_DISK_AGAIN,
+        _ => LOOK_FOR_ROOM,
     }
 }
 
 /// Removes a topic's folder. After the first step it is no topic any more, whatever happens.
 pub(crate) fn remove_topic(path: &Path) -> std::io::Result<()> {
-    let gone = path.with_extension("deleted");
+    let gone = path.with_extension(DELETED);
     fs::rename(path, &gone)?;
     sync_folder(path.parent().unwrap_or(path))?;
     // What cannot be removed now is removed at the next start.

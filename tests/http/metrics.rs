@@ -47,6 +47,10 @@ async fn the_figures_are_those_of_the_topics() {
         ("psa_memory_limit_bytes", (1u64 << 30) as f64),
         ("psa_topic_durability{topic=\"u\",durability=\"memory\"}", 1.0),
         ("psa_stored_topics", 0.0),
+        ("psa_stored_topics_damaged", 0.0),
+        ("psa_stored_recovered_records", 0.0),
+        ("psa_stored_recovered_cut_bytes", 0.0),
+        ("psa_stored_recovery_seconds", 0.0),
         ("psa_stored_sync_seconds_total", 0.0),
     ] {
         assert_eq!(value(text, line), expected, "{line}");

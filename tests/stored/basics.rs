@@ -228,6 +228,30 @@ pub(crate) fn copy_all(from: &std::path::Path, to: &std::path::Path) {
     }
 }
 
+/// Nothing in the folder is removed that is not of a deleted topic.
+#[test]
+fn what_is_not_a_topic_is_left_alone() {
+    let folder = folder();
+    let broker = open(folder.path());
+    publish(&broker.open("t", Purpose::Publish).unwrap(), 0..3);
+    drop(broker);
+    let topics = folder.path().join("topics");
+    let mine = topics.join("notes of mine");
+    std::fs::create_dir(&mine).unwrap();
+    std::fs::write(mine.join("todo"), "x").unwrap();
+    std::fs::write(topics.join("0123456789abcdef"), "a file").unwrap();
+    // Named like a topic, with nothing in it: one that was never created to the end.
+    std::fs::create_dir(topics.join("00000000000000aa")).unwrap();
+    let broker = open(folder.path());
+    let found = broker.recovered().unwrap();
+    assert_eq!((found.topics, found.damaged.len()), (1, 2), "{:?}", found.damaged);
+    assert_eq!(std::fs::read_to_string(mine.join("todo")).unwrap(), "x");
+    assert!(topics.join("0123456789abcdef").is_file());
+    assert!(topics.join("00000000000000aa.unfinished").is_dir());
+    drop(broker);
+    assert_eq!(open(folder.path()).recovered().unwrap().topics, 1);
+}
+
 #[test]
 fn a_topic_without_records_is_there_again() {
     for ends_well in [true, false] {

@@ -142,3 +142,23 @@ fn cursors_come_and_go() {
         check(&read(&mut subscribe(&topic, Start::Earliest), 5_000).await, 0..5_000)
     });
 }
+
+/// Subscribers that read nothing, as many as may catch up at a time, keep nobody else from it; and lose nothing.
+#[test]
+fn those_that_read_nothing_lose_their_turn() {
+    let folder = folder();
+    let broker = open(folder.path());
+    let topic = broker.create("t", &small()).unwrap();
+    publish(&topic, 0..30_000);
+    block_on(async {
+        let mut idle: Vec<_> = (0..64).map(|_| subscribe(&topic, Start::Earliest)).collect();
+        for cursor in &mut idle {
+            check(&read(cursor, 1).await[..1], 0..1);
+        }
+        check(&read(&mut subscribe(&topic, Start::Earliest), 30_000).await, 0..30_000);
+        for cursor in idle.iter_mut().take(3) {
+            let from = cursor.offset();
+            check(&read(cursor, (30_000 - from) as usize).await, from..30_000);
+        }
+    });
+}

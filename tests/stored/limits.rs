@@ -166,3 +166,20 @@ fn retention_by_records_and_bytes_keeps_at_least_that() {
         assert!((first..=9_500).contains(&now), "{now} after {first}");
     }
 }
+
+/// More than may wait in memory at a time, of all topics together.
+#[test]
+fn what_was_written_makes_room_for_what_comes() {
+    let folder = folder();
+    let broker = open(folder.path());
+    let settings = TopicSettings {
+        disk_limit: Some(16 << 20),
+        overflow: Some(Overflow::Evict),
+        ..TopicSettings::default()
+    };
+    let topic = broker.create("t", &settings).unwrap();
+    let record = vec![b'x'; 1 << 20];
+    for n in 0..80 {
+        assert_eq!(topic.blocking_append(&record).unwrap(), n);
+    }
+}

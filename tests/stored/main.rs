@@ -5,4 +5,5 @@ mod catch_up;
 mod leases;
 mod limits;
 mod lives;
+mod repair;
 mod support;

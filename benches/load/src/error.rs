@@ -10,7 +10,7 @@
 //! | 2 | wrong usage: a flag, a variable, the configuration file |
 //! | 3 | no connection: nothing listens there, the network failed, the peer speaks another protocol, or the connection ended for good |
 //! | 4 | the server refused; the line ends with its code in brackets, for example `[record-too-large]` |
-//! | 5 | records were lost in a gap, and `--on-gap fail` was given |
+//! | 5 | records are lost: in a gap, and `--on-gap fail` was given; or `psa verify` found damage |
 //! | 128+n | ended by signal n: 130 for Ctrl-C, 143 for SIGTERM, 129 for a closed terminal |
 
 use std::fmt;
@@ -28,7 +28,7 @@ pub enum Exit {
     Unreachable,
     /// The server answered with an error.
     Refused,
-    /// A gap was reported and the user asked to fail on one.
+    /// Records are lost: a gap was reported and the user asked to fail on one, or files are damaged.
     Gap,
     /// The reader of the output is gone, which is not a failure.
     OutputClosed,

@@ -5,6 +5,7 @@
 
 mod access;
 mod config;
+mod damage;
 mod ends;
 mod exactly_once;
 mod harness;

@@ -3,7 +3,7 @@
 use super::*;
 
 /// A log of several files, all of it durable and marked, and its records.
-fn whole() -> (Sim, Vec<Vec<u8>>) {
+pub(super) fn whole() -> (Sim, Vec<Vec<u8>>) {
     let sim = Sim::new(1);
     let (mut log, _) = open(&sim).unwrap();
     let records: Vec<_> =
@@ -96,7 +96,7 @@ fn files_that_were_swapped_are_named() {
         swapped.swap(&names[one], &names[other]);
         let why = open(&swapped).unwrap_err();
         assert!(matches!(why, OpenError::Misplaced { .. }), "{why}");
-        assert!(verify(&swapped, |_, _| ()).is_err());
+        assert!(!verify(&swapped, |_, _| ()).unwrap().problems.is_empty());
     }
 }
 

@@ -200,7 +200,7 @@ fn group(
     for _ in 0..random.u64(0..5) {
         let record = vec![random.u8(..); random.usize(0..12_000)];
         let ends = (record.len() as u32).to_le_bytes();
-        match store.append(5, Packed::new(&ends, &record).unwrap(), needed) {
+        match store.append(5, Packed::new(&ends, &record).unwrap(), || needed) {
             Ok(first) => {
                 assert_eq!(first, model.records.len() as u64);
                 model.records.push(record);
