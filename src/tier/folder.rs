@@ -73,7 +73,7 @@ impl DataFolder {
     /// As `open`, since the boot of this id.
     pub(crate) fn open_as(path: &Path, boot: &str) -> Result<Self, FolderError> {
         let io = |error| FolderError::Io { path: path.to_owned(), error };
-        fs::create_dir_all(path).map_err(io)?;
+        create_private(path).map_err(io)?;
         let about = path.join(ABOUT);
         let io_about = |error| FolderError::Io { path: about.clone(), error };
         if !about.try_exists().map_err(io_about)? {
@@ -284,6 +284,15 @@ pub(super) fn kind_of(entry: &Path) -> Option<Kind> {
     }
 }
 
+/// Creates a folder that only this user can read, if it is missing.
+fn create_private(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
 /// Forces the names in a folder to the disk.
 pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
@@ -327,6 +336,12 @@ mod tests {
         let path = dir.path().join("data");
         let open = |boot| DataFolder::open_as(&path, boot).unwrap();
         assert!(!open("one").lost_power, "it is new");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o700, "nobody else can read it");
+        }
         assert!(!open("one").lost_power, "the process was killed");
         assert!(open("another boot, with a longer name").lost_power);
         assert!(open("three").lost_power);
