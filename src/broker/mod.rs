@@ -72,7 +72,9 @@ pub use error::{BrokerError, LeaseOpenError, OpenError};
 use housekeeping::Schedule;
 pub use latency::{Deliveries, Latency, Watched};
 pub use settings::{BrokerConfig, ConfigError, ResolvedSettings, TopicSettings};
-pub(crate) use topic::{PublishWait, pack};
+pub(crate) use topic::PublishWait;
+#[cfg(feature = "http")]
+pub(crate) use topic::pack;
 pub use topic::{Topic, TopicLease, TopicSummary};
 
 /// What a caller needs a topic for, which decides whether a missing one is created.
