@@ -332,19 +332,18 @@ impl Topic {
 
     /// Marks the topic as deleted, wakes everyone who waits on it, and removes its files. Before its name is free: a new topic
     /// of this name must not have files beside them.
-    pub(super) fn delete(&self) {
+    pub(super) fn delete(&self) -> std::io::Result<()> {
         // Release, and before the close: a waiter that the close wakes sees the flag.
         self.deleted.store(true, Ordering::Release);
         self.log.close();
-        if let Some(stored) = &self.stored
-            && let Err(error) = stored.delete()
-        {
-            tracing::error!(topic = self.name(), %error, "the files of a deleted topic cannot be removed");
+        if let Some(stored) = &self.stored {
+            stored.delete()?;
         }
         if let Some(broker) = self.broker.upgrade() {
             let mut total = broker.lock_leases();
             *total -= self.leases.swap(0, Ordering::Relaxed);
         }
+        Ok(())
     }
 
     /// Updates the broker's total with this log's current number of leases. Called under the total's lock.

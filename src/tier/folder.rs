@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::catch_up::CatchUps;
+use super::inspect::name_of;
 use super::pool::{Pool, Task};
 use super::queue::Intake;
 use super::store::StoreError;
@@ -160,6 +161,8 @@ pub(crate) struct Tier {
 /// A topic's folder that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Damaged {
+    /// The topic's name, if it can be read.
+    pub(crate) name: Option<String>,
     pub(crate) folder: PathBuf,
     pub(crate) why: String,
 }
@@ -189,7 +192,7 @@ impl Tier {
                 Some(Kind::Unfinished) => {}
                 None => {
                     let why = "it is not a topic's folder: move it elsewhere".to_owned();
-                    damaged.push(Damaged { folder: entry, why });
+                    damaged.push(Damaged { name: None, folder: entry, why });
                 }
             }
         }
@@ -201,7 +204,10 @@ impl Tier {
                     tracing::warn!(folder = %entry.display(), "a topic was never created to the end; it is set aside");
                     fs::rename(&entry, entry.with_extension(UNFINISHED)).map_err(io)?;
                 }
-                Err(error) => damaged.push(Damaged { folder: entry, why: error.to_string() }),
+                Err(error) => {
+                    let (name, why) = (name_of(&entry), error.to_string());
+                    damaged.push(Damaged { name, folder: entry, why });
+                }
             }
         }
         opened.sort_by(|a, b| a.name().cmp(b.name()));
@@ -210,7 +216,7 @@ impl Tier {
             match unique.last().filter(|last| last.name() == topic.name()) {
                 Some(_) => {
                     let why = format!("another folder has the topic {:?}, too", topic.name());
-                    damaged.push(Damaged { folder: topic.path().to_owned(), why });
+                    damaged.push(Damaged { name: None, folder: topic.path().to_owned(), why });
                 }
                 None => unique.push(topic),
             }

@@ -444,7 +444,9 @@ impl Task<StoredTopic> {
         let mut writer = topic.lock_writer();
         writer.deleted = true;
         topic.facts.leases().end_all();
-        if writer.store.take().is_some() {
+        writer.store = None;
+        // Also if it was tried before.
+        if topic.path.try_exists()? {
             remove_topic(&topic.path)?;
         }
         drop(writer);

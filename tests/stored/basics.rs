@@ -173,6 +173,13 @@ fn damage_is_named_and_others_are_untouched() {
     let found = broker.recovered().unwrap();
     assert_eq!((found.topics, found.damaged.len()), (1, 1));
     assert!(found.damaged[0].1.contains("damaged"), "{:?}", found.damaged);
+    // Its name is taken: whoever publishes must not get a new topic beside it.
+    for purpose in [Purpose::Publish, Purpose::Subscribe] {
+        let error = broker.open("a", purpose).unwrap_err();
+        assert!(matches!(error, BrokerError::Damaged { .. }), "{error}");
+    }
+    let error = broker.create("a", &TopicSettings::default()).unwrap_err();
+    assert!(matches!(error, BrokerError::Damaged { .. }), "{error}");
     let b = broker.topic("b").unwrap();
     block_on(async { check(&read(&mut subscribe(&b, Start::Earliest), 100).await, 0..100) });
 }
