@@ -2,8 +2,7 @@
 //!
 //! [`DiskLog`] appends frames to files that were laid out before, forces them to the disk, reads them back, and
 //! finds after a crash where it stood. It is the writer, and there is one; [`Reader`]s read beside it, from any thread.
-//! It knows nothing of topics, subscribers or the log in memory. The server does not use it yet: topics that survive
-//! are being built on it.
+//! It knows nothing of topics, subscribers or the log in memory.
 //!
 //! # Files
 //!
@@ -47,6 +46,9 @@
 //! and report success the next time (Rebello et al., *Can Applications Recover from fsync Failures?*, USENIX ATC 2020).
 //! The log takes no more records then; reading continues. Opened again, it has what the disk has.
 //!
+//! [`verify`] reads all files, and names everything that is damaged. What comes after the first damage can be cut; the log
+//! then begins a new epoch there.
+//!
 //! # Epochs
 //!
 //! An offset means a record only together with its epoch. A log that may have lost records that somebody has seen
@@ -63,6 +65,7 @@ mod notes;
 mod part;
 mod reader;
 mod recover;
+#[cfg(any(test, feature = "server", feature = "http"))]
 mod repair;
 mod scan;
 #[cfg(test)]
@@ -78,6 +81,8 @@ pub use header::Began;
 pub use log::{DiskLog, DiskOptions};
 pub use reader::{Frames, Reader};
 pub use recover::Recovered;
-pub(crate) use repair::repair;
+#[cfg(any(test, feature = "server", feature = "http"))]
+pub(crate) use repair::{heads, repair};
 pub use verify::{Lost, Problem, Verified, verify};
-pub(crate) use verify::{Survey, heads, survey};
+#[cfg(any(test, feature = "server", feature = "http"))]
+pub(crate) use verify::{Survey, survey};
