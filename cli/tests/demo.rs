@@ -24,6 +24,7 @@ fn the_demo_verifies_what_it_shows() {
         "dora is killed (SIGKILL)",
         "dora is started again",
         "Everybody has read to the end",
+        "started again with the same folder",
     ] {
         assert!(story.contains(part), "{part}: {story}");
     }
@@ -40,6 +41,7 @@ fn the_demo_verifies_what_it_shows() {
         "gaps and repetitions: 0",
         "segments: 1 now",
         "limit 8.0 MiB",
+        "the killed server has lost none of 2,000 records, in the same epoch",
     ] {
         assert!(checked.contains(part), "{part}: {checked}");
     }

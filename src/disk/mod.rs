@@ -46,6 +46,9 @@
 //! and report success the next time (Rebello et al., *Can Applications Recover from fsync Failures?*, USENIX ATC 2020).
 //! The log takes no more records then; reading continues. Opened again, it has what the disk has.
 //!
+//! [`verify`] reads all files, and names everything that is damaged. What comes after the first damage can be cut; the log
+//! then begins a new epoch there.
+//!
 //! # Epochs
 //!
 //! An offset means a record only together with its epoch. A log that may have lost records that somebody has seen
@@ -62,6 +65,7 @@ mod notes;
 mod part;
 mod reader;
 mod recover;
+#[cfg(any(test, feature = "server", feature = "http"))]
 mod repair;
 mod scan;
 #[cfg(test)]
@@ -77,6 +81,8 @@ pub use header::Began;
 pub use log::{DiskLog, DiskOptions};
 pub use reader::{Frames, Reader};
 pub use recover::Recovered;
-pub(crate) use repair::repair;
+#[cfg(any(test, feature = "server", feature = "http"))]
+pub(crate) use repair::{heads, repair};
 pub use verify::{Lost, Problem, Verified, verify};
-pub(crate) use verify::{Survey, heads, survey};
+#[cfg(any(test, feature = "server", feature = "http"))]
+pub(crate) use verify::{Survey, survey};

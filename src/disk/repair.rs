@@ -13,14 +13,22 @@ use super::files::{File, Folder, read_full, write_full};
 use super::frame::{Frame, Seed};
 use super::header::{Began, Header};
 use super::part::{BEGIN, name};
-use super::recover::{Found, fail};
-use super::verify::{Cut, Survey};
+use super::recover::{Found, fail, list};
+use super::scan::Scan;
+use super::verify::{Cut, Problem, Survey};
 
 /// What is copied at a time.
 const CHUNK: usize = 256 << 10;
 
 /// What follows the name of a file that was set aside.
 const ASIDE: &str = "before-repair";
+
+impl Problem {
+    /// A problem of no file in particular.
+    pub(crate) fn of_folder(what: String) -> Self {
+        Problem { file: ".".to_owned(), position: 0, what, lost: None }
+    }
+}
 
 impl Cut {
     /// How many of the files stay, without those that would have no records, and the position in the last one.
@@ -87,6 +95,22 @@ pub(crate) fn repair<D: Folder>(
     }
     folder.sync().map_err(in_folder)?;
     Ok(aside)
+}
+
+/// Shows the first frame of each file that has one: it has the notes with which the file begins.
+pub(crate) fn heads<D: Folder>(
+    folder: &D,
+    mut each: impl FnMut(&Frame<'_>),
+) -> Result<(), OpenError> {
+    for file in &list(folder)? {
+        let Some(header) = file.begun() else { continue };
+        let seed = Seed::new(header.topic, header.epoch, header.number);
+        let mut scan = Scan::new(&file.file, file.size, BEGIN);
+        if let Ok(Ok((frame, _))) = scan.frame(seed) {
+            each(&frame);
+        }
+    }
+    Ok(())
 }
 
 /// Writes the file with which the log goes on.

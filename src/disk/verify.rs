@@ -46,13 +46,6 @@ impl fmt::Display for Lost {
     }
 }
 
-impl Problem {
-    /// A problem of no file in particular.
-    pub(crate) fn of_folder(what: String) -> Self {
-        Problem { file: ".".to_owned(), position: 0, what, lost: None }
-    }
-}
-
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Problem { file, position, what, lost } = self;
@@ -95,6 +88,10 @@ pub fn verify<D: Folder>(
 }
 
 /// All that the files of a log say.
+#[cfg_attr(
+    not(any(test, feature = "server", feature = "http")),
+    allow(dead_code, reason = "logs are repaired where there are topics")
+)]
 pub(crate) struct Survey<F> {
     pub(crate) found: Vec<Found<F>>,
     pub(crate) verified: Verified,
@@ -110,6 +107,10 @@ impl<F> Default for Survey<F> {
 
 /// Where a log is cut: what comes before is what was written, without a gap.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    not(any(test, feature = "server", feature = "http")),
+    allow(dead_code, reason = "logs are repaired where there are topics")
+)]
 pub(crate) struct Cut {
     /// So many of the files stay.
     pub(crate) kept: usize,
@@ -266,22 +267,6 @@ pub(crate) fn survey<D: Folder>(
     }
     let Walk { verified, cut, .. } = walk;
     Ok(Survey { found, verified, cut })
-}
-
-/// Shows the first frame of each file that has one: it has the notes with which the file begins.
-pub(crate) fn heads<D: Folder>(
-    folder: &D,
-    mut each: impl FnMut(&Frame<'_>),
-) -> Result<(), OpenError> {
-    for file in &list(folder)? {
-        let Some(header) = file.begun() else { continue };
-        let seed = Seed::new(header.topic, header.epoch, header.number);
-        let mut scan = Scan::new(&file.file, file.size, BEGIN);
-        if let Ok(Ok((frame, _))) = scan.frame(seed) {
-            each(&frame);
-        }
-    }
-    Ok(())
 }
 
 /// Reads the frames of one file. `after` is the next file that can be read.

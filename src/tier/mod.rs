@@ -21,7 +21,7 @@ mod leases;
 mod pool;
 mod queue;
 mod start;
-mod state;
+pub(crate) mod state;
 mod stats;
 mod store;
 mod stored_lease;

@@ -9,6 +9,8 @@ use std::path::Path;
 
 #[path = "../replay/books.rs"]
 mod books;
+#[path = "../../fuzz/checks/disk.rs"]
+mod disk_check;
 mod files;
 #[path = "../../fuzz/checks/frames.rs"]
 mod frames;
@@ -77,4 +79,9 @@ fn sessions_of_the_corpus() {
 #[test]
 fn log_operations_of_the_corpus() {
     replay("log", log_operations::check);
+}
+
+#[test]
+fn damaged_files_of_the_corpus() {
+    replay("disk", disk_check::check);
 }

@@ -11,9 +11,11 @@
 //! | dora | `psa sub --lease --state --output` | is killed with SIGKILL, and started again |
 //!
 //! Each step of the story happens at a certain number of published lines and not at a certain time, so
-//! `--fast` shows the same story in a tenth of the time. The checks at the end are computed from the records
+//! `--fast` shows the same story in a tenth of the time. At the end, a server that keeps its topics in a temporary folder is
+//! killed and started again. The checks at the end are computed from the records
 //! that each subscriber received, and the command fails if one of them does not hold.
 
+mod restart;
 mod screen;
 mod subscribers;
 
@@ -344,6 +346,7 @@ impl Stage {
             checks.add(usage.peak_rss <= most, format!("the server's memory: {peak} at the most"));
         }
         checks.add(self.server.is_alive(), "the server is well".into());
+        restart::play(&mut self.screen, &mut checks).await?;
         self.screen.say("\nWhat was checked:")?;
         for (holds, what) in &checks.0 {
             self.screen.say(&format!("  {} {what}", if *holds { "yes" } else { "NO " }))?;
