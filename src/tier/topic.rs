@@ -173,6 +173,8 @@ struct Writer {
     last_write: Instant,
     /// The broker ends.
     is_leaving: bool,
+    /// Nothing is done any more: the broker has ended.
+    is_finished: bool,
     deleted: bool,
 }
 
@@ -244,6 +246,7 @@ impl StoredTopic {
             closing: None,
             last_write: Instant::now(),
             is_leaving: false,
+            is_finished: false,
             deleted: false,
         };
         let mut queue = Queue::new(facts.settings.segment_bytes);
@@ -325,7 +328,7 @@ impl StoredTopic {
             stats.syncs = store.figures.syncs;
             stats.sync_time = store.figures.sync_time;
             stats.groups = store.figures.groups;
-            stats.written_bytes = store.figures.bytes;
+            stats.written_bytes = store.written();
         }
     }
 }
@@ -335,6 +338,32 @@ impl Task<StoredTopic> {
     /// Begins an append; pending while too much waits already, or while the topic is full and its publishers wait.
     pub(crate) fn poll_publish(
         self: &Arc<Self>,
+        cx: &mut Context<'_>,
+        records: Packed<'_>,
+    ) -> Poll<Result<Ticket, PublishError>> {
+        let begun = self.poll_enqueue(cx, records);
+        if matches!(begun, Poll::Ready(Ok(_))) {
+            self.wake_task();
+        }
+        begun
+    }
+
+    /// As `poll_publish`, for a thread that waits for the result: it writes by itself, if no other thread does.
+    pub(crate) fn blocking_publish(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+        records: Packed<'_>,
+    ) -> Poll<Result<Ticket, PublishError>> {
+        let begun = self.poll_enqueue(cx, records);
+        if matches!(begun, Poll::Ready(Ok(_))) {
+            self.run_here();
+        }
+        begun
+    }
+
+    /// Puts an append into the queue.
+    fn poll_enqueue(
+        &self,
         cx: &mut Context<'_>,
         records: Packed<'_>,
     ) -> Poll<Result<Ticket, PublishError>> {
@@ -351,11 +380,7 @@ impl Task<StoredTopic> {
             return Poll::Ready(Err(why.clone()));
         }
         match queue.push(records) {
-            Some(ticket) => {
-                drop(queue);
-                self.wake_task();
-                Poll::Ready(Ok(ticket))
-            }
+            Some(ticket) => Poll::Ready(Ok(ticket)),
             None if queue.is_full && topic.facts.settings.overflow == Overflow::Reject => {
                 let limit = topic.facts.settings.disk_limit;
                 Poll::Ready(Err(PublishError::DiskLimit { limit }))
@@ -448,6 +473,7 @@ impl Task<StoredTopic> {
             done = store.mark();
         }
         writer.log.close();
+        writer.is_finished = true;
         done
     }
 
@@ -480,7 +506,8 @@ impl Job for StoredTopic {
 
 impl StoredTopic {
     fn write_and_publish(&self, writer: &mut Writer, this: &Arc<Task<Self>>) -> Again {
-        if !writer.publish(this) {
+        // A thread that waits for an append of its own may come late.
+        if writer.is_finished || !writer.publish(this) {
             return Again::WhenWoken;
         }
         let (chunks, leases, closing, stopping, woken) = {
@@ -565,7 +592,7 @@ impl StoredTopic {
                 chunk.tell(Ok(store.next()));
                 continue;
             }
-            match store.append(now, chunk.packed(), self.needed()) {
+            match store.append(now, chunk.packed(), || self.needed()) {
                 Ok(first) => writer.unwritten.push((first, chunk)),
                 Err(error) if error.is_full() => {
                     if self.facts.settings.overflow == Overflow::Reject {
@@ -653,7 +680,7 @@ impl StoredTopic {
             }
         }
         if store.files() > 1 {
-            match store.trim(self.needed(), self.log.clock_nanos()) {
+            match store.trim(|| self.needed(), self.log.clock_nanos()) {
                 Ok(true) => {
                     let look = now + LOOK_FOR_FILES;
                     next = Some(next.map_or(look, |next: Instant| next.min(look)));

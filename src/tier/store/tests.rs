@@ -168,7 +168,7 @@ fn step(store: &mut Store<Sim>, model: &mut Model, random: &mut fastrand::Rng) -
     let needed = if random.bool() { u64::MAX } else { random.u64(0..=store.next()) };
     let done = match random.u8(0..10) {
         0 => store
-            .trim(needed, 0)
+            .trim(|| needed, 0)
             .map(drop)
             .map_err(|error| PublishError::DiskFailed { why: error.to_string() }),
         1 => store.mark(),
@@ -200,7 +200,7 @@ fn group(
     for _ in 0..random.u64(0..5) {
         let record = vec![random.u8(..); random.usize(0..12_000)];
         let ends = (record.len() as u32).to_le_bytes();
-        match store.append(5, Packed::new(&ends, &record).unwrap(), needed) {
+        match store.append(5, Packed::new(&ends, &record).unwrap(), || needed) {
             Ok(first) => {
                 assert_eq!(first, model.records.len() as u64);
                 model.records.push(record);
