@@ -404,7 +404,7 @@ impl Topic {
     ///
     /// [`PublishError`].
     pub fn blocking_append(&self, record: impl AsRef<[u8]>) -> Result<u64, PublishError> {
-        block_on(self.append(record))
+        self.blocking_append_batch(&[record.as_ref()]).map(|offsets| offsets.start)
     }
 
     /// As [`append_batch`](Self::append_batch), but blocks the thread: not for tasks.
@@ -416,7 +416,9 @@ impl Topic {
         &self,
         records: &[impl AsRef<[u8]>],
     ) -> Result<Range<u64>, PublishError> {
-        block_on(self.append_batch(records))
+        let Some(stored) = &self.stored else { return block_on(self.append_batch(records)) };
+        let records = pack(records)?;
+        block_on(async { poll_fn(|cx| stored.blocking_publish(cx, records.packed())).await?.await })
     }
 
     /// Begins an append, and never waits: the ticket tells when the records are as durable as the topic promises. Where it

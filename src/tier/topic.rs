@@ -178,6 +178,8 @@ struct Writer {
     last_write: Instant,
     /// The broker ends.
     is_leaving: bool,
+    /// Nothing is done any more: the broker has ended.
+    is_finished: bool,
     deleted: bool,
 }
 
@@ -250,6 +252,7 @@ impl StoredTopic {
             closing: None,
             last_write: Instant::now(),
             is_leaving: false,
+            is_finished: false,
             deleted: false,
         };
         let mut queue = Queue::new(facts.settings.segment_bytes);
@@ -332,7 +335,7 @@ impl StoredTopic {
             stats.syncs = store.figures.syncs;
             stats.sync_time = store.figures.sync_time;
             stats.groups = store.figures.groups;
-            stats.written_bytes = store.figures.bytes;
+            stats.written_bytes = store.written();
         }
     }
 }
@@ -345,23 +348,44 @@ impl Task<StoredTopic> {
         cx: &mut Context<'_>,
         records: Packed<'_>,
     ) -> Poll<Result<Ticket, PublishError>> {
+        self.poll_begin(cx, records).map_ok(|ticket| {
+            self.wake_task();
+            ticket
+        })
+    }
+
+    /// As `poll_publish`, for a thread that waits for the result: it writes by itself, if no other thread does.
+    pub(crate) fn blocking_publish(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+        records: Packed<'_>,
+    ) -> Poll<Result<Ticket, PublishError>> {
+        self.poll_begin(cx, records).map_ok(|ticket| {
+            self.run_here();
+            ticket
+        })
+    }
+
+    /// Begins an append, and never waits.
+    pub(crate) fn publish(self: &Arc<Self>, records: Packed<'_>) -> Result<Ticket, PublishError> {
+        let ticket = self.begin(records, None)?;
+        self.wake_task();
+        Ok(ticket)
+    }
+
+    fn poll_begin(
+        &self,
+        cx: &mut Context<'_>,
+        records: Packed<'_>,
+    ) -> Poll<Result<Ticket, PublishError>> {
         match self.begin(records, Some(cx.waker())) {
             Err(error) if error.waits(self.job().facts.settings.overflow) => Poll::Pending,
             begun => Poll::Ready(begun),
         }
     }
 
-    /// Begins an append, and never waits.
-    pub(crate) fn publish(self: &Arc<Self>, records: Packed<'_>) -> Result<Ticket, PublishError> {
-        self.begin(records, None)
-    }
-
-    /// If there is no room, `waker` is woken when there is.
-    fn begin(
-        self: &Arc<Self>,
-        records: Packed<'_>,
-        waker: Option<&Waker>,
-    ) -> Result<Ticket, PublishError> {
+    /// Puts an append into the queue. If there is no room, `waker` is woken when there is.
+    fn begin(&self, records: Packed<'_>, waker: Option<&Waker>) -> Result<Ticket, PublishError> {
         let topic = self.job();
         topic.log.check_fits(&records)?;
         let size = (records.payload().len() + records.ends().len()) as u64;
@@ -375,11 +399,7 @@ impl Task<StoredTopic> {
             return Err(why.clone());
         }
         match queue.push(records, &topic.intake, waker) {
-            Ok(ticket) => {
-                drop(queue);
-                self.wake_task();
-                Ok(ticket)
-            }
+            Ok(ticket) => Ok(ticket),
             Err(NoRoom::Disk) => {
                 Err(PublishError::DiskLimit { limit: topic.facts.settings.disk_limit })
             }
@@ -487,6 +507,7 @@ impl Task<StoredTopic> {
             done = store.mark();
         }
         writer.log.close();
+        writer.is_finished = true;
         done
     }
 
@@ -519,7 +540,8 @@ impl Job for StoredTopic {
 
 impl StoredTopic {
     fn write_and_publish(&self, writer: &mut Writer, this: &Arc<Task<Self>>) -> Again {
-        if !self.publish(writer, this) {
+        // A thread that waits for an append of its own may come late.
+        if writer.is_finished || !self.publish(writer, this) {
             return Again::WhenWoken;
         }
         let (chunks, leases, closing, stopping, woken) = {
@@ -718,7 +740,7 @@ impl StoredTopic {
             }
         }
         if store.files() > 1 {
-            match store.trim(self.needed(), self.log.clock_nanos()) {
+            match store.trim(|| self.needed(), self.log.clock_nanos()) {
                 Ok(true) => {
                     let look = now + LOOK_FOR_FILES;
                     next = Some(next.map_or(look, |next: Instant| next.min(look)));
