@@ -76,13 +76,13 @@ impl<J: Job> Task<J> {
         // AcqRel, as the exchange that begins a run elsewhere.
         let begun = self.state.compare_exchange(IDLE, RUNNING, Ordering::AcqRel, Ordering::Acquire);
         match begun {
-            Ok(_) => self.clone().run_to_end(Shared::push),
+            Ok(_) => self.clone().run_to_end(),
             Err(_) => self.wake_task(),
         }
     }
 
-    /// Runs the job, when the state is RUNNING. `push` is how it gets into the queue if it was woken meanwhile.
-    fn run_to_end(self: Arc<Self>, push: impl FnOnce(&Shared, Arc<dyn Run>)) {
+    /// Runs the job, when the state is RUNNING.
+    fn run_to_end(self: Arc<Self>) {
         // A job that panics has a bug; its thread serves others, too.
         let ran = catch_unwind(AssertUnwindSafe(|| self.job.run(&self)));
         let again = ran.unwrap_or_else(|_| {
@@ -98,7 +98,7 @@ impl<J: Job> Task<J> {
             // Woken meanwhile. An exchange, to pass on to the next run what the wake-ups released.
             self.state.swap(QUEUED, Ordering::AcqRel);
             let pool = self.pool.clone();
-            push(&pool, self);
+            pool.push(self);
         }
     }
 }
@@ -123,7 +123,7 @@ trait Run: Send + Sync {
 impl<J: Job> Run for Task<J> {
     fn run(self: Arc<Self>) {
         self.state.swap(RUNNING, Ordering::AcqRel);
-        self.run_to_end(Shared::push_own);
+        self.run_to_end();
     }
 
     fn due(self: Arc<Self>) {
@@ -203,19 +203,6 @@ impl Shared {
             queue.ready.push_back(task);
             drop(queue);
             self.news.notify_one();
-        }
-    }
-
-    /// As `push`, by one of the threads, which looks into the queue next: nobody is woken for what it finds there itself.
-    fn push_own(&self, task: Arc<dyn Run>) {
-        let mut queue = self.lock();
-        if !queue.ends {
-            queue.ready.push_back(task);
-            let are_others = queue.ready.len() > 1;
-            drop(queue);
-            if are_others {
-                self.news.notify_one();
-            }
         }
     }
 
