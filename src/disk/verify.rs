@@ -248,8 +248,8 @@ pub(crate) fn survey<D: Folder>(
         walk.next = Some(header.first);
         walk.verified.files += 1;
         walk.verified.bytes += file.size;
-        let after = found[index + 1..=last].iter().filter_map(Found::begun);
-        let after = after.filter(|after| Some(after.topic) == topic).next();
+        let mut after = found[index + 1..=last].iter().filter_map(Found::begun);
+        let after = after.find(|after| Some(after.topic) == topic);
         let mut told = done;
         read(&mut walk, file, index, header, after, &mut each, |position| {
             if done + position > told + (1 << 20) {

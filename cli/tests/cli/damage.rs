@@ -22,13 +22,13 @@ fn filled(data: &str) {
 /// The one file of this topic.
 fn file_of(data: &Path, topic: &str) -> PathBuf {
     let folders = std::fs::read_dir(data.join("topics")).unwrap();
-    let files = folders.map(|entry| entry.unwrap().path().join("00000000000000000000.log"));
+    let mut files = folders.map(|entry| entry.unwrap().path().join("00000000000000000000.log"));
     let has = |file: &PathBuf| {
         let text = format!("{topic} 1 51");
         let bytes = std::fs::read(file).unwrap();
         bytes.windows(text.len()).any(|window| window == text.as_bytes())
     };
-    files.filter(has).next().unwrap()
+    files.find(has).unwrap()
 }
 
 fn damage(data: &Path, topic: &str) {
