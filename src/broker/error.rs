@@ -55,6 +55,22 @@ pub enum BrokerError {
         /// [`BrokerConfig::max_bytes`](super::BrokerConfig::max_bytes).
         limit: u64,
     },
+    /// A stored topic has this name, and could not be opened.
+    #[error(
+        "the stored topic {name:?} is damaged, and was not opened: see what `psa verify` reports, and repair it or set it aside"
+    )]
+    Damaged {
+        /// The name that was asked for.
+        name: String,
+    },
+    /// The files of a topic cannot be removed.
+    #[error("the files of the topic {name:?} cannot be removed ({why}): it is closed; try again")]
+    NotRemoved {
+        /// The topic.
+        name: String,
+        /// What the system said.
+        why: String,
+    },
     /// The broker was [shut](super::Broker::shut).
     #[error("the broker is shut and creates nothing any more; connect again later")]
     Shut,

@@ -47,7 +47,7 @@ mod settings;
 mod topic;
 mod unpublished;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::path::Path;
 use std::path::PathBuf;
@@ -72,7 +72,9 @@ pub use error::{BrokerError, LeaseOpenError, OpenError};
 use housekeeping::Schedule;
 pub use latency::{Deliveries, Latency, Watched};
 pub use settings::{BrokerConfig, ConfigError, ResolvedSettings, TopicSettings};
-pub(crate) use topic::{PublishWait, pack};
+pub(crate) use topic::PublishWait;
+#[cfg(feature = "http")]
+pub(crate) use topic::pack;
 pub use topic::{Topic, TopicLease, TopicSummary};
 
 /// What a caller needs a topic for, which decides whether a missing one is created.
@@ -125,6 +127,8 @@ struct BrokerState {
     /// Where stored topics are, if there is a place for them.
     folder: Option<Tier>,
     recovered: OnceLock<Recovered>,
+    /// The names of stored topics that are damaged: nobody else may have them.
+    damaged: OnceLock<BTreeSet<String>>,
     budget: Arc<Budget>,
     /// Ordered, so that a list can be returned in pages, each of which continues after a name.
     topics: RwLock<Topics>,
@@ -169,12 +173,15 @@ impl Broker {
         let began = std::time::Instant::now();
         let (tier, opened, damaged) = Tier::open(folder)?;
         let mut recovered = Recovered::default();
+        let mut names = BTreeSet::new();
         for damaged in damaged {
             let (folder, why) = (damaged.folder, damaged.why);
+            names.extend(damaged.name);
             tracing::error!(folder = %folder.display(), why, "a stored topic cannot be opened");
             recovered.damaged.push((folder, why));
         }
         let broker = Self::over(config, Some(tier));
+        let _ = broker.inner.damaged.set(names);
         for opened in opened {
             recovered.topics += 1;
             recovered.records += opened.records;
@@ -249,6 +256,7 @@ impl Broker {
             inner: Arc::new(BrokerState {
                 folder,
                 recovered: OnceLock::new(),
+                damaged: OnceLock::new(),
                 budget: Arc::new(Budget::new(config.max_bytes)),
                 topics: RwLock::default(),
                 shut: AtomicBool::new(false),
@@ -298,6 +306,8 @@ impl Broker {
     /// The topic with this name, created with `settings` if there is none, and whether it was created.
     /// An existing topic keeps its settings.
     ///
+    /// Where the topic is stored, this is written down meanwhile: [`Topic::created`] tells when it is.
+    ///
     /// # Errors
     ///
     /// As [`create`](Self::create), without `TopicExists`.
@@ -307,8 +317,9 @@ impl Broker {
         settings: &TopicSettings,
     ) -> Result<(Arc<Topic>, bool), BrokerError> {
         let (topic, made) = self.make(name, settings, false)?;
-        // The caller wants the topic to exist, even if a subscriber created it.
+        // The caller wants the topic to exist, even if a subscriber created it, and after a restart.
         topic.claim();
+        drop(topic.created());
         Ok((topic, made))
     }
 
@@ -322,6 +333,7 @@ impl Broker {
             return Ok((topic, false));
         }
         check_topic_name(name)?;
+        self.check_not_damaged(name)?;
         let config = &self.inner.config;
         let settings = settings.resolve(config, self.inner.folder.is_some())?;
         let mut topics = self.inner.topics.write().unwrap_or_else(PoisonError::into_inner);
@@ -360,6 +372,16 @@ impl Broker {
         Ok((topic, true))
     }
 
+    /// A new topic must not take the name of one that is stored and cannot be opened.
+    fn check_not_damaged(&self, name: &str) -> Result<(), BrokerError> {
+        match self.inner.damaged.get() {
+            Some(damaged) if damaged.contains(name) => {
+                Err(BrokerError::Damaged { name: name.into() })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// How long deliveries took, for all topics together.
     #[must_use]
     pub fn deliveries(&self) -> &Deliveries {
@@ -383,6 +405,7 @@ impl Broker {
         }
         // Also where a missing topic is not created: nobody will ever create one that is named like a pattern.
         check_topic_name(name)?;
+        self.check_not_damaged(name)?;
         let may = match purpose {
             Purpose::Publish => self.inner.config.create_on_publish,
             Purpose::Subscribe => self.inner.config.create_on_subscribe,
@@ -395,18 +418,19 @@ impl Broker {
     }
 
     /// Deletes the topic and wakes everyone who uses it. The name is free immediately, and the topic's leases
-    /// end. Its memory is released as soon as the last subscriber has let go.
+    /// end. Its memory is released as soon as the last subscriber has let go. Where it is stored, its files are gone when this
+    /// returns; it may wait for a write.
     ///
     /// # Errors
     ///
-    /// [`BrokerError::UnknownTopic`].
+    /// [`BrokerError::UnknownTopic`]; [`BrokerError::NotRemoved`], where the files cannot be removed: the topic takes no more
+    /// records then, and it can be tried again.
     pub fn delete(&self, name: &str) -> Result<(), BrokerError> {
-        let removed =
-            self.inner.topics.write().unwrap_or_else(PoisonError::into_inner).remove(name);
-        let Some(topic) = removed else {
-            return Err(BrokerError::UnknownTopic { name: name.into() });
-        };
-        topic.delete();
+        let unknown = || BrokerError::UnknownTopic { name: name.into() };
+        let topic = self.topic(name).ok_or_else(unknown)?;
+        if !self.delete_exactly(&topic)? {
+            return Err(unknown());
+        }
         tracing::debug!(topic = name, "topic deleted");
         Ok(())
     }
@@ -425,9 +449,12 @@ impl Broker {
         fence(Ordering::Acquire);
         let unused = is_only_handle && topic.is_unpublished() && !topic.is_followed();
         if unused {
+            // Under the lock, since nobody may find it meanwhile. It seldom has files, and none that are being written.
+            if let Err(error) = topic.delete() {
+                tracing::error!(topic = topic.name(), %error, "the files of a topic cannot be removed");
+            }
             topics.remove(topic.name());
             drop(topics);
-            topic.delete();
             tracing::debug!(topic = topic.name(), "topic taken back");
         }
         unused
@@ -437,15 +464,26 @@ impl Broker {
     /// there.
     #[cfg(feature = "http")]
     pub(crate) fn delete_this(&self, topic: &Arc<Topic>) -> bool {
+        let deleted = self.delete_exactly(topic).unwrap_or(false);
+        if deleted {
+            tracing::debug!(topic = topic.name(), "topic deleted");
+        }
+        deleted
+    }
+
+    /// First the files, then the name: otherwise a new topic of this name could have files beside the old ones, and a crash
+    /// leave both. False if somebody else has deleted it.
+    fn delete_exactly(&self, topic: &Arc<Topic>) -> Result<bool, BrokerError> {
+        topic.delete().map_err(|error| {
+            tracing::error!(topic = topic.name(), %error, "the files of a topic cannot be removed");
+            BrokerError::NotRemoved { name: topic.name().into(), why: error.to_string() }
+        })?;
         let mut topics = self.inner.topics.write().unwrap_or_else(PoisonError::into_inner);
         let listed = topics.get(topic.name()).is_some_and(|found| Arc::ptr_eq(found, topic));
         if listed {
             topics.remove(topic.name());
-            drop(topics);
-            topic.delete();
-            tracing::debug!(topic = topic.name(), "topic deleted");
         }
-        listed
+        Ok(listed)
     }
 
     /// Closes the topic for publishing: subscribers read the remaining records and then see the end.

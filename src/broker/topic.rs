@@ -330,20 +330,20 @@ impl Topic {
         next
     }
 
-    /// Marks the topic as deleted and wakes everyone who waits on it.
-    pub(super) fn delete(&self) {
+    /// Marks the topic as deleted, wakes everyone who waits on it, and removes its files. Before its name is free: a new topic
+    /// of this name must not have files beside them.
+    pub(super) fn delete(&self) -> std::io::Result<()> {
         // Release, and before the close: a waiter that the close wakes sees the flag.
         self.deleted.store(true, Ordering::Release);
         self.log.close();
-        if let Some(stored) = &self.stored
-            && let Err(error) = stored.delete()
-        {
-            tracing::error!(topic = self.name(), %error, "the files of a deleted topic cannot be removed");
+        if let Some(stored) = &self.stored {
+            stored.delete()?;
         }
         if let Some(broker) = self.broker.upgrade() {
             let mut total = broker.lock_leases();
             *total -= self.leases.swap(0, Ordering::Relaxed);
         }
+        Ok(())
     }
 
     /// Updates the broker's total with this log's current number of leases. Called under the total's lock.
@@ -404,7 +404,7 @@ impl Topic {
     ///
     /// [`PublishError`].
     pub fn blocking_append(&self, record: impl AsRef<[u8]>) -> Result<u64, PublishError> {
-        block_on(self.append(record))
+        self.blocking_append_batch(&[record.as_ref()]).map(|offsets| offsets.start)
     }
 
     /// As [`append_batch`](Self::append_batch), but blocks the thread: not for tasks.
@@ -416,7 +416,9 @@ impl Topic {
         &self,
         records: &[impl AsRef<[u8]>],
     ) -> Result<Range<u64>, PublishError> {
-        block_on(self.append_batch(records))
+        let Some(stored) = &self.stored else { return block_on(self.append_batch(records)) };
+        let records = pack(records)?;
+        block_on(async { poll_fn(|cx| stored.blocking_publish(cx, records.packed())).await?.await })
     }
 
     /// Begins an append, and never waits: the ticket tells when the records are as durable as the topic promises. Where it
@@ -455,6 +457,15 @@ impl Topic {
         let appender = wait.0.get_or_insert_with(|| self.log.appender());
         let appended = std::task::ready!(appender.poll_append_batch(cx, records));
         Poll::Ready(Ok(Ticket::ready(Ok(appended?))))
+    }
+
+    /// Writes down that the topic is there, with its settings, if it is stored and that was not done yet. The ticket tells
+    /// when it is; dropping it changes nothing. Publishing does the same.
+    pub fn created(&self) -> Ticket {
+        match &self.stored {
+            None => Ticket::ready(Ok(0..0)),
+            Some(stored) => stored.created(),
+        }
     }
 
     /// Takes no more records. Subscribers read the remaining ones and then see the end. The ticket tells when it is

@@ -62,6 +62,8 @@ pub struct DiskLog<D: Folder> {
     pub(crate) position: u64,
     pub(crate) next: u64,
     pub(crate) durable: u64,
+    /// Bytes of frames that were handed to the system.
+    pub(crate) written: u64,
     /// Whether something was written and not forced.
     pub(crate) unforced: bool,
     /// The durable end that a mark in the last file states.
@@ -179,6 +181,7 @@ impl<D: Folder> DiskLog<D> {
             self.or_fail("write", put)?;
             self.unforced = true;
             self.position += self.buffer.len() as u64;
+            self.written += self.buffer.len() as u64;
             self.buffer.clear();
         }
         if self.options.shows_written {
@@ -363,6 +366,11 @@ impl<D: Folder> DiskLog<D> {
     /// Changes the options, from the next file on.
     pub fn use_options(&mut self, options: DiskOptions) {
         self.options = options;
+    }
+
+    /// Bytes of frames that were handed to the system since the log was opened.
+    pub fn written(&self) -> u64 {
+        self.written
     }
 
     /// How many files have begun.

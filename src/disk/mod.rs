@@ -2,7 +2,7 @@
 //!
 //! [`DiskLog`] appends frames to files that were laid out before, forces them to the disk, reads them back, and
 //! finds after a crash where it stood. It is the writer, and there is one; [`Reader`]s read beside it, from any thread.
-//! It knows nothing of topics, subscribers or the log in memory.
+//! It knows nothing of topics, subscribers or the log in memory. Stored topics are built on it.
 //!
 //! # Files
 //!
@@ -66,6 +66,7 @@ mod part;
 mod reader;
 mod recover;
 #[cfg(any(test, feature = "server", feature = "http"))]
+#[cfg(any(feature = "server", feature = "http"))]
 mod repair;
 mod scan;
 #[cfg(test)]
@@ -82,7 +83,9 @@ pub use log::{DiskLog, DiskOptions};
 pub use reader::{Frames, Reader};
 pub use recover::Recovered;
 #[cfg(any(test, feature = "server", feature = "http"))]
+#[cfg(any(feature = "server", feature = "http"))]
 pub(crate) use repair::{heads, repair};
 pub use verify::{Lost, Problem, Verified, verify};
 #[cfg(any(test, feature = "server", feature = "http"))]
+#[cfg(any(feature = "server", feature = "http"))]
 pub(crate) use verify::{Survey, survey};

@@ -1,13 +1,13 @@
 //! Reading what is stored, beside the writer.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::error::ReadError;
-use super::files::Folder;
-use super::frame::Frame;
+use super::files::{File, Folder, read_full};
+use super::frame::{Frame, HEADER, size_of};
 use super::part::{BEGIN, Part, Shared};
-use super::scan::Scan;
 use super::times::first_since;
 
 /// Reads stored records, from any thread, beside the writer and other readers.
@@ -17,7 +17,12 @@ pub struct Reader<D: Folder> {
     shared: Arc<Shared<D::File>>,
     /// Where the last read ended: a file, the offset that comes next there, and where its frame begins.
     at: Option<At<D::File>>,
+    /// Memory of frames that were given back.
+    spare: Vec<u8>,
 }
+
+/// What is read at a time.
+const CHUNK: usize = 256 << 10;
 
 struct At<F> {
     part: Arc<Part<F>>,
@@ -29,9 +34,10 @@ struct At<F> {
 #[derive(Debug)]
 pub struct Frames {
     epoch: u64,
+    /// As it was read from the file: also what lies between the frames, and behind the last one.
     bytes: Vec<u8>,
-    /// Where each frame ends.
-    ends: Vec<usize>,
+    /// Where each frame lies.
+    places: Vec<Range<usize>>,
 }
 
 impl Frames {
@@ -42,14 +48,52 @@ impl Frames {
 
     /// The frame of this number, counted from 0.
     pub fn get(&self, number: usize) -> Option<Frame<'_>> {
-        let end = *self.ends.get(number)?;
-        let begin = number.checked_sub(1).map_or(0, |before| self.ends[before]);
-        Some(Frame::parts(&self.bytes[begin..end]).expect("a frame was checked when it was read"))
+        let place = self.places.get(number)?.clone();
+        Some(Frame::parts(&self.bytes[place]).expect("a frame was checked when it was read"))
     }
 
     /// The frames. The first one has the record that was asked for, perhaps not as its first.
     pub fn iter(&self) -> impl Iterator<Item = Frame<'_>> {
         (0..).map_while(|number| self.get(number))
+    }
+}
+
+/// A part of a file in memory.
+struct Window<'a> {
+    /// Where it begins in the file.
+    base: u64,
+    /// Bytes that were read. There may be more memory than that, with whatever was in it before.
+    have: usize,
+    bytes: &'a mut Vec<u8>,
+}
+
+impl Window<'_> {
+    /// The bytes from `begin` on: at least `size`, unless the file ends before, and read `least` at a time.
+    fn fill<F: File>(
+        &mut self,
+        part: &Part<F>,
+        begin: usize,
+        size: usize,
+        least: usize,
+    ) -> io::Result<&[u8]> {
+        let left = usize::try_from(part.size.saturating_sub(self.base)).unwrap_or(usize::MAX);
+        let end = (begin + size).min(left);
+        if self.have < end {
+            let end = end.max(self.have + least).min(left);
+            if self.bytes.len() < end {
+                self.bytes.resize(end, 0);
+            }
+            let into = &mut self.bytes[self.have..end];
+            self.have += read_full(&part.file, into, self.base + self.have as u64)?;
+        }
+        Ok(&self.bytes[begin.min(self.have)..self.have])
+    }
+
+    /// Leaves out what lies before `begin`.
+    fn forget(&mut self, begin: usize) {
+        self.bytes.copy_within(begin..self.have, 0);
+        self.have -= begin;
+        self.base += begin as u64;
     }
 }
 
@@ -63,7 +107,7 @@ enum Step {
 
 impl<D: Folder> Reader<D> {
     pub(crate) fn new(shared: Arc<Shared<D::File>>) -> Self {
-        Reader { shared, at: None }
+        Reader { shared, at: None, spare: Vec::new() }
     }
 
     /// Offset of the first record that was not trimmed.
@@ -94,10 +138,12 @@ impl<D: Folder> Reader<D> {
             Some(at) => at,
             None => self.find(from).ok_or_else(|| self.trimmed())?,
         };
+        let bytes = std::mem::take(&mut self.spare);
+        let mut frames = Frames { epoch: at.part.epoch, bytes, places: Vec::new() };
         loop {
-            let mut frames = Frames { epoch: at.part.epoch, bytes: Vec::new(), ends: Vec::new() };
+            frames.epoch = at.part.epoch;
             match self.step(&mut at, from, next, most, &mut frames)? {
-                Step::NextFile if frames.ends.is_empty() => {
+                Step::NextFile if frames.places.is_empty() => {
                     let part = self.shared.part_of(at.offset).ok_or_else(|| self.trimmed())?;
                     at = At { offset: part.first, part, position: BEGIN };
                 }
@@ -106,6 +152,14 @@ impl<D: Folder> Reader<D> {
                     return Ok(frames);
                 }
             }
+        }
+    }
+
+    /// Takes frames back that are not needed any more: the next read uses their memory.
+    pub fn reuse(&mut self, frames: Frames) {
+        // Not what one large frame took.
+        if frames.bytes.len() <= 2 * CHUNK {
+            self.spare = frames.bytes;
         }
     }
 
@@ -160,7 +214,9 @@ impl<D: Folder> Reader<D> {
         frames: &mut Frames,
     ) -> Result<Step, ReadError> {
         let part = at.part.clone();
-        let mut scan = Scan::new(&part.file, part.size, at.position);
+        let mut window = Window { base: at.position, have: 0, bytes: &mut frames.bytes };
+        // Where the next frame begins in the window.
+        let mut begin = 0;
         loop {
             if at.offset >= next {
                 return Ok(Step::Done);
@@ -169,34 +225,38 @@ impl<D: Folder> Reader<D> {
             if self.shared.part_of(at.offset).is_some_and(|now| now.number != part.number) {
                 return Ok(Step::NextFile);
             }
-            let position = scan.position();
-            let found = scan.frame(part.seed).map_err(|error| self.io(&part, error))?;
-            let (frame, size) = match found {
-                Ok(found) if found.0.first == at.offset => found,
+            if frames.places.is_empty() && begin >= CHUNK {
+                window.forget(begin);
+                begin = 0;
+            }
+            let (position, io) = (at.position, |error| self.io(&part, error));
+            let damaged = |what| self.damaged(&part, position, at.offset, what);
+            let least = most.min(CHUNK);
+            let header = window.fill(&part, begin, HEADER, least).map_err(io)?;
+            let size = size_of(header).map_err(|why| damaged(why.to_string()))?;
+            // Before it is read and checked: it is looked at again by the read that wants it.
+            let is_full = |first: &Range<usize>| begin + size - first.start > most;
+            if frames.places.first().is_some_and(is_full) {
+                return Ok(Step::Done);
+            }
+            let bytes = window.fill(&part, begin, size, least).map_err(io)?;
+            let frame = match Frame::decode(bytes, part.seed) {
+                Ok((frame, _)) if frame.first == at.offset => frame,
                 Ok((frame, _)) => {
                     let what = format!("there is record {} in place of {}", frame.first, at.offset);
-                    return Err(self.damaged(&part, position, at.offset, what));
+                    return Err(damaged(what));
                 }
-                Err(why) => {
-                    return Err(self.damaged(&part, position, at.offset, why.to_string()));
-                }
+                Err(why) => return Err(damaged(why.to_string())),
             };
             if !frame.is_mark() {
                 part.note(frame.first, position);
-            }
-            let is_wanted = frame.next() > from && !frame.is_mark();
-            if is_wanted && !frames.ends.is_empty() && frames.bytes.len() + size > most {
-                return Ok(Step::Done);
+                if frame.next() > from {
+                    frames.places.push(begin..begin + size);
+                }
             }
             at.offset = frame.next();
-            if is_wanted {
-                frames
-                    .bytes
-                    .extend_from_slice(&scan.bytes(size).map_err(|e| self.io(&part, e))?[..size]);
-                frames.ends.push(frames.bytes.len());
-            }
-            scan.skip(size);
-            at.position = scan.position();
+            at.position += size as u64;
+            begin += size;
         }
     }
 

@@ -88,7 +88,7 @@ pub(super) async fn publish(
     Ok((answer::durability(&topic), answer::json(&said)).into_response())
 }
 
-/// Appends the records. If there is no room and the topic's overflow policy is not [`Overflow::Reject`], waits for
+/// Appends the records. If there is no room and the topic's overflow policy is not `Reject`, waits for
 /// room for up to `append_wait`. `None` if the API drains meanwhile; then nothing was appended.
 async fn append(
     api: &Api,

@@ -454,6 +454,18 @@ impl From<BrokerError> for Problem {
                 )
                 .fact("max", max)
             }
+            BrokerError::Damaged { .. } => Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "topic-damaged",
+                "The stored topic is damaged",
+                detail,
+            ),
+            BrokerError::NotRemoved { .. } => Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "not-removed",
+                "The topic's files cannot be removed",
+                detail,
+            ),
             BrokerError::BadName { .. } => Self::name(detail),
             BrokerError::BadSettings { .. } => Self::settings(detail),
             BrokerError::BudgetExhausted { limit } => Self::new(

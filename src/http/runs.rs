@@ -222,7 +222,7 @@ impl TopicRuns {
     ///
     /// # Errors
     ///
-    /// Those of [`Cursor::peek`].
+    /// Those of [`TopicCursor::peek`].
     pub(super) fn take(&self, cursor: &mut TopicCursor) -> Result<Option<Taken>, ReadError> {
         let before = cursor.offset();
         let taken = self.find_or_encode(cursor)?;

@@ -94,6 +94,9 @@ pub(super) async fn create(
         return Err(Problem::shutting_down());
     }
     let (topic, made) = api.broker.create_or_get(&name, &settings)?;
+    // Whoever is told that it is there finds it after a crash.
+    let written = topic.created().await;
+    written.map_err(|error| Problem::publish(&error, &topic, &api))?;
     if !made && let Some(other) = differs(&settings, topic.settings()) {
         return Err(Problem::topic_exists(&name, other));
     }

@@ -4,7 +4,7 @@
 //!
 //! A chunk is a header of 40 bytes, the records' end positions and their payload. The segment stores the last two
 //! exactly as they go over the wire, so a chunk is written with one vectored write whose slices point into the
-//! segment, inside the closure that [`Cursor::peek`] runs. Nothing is copied for a subscriber and nothing waits
+//! segment, inside the closure that [`TopicCursor::peek`] runs. Nothing is copied for a subscriber and nothing waits
 //! in a queue: what a slow peer has not taken stays in the log, where its cursor holds it. Replies that wait go
 //! out first, in the same write.
 //!

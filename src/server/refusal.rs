@@ -132,6 +132,7 @@ impl From<BrokerError> for Refusal {
             BrokerError::BadName { .. } => Code::BadName,
             BrokerError::BadSettings { .. } => Code::BadSettings,
             BrokerError::BudgetExhausted { .. } => Code::BudgetExhausted,
+            BrokerError::Damaged { .. } | BrokerError::NotRemoved { .. } => Code::Internal,
             BrokerError::Shut => Code::ShuttingDown,
         };
         Self::new(code, error.to_string())

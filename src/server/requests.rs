@@ -17,7 +17,7 @@ use super::session::{End, Phase, Session, Step};
 use super::shutdown::Shared;
 use super::wakers::SubscriptionWaker;
 use crate::access::Right;
-use crate::broker::{LeaseOpenError, PublishWait, Purpose, Topic};
+use crate::broker::{LeaseOpenError, PublishWait, Purpose, Ticket, Topic};
 use crate::listener::AppendInFlight;
 use crate::log::{AppendError, LeaseError, LeaseOptions, Packed, Start, SubscribeError};
 use crate::protocol::{
@@ -112,8 +112,9 @@ impl Session {
                 self.goodbye(Code::BadFrame, "version 1 has no durability; offer version 2")?;
             }
             (_, Request::Create { request, topic, settings, exist_ok }) => {
-                let made = self.create(*topic, settings, *exist_ok);
-                self.answer_done(*request, made);
+                let begun = self.create(*topic, settings, *exist_ok);
+                self.answers.add(Answer { request: *request, success: Success::Done, begun });
+                self.settle_answers();
             }
             (_, Request::Delete { request, topic }) => {
                 let deleted = self.delete(*topic);
@@ -401,28 +402,31 @@ impl Session {
         name: TopicName<'_>,
         settings: &protocol::Settings,
         exist_ok: bool,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Begun, Refusal> {
         self.grant.check(Right::Manage, name.as_str())?;
         let broker = self.shared.broker.clone();
-        if exist_ok && broker.topic(name.as_str()).is_some() {
-            return Ok(());
+        if exist_ok && let Some(topic) = broker.topic(name.as_str()) {
+            return Ok(self.written(topic.created(), topic));
         }
         may_make_topic(&self.shared, self.topics_made)?;
         let settings = describe::settings_in(settings);
-        if exist_ok {
-            let (_, made) = broker.create_or_get(name.as_str(), &settings)?;
-            self.topics_made += u32::from(made);
-        } else {
-            broker.create(name.as_str(), &settings)?;
-            self.topics_made += 1;
-        }
-        Ok(())
+        let (topic, made) = match exist_ok {
+            true => broker.create_or_get(name.as_str(), &settings)?,
+            false => (broker.create(name.as_str(), &settings)?, true),
+        };
+        self.topics_made += u32::from(made);
+        Ok(self.written(topic.created(), topic))
+    }
+
+    /// Something that is told to the client once it is written down.
+    fn written(&self, ticket: Ticket, topic: Arc<Topic>) -> Begun {
+        Begun { ticket, topic, shared: self.shared.clone(), _in_flight: None }
     }
 
     fn close(&self, name: TopicName<'_>) -> Result<Begun, Refusal> {
         self.grant.check(Right::Manage, name.as_str())?;
         let (topic, ticket) = self.shared.broker.close_topic(name.as_str())?;
-        Ok(Begun { ticket, topic, shared: self.shared.clone(), _in_flight: None })
+        Ok(self.written(ticket, topic))
     }
 
     fn describe(&mut self, request: u32, name: TopicName<'_>) -> Result<(), Refusal> {

@@ -328,7 +328,8 @@ impl CatchUp {
             .begin_at(Position { epoch, next })
             .segment_bytes(SEGMENT)
             .memory_limit(memory)
-            .pool_segments(1)
+            // All of them are used again: the pages of a new one cost more than what is read into them.
+            .pool_segments(usize::try_from(MEMORY).map_or(1, |memory| memory / SEGMENT))
             .build()
             .map_err(|error| self.unreadable(&error))?;
         let cursor = log.subscribe(Start::Earliest).expect("a log has an earliest place");
@@ -375,7 +376,11 @@ impl CatchUp {
         loop {
             while let Some((frames, at)) = &mut work.frames {
                 let Some(frame) = frames.get(*at) else {
-                    work.frames = None;
+                    if let (Some((frames, _)), Some(reader)) =
+                        (work.frames.take(), &mut work.reader)
+                    {
+                        reader.reuse(frames);
+                    }
                     break;
                 };
                 let Some(piece) = piece(frame.first, frame.records, work.next) else {

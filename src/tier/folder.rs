@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::catch_up::CatchUps;
+use super::inspect::name_of;
 use super::pool::{Pool, Task};
 use super::queue::Intake;
 use super::store::StoreError;
@@ -73,7 +74,7 @@ impl DataFolder {
     /// As `open`, since the boot of this id.
     pub(crate) fn open_as(path: &Path, boot: &str) -> Result<Self, FolderError> {
         let io = |error| FolderError::Io { path: path.to_owned(), error };
-        fs::create_dir_all(path).map_err(io)?;
+        create_private(path).map_err(io)?;
         let about = path.join(ABOUT);
         let io_about = |error| FolderError::Io { path: about.clone(), error };
         if !about.try_exists().map_err(io_about)? {
@@ -160,6 +161,8 @@ pub(crate) struct Tier {
 /// A topic's folder that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Damaged {
+    /// The topic's name, if it can be read.
+    pub(crate) name: Option<String>,
     pub(crate) folder: PathBuf,
     pub(crate) why: String,
 }
@@ -189,7 +192,7 @@ impl Tier {
                 Some(Kind::Unfinished) => {}
                 None => {
                     let why = "it is not a topic's folder: move it elsewhere".to_owned();
-                    damaged.push(Damaged { folder: entry, why });
+                    damaged.push(Damaged { name: None, folder: entry, why });
                 }
             }
         }
@@ -201,7 +204,10 @@ impl Tier {
                     tracing::warn!(folder = %entry.display(), "a topic was never created to the end; it is set aside");
                     fs::rename(&entry, entry.with_extension(UNFINISHED)).map_err(io)?;
                 }
-                Err(error) => damaged.push(Damaged { folder: entry, why: error.to_string() }),
+                Err(error) => {
+                    let (name, why) = (name_of(&entry), error.to_string());
+                    damaged.push(Damaged { name, folder: entry, why });
+                }
             }
         }
         opened.sort_by(|a, b| a.name().cmp(b.name()));
@@ -210,7 +216,7 @@ impl Tier {
             match unique.last().filter(|last| last.name() == topic.name()) {
                 Some(_) => {
                     let why = format!("another folder has the topic {:?}, too", topic.name());
-                    damaged.push(Damaged { folder: topic.path().to_owned(), why });
+                    damaged.push(Damaged { name: None, folder: topic.path().to_owned(), why });
                 }
                 None => unique.push(topic),
             }
@@ -284,6 +290,15 @@ pub(super) fn kind_of(entry: &Path) -> Option<Kind> {
     }
 }
 
+/// Creates a folder that only this user can read, if it is missing.
+fn create_private(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
 /// Forces the names in a folder to the disk.
 pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
@@ -327,6 +342,12 @@ mod tests {
         let path = dir.path().join("data");
         let open = |boot| DataFolder::open_as(&path, boot).unwrap();
         assert!(!open("one").lost_power, "it is new");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o700, "nobody else can read it");
+        }
         assert!(!open("one").lost_power, "the process was killed");
         assert!(open("another boot, with a longer name").lost_power);
         assert!(open("three").lost_power);

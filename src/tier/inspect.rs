@@ -313,7 +313,7 @@ fn find(folders: &[PathBuf], data: &Path, topic: &str) -> Result<PathBuf, Repair
 }
 
 /// The name of a topic, from the notes with which its files begin.
-fn name_of(folder: &Path) -> Option<String> {
+pub(super) fn name_of(folder: &Path) -> Option<String> {
     let mut name = None;
     let read = heads(&OsFolder::new(folder), |frame| {
         let mut state = None;

@@ -69,6 +69,38 @@ impl<J: Job> Task<J> {
             self.pool.push(self.clone());
         }
     }
+
+    /// As `wake_task`, but the job runs in the calling thread, once, if no other thread runs it or is about to. For a thread
+    /// that would have to wait for the job anyway.
+    pub(crate) fn run_here(self: &Arc<Self>) {
+        // AcqRel, as the exchange that begins a run elsewhere.
+        let begun = self.state.compare_exchange(IDLE, RUNNING, Ordering::AcqRel, Ordering::Acquire);
+        match begun {
+            Ok(_) => self.clone().run_to_end(Shared::push),
+            Err(_) => self.wake_task(),
+        }
+    }
+
+    /// Runs the job, when the state is RUNNING. `push` is how it gets into the queue if it was woken meanwhile.
+    fn run_to_end(self: Arc<Self>, push: impl FnOnce(&Shared, Arc<dyn Run>)) {
+        // A job that panics has a bug; its thread serves others, too.
+        let ran = catch_unwind(AssertUnwindSafe(|| self.job.run(&self)));
+        let again = ran.unwrap_or_else(|_| {
+            tracing::error!("a thread for the disk has panicked; this is a bug");
+            Again::WhenWoken
+        });
+        match again {
+            Again::At(at) => self.clone().plan(at),
+            Again::WhenWoken => {}
+        }
+        let ended = self.state.compare_exchange(RUNNING, IDLE, Ordering::AcqRel, Ordering::Acquire);
+        if ended.is_err() {
+            // Woken meanwhile. An exchange, to pass on to the next run what the wake-ups released.
+            self.state.swap(QUEUED, Ordering::AcqRel);
+            let pool = self.pool.clone();
+            push(&pool, self);
+        }
+    }
 }
 
 impl<J: Job> Wake for Task<J> {
@@ -91,23 +123,7 @@ trait Run: Send + Sync {
 impl<J: Job> Run for Task<J> {
     fn run(self: Arc<Self>) {
         self.state.swap(RUNNING, Ordering::AcqRel);
-        // A job that panics has a bug; its thread serves others, too.
-        let ran = catch_unwind(AssertUnwindSafe(|| self.job.run(&self)));
-        let again = ran.unwrap_or_else(|_| {
-            tracing::error!("a thread for the disk has panicked; this is a bug");
-            Again::WhenWoken
-        });
-        match again {
-            Again::At(at) => self.clone().plan(at),
-            Again::WhenWoken => {}
-        }
-        let ended = self.state.compare_exchange(RUNNING, IDLE, Ordering::AcqRel, Ordering::Acquire);
-        if ended.is_err() {
-            // Woken meanwhile. An exchange, to pass on to the next run what the wake-ups released.
-            self.state.swap(QUEUED, Ordering::AcqRel);
-            let pool = self.pool.clone();
-            pool.push(self);
-        }
+        self.run_to_end(Shared::push_own);
     }
 
     fn due(self: Arc<Self>) {
@@ -187,6 +203,19 @@ impl Shared {
             queue.ready.push_back(task);
             drop(queue);
             self.news.notify_one();
+        }
+    }
+
+    /// As `push`, by one of the threads, which looks into the queue next: nobody is woken for what it finds there itself.
+    fn push_own(&self, task: Arc<dyn Run>) {
+        let mut queue = self.lock();
+        if !queue.ends {
+            queue.ready.push_back(task);
+            let are_others = queue.ready.len() > 1;
+            drop(queue);
+            if are_others {
+                self.news.notify_one();
+            }
         }
     }
 
@@ -306,6 +335,28 @@ mod tests {
         while !what() {
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    #[test]
+    fn threads_run_a_job_by_themselves_one_at_a_time() {
+        let pool = Pool::start("test", 1).unwrap();
+        let task = Task::new(Adder::default(), &pool);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..1000 {
+                        task.job().given.fetch_add(1, Ordering::Relaxed);
+                        task.run_here();
+                    }
+                });
+            }
+        });
+        wait_until(|| task.job().taken.load(Ordering::Relaxed) == 4000);
+        // Nobody else is there: done when the call returns.
+        wait_until(|| task.state.load(Ordering::Acquire) == IDLE);
+        task.job().given.fetch_add(1, Ordering::Relaxed);
+        task.run_here();
+        assert_eq!(task.job().taken.load(Ordering::Relaxed), 4001);
     }
 
     #[test]

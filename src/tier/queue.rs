@@ -86,6 +86,8 @@ pub(crate) struct Queue {
     waiting: Vec<Waker>,
     /// Leases that were changed.
     pub(crate) leases: BTreeSet<String>,
+    /// Who is told when the topic's files are there.
+    pub(crate) creating: Vec<Reply>,
     /// The topic is to be closed, and who is told when it was.
     pub(crate) closing: Option<Vec<Reply>>,
     /// The topic's log is to be closed without writing that down: the broker ends.

@@ -41,7 +41,7 @@ pub(crate) struct Store<D: Folder> {
     settings: Settings,
     /// The time of the last append, in nanoseconds since the Unix epoch. The next one is not before it.
     time: u64,
-    /// How often the files were forced to the disk, how long that took, how many groups and bytes were written.
+    /// How often the files were forced to the disk, how long that took, how many groups were written.
     pub(crate) figures: Figures,
 }
 
@@ -50,7 +50,6 @@ pub(crate) struct Figures {
     pub(crate) syncs: u64,
     pub(crate) sync_time: Duration,
     pub(crate) groups: u64,
-    pub(crate) bytes: u64,
 }
 
 fn options(settings: &Settings) -> DiskOptions {
@@ -134,6 +133,10 @@ impl<D: Folder> Store<D> {
         self.log.size()
     }
 
+    pub(crate) fn written(&self) -> u64 {
+        self.log.written()
+    }
+
     pub(crate) fn files(&self) -> usize {
         self.log.files()
     }
@@ -152,8 +155,8 @@ impl<D: Folder> Store<D> {
         self.log.is_marked()
     }
 
-    /// Appends records, which stay in memory until [`settle`](Self::settle). Records from the offset on that `needed`
-    /// returns are needed by somebody. Returns the first offset.
+    /// Appends records, which stay in memory until [`settle`](Self::settle). Records from `needed` on, which
+    /// is asked for only at the topic's limit, are needed by somebody. Returns the first offset.
     pub(crate) fn append(
         &mut self,
         time: u64,
@@ -164,7 +167,6 @@ impl<D: Folder> Store<D> {
         self.make_room(bytes, needed)?;
         self.time = self.time.max(time);
         let offsets = self.log.append(self.time, &[], records).map_err(publish_error)?;
-        self.figures.bytes += bytes;
         Ok(offsets.start)
     }
 
@@ -206,12 +208,15 @@ impl<D: Folder> Store<D> {
         Ok(())
     }
 
-    /// Gives up files that nobody needs (`needed`: the first offset that somebody does) and that the retention does not
+    /// Gives up files that nobody needs (`needed` says the first offset that somebody does) and that the retention does not
     /// keep. `now` is in nanoseconds since the Unix epoch. Returns whether there are files that only time or subscribers
     /// keep.
-    pub(crate) fn trim(&mut self, needed: u64, now: u64) -> io::Result<bool> {
+    pub(crate) fn trim(&mut self, needed: impl Fn() -> u64, now: u64) -> io::Result<bool> {
         let kept_from = self.kept_from(now)?;
-        self.log.trim(kept_from.min(needed))?;
+        // Subscribers are asked only if a file may go for all that is kept.
+        if self.log.oldest_end().is_some_and(|end| end <= kept_from) {
+            self.log.trim(kept_from.min(needed()))?;
+        }
         let waits_for_time = matches!(self.settings.retention, Retention::Age(_));
         Ok(self.files() > 1 && (waits_for_time || kept_from > self.log.first()))
     }

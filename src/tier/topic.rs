@@ -169,6 +169,8 @@ struct Writer {
     waiting: VecDeque<Chunk>,
     /// Handed to the files, and not forced to the disk yet.
     unwritten: Vec<(u64, Chunk)>,
+    /// Who waits for the topic's files.
+    creating: Vec<Reply>,
     /// Whether the log is closed after what is in `unpublished`.
     closes_log: bool,
     /// Who waits for the topic to be closed.
@@ -176,6 +178,8 @@ struct Writer {
     last_write: Instant,
     /// The broker ends.
     is_leaving: bool,
+    /// Nothing is done any more: the broker has ended.
+    is_finished: bool,
     deleted: bool,
 }
 
@@ -243,10 +247,12 @@ impl StoredTopic {
             unpublished: VecDeque::new(),
             waiting: VecDeque::new(),
             unwritten: Vec::new(),
+            creating: Vec::new(),
             closes_log: false,
             closing: None,
             last_write: Instant::now(),
             is_leaving: false,
+            is_finished: false,
             deleted: false,
         };
         let mut queue = Queue::new(facts.settings.segment_bytes);
@@ -329,7 +335,7 @@ impl StoredTopic {
             stats.syncs = store.figures.syncs;
             stats.sync_time = store.figures.sync_time;
             stats.groups = store.figures.groups;
-            stats.written_bytes = store.figures.bytes;
+            stats.written_bytes = store.written();
         }
     }
 }
@@ -342,23 +348,44 @@ impl Task<StoredTopic> {
         cx: &mut Context<'_>,
         records: Packed<'_>,
     ) -> Poll<Result<Ticket, PublishError>> {
+        self.poll_begin(cx, records).map_ok(|ticket| {
+            self.wake_task();
+            ticket
+        })
+    }
+
+    /// As `poll_publish`, for a thread that waits for the result: it writes by itself, if no other thread does.
+    pub(crate) fn blocking_publish(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+        records: Packed<'_>,
+    ) -> Poll<Result<Ticket, PublishError>> {
+        self.poll_begin(cx, records).map_ok(|ticket| {
+            self.run_here();
+            ticket
+        })
+    }
+
+    /// Begins an append, and never waits.
+    pub(crate) fn publish(self: &Arc<Self>, records: Packed<'_>) -> Result<Ticket, PublishError> {
+        let ticket = self.begin(records, None)?;
+        self.wake_task();
+        Ok(ticket)
+    }
+
+    fn poll_begin(
+        &self,
+        cx: &mut Context<'_>,
+        records: Packed<'_>,
+    ) -> Poll<Result<Ticket, PublishError>> {
         match self.begin(records, Some(cx.waker())) {
             Err(error) if error.waits(self.job().facts.settings.overflow) => Poll::Pending,
             begun => Poll::Ready(begun),
         }
     }
 
-    /// Begins an append, and never waits.
-    pub(crate) fn publish(self: &Arc<Self>, records: Packed<'_>) -> Result<Ticket, PublishError> {
-        self.begin(records, None)
-    }
-
-    /// If there is no room, `waker` is woken when there is.
-    fn begin(
-        self: &Arc<Self>,
-        records: Packed<'_>,
-        waker: Option<&Waker>,
-    ) -> Result<Ticket, PublishError> {
+    /// Puts an append into the queue. If there is no room, `waker` is woken when there is.
+    fn begin(&self, records: Packed<'_>, waker: Option<&Waker>) -> Result<Ticket, PublishError> {
         let topic = self.job();
         topic.log.check_fits(&records)?;
         let size = (records.payload().len() + records.ends().len()) as u64;
@@ -372,16 +399,28 @@ impl Task<StoredTopic> {
             return Err(why.clone());
         }
         match queue.push(records, &topic.intake, waker) {
-            Ok(ticket) => {
-                drop(queue);
-                self.wake_task();
-                Ok(ticket)
-            }
+            Ok(ticket) => Ok(ticket),
             Err(NoRoom::Disk) => {
                 Err(PublishError::DiskLimit { limit: topic.facts.settings.disk_limit })
             }
             Err(NoRoom::Memory) => Err(PublishError::Busy { bytes: queue::MOST as u64 }),
         }
+    }
+
+    /// Creates the files, if there are none. The ticket tells when the topic will be found by the next process.
+    pub(crate) fn created(self: &Arc<Self>) -> Ticket {
+        if self.job().reader.get().is_some() {
+            return Ticket::ready(Ok(0..0));
+        }
+        let (ticket, reply) = Ticket::pair();
+        let mut queue = self.job().queue();
+        if let Some(why) = &queue.failed {
+            return Ticket::ready(Err(why.clone()));
+        }
+        queue.creating.push(reply);
+        drop(queue);
+        self.wake_task();
+        ticket
     }
 
     /// Takes no more records, and closes the log after those that wait. The ticket tells when that is written down.
@@ -425,7 +464,9 @@ impl Task<StoredTopic> {
         let mut writer = topic.lock_writer();
         writer.deleted = true;
         topic.facts.leases().end_all();
-        if writer.store.take().is_some() {
+        writer.store = None;
+        // Also if it was tried before.
+        if topic.path.try_exists()? {
             remove_topic(&topic.path)?;
         }
         drop(writer);
@@ -443,10 +484,11 @@ impl Task<StoredTopic> {
             let mut queue = topic.queue();
             writer.waiting.extend(queue.take());
             writer.closing = writer.closing.take().or(queue.closing.take());
+            writer.creating.append(&mut queue.creating);
             let failed = queue.failed.replace(closed.clone());
             (failed.filter(|failed| !failed.is_closed()), std::mem::take(&mut queue.leases))
         };
-        let has_work = !writer.waiting.is_empty() || !leases.is_empty() || writer.closing.is_some();
+        let has_work = writer.has_work() || !leases.is_empty();
         let mut done = match failed {
             Some(failed) => Err(failed),
             None if has_work && !writer.deleted => topic.write(&mut writer, &leases).map(drop),
@@ -465,6 +507,7 @@ impl Task<StoredTopic> {
             done = store.mark();
         }
         writer.log.close();
+        writer.is_finished = true;
         done
     }
 
@@ -497,12 +540,14 @@ impl Job for StoredTopic {
 
 impl StoredTopic {
     fn write_and_publish(&self, writer: &mut Writer, this: &Arc<Task<Self>>) -> Again {
-        if !self.publish(writer, this) {
+        // A thread that waits for an append of its own may come late.
+        if writer.is_finished || !self.publish(writer, this) {
             return Again::WhenWoken;
         }
         let (chunks, leases, closing, stopping, woken) = {
             let mut queue = self.queue();
             let leases = std::mem::take(&mut queue.leases);
+            writer.creating.append(&mut queue.creating);
             (queue.take(), leases, queue.closing.take(), queue.stopping, queue.take_waiting())
         };
         writer.waiting.extend(chunks);
@@ -514,7 +559,7 @@ impl StoredTopic {
             self.fail(writer, &closed);
             return Again::WhenWoken;
         }
-        let has_work = !writer.waiting.is_empty() || !leases.is_empty() || writer.closing.is_some();
+        let has_work = writer.has_work() || !leases.is_empty();
         let mut full = None;
         if has_work {
             match self.write(writer, &leases) {
@@ -569,6 +614,9 @@ impl StoredTopic {
             self.refuse_waiting(writer, &error);
             return Ok(None);
         }
+        for reply in std::mem::take(&mut writer.creating) {
+            reply.tell(Ok(0..0));
+        }
         let Some(store) = &mut writer.store else { unreachable!("it was just created") };
         let now = self.log.clock_nanos();
         // First the leases: a commit may be what makes room.
@@ -584,6 +632,11 @@ impl StoredTopic {
             match store.append(now, chunk.packed(), || self.needed()) {
                 Ok(first) => writer.unwritten.push((first, chunk)),
                 Err(error) if error.is_full() => {
+                    if writer.closing.is_some() {
+                        // It would wait for room, and the close for it.
+                        self.tell(chunk, Err(AppendError::Closed.into()));
+                        continue;
+                    }
                     if self.facts.settings.overflow == Overflow::Reject {
                         self.tell(chunk, Err(error));
                         continue;
@@ -687,7 +740,7 @@ impl StoredTopic {
             }
         }
         if store.files() > 1 {
-            match store.trim(self.needed(), self.log.clock_nanos()) {
+            match store.trim(|| self.needed(), self.log.clock_nanos()) {
                 Ok(true) => {
                     let look = now + LOOK_FOR_FILES;
                     next = Some(next.map_or(look, |next: Instant| next.min(look)));
@@ -768,6 +821,15 @@ impl StoredTopic {
         for chunk in std::mem::take(&mut writer.waiting) {
             self.tell(chunk, Err(why.clone()));
         }
+        for reply in std::mem::take(&mut writer.creating) {
+            reply.tell(Err(why.clone()));
+        }
+    }
+}
+
+impl Writer {
+    fn has_work(&self) -> bool {
+        !self.waiting.is_empty() || !self.creating.is_empty() || self.closing.is_some()
     }
 }
 

@@ -173,6 +173,13 @@ fn damage_is_named_and_others_are_untouched() {
     let found = broker.recovered().unwrap();
     assert_eq!((found.topics, found.damaged.len()), (1, 1));
     assert!(found.damaged[0].1.contains("damaged"), "{:?}", found.damaged);
+    // Its name is taken: whoever publishes must not get a new topic beside it.
+    for purpose in [Purpose::Publish, Purpose::Subscribe] {
+        let error = broker.open("a", purpose).unwrap_err();
+        assert!(matches!(error, BrokerError::Damaged { .. }), "{error}");
+    }
+    let error = broker.create("a", &TopicSettings::default()).unwrap_err();
+    assert!(matches!(error, BrokerError::Damaged { .. }), "{error}");
     let b = broker.topic("b").unwrap();
     block_on(async { check(&read(&mut subscribe(&b, Start::Earliest), 100).await, 0..100) });
 }
@@ -250,4 +257,70 @@ fn what_is_not_a_topic_is_left_alone() {
     assert!(topics.join("00000000000000aa.unfinished").is_dir());
     drop(broker);
     assert_eq!(open(folder.path()).recovered().unwrap().topics, 1);
+}
+
+#[test]
+fn a_topic_without_records_is_there_again() {
+    for ends_well in [true, false] {
+        let folder = folder();
+        let broker = open(folder.path());
+        let settings = TopicSettings { retention: Some(Retention::Records(7)), ..small() };
+        let topic = broker.create("empty", &settings).unwrap();
+        let (epoch, resolved) = (topic.log().epoch(), *topic.settings());
+        let copy = tempfile::tempdir().unwrap();
+        if ends_well {
+            drop((topic, broker));
+        } else {
+            block_on(topic.created()).unwrap();
+            // As a process would find it after this one was killed.
+            copy_folder(folder.path(), copy.path());
+        }
+        let broker = open(if ends_well { folder.path() } else { copy.path() });
+        let topic = broker.topic("empty").expect("it was created");
+        assert_eq!((topic.log().epoch(), *topic.settings()), (epoch, resolved));
+        publish(&topic, 0..10);
+    }
+}
+
+#[test]
+fn what_is_closed_was_written_down() {
+    let folder = folder();
+    let broker = open(folder.path());
+    let topic = broker.create("closed", &TopicSettings::default()).unwrap();
+    block_on(topic.close()).unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    copy_folder(folder.path(), copy.path());
+    assert!(open(copy.path()).topic("closed").unwrap().log().is_closed());
+}
+
+/// The name of a topic that is being deleted is free. Whatever is left after a crash, what was acknowledged to the new topic
+/// is there.
+#[test]
+fn a_new_topic_waits_until_the_files_of_the_one_before_are_gone() {
+    let folder = folder();
+    let broker = open(folder.path());
+    let settings = TopicSettings::default();
+    for n in 0..10u64 {
+        let topic = broker.create("t", &settings).unwrap();
+        topic.blocking_append(record(n)).unwrap();
+        // So much is being written that the deletion has to wait for it.
+        (0..40).for_each(|_| drop(begin(&topic, &vec![b'x'; 200_000])));
+        std::thread::scope(|scope| {
+            let deletes = scope.spawn(|| broker.delete("t").unwrap());
+            let next = loop {
+                match broker.create("t", &settings) {
+                    Ok(next) => break next,
+                    Err(error) => assert!(matches!(error, BrokerError::TopicExists { .. })),
+                }
+            };
+            next.blocking_append(record(n)).unwrap();
+            let topics = std::fs::read_dir(folder.path().join("topics")).unwrap();
+            let left = topics.filter(|entry| {
+                entry.as_ref().is_ok_and(|entry| entry.path().extension().is_none())
+            });
+            assert_eq!(left.count(), 1, "the one before is still there");
+            deletes.join().unwrap();
+        });
+        broker.delete("t").unwrap();
+    }
 }

@@ -72,7 +72,7 @@ fn rate(time: Duration, mut step: impl FnMut() -> Result) -> Result<f64> {
 }
 
 /// The same bytes, written and forced by hand, in a file that has its size.
-fn raw(folder: &Path, bytes: &[u8], time: Duration) -> Result<f64> {
+pub(crate) fn raw(folder: &Path, bytes: &[u8], time: Duration) -> Result<f64> {
     use std::os::unix::fs::FileExt;
     let io = |error| fail("raw file", error);
     let path = folder.join("raw");

@@ -1,7 +1,7 @@
 //! `psa-lab`: measurements for the developers of psa.
 //!
 //! It compares psa with [other servers](compare) and with other servers of [events over HTTP](sse), measures it next to
-//! [bad clients](hostile), measures the log's [files](disk), and runs it for [hours](soak) while topics, subscribers and
+//! [bad clients](hostile), measures the log's [files](disk) and [stored topics](stored), and runs it for [hours](soak) while topics, subscribers and
 //! leases come and go. It also draws the life of a log's segments as one [picture](trace). The load generator, and the
 //! readers that check every record, are those of `psa bench`: the package [`psa_load`].
 //!
@@ -14,6 +14,7 @@ mod disk;
 mod hostile;
 mod soak;
 mod sse;
+mod stored;
 mod system;
 mod trace;
 
@@ -40,6 +41,8 @@ enum Command {
     Hostile(hostile::args::HostileArgs),
     /// Measure the log's files against the same bytes written and forced by hand
     Disk(disk::DiskArgs),
+    /// Measure stored topics against what the disk allows, and against topics in memory
+    Stored(stored::StoredArgs),
     /// Let topics, subscribers and leases come and go for a long time, and check that nothing accumulates
     Soak(soak::args::SoakArgs),
     /// Record the life of a log's segments, and draw it as one picture
@@ -50,6 +53,9 @@ enum Command {
     /// The process of `hostile` that holds the bad clients
     #[command(hide = true)]
     HostileClients(hostile::args::HostileClientsArgs),
+    /// The process of `stored` that is killed
+    #[command(hide = true)]
+    StoredFiller(stored::FillerArgs),
 }
 
 fn main() -> ExitCode {
@@ -67,6 +73,8 @@ fn run(lab: Lab) -> Result {
         Command::Sse(args) => sse::sse(&args),
         Command::Hostile(args) => hostile::hostile(&args),
         Command::Disk(args) => disk::disk(&args),
+        Command::Stored(args) => stored::stored(&args),
+        Command::StoredFiller(args) => stored::filler(&args),
         Command::Soak(args) => soak::soak(args),
         Command::Trace(args) => trace::run(&args),
         Command::Relay(args) => compare::relay::relay(&args),

@@ -41,6 +41,23 @@ fn bad_clients_of_one_listener_take_nothing_from_the_other() {
     }
 }
 
+/// Every cell of stored topics, tiny.
+#[cfg(target_os = "linux")]
+#[test]
+fn stored_topics_are_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = measure(&["stored", "--quick", "--folder", folder.path().to_str().unwrap()]);
+    let cells = report["cells"].as_array().unwrap();
+    let mut names: Vec<_> = cells.iter().map(|cell| cell["name"].as_str().unwrap()).collect();
+    for cell in cells {
+        assert!(number(&cell["stored"], "median") > 0.0, "{cell}");
+        assert!(number(&cell["judged"], "median") > 0.0, "{cell}");
+    }
+    names.dedup();
+    assert_eq!(names.len(), 10, "{names:?}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "it leaves nothing behind");
+}
+
 /// Every cell of the comparison, tiny: whoever is installed takes part, and all that was published came.
 #[test]
 fn rivals_are_compared() {

@@ -168,7 +168,7 @@ fn step(store: &mut Store<Sim>, model: &mut Model, random: &mut fastrand::Rng) -
     let needed = if random.bool() { u64::MAX } else { random.u64(0..=store.next()) };
     let done = match random.u8(0..10) {
         0 => store
-            .trim(needed, 0)
+            .trim(|| needed, 0)
             .map(drop)
             .map_err(|error| PublishError::DiskFailed { why: error.to_string() }),
         1 => store.mark(),
