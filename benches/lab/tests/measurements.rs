@@ -46,7 +46,10 @@ fn bad_clients_of_one_listener_take_nothing_from_the_other() {
 #[test]
 fn stored_topics_are_measured() {
     let folder = tempfile::tempdir().unwrap();
-    let report = measure(&["stored", "--quick", "--folder", folder.path().to_str().unwrap()]);
+    let path = folder.path().to_str().unwrap();
+    let output = lab(&["stored", "--quick", "--json", "--folder", path]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let cells = report["cells"].as_array().unwrap();
     let mut names: Vec<_> = cells.iter().map(|cell| cell["name"].as_str().unwrap()).collect();
     for cell in cells {
