@@ -103,7 +103,7 @@ impl Plan {
         mut reference: impl FnMut() -> Result<f64>,
     ) -> Result<Vec<(f64, f64)>> {
         let round = |round: u32| {
-            if round % 2 == 0 {
+            if round.is_multiple_of(2) {
                 let ours = ours()?;
                 Ok((ours, reference()?))
             } else {
