@@ -43,6 +43,8 @@ mod clock;
 mod error;
 mod housekeeping;
 mod latency;
+mod lease;
+mod publish;
 mod settings;
 mod topic;
 mod unpublished;
@@ -71,11 +73,12 @@ pub use crate::tier::{
 pub use error::{BrokerError, LeaseOpenError, OpenError};
 use housekeeping::Schedule;
 pub use latency::{Deliveries, Latency, Watched};
-pub use settings::{BrokerConfig, ConfigError, ResolvedSettings, TopicSettings};
-pub(crate) use topic::PublishWait;
+pub use lease::TopicLease;
+pub(crate) use publish::PublishWait;
 #[cfg(feature = "http")]
-pub(crate) use topic::pack;
-pub use topic::{Topic, TopicLease, TopicSummary};
+pub(crate) use publish::pack;
+pub use settings::{BrokerConfig, ConfigError, ResolvedSettings, TopicSettings};
+pub use topic::{Topic, TopicSummary};
 
 /// What a caller needs a topic for, which decides whether a missing one is created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,35 +1,29 @@
 //! One topic: a log with a name, and the leases on it.
 
-use std::future::poll_fn;
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::lease::{HeldLease, TopicLease};
 use super::unpublished::Claim;
 use super::{
     BrokerState, Deliveries, Durability, LeaseOpenError, ResolvedSettings, StoredStats, check_name,
 };
-use crate::log::{
-    AppendError, Appender, Batch, CommitError, CommitRange, Exclusive, Lag, Lease, LeaseInfo,
-    LeaseOptions, Limit, Log, Packed, ReadError, Start, Stats, SubscribeError,
-};
-use crate::tier::{PublishError, StoredLease, StoredTopic, Task, Ticket, TopicCursor};
-use std::future::Future;
-use std::task::{Context, Poll, Waker};
+use crate::log::{Exclusive, LeaseInfo, LeaseOptions, Log, Start, Stats, SubscribeError};
+use crate::tier::{StoredLease, StoredTopic, Task, TopicCursor};
 
 /// A named log. A handle keeps the log alive, even after the name was deleted. After every wait, check
 /// [`is_deleted`](Self::is_deleted), and drop the handle if it is.
 pub struct Topic {
     name: Arc<str>,
     /// What appends. A stored topic has one writer, which is not this.
-    log: Log<[u8]>,
+    pub(super) log: Log<[u8]>,
     /// What everybody else sees of it.
     read_only: Log<[u8], Exclusive>,
-    stored: Option<Arc<Task<StoredTopic>>>,
-    settings: ResolvedSettings,
+    pub(super) stored: Option<Arc<Task<StoredTopic>>>,
+    pub(super) settings: ResolvedSettings,
     deleted: AtomicBool,
     /// Whether anybody but subscribers wants the topic to exist.
     claim: Claim,
@@ -40,7 +34,7 @@ pub struct Topic {
     /// When housekeeping checks this topic next, if that is scheduled.
     due: Mutex<Option<Instant>>,
     deliveries: Arc<Deliveries>,
-    broker: Weak<BrokerState>,
+    pub(super) broker: Weak<BrokerState>,
 }
 
 /// A topic in a list.
@@ -281,7 +275,7 @@ impl Topic {
         };
         self.recount(&mut total);
         let took_over = before == Some(true);
-        Ok(TopicLease { lease: Some(lease), topic: self.clone(), ttl, took_over })
+        Ok(TopicLease::new(lease, self.clone(), ttl, took_over))
     }
 
     /// Notes that somebody wants the topic to exist, even if a subscriber created it.
@@ -347,7 +341,7 @@ impl Topic {
     }
 
     /// Updates the broker's total with this log's current number of leases. Called under the total's lock.
-    fn recount(&self, total: &mut usize) {
+    pub(super) fn recount(&self, total: &mut usize) {
         // A deleted topic counts as having no leases: anyone who still holds one is about to let go.
         let now = if self.is_deleted() { 0 } else { self.stats().leases };
         let before = self.leases.swap(now, Ordering::Relaxed);
@@ -366,429 +360,5 @@ impl std::fmt::Debug for Topic {
             .field("settings", &self.settings)
             .field("deleted", &self.is_deleted())
             .finish_non_exhaustive()
-    }
-}
-
-/// # Appending
-///
-/// Where the topic is stored, an append waits until its records are as durable as the topic promises.
-impl Topic {
-    /// Appends a record and returns its offset; waits for room and for the disk as a task does.
-    ///
-    /// If the future is dropped before it is ready, the record may be appended all the same, where the topic is stored.
-    ///
-    /// # Errors
-    ///
-    /// [`PublishError`].
-    pub async fn append(&self, record: impl AsRef<[u8]>) -> Result<u64, PublishError> {
-        self.append_batch(&[record.as_ref()]).await.map(|offsets| offsets.start)
-    }
-
-    /// Appends many records, all or none, with consecutive offsets.
-    ///
-    /// # Errors
-    ///
-    /// [`PublishError`].
-    pub async fn append_batch(
-        &self,
-        records: &[impl AsRef<[u8]>],
-    ) -> Result<Range<u64>, PublishError> {
-        let records = pack(records)?;
-        let mut wait = PublishWait::default();
-        poll_fn(|cx| self.poll_publish(cx, records.packed(), &mut wait)).await?.await
-    }
-
-    /// As [`append`](Self::append), but blocks the thread: not for tasks.
-    ///
-    /// # Errors
-    ///
-    /// [`PublishError`].
-    pub fn blocking_append(&self, record: impl AsRef<[u8]>) -> Result<u64, PublishError> {
-        self.blocking_append_batch(&[record.as_ref()]).map(|offsets| offsets.start)
-    }
-
-    /// As [`append_batch`](Self::append_batch), but blocks the thread: not for tasks.
-    ///
-    /// # Errors
-    ///
-    /// [`PublishError`].
-    pub fn blocking_append_batch(
-        &self,
-        records: &[impl AsRef<[u8]>],
-    ) -> Result<Range<u64>, PublishError> {
-        let Some(stored) = &self.stored else { return block_on(self.append_batch(records)) };
-        let records = pack(records)?;
-        block_on(async { poll_fn(|cx| stored.blocking_publish(cx, records.packed())).await?.await })
-    }
-
-    /// Begins an append, and never waits: the ticket tells when the records are as durable as the topic promises. Where it
-    /// is in memory, that is at once.
-    ///
-    /// Many appends can be on their way. They keep their order.
-    ///
-    /// # Errors
-    ///
-    /// [`PublishError`]; [`is_full`](PublishError::is_full) if the topic has no room now.
-    pub fn try_publish(&self, records: Packed<'_>) -> Result<Ticket, PublishError> {
-        match &self.stored {
-            None => Ok(Ticket::ready(Ok(self.log.try_append_batch(records)?))),
-            Some(stored) => stored.publish(records),
-        }
-    }
-
-    /// As [`try_publish`](Self::try_publish), but pending while the topic has no room and its publishers wait.
-    pub(crate) fn poll_publish(
-        &self,
-        cx: &mut Context<'_>,
-        records: Packed<'_>,
-        wait: &mut PublishWait,
-    ) -> Poll<Result<Ticket, PublishError>> {
-        if let Some(stored) = &self.stored {
-            return stored.poll_publish(cx, records);
-        }
-        if wait.0.is_none() {
-            // The first attempt needs no appender; only a publish that waits needs one. A log that evicts also makes
-            // publishers wait, as long as readers look at everything that was evicted.
-            match self.log.try_append_batch(records) {
-                Err(error) if PublishError::from(error.clone()).waits(self.settings.overflow) => {}
-                done => return Poll::Ready(Ok(Ticket::ready(Ok(done?)))),
-            }
-        }
-        let appender = wait.0.get_or_insert_with(|| self.log.appender());
-        let appended = std::task::ready!(appender.poll_append_batch(cx, records));
-        Poll::Ready(Ok(Ticket::ready(Ok(appended?))))
-    }
-
-    /// Writes down that the topic is there, with its settings, if it is stored and that was not done yet. The ticket tells
-    /// when it is; dropping it changes nothing. Publishing does the same.
-    pub fn created(&self) -> Ticket {
-        match &self.stored {
-            None => Ticket::ready(Ok(0..0)),
-            Some(stored) => stored.created(),
-        }
-    }
-
-    /// Takes no more records. Subscribers read the remaining ones and then see the end. The ticket tells when it is
-    /// written down, where the topic is stored; dropping it changes nothing.
-    pub fn close(&self) -> Ticket {
-        self.claim();
-        match &self.stored {
-            None => {
-                self.log.close();
-                Ticket::ready(Ok(0..0))
-            }
-            Some(stored) => stored.close(),
-        }
-    }
-
-    /// Takes no more records in this process.
-    pub(super) fn stop(&self) {
-        match &self.stored {
-            None => self.log.close(),
-            Some(stored) => stored.stop(),
-        }
-    }
-
-    /// The log, to append to it, if the topic is in memory alone.
-    #[cfg(any(feature = "http", test))]
-    pub(crate) fn memory(&self) -> Option<&Log<[u8]>> {
-        self.stored.is_none().then_some(&self.log)
-    }
-
-    pub(super) fn stored_task(&self) -> Option<&Arc<Task<StoredTopic>>> {
-        self.stored.as_ref()
-    }
-}
-
-/// A publisher's wait for room.
-#[derive(Debug, Default)]
-pub(crate) struct PublishWait(Option<Appender>);
-
-/// Records in the form in which they are appended.
-pub(crate) struct Columns {
-    ends: Vec<u8>,
-    payload: Vec<u8>,
-}
-
-impl Columns {
-    pub(crate) fn packed(&self) -> Packed<'_> {
-        Packed::new(&self.ends, &self.payload).expect("they were packed here")
-    }
-}
-
-pub(crate) fn pack(records: &[impl AsRef<[u8]>]) -> Result<Columns, PublishError> {
-    let sizes = records.iter().map(|record| record.as_ref().len());
-    let size: usize = sizes.fold(0, usize::saturating_add);
-    if u32::try_from(size).is_err() {
-        let (size, max) = (size as u64, u32::MAX.into());
-        return Err(AppendError::TooLarge { size, max }.into());
-    }
-    let mut columns =
-        Columns { ends: Vec::with_capacity(4 * records.len()), payload: Vec::with_capacity(size) };
-    for record in records {
-        columns.payload.extend_from_slice(record.as_ref());
-        columns.ends.extend_from_slice(&(columns.payload.len() as u32).to_le_bytes());
-    }
-    Ok(columns)
-}
-
-/// Blocks the thread until the future is ready.
-fn block_on<F: Future>(future: F) -> F::Output {
-    struct Unpark(std::thread::Thread);
-    impl std::task::Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let cx = &mut Context::from_waker(&waker);
-    let mut future = std::pin::pin!(future);
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(cx) {
-            return output;
-        }
-        std::thread::park();
-    }
-}
-
-/// A lease that the broker counts, and that its housekeeping ends when it expires.
-///
-/// Dropping it detaches the lease: the records from the committed position on are kept for the lease's `ttl`.
-pub struct TopicLease {
-    /// `None` only while this is being dropped.
-    lease: Option<HeldLease>,
-    topic: Arc<Topic>,
-    ttl: Duration,
-    took_over: bool,
-}
-
-enum HeldLease {
-    /// On a topic in memory.
-    Memory(Lease<[u8]>),
-    Stored(Box<StoredLease>),
-}
-
-impl TopicLease {
-    fn held(&self) -> &HeldLease {
-        self.lease.as_ref().expect("held until dropped")
-    }
-
-    /// The lease's name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        match self.held() {
-            HeldLease::Memory(lease) => lease.name(),
-            HeldLease::Stored(lease) => lease.name(),
-        }
-    }
-
-    /// The first offset that is not committed; `None` if the lease is not held here any more.
-    #[must_use]
-    pub fn committed(&self) -> Option<u64> {
-        match self.held() {
-            HeldLease::Memory(lease) => lease.committed(),
-            HeldLease::Stored(lease) => lease.committed(),
-        }
-    }
-
-    /// The offset of the record that will be read next.
-    #[must_use]
-    pub fn offset(&self) -> u64 {
-        match self.held() {
-            HeldLease::Memory(lease) => lease.offset(),
-            HeldLease::Stored(lease) => lease.cursor().offset(),
-        }
-    }
-
-    /// The topic's epoch.
-    #[must_use]
-    pub fn epoch(&self) -> u64 {
-        self.topic.log().epoch()
-    }
-
-    /// How far it has read behind the end of the topic.
-    #[must_use]
-    pub fn lag(&self) -> Lag {
-        match self.held() {
-            HeldLease::Memory(lease) => lease.lag(),
-            HeldLease::Stored(lease) => lease.cursor().lag(),
-        }
-    }
-
-    /// Whether it reads from files: see [`TopicCursor::is_catching_up`].
-    #[must_use]
-    pub fn is_catching_up(&self) -> bool {
-        match self.held() {
-            HeldLease::Memory(_) => false,
-            HeldLease::Stored(lease) => lease.cursor().is_catching_up(),
-        }
-    }
-
-    /// Whether the lease was taken from another holder, whose reads now fail with
-    /// [`ReadError::TakenOver`].
-    #[must_use]
-    pub fn took_over(&self) -> bool {
-        self.took_over
-    }
-
-    /// The topic of the lease.
-    #[must_use]
-    pub fn topic(&self) -> &Arc<Topic> {
-        &self.topic
-    }
-
-    /// Ends the lease now, and frees what only it kept.
-    pub fn release(mut self) {
-        match self.lease.take() {
-            Some(HeldLease::Memory(lease)) => lease.release(),
-            Some(HeldLease::Stored(lease)) => lease.release(),
-            None => {}
-        }
-        // `drop` updates the count.
-    }
-}
-
-impl std::fmt::Debug for TopicLease {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TopicLease")
-            .field("topic", &self.topic.name())
-            .field("name", &self.name())
-            .finish_non_exhaustive()
-    }
-}
-
-/// # Reading and committing
-///
-/// As a [`Lease`] does. The lease itself is not handed out as `&mut`: it could be swapped for another topic's, which the
-/// broker would then count here.
-impl TopicLease {
-    fn held_mut(&mut self) -> &mut HeldLease {
-        self.lease.as_mut().expect("held until dropped")
-    }
-
-    /// See [`Lease::commit`]. Where the topic is stored, the commit is written down with the topic's next group of
-    /// records, within milliseconds: after a crash, the lease may continue a little earlier, and never later.
-    ///
-    /// # Errors
-    ///
-    /// [`CommitError`].
-    pub fn commit(&mut self, range: impl CommitRange) -> Result<(), CommitError> {
-        match self.held_mut() {
-            HeldLease::Memory(lease) => lease.commit(range),
-            HeldLease::Stored(lease) => lease.commit(range),
-        }
-    }
-
-    /// See [`Cursor::peek`](crate::log::Cursor::peek).
-    ///
-    /// # Errors
-    ///
-    /// [`ReadError`].
-    pub fn peek<U>(
-        &mut self,
-        limit: Limit,
-        f: impl FnOnce(&Batch<'_, [u8]>) -> U,
-    ) -> Result<Option<U>, ReadError> {
-        match self.held_mut() {
-            HeldLease::Memory(lease) => lease.peek(limit, f),
-            HeldLease::Stored(lease) => lease.peek(limit, f),
-        }
-    }
-
-    /// See [`Cursor::advance`](crate::log::Cursor::advance).
-    ///
-    /// # Panics
-    ///
-    /// If the last peek showed fewer records.
-    pub fn advance(&mut self, records: usize) {
-        match self.held_mut() {
-            HeldLease::Memory(lease) => lease.advance(records),
-            HeldLease::Stored(lease) => lease.advance(records),
-        }
-    }
-
-    /// See [`Cursor::try_next`](crate::log::Cursor::try_next).
-    ///
-    /// # Errors
-    ///
-    /// [`ReadError`].
-    pub fn try_next<U>(
-        &mut self,
-        f: impl FnOnce(&Batch<'_, [u8]>) -> U,
-    ) -> Result<Option<U>, ReadError> {
-        let seen = self.peek(Limit::NONE, |batch| (f(batch), batch.len()))?;
-        Ok(seen.map(|(seen, records)| {
-            self.advance(records);
-            seen
-        }))
-    }
-
-    /// See [`Cursor::next`](crate::log::Cursor::next).
-    ///
-    /// # Errors
-    ///
-    /// [`ReadError`].
-    pub fn next<U, F>(&mut self, f: F) -> impl Future<Output = Result<U, ReadError>>
-    where
-        F: FnOnce(&Batch<'_, [u8]>) -> U,
-    {
-        let mut f = Some(f);
-        async move {
-            loop {
-                poll_fn(|cx| self.poll_ready(cx)).await;
-                let seen = self.try_next(|batch| {
-                    let f = f.take().expect("records are shown once");
-                    f(batch)
-                })?;
-                if let Some(seen) = seen {
-                    self.stop_waiting();
-                    return Ok(seen);
-                }
-            }
-        }
-    }
-
-    /// See [`Cursor::poll_ready`](crate::log::Cursor::poll_ready).
-    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match self.held_mut() {
-            HeldLease::Memory(lease) => lease.poll_ready(cx),
-            HeldLease::Stored(lease) => lease.poll_ready(cx),
-        }
-    }
-
-    /// See [`Cursor::stop_waiting`](crate::log::Cursor::stop_waiting).
-    pub fn stop_waiting(&mut self) {
-        match self.held_mut() {
-            HeldLease::Memory(lease) => lease.stop_waiting(),
-            HeldLease::Stored(lease) => lease.stop_waiting(),
-        }
-    }
-
-    /// See [`Cursor::seek`](crate::log::Cursor::seek). What is committed stays.
-    ///
-    /// # Errors
-    ///
-    /// [`SubscribeError`]; the lease then continues reading where it was.
-    pub fn seek(&mut self, start: Start) -> Result<(), SubscribeError> {
-        match self.held_mut() {
-            HeldLease::Memory(lease) => lease.seek(start),
-            HeldLease::Stored(lease) => lease.seek(start),
-        }
-    }
-}
-
-impl Drop for TopicLease {
-    fn drop(&mut self) {
-        let released = self.lease.is_none();
-        // The time to live begins when the lease detaches, so it must detach before the check is scheduled.
-        drop(self.lease.take());
-        let Some(broker) = self.topic.broker.upgrade() else {
-            return;
-        };
-        if released {
-            self.topic.recount(&mut broker.lock_leases());
-        } else if !self.topic.is_deleted() {
-            broker.schedule.at(&self.topic, self.ttl);
-        }
     }
 }

@@ -9,7 +9,7 @@
 //! The files come before the log, not after it. If a record were shown first and then written, a crash in between would
 //! give its offset, in the same epoch, to another record, and no subscriber could notice.
 //!
-//! A topic that is stored has one writer ([`topic`]), which is the log's only publisher. It uses [`crate::disk`] for the
+//! A topic that is stored ([`topic`]) has one writer ([`writer`]), which is the log's only publisher. It uses [`crate::disk`] for the
 //! files, and threads of its own ([`pool`]) for whatever blocks.
 
 mod catch_up;
@@ -27,6 +27,7 @@ mod store;
 mod stored_lease;
 mod ticket;
 mod topic;
+mod writer;
 
 pub use crate::durability::Durability;
 pub use cursor::TopicCursor;
