@@ -46,7 +46,7 @@
 //! and report success the next time (Rebello et al., *Can Applications Recover from fsync Failures?*, USENIX ATC 2020).
 //! The log takes no more records then; reading continues. Opened again, it has what the disk has.
 //!
-//! [`verify`] reads all files, and names everything that is damaged. What comes after the first damage can be cut; the log
+//! [`verify()`] reads all files, and names everything that is damaged. What comes after the first damage can be cut; the log
 //! then begins a new epoch there.
 //!
 //! # Epochs
