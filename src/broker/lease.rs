@@ -79,7 +79,7 @@ impl TopicLease {
         }
     }
 
-    /// Whether it reads from files: see [`TopicCursor::is_catching_up`].
+    /// Whether it reads from files: see [`TopicCursor::is_catching_up`](super::TopicCursor::is_catching_up).
     #[must_use]
     pub fn is_catching_up(&self) -> bool {
         match self.held() {
