@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::topic::Topic;
-use crate::log::{AppendError, Appender, Log, Packed};
+use crate::log::{AppendError, Appender, Packed};
 use crate::tier::{PublishError, StoredTopic, Task, Ticket};
 
 /// # Appending
@@ -131,7 +131,7 @@ impl Topic {
 
     /// The log, to append to it, if the topic is in memory alone.
     #[cfg(any(feature = "http", test))]
-    pub(crate) fn memory(&self) -> Option<&Log<[u8]>> {
+    pub(crate) fn memory(&self) -> Option<&crate::log::Log<[u8]>> {
         self.stored.is_none().then_some(&self.log)
     }
 
