@@ -161,6 +161,21 @@ const MAX_SEGMENT: usize = 1 << 30;
 const MIN_DISK: u64 = 4 << 20;
 
 impl TopicSettings {
+    /// The limit on the disk, if it is a possible one, whether or not the topic is stored.
+    pub(crate) fn check_disk_limit(&self, config: &BrokerConfig) -> Result<u64, BrokerError> {
+        let bad = |what: String| Err(BrokerError::BadSettings { what });
+        let (limit, max) = (self.disk_limit.unwrap_or(config.topic_disk), config.max_topic_disk);
+        if limit > max {
+            return bad(format!(
+                "a limit on the disk of {limit} bytes is above max_topic_disk (limit.topic_disk), {max}; ask for less"
+            ));
+        }
+        if limit < MIN_DISK {
+            return bad(format!("a limit on the disk of {limit} bytes; give {MIN_DISK} or more"));
+        }
+        Ok(limit)
+    }
+
     /// Fills in the defaults and checks the result against the broker's limits.
     pub(super) fn resolve(
         &self,
@@ -194,18 +209,7 @@ impl TopicSettings {
                     .into(),
             );
         }
-        let disk_limit = self.disk_limit.unwrap_or(config.topic_disk);
-        if disk_limit > config.max_topic_disk {
-            return bad(format!(
-                "a limit on the disk of {disk_limit} bytes is above max_topic_disk (limit.topic_disk), {}; ask for less",
-                config.max_topic_disk
-            ));
-        }
-        if disk_limit < MIN_DISK {
-            return bad(format!(
-                "a limit on the disk of {disk_limit} bytes; give {MIN_DISK} or more"
-            ));
-        }
+        let disk_limit = self.check_disk_limit(config)?;
         let (of_limit, limit, usual) = if durability.is_stored() {
             ("disk", disk_limit, config.stored_retention)
         } else {

@@ -90,6 +90,8 @@ pub(super) async fn create(
     let too_large = |_| Problem::body_too_large(MAX_SETTINGS);
     let body = body::read(&api, &headers, body, MAX_SETTINGS, too_large).await?;
     let settings = SettingsBody::read(&body)?.to_broker()?;
+    // Also where the topic exists, and is not stored: what can never be is told.
+    settings.check_disk_limit(api.broker.config())?;
     if api.is_draining() && api.broker.topic(&name).is_none() {
         return Err(Problem::shutting_down());
     }

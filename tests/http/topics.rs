@@ -89,7 +89,10 @@ async fn a_topic_s_durability_is_chosen_and_told_everywhere() {
         [json!({"durability": "disk"}), json!({"disk_limit": 1}), json!({"disk_limit": 1u64 << 60})]
     {
         let bad = bad.to_string();
-        server.ask("PUT /topics/e", &[], bad.as_bytes()).await.problem(400, "bad-settings");
+        // Also of a topic that exists, and is not stored.
+        for line in ["PUT /topics/e", "PUT /topics/c"] {
+            server.ask(line, &[], bad.as_bytes()).await.problem(400, "bad-settings");
+        }
     }
     // A publisher reads what its acknowledgement means.
     let published = server.ask("POST /topics/c", &[], b"x").await;
