@@ -507,6 +507,10 @@ impl Scrape {
 
     /// The files of each stored topic. Topics in memory have no such series.
     fn each_stored_topic(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        // A family without a sample says nothing, and some parsers refuse it.
+        if self.topics.labelled.iter().all(|topic| topic.stored.is_none()) {
+            return Ok(());
+        }
         type Read = fn(&StoredStats) -> u64;
         let figures: [(&str, &str, bool, Read); 9] = [
             (
