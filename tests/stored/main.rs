@@ -1,5 +1,7 @@
 //! Topics that survive: a broker over a folder, through restarts.
 
+#![cfg(any(feature = "server", feature = "http"))]
+
 mod basics;
 mod catch_up;
 mod leases;
