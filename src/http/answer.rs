@@ -74,7 +74,7 @@ pub(super) const COUNT: HeaderName = HeaderName::from_static("psa-count");
 pub(super) const STATE: HeaderName = HeaderName::from_static("psa-state");
 
 /// What an acknowledgement of the topic means: `memory`, `written` or `synced`.
-const DURABILITY: HeaderName = HeaderName::from_static("psa-durability");
+pub(super) const DURABILITY: HeaderName = HeaderName::from_static("psa-durability");
 
 /// The header that says the topic's durability.
 pub(super) fn durability(topic: &Topic) -> [(HeaderName, HeaderValue); 1] {

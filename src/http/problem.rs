@@ -302,13 +302,12 @@ impl Problem {
             )
             .fact("limit", *limit)
             .retry_later(),
-            PublishError::Busy { bytes } => Self::new(
+            PublishError::Busy => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "disk-busy",
                 "The server's disk does not keep up",
                 error.to_string(),
             )
-            .fact("limit", *bytes)
             .retry_later(),
             PublishError::DiskFull { .. } => Self::new(
                 StatusCode::INSUFFICIENT_STORAGE,

@@ -65,9 +65,9 @@ impl Refusal {
     pub(super) fn publish(error: &PublishError, topic: &Topic) -> Self {
         let code = match error {
             PublishError::Log(error) => return Self::append(error, topic),
-            PublishError::DiskLimit { .. }
-            | PublishError::DiskFull { .. }
-            | PublishError::Busy { .. } => Code::Full,
+            PublishError::DiskLimit { .. } | PublishError::DiskFull { .. } | PublishError::Busy => {
+                Code::Full
+            }
             PublishError::DiskFailed { .. } => Code::Internal,
         };
         let mut refusal = Self::new(code, error.to_string());

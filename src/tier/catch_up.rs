@@ -12,7 +12,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,8 @@ const MEMORY: u64 = 1 << 20;
 const SEGMENT: usize = 128 << 10;
 /// How much of a frame is put into the log at a time.
 const PIECE: usize = SEGMENT;
+/// How long a subscriber's turn lasts while others wait for one. It waits for the next one then.
+const TURN: Duration = Duration::from_secs(2);
 
 /// What all subscribers that catch up share.
 pub(crate) struct CatchUps {
@@ -44,18 +46,6 @@ pub(crate) struct CatchUps {
 struct Slots {
     free: usize,
     waiting: VecDeque<Weak<Task<CatchUp>>>,
-}
-
-impl After {
-    /// The offset at which the subscriber has to be, if that matters. It is elsewhere if its cursor was taken back just
-    /// before.
-    pub(super) fn begins_at(&self) -> Option<u64> {
-        match self {
-            After::Memory(cursor) | After::Another(cursor) => Some(cursor.offset()),
-            After::Lagged(lagged) => Some(lagged.first_missed),
-            After::NextTurn | After::Unreadable => None,
-        }
-    }
 }
 
 impl CatchUps {
@@ -109,9 +99,6 @@ impl CatchUps {
     }
 }
 
-/// How long a subscriber's turn lasts while others wait for one. It waits for the next one then.
-const TURN: Duration = Duration::from_secs(2);
-
 /// How a subscriber goes on at the end of its own log.
 #[derive(Debug)]
 pub(super) enum After {
@@ -125,6 +112,18 @@ pub(super) enum After {
     Lagged(Lagged),
     /// The files cannot be read.
     Unreadable,
+}
+
+impl After {
+    /// The offset at which the subscriber has to be, if that matters. It is elsewhere if its cursor was taken back just
+    /// before.
+    pub(super) fn begins_at(&self) -> Option<u64> {
+        match self {
+            After::Memory(cursor) | After::Another(cursor) => Some(cursor.offset()),
+            After::Lagged(lagged) => Some(lagged.first_missed),
+            After::NextTurn | After::Unreadable => None,
+        }
+    }
 }
 
 /// Fills one subscriber's log.
@@ -230,15 +229,20 @@ impl CatchUp {
 
     /// Takes the subscriber's cursor away, and frees what it held. False if the subscriber is looking at records just now.
     fn take_back(&self) -> bool {
-        // Never waits: what looks at records is the subscriber's code.
+        let Some(mut cursor) = self.try_cursor() else { return false };
+        let taken = cursor.take();
+        drop(cursor);
+        drop(taken);
+        true
+    }
+
+    /// The cursor, unless the subscriber is looking at records just now: that is the subscriber's code, and nothing waits
+    /// for it. A panic in that code leaves the cursor where it was.
+    fn try_cursor(&self) -> Option<MutexGuard<'_, Option<Cursor<[u8]>>>> {
         match self.cursor.try_lock() {
-            Ok(mut cursor) => {
-                let taken = cursor.take();
-                drop(cursor);
-                drop(taken);
-                true
-            }
-            Err(_) => false,
+            Ok(cursor) => Some(cursor),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
         }
     }
 
@@ -347,8 +351,7 @@ impl CatchUp {
         let now = Instant::now();
         // If it is looking at records just now, it reads.
         let place = self
-            .cursor
-            .try_lock()
+            .try_cursor()
             .map_or(u64::MAX, |cursor| cursor.as_ref().map_or(work.next, Cursor::offset));
         let since = match work.stuck {
             Some((before, since)) if before == place => since,

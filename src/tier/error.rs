@@ -22,14 +22,12 @@ pub enum PublishError {
         /// The limit, in bytes.
         limit: u64,
     },
-    /// More waits to be written than the server keeps in memory: the disk is slower than the publishers.
+    /// As much waits to be written as the server keeps in memory, of this topic or of all: the disk is slower than the
+    /// publishers.
     #[error(
-        "the server's disk does not keep up: {bytes} bytes wait to be written; retry when some of them were"
+        "the server's disk does not keep up, and enough records wait to be written; retry when some of them were"
     )]
-    Busy {
-        /// How many bytes may wait.
-        bytes: u64,
-    },
+    Busy,
     /// The file system has no room for another file of the topic, or refuses to create it.
     #[error("no room on the server's disk ({why}); retry when there is")]
     DiskFull {
@@ -53,16 +51,16 @@ impl PublishError {
     pub fn is_full(&self) -> bool {
         match self {
             PublishError::Log(error) => error.is_full(),
-            PublishError::DiskLimit { .. }
-            | PublishError::DiskFull { .. }
-            | PublishError::Busy { .. } => true,
+            PublishError::DiskLimit { .. } | PublishError::DiskFull { .. } | PublishError::Busy => {
+                true
+            }
             PublishError::DiskFailed { .. } => false,
         }
     }
 
     /// Whether a publisher of a topic with this policy waits, rather than being told.
     pub(crate) fn waits(&self, overflow: Overflow) -> bool {
-        let is_busy = matches!(self, PublishError::Busy { .. });
+        let is_busy = matches!(self, PublishError::Busy);
         is_busy || self.is_full() && overflow != Overflow::Reject
     }
 

@@ -32,7 +32,7 @@ use super::error::PublishError;
 use super::folder::{DELETED, Tier, sync_folder};
 use super::leases::Leases;
 use super::pool::Task;
-use super::queue::{self, Intake, NoRoom, Queue};
+use super::queue::{Intake, NoRoom, Queue};
 use super::state::{Settings, State};
 use super::stats::StoredStats;
 use super::store::{Store, StoreError};
@@ -367,7 +367,7 @@ impl Task<StoredTopic> {
             Err(NoRoom::Disk) => {
                 Err(PublishError::DiskLimit { limit: topic.facts.settings.disk_limit })
             }
-            Err(NoRoom::Memory) => Err(PublishError::Busy { bytes: queue::MOST as u64 }),
+            Err(NoRoom::Memory) => Err(PublishError::Busy),
         }
     }
 

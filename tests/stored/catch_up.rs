@@ -1,5 +1,6 @@
 //! Subscribers that memory has left behind.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, SystemTime};
 
 use psa::Start;
@@ -159,6 +160,32 @@ fn those_that_read_nothing_lose_their_turn() {
         for cursor in idle.iter_mut().take(3) {
             let from = cursor.offset();
             check(&read(cursor, (30_000 - from) as usize).await, from..30_000);
+        }
+    });
+}
+
+/// A panic in the code that looks at records: they are shown again, and the subscriber loses its turn as any other does.
+#[test]
+fn those_that_panic_lose_their_turn_and_no_record() {
+    let folder = folder();
+    let broker = open(folder.path());
+    let topic = broker.create("t", &small()).unwrap();
+    publish(&topic, 0..30_000);
+    let mut broken: Vec<_> = (0..64).map(|_| subscribe(&topic, Start::Earliest)).collect();
+    for cursor in &mut broken {
+        // There may be nothing to look at yet.
+        let mut look = || cursor.try_next(|_| std::panic::resume_unwind(Box::new("in the test")));
+        while let Ok(seen) = catch_unwind(AssertUnwindSafe(&mut look)) {
+            let seen: Option<()> = seen.unwrap();
+            assert!(seen.is_none());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    block_on(async {
+        check(&read(&mut subscribe(&topic, Start::Earliest), 30_000).await, 0..30_000);
+        for cursor in broken.iter_mut().take(3) {
+            assert_eq!(cursor.offset(), 0);
+            check(&read(cursor, 30_000).await, 0..30_000);
         }
     });
 }

@@ -8,36 +8,36 @@ use super::web::Web;
 
 /// How a client asks for it.
 #[derive(Clone, Copy, Debug)]
-enum Door {
+enum Listener {
     Tcp,
     Http,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Deed {
+enum Request {
     Create,
     Close,
     Delete,
 }
 
-async fn ask(deed: Deed, door: Door, client: &Client, web: &mut Web, topic: &str) {
+async fn ask(request: Request, listener: Listener, client: &Client, web: &mut Web, topic: &str) {
     let path = format!("/topics/{topic}");
-    let (method, path, status) = match deed {
-        Deed::Create => ("PUT", path, 201),
-        Deed::Close => ("POST", format!("{path}/close"), 204),
-        Deed::Delete => ("DELETE", path, 204),
+    let (method, path, status) = match request {
+        Request::Create => ("PUT", path, 201),
+        Request::Close => ("POST", format!("{path}/close"), 204),
+        Request::Delete => ("DELETE", path, 204),
     };
-    match (door, deed) {
-        (Door::Http, _) => {
+    match (listener, request) {
+        (Listener::Http, _) => {
             let method = method.parse().expect("a method");
             let answer = web.ask(method, &path, &[], Vec::new()).await.expect("it is up");
             assert_eq!(answer.status, status, "{answer:?}");
         }
-        (Door::Tcp, Deed::Create) => {
+        (Listener::Tcp, Request::Create) => {
             client.create_topic(topic, Default::default()).await.expect("it is up");
         }
-        (Door::Tcp, Deed::Close) => client.close_topic(topic).await.expect("it is up"),
-        (Door::Tcp, Deed::Delete) => client.delete_topic(topic).await.expect("it is up"),
+        (Listener::Tcp, Request::Close) => client.close_topic(topic).await.expect("it is up"),
+        (Listener::Tcp, Request::Delete) => client.delete_topic(topic).await.expect("it is up"),
     }
 }
 
@@ -48,10 +48,11 @@ fn what_was_done_to_a_topic_survives_a_kill_right_after_the_answer() {
     let (data, listen) = (data.path().to_str().expect("text"), own_address());
     let mut server = Server::start_on(&listen, &flags(data, &listen));
     let http = http_address(&mut server);
-    let doors = [Door::Tcp, Door::Http];
-    let all = [Deed::Create, Deed::Close, Deed::Delete].map(|deed| doors.map(|door| (deed, door)));
-    for (number, (deed, door)) in all.into_iter().flatten().enumerate() {
-        let topic = format!("{deed:?}-{number}");
+    let listeners = [Listener::Tcp, Listener::Http];
+    let all = [Request::Create, Request::Close, Request::Delete]
+        .map(|request| listeners.map(|listener| (request, listener)));
+    for (number, (request, listener)) in all.into_iter().flatten().enumerate() {
+        let topic = format!("{request:?}-{number}");
         let new = || Client::builder(server.address.to_string()).build().expect("good settings");
         let client = new();
         let mut web = Web::new(http);
@@ -59,7 +60,7 @@ fn what_was_done_to_a_topic_survives_a_kill_right_after_the_answer() {
             // The connections of what follows are there already.
             client.ping().await.expect("it is up");
             assert!(web.connect().await);
-            if !matches!(deed, Deed::Create) {
+            if !matches!(request, Request::Create) {
                 // Much is being written, and what is asked for has to wait for it.
                 let publisher = client.publisher(&topic, PublisherOptions::default()).await;
                 let publisher = publisher.expect("it is up");
@@ -69,21 +70,25 @@ fn what_was_done_to_a_topic_survives_a_kill_right_after_the_answer() {
                 }
                 first.await.expect("it is up");
             }
-            ask(deed, door, &client, &mut web, &topic).await;
+            ask(request, listener, &client, &mut web, &topic).await;
         });
         let next = new();
         server.take_process().kill();
         server.start_again(&flags(data, &http.to_string()));
         let found = runtime.block_on(next.describe(&topic));
-        match (deed, found) {
-            (Deed::Create, Ok(found)) => {
+        match (request, found) {
+            (Request::Create, Ok(found)) => {
                 assert_eq!((found.stats.next, found.stats.closed), (0, false))
             }
-            (Deed::Close, Ok(found)) => {
-                assert!(found.stats.next > 0 && found.stats.closed, "{door:?}: {:?}", found.stats);
+            (Request::Close, Ok(found)) => {
+                assert!(
+                    found.stats.next > 0 && found.stats.closed,
+                    "{listener:?}: {:?}",
+                    found.stats
+                );
             }
-            (Deed::Delete, Err(error)) => assert_eq!(error.code(), Some(Code::UnknownTopic)),
-            (_, found) => panic!("{deed:?} {door:?}: {found:?}"),
+            (Request::Delete, Err(error)) => assert_eq!(error.code(), Some(Code::UnknownTopic)),
+            (_, found) => panic!("{request:?} {listener:?}: {found:?}"),
         }
     }
 }

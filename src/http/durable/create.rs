@@ -16,6 +16,7 @@ use super::stream::{Fork, Stream, StreamKind};
 use super::{PREFIX, StreamName, json, problems};
 use crate::access::{Grant, Right};
 use crate::broker::{Durability, TopicSettings};
+use crate::http::answer::durability;
 use crate::http::api::Api;
 use crate::http::body;
 use crate::http::gate::is_known_host;
@@ -85,7 +86,7 @@ pub(super) fn describe(stream: &Stream, api: &Api, said: &mut HeaderMap) {
     if closed {
         said.insert(headers::CLOSED, headers::TRUE);
     }
-    said.insert(headers::DURABILITY, HeaderValue::from_static("memory"));
+    said.extend(durability(&stream.topic));
 }
 
 /// The address of the stream. The protocol's clients prefer a whole URL, so it is one if the request named the

@@ -44,8 +44,6 @@ pub(in crate::http) const RECEIVED_SEQ: HeaderName =
 /// How events carry bytes that are not text.
 pub(in crate::http) const DATA_ENCODING: HeaderName =
     HeaderName::from_static("stream-sse-data-encoding");
-/// What the word "durable" means here.
-pub(in crate::http) const DURABILITY: HeaderName = HeaderName::from_static("psa-durability");
 
 /// The value of headers that are flags.
 pub(super) const TRUE: HeaderValue = HeaderValue::from_static("true");

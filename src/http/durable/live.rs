@@ -26,14 +26,14 @@ use bytes::Bytes;
 use hyper::body::Frame;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::headers::{DATA_ENCODING, DURABILITY};
+use super::headers::DATA_ENCODING;
 use super::latest::{Control, EncodedEvent};
 use super::read::next_cursor;
 use super::reader::{LogCursor, RecordBuffer, StreamReader};
 use super::stream::{InUse, Stream};
 use crate::access::{Grant, Right};
 use crate::broker::Broker;
-use crate::http::answer::{HEARTBEAT, event_stream};
+use crate::http::answer::{HEARTBEAT, durability, event_stream};
 use crate::http::api::Api;
 use crate::http::authorized_body;
 use crate::http::dispatch::Follower;
@@ -68,6 +68,7 @@ pub(super) fn follow(
     let reader = StreamReader::new(stream.clone(), at);
     let text = stream.kind.media.is_text();
     let name = stream.name.clone();
+    let says = durability(&stream.topic);
     let client = StreamClient { topic: (&*name).into(), token: grant.name().into(), peer };
     let mut events = LiveEvents::new(permit, client, stream, in_use, reader, last);
     // The records that are there go out with the response, and a failure is reported as an error.
@@ -80,7 +81,7 @@ pub(super) fn follow(
     // The protocol asks for `no-cache`; the rest is as on every event stream.
     let kept = HeaderValue::from_static("no-cache, no-store, no-transform");
     said.insert(header::CACHE_CONTROL, kept);
-    said.insert(DURABILITY, HeaderValue::from_static("memory"));
+    said.extend(says);
     if !text {
         said.insert(DATA_ENCODING, HeaderValue::from_static("base64"));
     }

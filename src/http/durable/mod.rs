@@ -37,6 +37,7 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
+use super::answer::DURABILITY;
 use super::api::Api;
 use super::problem::Problem;
 use crate::access::{Grant, Right};
@@ -77,7 +78,7 @@ pub(super) const RESPONSE_HEADERS: [HeaderName; 13] = [
     headers::PRODUCER_SEQ,
     headers::EXPECTED_SEQ,
     headers::RECEIVED_SEQ,
-    headers::DURABILITY,
+    DURABILITY,
 ];
 
 /// The routes.

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::headers::{self, CLOSED, CURSOR, DURABILITY, Lifetime, NEXT_OFFSET, UP_TO_DATE};
+use super::headers::{self, CLOSED, CURSOR, Lifetime, NEXT_OFFSET, UP_TO_DATE};
 use super::reader::{RecordBuffer, StreamReader};
 use super::stream::{BadToken, Stream, token_value};
 use super::{StreamName, create, live, problems};
@@ -170,7 +170,7 @@ pub(super) async fn read(
     let next = stream.token(reader.at());
     let mut said = HeaderMap::new();
     said.insert(NEXT_OFFSET, token_value(&next));
-    said.insert(DURABILITY, HeaderValue::from_static("memory"));
+    said.extend(answer::durability(&stream.topic));
     if up_to_date {
         said.insert(UP_TO_DATE, headers::TRUE);
     }
