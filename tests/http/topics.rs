@@ -100,6 +100,11 @@ async fn a_topic_s_durability_is_chosen_and_told_everywhere() {
     assert_eq!(server.get("/topics/c").await.json()["stored"], json!(null));
     let published = server.ask("POST /topics/a", &[], b"x").await;
     assert_eq!((published.status, published.header("psa-durability")), (200, Some("synced")));
+    // And whoever reads it as a stream.
+    for line in ["GET /v1/stream/a", "HEAD /v1/stream/a"] {
+        let read = server.ask(line, &[], b"").await;
+        assert_eq!((read.status, read.header("psa-durability")), (200, Some("synced")), "{line}");
+    }
     let stored = server.get("/topics/a").await.json()["stored"].clone();
     assert_eq!((&stored["next_offset"], &stored["durable_offset"]), (&json!(1), &json!(1)));
     assert_eq!((&stored["limit"], &stored["failed"]), (&json!(1 << 30), &json!(null)));
