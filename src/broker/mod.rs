@@ -54,20 +54,20 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use crate::log::{Budget, BuildError, Log, Position};
-use crate::tier::{Opened, StoredTopic, Tier};
+use crate::tier::{Creation, Opened, Room, StoredTopic, Tier};
 use alarm::Alarm;
 use unpublished::{USE_CHECK_INTERVAL, Unpublished};
 
 pub use crate::disk::{Lost, Problem};
 pub use crate::tier::{
-    Durability, FolderError, PublishError, Repair, RepairError, RepairPlan, StoredStats, Ticket,
-    TopicCursor, VerifiedTopic, verify_folder,
+    Condition, Durability, FolderError, Producer, PublishError, Refusal, Repair, RepairError,
+    RepairPlan, StoredStats, Ticket, TopicCursor, VerifiedTopic, verify_folder,
 };
 pub use error::{BrokerError, LeaseOpenError, OpenError};
 use housekeeping::Schedule;
@@ -131,6 +131,10 @@ struct BrokerState {
     recovered: OnceLock<Recovered>,
     /// The names of stored topics that are damaged: nobody else may have them.
     damaged: OnceLock<BTreeSet<String>>,
+    /// Stored topics that were deleted before this process, with records that others may go on from.
+    hidden: Mutex<Vec<Arc<Topic>>>,
+    /// For the producers of all topics.
+    room: Arc<Room>,
     budget: Arc<Budget>,
     /// Ordered, so that a list can be returned in pages, each of which continues after a name.
     topics: RwLock<Topics>,
@@ -185,6 +189,10 @@ impl Broker {
         let broker = Self::over(config, Some(tier));
         let _ = broker.inner.damaged.set(names);
         for opened in opened {
+            if opened.is_hidden() {
+                broker.restore(opened)?;
+                continue;
+            }
             recovered.topics += 1;
             recovered.records += opened.records;
             recovered.bytes += opened.bytes;
@@ -212,9 +220,16 @@ impl Broker {
             name: name.as_ref().into(),
             why: error.to_string(),
         })?;
+        let is_hidden = opened.is_hidden();
         let stored = StoredTopic::go_on(opened, tier, &log);
-        let topic = Topic::new(name.clone(), log, Some(stored), settings, false, &self.inner);
+        let topic =
+            Topic::new(name.clone(), log, Some(stored), settings, Vec::new(), false, &self.inner);
         let topic = Arc::new(topic);
+        if is_hidden {
+            topic.end();
+            self.lock_hidden().push(topic);
+            return Ok(());
+        }
         let mut topics = self.inner.topics.write().unwrap_or_else(PoisonError::into_inner);
         topics.insert(name, topic.clone());
         drop(topics);
@@ -256,9 +271,11 @@ impl Broker {
     fn over(config: BrokerConfig, folder: Option<Tier>) -> Self {
         Self {
             inner: Arc::new(BrokerState {
+                room: folder.as_ref().map(|tier| tier.room.clone()).unwrap_or_default(),
                 folder,
                 recovered: OnceLock::new(),
                 damaged: OnceLock::new(),
+                hidden: Mutex::default(),
                 budget: Arc::new(Budget::new(config.max_bytes)),
                 topics: RwLock::default(),
                 shut: AtomicBool::new(false),
@@ -318,7 +335,17 @@ impl Broker {
         name: &str,
         settings: &TopicSettings,
     ) -> Result<(Arc<Topic>, bool), BrokerError> {
-        let (topic, made) = self.make(name, settings, false)?;
+        self.create_or_get_with(name, settings, Creation::default())
+    }
+
+    /// As [`create_or_get`](Self::create_or_get), with what the creator keeps with the topic.
+    pub(crate) fn create_or_get_with(
+        &self,
+        name: &str,
+        settings: &TopicSettings,
+        creation: Creation,
+    ) -> Result<(Arc<Topic>, bool), BrokerError> {
+        let (topic, made) = self.make(name, settings, creation, false)?;
         // The caller wants the topic to exist, even if a subscriber created it, and after a restart.
         topic.claim();
         drop(topic.created());
@@ -329,6 +356,7 @@ impl Broker {
         &self,
         name: &str,
         settings: &TopicSettings,
+        creation: Creation,
         by_subscriber: bool,
     ) -> Result<(Arc<Topic>, bool), BrokerError> {
         if let Some(topic) = self.topic(name) {
@@ -355,8 +383,19 @@ impl Broker {
         let log = self.log(&settings, None)?;
         let name: Arc<str> = name.into();
         let tier = self.inner.folder.as_ref().filter(|_| settings.durability.is_stored());
-        let stored = tier.map(|tier| StoredTopic::create(tier, &name, settings.to_store(), &log));
-        let topic = Topic::new(name.clone(), log, stored, settings, by_subscriber, &self.inner);
+        let mut about = Vec::new();
+        let stored = match tier {
+            Some(tier) => {
+                let to_store = settings.to_store();
+                Some(StoredTopic::create(tier, &name, to_store, creation, &log))
+            }
+            None => {
+                about = creation.about;
+                None
+            }
+        };
+        let topic =
+            Topic::new(name.clone(), log, stored, settings, about, by_subscriber, &self.inner);
         let topic = Arc::new(topic);
         topics.insert(name, topic.clone());
         if by_subscriber {
@@ -416,7 +455,8 @@ impl Broker {
             return Err(BrokerError::UnknownTopic { name: name.into() });
         }
         let by_subscriber = purpose == Purpose::Subscribe;
-        self.make(name, &TopicSettings::default(), by_subscriber).map(|(topic, _)| topic)
+        let settings = TopicSettings::default();
+        self.make(name, &settings, Creation::default(), by_subscriber).map(|(topic, _)| topic)
     }
 
     /// Deletes the topic and wakes everyone who uses it. The name is free immediately, and the topic's leases
@@ -465,12 +505,38 @@ impl Broker {
     /// Deletes exactly this topic, not another one that has taken its name since. Returns whether it was still
     /// there.
     #[cfg(feature = "http")]
-    pub(crate) fn delete_this(&self, topic: &Arc<Topic>) -> bool {
-        let deleted = self.delete_exactly(topic).unwrap_or(false);
+    pub(crate) fn delete_this(&self, topic: &Arc<Topic>) -> Result<bool, BrokerError> {
+        let deleted = self.delete_exactly(topic)?;
         if deleted {
             tracing::debug!(topic = topic.name(), "topic deleted");
         }
-        deleted
+        Ok(deleted)
+    }
+
+    /// Deletes what is left of a topic that was deleted, when no other topic goes on from its records any more.
+    #[cfg(feature = "http")]
+    pub(crate) fn forget(&self, topic: &Arc<Topic>) {
+        self.lock_hidden().retain(|hidden| !Arc::ptr_eq(hidden, topic));
+        if let Err(error) = topic.delete() {
+            // It is tried again after the next start.
+            tracing::error!(topic = topic.name(), %error, "the files of a topic cannot be removed");
+        }
+    }
+
+    /// Stored topics that were deleted before this process, and whose records were kept for others then.
+    #[cfg(feature = "http")]
+    pub(crate) fn hidden(&self) -> Vec<Arc<Topic>> {
+        self.lock_hidden().clone()
+    }
+
+    fn lock_hidden(&self) -> MutexGuard<'_, Vec<Arc<Topic>>> {
+        self.inner.hidden.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All topics.
+    #[cfg(feature = "http")]
+    pub(crate) fn all(&self) -> Vec<Arc<Topic>> {
+        self.read().values().cloned().collect()
     }
 
     /// First the files, then the name: otherwise a new topic of this name could have files beside the old ones, and a crash

@@ -2,12 +2,15 @@
 
 use std::future::{Future, poll_fn};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use super::topic::Topic;
 use crate::log::{AppendError, Appender, Packed};
-use crate::tier::{PublishError, StoredTopic, Task, Ticket};
+#[cfg(feature = "http")]
+use crate::tier::Producer;
+use crate::tier::{Condition, Conditions, Performed, PublishError, StoredTopic, Task, Ticket};
 
 /// # Appending
 ///
@@ -72,7 +75,122 @@ impl Topic {
     pub fn try_publish(&self, records: Packed<'_>) -> Result<Ticket, PublishError> {
         match &self.stored {
             None => Ok(Ticket::ready(Ok(self.log.try_append_batch(records)?))),
-            Some(stored) => stored.publish(records),
+            Some(stored) => stored.publish(records, None),
+        }
+    }
+
+    /// As [`try_publish`](Self::try_publish), if a condition holds: the check and the append are one step. No records are
+    /// fine, for a condition that closes the topic.
+    ///
+    /// An append with a [`Producer`](super::Producer) can be sent again if its result was lost: if it was appended, that is
+    /// refused as a [`Duplicate`](super::Refusal::Duplicate). Where the topic is stored, this holds over a restart, too. The refusal
+    /// of a duplicate comes when the first one is as durable as the topic promises.
+    ///
+    /// ```
+    /// use psa::broker::{Broker, BrokerConfig, Condition, Producer, PublishError, Refusal, TopicSettings};
+    /// use psa::Packed;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let broker = Broker::new(BrokerConfig::default())?;
+    /// let topic = broker.create("orders", &TopicSettings::default())?;
+    /// let record = Packed::new(&4_u32.to_le_bytes(), b"paid").unwrap();
+    /// let first = || Condition::producer(Producer { id: "shop".into(), epoch: 0, seq: 0 });
+    ///
+    /// assert_eq!(topic.try_publish_if(record, first())?.await?, 0..1);
+    /// let again = topic.try_publish_if(record, first());
+    /// let again = match again { Ok(ticket) => ticket.await, Err(error) => Err(error) };
+    /// assert_eq!(again, Err(PublishError::Refused(Refusal::Duplicate { seq: 0 })));
+    /// assert_eq!(topic.log().next_offset(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`], also from the ticket; [`PublishError::Refused`] if the condition does not hold. It never waits for
+    /// room.
+    pub fn try_publish_if(
+        &self,
+        records: Packed<'_>,
+        condition: Condition,
+    ) -> Result<Ticket, PublishError> {
+        let Some(stored) = &self.stored else {
+            return self
+                .publish_if_in_memory(records, condition)
+                .map(|done| Ticket::ready(Ok(done)));
+        };
+        self.claim();
+        stored.publish(records, Some(condition))
+    }
+
+    fn publish_if_in_memory(
+        &self,
+        records: Packed<'_>,
+        condition: Condition,
+    ) -> Result<Range<u64>, PublishError> {
+        let mut conditions = self.conditions();
+        if self.log.is_closed() {
+            return Err(AppendError::Closed.into());
+        }
+        let now = self.log.clock_nanos();
+        conditions.check(&condition, now, None, &self.room).map_err(PublishError::Refused)?;
+        let offsets = if records.is_empty() {
+            let next = self.log.next_offset();
+            next..next
+        } else {
+            self.log.try_append_batch(records)?
+        };
+        let closes = condition.closes;
+        let performed = Performed { condition, records: offsets.end - offsets.start, time: now };
+        self.room.take(conditions.note(&performed));
+        // Release: after the records, see `has_only_checked`.
+        self.checked.fetch_add(performed.records, Ordering::Release);
+        self.claim();
+        if closes {
+            self.close_in_memory();
+        }
+        Ok(offsets)
+    }
+
+    fn close_in_memory(&self) {
+        self.log.close();
+        // Release, and after the log: whoever sees this flag sees a log that does not grow any more.
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Whether the topic was closed, so that there will never be another record. A topic that was only deleted, or whose
+    /// broker was [shut](super::Broker::shut), was not; its log is closed all the same.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        match &self.stored {
+            None => self.closed.load(Ordering::Acquire),
+            Some(stored) => stored.job().is_closed(),
+        }
+    }
+
+    /// Whether every record up to now was appended with a condition.
+    #[cfg(feature = "http")]
+    pub(crate) fn has_only_checked(&self) -> bool {
+        // In this order: records are counted after they are appended. So if both numbers are equal, nobody else had
+        // appended any when the log was asked.
+        let checked = match &self.stored {
+            None => self.checked.load(Ordering::Acquire),
+            Some(stored) => stored.job().facts.checked(),
+        };
+        checked == self.log.next_offset()
+    }
+
+    /// Whether this append closed the topic, or is closing it now.
+    #[cfg(feature = "http")]
+    pub(crate) fn was_closed_by(&self, producer: &Producer) -> bool {
+        self.conditions().closed_by.as_ref() == Some(producer)
+    }
+
+    pub(super) fn conditions(&self) -> MutexGuard<'_, Conditions> {
+        match &self.stored {
+            None => self.conditions.lock().unwrap_or_else(PoisonError::into_inner),
+            Some(stored) => stored.job().facts.conditions(),
         }
     }
 
@@ -114,7 +232,7 @@ impl Topic {
         self.claim();
         match &self.stored {
             None => {
-                self.log.close();
+                self.close_in_memory();
                 Ticket::ready(Ok(0..0))
             }
             Some(stored) => stored.close(),
@@ -130,7 +248,7 @@ impl Topic {
     }
 
     /// The log, to append to it, if the topic is in memory alone.
-    #[cfg(any(feature = "http", test))]
+    #[cfg(test)]
     pub(crate) fn memory(&self) -> Option<&crate::log::Log<[u8]>> {
         self.stored.is_none().then_some(&self.log)
     }

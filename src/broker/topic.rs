@@ -12,7 +12,7 @@ use super::{
     BrokerState, Deliveries, Durability, LeaseOpenError, ResolvedSettings, StoredStats, check_name,
 };
 use crate::log::{Exclusive, LeaseInfo, LeaseOptions, Log, Start, Stats, SubscribeError};
-use crate::tier::{StoredLease, StoredTopic, Task, TopicCursor};
+use crate::tier::{Conditions, Room, StoredLease, StoredTopic, Task, TopicCursor};
 
 /// A named log. A handle keeps the log alive, even after the name was deleted. After every wait, check
 /// [`is_deleted`](Self::is_deleted), and drop the handle if it is.
@@ -25,6 +25,8 @@ pub struct Topic {
     pub(super) stored: Option<Arc<Task<StoredTopic>>>,
     pub(super) settings: ResolvedSettings,
     deleted: AtomicBool,
+    /// Whether it was closed, where it is in memory.
+    pub(super) closed: AtomicBool,
     /// Whether anybody but subscribers wants the topic to exist.
     claim: Claim,
     /// How many leases of this topic are included in the broker's total.
@@ -34,6 +36,16 @@ pub struct Topic {
     /// When housekeeping checks this topic next, if that is scheduled.
     due: Mutex<Option<Instant>>,
     deliveries: Arc<Deliveries>,
+    /// What its creator keeps with it, for itself; where the topic is stored, its files have it.
+    about: Vec<u8>,
+    /// Topics that go on from its records: while there are any, these stay.
+    forks: AtomicUsize,
+    /// What the conditions of appends are checked against, where the topic is in memory.
+    pub(super) conditions: Mutex<Conditions>,
+    /// How many records were appended with a condition, where the topic is in memory.
+    pub(super) checked: AtomicU64,
+    /// For the producers of all topics.
+    pub(super) room: Arc<Room>,
     pub(super) broker: Weak<BrokerState>,
 }
 
@@ -67,6 +79,7 @@ impl Topic {
         log: Log<[u8]>,
         stored: Option<Arc<Task<StoredTopic>>>,
         settings: ResolvedSettings,
+        about: Vec<u8>,
         by_subscriber: bool,
         broker: &Arc<BrokerState>,
     ) -> Self {
@@ -77,11 +90,17 @@ impl Topic {
             stored,
             settings,
             deleted: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             claim: Claim::new(by_subscriber),
             leases: AtomicUsize::new(0),
             delivered: AtomicU64::new(0),
             due: Mutex::new(None),
             deliveries: broker.deliveries.clone(),
+            about,
+            forks: AtomicUsize::new(0),
+            conditions: Mutex::default(),
+            checked: AtomicU64::new(0),
+            room: broker.room.clone(),
             broker: Arc::downgrade(broker),
         }
     }
@@ -169,6 +188,51 @@ impl Topic {
                 leases.state(name).map(|_| leases.is_held(name))
             }
         }
+    }
+
+    /// What its creator keeps with it, for itself.
+    #[cfg(feature = "http")]
+    pub(crate) fn about(&self) -> &[u8] {
+        match &self.stored {
+            None => &self.about,
+            Some(stored) => &stored.job().facts.about,
+        }
+    }
+
+    /// Notes that another topic goes on from its records, which stay until [`remove_fork`](Self::remove_fork), also if the
+    /// topic is deleted. False if it was deleted already; then nothing is noted.
+    #[cfg(feature = "http")]
+    pub(crate) fn add_fork(&self) -> bool {
+        // SeqCst, as in `delete`: this writes the one word and reads the other, and so does that. Either this sees that the
+        // topic is deleted, or that sees the fork.
+        self.forks.fetch_add(1, Ordering::SeqCst);
+        let is_there = !self.deleted.load(Ordering::SeqCst);
+        if !is_there {
+            self.remove_fork();
+        }
+        is_there
+    }
+
+    /// As `add_fork`, for a fork that was there before this process: the topic may be deleted.
+    #[cfg(feature = "http")]
+    pub(crate) fn restore_fork(&self) {
+        self.forks.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Returns how many are left.
+    #[cfg(feature = "http")]
+    pub(crate) fn remove_fork(&self) -> usize {
+        self.forks.fetch_sub(1, Ordering::SeqCst) - 1
+    }
+
+    /// Up to which offset it has the records that it had in this epoch, so that a position in it means the same as then;
+    /// `None` if none of them can be known.
+    #[cfg(feature = "http")]
+    pub(crate) fn end_of(&self, epoch: u64) -> Option<u64> {
+        if epoch == self.log.epoch() {
+            return Some(u64::MAX);
+        }
+        self.stored.as_ref().and_then(|stored| stored.job().end_of(epoch))
     }
 
     /// Whether the topic was deleted. Its log is then closed, and a subscriber that still follows it should
@@ -324,14 +388,20 @@ impl Topic {
         next
     }
 
-    /// Marks the topic as deleted, wakes everyone who waits on it, and removes its files. Before its name is free: a new topic
-    /// of this name must not have files beside them.
-    pub(super) fn delete(&self) -> std::io::Result<()> {
-        // Release, and before the close: a waiter that the close wakes sees the flag.
-        self.deleted.store(true, Ordering::Release);
+    /// Marks the topic as deleted, and wakes everyone who waits on it. Its name is not free yet.
+    pub(crate) fn end(&self) {
+        // At least Release, and before the close: a waiter that the close wakes sees the flag. SeqCst: see `add_fork`.
+        self.deleted.store(true, Ordering::SeqCst);
         self.log.close();
+    }
+
+    /// Marks the topic as deleted, wakes everyone who waits on it, and removes its files. Before its name is free: a new topic
+    /// of this name must not have files beside them. While others go on from its records, the files stay, without a name.
+    pub(super) fn delete(&self) -> std::io::Result<()> {
+        self.end();
         if let Some(stored) = &self.stored {
-            stored.delete()?;
+            // SeqCst: see `add_fork`.
+            if self.forks.load(Ordering::SeqCst) > 0 { stored.hide() } else { stored.delete() }?;
         }
         if let Some(broker) = self.broker.upgrade() {
             let mut total = broker.lock_leases();
@@ -350,6 +420,13 @@ impl Topic {
 
     pub(super) fn due(&self) -> MutexGuard<'_, Option<Instant>> {
         self.due.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Topic {
+    fn drop(&mut self) {
+        let conditions = self.conditions.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.room.give_back(conditions.producers.len());
     }
 }
 

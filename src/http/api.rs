@@ -98,7 +98,7 @@ impl Api {
             // Both were validated before the API is created.
             origins: Origins::read(&config.origins).unwrap_or_default(),
             hosts: config.hosts.iter().filter_map(|host| host.parse().ok()).collect(),
-            durable: Streams::new(),
+            durable: Streams::of(&broker),
             live: LiveFeed::new(),
             broker,
             gate: config.gate(),

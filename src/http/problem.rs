@@ -322,6 +322,12 @@ impl Problem {
                 "The server's disk has failed",
                 error.to_string(),
             ),
+            PublishError::Refused(refusal) => Self::new(
+                StatusCode::CONFLICT,
+                "refused",
+                "The append's condition does not hold",
+                refusal.to_string(),
+            ),
         };
         problem.fact("epoch", epoch_text(topic.log().epoch()))
     }

@@ -68,7 +68,8 @@ impl Refusal {
             PublishError::DiskLimit { .. } | PublishError::DiskFull { .. } | PublishError::Busy => {
                 Code::Full
             }
-            PublishError::DiskFailed { .. } => Code::Internal,
+            // No request of this protocol has a condition.
+            PublishError::DiskFailed { .. } | PublishError::Refused(_) => Code::Internal,
         };
         let mut refusal = Self::new(code, error.to_string());
         refusal.epoch = topic.log().epoch();

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::conditions::Refusal;
 use super::folder::FolderError;
 use crate::disk;
 use crate::log::{AppendError, Overflow};
@@ -13,6 +14,9 @@ pub enum PublishError {
     /// The topic's log refused.
     #[error(transparent)]
     Log(#[from] AppendError),
+    /// The append's condition does not hold.
+    #[error(transparent)]
+    Refused(Refusal),
     /// The topic is at its limit on the disk, and its overflow policy does not wait.
     #[error(
         "the topic is full: its files may take {limit} bytes on the disk; retry when its slowest subscribers and leases \
@@ -54,8 +58,13 @@ impl PublishError {
             PublishError::DiskLimit { .. } | PublishError::DiskFull { .. } | PublishError::Busy => {
                 true
             }
-            PublishError::DiskFailed { .. } => false,
+            PublishError::DiskFailed { .. } | PublishError::Refused(_) => false,
         }
+    }
+
+    /// Whether other appends go on although this one was not performed.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.is_closed() || matches!(self, PublishError::Refused(_))
     }
 
     /// Whether a publisher of a topic with this policy waits, rather than being told.

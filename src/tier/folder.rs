@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::catch_up::CatchUps;
+use super::conditions::Room;
 use super::inspect::name_of;
 use super::pool::{Pool, Task};
 use super::queue::Intake;
@@ -156,6 +157,7 @@ pub(crate) struct Tier {
     pub(super) writers: Pool,
     pub(super) catch_ups: Arc<CatchUps>,
     pub(super) intake: Arc<Intake>,
+    pub(crate) room: Arc<Room>,
 }
 
 /// A topic's folder that cannot be used.
@@ -196,7 +198,8 @@ impl Tier {
                 }
             }
         }
-        for (entry, found) in open_all(entries, folder.lost_power) {
+        let room = Arc::default();
+        for (entry, found) in open_all(entries, folder.lost_power, &room) {
             match found {
                 Ok(topic) => opened.push(topic),
                 // Kept, in case that it is damage which looks like this.
@@ -213,18 +216,19 @@ impl Tier {
         opened.sort_by(|a, b| a.name().cmp(b.name()));
         let mut unique: Vec<Opened> = Vec::with_capacity(opened.len());
         for topic in opened {
-            match unique.last().filter(|last| last.name() == topic.name()) {
-                Some(_) => {
-                    let why = format!("another folder has the topic {:?}, too", topic.name());
-                    damaged.push(Damaged { name: None, folder: topic.path().to_owned(), why });
-                }
-                None => unique.push(topic),
+            // Those that were deleted, and are kept for others, have no name any more.
+            let mut same = unique.iter().rev().take_while(|last| last.name() == topic.name());
+            if !topic.is_hidden() && same.any(|last| !last.is_hidden()) {
+                let why = format!("another folder has the topic {:?}, too", topic.name());
+                damaged.push(Damaged { name: None, folder: topic.path().to_owned(), why });
+            } else {
+                unique.push(topic);
             }
         }
         let writers = Pool::start("psa-disk", WRITERS).map_err(io)?;
         let catch_ups = Arc::new(CatchUps::start().map_err(io)?);
         let intake = Arc::default();
-        Ok((Tier { folder, writers, catch_ups, intake }, unique, damaged))
+        Ok((Tier { folder, writers, catch_ups, intake, room }, unique, damaged))
     }
 
     /// The folder of the topics' folders.
@@ -251,7 +255,11 @@ impl Tier {
 }
 
 /// Opens topics, several at a time: most of it is waiting for the disk.
-fn open_all(entries: Vec<PathBuf>, lost_power: bool) -> Vec<(PathBuf, Result<Opened, StoreError>)> {
+fn open_all(
+    entries: Vec<PathBuf>,
+    lost_power: bool,
+    room: &Arc<Room>,
+) -> Vec<(PathBuf, Result<Opened, StoreError>)> {
     let entries = Mutex::new(entries.into_iter());
     let found = Mutex::new(Vec::new());
     let next = || entries.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -259,7 +267,7 @@ fn open_all(entries: Vec<PathBuf>, lost_power: bool) -> Vec<(PathBuf, Result<Ope
         for _ in 0..OPENERS {
             scope.spawn(|| {
                 while let Some(entry) = next() {
-                    let opened = Opened::open(&entry, lost_power, random::unique());
+                    let opened = Opened::open(&entry, lost_power, random::unique(), room);
                     found.lock().unwrap_or_else(PoisonError::into_inner).push((entry, opened));
                 }
             });

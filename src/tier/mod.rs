@@ -13,6 +13,7 @@
 //! files, and threads of its own ([`pool`]) for whatever blocks.
 
 mod catch_up;
+mod conditions;
 mod cursor;
 mod error;
 mod folder;
@@ -30,6 +31,7 @@ mod topic;
 mod writer;
 
 pub use crate::durability::Durability;
+pub use conditions::{Condition, Producer, Refusal};
 pub use cursor::TopicCursor;
 pub use error::{PublishError, RepairError};
 pub use folder::FolderError;
@@ -37,8 +39,9 @@ pub use inspect::{Repair, RepairPlan, VerifiedTopic, verify_folder};
 pub use stats::StoredStats;
 pub use ticket::Ticket;
 
+pub(crate) use conditions::{Conditions, Performed, Room};
 pub(crate) use folder::Tier;
 pub(crate) use pool::Task;
 pub(crate) use state::Settings;
 pub(crate) use stored_lease::StoredLease;
-pub(crate) use topic::{Opened, StoredTopic};
+pub(crate) use topic::{Creation, Opened, StoredTopic};

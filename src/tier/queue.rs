@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
+use super::conditions::Condition;
 use super::error::PublishError;
 use super::ticket::{Published, Reply, Ticket};
 use crate::log::Packed;
@@ -72,6 +73,10 @@ pub(crate) struct Chunk {
     replies: Vec<(usize, Reply)>,
     /// Bytes that it took of the intake.
     pub(crate) taken: usize,
+    /// On what it depends. Such an append is a frame of its own.
+    pub(crate) condition: Option<Condition>,
+    /// Why it is not appended. Told in its turn: what it was refused for may not be on the disk yet.
+    pub(crate) refused: Option<PublishError>,
 }
 
 /// What waits for a topic's writer.
@@ -98,6 +103,8 @@ pub(crate) struct Queue {
     pub(crate) failed: Option<PublishError>,
 }
 
+/// What a condition counts for, in bytes: an append can have one and no records.
+const CONDITION: usize = 1 << 10;
 /// Payload bytes for which a segment has one index entry.
 const BYTES_PER_RECORD: usize = 32;
 
@@ -112,10 +119,12 @@ impl Queue {
     pub(crate) fn push(
         &mut self,
         records: Packed<'_>,
+        condition: Option<Condition>,
         intake: &Intake,
         waker: Option<&Waker>,
     ) -> Result<Ticket, NoRoom> {
-        let size = records.payload().len() + records.ends().len();
+        let kept = if condition.is_some() { CONDITION } else { 0 };
+        let size = records.payload().len() + records.ends().len() + kept;
         let no_room = if self.is_full {
             Some(NoRoom::Disk)
         } else if self.bytes > 0 && self.bytes + size > MOST {
@@ -138,7 +147,9 @@ impl Queue {
         self.bytes += size;
         let (bytes, frame) = (records.payload().len(), self.frame);
         let fits = |last: &&mut Chunk| {
-            last.payload.len() + bytes <= frame
+            last.condition.is_none()
+                && condition.is_none()
+                && last.payload.len() + bytes <= frame
                 && last.records() + records.len() <= frame / BYTES_PER_RECORD
         };
         let chunk = match self.chunks.back_mut().filter(fits) {
@@ -151,6 +162,7 @@ impl Queue {
         let (ticket, reply) = Ticket::pair();
         chunk.push(records, reply);
         chunk.taken += size;
+        chunk.condition = condition;
         Ok(ticket)
     }
 
@@ -173,12 +185,17 @@ impl Queue {
 }
 
 impl Chunk {
-    fn records(&self) -> usize {
+    pub(crate) fn records(&self) -> usize {
         self.ends.len() / 4
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.ends.is_empty()
+    }
+
+    /// Whether all of it was taken back.
+    pub(crate) fn is_taken_back(&self) -> bool {
+        self.replies.is_empty()
     }
 
     pub(crate) fn packed(&self) -> Packed<'_> {
@@ -230,7 +247,7 @@ impl Chunk {
 
     /// Tells all of them: the first record has this offset.
     pub(crate) fn tell(self, first: Result<u64, PublishError>) {
-        let mut next = first;
+        let mut next = self.refused.map_or(first, Err);
         for (count, reply) in self.replies {
             let told: Published = match &mut next {
                 Ok(next) => {
@@ -261,7 +278,7 @@ mod tests {
     fn push(queue: &mut Queue, records: &[&str]) -> Option<Ticket> {
         let (ends, payload) = packed(records);
         let intake = Intake::default();
-        queue.push(Packed::new(&ends, &payload).unwrap(), &intake, None).ok()
+        queue.push(Packed::new(&ends, &payload).unwrap(), None, &intake, None).ok()
     }
 
     #[test]

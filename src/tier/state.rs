@@ -1,4 +1,5 @@
-//! What a topic has beside its records: its name, its settings, its leases, and whether it is closed.
+//! What a topic has beside its records: its name, its settings, its leases, what the conditions of its appends are checked
+//! against, and whether it is closed.
 //!
 //! It is kept in the notes of the topic's own files, in order with the records and as safely as they are. So there is no
 //! second store that could disagree with the files, and a topic's folder is the whole topic. Each file begins with all of
@@ -12,20 +13,26 @@
 //! | 2 | a lease was created, or committed | name, next offset, time to live in milliseconds |
 //! | 3 | a lease ended | name |
 //! | 4 | the topic was closed | |
+//! | 5 | the records of this frame were appended with a condition | flags, number of records, time in nanoseconds since the Unix epoch; a [producer](Producer), a sequence, if the flags say so |
+//! | 6 | the topic was deleted, and its records are kept for others | |
 //!
 //! A name is its length (2 bytes) and its bytes. Several notes can lie in one frame, each with its length (4 bytes) in
-//! front.
+//! front. The flags of note 5, from the lowest bit: there is a producer; there is a sequence; it closed the topic; it
+//! completed the topic.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Durability;
+use super::conditions::{Condition, Conditions, Performed, Producer, Progress};
 use crate::log::{Overflow, Retention};
 
 const ALL: u8 = 1;
 const LEASE: u8 = 2;
 const END_LEASE: u8 = 3;
 const CLOSED: u8 = 4;
+const PERFORMED: u8 = 5;
+const HIDDEN: u8 = 6;
 
 /// The state of one topic that is written down.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +41,13 @@ pub(crate) struct State {
     pub(crate) settings: Settings,
     pub(crate) closed: bool,
     pub(crate) leases: BTreeMap<String, LeaseState>,
+    /// What its creator wrote down about it, for itself.
+    pub(crate) about: Vec<u8>,
+    /// Whether all that its creator asked for is there. If not, nobody was told that the topic exists.
+    pub(crate) complete: bool,
+    /// It was deleted, and its records are kept for others.
+    pub(crate) hidden: bool,
+    pub(crate) conditions: Conditions,
 }
 
 /// The settings of a stored topic.
@@ -61,6 +75,8 @@ pub(crate) enum Change {
     Lease(String, LeaseState),
     EndLease(String),
     Closed,
+    Performed(Performed),
+    Hidden,
 }
 
 /// A note that is none of these.
@@ -69,6 +85,20 @@ pub(crate) enum Change {
 pub(crate) struct BadNote;
 
 impl State {
+    /// The state of a topic that has just been created.
+    pub(crate) fn new(name: String, settings: Settings) -> Self {
+        Self {
+            name,
+            settings,
+            closed: false,
+            leases: BTreeMap::new(),
+            about: Vec::new(),
+            complete: true,
+            hidden: false,
+            conditions: Conditions::default(),
+        }
+    }
+
     /// The note with all of it.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let Settings { segment_bytes, memory_limit, disk_limit, retention, overflow, durability } =
@@ -99,7 +129,58 @@ impl State {
         for (name, lease) in &self.leases {
             put_lease(&mut note, name, lease);
         }
+        self.encode_rest(&mut note);
         framed(&note)
+    }
+
+    /// What most topics do not have. The files of earlier versions do not have this part either.
+    fn encode_rest(&self, note: &mut Vec<u8>) {
+        let Conditions { producers, sequence, closed_by, records } = &self.conditions;
+        let is_plain = self.about.is_empty() && self.complete && !self.hidden;
+        if is_plain && self.conditions == Conditions::default() {
+            return;
+        }
+        note.extend_from_slice(&[self.complete.into(), self.hidden.into()]);
+        note.extend_from_slice(&(self.about.len() as u64).to_le_bytes());
+        note.extend_from_slice(&self.about);
+        note.extend_from_slice(&records.to_le_bytes());
+        note.extend_from_slice(&[sequence.is_some().into(), closed_by.is_some().into()]);
+        sequence.iter().for_each(|sequence| put_name(note, sequence));
+        closed_by.iter().for_each(|producer| put_producer(note, producer));
+        note.extend_from_slice(&(producers.len() as u64).to_le_bytes());
+        for (id, Progress { epoch, seq, time }) in producers {
+            put_name(note, id);
+            for number in [epoch, seq, time] {
+                note.extend_from_slice(&number.to_le_bytes());
+            }
+        }
+    }
+
+    fn decode_rest(&mut self, input: &mut &[u8]) -> Option<()> {
+        if input.is_empty() {
+            return Some(());
+        }
+        let [complete, hidden] = *take(input)?;
+        (self.complete, self.hidden) = (complete != 0, hidden != 0);
+        let about = usize::try_from(take_u64(input)?).ok()?;
+        let (about, rest) = input.split_at_checked(about)?;
+        (self.about, *input) = (about.to_vec(), rest);
+        let conditions = &mut self.conditions;
+        conditions.records = take_u64(input)?;
+        let [has_sequence, was_closed_by] = *take(input)?;
+        if has_sequence != 0 {
+            conditions.sequence = Some(take_name(input)?);
+        }
+        if was_closed_by != 0 {
+            conditions.closed_by = Some(take_producer(input)?);
+        }
+        for _ in 0..take_u64(input)? {
+            let id = take_name(input)?;
+            let [epoch, seq, time] = [(); 3].map(|()| take_u64(input));
+            let progress = Progress { epoch: epoch?, seq: seq?, time: time? };
+            conditions.producers.insert(id, progress);
+        }
+        Some(())
     }
 
     fn decode(mut note: &[u8]) -> Option<State> {
@@ -136,11 +217,12 @@ impl State {
             overflow,
             durability,
         };
-        let mut state = State { name, settings, closed: closed != 0, leases: BTreeMap::new() };
+        let mut state = State { closed: closed != 0, ..State::new(name, settings) };
         for _ in 0..leases? {
             let (name, lease) = take_lease(input)?;
             state.leases.insert(name, lease);
         }
+        state.decode_rest(input)?;
         input.is_empty().then_some(state)
     }
 
@@ -158,6 +240,12 @@ impl State {
                 self.leases.remove(name);
             }
             Change::Closed => self.closed = true,
+            Change::Performed(performed) => {
+                self.conditions.note(performed);
+                self.closed |= performed.condition.closes;
+                self.complete |= performed.condition.completes;
+            }
+            Change::Hidden => self.hidden = true,
         }
     }
 
@@ -194,6 +282,8 @@ impl Change {
                 put_name(&mut note, name);
             }
             Change::Closed => note.push(CLOSED),
+            Change::Performed(performed) => put_performed(&mut note, performed),
+            Change::Hidden => note.push(HIDDEN),
         }
         framed(&note)
     }
@@ -204,6 +294,8 @@ impl Change {
             LEASE => take_lease(input).map(|(name, lease)| Change::Lease(name, lease))?,
             END_LEASE => Change::EndLease(take_name(input)?),
             CLOSED => Change::Closed,
+            PERFORMED => Change::Performed(take_performed(input)?),
+            HIDDEN => Change::Hidden,
             _ => return None,
         };
         input.is_empty().then_some(change)
@@ -228,6 +320,24 @@ fn put_lease(note: &mut Vec<u8>, name: &str, lease: &LeaseState) {
     note.extend_from_slice(&ttl.to_le_bytes());
 }
 
+fn put_performed(note: &mut Vec<u8>, performed: &Performed) {
+    let Performed { condition, records, time } = performed;
+    let Condition { producer, sequence, closes, completes } = condition;
+    let flags = [producer.is_some(), sequence.is_some(), *closes, *completes];
+    let flags = flags.iter().rev().fold(0, |all, flag| all << 1 | u8::from(*flag));
+    note.extend_from_slice(&[PERFORMED, flags]);
+    note.extend_from_slice(&records.to_le_bytes());
+    note.extend_from_slice(&time.to_le_bytes());
+    producer.iter().for_each(|producer| put_producer(note, producer));
+    sequence.iter().for_each(|sequence| put_name(note, sequence));
+}
+
+fn put_producer(note: &mut Vec<u8>, producer: &Producer) {
+    put_name(note, &producer.id);
+    note.extend_from_slice(&producer.epoch.to_le_bytes());
+    note.extend_from_slice(&producer.seq.to_le_bytes());
+}
+
 fn take<'a, const N: usize>(input: &mut &'a [u8]) -> Option<&'a [u8; N]> {
     let (first, rest) = input.split_first_chunk()?;
     *input = rest;
@@ -243,6 +353,22 @@ fn take_name(input: &mut &[u8]) -> Option<String> {
     let (name, rest) = input.split_at_checked(length)?;
     *input = rest;
     String::from_utf8(name.to_vec()).ok()
+}
+
+fn take_performed(input: &mut &[u8]) -> Option<Performed> {
+    let [flags] = *take(input)?;
+    let has = |bit: u8| flags & 1 << bit != 0;
+    let (records, time) = (take_u64(input)?, take_u64(input)?);
+    let producer = if has(0) { Some(take_producer(input)?) } else { None };
+    let sequence = if has(1) { Some(take_name(input)?) } else { None };
+    let condition = Condition { producer, sequence, closes: has(2), completes: has(3) };
+    (flags < 1 << 4).then_some(Performed { condition, records, time })
+}
+
+fn take_producer(input: &mut &[u8]) -> Option<Producer> {
+    let id = take_name(input)?;
+    let (epoch, seq) = (take_u64(input)?, take_u64(input)?);
+    Some(Producer { id, epoch, seq })
 }
 
 fn take_lease(input: &mut &[u8]) -> Option<(String, LeaseState)> {
@@ -267,7 +393,41 @@ mod tests {
         };
         let lease = LeaseState { next: 7, ttl: Duration::from_secs(9) };
         let leases = [("a".to_owned(), lease), (String::new(), lease)].into();
-        State { name: "töpic".into(), settings, closed: true, leases }
+        State { closed: true, leases, ..State::new("töpic".into(), settings) }
+    }
+
+    /// With all that most topics do not have.
+    fn stream() -> State {
+        let producer = |seq| Producer { id: "p".into(), epoch: 3, seq };
+        let mut conditions = Conditions::default();
+        for (seq, sequence) in [(0, None), (1, Some("s".to_owned()))] {
+            let condition = Condition {
+                producer: Some(producer(seq)),
+                sequence,
+                closes: seq == 1,
+                completes: true,
+            };
+            conditions.note(&Performed { condition, records: 2, time: 5 });
+        }
+        State { about: b"about".to_vec(), complete: false, hidden: true, conditions, ..state() }
+    }
+
+    #[test]
+    fn what_most_topics_do_not_have_reads_back() {
+        let plain = state().encode();
+        for whole in
+            [stream(), State { complete: false, ..state() }, State { hidden: true, ..state() }]
+        {
+            let notes = whole.encode();
+            assert!(notes.len() > plain.len());
+            let mut read = None;
+            State::read(&mut read, &notes).unwrap();
+            assert_eq!(read, Some(whole));
+        }
+        for end in 1..stream().encode().len() {
+            let notes = &stream().encode()[..end];
+            assert_eq!(State::read(&mut None, notes), Err(BadNote), "{end}");
+        }
     }
 
     #[test]
@@ -278,6 +438,7 @@ mod tests {
             Change::Lease("a".into(), lease),
             Change::EndLease(String::new()),
             Change::Closed,
+            Change::Hidden,
         ];
         let mut expected = State { closed: false, ..state() };
         let mut notes = expected.encode();
@@ -296,6 +457,31 @@ mod tests {
             State::read(&mut read, &change.encode()).unwrap();
         }
         assert_eq!(read, before);
+    }
+
+    #[test]
+    fn an_append_with_a_condition_is_noted() {
+        let producer = Some(Producer { id: "p".into(), epoch: 1, seq: 0 });
+        let all = Condition { producer, sequence: Some("s".into()), closes: true, completes: true };
+        let some = [
+            Condition::default(),
+            Condition { sequence: None, ..all.clone() },
+            Condition { producer: None, closes: false, ..all.clone() },
+            all,
+        ];
+        for condition in some {
+            let change = Change::Performed(Performed { condition, records: 7, time: 8 });
+            let begun = State { closed: false, complete: false, ..state() };
+            let mut expected = begun.clone();
+            expected.apply(&change);
+            let mut read = Some(begun);
+            State::read(&mut read, &change.encode()).unwrap();
+            assert_eq!(read.as_ref(), Some(&expected));
+            let Change::Performed(performed) = change else { unreachable!() };
+            assert_eq!(expected.closed, performed.condition.closes);
+            assert_eq!(expected.complete, performed.condition.completes);
+            assert_eq!(expected.conditions.records, 7);
+        }
     }
 
     #[test]
@@ -326,7 +512,8 @@ mod tests {
             assert_eq!(State::read(&mut None, &notes[..end]), Err(BadNote), "{end}");
         }
         assert_eq!(State::read(&mut None, &Change::Closed.encode()), Err(BadNote));
-        for note in [&[][..], &[9], &[CLOSED, 1], &[LEASE, 1, 0]] {
+        let unknown_flag = [&[PERFORMED, 16][..], &[0; 16]].concat();
+        for note in [&[][..], &[9], &[CLOSED, 1], &[LEASE, 1, 0], &unknown_flag] {
             assert_eq!(State::read(&mut Some(state()), &framed(note)), Err(BadNote), "{note:?}");
         }
     }

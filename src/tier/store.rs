@@ -1,7 +1,7 @@
 //! The files of one topic: its records, its state in notes between them, and what of it is kept.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Durability;
 use super::error::PublishError;
@@ -9,6 +9,8 @@ use super::state::{Settings, State};
 use crate::disk::{self, Began, DiskLog, DiskOptions, Folder, Reader, Recovered};
 use crate::log::{Overflow, Packed, Retention};
 
+/// How long written records may wait until they are forced to the disk, where the topic does not promise more.
+pub(super) const FORCE_AFTER: Duration = Duration::from_secs(1);
 /// The first file of a topic, unless its limit is small.
 const FIRST_FILE: u64 = 1 << 20;
 /// The largest one.
@@ -41,6 +43,8 @@ pub(crate) struct Store<D: Folder> {
     settings: Settings,
     /// The time of the last append, in nanoseconds since the Unix epoch. The next one is not before it.
     time: u64,
+    /// Since when something is written that was not forced to the disk.
+    unforced_since: Option<Instant>,
     /// How often the files were forced to the disk, how long that took, how many groups were written.
     pub(crate) figures: Figures,
 }
@@ -74,7 +78,7 @@ impl<D: Folder> Store<D> {
         let (mut log, _) = DiskLog::open(folder, options(&settings), number, epoch)?;
         log.begin_files_with(head);
         log.sync()?;
-        Ok(Store { log, settings, time: 0, figures: Figures::default() })
+        Ok(Store { log, settings, time: 0, unforced_since: None, figures: Figures::default() })
     }
 
     /// Opens the files of a topic, and reads its state. [`begin`](Self::begin) must follow.
@@ -90,7 +94,8 @@ impl<D: Folder> Store<D> {
         bad?;
         let state = state.ok_or(StoreError::Unfinished)?;
         let settings = state.settings;
-        let store = Store { log, settings, time: 0, figures: Figures::default() };
+        let store =
+            Store { log, settings, time: 0, unforced_since: None, figures: Figures::default() };
         Ok((store, state, recovered))
     }
 
@@ -145,28 +150,24 @@ impl<D: Folder> Store<D> {
         self.log.reader()
     }
 
-    /// Whether something was written and not forced to the disk.
-    pub(crate) fn is_unforced(&self) -> bool {
-        self.log.is_unforced()
-    }
-
     /// Whether the end of the files says that everything is there.
     pub(crate) fn is_marked(&self) -> bool {
         self.log.is_marked()
     }
 
-    /// Appends records, which stay in memory until [`settle`](Self::settle). Records from `needed` on, which
+    /// Appends records and changes of the state, which stay in memory until [`settle`](Self::settle). Records from `needed` on, which
     /// is asked for only at the topic's limit, are needed by somebody. Returns the first offset.
     pub(crate) fn append(
         &mut self,
         time: u64,
+        notes: &[u8],
         records: Packed<'_>,
         needed: impl Fn() -> u64,
     ) -> Result<u64, PublishError> {
-        let bytes = (records.payload().len() + records.ends().len()) as u64;
+        let bytes = (notes.len() + records.payload().len() + records.ends().len()) as u64;
         self.make_room(bytes, needed)?;
         self.time = self.time.max(time);
-        let offsets = self.log.append(self.time, &[], records).map_err(publish_error)?;
+        let offsets = self.log.append(self.time, notes, records).map_err(publish_error)?;
         Ok(offsets.start)
     }
 
@@ -178,17 +179,35 @@ impl<D: Folder> Store<D> {
     }
 
     /// Makes what was appended as durable as the topic promises.
-    pub(crate) fn settle(&mut self) -> Result<(), PublishError> {
+    pub(crate) fn settle(&mut self, now: Instant) -> Result<(), PublishError> {
         self.figures.groups += 1;
         match self.settings.durability {
-            Durability::Written => self.log.write().map_err(publish_error),
+            Durability::Written => {
+                self.log.write().map_err(publish_error)?;
+                // Also while there is always something to write.
+                match self.force_at(now) {
+                    Some(at) if now >= at => self.sync(),
+                    _ => Ok(()),
+                }
+            }
             Durability::Memory | Durability::Synced => self.sync(),
         }
     }
 
+    /// When what was written has to be forced to the disk; `None` if it was.
+    pub(crate) fn force_at(&mut self, now: Instant) -> Option<Instant> {
+        if !self.log.is_unforced() {
+            self.unforced_since = None;
+            return None;
+        }
+        Some(*self.unforced_since.get_or_insert(now) + FORCE_AFTER)
+    }
+
     /// Forces everything to the disk.
     pub(crate) fn sync(&mut self) -> Result<(), PublishError> {
-        self.timed(DiskLog::sync)
+        self.timed(DiskLog::sync)?;
+        self.unforced_since = None;
+        Ok(())
     }
 
     /// Notes that everything is on the disk, so that damage to the end is known for what it is.
@@ -201,7 +220,7 @@ impl<D: Folder> Store<D> {
         &mut self,
         sync: impl FnOnce(&mut DiskLog<D>) -> Result<(), disk::AppendError>,
     ) -> Result<(), PublishError> {
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         sync(&mut self.log).map_err(publish_error)?;
         self.figures.syncs += 1;
         self.figures.sync_time += began.elapsed();

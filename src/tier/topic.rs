@@ -28,12 +28,13 @@ use std::time::Instant;
 use slab::Slab;
 
 use super::catch_up::CatchUps;
+use super::conditions::{Condition, Conditions, Performed, Room};
 use super::error::PublishError;
 use super::folder::{DELETED, Tier, sync_folder};
 use super::leases::Leases;
 use super::pool::Task;
 use super::queue::{Intake, NoRoom, Queue};
-use super::state::{Settings, State};
+use super::state::{Change, Settings, State};
 use super::stats::StoredStats;
 use super::store::{Store, StoreError};
 use super::ticket::Ticket;
@@ -46,24 +47,80 @@ use crate::sync::random;
 pub(crate) struct Facts {
     pub(crate) name: Arc<str>,
     pub(crate) settings: Settings,
+    /// Whether the note that closes the topic was appended.
     pub(super) closed: AtomicBool,
+    /// Whether all that its creator asked for was appended.
+    pub(super) complete: AtomicBool,
+    pub(super) hidden: AtomicBool,
+    pub(crate) about: Vec<u8>,
     pub(crate) leases: Mutex<Leases>,
+    /// What was appended, which is at least what was told.
+    conditions: Mutex<Conditions>,
+    /// How many records with a condition can be read.
+    pub(super) checked: AtomicU64,
+    room: Arc<Room>,
 }
 
 impl Facts {
     /// Nothing is there from `end` on.
-    fn new(state: State, end: u64) -> Self {
-        let State { name, settings, closed, mut leases } = state;
+    fn new(state: State, end: u64, room: &Arc<Room>) -> Self {
+        let State { name, settings, closed, mut leases, about, complete, hidden, conditions } =
+            state;
+        if hidden {
+            leases.clear();
+        }
         for lease in leases.values_mut() {
             lease.next = lease.next.min(end);
         }
         let leases = Leases::restored(leases, tokio::time::Instant::now());
-        let (closed, leases) = (AtomicBool::new(closed), Mutex::new(leases));
-        Facts { name: name.into(), settings, closed, leases }
+        room.take(conditions.producers.len());
+        let [closed, complete, hidden] = [closed, complete, hidden].map(AtomicBool::new);
+        Facts {
+            name: name.into(),
+            settings,
+            closed,
+            complete,
+            hidden,
+            about,
+            leases: Mutex::new(leases),
+            checked: AtomicU64::new(conditions.records),
+            conditions: Mutex::new(conditions),
+            room: room.clone(),
+        }
     }
 
     pub(crate) fn leases(&self) -> MutexGuard<'_, Leases> {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn conditions(&self) -> MutexGuard<'_, Conditions> {
+        // A panic under the lock has changed nothing: each change is the last step.
+        self.conditions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many records with a condition can be read.
+    #[cfg(feature = "http")]
+    pub(crate) fn checked(&self) -> u64 {
+        // Acquire: pairs with the Release with which the one that writes counts records that it has appended to the log.
+        self.checked.load(Ordering::Acquire)
+    }
+
+    /// Whether an append may be performed now. For the one that writes, which then performs it.
+    pub(super) fn check(&self, condition: &Condition, now: u64) -> Result<(), PublishError> {
+        let limit = Some(self.settings.disk_limit);
+        self.conditions().check(condition, now, limit, &self.room).map_err(PublishError::Refused)
+    }
+
+    /// Notes what was appended.
+    pub(super) fn note(&self, performed: &Performed) {
+        self.room.take(self.conditions().note(performed));
+        // Relaxed: only the one that writes reads them.
+        if performed.condition.closes {
+            self.closed.store(true, Ordering::Relaxed);
+        }
+        if performed.condition.completes {
+            self.complete.store(true, Ordering::Relaxed);
+        }
     }
 
     /// All of the state, as each file begins with it.
@@ -75,7 +132,11 @@ impl Facts {
                 settings: facts.settings,
                 // Relaxed: the writer itself sets it.
                 closed: facts.closed.load(Ordering::Relaxed),
+                complete: facts.complete.load(Ordering::Relaxed),
+                hidden: facts.hidden.load(Ordering::Relaxed),
+                about: facts.about.clone(),
                 leases: facts.leases().states(),
+                conditions: facts.conditions().clone(),
             };
             state.encode()
         }
@@ -98,9 +159,17 @@ pub(crate) struct Opened {
 impl Opened {
     /// Opens the files in a topic's folder. If the machine went down, and the topic does not promise that everything was
     /// forced to the disk, `new_epoch` is the epoch from here on.
-    pub(crate) fn open(path: &Path, lost_power: bool, new_epoch: u64) -> Result<Self, StoreError> {
+    pub(crate) fn open(
+        path: &Path,
+        lost_power: bool,
+        new_epoch: u64,
+        room: &Arc<Room>,
+    ) -> Result<Self, StoreError> {
         let (mut store, state, recovered) = Store::open(OsFolder::new(path))?;
-        let facts = Arc::new(Facts::new(state, store.next()));
+        if !state.complete {
+            return Err(StoreError::Unfinished);
+        }
+        let facts = Arc::new(Facts::new(state, store.next(), room));
         let may_have_lost = lost_power && facts.settings.durability != super::Durability::Synced;
         store.begin(may_have_lost.then_some(new_epoch), facts.head())?;
         Ok(Opened {
@@ -126,6 +195,32 @@ impl Opened {
     pub(crate) fn settings(&self) -> Settings {
         self.facts.settings
     }
+
+    /// Whether the topic was deleted, and its records are kept for others.
+    pub(crate) fn is_hidden(&self) -> bool {
+        self.facts.hidden.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Facts {
+    fn drop(&mut self) {
+        self.room.give_back(self.conditions().producers.len());
+    }
+}
+
+/// How a topic is created.
+#[derive(Clone, Debug)]
+pub(crate) struct Creation {
+    /// What its creator writes down about it, for itself.
+    pub(crate) about: Vec<u8>,
+    /// Whether it is complete without records: if not, the first append [completes](Condition) it.
+    pub(crate) complete: bool,
+}
+
+impl Default for Creation {
+    fn default() -> Self {
+        Self { about: Vec::new(), complete: true }
+    }
 }
 
 /// A stored topic.
@@ -136,6 +231,10 @@ pub(crate) struct StoredTopic {
     queue: Mutex<Queue>,
     pub(super) writer: Mutex<Writer>,
     pub(super) reader: OnceLock<Reader<OsFolder>>,
+    /// Whether the topic is written down, as its creator asked for it.
+    pub(super) is_created: AtomicBool,
+    /// Whether the topic was closed, and that is written down.
+    pub(super) is_closed: AtomicBool,
     /// The epochs before the log's own, and that one.
     history: Vec<Began>,
     /// Where each subscriber stands.
@@ -173,13 +272,16 @@ impl StoredTopic {
         tier: &Tier,
         name: &str,
         settings: Settings,
+        creation: Creation,
         log: &Log<[u8]>,
     ) -> Arc<Task<Self>> {
         let number = random::unique();
-        let state = State { name: name.into(), settings, closed: false, leases: [].into() };
+        let Creation { about, complete } = creation;
+        let state = State { about, complete, ..State::new(name.into(), settings) };
         let path = tier.topics().join(format!("{number:016x}"));
         let history = vec![Began { epoch: log.epoch(), first: 0 }];
-        Self::over(Arc::new(Facts::new(state, 0)), path, None, number, history, log, tier)
+        let facts = Arc::new(Facts::new(state, 0, &tier.room));
+        Self::over(facts, path, None, number, history, log, tier)
     }
 
     /// A topic whose files were opened, with a log that begins where they end.
@@ -229,6 +331,8 @@ impl StoredTopic {
             path,
             log: log.read_only(),
             queue: Mutex::new(queue),
+            is_created: AtomicBool::new(reader.get().is_some()),
+            is_closed: AtomicBool::new(is_closed),
             reader,
             history,
             places: Mutex::default(),
@@ -248,6 +352,12 @@ impl StoredTopic {
 
     pub(crate) fn history(&self) -> &[Began] {
         &self.history
+    }
+
+    /// Whether it was closed, and that is written down.
+    pub(crate) fn is_closed(&self) -> bool {
+        // Acquire: pairs with the Release after the log was closed.
+        self.is_closed.load(Ordering::Acquire)
     }
 
     /// A reader of the files, if there are any.
@@ -331,8 +441,12 @@ impl Task<StoredTopic> {
     }
 
     /// Begins an append, and never waits.
-    pub(crate) fn publish(self: &Arc<Self>, records: Packed<'_>) -> Result<Ticket, PublishError> {
-        let ticket = self.begin(records, None)?;
+    pub(crate) fn publish(
+        self: &Arc<Self>,
+        records: Packed<'_>,
+        condition: Option<Condition>,
+    ) -> Result<Ticket, PublishError> {
+        let ticket = self.begin(records, condition, None)?;
         self.wake_task();
         Ok(ticket)
     }
@@ -342,14 +456,19 @@ impl Task<StoredTopic> {
         cx: &mut Context<'_>,
         records: Packed<'_>,
     ) -> Poll<Result<Ticket, PublishError>> {
-        match self.begin(records, Some(cx.waker())) {
+        match self.begin(records, None, Some(cx.waker())) {
             Err(error) if error.waits(self.job().facts.settings.overflow) => Poll::Pending,
             begun => Poll::Ready(begun),
         }
     }
 
     /// Puts an append into the queue. If there is no room, `waker` is woken when there is.
-    fn begin(&self, records: Packed<'_>, waker: Option<&Waker>) -> Result<Ticket, PublishError> {
+    fn begin(
+        &self,
+        records: Packed<'_>,
+        condition: Option<Condition>,
+        waker: Option<&Waker>,
+    ) -> Result<Ticket, PublishError> {
         let topic = self.job();
         topic.log.check_fits(&records)?;
         let size = (records.payload().len() + records.ends().len()) as u64;
@@ -362,7 +481,7 @@ impl Task<StoredTopic> {
         if let Some(why) = &queue.failed {
             return Err(why.clone());
         }
-        match queue.push(records, &topic.intake, waker) {
+        match queue.push(records, condition, &topic.intake, waker) {
             Ok(ticket) => Ok(ticket),
             Err(NoRoom::Disk) => {
                 Err(PublishError::DiskLimit { limit: topic.facts.settings.disk_limit })
@@ -373,7 +492,7 @@ impl Task<StoredTopic> {
 
     /// Creates the files, if there are none. The ticket tells when the topic will be found by the next process.
     pub(crate) fn created(self: &Arc<Self>) -> Ticket {
-        if self.job().reader.get().is_some() {
+        if self.job().is_created.load(Ordering::Acquire) {
             return Ticket::ready(Ok(0..0));
         }
         let (ticket, reply) = Ticket::pair();
@@ -395,7 +514,7 @@ impl Task<StoredTopic> {
             Some(why) if !why.is_closed() => return Ticket::ready(Err(why.clone())),
             _ => {}
         }
-        if self.job().facts.closed.load(Ordering::Relaxed) {
+        if self.job().is_closed() {
             return Ticket::ready(Ok(0..0));
         }
         queue.failed = Some(AppendError::Closed.into());
@@ -420,6 +539,27 @@ impl Task<StoredTopic> {
 
     /// Deletes the files. The log must be closed already. Blocks while something is being written.
     pub(crate) fn delete(self: &Arc<Self>) -> std::io::Result<()> {
+        self.end(|topic, writer| {
+            writer.store = None;
+            // Also if it was tried before.
+            if topic.path.try_exists()? { remove_topic(&topic.path) } else { Ok(()) }
+        })
+    }
+
+    /// As `delete`, but the records stay: for topics that go on from them. After a restart, it is no topic any more.
+    pub(crate) fn hide(self: &Arc<Self>) -> std::io::Result<()> {
+        self.end(|topic, writer| {
+            let Some(store) = &mut writer.store else { return Ok(()) };
+            topic.facts.hidden.store(true, Ordering::Relaxed);
+            let noted = store.note(topic.log.clock_nanos(), &Change::Hidden.encode());
+            noted.and_then(|()| store.sync()).map_err(std::io::Error::other)
+        })
+    }
+
+    fn end(
+        self: &Arc<Self>,
+        last: impl FnOnce(&StoredTopic, &mut Writer) -> std::io::Result<()>,
+    ) -> std::io::Result<()> {
         let topic = self.job();
         let mut queue = topic.queue();
         queue.failed = Some(AppendError::Closed.into());
@@ -428,11 +568,7 @@ impl Task<StoredTopic> {
         let mut writer = topic.lock_writer();
         writer.deleted = true;
         topic.facts.leases().end_all();
-        writer.store = None;
-        // Also if it was tried before.
-        if topic.path.try_exists()? {
-            remove_topic(&topic.path)?;
-        }
+        last(topic, &mut writer)?;
         drop(writer);
         waiting.into_iter().for_each(Waker::wake);
         self.wake_task();
@@ -461,11 +597,7 @@ impl Task<StoredTopic> {
         for (first, chunk) in std::mem::take(&mut writer.unpublished) {
             topic.tell(chunk, Ok(first));
         }
-        if std::mem::take(&mut writer.closes_log) {
-            for reply in writer.closing.take().into_iter().flatten() {
-                reply.tell(Ok(0..0));
-            }
-        }
+        topic.close_log(&mut writer);
         topic.fail(&mut writer, &closed);
         if let (Ok(()), Some(store)) = (&done, &mut writer.store) {
             done = store.mark();

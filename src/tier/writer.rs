@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use super::conditions::Performed;
 use super::error::PublishError;
 use super::folder::sync_folder;
 use super::pool::{Again, Job, Task};
@@ -18,9 +19,8 @@ use super::topic::StoredTopic;
 use crate::disk::OsFolder;
 use crate::log::{AppendError, Appender, Log, Overflow};
 
-/// How long written records may wait until they are forced to the disk, where the topic does not promise more; and how
-/// long a topic has to be idle until its end is marked.
-const FORCE_AFTER: Duration = Duration::from_secs(1);
+/// How long a topic has to be idle until its end is marked.
+const IDLE: Duration = Duration::from_secs(1);
 /// How often a topic that is full looks whether files can go.
 const LOOK_FOR_ROOM: Duration = Duration::from_millis(20);
 /// How often a topic tries to lay out a file on a disk that is full.
@@ -140,9 +140,7 @@ impl StoredTopic {
             self.refuse_waiting(writer, &error);
             return Ok(None);
         }
-        for reply in std::mem::take(&mut writer.creating) {
-            reply.tell(Ok(0..0));
-        }
+        self.tell_created(writer);
         let Some(store) = &mut writer.store else { unreachable!("it was just created") };
         let now = self.log.clock_nanos();
         // First the leases: a commit may be what makes room.
@@ -151,19 +149,24 @@ impl StoredTopic {
             && let Some(mut chunk) = writer.waiting.pop_front()
         {
             chunk.begin();
-            if chunk.is_empty() {
+            if chunk.is_taken_back() || chunk.is_empty() && chunk.condition.is_none() {
                 self.tell(chunk, Ok(store.next()));
                 continue;
             }
-            match store.append(now, chunk.packed(), || self.needed()) {
+            match self.append(store, now, &chunk) {
                 Ok(first) => writer.unwritten.push((first, chunk)),
+                Err(error) if error.is_refused() => {
+                    chunk.refused = Some(error);
+                    writer.unwritten.push((store.next(), chunk));
+                }
                 Err(error) if error.is_full() => {
                     if writer.closing.is_some() {
                         // It would wait for room, and the close for it.
                         self.tell(chunk, Err(AppendError::Closed.into()));
                         continue;
                     }
-                    if self.facts.settings.overflow == Overflow::Reject {
+                    let waits = chunk.condition.is_none();
+                    if self.facts.settings.overflow == Overflow::Reject || !waits {
                         self.tell(chunk, Err(error));
                         continue;
                     }
@@ -177,13 +180,15 @@ impl StoredTopic {
                 }
             }
         }
-        let mut closes = writer.closing.is_some() && full.is_none();
-        if closes {
+        // Relaxed, everywhere: only the one that writes changes it.
+        let is_closed = || self.facts.closed.load(Ordering::Relaxed);
+        let asked = writer.closing.is_some() && full.is_none();
+        if asked && !is_closed() {
             full = note(store, now, &Change::Closed.encode())?;
-            closes = full.is_none();
-            self.facts.closed.store(closes, Ordering::Relaxed);
+            self.facts.closed.store(full.is_none(), Ordering::Relaxed);
         }
-        store.settle()?;
+        let closes = is_closed() && (asked || !self.log.is_closed());
+        store.settle(Instant::now())?;
         if closes {
             store.sync()?;
         }
@@ -193,6 +198,37 @@ impl StoredTopic {
             writer.closes_log = true;
         }
         Ok(full)
+    }
+
+    /// Appends one chunk to the files, if its condition holds.
+    fn append(
+        &self,
+        store: &mut Store<OsFolder>,
+        now: u64,
+        chunk: &Chunk,
+    ) -> Result<u64, PublishError> {
+        if self.facts.closed.load(Ordering::Relaxed) {
+            // By an append before it.
+            return Err(AppendError::Closed.into());
+        }
+        let Some(condition) = &chunk.condition else {
+            return store.append(now, &[], chunk.packed(), || self.needed());
+        };
+        self.facts.check(condition, now)?;
+        let (condition, records) = (condition.clone(), chunk.records() as u64);
+        let performed = Change::Performed(Performed { condition, records, time: now });
+        let notes = performed.encode();
+        let first = store.next();
+        if chunk.is_empty() {
+            store.note(now, &notes)?;
+        } else {
+            store.append(now, &notes, chunk.packed(), || self.needed())?;
+        }
+        // After it: a file that began with this append begins with what was before it.
+        if let Change::Performed(performed) = &performed {
+            self.facts.note(performed);
+        }
+        Ok(first)
     }
 
     /// Writes down the leases that were changed. If the disk is full, they stay changed.
@@ -247,24 +283,27 @@ impl StoredTopic {
 
     /// What is done when nothing waits: forcing to the disk what was written, marking the end, giving up files.
     fn rest(&self, writer: &mut Writer) -> Again {
-        let idle_until = writer.last_write + FORCE_AFTER;
+        let idle_until = writer.last_write + IDLE;
         let Some(store) = &mut writer.store else { return Again::WhenWoken };
         let failed = self.queue().failed.clone();
         if failed.is_some_and(|failed| !failed.is_closed()) {
             return Again::WhenWoken;
         }
         let now = Instant::now();
-        let mut next = None;
-        if !store.is_marked() || store.is_unforced() {
-            if now >= idle_until || writer.is_leaving {
-                if let Err(error) = store.mark() {
-                    self.fail_for_good(&error);
-                    return Again::WhenWoken;
-                }
-            } else {
-                next = Some(idle_until);
-            }
+        let is_due = |at: Instant| now >= at || writer.is_leaving;
+        let force_at = store.force_at(now);
+        let mut done = Ok(());
+        if !store.is_marked() && is_due(idle_until) {
+            done = store.mark();
+        } else if force_at.is_some_and(is_due) {
+            done = store.sync();
         }
+        if let Err(error) = done {
+            self.fail_for_good(&error);
+            return Again::WhenWoken;
+        }
+        let mark_at = (!store.is_marked()).then_some(idle_until);
+        let mut next = store.force_at(now).into_iter().chain(mark_at).min();
         if store.files() > 1 {
             match store.trim(|| self.needed(), self.log.clock_nanos()) {
                 Ok(true) => {
@@ -288,9 +327,23 @@ impl StoredTopic {
         let waker = Waker::from(this.clone());
         let cx = &mut Context::from_waker(&waker);
         while let Some((first, chunk)) = writer.unpublished.front() {
+            if chunk.refused.is_some() || chunk.is_empty() {
+                let first = *first;
+                if let Some((_, chunk)) = writer.unpublished.pop_front() {
+                    self.tell(chunk, Ok(first));
+                }
+                continue;
+            }
             let told = match writer.appender.poll_append_batch(cx, chunk.packed()) {
                 Poll::Pending => return false,
-                Poll::Ready(Ok(offsets)) if offsets.start == *first => Ok(*first),
+                Poll::Ready(Ok(offsets)) if offsets.start == *first => {
+                    if chunk.condition.is_some() {
+                        // After the records: whoever counts as many records as there are has seen no others.
+                        let records = chunk.records() as u64;
+                        self.facts.checked.fetch_add(records, Ordering::Release);
+                    }
+                    Ok(*first)
+                }
                 // Nobody else appends to it.
                 Poll::Ready(Ok(offsets)) => {
                     let why = format!("record {first} got the offset {} in memory", offsets.start);
@@ -305,13 +358,39 @@ impl StoredTopic {
                 self.tell(chunk, told);
             }
         }
-        if std::mem::take(&mut writer.closes_log) {
-            writer.log.close();
-            for reply in writer.closing.take().into_iter().flatten() {
+        self.tell_created(writer);
+        self.close_log(writer);
+        true
+    }
+
+    /// Closes the log, if it was written down that the topic is closed and all records are in the log.
+    pub(super) fn close_log(&self, writer: &mut Writer) {
+        if !std::mem::take(&mut writer.closes_log) {
+            return;
+        }
+        let waiting = {
+            let mut queue = self.queue();
+            queue.failed.get_or_insert(AppendError::Closed.into());
+            queue.take_waiting()
+        };
+        waiting.into_iter().for_each(Waker::wake);
+        writer.log.close();
+        // Release, and after the log: whoever sees this flag sees a log that does not grow any more.
+        self.is_closed.store(true, Ordering::Release);
+        for reply in writer.closing.take().into_iter().flatten() {
+            reply.tell(Ok(0..0));
+        }
+    }
+
+    /// Tells those that wait for the topic to be created, if it is, with all that its creator asked for.
+    fn tell_created(&self, writer: &mut Writer) {
+        // Relaxed: only the one that writes changes it.
+        if writer.store.is_some() && self.facts.complete.load(Ordering::Relaxed) {
+            self.is_created.store(true, Ordering::Release);
+            for reply in std::mem::take(&mut writer.creating) {
                 reply.tell(Ok(0..0));
             }
         }
-        true
     }
 
     pub(super) fn tell(&self, chunk: Chunk, first: Result<u64, PublishError>) {

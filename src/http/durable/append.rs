@@ -1,8 +1,9 @@
 //! `POST`: appending to a stream, and closing it.
 //!
-//! The appends of a stream run one after the other, under its lock. So the state that a request is checked against
-//! (the producers' numbers, the writers' sequence, whether the stream is open) and the append are one step.
-//! Nothing waits under the lock: a stream without room refuses the append.
+//! What a request is checked against (the producers' numbers, the writers' sequence, whether the stream is open) and the
+//! append are one step of its topic: see [`Topic::try_publish_if`](crate::broker::Topic::try_publish_if). A stream
+//! without room refuses the append. Where the stream is stored, the answer waits until the append is as durable as its
+//! topic promises, and so does the one to a duplicate.
 
 use std::sync::Arc;
 
@@ -12,13 +13,11 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
 
-use super::headers::{
-    self, CLOSED, Media, NEXT_OFFSET, PRODUCER_EPOCH, PRODUCER_SEQ, Producer, TRUE,
-};
-use super::producers::Verdict;
-use super::stream::{Stream, Writers, token_value};
+use super::headers::{self, CLOSED, Media, NEXT_OFFSET, PRODUCER_EPOCH, PRODUCER_SEQ, TRUE};
+use super::stream::{Stream, token_value};
 use super::{StreamName, json, problems};
 use crate::access::{Grant, Right};
+use crate::broker::{Condition, Producer, PublishError, Refusal, Ticket, pack};
 use crate::http::api::Api;
 use crate::http::body;
 use crate::http::problem::Problem;
@@ -69,10 +68,34 @@ pub(super) async fn append(
     let began = Instant::now();
     // The API may drain by now.
     let in_flight = AppendInFlight::begin(&*api).ok_or_else(Problem::shutting_down)?;
-    let done = request.perform(&api, &stream, &body);
+    let done = match request.begin(&api, &stream, &body) {
+        Ok(ticket) => ticket.await.map(|offsets| offsets.end),
+        Err(AppendFailure::Refused(error)) => Err(error),
+        Err(AppendFailure::Bad(problem)) => return Err(problem),
+    };
     drop(in_flight);
     api.append_seconds.observe(began.elapsed().as_secs_f64());
-    done
+    request.answer(&api, &stream, done, body.is_empty()).await
+}
+
+/// Why an append was not begun.
+pub(super) enum AppendFailure {
+    /// The request is wrong.
+    Bad(Problem),
+    /// The topic refused it.
+    Refused(PublishError),
+}
+
+impl From<Problem> for AppendFailure {
+    fn from(problem: Problem) -> Self {
+        Self::Bad(problem)
+    }
+}
+
+impl From<PublishError> for AppendFailure {
+    fn from(error: PublishError) -> Self {
+        Self::Refused(error)
+    }
 }
 
 impl AppendRequest {
@@ -82,94 +105,94 @@ impl AppendRequest {
             media: Media::of(headers).unwrap_or(None),
             closes: headers::closes(headers),
             seq: headers::short(headers, &headers::SEQ)?.map(str::to_owned),
-            producer: Producer::of(headers)?,
+            producer: headers::producer(headers)?,
         })
     }
 
-    fn perform(&self, api: &Api, stream: &Stream, body: &[u8]) -> Result<Response, Problem> {
+    fn begin(&self, api: &Api, stream: &Stream, body: &[u8]) -> Result<Ticket, AppendFailure> {
         if body.is_empty() && !self.closes {
-            return Err(Problem::body("it is empty; send what to append, or close the stream"));
+            let why = "it is empty; send what to append, or close the stream";
+            return Err(Problem::body(why).into());
         }
-        let mut writers = stream.writers();
-        if stream.is_closed(&api.broker) {
-            return self.answer_closed(stream, &writers, body.is_empty());
+        if stream.is_closed() {
+            return Err(PublishError::from(AppendError::Closed).into());
         }
         if !body.is_empty() {
             self.check_media(stream)?;
         }
-        let new = match self.judge(&writers)? {
-            Verdict::Duplicate(highest) => {
-                return Ok(self.answer(stream, StatusCode::NO_CONTENT, false, Some(highest)));
-            }
-            verdict => verdict == Verdict::Next { new: true },
-        };
-        let regresses = |last: &String| self.seq.as_ref().is_some_and(|seq| seq <= last);
-        if writers.seq.as_ref().is_some_and(regresses) {
-            return Err(problems::stale_seq());
+        let records = records(api, &stream.kind.media, body)?;
+        if records.is_empty() && !body.is_empty() {
+            return Err(Problem::body("the array is empty; send at least one value").into());
         }
-        let records = match stream.kind.media.is_json() {
-            _ if body.is_empty() => Vec::new(),
-            true => {
-                let records = json::split(body, api.config.limits.max_batch)?;
-                if records.is_empty() {
-                    return Err(Problem::body("the array is empty; send at least one value"));
-                }
-                records
-            }
-            false => vec![body],
-        };
         check_sizes(api, &records)?;
-        if new && let Err((max, scope)) = stream.make_room(&mut writers) {
-            return Err(problems::too_many_producers(max, scope));
-        }
-        if let Err(refusal) = put(stream, &records) {
-            if new {
-                stream.give_room_back();
-            }
-            return match refusal {
-                AppendRefusal::Closed if stream.topic.is_deleted() => {
-                    Err(problems::unknown(&stream.name))
-                }
-                AppendRefusal::Closed if api.broker.is_shut() => Err(Problem::shutting_down()),
-                // It was closed through another listener, after the check above.
-                AppendRefusal::Closed => self.answer_closed(stream, &writers, body.is_empty()),
-                AppendRefusal::Stored => Err(problems::stored()),
-                AppendRefusal::Other(error) => Err(problem(stream, api, &error)),
-            };
-        }
-        if self.closes {
-            stream.close();
-            writers.closed_by = self.producer.clone();
-        }
-        if let Some(producer) = &self.producer {
-            writers.producers.note(producer, Instant::now());
-        }
-        if self.seq.is_some() {
-            writers.seq.clone_from(&self.seq);
-        }
-        let said = self.producer.is_some() && !body.is_empty();
-        let status = if said { StatusCode::OK } else { StatusCode::NO_CONTENT };
+        let mut condition = Condition::default();
+        condition.producer.clone_from(&self.producer);
+        condition.sequence.clone_from(&self.seq);
+        condition.closes = self.closes;
+        put(stream, &records, condition)
+    }
+
+    /// `done` is the offset after the records, in the stream's own log.
+    async fn answer(
+        &self,
+        api: &Api,
+        stream: &Stream,
+        done: Result<u64, PublishError>,
+        empty: bool,
+    ) -> Result<Response, Problem> {
         let seq = self.producer.as_ref().map(|producer| producer.seq);
-        Ok(self.answer(stream, status, self.closes, seq))
+        let refusal = match done {
+            Ok(end) => {
+                let said = self.producer.is_some() && !empty;
+                let status = if said { StatusCode::OK } else { StatusCode::NO_CONTENT };
+                return Ok(self.said(stream, status, stream.base() + end, self.closes, seq));
+            }
+            Err(PublishError::Refused(refusal)) => refusal,
+            Err(error) if error.is_closed() => return self.answer_closed(api, stream, empty).await,
+            Err(error) => return Err(problem(stream, api, &error)),
+        };
+        Err(match refusal {
+            Refusal::Duplicate { seq } => {
+                let status = StatusCode::NO_CONTENT;
+                return Ok(self.said(stream, status, stream.tail(), false, Some(seq)));
+            }
+            Refusal::Stale { epoch } => problems::producer_stale(epoch),
+            Refusal::BadStart => problems::producer_start(),
+            Refusal::Gap { expected } => problems::producer_gap(expected, seq.unwrap_or_default()),
+            Refusal::StaleSequence => problems::stale_seq(),
+            Refusal::TooManyProducers { max, scope } => problems::too_many_producers(max, scope),
+            Refusal::TooLong => problems::header(&headers::PRODUCER_ID, refusal),
+        })
     }
 
     /// The response of a closed stream. Closing it again is not an error, nor is repeating the very append that
     /// closed it.
-    fn answer_closed(
+    async fn answer_closed(
         &self,
+        api: &Api,
         stream: &Stream,
-        writers: &Writers,
         empty: bool,
     ) -> Result<Response, Problem> {
+        if stream.topic.is_deleted() {
+            return Err(problems::unknown(&stream.name));
+        }
         let again = match &self.producer {
-            Some(producer) => writers.closed_by.as_ref() == Some(producer),
+            Some(producer) => stream.topic.was_closed_by(producer),
             None => empty && self.closes,
         };
+        if again && !stream.is_closed() && !api.broker.is_shut() {
+            // It is being closed: until that is written down, a crash could open it again.
+            let closed = stream.topic.close().await;
+            closed.map_err(|error| problem(stream, api, &error))?;
+        }
+        if !stream.is_closed() && api.broker.is_shut() {
+            return Err(Problem::shutting_down());
+        }
         if !again {
             return Err(problems::closed(&stream.token(stream.tail())));
         }
         let seq = self.producer.as_ref().map(|producer| producer.seq);
-        Ok(self.answer(stream, StatusCode::NO_CONTENT, true, seq))
+        Ok(self.said(stream, StatusCode::NO_CONTENT, stream.tail(), true, seq))
     }
 
     fn check_media(&self, stream: &Stream) -> Result<(), Problem> {
@@ -181,28 +204,17 @@ impl AppendRequest {
         }
     }
 
-    fn judge(&self, writers: &Writers) -> Result<Verdict, Problem> {
-        let Some(producer) = &self.producer else {
-            return Ok(Verdict::Next { new: false });
-        };
-        match writers.producers.judge(producer) {
-            Verdict::Stale(current) => Err(problems::producer_stale(current)),
-            Verdict::BadStart => Err(problems::producer_start()),
-            Verdict::Gap(expected) => Err(problems::producer_gap(expected, producer.seq)),
-            verdict => Ok(verdict),
-        }
-    }
-
-    fn answer(
+    fn said(
         &self,
         stream: &Stream,
         status: StatusCode,
+        next: u64,
         closed: bool,
         seq: Option<u64>,
     ) -> Response {
         let mut answer = status.into_response();
         let said = answer.headers_mut();
-        said.insert(NEXT_OFFSET, token_value(&stream.token(stream.tail())));
+        said.insert(NEXT_OFFSET, token_value(&stream.token(next)));
         if closed {
             said.insert(CLOSED, TRUE);
         }
@@ -214,38 +226,44 @@ impl AppendRequest {
     }
 }
 
-/// Why records were not appended.
-pub(super) enum AppendRefusal {
-    Closed,
-    /// The topic is stored. What an idempotent producer sent last is kept in memory alone, so a restart could let it
-    /// repeat an append.
-    Stored,
-    Other(AppendError),
+/// The records of a body: none if it is empty, the elements of a JSON stream, otherwise all of it.
+pub(super) fn records<'a>(
+    api: &Api,
+    media: &Media,
+    body: &'a [u8],
+) -> Result<Vec<&'a [u8]>, Problem> {
+    Ok(match media.is_json() {
+        _ if body.is_empty() => Vec::new(),
+        true => json::split(body, api.config.limits.max_batch)?,
+        false => vec![body],
+    })
 }
 
-/// Appends records to the stream's log.
-pub(super) fn put(stream: &Stream, records: &[&[u8]]) -> Result<(), AppendRefusal> {
-    if records.is_empty() {
-        return Ok(());
+/// Begins to append records to the stream's log. In a JSON stream, that alone says that they are JSON.
+pub(super) fn put(
+    stream: &Stream,
+    records: &[&[u8]],
+    condition: Condition,
+) -> Result<Ticket, AppendFailure> {
+    let columns = pack(records)?;
+    if condition == Condition::default() && !stream.kind.media.is_json() {
+        return Ok(stream.topic.try_publish(columns.packed())?);
     }
-    let Some(log) = stream.topic.memory() else { return Err(AppendRefusal::Stored) };
-    match log.try_append_batch(records) {
-        Ok(_) => {
-            stream.note_appended(records.len());
-            Ok(())
-        }
-        Err(AppendError::Closed) => Err(AppendRefusal::Closed),
-        Err(error) => Err(AppendRefusal::Other(error)),
-    }
+    Ok(stream.topic.try_publish_if(columns.packed(), condition)?)
 }
 
 /// The error response for an append that failed.
-pub(super) fn problem(stream: &Stream, api: &Api, error: &AppendError) -> Problem {
+pub(super) fn problem(stream: &Stream, api: &Api, error: &PublishError) -> Problem {
     let keeps_all = stream.topic.settings().retention == Retention::Everything;
     match *error {
         // Waiting makes no room in a stream that keeps everything.
-        AppendError::Full { limit } if keeps_all => problems::full(limit),
-        _ => Problem::append(error, &stream.topic, api),
+        PublishError::Log(AppendError::Full { limit }) if keeps_all => {
+            problems::full("memory limit", limit)
+        }
+        PublishError::DiskLimit { limit } if keeps_all => {
+            problems::full("limit on the disk", limit)
+        }
+        _ => Problem::publish(error, &stream.topic, api),
     }
 }
 

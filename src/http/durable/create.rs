@@ -8,15 +8,16 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 
-use super::append::{self, AppendRefusal};
+use super::about::About;
+use super::append::{self, AppendFailure};
 use super::headers::{self, Lifetime, Media};
 use super::reader::{RecordBuffer, StreamReader};
-use super::registry::{ByName, RegisteredStream};
+use super::registry::RegisteredStream;
 use super::stream::{Fork, Stream, StreamKind};
-use super::{PREFIX, StreamName, json, problems};
+use super::{PREFIX, StreamName, problems};
 use crate::access::{Grant, Right};
-use crate::broker::{Durability, TopicSettings};
-use crate::http::answer::durability;
+use crate::broker::{Condition, Durability, PublishError, Ticket, TopicSettings};
+use crate::http::answer::{DURABILITY, durability};
 use crate::http::api::Api;
 use crate::http::body;
 use crate::http::gate::is_known_host;
@@ -24,11 +25,15 @@ use crate::http::problem::Problem;
 use crate::http::request::prefix;
 use crate::listener::AppendInFlight;
 use crate::log::{Overflow, Retention};
+use crate::tier::Creation;
 
 /// The most sources that a fork may have: its own one, the source of that, and so on.
-const MAX_DEPTH: usize = 64;
+pub(super) const MAX_DEPTH: usize = 64;
 /// The largest segment of a stream's log, in bytes: streams are many, and often small.
 const MAX_SEGMENT: usize = 32 << 10;
+
+/// How often a request waits for the files of an earlier stream of its name to be removed.
+const MOST_WAITS: usize = 8;
 
 /// What a request asks for.
 struct CreateRequest {
@@ -36,6 +41,7 @@ struct CreateRequest {
     lifetime: Lifetime,
     closed: bool,
     fork: Option<Fork>,
+    durability: Option<Durability>,
 }
 
 /// Creates a stream.
@@ -64,23 +70,23 @@ pub(super) async fn create(
     }
     // The API may drain by now.
     let in_flight = AppendInFlight::begin(&*api).ok_or_else(Problem::shutting_down)?;
-    let (stream, created) = find_or_create(&api, &name, &request, &body)?;
+    let (stream, created) = find_or_create(&api, &name, &request, &body).await?;
     drop(in_flight);
     let mut answer = StatusCode::OK.into_response();
     let said = answer.headers_mut();
     if created {
         said.insert(header::LOCATION, location(&api, &headers, &original));
     }
-    describe(&stream, &api, said);
+    describe(&stream, said);
     *answer.status_mut() = if created { StatusCode::CREATED } else { StatusCode::OK };
     Ok(answer)
 }
 
 /// Adds the headers that all responses about a stream have.
-pub(super) fn describe(stream: &Stream, api: &Api, said: &mut HeaderMap) {
+pub(super) fn describe(stream: &Stream, said: &mut HeaderMap) {
     let media = HeaderValue::try_from(&stream.kind.media.given);
     said.insert(header::CONTENT_TYPE, media.expect("it came in a header"));
-    let closed = stream.is_closed(&api.broker);
+    let closed = stream.is_closed();
     let tail = super::stream::token_value(&stream.token(stream.tail()));
     said.insert(headers::NEXT_OFFSET, tail);
     if closed {
@@ -115,11 +121,14 @@ impl CreateRequest {
             lifetime: Lifetime::of(headers)?,
             closed: headers::closes(headers),
             fork: read_fork(headers, prefix)?,
+            durability: headers::text(headers, &DURABILITY)?
+                .map(|word| word.parse().map_err(|why| problems::header(&DURABILITY, why)))
+                .transpose()?,
         })
     }
 
     /// In what `stream` differs from what was asked for.
-    fn difference(&self, stream: &Stream, api: &Api) -> Option<&'static str> {
+    fn difference(&self, stream: &Stream) -> Option<&'static str> {
         let kind = &stream.kind;
         let same_media = match &self.media {
             Some(media) => media.matches(&kind.media),
@@ -129,10 +138,12 @@ impl CreateRequest {
             Some("content type")
         } else if self.lifetime != kind.asked_lifetime {
             Some("lifetime")
-        } else if self.closed != stream.is_closed(&api.broker) {
+        } else if self.closed != stream.is_closed() {
             Some("state: open or closed")
         } else if !self.is_same_fork(stream) {
             Some("source, or place in it")
+        } else if self.durability.is_some_and(|asked| asked != stream.topic.settings().durability) {
+            Some("durability")
         } else {
             None
         }
@@ -192,115 +203,206 @@ struct ForkPoint {
     base: u64,
     /// The part of the source's next record that it begins with.
     part: Option<Vec<u8>>,
+    /// Whether the source keeps its records for this fork.
+    noted: bool,
 }
 
-/// The stream of this name, and whether it was created now.
-fn find_or_create(
-    api: &Api,
+impl ForkPoint {
+    /// The fork was created.
+    fn keep(mut self) {
+        self.noted = false;
+    }
+}
+
+impl Drop for ForkPoint {
+    fn drop(&mut self) {
+        if self.noted {
+            self.source.topic.remove_fork();
+        }
+    }
+}
+
+/// The stream of this name, and whether it was created now. When this returns, it is written down.
+async fn find_or_create(
+    api: &Arc<Api>,
     name: &str,
     request: &CreateRequest,
     body: &[u8],
 ) -> Result<(Arc<Stream>, bool), Problem> {
+    for _ in 0..MOST_WAITS {
+        let removed = api.durable.removed.notified();
+        let there = match api.durable.entry(&mut api.durable.lock(), &api.broker, name) {
+            Some(entry) => Some(existing(request, entry)?),
+            None => None,
+        };
+        let found = match (there, &request.fork) {
+            (Some(there), _) => there,
+            (None, None) => begin(api, name, request, None, body)?,
+            (None, Some(fork)) => {
+                let point = fork_point(api, request, fork).await?;
+                begin(api, name, request, Some(point), body)?
+            }
+        };
+        match found {
+            Found::Ending => removed.await,
+            Found::There(stream) => {
+                let created = stream.topic.created().await;
+                created.map_err(|error| refused(api, &stream, &error))?;
+                return Ok((stream, false));
+            }
+            Found::Begun(stream, begun) => {
+                let api = api.clone();
+                // Also if the client leaves: a stream that cannot be completed is taken back.
+                let done = tokio::spawn(complete(api, stream, begun)).await;
+                let done =
+                    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+                return done.map(|stream| (stream, true));
+            }
+        }
+    }
+    let detail =
+        "the files of an earlier stream of this name cannot be removed; see the server's log";
+    let status = StatusCode::INTERNAL_SERVER_ERROR;
+    Err(Problem::new(status, "not-removed", "The files cannot be removed", detail))
+}
+
+/// A stream that was looked for.
+enum Found {
+    There(Arc<Stream>),
+    /// It was created, and its first records are on their way.
+    Begun(Arc<Stream>, Result<Ticket, AppendFailure>),
+    /// There was one, and its files are being removed.
+    Ending,
+}
+
+/// Waits until a stream is complete. A request that fails creates nothing.
+async fn complete(
+    api: Arc<Api>,
+    stream: Arc<Stream>,
+    begun: Result<Ticket, AppendFailure>,
+) -> Result<Arc<Stream>, Problem> {
+    let done = match begun {
+        Ok(ticket) => ticket.await.map_err(AppendFailure::Refused),
+        Err(failure) => Err(failure),
+    };
+    match done {
+        Ok(_) => Ok(stream),
+        Err(failure) => {
+            api.durable.take_back(&api.broker, &stream).await;
+            Err(match failure {
+                AppendFailure::Bad(problem) => problem,
+                AppendFailure::Refused(error) => refused(&api, &stream, &error),
+            })
+        }
+    }
+}
+
+/// The response if a stream could not be created.
+fn refused(api: &Api, stream: &Stream, error: &PublishError) -> Problem {
+    if error.is_closed() && api.broker.is_shut() {
+        return Problem::shutting_down();
+    }
+    append::problem(stream, api, error)
+}
+
+/// Finds a stream, or begins to create it.
+fn begin(
+    api: &Api,
+    name: &str,
+    request: &CreateRequest,
+    point: Option<ForkPoint>,
+    body: &[u8],
+) -> Result<Found, Problem> {
     let registry = &api.durable;
-    // Held until the stream is complete: no other request sees it before.
+    // Held until the stream is registered: no other request sees it before.
     let mut streams = registry.lock();
     if let Some(entry) = registry.entry(&mut streams, &api.broker, name) {
-        return existing(api, request, entry);
+        return existing(request, entry);
     }
-    let point = match &request.fork {
-        Some(fork) => Some(fork_point(api, &mut streams, request, fork)?),
-        None => None,
-    };
-    let source = point.as_ref().map(|point| &point.source);
-    let media = match (&request.media, source) {
+    let source = point.as_ref().map(|point| point.source.clone());
+    let part = point.as_ref().and_then(|point| point.part.clone());
+    if let Some(source) = &source
+        && !streams.get(&source.name).is_some_and(|entry| Arc::ptr_eq(&entry.stream, source))
+    {
+        // It was deleted meanwhile.
+        return Err(problems::unknown(&source.name));
+    }
+    let media = match (&request.media, &source) {
         (Some(media), _) => media.clone(),
         (None, Some(source)) => source.kind.media.clone(),
         (None, None) => Media::bytes(),
     };
-    let lifetime = match (&request.lifetime, source) {
+    let lifetime = match (&request.lifetime, &source) {
         (Lifetime::Unlimited, Some(source)) => source.kind.lifetime.clone(),
         (lifetime, _) => lifetime.clone(),
     };
-    let mut records = match media.is_json() {
-        _ if body.is_empty() => Vec::new(),
-        true => json::split(body, api.config.limits.max_batch)?,
-        false => vec![body],
-    };
-    if let Some(part) = point.as_ref().and_then(|point| point.part.as_deref()) {
+    let mut records = append::records(api, &media, body)?;
+    if let Some(part) = part.as_deref() {
         records.insert(0, part);
     }
     append::check_sizes(api, &records)?;
 
+    // A fork is not worth more than the records that it shares.
+    let of_source = source.as_ref().map(|source| source.topic.settings().durability);
     let settings = TopicSettings {
         segment_bytes: Some(api.broker.config().segment_bytes.min(MAX_SEGMENT)),
         retention: Some(Retention::Everything),
         overflow: Some(Overflow::Reject),
         memory_limit: None,
-        // What an idempotent producer sent last is in memory alone, so far.
-        durability: Some(Durability::Memory),
+        durability: request.durability.or(of_source),
         disk_limit: None,
     };
-    let (topic, created) = api.broker.create_or_get(name, &settings)?;
+    let base = point.as_ref().map_or(0, |point| point.base);
+    let (asked_lifetime, fork) = (request.lifetime.clone(), request.fork.clone());
+    let kind = StreamKind { media, lifetime, asked_lifetime, fork };
+    let complete = records.is_empty() && !request.closed;
+    let about = About::encode(&kind, source.as_deref().map(|source| (source, base)));
+    let (topic, created) =
+        api.broker.create_or_get_with(name, &settings, Creation { about, complete })?;
     if !created {
         // The topic was created through another listener meanwhile.
         let entry = registry.entry(&mut streams, &api.broker, name);
-        return existing(api, request, entry.ok_or_else(|| problems::unknown(name))?);
+        return existing(request, entry.ok_or_else(|| problems::unknown(name))?);
     }
-    let base = point.as_ref().map_or(0, |point| point.base);
-    let source = source.cloned();
-    let (asked_lifetime, fork) = (request.lifetime.clone(), request.fork.clone());
-    let kind = StreamKind { media, lifetime, asked_lifetime, fork };
-    let producers = registry.producers.clone();
-    let stream = Arc::new(Stream::new(topic, kind, source.clone(), base, producers));
-    if let Err(refusal) = append::put(&stream, &records) {
-        // A request that fails creates nothing.
-        api.broker.delete_this(&stream.topic);
-        return Err(match refusal {
-            AppendRefusal::Closed => Problem::shutting_down(),
-            AppendRefusal::Stored => problems::stored(),
-            AppendRefusal::Other(error) => append::problem(&stream, api, &error),
-        });
-    }
-    if request.closed {
-        stream.close();
-    }
-    if let Some(entry) = source.and_then(|source| streams.get_mut(&source.name)) {
-        entry.forks += 1;
-    }
+    let stream = Arc::new(Stream::new(topic, kind, source, base));
+    // From here on, the stream has its source.
+    point.into_iter().for_each(ForkPoint::keep);
     registry.insert(&mut streams, stream.clone());
-    Ok((stream, true))
+    let begun = if complete {
+        Ok(stream.topic.created())
+    } else {
+        append::put(&stream, &records, Condition::completes(request.closed))
+    };
+    Ok(Found::Begun(stream, begun))
 }
 
 /// The stream that exists already, if it is what was asked for.
-fn existing(
-    api: &Api,
-    request: &CreateRequest,
-    entry: &RegisteredStream,
-) -> Result<(Arc<Stream>, bool), Problem> {
+fn existing(request: &CreateRequest, entry: &RegisteredStream) -> Result<Found, Problem> {
     let name = &entry.stream.name;
     if entry.deleted {
         return Err(problems::deleted(name, StatusCode::CONFLICT));
     }
-    match request.difference(&entry.stream, api) {
+    if entry.ending {
+        return Ok(Found::Ending);
+    }
+    match request.difference(&entry.stream) {
         Some(what) => Err(problems::exists(name, what)),
-        None => Ok((entry.stream.clone(), false)),
+        None => Ok(Found::There(entry.stream.clone())),
     }
 }
 
-/// Finds where a fork begins.
-fn fork_point(
-    api: &Api,
-    streams: &mut ByName,
-    request: &CreateRequest,
-    fork: &Fork,
-) -> Result<ForkPoint, Problem> {
+/// Finds where a fork begins. From then on, its source keeps its records for it.
+async fn fork_point(api: &Api, request: &CreateRequest, fork: &Fork) -> Result<ForkPoint, Problem> {
     let name = &fork.source;
-    let entry = api.durable.entry(streams, &api.broker, name);
-    let entry = entry.ok_or_else(|| problems::unknown(name))?;
-    if entry.deleted {
-        return Err(problems::deleted(name, StatusCode::CONFLICT));
-    }
-    let source = entry.stream.clone();
+    let source = {
+        let mut streams = api.durable.lock();
+        let entry = api.durable.entry(&mut streams, &api.broker, name);
+        let entry = entry.filter(|entry| !entry.ending).ok_or_else(|| problems::unknown(name))?;
+        if entry.deleted {
+            return Err(problems::deleted(name, StatusCode::CONFLICT));
+        }
+        entry.stream.clone()
+    };
     let media = &source.kind.media;
     if request.media.as_ref().is_some_and(|asked| !asked.matches(media)) {
         return Err(problems::content_type(&media.given));
@@ -316,24 +418,31 @@ fn fork_point(
             problems::fork(format!("{offset} is no place of {name:?}; take one that it told"))
         })?,
     };
+    if !source.topic.add_fork() {
+        return Err(problems::unknown(name));
+    }
+    let mut point = ForkPoint { source: source.clone(), base: at, part: None, noted: true };
     let further = fork.sub_offset;
     if further == 0 {
-        return Ok(ForkPoint { source, base: at, part: None });
+        return Ok(point);
     }
     let too_far = || problems::fork(format!("{further} lies beyond what follows that place"));
-    if media.is_json() {
+    if source.kind.media.is_json() {
         let base = at.checked_add(further).filter(|base| *base <= source.tail());
-        return Ok(ForkPoint { base: base.ok_or_else(too_far)?, source, part: None });
+        point.base = base.ok_or_else(too_far)?;
+        return Ok(point);
     }
     // Only the record at that position: a limit of one byte yields one record.
     let mut record = RecordBuffer::new(false);
-    StreamReader::new(source.clone(), at).fill(&mut record, 1)?;
+    StreamReader::new(source, at).fill(&mut record, 1).await?;
     let mut part = record.into_bytes();
     let length = usize::try_from(further).ok().filter(|length| *length <= part.len());
     let length = length.ok_or_else(too_far)?;
     if length == part.len() {
-        return Ok(ForkPoint { source, base: at + 1, part: None });
+        point.base = at + 1;
+        return Ok(point);
     }
     part.truncate(length);
-    Ok(ForkPoint { source, base: at, part: Some(part) })
+    point.part = Some(part);
+    Ok(point)
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::problems;
+use crate::broker::Producer;
 use crate::http::problem::Problem;
 use crate::words::Time;
 
@@ -48,7 +49,7 @@ pub(in crate::http) const DATA_ENCODING: HeaderName =
 /// The value of headers that are flags.
 pub(super) const TRUE: HeaderValue = HeaderValue::from_static("true");
 
-/// The longest content type, producer id or sequence that is kept, in bytes.
+/// The longest content type, producer id or sequence that is kept, in bytes. A topic keeps no longer ones either.
 pub(super) const MAX_KEPT: usize = 256;
 /// The largest number that every client can represent exactly: 2^53 - 1.
 const MAX_NUMBER: u64 = (1 << 53) - 1;
@@ -129,7 +130,7 @@ impl Media {
         given.map(read).transpose()
     }
 
-    fn new(given: &str) -> Self {
+    pub(super) fn new(given: &str) -> Self {
         let plain = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         Self { given: given.to_owned(), plain }
     }
@@ -175,41 +176,41 @@ impl Lifetime {
             (Some(_), Some(_)) => {
                 Err(problems::header(&TTL, "given beside stream-expires-at; give one of the two"))
             }
-            (Some(ttl), None) => Ok(Self::Idle(Duration::from_secs(number(&TTL, ttl)?))),
+            (Some(ttl), None) => Ok(Self::idle(number(&TTL, ttl)?)),
             (None, Some(given)) => {
-                let Time(at) = given.parse().map_err(|why| problems::header(&EXPIRES_AT, why))?;
-                Ok(Self::Until(at, given.to_owned()))
+                Self::until(given).map_err(|why| problems::header(&EXPIRES_AT, why))
             }
         }
     }
+
+    pub(super) fn idle(seconds: u64) -> Self {
+        Self::Idle(Duration::from_secs(seconds))
+    }
+
+    /// `given` is a time of RFC 3339.
+    pub(super) fn until(
+        given: &str,
+    ) -> Result<Self, impl std::fmt::Display + std::fmt::Debug + use<>> {
+        given.parse().map(|Time(at)| Self::Until(at, given.to_owned()))
+    }
 }
 
-/// The producer of a request, and the number of its append.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Producer {
-    pub(super) id: String,
-    pub(super) epoch: u64,
-    pub(super) seq: u64,
-}
-
-impl Producer {
-    /// Reads the headers of a request: all three, or none.
-    pub(super) fn of(headers: &HeaderMap) -> Result<Option<Self>, Problem> {
-        let id = short(headers, &PRODUCER_ID)?;
-        let epoch = text(headers, &PRODUCER_EPOCH)?;
-        let seq = text(headers, &PRODUCER_SEQ)?;
-        match (id, epoch, seq) {
-            (None, None, None) => Ok(None),
-            (Some(""), _, _) => Err(problems::header(&PRODUCER_ID, "it is empty")),
-            (Some(id), Some(epoch), Some(seq)) => Ok(Some(Self {
-                id: id.to_owned(),
-                epoch: number(&PRODUCER_EPOCH, epoch)?,
-                seq: number(&PRODUCER_SEQ, seq)?,
-            })),
-            _ => {
-                let why = "producer-id, producer-epoch and producer-seq go together";
-                Err(problems::header(&PRODUCER_ID, why))
-            }
+/// Reads the producer of a request, and the number of its append: all three headers, or none.
+pub(super) fn producer(headers: &HeaderMap) -> Result<Option<Producer>, Problem> {
+    let id = short(headers, &PRODUCER_ID)?;
+    let epoch = text(headers, &PRODUCER_EPOCH)?;
+    let seq = text(headers, &PRODUCER_SEQ)?;
+    match (id, epoch, seq) {
+        (None, None, None) => Ok(None),
+        (Some(""), _, _) => Err(problems::header(&PRODUCER_ID, "it is empty")),
+        (Some(id), Some(epoch), Some(seq)) => Ok(Some(Producer {
+            id: id.to_owned(),
+            epoch: number(&PRODUCER_EPOCH, epoch)?,
+            seq: number(&PRODUCER_SEQ, seq)?,
+        })),
+        _ => {
+            let why = "producer-id, producer-epoch and producer-seq go together";
+            Err(problems::header(&PRODUCER_ID, why))
         }
     }
 }
@@ -264,7 +265,7 @@ mod tests {
     #[test]
     fn a_producer_sends_all_three_headers_or_none() {
         let (id, epoch, seq) = (&PRODUCER_ID, &PRODUCER_EPOCH, &PRODUCER_SEQ);
-        let of = |given: &[(&HeaderName, &'static str)]| Producer::of(&headers(given));
+        let of = |given: &[(&HeaderName, &'static str)]| producer(&headers(given));
         assert_eq!(of(&[]).unwrap(), None);
         let whole = Producer { id: "a".into(), epoch: 1, seq: 2 };
         assert_eq!(of(&[(id, "a"), (epoch, "1"), (seq, "2")]).unwrap(), Some(whole));

@@ -32,7 +32,6 @@ use super::read::next_cursor;
 use super::reader::{LogCursor, RecordBuffer, StreamReader};
 use super::stream::{InUse, Stream};
 use crate::access::{Grant, Right};
-use crate::broker::Broker;
 use crate::http::answer::{HEARTBEAT, durability, event_stream};
 use crate::http::api::Api;
 use crate::http::authorized_body;
@@ -72,7 +71,11 @@ pub(super) fn follow(
     let client = StreamClient { topic: (&*name).into(), token: grant.name().into(), peer };
     let mut events = LiveEvents::new(permit, client, stream, in_use, reader, last);
     // The records that are there go out with the response, and a failure is reported as an error.
-    if let Some(event) = events.next_event()? {
+    // Those that are read from files follow when they are there.
+    let cx = &mut Context::from_waker(Waker::noop());
+    if let Poll::Ready(event) = events.poll_event(cx)
+        && let Some(event) = event?
+    {
         events.ready = Some(events.bytes_of(&event));
     }
     let body = authorized_body::wrap(api, grant, Right::Subscribe, &name, Body::new(events));
@@ -174,13 +177,18 @@ impl LiveEvents {
         }
     }
 
-    /// The next records, as an event that all followers share; `None` if there are none yet.
-    fn next_event(&mut self) -> Result<Option<EncodedEvent>, Problem> {
+    /// The next records, as an event that all followers share; `None` if there are none yet. Pending while they are read
+    /// from files.
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<EncodedEvent>, Problem>> {
         let Self { api, stream, reader, follower, .. } = self;
         let (at, seen) = (reader.at(), stream.base() + follower.seen());
+        let mut is_pending = false;
         let event = stream.latest.take::<Problem>(at, seen, || {
             let mut records = RecordBuffer::new(stream.kind.media.is_json());
-            reader.fill(&mut records, api.0.config.limits.run_bytes)?;
+            match reader.poll_fill(cx, &mut records, api.0.config.limits.run_bytes) {
+                Poll::Ready(filled) => filled?,
+                Poll::Pending => is_pending = true,
+            }
             if records.is_empty() {
                 return Ok(None);
             }
@@ -188,15 +196,19 @@ impl LiveEvents {
             let mut out = Vec::new();
             write_data(&mut out, &records.into_bytes(), stream.kind.media.is_text());
             let data = out.len();
-            let control = control(stream, &api.0.broker, to, !full);
+            let control = control(stream, to, !full);
             out.extend_from_slice(control.event(&stream.token(to)).as_bytes());
             Ok(Some(EncodedEvent { from: at, to, full, control, bytes: out.into(), data }))
-        })?;
+        });
+        let event = match event {
+            Ok(event) => event,
+            Err(problem) => return Poll::Ready(Err(problem)),
+        };
         if let Some(event) = &event {
             reader.seek(event.to);
             stream.topic.count_delivered(event.to - event.from);
         }
-        Ok(event)
+        if is_pending { Poll::Pending } else { Poll::Ready(Ok(event)) }
     }
 
     /// The bytes of a shared event, with this client's own cursor if it needs one.
@@ -211,7 +223,7 @@ impl LiveEvents {
     /// A `control` event alone: the client's position, without records.
     fn position_event(&mut self) -> Bytes {
         let at = self.reader.at();
-        let control = control(&self.stream, &self.api.0.broker, at, true);
+        let control = control(&self.stream, at, true);
         self.note(control);
         self.with_own_cursor(control).event(&self.stream.token(at)).into()
     }
@@ -255,14 +267,14 @@ impl LiveEvents {
             if self.up_to_date && self.reader.hold().is_ok() && self.poll_turn(cx).is_pending() {
                 return self.poll_timer(cx);
             }
-            let next = self.next_event();
+            let Poll::Ready(next) = self.poll_event(cx) else { return self.poll_timer(cx) };
             if next.is_err() || self.stream.topic.is_deleted() {
                 // The client's next request gets the reason.
                 return Poll::Ready(None);
             }
             if let Ok(Some(event)) = next {
                 self.ready = Some(self.bytes_of(&event));
-            } else if !self.up_to_date || self.stream.is_closed(&self.api.0.broker) {
+            } else if !self.up_to_date || self.stream.is_closed() {
                 self.ready = Some(self.position_event());
             } else {
                 // The publisher of the next record is about to commit it: try again.
@@ -277,7 +289,7 @@ impl LiveEvents {
         let Self { api, stream, reader, drain_end, .. } = self;
         if api.0.broker.is_shut() {
             // A stream that has ended itself says so instead. First whether the log is closed, then where it ends.
-            let closed = stream.log().is_closed() && !stream.is_closed(&api.0.broker);
+            let closed = stream.log().is_closed() && !stream.is_closed();
             return closed && reader.is_at_tail();
         }
         // A fork may still be at the records of its source.
@@ -353,9 +365,9 @@ impl HttpBody for LiveEvents {
 }
 
 /// What a `control` event says at position `at`. `exhausted`: the last read found nothing after it.
-fn control(stream: &Stream, broker: &Broker, at: u64, exhausted: bool) -> Control {
+fn control(stream: &Stream, at: u64, exhausted: bool) -> Control {
     // First whether it is closed, then where it ends: a closed stream does not grow.
-    let closed = stream.is_closed(broker);
+    let closed = stream.is_closed();
     let at_end = at >= stream.tail();
     if closed && at_end {
         return Control::Closed;
@@ -396,7 +408,7 @@ fn write_data(out: &mut Vec<u8>, bytes: &[u8], text: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::{BrokerConfig, TopicSettings};
+    use crate::broker::{Broker, BrokerConfig, TopicSettings};
     use crate::http::HttpConfig;
 
     /// Its connection takes the position, and never asks for more.

@@ -2,18 +2,18 @@
 //!
 //! A stream is a topic. Each append is a record (in a JSON stream, each element of an array), and each read returns
 //! records put together. What the protocol adds to the log (the content type, the lifetime, the producers' numbers,
-//! the forks) is kept in memory beside it, and ends with it: see `docs/durable-streams.md` for what "durable" does
-//! and does not mean here.
+//! the forks) is kept with the topic, as safely as its records are: see `docs/durable-streams.md`.
 //!
 //! | module | what it does |
 //! | --- | --- |
 //! | `registry` | all streams by name; creating, deleting, expiring |
 //! | `stream` | one stream, and its positions as clients see them |
-//! | `producers` | appends that may safely be sent again |
+//! | `about` | what a stream is, as it is written down with its topic |
 //! | `headers`, `json`, `problems` | reading requests, and reporting what is wrong with them |
 //! | `create`, `append`, `read`, `live` | the routes |
 //! | `reader`, `latest` | reading a stream's records, including inherited ones; the latest event, which followers share |
 
+mod about;
 mod append;
 mod create;
 mod headers;
@@ -21,7 +21,6 @@ mod json;
 mod latest;
 mod live;
 mod problems;
-mod producers;
 mod read;
 mod reader;
 mod registry;
@@ -50,7 +49,7 @@ const PREFIX: &str = "/v1/stream/";
 const RESERVED: &str = "__ds";
 
 /// Request headers that pages of allowed origins may send.
-pub(super) const REQUEST_HEADERS: [HeaderName; 11] = [
+pub(super) const REQUEST_HEADERS: [HeaderName; 12] = [
     header::IF_NONE_MATCH,
     headers::TTL,
     headers::EXPIRES_AT,
@@ -62,6 +61,7 @@ pub(super) const REQUEST_HEADERS: [HeaderName; 11] = [
     headers::PRODUCER_ID,
     headers::PRODUCER_EPOCH,
     headers::PRODUCER_SEQ,
+    DURABILITY,
 ];
 
 /// Response headers that those pages may read.
@@ -122,6 +122,6 @@ async fn delete(
     grant: Grant,
 ) -> Result<Response, Problem> {
     grant.check(Right::Manage, &name)?;
-    api.durable.delete(&api.broker, &name)?;
+    api.durable.delete(&api.broker, &name).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -35,13 +35,6 @@ pub(super) fn closed(next: &str) -> Problem {
         .header(NEXT_OFFSET, token_value(next))
 }
 
-/// Through this API, records are appended to topics in memory alone, so far.
-pub(super) fn stored() -> Problem {
-    let detail = "the topic is stored, and Durable Streams cannot append to it yet; publish with POST /topics/{topic}, or \
-                  create the stream with PUT";
-    Problem::new(StatusCode::CONFLICT, "stored", "The topic is stored", detail)
-}
-
 pub(super) fn content_type(has: &str) -> Problem {
     let detail = format!("the stream is of the type {has:?}; nothing was appended");
     Problem::new(StatusCode::CONFLICT, "wrong-content-type", "The content type differs", detail)
@@ -86,9 +79,9 @@ pub(super) fn fork(why: impl Into<String>) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, "bad-fork", "The stream cannot be forked there", why)
 }
 
-pub(super) fn full(limit: u64) -> Problem {
+pub(super) fn full(what: &str, limit: u64) -> Problem {
     let detail = format!(
-        "it keeps everything, and has reached its memory limit of {limit} bytes; nothing was appended"
+        "it keeps everything, and has reached its {what} of {limit} bytes; nothing was appended"
     );
     let status = StatusCode::INSUFFICIENT_STORAGE;
     Problem::new(status, "stream-full", "The stream is full", detail).fact("limit", limit)

@@ -106,7 +106,7 @@ pub(super) async fn head(
     let stream = api.durable.find(&api.broker, &name)?;
     let mut answer = StatusCode::OK.into_response();
     let said = answer.headers_mut();
-    create::describe(&stream, &api, said);
+    create::describe(&stream, said);
     said.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     match &stream.kind.lifetime {
         Lifetime::Unlimited => {}
@@ -145,9 +145,9 @@ pub(super) async fn read(
     let only_tail = matches!(request.from, Some(ReadFrom::Tail));
     let most = api.config.limits.answer_bytes;
     if !only_tail || request.live == LiveMode::LongPoll {
-        reader.fill(&mut records, most)?;
+        reader.fill(&mut records, most).await?;
         let waits = request.live == LiveMode::LongPoll && records.is_empty();
-        if waits && !stream.is_closed(&api.broker) {
+        if waits && !stream.is_closed() {
             let longest = api.config.limits.longest_wait.min(LONGEST_WAIT);
             // It has read everything that was there, so it is in the stream's own log.
             let at = reader.at().saturating_sub(stream.base());
@@ -156,7 +156,7 @@ pub(super) async fn read(
             wait_for(requests, longest, ready).await;
             reader.stop_waiting();
             api.recheck(&grant, Right::Subscribe, &name)?;
-            reader.fill(&mut records, most)?;
+            reader.fill(&mut records, most).await?;
         }
     }
     if records.is_empty() {
@@ -164,7 +164,7 @@ pub(super) async fn read(
     }
 
     // First whether it is closed, then where it ends: a closed stream does not grow.
-    let closed = stream.is_closed(&api.broker);
+    let closed = stream.is_closed();
     let up_to_date = only_tail && records.is_empty() || reader.is_at_tail();
     let closed = closed && reader.is_at_tail();
     let next = stream.token(reader.at());

@@ -1,5 +1,6 @@
 //! Reading a stream's records, including those that a fork inherits from its sources.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -43,9 +44,13 @@ impl StreamReader {
         self.at >= self.stream.tail()
     }
 
-    /// Continues at another position, and drops the cursor in the log; the next read subscribes again.
+    /// Continues at another position. Drops the cursor in the log, so that the next read subscribes again, unless it is
+    /// there and reads from files, where a start is dear.
     pub(super) fn seek(&mut self, at: u64) {
-        self.cursor = None;
+        let is_dear = |log: &LogCursor| log.cursor.is_catching_up();
+        if at != self.at || !self.cursor.as_ref().is_some_and(is_dear) {
+            self.cursor = None;
+        }
         self.at = at;
     }
 
@@ -62,7 +67,11 @@ impl StreamReader {
     fn log_cursor(&mut self) -> Result<&mut LogCursor, Problem> {
         if self.cursor.as_ref().is_none_or(|cursor| self.at >= cursor.until) {
             let (owner, until) = self.stream.owner(self.at);
-            let start = Start::At(self.at - owner.base());
+            // The source of a fork can be gone.
+            let Some(offset) = self.at.checked_sub(owner.base()) else {
+                return Err(problems::gone("the source that had the records there is gone"));
+            };
+            let start = Start::At(offset);
             let cursor = owner.topic.subscribe(start).map_err(|error| {
                 problems::gone(format!("the records there are not kept any more: {error}"))
             })?;
@@ -72,11 +81,19 @@ impl StreamReader {
     }
 
     /// Reads records into `buffer` until it has `most` bytes, or there are no more yet. Whoever sends them counts them
-    /// as delivered.
-    pub(super) fn fill(&mut self, buffer: &mut RecordBuffer, most: usize) -> Result<(), Problem> {
+    /// as delivered. Pending while the first ones are read from files.
+    pub(super) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut RecordBuffer,
+        most: usize,
+    ) -> Poll<Result<(), Problem>> {
         while !buffer.full {
             let at = self.at;
-            let LogCursor { owner, until, cursor } = self.log_cursor()?;
+            let LogCursor { owner, until, cursor } = match self.log_cursor() {
+                Ok(log) => log,
+                Err(problem) => return Poll::Ready(Err(problem)),
+            };
             let records = usize::try_from((*until - at).min(READ_AT_ONCE)).unwrap_or(usize::MAX);
             let limit = Limit { records, bytes: most };
             match cursor.peek(limit, |batch| buffer.take(owner, batch, most)) {
@@ -84,8 +101,11 @@ impl StreamReader {
                     cursor.advance(taken);
                     self.at += taken as u64;
                 }
+                Ok(None) if cursor.is_catching_up() && buffer.count == 0 => {
+                    ready!(cursor.poll_ready(cx));
+                }
                 Ok(None) | Err(ReadError::Closed | ReadError::TakenOver) => break,
-                Err(ReadError::Unreadable) => return Err(Problem::unreadable()),
+                Err(ReadError::Unreadable) => return Poll::Ready(Err(Problem::unreadable())),
                 Err(ReadError::Lagged(_)) => {
                     // If there are records before the loss, they are the response, and the next request reports
                     // the loss.
@@ -93,11 +113,21 @@ impl StreamReader {
                     if buffer.count > 0 {
                         break;
                     }
-                    return Err(problems::gone("the records there were collected meanwhile"));
+                    let gone = problems::gone("the records there were collected meanwhile");
+                    return Poll::Ready(Err(gone));
                 }
             }
         }
-        Ok(())
+        Poll::Ready(Ok(()))
+    }
+
+    /// As [`poll_fill`](Self::poll_fill), for a task that may wait.
+    pub(super) async fn fill(
+        &mut self,
+        buffer: &mut RecordBuffer,
+        most: usize,
+    ) -> Result<(), Problem> {
+        poll_fn(|cx| self.poll_fill(cx, buffer, most)).await
     }
 
     /// Takes a cursor in the log, which keeps the next records until they are read.

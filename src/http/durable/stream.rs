@@ -11,8 +11,8 @@
 //! appended. So a token of a stream that was deleted, or lost with its server, is never taken for one of another
 //! stream that has the same name now.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use axum::http::HeaderValue;
@@ -20,9 +20,7 @@ use tokio::time::Instant;
 
 use super::headers::{Lifetime, Media};
 use super::latest::LatestEvent;
-use super::producers::Producers;
-use crate::broker::{Broker, Topic};
-use crate::listener::Ceiling;
+use crate::broker::Topic;
 use crate::log::{Exclusive, Log};
 
 /// The beginning of any stream, in the form of a token.
@@ -57,26 +55,11 @@ pub(super) struct Stream {
     base: u64,
     /// How many sources it has: its own one, the source of that, and so on.
     pub(super) depth: usize,
-    writers: Mutex<Writers>,
-    /// Records that were appended through this API. If that is all of them, all have the stream's type.
-    own: AtomicU64,
-    closed: AtomicBool,
     used: Mutex<Instant>,
     /// Requests that read the stream, or wait for its records, now.
     users: AtomicUsize,
     /// The latest event, which live followers share.
     pub(super) latest: LatestEvent,
-    /// Counts the producers of all streams together.
-    producers: Arc<Ceiling>,
-}
-
-/// What appends to a stream are checked against, one after the other.
-#[derive(Default)]
-pub(super) struct Writers {
-    pub(super) seq: Option<String>,
-    pub(super) producers: Producers,
-    /// The append that closed the stream, if a producer sent it.
-    pub(super) closed_by: Option<super::headers::Producer>,
 }
 
 /// Why a token is not a position in a stream.
@@ -97,7 +80,6 @@ impl Stream {
         kind: StreamKind,
         source: Option<Arc<Self>>,
         base: u64,
-        producers: Arc<Ceiling>,
     ) -> Self {
         Self {
             name: topic.name().into(),
@@ -106,13 +88,9 @@ impl Stream {
             kind,
             source,
             base,
-            writers: Mutex::default(),
-            own: AtomicU64::new(0),
-            closed: AtomicBool::new(false),
             used: Mutex::new(Instant::now()),
             users: AtomicUsize::new(0),
             latest: LatestEvent::default(),
-            producers,
         }
     }
 
@@ -184,38 +162,15 @@ impl Stream {
         }
     }
 
-    pub(super) fn writers(&self) -> MutexGuard<'_, Writers> {
-        // A panic under the lock has changed nothing: each change is the last step.
-        self.writers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Counts records that were appended through this API. The caller holds the writers.
-    pub(super) fn note_appended(&self, records: usize) {
-        self.own.fetch_add(records as u64, Ordering::Release);
-    }
-
-    /// Whether every record up to now was appended through this API.
+    /// Whether every record up to now was appended through this API as one of the stream's type.
     pub(super) fn is_all_own(&self) -> bool {
-        // In this order: records are counted after they are appended. So if both numbers are equal, nobody else had
-        // appended any when the log was asked.
-        let own = self.own.load(Ordering::Acquire);
-        own == self.log().next_offset()
-    }
-
-    /// Closes the stream. Its records stay.
-    pub(super) fn close(&self) {
-        drop(self.topic.close());
-        // After the log: whoever sees this flag sees a log that does not grow any more.
-        self.closed.store(true, Ordering::Release);
+        self.topic.has_only_checked()
     }
 
     /// Whether there will never be another record. If its broker was shut, all logs are closed, but that is not the
     /// streams' end.
-    pub(super) fn is_closed(&self, broker: &Broker) -> bool {
-        // First whether it is closed, then why: the reason is set before.
-        let closed_elsewhere =
-            || self.log().is_closed() && !self.topic.is_deleted() && !broker.is_shut();
-        self.closed.load(Ordering::Acquire) || closed_elsewhere()
+    pub(super) fn is_closed(&self) -> bool {
+        self.topic.is_closed()
     }
 
     /// Notes that the stream was read or written.
@@ -245,43 +200,6 @@ impl Stream {
         self.users.fetch_add(1, Ordering::Relaxed);
         InUse(self.clone())
     }
-
-    /// Makes room for one more producer, in this stream and in all streams together. The caller holds the writers.
-    pub(super) fn make_room(&self, writers: &mut Writers) -> Result<(), (usize, &'static str)> {
-        if writers.producers.len() >= super::producers::MOST {
-            self.forget_producers(writers);
-        }
-        if writers.producers.len() >= super::producers::MOST {
-            return Err((super::producers::MOST, "in one stream"));
-        }
-        if !self.producers.take(1) {
-            self.forget_producers(writers);
-            if !self.producers.take(1) {
-                return Err((self.producers.limit(), "in all streams"));
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives back the room that [`make_room`](Self::make_room) made: it is not needed.
-    pub(super) fn give_room_back(&self) {
-        self.producers.give_back(1);
-    }
-
-    fn forget_producers(&self, writers: &mut Writers) {
-        for _ in 0..writers.producers.forget(Instant::now()) {
-            self.producers.give_back(1);
-        }
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        let writers = self.writers.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for _ in 0..writers.producers.len() {
-            self.producers.give_back(1);
-        }
-    }
 }
 
 impl std::fmt::Debug for Stream {
@@ -310,7 +228,7 @@ pub(super) fn token_value(token: &str) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::{BrokerConfig, TopicSettings};
+    use crate::broker::{Broker, BrokerConfig, TopicSettings};
 
     fn stream(broker: &Broker, name: &str, source: Option<(&Arc<Stream>, u64)>) -> Arc<Stream> {
         let topic = broker.create(name, &TopicSettings::default()).unwrap();
@@ -322,7 +240,7 @@ mod tests {
         };
         let base = source.map_or(0, |(_, base)| base);
         let source = source.map(|(source, _)| source.clone());
-        Arc::new(Stream::new(topic, kind, source, base, Arc::new(Ceiling::new(1))))
+        Arc::new(Stream::new(topic, kind, source, base))
     }
 
     #[test]
@@ -379,20 +297,5 @@ mod tests {
         assert_eq!(owner(1), ("root".into(), 2));
         assert_eq!(owner(2), ("fork".into(), 3));
         assert_eq!(owner(3), ("third".into(), u64::MAX));
-    }
-
-    #[test]
-    fn room_for_producers_is_given_back_with_the_stream() {
-        let broker = Broker::new(BrokerConfig::default()).unwrap();
-        let stream = stream(&broker, "s", None);
-        let all = stream.producers.clone();
-        let said = super::super::headers::Producer { id: "a".into(), epoch: 0, seq: 0 };
-        let mut writers = stream.writers();
-        stream.make_room(&mut writers).unwrap();
-        writers.producers.note(&said, Instant::now());
-        assert_eq!(stream.make_room(&mut writers), Err((1, "in all streams")));
-        drop(writers);
-        drop(stream);
-        assert_eq!(all.used(), 0);
     }
 }

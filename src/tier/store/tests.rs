@@ -1,11 +1,11 @@
 //! Lives of a topic's files on a disk that loses what was not forced: crashes at every call, power failures, a full disk.
 
-use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::disk::tests::sim::{Fault, Sim};
+use crate::tier::conditions::{Condition, Performed, Producer};
 use crate::tier::state::{Change, LeaseState};
 
 const LIMIT: u64 = 256 << 10;
@@ -32,6 +32,8 @@ struct Model {
     /// All states that there were, by how many changes led to them.
     states: Vec<State>,
     records: Vec<Vec<u8>>,
+    /// Whether each record was appended with a condition.
+    checked: Vec<bool>,
     /// Offset and change up to which a publisher was told that all is well.
     told: (u64, usize),
     /// The same, of what was forced to the disk.
@@ -43,6 +45,15 @@ impl Model {
     fn head(&self) -> impl Fn() -> Vec<u8> + Send + use<> {
         let state = self.state.clone();
         move || state.lock().unwrap().encode()
+    }
+
+    /// The next append of one of two producers.
+    fn performed(&self, random: &mut fastrand::Rng) -> Change {
+        let id = random.char('a'..'c').to_string();
+        let state = self.state.lock().unwrap();
+        let seq = state.conditions.producers.get(&id).map_or(0, |progress| progress.seq + 1);
+        let condition = Condition::producer(Producer { id, epoch: 0, seq });
+        Change::Performed(Performed { condition, records: 1, time: 5 })
     }
 
     fn change(&mut self, change: &Change) {
@@ -70,6 +81,12 @@ impl Model {
         let changes = changes.expect("a state that there was");
         assert!(changes >= change, "change {changes}, and {change} was told");
         self.records.truncate(next as usize);
+        self.checked.truncate(next as usize);
+        let checked = self.checked.iter().filter(|checked| **checked).count() as u64;
+        assert_eq!(
+            state.conditions.records, checked,
+            "what is known of appends is as old as they are"
+        );
         self.states.truncate(changes + 1);
         *self.state.lock().unwrap() = state.clone();
         let may_have_lost = lost_power && state.settings.durability == Durability::Written;
@@ -116,15 +133,22 @@ impl Model {
     }
 }
 
+/// Nothing here depends on the time, so that a seed is the same life each time.
+fn now() -> Instant {
+    static NOW: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    *NOW.get_or_init(Instant::now)
+}
+
 fn life(seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut sim = Sim::new(seed);
     let settings = settings(&mut random);
-    let state = State { name: "t".into(), settings, closed: false, leases: BTreeMap::new() };
+    let state = State::new("t".into(), settings);
     let mut model = Model {
         states: vec![state.clone()],
         state: Arc::new(Mutex::new(state)),
         records: Vec::new(),
+        checked: Vec::new(),
         told: (0, 0),
         forced: (0, 0),
         epochs: vec![Began { epoch: 1, first: 0 }],
@@ -180,7 +204,7 @@ fn step(store: &mut Store<Sim>, model: &mut Model, random: &mut fastrand::Rng) -
     match done {
         Ok(()) => {
             model.told = (records, changes);
-            if !store.is_unforced() {
+            if store.force_at(now()).is_none() {
                 model.forced = model.told;
             }
             true
@@ -200,10 +224,15 @@ fn group(
     for _ in 0..random.u64(0..5) {
         let record = vec![random.u8(..); random.usize(0..12_000)];
         let ends = (record.len() as u32).to_le_bytes();
-        match store.append(5, Packed::new(&ends, &record).unwrap(), || needed) {
+        let change = random.bool().then(|| model.performed(random));
+        let notes = change.as_ref().map(Change::encode).unwrap_or_default();
+        match store.append(5, &notes, Packed::new(&ends, &record).unwrap(), || needed) {
             Ok(first) => {
                 assert_eq!(first, model.records.len() as u64);
                 model.records.push(record);
+                model.checked.push(change.is_some());
+                // After it: a file that began with it began with what was before.
+                change.iter().for_each(|change| model.change(change));
             }
             Err(error) if error.is_full() => {
                 full = Some(error);
@@ -233,7 +262,7 @@ fn group(
             Err(error) => return Err(error),
         }
     }
-    store.settle()?;
+    store.settle(now())?;
     full.map_or(Ok(()), Err)
 }
 
