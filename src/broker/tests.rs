@@ -510,3 +510,31 @@ async fn a_broker_and_its_topics_go_by_the_clock_that_a_test_pauses() {
     assert!((1.99..2.01).contains(&passed), "{passed} hours");
     housekeeping.abort();
 }
+
+#[cfg(feature = "http")]
+#[tokio::test]
+async fn a_topic_that_was_not_completed_is_none_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Broker::with_folder(BrokerConfig::default(), folder.path()).unwrap();
+    for completes in [false, true] {
+        let broker = open();
+        let creation = Creation { about: b"about".to_vec(), complete: false };
+        let settings = TopicSettings::default();
+        let (topic, created) = broker.create_or_get_with("t", &settings, creation).unwrap();
+        assert!(created);
+        if completes {
+            let record = Packed::new(&[1, 0, 0, 0], b"x").unwrap();
+            let begun = topic.try_publish_if(record, Condition::completes(false));
+            assert_eq!(begun.unwrap().await, Ok(0..1));
+            topic.created().await.unwrap();
+        } else {
+            // Nobody is told that it exists.
+            let told = tokio::time::timeout(Duration::from_millis(100), topic.created()).await;
+            assert!(told.is_err());
+        }
+        drop((topic, broker));
+        let topic = open().topic("t");
+        assert_eq!(topic.is_some(), completes);
+        assert!(topic.is_none_or(|topic| topic.about() == b"about"));
+    }
+}

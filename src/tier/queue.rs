@@ -193,6 +193,11 @@ impl Chunk {
         self.ends.is_empty()
     }
 
+    /// Whether it closes the topic.
+    pub(crate) fn closes(&self) -> bool {
+        self.refused.is_none() && self.condition.as_ref().is_some_and(|condition| condition.closes)
+    }
+
     /// Whether all of it was taken back.
     pub(crate) fn is_taken_back(&self) -> bool {
         self.replies.is_empty()

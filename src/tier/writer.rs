@@ -329,9 +329,7 @@ impl StoredTopic {
         while let Some((first, chunk)) = writer.unpublished.front() {
             if chunk.refused.is_some() || chunk.is_empty() {
                 let first = *first;
-                if let Some((_, chunk)) = writer.unpublished.pop_front() {
-                    self.tell(chunk, Ok(first));
-                }
+                self.tell_next(writer, Ok(first));
                 continue;
             }
             let told = match writer.appender.poll_append_batch(cx, chunk.packed()) {
@@ -354,13 +352,21 @@ impl StoredTopic {
                 }
                 Poll::Ready(Err(error)) => Err(PublishError::from(error)),
             };
-            if let Some((_, chunk)) = writer.unpublished.pop_front() {
-                self.tell(chunk, told);
-            }
+            self.tell_next(writer, told);
         }
         self.tell_created(writer);
         self.close_log(writer);
         true
+    }
+
+    /// Tells the oldest of those that were written.
+    fn tell_next(&self, writer: &mut Writer, told: Result<u64, PublishError>) {
+        let Some((_, chunk)) = writer.unpublished.pop_front() else { return };
+        if chunk.closes() {
+            // First: whoever is told finds it closed.
+            self.close_log(writer);
+        }
+        self.tell(chunk, told);
     }
 
     /// Closes the log, if it was written down that the topic is closed and all records are in the log.

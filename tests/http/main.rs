@@ -10,6 +10,7 @@ mod browsers;
 mod bus;
 mod drain;
 mod durable;
+mod durable_stored;
 mod events;
 mod feed;
 mod gate;

@@ -4,6 +4,7 @@
 
 mod basics;
 mod catch_up;
+mod conditions;
 mod leases;
 mod limits;
 mod lives;

@@ -21,7 +21,7 @@ pub(super) struct EncodedEvent {
     pub(super) from: u64,
     /// The position after its last record.
     pub(super) to: u64,
-    /// There were more records than fit into one event.
+    /// There were more records than fit into one event, or than had been read from files.
     pub(super) full: bool,
     pub(super) control: Control,
     /// Both events.

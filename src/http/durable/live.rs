@@ -192,7 +192,7 @@ impl LiveEvents {
             if records.is_empty() {
                 return Ok(None);
             }
-            let (to, full) = (reader.at(), records.is_full());
+            let (to, full) = (reader.at(), records.is_full() || reader.is_catching_up());
             let mut out = Vec::new();
             write_data(&mut out, &records.into_bytes(), stream.kind.media.is_text());
             let data = out.len();

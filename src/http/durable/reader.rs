@@ -47,8 +47,7 @@ impl StreamReader {
     /// Continues at another position. Drops the cursor in the log, so that the next read subscribes again, unless it is
     /// there and reads from files, where a start is dear.
     pub(super) fn seek(&mut self, at: u64) {
-        let is_dear = |log: &LogCursor| log.cursor.is_catching_up();
-        if at != self.at || !self.cursor.as_ref().is_some_and(is_dear) {
+        if at != self.at || !self.is_catching_up() {
             self.cursor = None;
         }
         self.at = at;
@@ -105,14 +104,14 @@ impl StreamReader {
                     ready!(cursor.poll_ready(cx));
                 }
                 Ok(None) | Err(ReadError::Closed | ReadError::TakenOver) => break,
+                // If there are records before the loss, they are the response, and the next request reports the loss.
+                Err(_) if buffer.count > 0 => {
+                    self.cursor = None;
+                    break;
+                }
                 Err(ReadError::Unreadable) => return Poll::Ready(Err(Problem::unreadable())),
                 Err(ReadError::Lagged(_)) => {
-                    // If there are records before the loss, they are the response, and the next request reports
-                    // the loss.
                     self.cursor = None;
-                    if buffer.count > 0 {
-                        break;
-                    }
                     let gone = problems::gone("the records there were collected meanwhile");
                     return Poll::Ready(Err(gone));
                 }
@@ -121,13 +120,25 @@ impl StreamReader {
         Poll::Ready(Ok(()))
     }
 
-    /// As [`poll_fill`](Self::poll_fill), for a task that may wait.
+    /// As [`poll_fill`](Self::poll_fill), for a task that may wait: until there is as much as fits, or all.
     pub(super) async fn fill(
         &mut self,
         buffer: &mut RecordBuffer,
         most: usize,
     ) -> Result<(), Problem> {
-        poll_fn(|cx| self.poll_fill(cx, buffer, most)).await
+        loop {
+            let before = buffer.count;
+            poll_fn(|cx| self.poll_fill(cx, buffer, most)).await?;
+            if buffer.full || buffer.count == before || !self.is_catching_up() {
+                return Ok(());
+            }
+            poll_fn(|cx| self.poll_ready(cx)).await;
+        }
+    }
+
+    /// Whether it reads from files: that there are no more records does not mean that it is at the end.
+    pub(super) fn is_catching_up(&self) -> bool {
+        self.cursor.as_ref().is_some_and(|log| log.cursor.is_catching_up())
     }
 
     /// Takes a cursor in the log, which keeps the next records until they are read.
