@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::log::{LeaseError, LeaseOptions, Limit, Overflow, ReadError, Retention, Start};
+use crate::log::{LeaseError, LeaseOptions, Limit, Overflow, Packed, ReadError, Retention, Start};
 
 fn broker(change: impl FnOnce(&mut BrokerConfig)) -> Broker {
     let mut config = BrokerConfig::default();
