@@ -341,6 +341,8 @@ fn server_config(config: &Config) -> Result<ServerConfig> {
         stored_retention: config.retention(Key::TopicStoredRetention),
         topic_disk: bytes(Key::TopicDisk),
         max_topic_disk: bytes(Key::LimitTopicDisk),
+        max_disk: config.size(Key::LimitDisk),
+        disk_kept_free: config.size(Key::LimitDiskFree),
     };
     Ok(ServerConfig {
         listen: resolve(config, Key::Listen)?,
@@ -492,7 +494,7 @@ mod tests {
         let text = "listen='127.0.0.2:7'\nallow_public_without_token=true\nsend_buffer=5001\nreceive_buffer=5002\n\
             [topic]\ncreate_on_publish=false\ncreate_on_subscribe=false\nsegment=5003\nretention='5 records'\n\
             overflow='evict'\nmemory=65541\ndurability='memory'\nstored_retention='6 records'\ndisk=5000004\n\
-            [limit]\nmemory=65542\ntopic_memory=65543\ntopic_disk=5000005\ntopics=11\nleases=12\ntopic_leases=13\nlease_time='14s'\n\
+            [limit]\nmemory=65542\ntopic_memory=65543\ntopic_disk=5000005\ndisk=5000006\ndisk_free=7\ntopics=11\nleases=12\ntopic_leases=13\nlease_time='14s'\n\
             connections=15\naddress_connections=24\nsubscriptions=16\nconnection_topics=17\nconnection_subscriptions=18\n\
             connection_leases=19\nframe=1000020\nrecord=21\nchunk=22\nchunk_records=23\ninput=1000024\nreplies=1025\n\
             [timeout]\nhandshake='26s'\nframe='27s'\nidle='off'\nstall='29s'\ndrain='30s'\n";
@@ -540,6 +542,8 @@ mod tests {
                 stored_retention: Retention::Records(6),
                 topic_disk: 5_000_004,
                 max_topic_disk: 5_000_005,
+                max_disk: Some(5_000_006),
+                disk_kept_free: Some(7),
             }
         );
         assert_eq!((ours.send_buffer, ours.receive_buffer), (Some(5001), Some(5002)));

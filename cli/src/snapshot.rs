@@ -119,7 +119,11 @@ pub(crate) fn state_text(stats: &TopicStats, stored: Option<&StoredDetails>) -> 
     } else if stored.is_some_and(|stored| stored.failed.is_some()) {
         "failed"
     } else {
-        "open"
+        match stored.map_or(0, disk_percent) {
+            0..80 => "open",
+            80..95 => "open, disk 80 %",
+            95.. => "open, disk 95 %",
+        }
     }
 }
 
@@ -128,11 +132,18 @@ pub(crate) fn durability_text(durability: Option<Durability>) -> &'static str {
     durability.map_or("unknown", Durability::word)
 }
 
+/// How much of its limit on the disk a topic takes.
+fn disk_percent(stored: &StoredDetails) -> u64 {
+    stored.bytes.saturating_mul(100) / stored.limit.max(1)
+}
+
 /// What a stored topic has on the disk, on one line.
 pub(crate) fn stored_text(stored: &StoredDetails) -> String {
     let noun = if stored.files == 1 { "file" } else { "files" };
+    let percent = disk_percent(stored);
+    let percent = if percent >= 80 { format!(" ({percent} %)") } else { String::new() };
     format!(
-        "{} of {} in {} {noun}, from offset {}; forced to it before {}",
+        "{} of {}{percent} in {} {noun}, from offset {}; forced to it before {}",
         human_size(stored.bytes),
         human_size(stored.limit),
         human_count(stored.files),

@@ -1,8 +1,11 @@
-//! Warnings in the server's log before the memory of all topics runs out.
+//! Warnings in the server's log before the memory of all topics runs out, or their disk.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use super::Broker;
+use std::time::Instant;
+
+use super::{Broker, Pressure};
+use crate::tier::Told;
 
 /// Memory is scarce from this percentage of use on.
 const SCARCE: u64 = 90;
@@ -72,6 +75,60 @@ impl Broker {
                 tracing::info!(used, limit, topics, "the memory of all topics is free again");
             }
             None => {}
+        }
+    }
+}
+
+/// What was logged last of the disk.
+#[derive(Debug, Default)]
+pub(super) struct DiskAlarm {
+    /// The files of all topics, of their limit.
+    files: Told,
+    /// The file system.
+    space: Told,
+}
+
+impl Broker {
+    /// Logs when the files of all topics come near the limit that they share, or the file system is nearly full, and when that
+    /// is over, each once. (That a topic comes near its own limit is logged by itself.) Asks the file system. Call it about
+    /// once a second, as the server does.
+    pub fn watch_disk(&self) {
+        let (Some(tier), Some(disk)) = (&self.inner.folder, self.disk()) else { return };
+        tier.budget.lines.end_period(Instant::now());
+        let taken = disk.taken;
+        let alarm = &self.inner.disk_alarm;
+        if let Some(limit) = disk.limit {
+            match alarm.files.change(taken, limit) {
+                None => {}
+                Some(Pressure::None) => {
+                    tracing::info!(
+                        taken,
+                        limit,
+                        "the files of all topics are well below limit.disk again"
+                    );
+                }
+                Some(now) => tracing::warn!(
+                    taken,
+                    limit,
+                    percent = now.percent(),
+                    "the files of all topics come near limit.disk; at the limit no topic is created, and each does what its \
+                     overflow policy says: delete topics, or raise it"
+                ),
+            }
+        }
+        let (before, (used, most)) = (alarm.space.last(), disk.space());
+        let (free, kept) = (disk.free, disk.kept_free);
+        match alarm.space.change(used, most) {
+            Some(Pressure::Critical) => tracing::warn!(
+                free,
+                kept,
+                "the file system is nearly full: stored topics take no more than is free above limit.disk_free, and then \
+                 publishers wait or are refused"
+            ),
+            Some(_) if before == Pressure::Critical => {
+                tracing::info!(free, kept, "the file system has room again");
+            }
+            _ => {}
         }
     }
 }

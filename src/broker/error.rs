@@ -29,7 +29,7 @@ pub enum BrokerError {
     /// Subscribers have created too many topics to which nobody has published.
     #[error(
         "nobody has published to {max} topics that subscribers created, which is the limit: a quarter of \
-         limit.topics and of limit.memory; publish to them, create the topic first, or raise these limits"
+         limit.topics, of limit.memory and of limit.disk; publish to them, create the topic first, or raise these limits"
     )]
     TooManyUnpublished {
         /// How many such topics are allowed now.
@@ -53,6 +53,14 @@ pub enum BrokerError {
     )]
     BudgetExhausted {
         /// [`BrokerConfig::max_bytes`](super::BrokerConfig::max_bytes).
+        limit: u64,
+    },
+    /// The disk that all stored topics share has no room for another one.
+    #[error(
+        "the {limit} bytes on the disk for all topics are used up; delete topics, or raise limit.disk"
+    )]
+    DiskExhausted {
+        /// [`BrokerConfig::max_disk`](super::BrokerConfig::max_disk).
         limit: u64,
     },
     /// A stored topic has this name, and could not be opened.

@@ -19,7 +19,7 @@
 //!   another epoch.
 //!
 //! A topic that a subscriber created, and to which nobody has published, is deleted within a minute after its last
-//! subscriber has left. Such topics may take up to a quarter of all topics and of all memory.
+//! subscriber has left. Such topics may take up to a quarter of all topics, of all memory and of the disk.
 //!
 //! # Memory
 //!
@@ -60,14 +60,14 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::log::{Budget, BuildError, Log, Position};
-use crate::tier::{Creation, Opened, Room, StoredTopic, Tier};
-use alarm::Alarm;
+use crate::tier::{Creation, DiskLimits, Opened, Room, StoredTopic, Tier};
+use alarm::{Alarm, DiskAlarm};
 use unpublished::{USE_CHECK_INTERVAL, Unpublished};
 
 pub use crate::disk::{Lost, Problem};
 pub use crate::tier::{
-    Condition, Durability, FolderError, Producer, PublishError, Refusal, Repair, RepairError,
-    RepairPlan, StoredStats, Ticket, TopicCursor, VerifiedTopic, verify_folder,
+    Condition, DiskUse, Durability, FolderError, Pressure, Producer, PublishError, Refusal, Repair,
+    RepairError, RepairPlan, StoredStats, Ticket, TopicCursor, VerifiedTopic, verify_folder,
 };
 pub use error::{BrokerError, LeaseOpenError, OpenError};
 use housekeeping::Schedule;
@@ -151,6 +151,7 @@ struct BrokerState {
     /// Topics that subscribers created and nobody has published to.
     unpublished: Unpublished,
     alarm: Alarm,
+    disk_alarm: DiskAlarm,
 }
 
 type Topics = BTreeMap<Arc<str>, Arc<Topic>>;
@@ -177,7 +178,8 @@ impl Broker {
     pub fn with_folder(config: BrokerConfig, folder: &Path) -> Result<Self, OpenError> {
         config.check()?;
         let began = std::time::Instant::now();
-        let (tier, opened, damaged) = Tier::open(folder)?;
+        let limits = DiskLimits { files: config.max_disk, kept_free: config.disk_kept_free };
+        let (tier, opened, damaged) = Tier::open(folder, limits)?;
         let mut recovered = Recovered::default();
         let mut names = BTreeSet::new();
         for damaged in damaged {
@@ -198,6 +200,16 @@ impl Broker {
             recovered.bytes += opened.bytes;
             recovered.cut += opened.cut;
             broker.restore(opened)?;
+        }
+        if let Some(DiskUse { taken, limit: Some(limit), .. }) =
+            broker.disk().filter(DiskUse::is_over)
+        {
+            tracing::warn!(
+                taken,
+                limit,
+                "there is more on the disk than limit.disk allows: all of it stays, and nothing grows until topics were \
+                 deleted or have given files up"
+            );
         }
         recovered.took = began.elapsed();
         let _ = broker.inner.recovered.set(recovered);
@@ -285,6 +297,7 @@ impl Broker {
                 deliveries: Arc::default(),
                 unpublished: Unpublished::default(),
                 alarm: Alarm::default(),
+                disk_alarm: DiskAlarm::default(),
                 config,
             }),
         }
@@ -302,6 +315,13 @@ impl Broker {
         &self.inner.budget
     }
 
+    /// The disk that all stored topics share: how much of it is taken, its limit, and what the file system has. `None` without
+    /// a folder. Asks the file system.
+    #[must_use]
+    pub fn disk(&self) -> Option<DiskUse> {
+        self.inner.folder.as_ref().map(|tier| tier.budget.look())
+    }
+
     /// The topic with this name, if there is one. Costs one shared lock and a tree look-up.
     #[must_use]
     pub fn topic(&self, name: &str) -> Option<Arc<Topic>> {
@@ -313,8 +333,8 @@ impl Broker {
     /// # Errors
     ///
     /// [`BrokerError::TopicExists`], [`BrokerError::TooManyTopics`], [`BrokerError::BadName`],
-    /// [`BrokerError::BadSettings`], [`BrokerError::BudgetExhausted`], or [`BrokerError::Shut`]. In each
-    /// case, no topic is created.
+    /// [`BrokerError::BadSettings`], [`BrokerError::BudgetExhausted`], [`BrokerError::DiskExhausted`], or
+    /// [`BrokerError::Shut`]. In each case, no topic is created.
     pub fn create(&self, name: &str, settings: &TopicSettings) -> Result<Arc<Topic>, BrokerError> {
         match self.create_or_get(name, settings)? {
             (topic, true) => Ok(topic),
@@ -378,7 +398,8 @@ impl Broker {
             return Err(BrokerError::TooManyTopics { max: config.max_topics });
         }
         if by_subscriber {
-            self.inner.unpublished.check(config)?;
+            let disk = if settings.durability.is_stored() { settings.least_disk() } else { 0 };
+            self.inner.unpublished.check(config, disk)?;
         }
         let log = self.log(&settings, None)?;
         let name: Arc<str> = name.into();
@@ -386,8 +407,11 @@ impl Broker {
         let mut about = Vec::new();
         let stored = match tier {
             Some(tier) => {
+                let limit = config.max_disk.unwrap_or(u64::MAX);
+                let share = tier.budget.reserve(settings.least_disk());
+                let share = share.ok_or(BrokerError::DiskExhausted { limit })?;
                 let to_store = settings.to_store();
-                Some(StoredTopic::create(tier, &name, to_store, creation, &log))
+                Some(StoredTopic::create(tier, &name, to_store, creation, &log, share))
             }
             None => {
                 about = creation.about;

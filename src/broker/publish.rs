@@ -247,6 +247,14 @@ impl Topic {
         }
     }
 
+    /// Why an append waits for room, or would be refused, if the topic has none on the disk.
+    #[cfg(feature = "http")]
+    pub(crate) fn why_full(&self) -> PublishError {
+        let limit = self.settings.disk_limit;
+        let full = self.stored.as_ref().and_then(|stored| stored.job().why_full());
+        full.unwrap_or(PublishError::DiskLimit { limit })
+    }
+
     /// The log, to append to it, if the topic is in memory alone.
     #[cfg(test)]
     pub(crate) fn memory(&self) -> Option<&crate::log::Log<[u8]>> {

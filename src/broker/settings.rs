@@ -54,6 +54,14 @@ pub struct BrokerConfig {
     pub topic_disk: u64,
     /// The largest limit on the disk that a topic may be created with, in bytes. Default: 1 TiB.
     pub max_topic_disk: u64,
+    /// The bytes on the disk that all stored topics may take together, with whatever else lies in their folder. A topic takes
+    /// a part of it when it is created (5 MiB with the defaults), with which it can always go on; beyond that it does what
+    /// its overflow policy says. If more is there already, all of it stays, and nothing grows. `None` for no limit, which is
+    /// the default.
+    pub max_disk: Option<u64>,
+    /// The bytes that stored topics leave free on their file system: they lay out no file that would take of these. `None` is
+    /// a twentieth of the file system, at most 1 GiB, which is the default.
+    pub disk_kept_free: Option<u64>,
 }
 
 impl Default for BrokerConfig {
@@ -75,6 +83,8 @@ impl Default for BrokerConfig {
             stored_retention: Retention::Everything,
             topic_disk: 1 << 30,
             max_topic_disk: 1 << 40,
+            max_disk: None,
+            disk_kept_free: None,
         }
     }
 }
@@ -102,8 +112,16 @@ impl BrokerConfig {
                 "topic_bytes (topic.memory) is above max_topic_bytes (limit.topic_memory); lower the one or raise the other",
             );
         }
-        if let Err(error) = TopicSettings::default().resolve(self, true) {
-            return bad(&format!("a topic with the default settings: {error}"));
+        let usual = match TopicSettings::default().resolve(self, true) {
+            Ok(usual) => usual,
+            Err(error) => return bad(&format!("a topic with the default settings: {error}")),
+        };
+        let least = usual.least_disk();
+        if usual.durability.is_stored() && self.max_disk.is_some_and(|max| max < least) {
+            return bad(&format!(
+                "max_disk (limit.disk) has no room for one topic, which takes {least} bytes; raise it, or lower topic_disk \
+                 (topic.disk)"
+            ));
         }
         Ok(())
     }
@@ -247,6 +265,11 @@ impl ResolvedSettings {
             settings;
         let segment_bytes = usize::try_from(segment_bytes).unwrap_or(MAX_SEGMENT);
         Self { segment_bytes, retention, overflow, memory_limit, durability, disk_limit }
+    }
+
+    /// The bytes on the disk without which the topic could not go on, if it is stored.
+    pub(super) fn least_disk(&self) -> u64 {
+        crate::tier::least_disk(&self.to_store())
     }
 
     /// What is stored of them.

@@ -2,7 +2,7 @@
 //!
 //! Subscribing to a topic that does not exist creates it, so that a subscriber can come before the first publisher.
 //! That is cheap for the client but not for the server: each topic has a first segment. So topics that nobody has
-//! published to may take a quarter of the topics and of the memory, all together, which leaves the rest to
+//! published to may take a quarter of the topics, of the memory and of the disk, all together, which leaves the rest to
 //! publishers; and such a topic is deleted when nobody uses it any more ([`USE_CHECK_INTERVAL`]).
 
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -33,12 +33,16 @@ struct WaitingTopics {
 }
 
 impl Unpublished {
-    /// Whether one more is allowed.
-    pub(super) fn check(&self, config: &BrokerConfig) -> Result<(), BrokerError> {
+    /// Whether one more is allowed, which takes so many bytes of the disk that all topics share.
+    pub(super) fn check(&self, config: &BrokerConfig, disk: u64) -> Result<(), BrokerError> {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let by_memory = config.max_bytes / PART / waiting.each.max(1);
         let by_memory = usize::try_from(by_memory).unwrap_or(usize::MAX);
         let max = (config.max_topics / PART as usize).min(by_memory).max(ALWAYS);
+        // What they take of the disk is taken before anything is written, and never little.
+        let by_disk = config.max_disk.and_then(|all| (all / PART).checked_div(disk));
+        let max =
+            by_disk.map_or(max, |by_disk| max.min(usize::try_from(by_disk.max(1)).unwrap_or(max)));
         if waiting.topics.len() < max {
             return Ok(());
         }

@@ -147,7 +147,7 @@ async fn settled(
     }
     loop {
         if ticket.cancel() {
-            return Err(PublishError::DiskLimit { limit: topic.settings().disk_limit });
+            return Err(topic.why_full());
         }
         // It is being written. It may be put back once more, if the disk is full.
         if let Ok(done) = timeout(LOOK_AGAIN, &mut ticket).await {

@@ -31,7 +31,7 @@ use super::exposition::TextFormat;
 use super::problem::Problem;
 use super::process;
 use crate::access::{Grant, Right};
-use crate::broker::{Durability, StoredStats};
+use crate::broker::{Durability, Pressure, StoredStats};
 use crate::log::Stats;
 
 /// The maximum number of topics with series of their own.
@@ -129,6 +129,8 @@ struct Stored {
     failed: u64,
     bytes: u64,
     files: u64,
+    high: u64,
+    critical: u64,
     readers: u64,
     syncs: u64,
     sync_time: Duration,
@@ -142,6 +144,8 @@ impl Stored {
         self.failed += u64::from(stored.failed.is_some());
         self.bytes += stored.bytes;
         self.files += stored.files;
+        self.high += u64::from(stored.pressure >= Pressure::High);
+        self.critical += u64::from(stored.pressure == Pressure::Critical);
         self.readers += stored.readers;
         self.syncs += stored.syncs;
         self.sync_time += stored.sync_time;
@@ -334,10 +338,21 @@ impl Scrape {
             ),
             ("psa_stored_bytes", "What their files take on the disk, in bytes", stored.bytes),
             ("psa_stored_files", "Their files", stored.files),
+            (
+                "psa_stored_topics_high",
+                "Topics whose files take 80 % of what they may, or more",
+                stored.high,
+            ),
+            (
+                "psa_stored_topics_critical",
+                "Topics whose files take 95 % of what they may, or more",
+                stored.critical,
+            ),
             ("psa_stored_readers", "Subscribers that read from the files", stored.readers),
         ] {
             gauge(encoder, name, help, value)?;
         }
+        self.disk(encoder)?;
         let took = recovered.map_or(0.0, |recovered| recovered.took.as_secs_f64());
         let help = "How long opening the files took when the server started, in seconds";
         gauge(encoder, "psa_stored_recovery_seconds", help, took)?;
@@ -358,6 +373,40 @@ impl Scrape {
         }
         let help = "How long forcing files to the disk took, in seconds";
         counter(encoder, "psa_stored_sync_seconds", help, stored.sync_time.as_secs_f64())
+    }
+
+    /// The disk that all stored topics share.
+    fn disk(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(disk) = self.api.broker.disk() else { return Ok(()) };
+        for (name, help, value) in [
+            (
+                "psa_disk_taken_bytes",
+                "What stored topics take of their limit on the disk, with what is reserved for them, in bytes",
+                Some(disk.taken),
+            ),
+            ("psa_disk_limit_bytes", "Their limit together in bytes, if there is one", disk.limit),
+            (
+                "psa_disk_pressure",
+                "1 from 80 % of that limit on, 2 from 95 % on",
+                Some(disk.pressure().level()),
+            ),
+            ("psa_disk_free_bytes", "What their file system has free in bytes", disk.free),
+            (
+                "psa_disk_kept_free_bytes",
+                "What of that they leave free, in bytes",
+                Some(disk.kept_free),
+            ),
+            (
+                "psa_disk_space_pressure",
+                "2 when 95 % of what may be used of the file system is used, or more",
+                Some(disk.space_pressure().level()),
+            ),
+        ] {
+            if let Some(value) = value {
+                gauge(encoder, name, help, value)?;
+            }
+        }
+        Ok(())
     }
 
     fn listener_figures(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -512,7 +561,7 @@ impl Scrape {
             return Ok(());
         }
         type Read = fn(&StoredStats) -> u64;
-        let figures: [(&str, &str, bool, Read); 9] = [
+        let figures: [(&str, &str, bool, Read); 10] = [
             (
                 "psa_topic_stored_bytes",
                 "What the topic's files take on the disk, in bytes",
@@ -520,6 +569,12 @@ impl Scrape {
                 |s| s.bytes,
             ),
             ("psa_topic_stored_limit_bytes", "The most that they may take", false, |s| s.limit),
+            (
+                "psa_topic_stored_pressure",
+                "1 if they take 80 % of what they may, or more; 2 from 95 % on",
+                false,
+                |s| s.pressure.level(),
+            ),
             ("psa_topic_stored_files", "Its files", false, |s| s.files),
             ("psa_topic_stored_readers", "Subscribers that read from the files", false, |s| {
                 s.readers
@@ -621,6 +676,7 @@ mod tests {
             written_bytes: 5,
             readers: 6,
             failed: Some("why".into()),
+            pressure: Pressure::Critical,
             ..StoredStats::default()
         };
         let labelled = |name: &str, durability, stored| Labelled {
@@ -653,6 +709,7 @@ mod tests {
             "psa_topic_durability{topic=\"not\",durability=\"memory\"} 1",
             "psa_topic_stored_bytes{topic=\"kept\"} 4096",
             "psa_topic_stored_limit_bytes{topic=\"kept\"} 1073741824",
+            "psa_topic_stored_pressure{topic=\"kept\"} 2",
             "psa_topic_stored_files{topic=\"kept\"} 2",
             "psa_topic_stored_readers{topic=\"kept\"} 6",
             "psa_topic_stored_failed{topic=\"kept\"} 1",
@@ -666,6 +723,8 @@ mod tests {
             "psa_stored_bytes 8192",
             "psa_stored_files 4",
             "psa_stored_readers 12",
+            "psa_stored_topics_high 2",
+            "psa_stored_topics_critical 2",
             "psa_stored_syncs_total 6",
             "psa_stored_sync_seconds_total 0.5",
             "psa_stored_groups_total 8",
@@ -674,5 +733,35 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
         }
         assert!(!text.contains("_stored_bytes{topic=\"not\"}"), "{text}");
+        assert!(!text.contains("psa_disk_"), "there is no folder: {text}");
+    }
+
+    #[test]
+    fn the_disk_that_stored_topics_share_has_figures() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = BrokerConfig {
+            max_disk: Some(6 << 20),
+            disk_kept_free: Some(7),
+            ..BrokerConfig::default()
+        };
+        let broker = Broker::with_folder(config, folder.path()).unwrap();
+        broker.create("t", &Default::default()).unwrap();
+        let topics =
+            Topics { labelled: Vec::new(), leases: Vec::new(), count: 1, sums: Sums::default() };
+        let api = Arc::new(Api::new(HttpConfig::default(), broker));
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Scrape { api, topics }));
+        let mut text = String::new();
+        text::encode(&mut text, &registry).unwrap();
+        for line in [
+            "psa_disk_taken_bytes 5242880",
+            "psa_disk_limit_bytes 6291456",
+            "psa_disk_pressure 1",
+            #[cfg(unix)]
+            "psa_disk_kept_free_bytes 7",
+        ] {
+            assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
+        }
+        assert_eq!(text.contains("psa_disk_free_bytes "), cfg!(unix), "{text}");
     }
 }

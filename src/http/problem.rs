@@ -302,6 +302,9 @@ impl Problem {
             )
             .fact("limit", *limit)
             .retry_later(),
+            PublishError::ServerDiskLimit { limit } => {
+                Self::server_disk_limit(*limit, error.to_string()).retry_later()
+            }
             PublishError::Busy => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "disk-busy",
@@ -330,6 +333,13 @@ impl Problem {
             ),
         };
         problem.fact("epoch", epoch_text(topic.log().epoch()))
+    }
+
+    /// All topics together are at their limit on the disk.
+    fn server_disk_limit(limit: u64, detail: String) -> Self {
+        let title = "All topics together are at their limit on the disk";
+        Self::new(StatusCode::INSUFFICIENT_STORAGE, "server-disk-limit", title, detail)
+            .fact("limit", limit)
     }
 
     /// Stored records that cannot be read.
@@ -480,6 +490,7 @@ impl From<BrokerError> for Problem {
                 detail,
             )
             .fact("limit", limit),
+            BrokerError::DiskExhausted { limit } => Self::server_disk_limit(limit, detail),
             BrokerError::Shut => Self::shutting_down(),
         }
     }

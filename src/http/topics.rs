@@ -267,6 +267,7 @@ fn stored(stored: &StoredStats) -> Value {
         "durable_offset": stored.durable_offset,
         "bytes": stored.bytes,
         "limit": stored.limit,
+        "pressure": stored.pressure.level(),
         "files": stored.files,
         "syncs": stored.syncs,
         "sync_seconds": stored.sync_time.as_secs_f64(),
@@ -288,9 +289,11 @@ mod tests {
             durable_offset: 7,
             sync_time: Duration::from_millis(1500),
             failed: Some("no space".into()),
+            pressure: crate::broker::Pressure::High,
             ..StoredStats::default()
         };
         let said = stored(&stats);
+        assert_eq!(said["pressure"], 1);
         assert_eq!((&said["durable_offset"], &said["sync_seconds"]), (&json!(7), &json!(1.5)));
         assert_eq!(said["failed"], "no space");
         assert_eq!(stored(&StoredStats::default())["failed"], Value::Null);

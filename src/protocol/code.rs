@@ -136,6 +136,8 @@ codes! {
     Forbidden = 31, "forbidden", "use a token that has the right";
     /// The port speaks TLS and the client does not. Ends the connection.
     TlsRequired = 32, "tls-required", "connect with TLS";
+    /// The disk that all stored topics share is used up: a topic was not created, or nothing of the batch was appended.
+    DiskExhausted = 33, "disk-exhausted", "delete topics, or raise the limit";
 }
 
 impl fmt::Display for Code {

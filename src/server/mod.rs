@@ -221,6 +221,7 @@ async fn tick(shared: &Shared) {
             reported = Instant::now();
             shared.flood.report();
             shared.broker.watch_memory();
+            shared.broker.watch_disk();
         }
     }
 }

@@ -68,12 +68,13 @@ impl Refusal {
             PublishError::DiskLimit { .. } | PublishError::DiskFull { .. } | PublishError::Busy => {
                 Code::Full
             }
+            PublishError::ServerDiskLimit { .. } => Code::DiskExhausted,
             // No request of this protocol has a condition.
             PublishError::DiskFailed { .. } | PublishError::Refused(_) => Code::Internal,
         };
         let mut refusal = Self::new(code, error.to_string());
         refusal.epoch = topic.log().epoch();
-        if let PublishError::DiskLimit { limit } = error {
+        if let PublishError::DiskLimit { limit } | PublishError::ServerDiskLimit { limit } = error {
             refusal.next = *limit;
         }
         refusal
@@ -133,6 +134,7 @@ impl From<BrokerError> for Refusal {
             BrokerError::BadName { .. } => Code::BadName,
             BrokerError::BadSettings { .. } => Code::BadSettings,
             BrokerError::BudgetExhausted { .. } => Code::BudgetExhausted,
+            BrokerError::DiskExhausted { .. } => Code::DiskExhausted,
             BrokerError::Damaged { .. } | BrokerError::NotRemoved { .. } => Code::Internal,
             BrokerError::Shut => Code::ShuttingDown,
         };

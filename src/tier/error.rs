@@ -26,6 +26,15 @@ pub enum PublishError {
         /// The limit, in bytes.
         limit: u64,
     },
+    /// The files of all topics together are at the server's limit on the disk, and the topic's overflow policy does not wait.
+    #[error(
+        "the {limit} bytes on the disk for all topics are used up; retry when other topics have given some back, or raise \
+         the server's limit.disk"
+    )]
+    ServerDiskLimit {
+        /// The limit, in bytes.
+        limit: u64,
+    },
     /// As much waits to be written as the server keeps in memory, of this topic or of all: the disk is slower than the
     /// publishers.
     #[error(
@@ -55,9 +64,10 @@ impl PublishError {
     pub fn is_full(&self) -> bool {
         match self {
             PublishError::Log(error) => error.is_full(),
-            PublishError::DiskLimit { .. } | PublishError::DiskFull { .. } | PublishError::Busy => {
-                true
-            }
+            PublishError::DiskLimit { .. }
+            | PublishError::ServerDiskLimit { .. }
+            | PublishError::DiskFull { .. }
+            | PublishError::Busy => true,
             PublishError::DiskFailed { .. } | PublishError::Refused(_) => false,
         }
     }

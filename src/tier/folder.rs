@@ -1,13 +1,15 @@
 //! The folder in which stored topics are.
 
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::budget::{DiskBudget, DiskLimits, bytes_below};
 use super::catch_up::CatchUps;
 use super::conditions::Room;
-use super::inspect::name_of;
+use super::inspect::{ASIDE, name_of};
 use super::pool::{Pool, Task};
 use super::queue::Intake;
 use super::store::StoreError;
@@ -53,7 +55,10 @@ const VERSION: &str = "1";
 /// The file that says what the folder is, and that is locked while the folder is in use.
 const ABOUT: &str = "psa-data";
 /// The folder of the topics' folders.
-const TOPICS: &str = "topics";
+pub(super) const TOPICS: &str = "topics";
+/// A file in a topic's folder: the topic begins a new epoch when it is opened next, since its next offsets may have been given
+/// to other records elsewhere.
+pub(super) const NEW_EPOCH: &str = "begin-a-new-epoch";
 
 /// A folder for data that this process uses alone.
 #[derive(Debug)]
@@ -64,6 +69,8 @@ pub(crate) struct DataFolder {
     /// Whether the machine went down since the folder was used last, with a process that was using it: of what was not
     /// forced to the disk then, anything may be lost.
     pub(crate) lost_power: bool,
+    /// This boot of the machine.
+    boot: String,
 }
 
 impl DataFolder {
@@ -90,10 +97,14 @@ impl DataFolder {
         let used_in = lines.next().and_then(|line| line.strip_prefix("in use since boot "));
         let lost_power = used_in.is_some_and(|used_in| used_in != boot || boot.is_empty());
         fs::create_dir_all(path.join(TOPICS)).map_err(io)?;
-        let folder = DataFolder { path: path.to_owned(), about: file, lost_power };
-        folder.say(&format!("in use since boot {boot}")).map_err(io_about)?;
         sync_folder(path).map_err(io)?;
-        Ok(folder)
+        Ok(DataFolder { path: path.to_owned(), about: file, lost_power, boot: boot.to_owned() })
+    }
+
+    /// Notes that the folder is used in this boot, before anything is told to have been written. Until then it says what it
+    /// said before: whoever comes after a crash in the middle of opening still has to know that the machine went down.
+    pub(crate) fn begin(&self) -> io::Result<()> {
+        self.say(&format!("in use since boot {}", self.boot))
     }
 
     /// Takes a folder that is there, changes nothing, and leaves what the last process said for the next one.
@@ -104,7 +115,32 @@ impl DataFolder {
             return Err(FolderError::Missing(path.to_owned()));
         }
         let (file, _) = Self::lock(path, &about, false)?;
-        Ok(DataFolder { path: path.to_owned(), about: file, lost_power: false })
+        let (path, boot) = (path.to_owned(), String::new());
+        Ok(DataFolder { path, about: file, lost_power: false, boot })
+    }
+
+    /// Checks that this is a folder for data of this version, also if another process uses it.
+    pub(crate) fn check(path: &Path) -> Result<(), FolderError> {
+        let about = path.join(ABOUT);
+        match fs::read_to_string(&about) {
+            Ok(said) => check_version(path, &said),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                Err(FolderError::Missing(path.to_owned()))
+            }
+            Err(error) => Err(FolderError::Io { path: about, error }),
+        }
+    }
+
+    /// Makes a folder one for data that nobody has used yet. Before, it is none; `beside` is a file in it that gets the name
+    /// and is replaced.
+    pub(super) fn finish(path: &Path, beside: &Path) -> io::Result<()> {
+        let mut file = File::create(beside)?;
+        file.write_all(about_text("left").as_bytes())?;
+        file.sync_all()?;
+        sync_folder(&path.join(TOPICS))?;
+        sync_folder(path)?;
+        fs::rename(beside, path.join(ABOUT))?;
+        sync_folder(path)
     }
 
     /// Locks the file that says what the folder is, and reads what it says.
@@ -116,13 +152,7 @@ impl DataFolder {
         })?;
         let mut said = String::new();
         file.read_to_string(&mut said).map_err(io)?;
-        let version = said.lines().next().and_then(|line| line.strip_prefix("psa data, version "));
-        // A crash can leave the file empty, before anything else was done.
-        let version = if said.is_empty() { VERSION } else { version.unwrap_or("?") };
-        if version != VERSION {
-            let version = version.to_owned();
-            return Err(FolderError::Version { path: path.to_owned(), version });
-        }
+        check_version(path, &said)?;
         Ok((file, said))
     }
 
@@ -132,9 +162,7 @@ impl DataFolder {
     }
 
     fn say(&self, line: &str) -> io::Result<()> {
-        let text = format!("psa data, version {VERSION}\n{line}\n");
-        // One sector, so never half of it; longer than what it replaces, or padded.
-        let text = format!("{text:<120}\n");
+        let text = about_text(line);
         let mut file = &self.about;
         io::Seek::seek(&mut file, io::SeekFrom::Start(0))?;
         file.write_all(text.as_bytes())?;
@@ -151,6 +179,22 @@ impl DataFolder {
     }
 }
 
+/// What the file says that says what the folder is. One sector, so never half of it; longer than what it replaces, or padded.
+fn about_text(line: &str) -> String {
+    let text = format!("psa data, version {VERSION}\n{line}\n");
+    format!("{text:<120}\n")
+}
+
+fn check_version(path: &Path, said: &str) -> Result<(), FolderError> {
+    let version = said.lines().next().and_then(|line| line.strip_prefix("psa data, version "));
+    // A crash can leave the file empty, before anything else was done.
+    let version = if said.is_empty() { VERSION } else { version.unwrap_or("?") };
+    if version == VERSION {
+        return Ok(());
+    }
+    Err(FolderError::Version { path: path.to_owned(), version: version.to_owned() })
+}
+
 /// The folder, what is found in it, and the threads that write and read there.
 pub(crate) struct Tier {
     folder: DataFolder,
@@ -158,6 +202,7 @@ pub(crate) struct Tier {
     pub(super) catch_ups: Arc<CatchUps>,
     pub(super) intake: Arc<Intake>,
     pub(crate) room: Arc<Room>,
+    pub(crate) budget: Arc<DiskBudget>,
 }
 
 /// A topic's folder that cannot be used.
@@ -180,7 +225,10 @@ const UNFINISHED: &str = "unfinished";
 
 impl Tier {
     /// Opens the folder, and the topics in it, in the order of their names.
-    pub(crate) fn open(path: &Path) -> Result<(Self, Vec<Opened>, Vec<Damaged>), FolderError> {
+    pub(crate) fn open(
+        path: &Path,
+        limits: DiskLimits,
+    ) -> Result<(Self, Vec<Opened>, Vec<Damaged>), FolderError> {
         let folder = DataFolder::open(path)?;
         let io = |error| FolderError::Io { path: path.to_owned(), error };
         let (mut opened, mut damaged) = (Vec::new(), Vec::new());
@@ -208,11 +256,18 @@ impl Tier {
                     fs::rename(&entry, entry.with_extension(UNFINISHED)).map_err(io)?;
                 }
                 Err(error) => {
+                    // Another start may succeed, and must know it, too.
+                    if folder.lost_power
+                        && let Err(error) = ask_for_new_epoch(&entry)
+                    {
+                        tracing::error!(folder = %entry.display(), %error, "it cannot be noted that the machine went down");
+                    }
                     let (name, why) = (name_of(&entry), error.to_string());
                     damaged.push(Damaged { name, folder: entry, why });
                 }
             }
         }
+        folder.begin().map_err(io)?;
         opened.sort_by(|a, b| a.name().cmp(b.name()));
         let mut unique: Vec<Opened> = Vec::with_capacity(opened.len());
         for topic in opened {
@@ -228,7 +283,17 @@ impl Tier {
         let writers = Pool::start("psa-disk", WRITERS).map_err(io)?;
         let catch_ups = Arc::new(CatchUps::start().map_err(io)?);
         let intake = Arc::default();
-        Ok((Tier { folder, writers, catch_ups, intake, room }, unique, damaged))
+        let budget = DiskBudget::new(limits, &folder.topics());
+        budget.count_other(bytes_below(&folder.path().join(ASIDE)));
+        let used: HashSet<&Path> = unique.iter().map(Opened::path).collect();
+        for entry in fs::read_dir(folder.topics()).map_err(io)? {
+            let entry = entry.map_err(io)?.path();
+            if !used.contains(entry.as_path()) {
+                budget.count_other(bytes_below(&entry));
+            }
+        }
+        drop(used);
+        Ok((Tier { folder, writers, catch_ups, intake, room, budget }, unique, damaged))
     }
 
     /// The folder of the topics' folders.
@@ -299,7 +364,7 @@ pub(super) fn kind_of(entry: &Path) -> Option<Kind> {
 }
 
 /// Creates a folder that only this user can read, if it is missing.
-fn create_private(path: &Path) -> io::Result<()> {
+pub(super) fn create_private(path: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
@@ -333,6 +398,12 @@ fn open_locked(path: &Path, creates: bool) -> io::Result<File> {
     })
 }
 
+/// Has a topic begin a new epoch when it is opened next.
+pub(super) fn ask_for_new_epoch(topic: &Path) -> io::Result<()> {
+    File::create(topic.join(NEW_EPOCH))?.sync_all()?;
+    sync_folder(topic)
+}
+
 /// Tells this boot of the machine from others. Empty where that is not known: then every crash counts as one of the
 /// machine, which is safe.
 fn boot_id() -> String {
@@ -348,7 +419,12 @@ mod tests {
     fn a_killed_process_and_a_machine_that_went_down_are_told_apart() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data");
-        let open = |boot| DataFolder::open_as(&path, boot).unwrap();
+        let open = |boot| {
+            let folder = DataFolder::open_as(&path, boot).unwrap();
+            folder.begin().unwrap();
+            folder
+        };
+        let look = |boot| DataFolder::open_as(&path, boot).unwrap().lost_power;
         assert!(!open("one").lost_power, "it is new");
         #[cfg(unix)]
         {
@@ -357,6 +433,7 @@ mod tests {
             assert_eq!(mode & 0o777, 0o700, "nobody else can read it");
         }
         assert!(!open("one").lost_power, "the process was killed");
+        assert!(look("another boot") && look("another boot"), "it was not opened to the end");
         assert!(open("another boot, with a longer name").lost_power);
         assert!(open("three").lost_power);
         open("three").leave().unwrap();

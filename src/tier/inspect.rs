@@ -12,7 +12,7 @@ use crate::disk::{self, Frame, OsFolder, Problem, Survey, heads, survey};
 use crate::sync::random;
 
 /// Where topics go of which nothing can be kept.
-const ASIDE: &str = "set-aside";
+pub(super) const ASIDE: &str = "set-aside";
 
 /// What [`verify_folder`] found of one topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -324,7 +324,7 @@ pub(super) fn name_of(folder: &Path) -> Option<String> {
 }
 
 /// Bytes of the files in a folder.
-fn bytes_of(folder: &Path) -> u64 {
+pub(super) fn bytes_of(folder: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(folder) else { return 0 };
     let is_log = |entry: &fs::DirEntry| entry.path().extension().is_some_and(|e| e == "log");
     let sizes = entries.flatten().filter(is_log).filter_map(|entry| entry.metadata().ok());

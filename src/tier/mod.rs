@@ -12,6 +12,7 @@
 //! A topic that is stored ([`topic`]) has one writer ([`writer`]), which is the log's only publisher. It uses [`crate::disk`] for the
 //! files, and threads of its own ([`pool`]) for whatever blocks.
 
+mod budget;
 mod catch_up;
 mod conditions;
 mod cursor;
@@ -20,6 +21,7 @@ mod folder;
 mod inspect;
 mod leases;
 mod pool;
+mod pressure;
 mod queue;
 mod start;
 pub(crate) mod state;
@@ -31,17 +33,22 @@ mod topic;
 mod writer;
 
 pub use crate::durability::Durability;
+pub use budget::DiskUse;
 pub use conditions::{Condition, Producer, Refusal};
 pub use cursor::TopicCursor;
 pub use error::{PublishError, RepairError};
 pub use folder::FolderError;
 pub use inspect::{Repair, RepairPlan, VerifiedTopic, verify_folder};
+pub use pressure::Pressure;
 pub use stats::StoredStats;
 pub use ticket::Ticket;
 
+pub(crate) use budget::DiskLimits;
 pub(crate) use conditions::{Conditions, Performed, Room};
 pub(crate) use folder::Tier;
 pub(crate) use pool::Task;
+pub(crate) use pressure::Told;
 pub(crate) use state::Settings;
+pub(crate) use store::least as least_disk;
 pub(crate) use stored_lease::StoredLease;
 pub(crate) use topic::{Creation, Opened, StoredTopic};

@@ -11,7 +11,7 @@ use super::ticket::{Published, Reply, Ticket};
 use crate::log::Packed;
 
 /// A frame is not made larger than this by putting appends together.
-const FRAME: usize = 256 << 10;
+pub(super) const FRAME: usize = 256 << 10;
 /// A topic does not take more than this from publishers before it is written, or one append.
 pub(super) const MOST: usize = 8 << 20;
 /// The same of all topics together.
@@ -56,10 +56,10 @@ impl Intake {
 }
 
 /// Why an append was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum NoRoom {
-    /// The topic is at its limit on the disk.
-    Disk,
+    /// What was taken before waits for room on the disk, for this reason.
+    Disk(PublishError),
     /// Too much waits in memory.
     Memory,
 }
@@ -97,8 +97,8 @@ pub(crate) struct Queue {
     pub(crate) closing: Option<Vec<Reply>>,
     /// The topic's log is to be closed without writing that down: the broker ends.
     pub(crate) stopping: bool,
-    /// The topic is at its limit on the disk: publishers wait.
-    pub(crate) is_full: bool,
+    /// What was taken waits for room on the disk, for this reason: publishers wait.
+    pub(crate) full: Option<PublishError>,
     /// Why nothing is taken any more.
     pub(crate) failed: Option<PublishError>,
 }
@@ -125,8 +125,8 @@ impl Queue {
     ) -> Result<Ticket, NoRoom> {
         let kept = if condition.is_some() { CONDITION } else { 0 };
         let size = records.payload().len() + records.ends().len() + kept;
-        let no_room = if self.is_full {
-            Some(NoRoom::Disk)
+        let no_room = if let Some(full) = &self.full {
+            Some(NoRoom::Disk(full.clone()))
         } else if self.bytes > 0 && self.bytes + size > MOST {
             Some(NoRoom::Memory)
         } else {
@@ -316,7 +316,7 @@ mod tests {
         assert!(push(&mut queue, &["x"]).is_none());
         assert_eq!(queue.take().len(), 1);
         let _ticket = push(&mut queue, &["x"]).unwrap();
-        queue.is_full = true;
+        queue.full = Some(PublishError::DiskLimit { limit: 1 });
         assert!(push(&mut queue, &["x"]).is_none());
     }
 }

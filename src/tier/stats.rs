@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::pressure::Pressure;
+
 /// The state of a topic's files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -16,6 +18,8 @@ pub struct StoredStats {
     pub bytes: u64,
     /// The most bytes that they may take.
     pub limit: u64,
+    /// How near the files are to their limit, without what of it is kept for leases.
+    pub pressure: Pressure,
     /// Files that have begun.
     pub files: u64,
     /// How often the files were forced to the disk since the process began.

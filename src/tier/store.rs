@@ -1,9 +1,11 @@
 //! The files of one topic: its records, its state in notes between them, and what of it is kept.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Durability;
+use super::budget::Share;
 use super::error::PublishError;
 use super::state::{Settings, State};
 use crate::disk::{self, Began, DiskLog, DiskOptions, Folder, Reader, Recovered};
@@ -23,6 +25,10 @@ const FILE_PART: u64 = 16;
 /// Files that notes may need although the topic is at its limit: one with notes alone, the one that replaces it, and the one
 /// that is prepared.
 const FOR_NOTES: u64 = 3;
+
+/// What a frame and the file around it may take besides records that were put together: headers, and the notes with which a
+/// file begins.
+const AROUND: u64 = 8 << 10;
 
 /// Why a topic's files cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +54,8 @@ pub(crate) struct Store<D: Folder> {
     time: u64,
     /// Since when something is written that was not forced to the disk.
     unforced_since: Option<Instant>,
+    /// What the files may take of the disk that all topics share.
+    share: Arc<Share>,
     /// How often the files were forced to the disk, how long that took, how many groups were written.
     pub(crate) figures: Figures,
 }
@@ -57,6 +65,16 @@ pub(crate) struct Figures {
     pub(crate) syncs: u64,
     pub(crate) sync_time: Duration,
     pub(crate) groups: u64,
+}
+
+/// What a topic must have of the disk so that it can always go on: the file that is written, the next one, and what is kept
+/// for notes. Each file has room for as many records as are put together into one frame.
+pub(crate) fn least(settings: &Settings) -> u64 {
+    let first = options(settings).first_file;
+    // The end of each record is in the frame, too.
+    let frame = settings.segment_bytes.min(super::queue::FRAME as u64) / 8 * 9;
+    let file = first.max((frame + AROUND).next_multiple_of(4 << 10));
+    (2 * file + FOR_NOTES * first).min(settings.disk_limit)
 }
 
 fn options(settings: &Settings) -> DiskOptions {
@@ -77,12 +95,14 @@ impl<D: Folder> Store<D> {
         number: u64,
         epoch: u64,
         settings: Settings,
+        share: Arc<Share>,
         head: impl Fn() -> Vec<u8> + Send + 'static,
     ) -> Result<Self, StoreError> {
         let (mut log, _) = DiskLog::open(folder, options(&settings), number, epoch)?;
         log.begin_files_with(head);
         log.sync()?;
-        Ok(Store { log, settings, time: 0, unforced_since: None, figures: Figures::default() })
+        let figures = Figures::default();
+        Ok(Store { log, settings, time: 0, unforced_since: None, share, figures })
     }
 
     /// Opens the files of a topic, and reads its state. [`begin`](Self::begin) must follow.
@@ -98,8 +118,8 @@ impl<D: Folder> Store<D> {
         bad?;
         let state = state.ok_or(StoreError::Unfinished)?;
         let settings = state.settings;
-        let store =
-            Store { log, settings, time: 0, unforced_since: None, figures: Figures::default() };
+        let (share, figures) = (Share::unlimited(), Figures::default());
+        let store = Store { log, settings, time: 0, unforced_since: None, share, figures };
         Ok((store, state, recovered))
     }
 
@@ -116,6 +136,31 @@ impl<D: Folder> Store<D> {
         }
         self.log.sync()?;
         Ok(())
+    }
+
+    /// What the files take, with what is kept for notes: the share of a topic that was opened.
+    pub(super) fn needs(&self) -> u64 {
+        let (settings, size) = (&self.settings, self.log.size());
+        (size + self.for_notes()).min(settings.disk_limit).max(size).max(least(settings))
+    }
+
+    /// From now on, the files take their room from this share.
+    pub(super) fn use_share(&mut self, share: Arc<Share>) {
+        self.share = share;
+    }
+
+    /// Gives back what was given up. The share never grows here: notes have their room in it already.
+    pub(super) fn give_back(&self) {
+        self.share.shrink(self.needs());
+    }
+
+    /// What the files may take as long as only records need more.
+    pub(super) fn records_limit(&self) -> u64 {
+        self.settings.disk_limit.saturating_sub(self.for_notes())
+    }
+
+    fn for_notes(&self) -> u64 {
+        FOR_NOTES * options(&self.settings).first_file
     }
 
     pub(crate) fn epoch(&self) -> u64 {
@@ -270,15 +315,13 @@ impl<D: Folder> Store<D> {
         })
     }
 
-    /// Makes room for one more frame below the topic's limit, where that needs another file.
+    /// Makes room for one more frame below the limits, where that needs another file.
     fn make_room(&mut self, bytes: u64, needed: impl Fn() -> u64) -> Result<(), PublishError> {
-        let limit = self.settings.disk_limit;
-        let for_records = limit - FOR_NOTES * options(&self.settings).first_file;
         loop {
-            let more = self.log.needs(bytes);
-            // Also where there is room in the last file: a file that notes needed is not for records.
-            if self.log.size() + more <= for_records {
-                return Ok(());
+            let Err(refused) = self.take_room(bytes) else { return Ok(()) };
+            // Others may have filled the file system for a moment: nothing goes early for that.
+            if matches!(refused, PublishError::DiskFull { .. }) {
+                return Err(refused);
             }
             let oldest_end = self.log.oldest_end();
             let may_go = oldest_end
@@ -289,16 +332,39 @@ impl<D: Folder> Store<D> {
                     || self.settings.retention == Retention::Nothing
             });
             let Some(end) = may_go else {
-                return Err(PublishError::DiskLimit { limit });
+                return Err(refused);
             };
             let files = self.log.files();
             self.log
                 .trim(end)
                 .map_err(|error| PublishError::DiskFailed { why: error.to_string() })?;
             if self.log.files() == files {
-                return Err(PublishError::DiskLimit { limit });
+                return Err(refused);
             }
         }
+    }
+
+    /// Takes the room for one more frame. If all topics together are at their limit, a smaller file than usual may do.
+    fn take_room(&mut self, bytes: u64) -> Result<(), PublishError> {
+        let usual = options(&self.settings);
+        self.log.use_options(usual);
+        let taken = self.try_take_room(bytes);
+        if !matches!(taken, Err(PublishError::ServerDiskLimit { .. })) {
+            return taken;
+        }
+        self.log.use_options(DiskOptions { largest_file: usual.first_file, ..usual });
+        self.try_take_room(bytes).or(taken)
+    }
+
+    fn try_take_room(&self, bytes: u64) -> Result<(), PublishError> {
+        let (limit, for_notes) = (self.settings.disk_limit, self.for_notes());
+        let more = self.log.needs(bytes);
+        let all = self.log.size() + more + for_notes;
+        // Also where there is room in the last file: a file that notes needed is not for records.
+        if all > limit {
+            return Err(PublishError::DiskLimit { limit });
+        }
+        self.share.take(all, more)
     }
 }
 

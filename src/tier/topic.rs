@@ -27,20 +27,22 @@ use std::time::Instant;
 
 use slab::Slab;
 
+use super::budget::{Share, bytes_below};
 use super::catch_up::CatchUps;
 use super::conditions::{Condition, Conditions, Performed, Room};
 use super::error::PublishError;
-use super::folder::{DELETED, Tier, sync_folder};
+use super::folder::{DELETED, NEW_EPOCH, Tier, sync_folder};
 use super::leases::Leases;
 use super::pool::Task;
+use super::pressure::{Pressure, Told};
 use super::queue::{Intake, NoRoom, Queue};
 use super::state::{Change, Settings, State};
 use super::stats::StoredStats;
 use super::store::{Store, StoreError};
 use super::ticket::Ticket;
 use super::writer::Writer;
-use crate::disk::{Began, OsFolder, Reader};
-use crate::log::{AppendError, Exclusive, Log, Packed};
+use crate::disk::{Began, OpenError, OsFolder, Reader};
+use crate::log::{AppendError, Exclusive, Log, Overflow, Packed};
 use crate::sync::random;
 
 /// What does not change, or is shared with the writer's notes.
@@ -154,11 +156,13 @@ pub(crate) struct Opened {
     pub(crate) bytes: u64,
     /// Bytes at the end that were no whole frame any more.
     pub(crate) cut: u64,
+    /// Bytes in the topic's folder that are not its log's, as a repair leaves them.
+    beside: u64,
 }
 
 impl Opened {
     /// Opens the files in a topic's folder. If the machine went down, and the topic does not promise that everything was
-    /// forced to the disk, `new_epoch` is the epoch from here on.
+    /// forced to the disk, or if it is a copy, `new_epoch` is the epoch from here on.
     pub(crate) fn open(
         path: &Path,
         lost_power: bool,
@@ -170,14 +174,23 @@ impl Opened {
             return Err(StoreError::Unfinished);
         }
         let facts = Arc::new(Facts::new(state, store.next(), room));
-        let may_have_lost = lost_power && facts.settings.durability != super::Durability::Synced;
+        let io = |error| StoreError::Open(OpenError::Io { file: NEW_EPOCH.to_owned(), error });
+        let marker = path.join(NEW_EPOCH);
+        let is_marked = marker.try_exists().map_err(io)?;
+        let may_have_lost =
+            is_marked || lost_power && facts.settings.durability != super::Durability::Synced;
         store.begin(may_have_lost.then_some(new_epoch), facts.head())?;
+        // The epoch's first file was forced to the disk. After a crash before this, there is one epoch more.
+        if is_marked {
+            fs::remove_file(&marker).and_then(|()| sync_folder(path)).map_err(io)?;
+        }
         Ok(Opened {
             epoch: store.epoch(),
             next: store.next(),
             records: recovered.records,
             bytes: store.size(),
             cut: recovered.cut,
+            beside: bytes_below(path).saturating_sub(store.size()),
             store,
             facts,
             path: path.to_owned(),
@@ -223,6 +236,17 @@ impl Default for Creation {
     }
 }
 
+/// What a topic begins with.
+struct Begin {
+    facts: Arc<Facts>,
+    path: PathBuf,
+    store: Option<Store<OsFolder>>,
+    /// The topic's number, where it has no files yet.
+    number: u64,
+    history: Vec<Began>,
+    share: Arc<Share>,
+}
+
 /// A stored topic.
 pub(crate) struct StoredTopic {
     pub(crate) facts: Arc<Facts>,
@@ -243,6 +267,10 @@ pub(crate) struct StoredTopic {
     pub(super) readers: AtomicUsize,
     pub(super) catch_ups: Arc<CatchUps>,
     pub(super) intake: Arc<Intake>,
+    /// What the files may take of the disk that all topics share.
+    pub(super) share: Arc<Share>,
+    /// How near to the topic's limit its files were when that was logged last.
+    told: Told,
     pub(super) stats: Mutex<StoredStats>,
 }
 
@@ -274,6 +302,7 @@ impl StoredTopic {
         settings: Settings,
         creation: Creation,
         log: &Log<[u8]>,
+        share: Arc<Share>,
     ) -> Arc<Task<Self>> {
         let number = random::unique();
         let Creation { about, complete } = creation;
@@ -281,25 +310,21 @@ impl StoredTopic {
         let path = tier.topics().join(format!("{number:016x}"));
         let history = vec![Began { epoch: log.epoch(), first: 0 }];
         let facts = Arc::new(Facts::new(state, 0, &tier.room));
-        Self::over(facts, path, None, number, history, log, tier)
+        Self::over(Begin { facts, path, store: None, number, history, share }, log, tier)
     }
 
     /// A topic whose files were opened, with a log that begins where they end.
     pub(crate) fn go_on(opened: Opened, tier: &Tier, log: &Log<[u8]>) -> Arc<Task<Self>> {
-        let Opened { store, facts, path, .. } = opened;
+        let Opened { mut store, facts, path, beside, .. } = opened;
         let history = store.history();
-        Self::over(facts, path, Some(store), 0, history, log, tier)
+        let share = tier.budget.share(store.needs(), beside);
+        store.use_share(share.clone());
+        let begin = Begin { facts, path, store: Some(store), number: 0, history, share };
+        Self::over(begin, log, tier)
     }
 
-    fn over(
-        facts: Arc<Facts>,
-        path: PathBuf,
-        store: Option<Store<OsFolder>>,
-        number: u64,
-        history: Vec<Began>,
-        log: &Log<[u8]>,
-        tier: &Tier,
-    ) -> Arc<Task<Self>> {
+    fn over(begin: Begin, log: &Log<[u8]>, tier: &Tier) -> Arc<Task<Self>> {
+        let Begin { facts, path, store, number, history, share } = begin;
         let is_closed = facts.closed.load(Ordering::Relaxed);
         let reader = OnceLock::new();
         if let Some(store) = &store {
@@ -339,6 +364,8 @@ impl StoredTopic {
             readers: AtomicUsize::new(0),
             catch_ups: tier.catch_ups.clone(),
             intake: tier.intake.clone(),
+            share,
+            told: Told::default(),
             stats: Mutex::default(),
             writer: Mutex::new(writer),
         };
@@ -376,6 +403,12 @@ impl StoredTopic {
         StoredStats { readers: self.readers.load(Ordering::Relaxed) as u64, ..stats }
     }
 
+    /// Why what was taken waits, if there is no room on the disk.
+    #[cfg(feature = "http")]
+    pub(crate) fn why_full(&self) -> Option<PublishError> {
+        self.queue().full.clone()
+    }
+
     pub(super) fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -401,16 +434,41 @@ impl StoredTopic {
         let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
         stats.limit = self.facts.settings.disk_limit;
         if let Some(store) = &writer.store {
+            store.give_back();
             stats.first_offset = store.first();
             stats.next_offset = store.next();
             stats.durable_offset = store.durable();
             stats.bytes = store.size();
+            if let Some(now) = self.told.change(store.size(), store.records_limit()) {
+                self.tell_pressure(now, store.size());
+            }
+            stats.pressure = self.told.last();
             stats.files = store.files() as u64;
             stats.syncs = store.figures.syncs;
             stats.sync_time = store.figures.sync_time;
             stats.groups = store.figures.groups;
             stats.written_bytes = store.written();
         }
+    }
+}
+
+impl StoredTopic {
+    fn tell_pressure(&self, now: Pressure, bytes: u64) {
+        if !self.share.may_log() {
+            return;
+        }
+        let (topic, limit) = (&self.facts.name, self.facts.settings.disk_limit);
+        if now == Pressure::None {
+            tracing::info!(%topic, bytes, limit, "the topic's files are well below their limit again");
+            return;
+        }
+        let percent = now.percent();
+        let then = match self.facts.settings.overflow {
+            Overflow::Block => "the oldest records go that nobody needs, or publishers wait",
+            Overflow::Reject => "publishers are refused",
+            Overflow::Evict => "the oldest records go, also those that subscribers need",
+        };
+        tracing::warn!(%topic, bytes, limit, percent, "the topic's files come near their limit; at the limit, {then}");
     }
 }
 
@@ -483,9 +541,7 @@ impl Task<StoredTopic> {
         }
         match queue.push(records, condition, &topic.intake, waker) {
             Ok(ticket) => Ok(ticket),
-            Err(NoRoom::Disk) => {
-                Err(PublishError::DiskLimit { limit: topic.facts.settings.disk_limit })
-            }
+            Err(NoRoom::Disk(full)) => Err(full),
             Err(NoRoom::Memory) => Err(PublishError::Busy),
         }
     }
@@ -542,7 +598,9 @@ impl Task<StoredTopic> {
         self.end(|topic, writer| {
             writer.store = None;
             // Also if it was tried before.
-            if topic.path.try_exists()? { remove_topic(&topic.path) } else { Ok(()) }
+            let is_removed = !topic.path.try_exists()? || remove_topic(&topic.path)?;
+            topic.share.end(is_removed);
+            Ok(())
         })
     }
 
@@ -625,12 +683,12 @@ impl Task<StoredTopic> {
     }
 }
 
-/// Removes a topic's folder. After the first step it is no topic any more, whatever happens.
-pub(crate) fn remove_topic(path: &Path) -> std::io::Result<()> {
+/// Removes a topic's folder. After the first step it is no topic any more, whatever happens. Returns whether its files are gone,
+/// too.
+pub(crate) fn remove_topic(path: &Path) -> std::io::Result<bool> {
     let gone = path.with_extension(DELETED);
     fs::rename(path, &gone)?;
     sync_folder(path.parent().unwrap_or(path))?;
     // What cannot be removed now is removed at the next start.
-    let _ = fs::remove_dir_all(gone);
-    Ok(())
+    Ok(fs::remove_dir_all(gone).is_ok())
 }

@@ -13,7 +13,7 @@ use super::folder::sync_folder;
 use super::pool::{Again, Job, Task};
 use super::queue::Chunk;
 use super::state::Change;
-use super::store::Store;
+use super::store::{Store, least};
 use super::ticket::Reply;
 use super::topic::StoredTopic;
 use crate::disk::OsFolder;
@@ -95,7 +95,7 @@ impl StoredTopic {
                     self.fail(writer, &error);
                 }
             }
-            self.queue().is_full = full.is_some();
+            self.queue().full.clone_from(&full);
         }
         if full.is_none() {
             woken.into_iter().for_each(Waker::wake);
@@ -115,7 +115,9 @@ impl StoredTopic {
             return Again::WhenWoken;
         }
         match full {
-            Some(look_again) => Again::At(Instant::now() + look_again),
+            Some(full) => {
+                Again::At(Instant::now() + self.look_again(&full, &Waker::from(this.clone())))
+            }
             None if has_work => {
                 writer.last_write = Instant::now();
                 self.rest(writer)
@@ -124,12 +126,12 @@ impl StoredTopic {
         }
     }
 
-    /// Writes what waits. If the disk is full, and the rest has to wait: after which time to look again.
+    /// Writes what waits. If there is no room on the disk, and the rest has to wait: why.
     pub(super) fn write(
         &self,
         writer: &mut Writer,
         leases: &BTreeSet<String>,
-    ) -> Result<Option<Duration>, PublishError> {
+    ) -> Result<Option<PublishError>, PublishError> {
         if writer.store.is_none()
             && let Err(error) = self.create_files(writer)
         {
@@ -172,7 +174,7 @@ impl StoredTopic {
                     }
                     chunk.put_back();
                     writer.waiting.push_front(chunk);
-                    full = Some(look_again(&error));
+                    full = Some(error);
                 }
                 Err(error) => {
                     self.tell(chunk, Err(error.clone()));
@@ -237,7 +239,7 @@ impl StoredTopic {
         store: &mut Store<OsFolder>,
         now: u64,
         leases: &BTreeSet<String>,
-    ) -> Result<Option<Duration>, PublishError> {
+    ) -> Result<Option<PublishError>, PublishError> {
         if leases.is_empty() {
             return Ok(None);
         }
@@ -264,16 +266,30 @@ impl StoredTopic {
         Ok(None)
     }
 
+    /// When to look again whether there is room.
+    fn look_again(&self, full: &PublishError, waker: &Waker) -> Duration {
+        match full {
+            // Each look lays out a part of a file, as far as the disk has room.
+            PublishError::DiskFull { .. } => TRY_DISK_AGAIN,
+            // Others have given something back meanwhile.
+            PublishError::ServerDiskLimit { .. } if !self.share.wait(waker) => Duration::ZERO,
+            // The topic's own subscribers may make room, too.
+            _ => LOOK_FOR_ROOM,
+        }
+    }
+
     fn create_files(&self, writer: &mut Writer) -> Result<(), PublishError> {
         let full = |error: std::io::Error| PublishError::DiskFull { why: error.to_string() };
+        self.share.check_space(least(&self.facts.settings))?;
         // Left by an attempt that failed.
         if self.path.try_exists().map_err(full)? {
             fs::remove_dir_all(&self.path).map_err(full)?;
         }
         fs::create_dir(&self.path).map_err(full)?;
         let (epoch, folder) = (self.log.epoch(), OsFolder::new(&self.path));
-        let settings = self.facts.settings;
-        let created = Store::create(folder, writer.number, epoch, settings, self.facts.head());
+        let (settings, share) = (self.facts.settings, self.share.clone());
+        let head = self.facts.head();
+        let created = Store::create(folder, writer.number, epoch, settings, share, head);
         let store = created.map_err(|error| full(std::io::Error::other(error)))?;
         sync_folder(self.path.parent().unwrap_or(&self.path)).map_err(full)?;
         let _ = self.reader.set(store.reader());
@@ -444,24 +460,15 @@ impl Writer {
     }
 }
 
-/// Notes changes. If the disk is full, and they have to wait: after which time to look again.
+/// Notes changes. If there is no room on the disk, and they have to wait: why.
 fn note(
     store: &mut Store<OsFolder>,
     now: u64,
     notes: &[u8],
-) -> Result<Option<Duration>, PublishError> {
+) -> Result<Option<PublishError>, PublishError> {
     match store.note(now, notes) {
         Ok(()) => Ok(None),
-        Err(error) if error.is_full() => Ok(Some(look_again(&error))),
+        Err(error) if error.is_full() => Ok(Some(error)),
         Err(error) => Err(error),
-    }
-}
-
-/// When to look again whether there is room.
-fn look_again(full: &PublishError) -> Duration {
-    match full {
-        // Each look lays out a part of a file, as far as the disk has room.
-        PublishError::DiskFull { .. } => TRY_DISK_AGAIN,
-        _ => LOOK_FOR_ROOM,
     }
 }

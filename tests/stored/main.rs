@@ -5,6 +5,7 @@
 mod basics;
 mod catch_up;
 mod conditions;
+mod disk;
 mod leases;
 mod limits;
 mod lives;

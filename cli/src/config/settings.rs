@@ -152,6 +152,10 @@ settings! {
         "The largest memory limit that a topic may be created with.";
     LimitTopicDisk, "limit.topic_disk", Kind::Size { min: 4 * MIB, max: 64 * TIB, none: "" }, "1TiB",
         "The largest limit on the disk that a topic may be created with.";
+    LimitDisk, "limit.disk", Kind::Size { min: 4 * MIB, max: 64 * TIB, none: "off" }, "off",
+        "The files of all stored topics together; at the limit, no topic is created, and each does what its overflow policy says.";
+    LimitDiskFree, "limit.disk_free", Kind::Size { min: 0, max: 64 * TIB, none: "auto" }, "auto",
+        "What stored topics leave free on the file system; `auto` is a twentieth of it, at most 1GiB.";
     LimitTopics, "limit.topics", Kind::Count { min: 1, max: MANY }, "10000",
         "Topics.";
     LimitLeases, "limit.leases", Kind::Count { min: 0, max: MANY }, "10000",

@@ -47,7 +47,7 @@ export function showFacts(topic) {
   const { now } = topic;
   const kept = typeof topic.retention === "string" ? topic.retention : Object.entries(topic.retention)[0].reverse().join(" ").replace("_", " ");
   const [bytes, files, from, durable, readers] = now.stored ?? [];
-  const disk = now.stored && `${size(bytes)} of ${size(topic.disk)} in ${many(files, "file")}, from record ${count(from)}; all before ${count(durable)} is forced to it${readers ? `; ${many(readers, "subscriber")} ${readers === 1 ? "reads" : "read"} from it` : ""}${now.failed ? `; it has failed: ${plain(now.failed)}` : ""}`;
+  const disk = now.stored && `${size(bytes)} of ${size(topic.disk)}${bytes >= topic.disk * 0.8 ? ` (${Math.floor(bytes / topic.disk * 100)} %)` : ""} in ${many(files, "file")}, from record ${count(from)}; all before ${count(durable)} is forced to it${readers ? `; ${many(readers, "subscriber")} ${readers === 1 ? "reads" : "read"} from it` : ""}${now.failed ? `; it has failed: ${plain(now.failed)}` : ""}`;
   const lines = {
     durability: topic.durability,
     epoch: topic.epoch,

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::disk::tests::sim::{Fault, Sim};
+use crate::tier::budget::{DiskBudget, DiskLimits};
 use crate::tier::conditions::{Condition, Performed, Producer};
 use crate::tier::state::{Change, LeaseState};
 
@@ -153,7 +154,13 @@ fn life(seed: u64) {
         forced: (0, 0),
         epochs: vec![Began { epoch: 1, first: 0 }],
     };
-    let mut store = match Store::create(sim.clone(), 7, 1, settings, model.head()) {
+    // With a disk that others fill and empty meanwhile.
+    let files = least(&settings) + random.u64(0..=LIMIT);
+    let budget = DiskBudget::over(DiskLimits { files: Some(files), kept_free: None }, || None);
+    let mut most = files;
+    let others = budget.reserve(0).unwrap();
+    let share = budget.reserve(least(&settings)).unwrap();
+    let mut store = match Store::create(sim.clone(), 7, 1, settings, share, model.head()) {
         Ok(store) => store,
         Err(error) => panic!("{error}"),
     };
@@ -166,9 +173,15 @@ fn life(seed: u64) {
             _ => sim.fault(calls, Fault::Down),
         }
         for _ in 0..random.u64(1..80) {
+            match random.u8(0..8) {
+                0 => drop(others.take(random.u64(0..=LIMIT), 0)),
+                1 => others.shrink(random.u64(0..=LIMIT / 8)),
+                _ => {}
+            }
             if !step(&mut store, &mut model, &mut random) || sim.is_down() {
                 break;
             }
+            assert!(budget.look().taken <= most, "more than the limit for all");
         }
         // What a failed call left behind, only a restart can tell. So it counts as if the machine had gone down.
         let lost_power = sim.is_down() || random.bool();
@@ -180,7 +193,13 @@ fn life(seed: u64) {
             if let Some(opened) = model.open(&sim, lost_power, &mut random)
                 && !sim.is_down()
             {
+                // As a process that was ended: nobody has a share of what it had.
+                others.shrink(0);
+                store.use_share(Share::unlimited());
                 store = opened;
+                store.use_share(budget.share(store.needs(), 0));
+                // What is there stays, and nothing grows.
+                most = files.max(budget.look().taken);
                 break;
             }
         }
@@ -201,6 +220,8 @@ fn step(store: &mut Store<Sim>, model: &mut Model, random: &mut fastrand::Rng) -
     };
     let (records, changes) = (model.records.len() as u64, model.states.len() - 1);
     assert!(store.size() <= LIMIT, "{} bytes", store.size());
+    store.give_back();
+    assert!(store.size() <= store.share.taken(), "{} bytes of its share", store.size());
     match done {
         Ok(()) => {
             model.told = (records, changes);
