@@ -71,6 +71,8 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Cut a damaged topic of such a folder, so that a server opens it again
     Repair(RepairArgs),
+    /// Copy a folder for data, also while a server uses it
+    Backup(BackupArgs),
     /// Show what topics hold, what holds it back, and rates
     Stats(StatsArgs),
     /// Show a tour of half a minute in this terminal, on a server of its own
@@ -325,6 +327,17 @@ pub(crate) struct VerifyArgs {
     /// Only this topic; where its name cannot be read, the name of its folder under topics/
     #[arg(long, value_name = "TOPIC")]
     pub(crate) topic: Option<String>,
+    /// Print JSON, one object per topic and line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BackupArgs {
+    /// The folder, as `psa serve --data` uses it; the server may go on
+    pub(crate) folder: PathBuf,
+    /// The folder for the copy: a new one, or one that is empty
+    pub(crate) destination: PathBuf,
     /// Print JSON, one object per topic and line
     #[arg(long)]
     pub(crate) json: bool,

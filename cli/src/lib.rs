@@ -15,6 +15,7 @@ compile_error!(
 
 mod access;
 mod args;
+mod backup;
 mod config;
 mod connect;
 mod consumer;
@@ -87,6 +88,7 @@ fn run(cli: Cli) -> Result {
         Command::Token(args) => token::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Repair(args) => repair::run(&args),
+        Command::Backup(args) => backup::run(&args),
         Command::Stats(args) => stats::run(&client_config(&global)?, args),
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => psa_load::run(args, named_server(&global)?),

@@ -66,8 +66,9 @@ use unpublished::{USE_CHECK_INTERVAL, Unpublished};
 
 pub use crate::disk::{Lost, Problem};
 pub use crate::tier::{
-    Condition, DiskUse, Durability, FolderError, Pressure, Producer, PublishError, Refusal, Repair,
-    RepairError, RepairPlan, StoredStats, Ticket, TopicCursor, VerifiedTopic, verify_folder,
+    BackedUpTopic, Backup, BackupError, Condition, DiskUse, Durability, FolderError, Pressure,
+    Producer, PublishError, Refusal, Repair, RepairError, RepairPlan, StoredStats, Ticket,
+    TopicCursor, VerifiedTopic, back_up, verify_folder,
 };
 pub use error::{BrokerError, LeaseOpenError, OpenError};
 use housekeeping::Schedule;

@@ -9,16 +9,24 @@ use super::files::{File, Folder};
 
 /// A folder of the operating system.
 #[derive(Clone, Debug)]
-pub struct OsFolder(PathBuf);
+pub struct OsFolder {
+    path: PathBuf,
+    writes: bool,
+}
 
 impl OsFolder {
     /// The folder at this path, which is there already.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        OsFolder(path.into())
+        OsFolder { path: path.into(), writes: true }
+    }
+
+    /// The same, to read what another process writes there.
+    pub fn read_only(path: impl Into<PathBuf>) -> Self {
+        OsFolder { path: path.into(), writes: false }
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.path.join(name)
     }
 }
 
@@ -26,7 +34,7 @@ impl Folder for OsFolder {
     type File = fs::File;
 
     fn names(&self) -> io::Result<Vec<String>> {
-        let names = fs::read_dir(&self.0)?.map(|entry| Ok(entry?.file_name()));
+        let names = fs::read_dir(&self.path)?.map(|entry| Ok(entry?.file_name()));
         // No file of a log has a name that is not text.
         let text =
             |name: io::Result<OsString>| name.map(|name| name.into_string().ok()).transpose();
@@ -34,7 +42,7 @@ impl Folder for OsFolder {
     }
 
     fn open(&self, name: &str) -> io::Result<fs::File> {
-        OpenOptions::new().read(true).write(true).open(self.path(name))
+        OpenOptions::new().read(true).write(self.writes).open(self.path(name))
     }
 
     fn create(&self, name: &str) -> io::Result<fs::File> {
@@ -52,7 +60,7 @@ impl Folder for OsFolder {
     /// On Windows the system keeps names by itself, and a folder cannot be opened for this.
     fn sync(&self) -> io::Result<()> {
         #[cfg(unix)]
-        fs::File::open(&self.0)?.sync_all()?;
+        fs::File::open(&self.path)?.sync_all()?;
         Ok(())
     }
 }

@@ -55,6 +55,8 @@
 //! begins a new epoch at its end ([`DiskLog::begin_epoch`]), in a new file. Its [`history`](DiskLog::history) says
 //! where each epoch began, so that a subscriber of an earlier one can be answered exactly.
 
+#[cfg(any(feature = "server", feature = "http"))]
+mod copy;
 mod error;
 mod files;
 mod folder;
@@ -74,6 +76,8 @@ pub(crate) mod tests;
 mod times;
 mod verify;
 
+#[cfg(any(feature = "server", feature = "http"))]
+pub(crate) use copy::{Copied, CopyError, copy};
 pub use error::{AppendError, OpenError, ReadError};
 pub use files::{File, Folder};
 pub use folder::OsFolder;

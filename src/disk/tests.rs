@@ -1,6 +1,8 @@
 //! A log on a simulated disk: crashes at every call, failing calls, damage.
 
 mod basics;
+#[cfg(any(feature = "server", feature = "http"))]
+mod copy;
 mod crash;
 mod damage;
 mod repair;

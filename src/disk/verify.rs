@@ -354,7 +354,13 @@ fn read<F: File>(
 }
 
 /// Whether anything behind a place says that the record `next` was durable: as when the log is opened.
-fn testifies<F: File>(file: &F, size: u64, position: u64, seed: Seed, next: u64) -> bool {
+pub(super) fn testifies<F: File>(
+    file: &F,
+    size: u64,
+    position: u64,
+    seed: Seed,
+    next: u64,
+) -> bool {
     let mut scan = Scan::new(file, size, position);
     loop {
         let Ok(bytes) = scan.bytes(HEADER) else { return false };

@@ -12,6 +12,7 @@
 //! A topic that is stored ([`topic`]) has one writer ([`writer`]), which is the log's only publisher. It uses [`crate::disk`] for the
 //! files, and threads of its own ([`pool`]) for whatever blocks.
 
+mod backup;
 mod budget;
 mod catch_up;
 mod conditions;
@@ -33,6 +34,7 @@ mod topic;
 mod writer;
 
 pub use crate::durability::Durability;
+pub use backup::{BackedUpTopic, Backup, BackupError, back_up};
 pub use budget::DiskUse;
 pub use conditions::{Condition, Producer, Refusal};
 pub use cursor::TopicCursor;

@@ -2,6 +2,7 @@
 
 #![cfg(any(feature = "server", feature = "http"))]
 
+mod backup;
 mod basics;
 mod catch_up;
 mod conditions;

@@ -4,6 +4,7 @@
 //! test prints; `PSA_TEST_SEED` replays it.
 
 mod access;
+mod backup;
 mod config;
 mod damage;
 mod ends;
