@@ -165,7 +165,9 @@ fn copies_of_a_folder_in_use_are_whole() {
         broker.create("turning", &settings(Retention::Nothing)).unwrap(),
         broker.create("kept", &settings(Retention::Everything)).unwrap(),
     ];
-    topics.iter().for_each(|topic| drop(block_on(topic.created()).unwrap()));
+    for topic in &topics {
+        block_on(topic.created()).unwrap();
+    }
     let (ends, told) = (AtomicBool::new(false), [AtomicU64::new(0), AtomicU64::new(0)]);
     let numbers = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     std::thread::scope(|scope| {

@@ -97,12 +97,26 @@ fn who_must_not_wait_is_refused_and_goes_on_when_another_topic_has_gone() {
 }
 
 #[test]
-fn who_waits_goes_on_when_another_topic_gives_something_back() {
+fn who_waits_goes_on_when_another_topic_is_deleted() {
+    who_waits_goes_on_when(|broker, _| broker.delete("other").unwrap());
+}
+
+#[test]
+fn who_waits_goes_on_when_another_topic_gives_files_up() {
+    who_waits_goes_on_when(|_, other| {
+        other.lease("slow", LeaseOptions::default()).unwrap().release();
+    });
+}
+
+fn who_waits_goes_on_when(gives_back: impl FnOnce(&Broker, &Arc<Topic>)) {
     let folder = folder();
     let limit = 24 << 20;
     let broker = over(folder.path(), limit);
     let topic = broker.create("t", &settings(Overflow::Block)).unwrap();
-    let other = broker.create("other", &settings(Overflow::Reject)).unwrap();
+    let nothing =
+        TopicSettings { retention: Some(psa::Retention::Nothing), ..settings(Overflow::Reject) };
+    let other = broker.create("other", &nothing).unwrap();
+    hold(&other);
     while append(&other, 200).is_ok() {}
     hold(&topic);
     let publisher = topic.clone();
@@ -121,7 +135,7 @@ fn who_waits_goes_on_when_another_topic_gives_something_back() {
     assert!(!published.is_finished() && topic.stored().unwrap().bytes <= LEAST);
     let refused = begin_full(&topic);
     assert_eq!(refused, PublishError::ServerDiskLimit { limit }, "the reason is told");
-    broker.delete("other").unwrap();
+    gives_back(&broker, &other);
     published.join().unwrap();
     assert_eq!(topic.log().next_offset(), 8_000);
     assert_eq!(topic.first_offset(), 0);
