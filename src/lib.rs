@@ -1,4 +1,4 @@
-//! A log that many subscribers follow at once, in memory, that collects its own garbage.
+//! A log that many subscribers follow at once and that collects its own garbage.
 //!
 //! Publishers append to a segmented lock-free [`Log`]. Every subscriber is a [`Cursor`] over the same
 //! memory: nothing is copied per subscriber, and publishing costs the same for one subscriber as for
@@ -47,7 +47,7 @@
 //!
 //! A cursor never loses a record silently: it reports the exact offsets that it missed, once
 //! ([`ReadError::Lagged`]). Closing a log ends publishing; cursors drain it and then see
-//! [`ReadError::Closed`]. The log is in memory: all records are lost when the process exits.
+//! [`ReadError::Closed`]. A log is in memory: all records are lost when the process exits. Topics of a broker over a folder survive.
 //!
 //! # Threads
 //!
@@ -68,7 +68,7 @@
 //! | `http` | the HTTP API over the same topics |
 //! | `client` | the asynchronous client |
 //! | `disk` | records in files alone: what stored topics are built on |
-//! //! | `tls` | TLS under each of these three |
+//! | `tls` | TLS for server, http and client |
 //! | `text` | durations, points in time, starts and retentions from text: [`words`] |
 //! | `serde` | `Serialize` and `Deserialize` for [`words`] |
 //! | `direct-reclaim` | frees segments without `seize`, which saves one process-wide memory barrier per segment |
