@@ -71,8 +71,18 @@ fn rate(time: Duration, mut step: impl FnMut() -> Result) -> Result<f64> {
     Ok(f64::from(steps) / began.elapsed().as_secs_f64())
 }
 
-/// The same bytes, written and forced by hand, in a file that has its size.
+/// The same bytes, written and forced by hand, in a file that has its size: how often a second.
 pub(crate) fn raw(folder: &Path, bytes: &[u8], time: Duration) -> Result<f64> {
+    raw_each(folder, bytes, time, |_| ())
+}
+
+/// As [`raw`]; `each` gets the time of each one.
+pub(crate) fn raw_each(
+    folder: &Path,
+    bytes: &[u8],
+    time: Duration,
+    mut each: impl FnMut(Duration),
+) -> Result<f64> {
     use std::os::unix::fs::FileExt;
     let io = |error| fail("raw file", error);
     let path = folder.join("raw");
@@ -94,9 +104,12 @@ pub(crate) fn raw(folder: &Path, bytes: &[u8], time: Duration) -> Result<f64> {
         if at + bytes.len() as u64 > FILE {
             at = 0;
         }
+        let began = Instant::now();
         file.write_all_at(bytes, at).map_err(io)?;
         at += bytes.len() as u64;
-        file.sync_data().map_err(io)
+        file.sync_data().map_err(io)?;
+        each(began.elapsed());
+        Ok(())
     })
 }
 

@@ -26,3 +26,9 @@ pub(crate) fn busy() -> Option<f64> {
 pub(crate) fn entries(pid: u32, what: &str) -> u64 {
     fs::read_dir(format!("/proc/{pid}/{what}")).map_or(0, |entries| entries.count() as u64)
 }
+
+/// The bytes that a process has let the system write to a disk, or marked to be written there.
+pub(crate) fn written(pid: u32) -> Option<u64> {
+    let io = fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
+    io.lines().find_map(|line| line.strip_prefix("write_bytes: "))?.trim().parse().ok()
+}

@@ -57,8 +57,108 @@ fn stored_topics_are_measured() {
         assert!(number(&cell["judged"], "median") > 0.0, "{cell}");
     }
     names.dedup();
-    assert_eq!(names.len(), 10, "{names:?}");
+    assert_eq!(names.len(), 11, "{names:?}");
+    let points = report["commit"]["points"].as_array().unwrap();
+    assert_eq!(points.len(), 9, "{report}");
+    for point in points {
+        // Every publisher's append is in some group.
+        assert!(number(&point["records_in_group"], "median") >= 1.0, "{point}");
+        assert!(number(&point["records_per_s"], "median") > 0.0, "{point}");
+        assert!(number(&point["p99_us"], "median") >= number(&point["p50_us"], "median"));
+    }
+    let topics = report["lag"]["topics"].as_array().unwrap();
+    assert_eq!(topics.len(), 3, "{report}");
+    for topic in topics {
+        let last = |key: &str| topic[key].as_array().and_then(|all| all.last()?.as_f64());
+        assert!(last("published_bytes") > Some(0.0) && last("memory_bytes") > Some(0.0), "{topic}");
+        assert!(last("read_bytes") <= last("published_bytes"), "{topic}");
+        // Only the stored one has files.
+        let is_stored = topic["name"].as_str().unwrap().starts_with("written");
+        assert_eq!(last("disk_bytes") > Some(0.0), is_stored, "{topic}");
+    }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "it leaves nothing behind");
+}
+
+/// The tables of such a measurement, in a document with their marks.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_tables_of_stored_topics_are_placed_between_their_marks() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (figures, document) = (path("stored.json"), path("document.md"));
+    let measured = ["stored", "--quick", "--cells", "single,commit", "--out", &figures];
+    let output = lab(&[&measured[..], &["--folder", folder.path().to_str().unwrap()]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let marks = "before\n<!-- rows -->\nold\n<!-- end of rows -->\nbetween\n<!-- commit -->\n\n<!-- end of commit -->\n";
+    std::fs::write(&document, marks).unwrap();
+    let placed = lab(&["stored", "--report", &figures, "--into", &document]);
+    assert!(placed.status.success(), "{}", String::from_utf8_lossy(&placed.stderr));
+    let text = std::fs::read_to_string(&document).unwrap();
+    for part in ["before\n<!-- rows -->", "| one publisher (a task)", "A quick run", "| 256 | "] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert!(!text.contains("old"), "{text}");
+    // A document without marks is a mistake.
+    std::fs::write(&document, "nothing").unwrap();
+    let placed = lab(&["stored", "--report", &figures, "--into", &document]);
+    assert!(!placed.status.success());
+    assert_eq!(std::fs::read_to_string(&document).unwrap(), "nothing");
+}
+
+/// Every cell of the comparison of stored topics, tiny: whoever is installed takes part, and has stored what it
+/// acknowledged.
+#[cfg(target_os = "linux")]
+#[test]
+fn stored_rivals_are_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("figures.json");
+    let (file, place) = (file.to_str().unwrap(), folder.path().to_str().unwrap());
+    let output = lab(&[
+        "compare", "--stored", "--quick", "--seconds", "0.05", "--out", file, "--folder", place,
+    ]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && output.stdout.is_empty(), "{said}");
+    // Who is missing is no fault of ours, but nobody shall think that they were measured.
+    said.lines().filter(|line| line.contains("is left out")).for_each(|line| println!("{line}"));
+    let figures: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    assert_eq!(figures["errors"].as_array().unwrap().len(), 0, "{figures}");
+    let missing = figures["missing"].to_string();
+    let cells = figures["cells"].as_array().unwrap();
+    assert_eq!(cells.len(), 13, "{figures}");
+    for cell in cells {
+        let (name, kind) = (cell["name"].as_str().unwrap(), cell["kind"].as_str().unwrap());
+        let more: &[&str] = match name.split_once('-').unwrap().1 {
+            "batches" => &["jetstream-batch", "streams-multi"],
+            "pipelined" => &["jetstream-fast"],
+            "one" if name.starts_with("synced") => &["raw"],
+            _ => &[],
+        };
+        for who in [&["psa", "jetstream", "streams"], more].concat() {
+            if who.starts_with("jetstream") && missing.contains("JetStream")
+                || who.starts_with("streams") && missing.contains("Redis")
+            {
+                continue;
+            }
+            let all = &cell["contenders"][who]["figures"];
+            let median = |key: &str| number(&all[key], "median");
+            assert_eq!(median("faults"), 0.0, "{name}, {who}: {cell}");
+            assert!(median("records") > 0.0, "{name}, {who}: {cell}");
+            if kind != "stored-replay" {
+                assert!(median("p99_us") >= median("p50_us") && median("p50_us") > 0.0);
+            }
+            if who != "psa" {
+                assert!(cell["psa_to_others"][who].is_object(), "{name}, {who}: {cell}");
+            }
+        }
+    }
+    let report = lab(&["compare", "--report", file]);
+    let tables = String::from_utf8(report.stdout).unwrap();
+    for cell in cells {
+        let row = format!("| {} | psa | ", cell["name"].as_str().unwrap());
+        assert!(tables.contains(&row), "{row} in {tables}");
+    }
+    let left = std::fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(left, 1, "it leaves nothing behind but its figures");
 }
 
 /// Every cell of the comparison, tiny: whoever is installed takes part, and all that was published came.

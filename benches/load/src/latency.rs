@@ -45,6 +45,12 @@ impl Times {
         self.with(|times| times.saturating_record(nanos(time)));
     }
 
+    /// Adds all times of another histogram.
+    pub fn add(&self, other: &Times) -> Result {
+        let added = other.with(|other| self.with(|all| all.add(&*other)));
+        added.map_err(|error| Error::failed("histogram", error))
+    }
+
     /// The quantiles, the maximum and the count, by name. Times are in microseconds.
     pub fn describe(&self) -> Value {
         self.with(|times| {
@@ -129,9 +135,7 @@ pub(crate) fn latency(args: &LatencyArgs) -> Result {
         tally.add(&run.tally);
         each.push(times.describe());
         tails.push(times.with(|times| micros(times.value_at_quantile(0.99))));
-        times
-            .with(|times| all.with(|all| all.add(&*times)))
-            .map_err(|error| Error::failed("histogram", error))?;
+        all.add(&times)?;
         runs.push(run);
     }
     let (whole, lateness) = (all.describe(), late.describe());

@@ -162,6 +162,11 @@ impl Report {
         self.row("load generator's processor time", format!("{client_cpu:.2} s"));
     }
 
+    /// All figures as one JSON object.
+    pub fn figures(&self) -> Value {
+        Value::Object(self.figures.clone())
+    }
+
     /// Writes the report to standard output.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 //! runs a cell with the rivals taking turns, `probe` watches the cores meanwhile. `results` is the
 //! file of all measurements, `table` and `figures` make of it what the documentation shows, with the
 //! drawing primitives of `draw`. `network` draws what `psa-lab compare` and `psa-lab sse` measured, `soak`
-//! what `psa-lab soak` sampled. `outputs` writes all that, or compares it with what is there.
+//! what `psa-lab soak` sampled, `stored` what `psa-lab stored` measured over the number of publishers and over time. `outputs` writes all that, or compares it with what is there.
 //! `docs/rivals-in-process.md` tells how it measures.
 
 pub mod cells;
@@ -23,5 +23,6 @@ pub mod rival;
 pub mod rivals;
 pub mod rounds;
 pub mod soak;
+pub mod stored;
 pub mod table;
 pub mod text;

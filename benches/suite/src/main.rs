@@ -10,7 +10,7 @@ use psa_suite::machine::{Machine, repository};
 use psa_suite::outputs::{Outputs, read};
 use psa_suite::results::Results;
 use psa_suite::rounds::{Effort, run_cell};
-use psa_suite::{figures, network, soak, table};
+use psa_suite::{figures, network, soak, stored, table};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -26,7 +26,7 @@ enum Command {
     /// Measures psa and its rivals in one process.
     InProcess(InProcess),
     /// Draws the figures and writes the tables of the documentation, from the results of `in-process`, and
-    /// draws those of `psa-lab compare`, `psa-lab sse` and `psa-lab soak`.
+    /// draws those of `psa-lab compare`, `psa-lab sse`, `psa-lab stored` and `psa-lab soak`.
     Draw(Draw),
 }
 
@@ -167,7 +167,14 @@ fn in_process(arguments: &InProcess) -> Result<(), String> {
 }
 
 /// The files that `draw` looks for in docs/figures; those of a suite that was not run are not there.
-const ALL: [&str; 4] = ["in-process.json", "network.json", "http.json", "soak.json"];
+const ALL: [&str; 6] = [
+    "in-process.json",
+    "network.json",
+    "http.json",
+    "soak.json",
+    "rivals-stored.json",
+    "stored.json",
+];
 
 fn draw(arguments: Draw) -> Result<(), String> {
     let in_repository =
@@ -199,6 +206,8 @@ struct Mark {
     suite: Option<String>,
     /// Of `psa-lab soak`.
     samples: Option<IgnoredAny>,
+    /// Of `psa-lab stored`: `stored`.
+    mode: Option<String>,
 }
 
 fn draw_one(
@@ -217,6 +226,7 @@ fn draw_one(
         Mark { samples: Some(_), .. } => {
             vec![figures::Figure { file: "soak.svg".to_owned(), svg: soak::draw(&text)? }]
         }
+        Mark { mode: Some(mode), .. } if mode == "stored" => stored::draw(&text)?,
         Mark { .. } => {
             let results = Results::read(&text)?;
             outputs.place(document, "results", &table::markdown(&results))?;

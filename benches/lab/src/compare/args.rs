@@ -12,6 +12,12 @@ pub(crate) struct CompareArgs {
     /// Cells to measure, by name or the beginning of a name, such as `fanout` or `latency-100` [default: all]
     #[arg(long, value_delimiter = ',', value_name = "CELL,...")]
     pub(crate) cells: Vec<String>,
+    /// Compare topics that are stored on the disk, with JetStream's files and Redis' append-only file
+    #[arg(long)]
+    pub(crate) stored: bool,
+    /// With --stored, the folder to store in; folders of its own are created in it, and removed
+    #[arg(long, default_value = ".", value_name = "FOLDER")]
+    pub(crate) folder: PathBuf,
     #[command(flatten)]
     pub(crate) suite: SuiteArgs,
     /// Measure nothing: print the names of the cells

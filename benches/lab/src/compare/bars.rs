@@ -12,6 +12,8 @@ enum Quantity {
     Ratio(&'static str),
     /// The smallest ratio of `psa`'s figure to a broker's.
     BestBroker,
+    /// The ratio of `psa`'s figure to the best of those who store, in whichever way they do.
+    BestStore,
     /// `psa`'s figure itself.
     Own,
 }
@@ -32,8 +34,28 @@ struct Bar {
 /// The brokers that [`Quantity::BestBroker`] considers.
 const BROKERS: [&str; 3] = ["nats", "redis", "streams"];
 
+/// Those that [`Quantity::BestStore`] considers; one may be there in several ways, with more behind its name.
+const STORES: [&str; 2] = ["jetstream", "streams"];
+
+/// How many times as good as the best one who stores.
+const TIMES: f64 = 3.0;
+
 /// How far the server's memory may exceed its topic's limit, in bytes.
 const ABOVE: u64 = 64 << 20;
+
+/// The cells in which stored topics are published to as fast as they acknowledge.
+const PUBLISHING: [&str; 10] = [
+    "synced-one",
+    "synced-many",
+    "synced-pipelined",
+    "synced-batches",
+    "synced-large",
+    "written-one",
+    "written-many",
+    "written-pipelined",
+    "written-batches",
+    "written-large",
+];
 
 const RATE: &str = "deliveries_per_s";
 const CPU: &str = "server_cpu_ns_per_delivery";
@@ -66,6 +88,17 @@ fn bars() -> Vec<Bar> {
     all.push(bar("stalled-1of10", "kept", Quantity::Own, AtLeast(0.95)));
     let memory = AtMost((MEMORY + ABOVE) as f64);
     all.push(bar("stalled-1of10", "server_peak_rss_bytes", Quantity::Own, memory));
+    let best = |cell, key, bound| bar(cell, key, Quantity::BestStore, bound);
+    for cell in PUBLISHING {
+        all.push(best(cell, "records_per_s", AtLeast(TIMES)));
+        all.push(best(cell, "p50_us", AtMost(1.0 / TIMES)));
+        all.push(best(cell, "p99_us", AtMost(1.0 / TIMES)));
+    }
+    for cell in ["synced-paced", "written-paced"] {
+        all.push(best(cell, "p50_us", AtMost(1.0 / TIMES)));
+        all.push(best(cell, "p99_us", AtMost(1.0 / TIMES)));
+    }
+    all.push(best("written-replay", RATE, AtLeast(TIMES)));
     all
 }
 
@@ -82,6 +115,15 @@ impl Bar {
                 let all = BROKERS.into_iter().filter_map(of);
                 all.min_by(|a, b| a.0.total_cmp(&b.0))
                     .map(|(value, text, whom)| (value, text, format!("{whom}, the best")))
+            }
+            Quantity::BestStore => {
+                let stores = |name: &&str| STORES.iter().any(|store| name.starts_with(store));
+                let all = cell.contenders().into_iter().filter(stores).filter_map(of);
+                let best = match self.bound {
+                    AtLeast(_) => all.min_by(|a, b| a.0.total_cmp(&b.0)),
+                    AtMost(_) => all.max_by(|a, b| a.0.total_cmp(&b.0)),
+                };
+                best.map(|(value, text, whom)| (value, text, format!("{whom}, the best")))
             }
             Quantity::Own => {
                 let figure = cell.figure("psa", self.key)?;
@@ -135,10 +177,33 @@ pub(crate) fn table(cells: &[CellView<'_>]) -> String {
 mod tests {
     use super::*;
     use crate::compare::cells;
+    use crate::compare::stored;
+    use serde_json::json;
+
+    #[test]
+    fn the_best_store_is_the_one_nearest_to_the_bar() {
+        let spread = |value: f64| json!({ "median": value, "min": value, "max": value });
+        let figures = |rate: f64, p99: f64| json!({ "records_per_s": spread(rate), "p99_us": spread(p99) });
+        let cell = json!({
+            "name": "synced-batches",
+            "contenders": { "psa": {}, "raw": {}, "jetstream": {}, "streams": {}, "streams-multi": {} },
+            "psa_to_others": {
+                "raw": figures(0.1, 9.0),
+                "jetstream": figures(50.0, 0.02),
+                "streams": figures(4.0, 0.2),
+                "streams-multi": figures(3.5, 0.5),
+            },
+        });
+        let rows = table(&[CellView(&cell)]);
+        let rate = "| psa to streams-multi, the best | at least 3.00 | 3.50 | met |";
+        let p99 = "| psa to streams-multi, the best | at most 0.333 | 0.500 | **short** |";
+        assert!(rows.contains(rate) && rows.contains(p99), "{rows}");
+    }
 
     #[test]
     fn every_bar_has_its_cell() {
-        let names: Vec<_> = cells::all(false).iter().map(cells::Cell::name).collect();
+        let mut names: Vec<_> = cells::all(false).iter().map(cells::Cell::name).collect();
+        names.extend(stored::cells::all(false).iter().map(stored::cells::Cell::name));
         for bar in bars() {
             assert!(names.iter().any(|name| name == bar.cell), "{}", bar.cell);
         }

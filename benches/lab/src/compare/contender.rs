@@ -4,6 +4,7 @@ use super::check::Checker;
 use super::peer::{Limits, Peer};
 use super::publisher::Publisher;
 use super::rival::Rival;
+use psa::Durability;
 use psa::protocol::{Overflow, Retention, Settings};
 use psa_load::args::Common;
 use psa_load::error::{Error, Result};
@@ -14,6 +15,8 @@ use psa_load::rig::Rig;
 use psa_load::server::OwnServer;
 use psa_load::source::{Amount, Pace, Published, Source, Window, usual_batch};
 use psa_load::verify::{Shape, Sink};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -63,7 +66,24 @@ impl Sink for RecordSink {
 pub(crate) struct Server {
     kind: ServerKind,
     topics: u32,
+    /// What an acknowledgement of `psa` means, if it stores its topics.
+    durability: Option<Durability>,
+    // Removed after the server has ended.
+    _folder: Option<Folder>,
 }
+
+/// A folder that is removed when this is dropped.
+#[derive(Debug)]
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The limit of a stored topic on the disk, which no run reaches.
+const DISK: u64 = 256 << 30;
 
 #[derive(Debug)]
 enum ServerKind {
@@ -78,7 +98,50 @@ impl Server {
             Rival::Psa => ServerKind::Psa(Box::new(Rig::new(&Common::default(), flags)?)),
             rival => ServerKind::Peer(Peer::start(rival, limits)?),
         };
-        Ok(Server { kind, topics: 0 })
+        Ok(Server { kind, topics: 0, durability: None, _folder: None })
+    }
+
+    /// Starts a server that stores its topics in a folder of its own in `place`. If `forced`, it acknowledges what was forced
+    /// to the disk; otherwise what was handed to the system.
+    pub(crate) fn start_stored(rival: Rival, forced: bool, place: &Path) -> Result<Server> {
+        if rival != Rival::Psa {
+            let kind = ServerKind::Peer(Peer::stored(rival, forced, place)?);
+            return Ok(Server { kind, topics: 0, durability: None, _folder: None });
+        }
+        let folder = Folder(place.join("psa"));
+        let data = folder.0.to_str().ok_or_else(|| Error::failed("compare", "no such folder"))?;
+        let kind = ServerKind::Psa(Box::new(Rig::new(&Common::default(), &["--data", data])?));
+        let durability = if forced { Durability::Synced } else { Durability::Written };
+        Ok(Server { kind, topics: 0, durability: Some(durability), _folder: Some(folder) })
+    }
+
+    /// The ID of its process.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        match &self.kind {
+            ServerKind::Psa(rig) => rig.own.as_ref().map(OwnServer::pid),
+            ServerKind::Peer(peer) => Some(peer.pid()),
+        }
+    }
+
+    /// How to reach it.
+    pub(crate) fn address(&self) -> Result<SocketAddr> {
+        match &self.kind {
+            ServerKind::Psa(rig) => {
+                rig.target.address.parse().map_err(|error| Error::failed("the server", error))
+            }
+            ServerKind::Peer(peer) => Ok(peer.address()),
+        }
+    }
+
+    /// How many records of a topic are stored.
+    pub(crate) fn count(&self, topic: &str) -> Result<u64> {
+        match &self.kind {
+            ServerKind::Psa(rig) => {
+                let details = rig.describe(topic)?;
+                Ok(details.stored.map_or(0, |stored| stored.next))
+            }
+            ServerKind::Peer(peer) => peer.count(topic),
+        }
     }
 
     /// The resources it has used so far.
@@ -92,6 +155,14 @@ impl Server {
     /// Creates a topic with a new name and returns the name.
     pub(crate) fn open(&mut self, load: &Load) -> Result<String> {
         match &mut self.kind {
+            ServerKind::Psa(rig) if self.durability.is_some() => rig.topic(Settings {
+                overflow: Some(Overflow::Block),
+                retention: Some(Retention::Everything),
+                durability: self.durability,
+                disk_limit: DISK,
+                memory_limit: MEMORY,
+                ..Settings::default()
+            }),
             ServerKind::Psa(rig) => rig.topic(Settings {
                 overflow: Some(match (load.keep, load.stalled) {
                     (true, _) => Overflow::Reject,

@@ -5,6 +5,7 @@ use super::cells::{Cell, Column, Measure};
 use super::contender::{Load, MEMORY, RecordSink, Server};
 use super::drive::{self, Outcome, drive};
 use super::rival::Rival;
+use super::suite::Contend;
 use psa_load::error::{Error, Result};
 use psa_load::facts::Usage;
 use psa_load::readers::Readers;
@@ -69,11 +70,6 @@ impl Contender {
         Contender { column, cell, scale, server: None, load, stored: None }
     }
 
-    /// Sets how many records the ceiling writes in a chunk: as many as `psa`'s chunks had.
-    pub(crate) fn set_chunk(&mut self, chunk: u32) {
-        self.load.chunk = Some(chunk);
-    }
-
     fn start(&self) -> Result<Server> {
         Server::start(self.column.rival, self.column.limits, &FLAGS)
     }
@@ -86,11 +82,6 @@ impl Contender {
         self.server.as_mut().ok_or_else(|| Error::failed("compare", "there is no server"))
     }
 
-    /// Drops the server after a failure: the next run starts a new one.
-    pub(crate) fn restart(&mut self) {
-        (self.server, self.stored) = (None, None);
-    }
-
     fn once(&mut self, title: &str) -> Result<Outcome> {
         let load = self.load;
         match self.column.rival {
@@ -101,7 +92,7 @@ impl Contender {
 
     /// Starts the server, warms it up, and finds out how many records fill a run. For `psa` in a fan-out cell,
     /// returns how many records were in a chunk.
-    pub(crate) fn warm_up(&mut self) -> Result<Option<u32>> {
+    fn find_size(&mut self) -> Result<Option<u32>> {
         let title = format!("{}, {}: warming up", self.cell.name(), self.column.name());
         match self.cell.measure {
             Measure::Fanout => {}
@@ -136,17 +127,6 @@ impl Contender {
         Ok(chunk.filter(|_| self.column.rival == Rival::Psa))
     }
 
-    /// Measures once.
-    pub(crate) fn run(&mut self, title: &str) -> Result<Map<String, Value>> {
-        match self.cell.measure {
-            Measure::Fanout | Measure::Latency { .. } => Ok(self.once(title)?.figures()),
-            Measure::Burst { .. } => self.repeat(|this| this.once(title)),
-            Measure::Stalled { .. } => self.stalled(title),
-            Measure::Replay { .. } => self.repeat(Contender::replay),
-            Measure::Idle => self.idle(),
-        }
-    }
-
     /// Runs several passes and returns their sum, with the mean time of a pass.
     fn repeat(
         &mut self,
@@ -162,11 +142,6 @@ impl Contender {
         figures.insert("seconds".into(), (all.seconds / f64::from(passes)).into());
         figures.insert("passes".into(), passes.into());
         Ok(figures)
-    }
-
-    /// The processor time that its server has used so far, in seconds.
-    pub(crate) fn server_cpu(&self) -> f64 {
-        self.server.as_ref().and_then(Server::usage).map_or(0.0, |usage| usage.cpu)
     }
 
     /// Measures twice: first without the stalled subscriber, then with it. The other subscribers read in both
@@ -254,8 +229,43 @@ impl Contender {
     }
 }
 
+impl Contend for Contender {
+    fn name(&self) -> String {
+        self.column.name()
+    }
+
+    fn is_own(&self) -> bool {
+        self.column.rival.program().is_none()
+    }
+
+    fn warm_up(&mut self, chunk: &mut Option<u32>) -> Result {
+        // The ceiling writes as many records in a chunk as `psa`'s chunks had.
+        self.load.chunk = *chunk;
+        *chunk = self.find_size()?.or(*chunk);
+        Ok(())
+    }
+
+    fn run(&mut self, title: &str) -> Result<Map<String, Value>> {
+        match self.cell.measure {
+            Measure::Fanout | Measure::Latency { .. } => Ok(self.once(title)?.figures()),
+            Measure::Burst { .. } => self.repeat(|this| this.once(title)),
+            Measure::Stalled { .. } => self.stalled(title),
+            Measure::Replay { .. } => self.repeat(Contender::replay),
+            Measure::Idle => self.idle(),
+        }
+    }
+
+    fn server_cpu(&self) -> f64 {
+        self.server.as_ref().and_then(Server::usage).map_or(0.0, |usage| usage.cpu)
+    }
+
+    fn restart(&mut self) {
+        (self.server, self.stored) = (None, None);
+    }
+}
+
 /// Sets the resources that both sides used between two measurements.
-fn fill(outcome: &mut Outcome, before: Option<Usage>, after: Option<Usage>, client: Option<f64>) {
+pub(crate) fn fill(outcome: &mut Outcome, before: Option<Usage>, after: Option<Usage>, client: Option<f64>) {
     let now = psa_load::facts::own_cpu();
     outcome.client_cpu = now.zip(client).map_or(0.0, |(after, before)| after - before);
     outcome.server_cpu = after.zip(before).map(|(after, before)| (after.cpu - before.cpu).max(0.0));

@@ -34,20 +34,23 @@ mod publisher;
 pub(crate) mod relay;
 mod report;
 mod rival;
+mod stored;
 mod streams;
+pub(crate) mod suite;
 pub(crate) mod summary;
 
 use crate::system;
 use args::CompareArgs;
-use cells::{Cell, Column, Measure};
+use cells::{Cell, Measure};
 use measure::{Contender, Scale};
-use probe::{Probe, Reading};
+use probe::Reading;
 use psa_load::error::{Error, Result};
-use psa_load::facts;
+pub(crate) use report::place;
 use rival::Rival;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::path::Path;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
+use suite::{Effort, Suite};
 
 /// The most rounds for cells with long runs.
 const LONG: u32 = 3;
@@ -99,7 +102,7 @@ pub(crate) fn print_report(file: &Path, into: Option<&Path>) -> Result {
     };
     let fail = |error: &std::io::Error| Error::file(document.display(), error);
     let text = std::fs::read_to_string(document).map_err(|error| fail(&error))?;
-    let text = report::place(&text, &tables).ok_or_else(|| {
+    let text = place(&text, &tables, report::BEGIN, report::END).ok_or_else(|| {
         let why = format!("it has no `{}` with `{}` behind it", report::BEGIN, report::END);
         Error::failed(document.display(), why)
     })?;
@@ -111,20 +114,35 @@ pub(crate) fn compare(args: &CompareArgs) -> Result {
     if let Some(file) = &args.suite.report {
         return print_report(file, args.suite.into.as_deref());
     }
-    let cells = chosen_cells(args)?;
+    if args.stored {
+        return stored::compare(args);
+    }
+    let all = cells::all(args.suite.quick);
+    let cells = chosen(&all, Cell::name, &args.cells)?;
     if args.list {
-        let names: String = cells.iter().map(|cell| cell.name() + "\n").collect();
-        return psa_load::print(names.as_bytes());
+        return list(&cells, Cell::name);
     }
-    let (rivals, missing) = installed_rivals(args)?;
-    let mut suite = Suite::new(args, &rivals, missing)?;
-    for cell in &cells {
-        suite.cell(cell)?;
-        // Write after each cell, so that a failure in a later one loses nothing.
-        suite.write(false)?;
+    let (rivals, missing) = installed_rivals(args, <Rival as clap::ValueEnum>::value_variants())?;
+    let versions = rivals.iter().map(|rival| (rival.name().into(), rival.version().into()));
+    let effort = Effort::new(&args.suite);
+    let scale = Scale { seconds: effort.seconds, threads: effort.threads };
+    let mut suite = Suite::new(&args.suite, "network", versions.collect(), missing)?;
+    for cell in cells {
+        let columns = cell.columns().into_iter().filter(|column| rivals.contains(&column.rival));
+        let contenders = columns.map(|column| Contender::new(column, cell, scale)).collect();
+        let runs = match cell.measure {
+            Measure::Stalled { .. } | Measure::Idle => effort.runs.min(LONG),
+            _ => effort.runs,
+        };
+        suite.cell(cell.subject(), contenders, runs)?;
     }
-    suite.write(true)?;
-    suite.verdict()
+    suite.end()
+}
+
+/// Prints the names of cells.
+fn list<C>(cells: &[C], name: impl Fn(&C) -> String) -> Result {
+    let names: String = cells.iter().map(|cell| name(cell) + "\n").collect();
+    psa_load::print(names.as_bytes())
 }
 
 /// Prints a line to standard error.
@@ -134,23 +152,22 @@ pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// The cells that the arguments select.
-fn chosen_cells(args: &CompareArgs) -> Result<Vec<Cell>> {
-    let all = cells::all(args.suite.quick);
-    if args.cells.is_empty() {
-        return Ok(all);
+/// The cells that these names, or beginnings of names, select; all, if there are none.
+fn chosen<C: Copy>(all: &[C], name: impl Fn(&C) -> String, wanted: &[String]) -> Result<Vec<C>> {
+    if wanted.is_empty() {
+        return Ok(all.to_vec());
     }
     let mut chosen = Vec::new();
-    for wanted in &args.cells {
-        let fits = |cell: &&Cell| {
-            let name = cell.name();
+    for wanted in wanted {
+        let fits = |cell: &&C| {
+            let name = name(cell);
             name == *wanted
                 || name.strip_prefix(wanted.as_str()).is_some_and(|rest| rest.starts_with('-'))
         };
         let before = chosen.len();
         chosen.extend(all.iter().filter(fits).copied());
         if chosen.len() == before {
-            let names: Vec<_> = all.iter().map(Cell::name).collect();
+            let names: Vec<_> = all.iter().map(&name).collect();
             let why = format!("there is no cell `{wanted}`");
             return Err(Error::usage("--cells", why).hint(format!("one of {}", names.join(", "))));
         }
@@ -158,10 +175,10 @@ fn chosen_cells(args: &CompareArgs) -> Result<Vec<Cell>> {
     Ok(chosen)
 }
 
-/// The rivals that are installed, and a line about each one that is not.
-fn installed_rivals(args: &CompareArgs) -> Result<(Vec<Rival>, Vec<String>)> {
+/// Those of `usual`, or of the rivals that the arguments name, that are installed, and a line about each one that is not.
+fn installed_rivals(args: &CompareArgs, usual: &[Rival]) -> Result<(Vec<Rival>, Vec<String>)> {
     let wanted = match args.rivals.as_slice() {
-        [] => <Rival as clap::ValueEnum>::value_variants(),
+        [] => usual,
         some => some,
     };
     let (mut rivals, mut missing) = (Vec::new(), Vec::new());
@@ -178,175 +195,4 @@ fn installed_rivals(args: &CompareArgs) -> Result<(Vec<Rival>, Vec<String>)> {
         return Err(Error::failed("compare", "nobody is left to be measured"));
     }
     Ok((rivals, missing))
-}
-
-/// A run of the whole comparison.
-struct Suite<'a> {
-    args: &'a CompareArgs,
-    rivals: &'a [Rival],
-    scale: Scale,
-    runs: u32,
-    probe: Probe,
-    readings: Vec<Reading>,
-    cells: Vec<(Cell, Vec<Turn>)>,
-    head: Map<String, Value>,
-    /// Failures of rivals.
-    errors: Vec<String>,
-    began: Instant,
-}
-
-impl<'a> Suite<'a> {
-    fn new(args: &'a CompareArgs, rivals: &'a [Rival], missing: Vec<String>) -> Result<Suite<'a>> {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let seconds = args
-            .suite
-            .seconds
-            .unwrap_or(if args.suite.quick { 0.1 } else { 1.0 })
-            .clamp(0.01, 60.0);
-        let scale = Scale {
-            seconds,
-            threads: args.suite.threads.map_or(cores, |threads| threads as usize),
-        };
-        let runs = args.suite.runs.unwrap_or(if args.suite.quick { 1 } else { 5 });
-        let mut versions = Map::new();
-        for rival in rivals {
-            let version = match rival.installed() {
-                Ok(Some(program)) => process::version(&program),
-                _ => Some(format!("psa {}", env!("CARGO_PKG_VERSION"))),
-            };
-            versions.insert(rival.name().into(), version.into());
-        }
-        let date = psa::words::Time(SystemTime::now()).to_string();
-        let head = json!({
-            "suite": "network",
-            "version": env!("CARGO_PKG_VERSION"),
-            "profile": if cfg!(debug_assertions) { "debug" } else { "release" },
-            "date": date,
-            "machine": facts::machine(),
-            "versions": versions,
-            "missing": missing,
-            "config": {
-                "quick": args.suite.quick, "runs": runs, "seconds": seconds, "threads": scale.threads,
-            },
-        });
-        let Value::Object(head) = head else { return Err(Error::failed("compare", "no head")) };
-        Ok(Suite {
-            args,
-            rivals,
-            scale,
-            runs,
-            probe: Probe::new()?,
-            readings: Vec::new(),
-            cells: Vec::new(),
-            head,
-            errors: Vec::new(),
-            began: Instant::now(),
-        })
-    }
-
-    /// Runs all rounds of one cell.
-    fn cell(&mut self, cell: &Cell) -> Result {
-        let columns =
-            cell.columns().into_iter().filter(|column| self.rivals.contains(&column.rival));
-        let mut contenders: Vec<_> =
-            columns.map(|column| Contender::new(column, *cell, self.scale)).collect();
-        let name = cell.name();
-        say(&format!("[{:>4.0} s] {name}", self.began.elapsed().as_secs_f64()));
-        let mut chunk = None;
-        let mut ready = Vec::new();
-        for mut contender in contenders.drain(..) {
-            if let Some(chunk) = chunk {
-                contender.set_chunk(chunk);
-            }
-            match contender.warm_up() {
-                Ok(seen) => {
-                    chunk = seen.or(chunk);
-                    ready.push(contender);
-                }
-                Err(error) => self.fail(&name, contender.column, &error)?,
-            }
-        }
-        let runs = match cell.measure {
-            Measure::Stalled { .. } | Measure::Idle => self.runs.min(LONG),
-            _ => self.runs,
-        };
-        let mut turns = Vec::new();
-        for round in 0..runs {
-            let count = ready.len();
-            for i in 0..count {
-                let contender = &mut ready[(i + round as usize) % count];
-                let column = contender.column;
-                let title = format!("{name}, round {} of {runs}, {}", round + 1, column.name());
-                let before = self.probe.read()?;
-                let others = OtherLoad::start(contender.server_cpu());
-                let run = contender.run(&title);
-                let others = others.and_then(|others| others.share(contender.server_cpu()));
-                let after = self.probe.read()?;
-                self.readings.extend([before, after]);
-                match run {
-                    Ok(mut figures) => {
-                        figures.insert("load".into(), facts::load().into());
-                        let name = column.name();
-                        turns.push(Turn { name, round, figures, before, after, others });
-                    }
-                    Err(error) => {
-                        contender.restart();
-                        self.fail(&name, column, &error)?;
-                    }
-                }
-            }
-        }
-        say(&summary::line(&cell.subject(), &turns));
-        self.cells.push((*cell, turns));
-        Ok(())
-    }
-
-    /// Reports a rival that failed and leaves it out. If one of our own programs failed, the comparison ends.
-    fn fail(&mut self, cell: &str, column: Column, error: &Error) -> Result {
-        let line = format!("{cell}, {}: {error}", column.name());
-        say(&format!("psa-lab: {line}"));
-        if column.rival.program().is_none() {
-            return Err(Error::failed("compare", line));
-        }
-        self.errors.push(line);
-        Ok(())
-    }
-
-    /// All figures so far as one object.
-    fn figures(&self) -> Value {
-        let mut all = self.head.clone();
-        let usual = probe::usual(&self.readings);
-        all.insert("probe_usual".into(), json!(usual.map(Reading::describe)));
-        all.insert("seconds".into(), self.began.elapsed().as_secs_f64().into());
-        all.insert("errors".into(), json!(self.errors));
-        let cells =
-            self.cells.iter().map(|(cell, turns)| summary::describe(&cell.subject(), turns, usual));
-        all.insert("cells".into(), cells.collect());
-        Value::Object(all)
-    }
-
-    /// Writes the figures to the file, or at the end to standard output.
-    fn write(&self, last: bool) -> Result {
-        let text = format!("{:#}\n", self.figures());
-        match &self.args.suite.out {
-            Some(file) => {
-                std::fs::write(file, text).map_err(|error| Error::file(file.display(), &error))
-            }
-            None if last => psa_load::print(text.as_bytes()),
-            None => Ok(()),
-        }
-    }
-
-    /// Fails if any contender lost, repeated or corrupted a record.
-    fn verdict(&self) -> Result {
-        let turns = self.cells.iter().flat_map(|(_, turns)| turns);
-        let faults: u64 = turns.filter_map(|turn| turn.figures.get("faults")?.as_u64()).sum();
-        match faults {
-            0 => Ok(()),
-            faults => {
-                let why = format!("{faults} records were lost, duplicated or corrupt");
-                Err(Error::failed("the benchmark failed", why))
-            }
-        }
-    }
 }

@@ -17,7 +17,7 @@ use psa_load::source::EncodedBatch;
 use psa_load::verify::{NUMBER, Sink, write_number};
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -41,19 +41,19 @@ const SETTLE: Duration = Duration::from_secs(60);
 pub(crate) struct Peer {
     pub(crate) rival: Rival,
     process: Process,
+    /// How JetStream is told to store a stream, as JSON.
+    storage: &'static str,
 }
+
+/// A stream in memory.
+const MEMORY: &str = r#""storage":"memory""#;
+/// A stream in files, which takes messages in every way there is.
+const FILES: &str = r#""storage":"file","allow_atomic":true,"allow_batched":true"#;
 
 impl Peer {
     /// Starts the server.
     pub(crate) fn start(rival: Rival, limits: Limits) -> Result<Peer> {
-        let program = match rival.installed() {
-            Ok(Some(program)) => program,
-            Ok(None) => {
-                std::env::current_exe().map_err(|error| Error::failed("start a relay", error))?
-            }
-            Err(missing) => return Err(Error::failed("compare", missing)),
-        };
-        let process = Process::start(&program, |command, port, folder| match rival {
+        let process = Process::start(&program(rival)?, |command, port, folder| match rival {
             Rival::Nats | Rival::Jetstream => nats(command, port, folder, rival, limits),
             Rival::Redis | Rival::Streams => redis(command, port, folder, limits),
             Rival::Relay | Rival::Psa | Rival::Ceiling => {
@@ -61,7 +61,40 @@ impl Peer {
                 Ok(())
             }
         })?;
-        Ok(Peer { rival, process })
+        Ok(Peer { rival, process, storage: MEMORY })
+    }
+
+    /// Starts a server that stores in files, in a folder of its own in `place`. If `forced`, it acknowledges what was forced
+    /// to the disk; otherwise what was handed to the system, as it does by default.
+    pub(crate) fn stored(rival: Rival, forced: bool, place: &Path) -> Result<Peer> {
+        let configure = |command: &mut Command, port, folder: &Path| match rival {
+            Rival::Jetstream => jetstream_files(command, port, folder, forced),
+            _ => redis_file(command, port, folder, forced),
+        };
+        let process = Process::start_in(place, &program(rival)?, configure)?;
+        Ok(Peer { rival, process, storage: FILES })
+    }
+
+    /// The ID of the server's process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// How many records of a topic are stored.
+    pub(crate) fn count(&self, topic: &str) -> Result<u64> {
+        let number = |text: &str| {
+            let digits = text.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+            digits.parse().map_err(|_| Error::failed(topic, format!("it said `{text}`")))
+        };
+        if self.rival == Rival::Jetstream {
+            let info = self.ask(&format!("STREAM.INFO.{topic}"), "")?;
+            return number(info.split_once("\"messages\":").unwrap_or_default().1);
+        }
+        let mut connection = Connection::connect(self.address())?;
+        let ask = format!("*2\r\n$4\r\nXLEN\r\n${}\r\n{topic}\r\n", topic.len());
+        connection.send(ask.as_bytes())?;
+        connection.expect(b":")?;
+        number(&connection.line()?)
     }
 
     /// The resources that the server has used so far.
@@ -79,8 +112,9 @@ impl Peer {
         if self.rival != Rival::Jetstream {
             return Ok(());
         }
+        let storage = self.storage;
         let config = format!(
-            r#"{{"name":"{topic}","subjects":["{topic}"],"storage":"memory","retention":"limits","discard":"old","num_replicas":1}}"#
+            r#"{{"name":"{topic}","subjects":["{topic}"],{storage},"retention":"limits","discard":"old","num_replicas":1}}"#
         );
         self.ask(&format!("STREAM.CREATE.{topic}"), &config).map(drop)
     }
@@ -183,6 +217,48 @@ impl Peer {
 
 /// The line with which a NATS client introduces itself.
 pub(crate) const CONNECT: &str = "CONNECT {\"verbose\":false,\"pedantic\":false,\"lang\":\"rust\",\"version\":\"0\",\"protocol\":1,\"headers\":false,\"echo\":true}\r\n";
+
+/// The program of this rival's server: for the relay, this one.
+fn program(rival: Rival) -> Result<PathBuf> {
+    match rival.installed() {
+        Ok(Some(program)) => Ok(program),
+        Ok(None) => {
+            std::env::current_exe().map_err(|error| Error::failed("start a relay", error))
+        }
+        Err(missing) => Err(Error::failed("compare", missing)),
+    }
+}
+
+/// Configures a NATS server with JetStream in files. By default it forces them to the disk every two minutes.
+fn jetstream_files(
+    command: &mut Command,
+    port: u16,
+    folder: &Path,
+    forced: bool,
+) -> io::Result<()> {
+    let sync = if forced { "sync_interval: always, " } else { "" };
+    // More batches may be open than the 50 that it allows by default.
+    let config = format!(
+        "listen: \"127.0.0.1:{port}\"\nping_interval: \"1h\"\nmax_pending: 8589934592\n\
+         write_deadline: \"1h\"\njetstream: {{ max_mem: 1073741824, max_file: 274877906944, \
+         store_dir: \"jetstream\", {sync}\
+         limits: {{ max_batch_inflight_per_stream: 1000, max_batch_inflight_total: 1000 }} }}\n"
+    );
+    std::fs::write(folder.join("nats.conf"), config)?;
+    command.args(["-c", "nats.conf"]);
+    Ok(())
+}
+
+/// Configures a Redis server with an append-only file, which is never written anew. By default it is forced to the disk
+/// every second.
+fn redis_file(command: &mut Command, port: u16, folder: &Path, forced: bool) -> io::Result<()> {
+    let port = port.to_string();
+    command.args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"]);
+    command.args(["--appendfsync", if forced { "always" } else { "everysec" }]);
+    command.args(["--auto-aof-rewrite-percentage", "0", "--maxclients", "15000", "--dir"]);
+    command.arg(folder);
+    Ok(())
+}
 
 /// Configures a NATS server. Raised limits are never reached.
 fn nats(

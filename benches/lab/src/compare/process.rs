@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// How long a server may take to start listening.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A running server. It is killed when this is dropped, which is safe because it stores nothing.
+/// A running server. It is killed when this is dropped, which is safe because nobody needs what it stores.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
@@ -43,11 +43,22 @@ impl Process {
         program: &Path,
         configure: impl Fn(&mut Command, u16, &Path) -> std::io::Result<()>,
     ) -> Result<Process> {
+        Process::start_in(&std::env::temp_dir(), program, configure)
+    }
+
+    /// As [`start`](Process::start), with its folder in this one.
+    pub(crate) fn start_in(
+        place: &Path,
+        program: &Path,
+        configure: impl Fn(&mut Command, u16, &Path) -> std::io::Result<()>,
+    ) -> Result<Process> {
         // Try twice: another program may take the port first.
-        Process::try_start(program, &configure).or_else(|_| Process::try_start(program, &configure))
+        Process::try_start(place, program, &configure)
+            .or_else(|_| Process::try_start(place, program, &configure))
     }
 
     fn try_start(
+        place: &Path,
         program: &Path,
         configure: impl Fn(&mut Command, u16, &Path) -> std::io::Result<()>,
     ) -> Result<Process> {
@@ -55,7 +66,7 @@ impl Process {
         let fail = |error: &std::io::Error| Error::failed(&what, describe_io(error));
         let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
         let name = format!("psa-bench-{}-{number}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
+        let folder = place.join(name);
         std::fs::create_dir_all(&folder).map_err(|error| fail(&error))?;
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr());
         let address = free.map_err(|error| fail(&error))?;
@@ -85,6 +96,11 @@ impl Process {
     /// The address on which it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The ID of the process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// The resources it has used so far.

@@ -40,7 +40,7 @@ impl<'a> CellView<'a> {
     }
 
     /// The contenders of the cell, this server first.
-    fn contenders(self) -> Vec<&'a str> {
+    pub(crate) fn contenders(self) -> Vec<&'a str> {
         let all = self.0["contenders"].as_object();
         let mut names: Vec<&str> =
             all.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
@@ -68,8 +68,8 @@ impl<'a> CellView<'a> {
 }
 
 /// The order of the contenders in a table.
-const ORDER: [&str; 8] =
-    ["psa", "ceiling", "relay", "nats", "redis", "streams", "jetstream", "ds-"];
+const ORDER: [&str; 9] =
+    ["psa", "ceiling", "relay", "raw", "nats", "redis", "streams", "jetstream", "ds-"];
 
 /// A column: its title, and the function that shows its value for a contender.
 struct Column {
@@ -116,6 +116,11 @@ fn millis(micros: f64) -> String {
     format!("{:.2} ms", micros / 1e3)
 }
 
+/// As [`millis`], with what a microsecond is.
+fn micros(micros: f64) -> String {
+    if micros < 1000.0 { format!("{micros:.0} us") } else { millis(micros) }
+}
+
 fn size(bytes: f64) -> String {
     human_size(bytes as u64)
 }
@@ -131,6 +136,12 @@ const CLIENT: Column = column!("generator's", "client_cpu_ns_per_delivery", nano
 const SHARE: Column = column!("generator's share", "client_cpu_share", percent);
 const PEAK: Column = column!("server's peak memory", "server_peak_rss_bytes", size);
 const FAULTS: Column = column!("lost, repeated, corrupt", "faults", |count| format!("{count:.0}"));
+const PUBLISHED: Column =
+    column!("server's processor time of a record", "server_cpu_ns_per_record", nanos);
+const WRITTEN: Column =
+    column!("bytes written for each published", "written_per_byte", |bytes| format!("{bytes:.2}"));
+const P50: Column = column!("p50", "p50_us", micros);
+const P99: Column = column!("p99", "p99_us", micros);
 const RUNS: Column = Column { title: "runs", show: |cell, name| Some(cell.runs(name)) };
 
 /// The heading and the columns for a kind of cells.
@@ -194,6 +205,45 @@ fn columns(kind: &str) -> (&'static str, Vec<Column>) {
                 RUNS,
             ],
         ),
+        "stored" => (
+            "Publishing, and waiting for acknowledgements",
+            vec![
+                column!("records", "records_per_s", rate),
+                against!("psa's rate to it", "records_per_s"),
+                P50,
+                P99,
+                against!("psa's p50 to it", "p50_us"),
+                against!("psa's p99 to it", "p99_us"),
+                PUBLISHED,
+                SHARE,
+                WRITTEN,
+                PEAK,
+                RUNS,
+            ],
+        ),
+        "stored-paced" => (
+            "Acknowledgements of 1,000 records a second, from the scheduled time",
+            vec![
+                P50,
+                P99,
+                against!("psa's p50 to it", "p50_us"),
+                against!("psa's p99 to it", "p99_us"),
+                column!("of it the generator's lateness, p99", "late_p99_us", micros),
+                PUBLISHED,
+                RUNS,
+            ],
+        ),
+        "stored-replay" => (
+            "Reading what is stored, one subscriber",
+            vec![
+                column!("time", "seconds", |seconds| millis(seconds * 1e6)),
+                column!("deliveries", "deliveries_per_s", rate),
+                against!("psa's rate to it", "deliveries_per_s"),
+                SERVER,
+                PEAK,
+                RUNS,
+            ],
+        ),
         "sse" => (
             "Fan-out over Server-Sent Events",
             vec![
@@ -239,8 +289,19 @@ fn columns(kind: &str) -> (&'static str, Vec<Column>) {
 }
 
 /// The order of the kinds of cells in the report.
-const KINDS: [&str; 8] =
-    ["fanout", "burst", "latency", "stalled", "replay", "idle", "sse", "sse-latency"];
+const KINDS: [&str; 11] = [
+    "fanout",
+    "burst",
+    "latency",
+    "stalled",
+    "replay",
+    "idle",
+    "stored",
+    "stored-paced",
+    "stored-replay",
+    "sse",
+    "sse-latency",
+];
 
 /// Writing into a `String` cannot fail.
 macro_rules! push {
@@ -286,10 +347,10 @@ pub(crate) const BEGIN: &str = "<!-- figures -->";
 pub(crate) const END: &str = "<!-- end of figures -->";
 
 /// The document with these tables between its marks; `None` if it has no marks.
-pub(crate) fn place(document: &str, tables: &str) -> Option<String> {
-    let (before, rest) = document.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n\n{tables}\n{END}{after}"))
+pub(crate) fn place(document: &str, tables: &str, begin: &str, end: &str) -> Option<String> {
+    let (before, rest) = document.split_once(begin)?;
+    let (_, after) = rest.split_once(end)?;
+    Some(format!("{before}{begin}\n\n{tables}\n{end}{after}"))
 }
 
 /// Writes the machine, the versions and the date of the figures.
@@ -361,10 +422,10 @@ mod tests {
     #[test]
     fn tables_replace_those_that_were_there() {
         let document = format!("a\n{BEGIN}\nold\n{END}\nb\n");
-        let placed = place(&document, "new\n").unwrap();
+        let placed = place(&document, "new\n", BEGIN, END).unwrap();
         assert_eq!(placed, format!("a\n{BEGIN}\n\nnew\n\n{END}\nb\n"));
-        assert_eq!(place(&placed, "new\n").unwrap(), placed);
-        assert_eq!(place("nothing", "new"), None);
+        assert_eq!(place(&placed, "new\n", BEGIN, END).unwrap(), placed);
+        assert_eq!(place("nothing", "new", BEGIN, END), None);
     }
 
     #[test]

@@ -58,6 +58,14 @@ impl Rival {
         }
     }
 
+    /// Its version, as far as its program says it.
+    pub(crate) fn version(self) -> Option<String> {
+        match self.installed() {
+            Ok(Some(program)) => process::version(&program),
+            _ => Some(format!("psa {}", env!("CARGO_PKG_VERSION"))),
+        }
+    }
+
     /// The path of its program, or one line that says how to install it. `None` for our own programs.
     pub(crate) fn installed(self) -> Result<Option<PathBuf>, String> {
         let Some(program) = self.program() else { return Ok(None) };

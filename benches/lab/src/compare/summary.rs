@@ -24,7 +24,8 @@ pub(crate) struct Subject {
 pub(crate) fn primary(kind: &str) -> (&'static str, bool) {
     match kind {
         "burst" => ("seconds", false),
-        "latency" | "sse-latency" => ("p99_us", false),
+        "latency" | "sse-latency" | "stored-paced" => ("p99_us", false),
+        "stored" => ("records_per_s", true),
         "stalled" => ("kept", true),
         "idle" => ("bytes_per_subscriber", false),
         _ => ("deliveries_per_s", true),
@@ -132,7 +133,7 @@ pub(crate) fn line(cell: &Subject, turns: &[Turn]) -> String {
         }
     }
     let show = |value: f64| match key {
-        "deliveries_per_s" => rate(value),
+        "deliveries_per_s" | "records_per_s" => rate(value),
         "seconds" => format!("{:.1} ms", value * 1e3),
         "p99_us" => format!("{:.2} ms p99", value / 1e3),
         "kept" => format!("{:.0} % kept", value * 100.0),

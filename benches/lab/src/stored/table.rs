@@ -125,7 +125,13 @@ impl Cell {
     }
 
     /// All figures.
-    pub(super) fn describe(&self, name: &str, load: Option<f64>, took: f64) -> Value {
+    pub(super) fn describe(
+        &self,
+        name: &str,
+        load: Option<f64>,
+        others: Option<f64>,
+        took: f64,
+    ) -> Value {
         let (bar, is_met) = self.bar();
         let rounds: Vec<_> = self.rounds.iter().map(|(ours, other)| json!([ours, other])).collect();
         json!({
@@ -139,11 +145,48 @@ impl Cell {
             "met": is_met,
             "rounds": rounds,
             "load": load,
+            // The share of the processors that other programs used meanwhile.
+            "others_share": others,
             "seconds": took,
             "row": self.row(),
         })
     }
 }
+
+/// Where and when it was measured, and how busy the machine was with other things.
+pub(super) fn head(figures: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or("unknown").to_owned();
+    let (machine, config) = (&figures["machine"], &figures["config"]);
+    let mut head = format!(
+        "{}, {} processors, Linux {}; load {} at the beginning; {}; a {} build. Rounds: {}; {} s for a rate.\n",
+        text(&machine["cpu"]),
+        machine["cores"],
+        text(&machine["kernel"]),
+        machine["load"],
+        text(&figures["date"]),
+        text(&figures["profile"]),
+        config["rounds"],
+        config["seconds"],
+    );
+    let cells = figures["cells"].as_array().into_iter().flatten();
+    let busy = cells.filter(|cell| cell["others_share"].as_f64() > Some(OTHERS));
+    let mut busy: Vec<_> = busy.map(|cell| text(&cell["name"])).collect();
+    busy.dedup();
+    if !busy.is_empty() {
+        let names = busy.join("`, `");
+        head.push_str(&format!(
+            "\n**Other programs used more than a tenth of the processors** while these were measured: `{names}`. They should \
+             be taken again.\n"
+        ));
+    }
+    if config["quick"] == true {
+        head.push_str("\nA quick run: it shows that everything works, and measures nothing.\n");
+    }
+    head
+}
+
+/// The share of the processors that other programs may use.
+const OTHERS: f64 = 0.1;
 
 /// The cells as a table.
 pub(super) fn markdown(cells: &[Value]) -> String {
@@ -173,7 +216,7 @@ mod tests {
         };
         let row = "| one | 8000 /s | 10.0 k/s, raw | **0.80** (0.75 to 0.85; 0.70 to 0.90) | 0.75 | met |";
         assert_eq!(cell.row(), row);
-        let all = cell.describe("cell", None, 1.0);
+        let all = cell.describe("cell", None, None, 1.0);
         assert_eq!((&all["met"], &all["judged"]["lower_quartile"]), (&json!(true), &json!(0.75)));
         let seconds =
             Cell { bar: Bar::Seconds(0.1), unit: Unit::Seconds, rounds: vec![(0.2, 0.0)], ..cell };

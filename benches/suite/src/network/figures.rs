@@ -9,7 +9,7 @@ use crate::results::Spread;
 use crate::text::{grouped, seconds, short};
 
 /// Who has which name and which colour as a line; whoever is not here goes by the name in the file.
-const WHO: [(&str, &str, u8); 13] = [
+const WHO: [(&str, &str, u8); 17] = [
     ("psa", "psa", 0),
     ("psa-topics", "psa, its own topics", 3),
     ("ceiling", "ceiling", 5),
@@ -20,6 +20,10 @@ const WHO: [(&str, &str, u8); 13] = [
     ("redis-default", "Redis pub/sub, its defaults", 2),
     ("streams", "Redis streams", 4),
     ("jetstream", "NATS JetStream", 3),
+    ("jetstream-batch", "JetStream, atomic batch", 3),
+    ("jetstream-fast", "JetStream, fast ingest", 3),
+    ("streams-multi", "Redis streams, MULTI", 4),
+    ("raw", "the disk, by hand", 5),
     ("ds-rust", "official Rust server", 1),
     ("ds-axum", "independent Rust server", 2),
     ("ds-node", "reference server, Node.js", 4),
@@ -109,6 +113,32 @@ pub fn all(results: &Results) -> Vec<Figure> {
             draw(&name, bars(&frame(results, title, subtitle, &[cell]), groups.into_iter()));
         }
     }
+    for (promise, subtitle) in [
+        ("synced", "an acknowledged record was forced to the disk"),
+        ("written", "an acknowledged record is in a file, and not forced to the disk yet"),
+    ] {
+        let of_promise = |cell: &&Cell| cell.name.split('-').next() == Some(promise);
+        let cells: Vec<_> = results.of_kind("stored").filter(of_promise).collect();
+        if cells.is_empty() {
+            continue;
+        }
+        let title = format!("Publishing to topics that survive: {promise}");
+        let subtitle = format!("{subtitle}; thousand records a second; more is better");
+        let groups = cells.iter().map(|cell| {
+            (of_publishers(cell), *cell, number("records_per_s", 1e-3, true))
+        });
+        draw(promise, bars(&frame(results, &title, &subtitle, &cells), groups));
+        let paced = results.of_kind("stored-paced").filter(of_promise);
+        let waiting: Vec<_> = cells.into_iter().chain(paced).collect();
+        let title = format!("Time until a record is acknowledged: {promise}");
+        let groups = waiting.iter().flat_map(|cell| {
+            [("median", "p50_us"), ("p99", "p99_us")].map(|(name, key)| {
+                (format!("{}: {name}", of_publishers(cell)), *cell, time(key, 1e-6))
+            })
+        });
+        let frame = frame(results, &title, "less is better", &waiting);
+        draw(&format!("{promise}-latency"), bars(&frame, groups));
+    }
     let streams: Vec<_> = results.of_kind("sse").collect();
     if !streams.is_empty() {
         let figures = [
@@ -170,6 +200,11 @@ fn alone(cell: &Cell) -> Option<Alone> {
                 ("one stands still".to_owned(), number("records_per_s_with", 1e-3, true)),
             ],
         ),
+        "stored-replay" => (
+            "Reading a million stored records".to_owned(),
+            format!("{bytes} bytes each, one subscriber from the first on; less is better"),
+            one(time("seconds", 1.0)),
+        ),
         "replay" => (
             format!("Catching up with {} stored records", records(0)),
             format!("{bytes} bytes each, one subscriber from the first on; less is better"),
@@ -193,6 +228,21 @@ fn of_streams(cell: &Cell) -> String {
             format!("{bytes} bytes, one by one and at most 8 ahead, {clients} clients")
         }
         None => format!("{bytes} bytes, appended one by one, {clients} clients"),
+    }
+}
+
+/// What publishers do in a cell of stored topics.
+fn of_publishers(cell: &Cell) -> String {
+    let (publishers, bytes) = (grouped(cell.subscribers), grouped(cell.record_bytes));
+    let what = cell.name.split_once('-').map_or("", |(_, what)| what);
+    match what {
+        "one" => format!("one publisher, one record of {bytes} bytes after another"),
+        "many" => format!("{publishers} publishers, each one record after another"),
+        "pipelined" => "one publisher, 1,024 records at a time".to_owned(),
+        "batches" => format!("{publishers} publishers, each one batch of 64 after another"),
+        "large" => format!("{publishers} publishers, each one record of {bytes} bytes after another"),
+        "paced" => "one publisher, 1,000 records a second".to_owned(),
+        _ => cell.name.clone(),
     }
 }
 
@@ -231,7 +281,7 @@ fn colour(contender: &str) -> Colour {
     match contender {
         "psa" => Colour::Chosen,
         own if own.starts_with("psa-") => Colour::Own,
-        "ceiling" | "relay" => Colour::Bound,
+        "ceiling" | "relay" | "raw" => Colour::Bound,
         _ => Colour::Other,
     }
 }
