@@ -114,7 +114,15 @@ fn stored_rivals_are_compared() {
     let file = folder.path().join("figures.json");
     let (file, place) = (file.to_str().unwrap(), folder.path().to_str().unwrap());
     let output = lab(&[
-        "compare", "--stored", "--quick", "--seconds", "0.05", "--out", file, "--folder", place,
+        "compare",
+        "--stored",
+        "--quick",
+        "--seconds",
+        "0.05",
+        "--out",
+        file,
+        "--folder",
+        place,
     ]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && output.stdout.is_empty(), "{said}");

@@ -262,13 +262,18 @@ mod tests {
         );
         let figures = draw(&report).unwrap();
         let names: Vec<_> = figures.iter().map(|figure| figure.file.as_str()).collect();
-        assert_eq!(names, ["stored-commit-rate.svg", "stored-commit-latency.svg", "stored-lag.svg"]);
+        assert_eq!(
+            names,
+            ["stored-commit-rate.svg", "stored-commit-latency.svg", "stored-lag.svg"]
+        );
         for figure in &figures {
             assert!(!figure.svg.contains("NaN") && !figure.svg.contains("inf"), "{}", figure.file);
             let says = |text: &str| figure.svg.contains(&format!(">{text}</text>"));
             assert!(says("A quick run: these figures say nothing."), "{}", figure.svg);
         }
-        assert!(figures[2].svg.contains("from second 2 to second 6; a publisher of 32.0 MiB a second"));
+        assert!(
+            figures[2].svg.contains("from second 2 to second 6; a publisher of 32.0 MiB a second")
+        );
         assert!(draw("{}").is_err());
     }
 }

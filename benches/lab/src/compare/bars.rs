@@ -183,7 +183,8 @@ mod tests {
     #[test]
     fn the_best_store_is_the_one_nearest_to_the_bar() {
         let spread = |value: f64| json!({ "median": value, "min": value, "max": value });
-        let figures = |rate: f64, p99: f64| json!({ "records_per_s": spread(rate), "p99_us": spread(p99) });
+        let figures =
+            |rate: f64, p99: f64| json!({ "records_per_s": spread(rate), "p99_us": spread(p99) });
         let cell = json!({
             "name": "synced-batches",
             "contenders": { "psa": {}, "raw": {}, "jetstream": {}, "streams": {}, "streams-multi": {} },

@@ -265,7 +265,12 @@ impl Contend for Contender {
 }
 
 /// Sets the resources that both sides used between two measurements.
-pub(crate) fn fill(outcome: &mut Outcome, before: Option<Usage>, after: Option<Usage>, client: Option<f64>) {
+pub(crate) fn fill(
+    outcome: &mut Outcome,
+    before: Option<Usage>,
+    after: Option<Usage>,
+    client: Option<f64>,
+) {
     let now = psa_load::facts::own_cpu();
     outcome.client_cpu = now.zip(client).map_or(0.0, |(after, before)| after - before);
     outcome.server_cpu = after.zip(before).map(|(after, before)| (after.cpu - before.cpu).max(0.0));

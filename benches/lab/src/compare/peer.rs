@@ -222,9 +222,7 @@ pub(crate) const CONNECT: &str = "CONNECT {\"verbose\":false,\"pedantic\":false,
 fn program(rival: Rival) -> Result<PathBuf> {
     match rival.installed() {
         Ok(Some(program)) => Ok(program),
-        Ok(None) => {
-            std::env::current_exe().map_err(|error| Error::failed("start a relay", error))
-        }
+        Ok(None) => std::env::current_exe().map_err(|error| Error::failed("start a relay", error)),
         Err(missing) => Err(Error::failed("compare", missing)),
     }
 }
@@ -242,7 +240,7 @@ fn jetstream_files(
         "listen: \"127.0.0.1:{port}\"\nping_interval: \"1h\"\nmax_pending: 8589934592\n\
          write_deadline: \"1h\"\njetstream: {{ max_mem: 1073741824, max_file: 274877906944, \
          store_dir: \"jetstream\", {sync}\
-         limits: {{ max_batch_inflight_per_stream: 1000, max_batch_inflight_total: 1000 }} }}\n"
+         limits: {{ batch: {{ max_inflight_per_stream: 1000, max_inflight_total: 1000 }} }} }}\n"
     );
     std::fs::write(folder.join("nats.conf"), config)?;
     command.args(["-c", "nats.conf"]);

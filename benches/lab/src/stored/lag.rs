@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 
 use super::{BATCH, Plan, SIZE, fail, open, runtime, settle};
 
-/// The limit of a topic's memory that has one, and how much of it a topic has that has not.
+/// The limit of a topic's memory that has one, and of one that is never reached: the most that a topic may ask for.
 const LIMIT: u64 = 16 << 20;
-const NO_LIMIT: u64 = 4 << 30;
+const NO_LIMIT: u64 = 1 << 30;
 /// Batches a second.
 const BATCHES: f64 = 2048.0;
 /// Seconds of the plan's unit: how long it takes, and when the subscriber stands still.
@@ -58,7 +58,11 @@ async fn publisher(topic: Arc<Topic>, progress: Arc<Progress>, began: Instant) -
 }
 
 /// Reads, stands still for a time without giving its place up, and reads on.
-async fn subscriber(topic: Arc<Topic>, progress: Arc<Progress>, stands: (Instant, Instant)) -> Result {
+async fn subscriber(
+    topic: Arc<Topic>,
+    progress: Arc<Progress>,
+    stands: (Instant, Instant),
+) -> Result {
     let mut cursor = topic.subscribe(Start::Next).map_err(|error| fail("subscribe", error))?;
     let mut buffer = Vec::new();
     loop {
@@ -77,7 +81,13 @@ async fn subscriber(topic: Arc<Topic>, progress: Arc<Progress>, stands: (Instant
 }
 
 /// One topic, from the beginning to the end.
-fn course(plan: &Plan, broker: &Broker, name: &str, durability: Durability, memory: u64) -> Result<Value> {
+fn course(
+    plan: &Plan,
+    broker: &Broker,
+    name: &str,
+    durability: Durability,
+    memory: u64,
+) -> Result<Value> {
     settle();
     let topic = topic(broker, name, durability, memory)?;
     let (runtime, progress) = (runtime()?, Arc::new(Progress::default()));

@@ -31,7 +31,11 @@ const WAYS: [Way; 3] = [
         ahead: 1,
         what: "over TCP, one publisher of batches of 64, one after another",
     },
-    Way { publishers: 1, ahead: 64, what: "over TCP, one publisher of batches of 64, 64 at a time" },
+    Way {
+        publishers: 1,
+        ahead: 64,
+        what: "over TCP, one publisher of batches of 64, 64 at a time",
+    },
     Way { publishers: 64, ahead: 1, what: "over TCP, 64 publishers of batches of 64" },
 ];
 

@@ -124,9 +124,9 @@ pub fn all(results: &Results) -> Vec<Figure> {
         }
         let title = format!("Publishing to topics that survive: {promise}");
         let subtitle = format!("{subtitle}; thousand records a second; more is better");
-        let groups = cells.iter().map(|cell| {
-            (of_publishers(cell), *cell, number("records_per_s", 1e-3, true))
-        });
+        let groups = cells
+            .iter()
+            .map(|cell| (of_publishers(cell), *cell, number("records_per_s", 1e-3, true)));
         draw(promise, bars(&frame(results, &title, &subtitle, &cells), groups));
         let paced = results.of_kind("stored-paced").filter(of_promise);
         let waiting: Vec<_> = cells.into_iter().chain(paced).collect();
@@ -240,7 +240,9 @@ fn of_publishers(cell: &Cell) -> String {
         "many" => format!("{publishers} publishers, each one record after another"),
         "pipelined" => "one publisher, 1,024 records at a time".to_owned(),
         "batches" => format!("{publishers} publishers, each one batch of 64 after another"),
-        "large" => format!("{publishers} publishers, each one record of {bytes} bytes after another"),
+        "large" => {
+            format!("{publishers} publishers, each one record of {bytes} bytes after another")
+        }
         "paced" => "one publisher, 1,000 records a second".to_owned(),
         _ => cell.name.clone(),
     }

@@ -106,9 +106,11 @@ impl Dialogue {
                 let before = nats.answers / nats.answers_each;
                 let mut used = 0;
                 while let Some((payload, length)) = message(&input[used..])? {
-                    accepted(payload)?;
+                    if let Some(payload) = payload {
+                        accepted(payload)?;
+                        nats.answers += 1;
+                    }
                     used += length;
-                    nats.answers += 1;
                 }
                 Ok((used, nats.answers / nats.answers_each - before))
             }
@@ -235,10 +237,17 @@ impl Nats {
     }
 }
 
-/// The first message of a NATS connection: its payload, and the length of all of it. `None` if it is not complete.
-fn message(input: &[u8]) -> Result<Option<(&[u8], usize)>> {
+/// What a NATS server sends between messages. It asks for a PONG only to measure the round trip; none is due before the end
+/// of its `ping_interval`, an hour.
+const BETWEEN: [&[u8]; 4] = [b"INFO", b"PING", b"PONG", b"+OK"];
+
+/// The first line or message of a NATS connection, and its length. A message has a payload. `None` if it is not complete.
+fn message(input: &[u8]) -> Result<Option<(Option<&[u8]>, usize)>> {
     let Some(end) = memchr::memchr(b'\n', input) else { return Ok(None) };
     let line = input[..end].trim_ascii_end();
+    if BETWEEN.iter().any(|word| line.starts_with(word)) {
+        return Ok(Some((None, end + 1)));
+    }
     if !line.starts_with(b"MSG ") {
         return Err(refused(line.escape_ascii()));
     }
@@ -248,7 +257,7 @@ fn message(input: &[u8]) -> Result<Option<(&[u8], usize)>> {
         .and_then(|length| length.parse().ok())
         .ok_or_else(|| refused(line.escape_ascii()))?;
     let (begin, whole) = (end + 1, end + 1 + length + 2);
-    Ok(input.get(..whole).map(|message| (&message[begin..begin + length], whole)))
+    Ok(input.get(..whole).map(|message| (Some(&message[begin..begin + length]), whole)))
 }
 
 /// Checks JetStream's acknowledgement of a message: it has a sequence number and no error.
@@ -288,9 +297,7 @@ impl Fast {
     fn message(&mut self, operation: u32, length: usize) -> String {
         let Fast { topic, inbox, .. } = self;
         let sequence = self.sent + 1;
-        format!(
-            "PUB {topic} {inbox}.{FLOW}.fail.{sequence}.{operation}.$FI {length}\r\n"
-        )
+        format!("PUB {topic} {inbox}.{FLOW}.fail.{sequence}.{operation}.$FI {length}\r\n")
     }
 
     fn ask(&mut self, first: u64, out: &mut Vec<u8>) {
@@ -313,6 +320,8 @@ impl Fast {
     fn hear(&mut self, input: &[u8]) -> Result<(usize, usize)> {
         let (before, mut used) = (self.acknowledged, 0);
         while let Some((payload, length)) = message(&input[used..])? {
+            used += length;
+            let Some(payload) = payload else { continue };
             // While it goes on: up to which message; at its end: how many there were.
             let is_flow = payload.starts_with(br#"{"type":"ack""#);
             let until = field(payload, if is_flow { "\"seq\":" } else { "\"count\":" })?;
@@ -320,7 +329,6 @@ impl Fast {
                 return Err(refused(payload.escape_ascii()));
             }
             self.acknowledged = until;
-            used += length;
         }
         Ok((used, (self.acknowledged - before) as usize))
     }
@@ -404,6 +412,7 @@ mod tests {
         assert_eq!(asked.matches("PUB b1 a 12\r\n").count(), 2);
         let answers: String =
             (1..=5).map(|seq| answer("a", &format!(r#"{{"stream":"b1","seq":{seq}}}"#))).collect();
+        let answers = format!("INFO {{}}\r\n{answers}PING\r\n");
         for piece in [1, 7, 1000] {
             let mut dialogue = ask(Who::Jetstream, 2, 1).0;
             assert_eq!(hear(&mut dialogue, answers.as_bytes(), piece).unwrap(), 2);
