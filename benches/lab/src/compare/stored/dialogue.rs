@@ -14,8 +14,11 @@ use std::fmt::Write as _;
 use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
 
-/// The subject to which JetStream sends acknowledgements of single messages and of atomic batches.
-const INBOX: &str = "a";
+/// The subject to which JetStream sends a publisher's acknowledgements of single messages and of atomic batches.
+fn inbox(publisher: usize) -> String {
+    format!("a{publisher}")
+}
+
 /// How many messages a client that ingests fast lets JetStream acknowledge together: as many as it does at the most.
 const FLOW: u32 = 500;
 
@@ -41,7 +44,7 @@ impl Dialogue {
                 let frame = Frame::new(topic, batch, size)?;
                 Dialogue::Psa(Psa { frame, asked: 0, heard: 0, next: 0, batch })
             }
-            Who::Jetstream => Dialogue::Nats(Nats::singles(topic, batch, size)),
+            Who::Jetstream => Dialogue::Nats(Nats::singles(topic, publisher, batch, size)),
             Who::JetstreamBatch => Dialogue::Nats(Nats::atomic(topic, publisher, batch, size)),
             Who::JetstreamFast => Dialogue::Fast(Fast::new(topic, publisher, size)),
             Who::Streams => Dialogue::Redis(Redis::new(topic, batch, size, false)),
@@ -57,7 +60,7 @@ impl Dialogue {
                 return Wire::connect(&target)?.into_parts();
             }
             Dialogue::Redis(_) => return Connection::connect(server)?.into_parts(),
-            Dialogue::Nats(_) => INBOX.to_owned(),
+            Dialogue::Nats(nats) => inbox(nats.publisher),
             Dialogue::Fast(fast) => format!("{}.>", fast.inbox),
         };
         let mut connection = Connection::connect(server)?;
@@ -201,15 +204,15 @@ pub(super) struct Nats {
 }
 
 impl Nats {
-    fn singles(topic: &str, batch: usize, size: usize) -> Nats {
-        let mut template = Template::new();
+    fn singles(topic: &str, publisher: usize, batch: usize, size: usize) -> Nats {
+        let (mut template, inbox) = (Template::new(), inbox(publisher));
         for _ in 0..batch {
-            template.text(&format!("PUB {topic} {INBOX} {size}\r\n"));
+            template.text(&format!("PUB {topic} {inbox} {size}\r\n"));
             template.record(size);
             template.text("\r\n");
         }
         let answers_each = batch;
-        Nats { template, ids: Vec::new(), publisher: 0, batch: 0, answers_each, answers: 0 }
+        Nats { template, ids: Vec::new(), publisher, batch: 0, answers_each, answers: 0 }
     }
 
     fn atomic(topic: &str, publisher: usize, batch: usize, size: usize) -> Nats {
@@ -224,7 +227,7 @@ impl Nats {
             }
             header.push_str("\r\n");
             // Only the last one asks for an answer, which is that of the batch.
-            let reply = if is_last { format!("{INBOX} ") } else { String::new() };
+            let reply = if is_last { format!("{} ", inbox(publisher)) } else { String::new() };
             let (length, all) = (header.len(), header.len() + size);
             template.text(&format!("HPUB {topic} {reply}{length} {all}\r\n"));
             let id = template.bytes.len() + header.find(ID).unwrap_or_default();
@@ -409,15 +412,15 @@ mod tests {
     #[test]
     fn jetstream_acknowledges_each_message() {
         let (mut dialogue, asked) = ask(Who::Jetstream, 2, 1);
-        assert_eq!(asked.matches("PUB b1 a 12\r\n").count(), 2);
+        assert_eq!(asked.matches("PUB b1 a7 12\r\n").count(), 2);
         let answers: String =
-            (1..=5).map(|seq| answer("a", &format!(r#"{{"stream":"b1","seq":{seq}}}"#))).collect();
+            (1..=5).map(|seq| answer("a7", &format!(r#"{{"stream":"b1","seq":{seq}}}"#))).collect();
         let answers = format!("INFO {{}}\r\n{answers}PING\r\n");
         for piece in [1, 7, 1000] {
             let mut dialogue = ask(Who::Jetstream, 2, 1).0;
             assert_eq!(hear(&mut dialogue, answers.as_bytes(), piece).unwrap(), 2);
         }
-        let error = answer("a", r#"{"error":{"code":503},"stream":"b1","seq":0}"#);
+        let error = answer("a7", r#"{"error":{"code":503},"stream":"b1","seq":0}"#);
         assert!(hear(&mut dialogue, error.as_bytes(), 1000).is_err());
         assert!(hear(&mut dialogue, b"-ERR 'x'\r\n", 1000).is_err());
     }
@@ -432,7 +435,7 @@ mod tests {
         let header = "NATS/1.0\r\nNats-Batch-Id:0000000000000000\r\nNats-Batch-Sequence:1\r\n\r\n";
         let line = format!("HPUB b1 {} {}\r\n", header.len(), header.len() + 12);
         assert!(asked.starts_with(&line), "{asked}");
-        let done = answer("a", r#"{"stream":"b1","seq":3,"batch":"x","count":3}"#);
+        let done = answer("a7", r#"{"stream":"b1","seq":3,"batch":"x","count":3}"#);
         assert_eq!(hear(&mut dialogue, done.repeat(2).as_bytes(), 9).unwrap(), 2);
     }
 
