@@ -292,8 +292,9 @@ impl Place {
 /// The tables by the names of their marks in a document; those that were measured.
 fn tables(figures: &Value) -> [(&'static str, Option<String>); 2] {
     let rows = figures["cells"].as_array().filter(|cells| !cells.is_empty());
-    let rows = rows.map(|cells| table::head(figures) + "\n" + &table::markdown(cells));
-    let commit = figures.get("commit").map(commit::table);
+    let head = table::head(figures) + "\n";
+    let rows = rows.map(|cells| head.clone() + &table::busy(figures) + &table::markdown(cells));
+    let commit = figures.get("commit").map(|commit| head + &commit::table(commit));
     [("rows", rows), ("commit", commit)]
 }
 

@@ -153,7 +153,7 @@ impl Cell {
     }
 }
 
-/// Where and when it was measured, and how busy the machine was with other things.
+/// Where, when and how it was measured.
 pub(super) fn head(figures: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or("unknown").to_owned();
     let (machine, config) = (&figures["machine"], &figures["config"]);
@@ -168,21 +168,27 @@ pub(super) fn head(figures: &Value) -> String {
         config["rounds"],
         config["seconds"],
     );
-    let cells = figures["cells"].as_array().into_iter().flatten();
-    let busy = cells.filter(|cell| cell["others_share"].as_f64() > Some(OTHERS));
-    let mut busy: Vec<_> = busy.map(|cell| text(&cell["name"])).collect();
-    busy.dedup();
-    if !busy.is_empty() {
-        let names = busy.join("`, `");
-        head.push_str(&format!(
-            "\n**Other programs used more than a tenth of the processors** while these were measured: `{names}`. They should \
-             be taken again.\n"
-        ));
-    }
     if config["quick"] == true {
         head.push_str("\nA quick run: it shows that everything works, and measures nothing.\n");
     }
     head
+}
+
+/// A line about the cells during which the machine was busy with other things, if there are any.
+pub(super) fn busy(figures: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let cells = figures["cells"].as_array().into_iter().flatten();
+    let busy = cells.filter(|cell| cell["others_share"].as_f64() > Some(OTHERS));
+    let mut busy: Vec<_> = busy.map(|cell| text(&cell["name"])).collect();
+    busy.dedup();
+    if busy.is_empty() {
+        return String::new();
+    }
+    let names = busy.join("`, `");
+    format!(
+        "**Other programs used more than a tenth of the processors** while these were measured: `{names}`. They should \
+         be taken again.\n\n"
+    )
 }
 
 /// The share of the processors that other programs may use.
