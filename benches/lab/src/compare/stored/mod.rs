@@ -75,7 +75,8 @@ fn old_nats(rivals: &[Rival]) -> Option<String> {
 
 /// The version in a text such as `nats-server: v2.15.1`.
 fn version(text: &str) -> Option<(u32, u32)> {
-    let (_, version) = text.rsplit_once('v')?;
+    let numbers = |c: char| !c.is_ascii_digit() && c != '.';
+    let version = text.split(numbers).find(|part| part.contains('.'))?;
     let mut parts = version.split('.').map(|part| part.parse().ok());
     Some((parts.next()??, parts.next()??))
 }
