@@ -108,7 +108,7 @@ impl Dialogue {
             Dialogue::Nats(nats) => {
                 let before = nats.answers / nats.answers_each;
                 let mut used = 0;
-                while let Some((payload, length)) = message(&input[used..])? {
+                while let Some(Heard { payload, length }) = message(&input[used..])? {
                     if let Some(payload) = payload {
                         accepted(payload)?;
                         nats.answers += 1;
@@ -244,12 +244,20 @@ impl Nats {
 /// of its `ping_interval`, an hour.
 const BETWEEN: [&[u8]; 4] = [b"INFO", b"PING", b"PONG", b"+OK"];
 
-/// The first line or message of a NATS connection, and its length. A message has a payload. `None` if it is not complete.
-fn message(input: &[u8]) -> Result<Option<(Option<&[u8]>, usize)>> {
+/// A line or a message of a NATS connection.
+struct Heard<'a> {
+    /// A message's payload.
+    payload: Option<&'a [u8]>,
+    /// The length of all of it.
+    length: usize,
+}
+
+/// The first line or message; `None` if it is not complete.
+fn message(input: &[u8]) -> Result<Option<Heard<'_>>> {
     let Some(end) = memchr::memchr(b'\n', input) else { return Ok(None) };
     let line = input[..end].trim_ascii_end();
     if BETWEEN.iter().any(|word| line.starts_with(word)) {
-        return Ok(Some((None, end + 1)));
+        return Ok(Some(Heard { payload: None, length: end + 1 }));
     }
     if !line.starts_with(b"MSG ") {
         return Err(refused(line.escape_ascii()));
@@ -260,7 +268,8 @@ fn message(input: &[u8]) -> Result<Option<(Option<&[u8]>, usize)>> {
         .and_then(|length| length.parse().ok())
         .ok_or_else(|| refused(line.escape_ascii()))?;
     let (begin, whole) = (end + 1, end + 1 + length + 2);
-    Ok(input.get(..whole).map(|message| (Some(&message[begin..begin + length]), whole)))
+    let heard = |message| Heard { payload: Some(message), length: whole };
+    Ok(input.get(..whole).map(|message| heard(&message[begin..begin + length])))
 }
 
 /// Checks JetStream's acknowledgement of a message: it has a sequence number and no error.
@@ -322,7 +331,7 @@ impl Fast {
 
     fn hear(&mut self, input: &[u8]) -> Result<(usize, usize)> {
         let (before, mut used) = (self.acknowledged, 0);
-        while let Some((payload, length)) = message(&input[used..])? {
+        while let Some(Heard { payload, length }) = message(&input[used..])? {
             used += length;
             let Some(payload) = payload else { continue };
             // While it goes on: up to which message; at its end: how many there were.
