@@ -125,7 +125,10 @@ impl Report {
     }
 
     fn rounds(&self) -> String {
-        format!("Median of {} rounds with least and most.", self.config.rounds)
+        match self.config.rounds {
+            1 => "One round.".to_owned(),
+            rounds => format!("Median of {rounds} rounds with least and most."),
+        }
     }
 }
 

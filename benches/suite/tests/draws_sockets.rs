@@ -117,6 +117,52 @@ fn deliveries_are_drawn_over_the_number_of_subscribers() {
 }
 
 #[test]
+fn stored_topics_are_drawn_by_what_they_promise() {
+    let cell = |name: &str, kind: &str| {
+        let contender = |name: &str, times: f64| {
+            let figure = |key: &str, median: f64| {
+                format!(r#""{key}": {{"median": {median}, "min": {median}, "max": {median}}}"#)
+            };
+            let figures = [
+                figure("records_per_s", 1e4 * times),
+                figure("p50_us", 100.0 / times),
+                figure("p99_us", 200.0 / times),
+            ];
+            format!(
+                r#""{name}": {{"runs": 1, "drifted": 0, "figures": {{{}}}}}"#,
+                figures.join(",")
+            )
+        };
+        let who = [contender("psa", 2.0), contender("jetstream-batch", 1.0), contender("raw", 3.0)];
+        format!(
+            r#"{{"name": "{name}", "kind": "{kind}", "subscribers": 64, "record_bytes": 256,
+                "contenders": {{{}}}}}"#,
+            who.join(",")
+        )
+    };
+    let cells = [
+        cell("synced-batches", "stored"),
+        cell("synced-paced", "stored-paced"),
+        cell("written-many", "stored"),
+    ];
+    let figures = drawn(&file("rivals-stored", &cells.join(",")));
+    let wanted = ["synced", "synced-latency", "written", "written-latency"];
+    assert_eq!(names(&figures), wanted.map(|name| format!("rivals-stored-{name}.svg")));
+    let rate = texts(&figures[0]).join("\n");
+    for part in [
+        "Publishing to topics that survive: synced",
+        "64 publishers, each one batch of 64 after another",
+        "JetStream, atomic batch",
+        "the disk, by hand",
+    ] {
+        assert!(rate.contains(part), "{part} in {rate}");
+    }
+    let latency = texts(&figures[1]).join("\n");
+    assert!(latency.contains("one publisher, 1,000 records a second: p99"), "{latency}");
+    assert!(figures.iter().all(|figure| !figure.svg.contains("NaN")));
+}
+
+#[test]
 fn anything_else_is_refused() {
     let error = Results::read(r#"{"suite": "network"}"#).unwrap_err();
     assert!(error.contains("psa-lab compare"), "{error}");
