@@ -133,30 +133,49 @@ impl<'a> Input<'a> {
     }
 }
 
-fn small() -> DiskOptions {
-    DiskOptions { first_file: 8 << 10, largest_file: 16 << 10, ..DiskOptions::default() }
+/// How large everything is.
+#[derive(Clone, Copy)]
+struct Scale {
+    first_file: u64,
+    largest_file: u64,
+    /// How much a record has for each unit of its length.
+    unit: usize,
 }
 
-fn packed(lengths: &[u8]) -> (Vec<u8>, Vec<u8>) {
+/// So that there are many files.
+const SMALL: Scale = Scale { first_file: 8 << 10, largest_file: 16 << 10, unit: 16 };
+/// So that files have an index: it has an entry for each 64 KiB.
+const LARGE: Scale = Scale { first_file: 256 << 10, largest_file: 512 << 10, unit: 64 };
+
+impl Scale {
+    fn options(self) -> DiskOptions {
+        let Scale { first_file, largest_file, .. } = self;
+        DiskOptions { first_file, largest_file, ..DiskOptions::default() }
+    }
+}
+
+fn packed(lengths: &[u8], unit: usize) -> (Vec<u8>, Vec<u8>) {
     let (mut ends, mut payload) = (Vec::new(), Vec::new());
     for (n, length) in lengths.iter().enumerate() {
-        payload.resize(payload.len() + usize::from(*length) * 16, n as u8 ^ *length);
+        payload.resize(payload.len() + usize::from(*length) * unit, n as u8 ^ *length);
         ends.extend_from_slice(&(payload.len() as u32).to_le_bytes());
     }
     (ends, payload)
 }
 
 /// A log, as a writer leaves it.
-fn write(input: &mut Input<'_>) -> Option<Memory> {
-    let memory = Memory::default();
-    let (mut log, _) = DiskLog::open(memory.clone(), small(), TOPIC, EPOCH).unwrap();
-    if input.next()? % 2 == 0 {
+fn write(input: &mut Input<'_>) -> Option<(Memory, Scale)> {
+    let (memory, kind) = (Memory::default(), input.next()?);
+    let scale = if kind / 2 % 4 == 3 { LARGE } else { SMALL };
+    let open = || DiskLog::open(memory.clone(), scale.options(), TOPIC, EPOCH).unwrap().0;
+    let mut log = open();
+    if kind % 2 == 0 {
         log.begin_files_with(|| [&[1, 0, 0, 0][..], &[1]].concat());
     }
     for _ in 0..input.next()? as usize % MOST_OPERATIONS {
         let done = match input.next()? % 16 {
             0..6 => {
-                let (ends, payload) = packed(input.some(12)?);
+                let (ends, payload) = packed(input.some(12)?, scale.unit);
                 let records = Packed::new(&ends, &payload).unwrap();
                 log.append(u64::from(input.next()?), &[], records).map(drop)
             }
@@ -173,14 +192,15 @@ fn write(input: &mut Input<'_>) -> Option<Memory> {
             14 => log.begin_epoch(log.epoch() + 1),
             _ => {
                 log.write().unwrap();
-                log = DiskLog::open(memory.clone(), small(), TOPIC, EPOCH).unwrap().0;
+                log = open();
                 Ok(())
             }
         };
         done.unwrap();
     }
     let _ = log.write();
-    Some(memory)
+    drop(log);
+    Some((memory, scale))
 }
 
 fn seed(topic: u64, epoch: u64, file: u64) -> u32 {
@@ -351,8 +371,11 @@ fn said(memory: &Memory) -> BTreeSet<Said> {
     all
 }
 
+/// A frame that was read: its records, and its time.
+type Seen = (std::ops::Range<u64>, u64);
+
 /// Reads everything: the records' frames, and whether it came to the end.
-fn read(reader: &mut Reader<Memory>, said: &BTreeSet<Said>) -> (Vec<Said>, bool) {
+fn read(reader: &mut Reader<Memory>, said: &BTreeSet<Said>) -> (Vec<Seen>, bool) {
     let (mut all, mut next) = (Vec::new(), reader.first());
     loop {
         match reader.read(next, 4000) {
@@ -363,7 +386,7 @@ fn read(reader: &mut Reader<Memory>, said: &BTreeSet<Said>) -> (Vec<Said>, bool)
                     let (ends, payload) = (frame.records.ends(), frame.records.payload());
                     let one = (frame.first, ends.to_vec(), payload.to_vec());
                     assert!(said.contains(&one), "nothing says that this is there: {frame:?}");
-                    all.push(one);
+                    all.push((frame.first..frame.next(), frame.time));
                     next = frame.next();
                 }
                 assert!(next > before, "it reads the same again");
@@ -379,9 +402,45 @@ fn read(reader: &mut Reader<Memory>, said: &BTreeSet<Said>) -> (Vec<Said>, bool)
     }
 }
 
+/// The frame that has a record, which is looked for.
+fn seek(reader: &Reader<Memory>, at: u64) -> Option<Seen> {
+    let frames = reader.clone().read(at, 1).ok()?;
+    let frame = frames.get(0).expect("the one that was asked for");
+    Some((frame.first..frame.next(), frame.time))
+}
+
+/// Each record is found, whatever is in the index: where reading from the start has come to it.
+fn finds(reader: &Reader<Memory>, all: &[Seen], sought: [Option<Seen>; 2]) {
+    for found in sought.into_iter().flatten() {
+        assert!(all.contains(&found), "{found:?} was found, and there is {all:?}");
+    }
+    // What a file's header says of its first record may lie in the middle of a frame of the file before.
+    let is_plain = all.is_sorted_by(|before, after| before.0.end == after.0.start);
+    for frame in all.iter().rev().filter(|_| is_plain) {
+        for at in [frame.0.start, frame.0.end - 1] {
+            assert_eq!(seek(reader, at).as_ref(), Some(frame), "of {all:?}");
+        }
+    }
+}
+
+/// A point in time is where the first record begins that is not older.
+fn looks_at_times(reader: &Reader<Memory>, all: &[Seen]) {
+    // Times with right checksums can be anything; those that a writer writes never go back.
+    let is_sorted = all.is_sorted_by_key(|(_, time)| *time);
+    for time in all.iter().flat_map(|(_, time)| [*time, time.saturating_add(1)]) {
+        let found = reader.since(time).unwrap();
+        assert!((reader.first()..=reader.next()).contains(&found), "{found}");
+        if is_sorted {
+            let first = all.iter().find(|(_, at)| *at >= time);
+            let first = first.map_or(reader.next(), |(records, _)| records.start);
+            assert_eq!(found, first.max(reader.first()), "since {time} of {all:?}");
+        }
+    }
+}
+
 pub(crate) fn check(data: &[u8]) {
     let mut input = Input(data);
-    let Some(memory) = write(&mut input) else { return };
+    let Some((memory, scale)) = write(&mut input) else { return };
     let _ = change(&memory, &mut input);
     let before = said(&memory);
     let verified = disk::verify(&memory, |done, all| assert!(done <= all));
@@ -389,20 +448,27 @@ pub(crate) fn check(data: &[u8]) {
     assert_eq!(format!("{verified:?}"), format!("{:?}", disk::verify(&memory, |_, _| ())));
     let opened = memory.copy();
     let is_sound = matches!(&verified, Ok(verified) if verified.problems.is_empty());
-    match DiskLog::open(opened.clone(), small(), TOPIC, EPOCH) {
+    match DiskLog::open(opened.clone(), scale.options(), TOPIC, EPOCH) {
         Ok((log, recovered)) => {
-            let (_, is_whole) = read(&mut log.reader(), &before);
+            // Before anything is in the index, and afterwards.
+            let middle = log.first() + (log.next() - log.first()) / 2;
+            let sought = [log.next().saturating_sub(1), middle].map(|at| seek(&log.reader(), at));
+            let (all, is_whole) = read(&mut log.reader(), &before);
+            if is_whole {
+                finds(&log.reader(), &all, sought);
+                looks_at_times(&log.reader(), &all);
+            }
             if is_sound {
                 assert!(is_whole, "it cannot be read, and nothing was named");
                 let records = verified.as_ref().map_or(0, |verified| verified.records);
                 assert_eq!(records, recovered.records);
             }
             notes(&log);
-            goes_on(log, &opened);
+            goes_on(log, &opened, scale);
         }
         Err(error) => assert!(!is_sound, "it does not open, and nothing was named: {error}"),
     }
-    repair(&memory);
+    repair(&memory, scale);
 }
 
 /// Its notes can be read, whatever they are.
@@ -415,22 +481,22 @@ fn notes(log: &DiskLog<Memory>) {
 }
 
 /// A log that was opened takes records, and has them when it is opened again.
-fn goes_on(mut log: DiskLog<Memory>, memory: &Memory) {
-    let (next, new) = (log.next(), packed(&[1]));
+fn goes_on(mut log: DiskLog<Memory>, memory: &Memory, scale: Scale) {
+    let (next, new) = (log.next(), packed(&[1], scale.unit));
     let records = Packed::new(&new.0, &new.1).unwrap();
     if log.append(9, &[], records).and_then(|_| log.mark(9)).is_err() {
         // It is at the last offset, or at the last file number.
         return;
     }
     drop(log);
-    let (log, _) = DiskLog::open(memory.clone(), small(), TOPIC, EPOCH).unwrap();
+    let (log, _) = DiskLog::open(memory.clone(), scale.options(), TOPIC, EPOCH).unwrap();
     assert_eq!(log.next(), next + 1);
     let read = log.reader().read(next, 100).unwrap();
     assert_eq!(read.get(0).unwrap().records.payload(), new.1);
 }
 
 /// What is damaged can be cut. What is left are the first of the records, and a new epoch begins after them.
-fn repair(memory: &Memory) {
+fn repair(memory: &Memory, scale: Scale) {
     const NEW: u64 = 0xface;
     let Ok(survey) = disk::survey(memory, Some(TOPIC), |_| (), |_, _| ()) else { return };
     let Some(cut) = survey.cut.clone() else { return };
@@ -442,7 +508,7 @@ fn repair(memory: &Memory) {
     }
     let after = disk::verify(memory, |_, _| ()).unwrap();
     assert_eq!(after.problems, [], "{:?}", survey.verified.problems);
-    let (log, recovered) = DiskLog::open(memory.clone(), small(), TOPIC, EPOCH).unwrap();
+    let (log, recovered) = DiskLog::open(memory.clone(), scale.options(), TOPIC, EPOCH).unwrap();
     assert_eq!((log.epoch(), log.next(), recovered.cut), (NEW, cut.next, 0));
     let (_, is_whole) = read(&mut log.reader(), &said(memory));
     assert!(is_whole);

@@ -13,5 +13,7 @@ pub(crate) mod random;
 pub(crate) mod reclaim;
 pub(crate) mod rescue;
 mod rescuer;
+#[cfg(any(feature = "server", feature = "http"))]
+pub(crate) mod stored;
 
 pub(crate) use machine::*;

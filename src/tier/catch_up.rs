@@ -6,32 +6,26 @@
 //! that is in memory, the thread takes a cursor there, which holds it in memory, and closes the small log; at its end the
 //! subscriber goes on with that cursor. Nothing is missed and nothing comes twice, since both are at the same offset.
 //!
-//! At most [`SLOTS`] subscribers catch up at a time. The others wait for their turn, without memory. A turn ends after
+//! At most [`TURNS`] subscribers catch up at a time. The others wait for their turn, without memory. A turn ends after
 //! [`TURN`], if somebody waits: a subscriber that reads slowly goes to the end of the queue, and one that reads nothing loses
 //! the memory of its log, too.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::sync::{PoisonError, TryLockError};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
 
 use super::pool::{Again, Job, Pool, Task};
 use super::topic::StoredTopic;
-use crate::disk::{Frames, OsFolder, ReadError, Reader};
+use crate::disk::{Frame, Frames, OsFolder, ReadError, Reader};
 use crate::log::{
     AppendError, Appender, Cursor, Lagged, Log, Packed, Position, Start, SubscribeError,
 };
+use crate::sync::stored::{CATCH_UP_MEMORY as MEMORY, CATCH_UP_SEGMENT as SEGMENT, READERS, TURNS};
+use crate::sync::time::{Duration, Instant};
+use crate::sync::{Arc, Mutex, MutexGuard, Ordering, Weak, contain};
 
-/// How many subscribers catch up at a time, in all topics together.
-const SLOTS: usize = 64;
-/// Threads that read for them.
-const THREADS: usize = 2;
 /// How much is read at a time.
 const READ: usize = 256 << 10;
-/// The memory of a subscriber's log, and one segment of it.
-const MEMORY: u64 = 1 << 20;
-const SEGMENT: usize = 128 << 10;
 /// How much of a frame is put into the log at a time.
 const PIECE: usize = SEGMENT;
 /// How long a subscriber's turn lasts while others wait for one. It waits for the next one then.
@@ -50,8 +44,8 @@ struct Slots {
 
 impl CatchUps {
     pub(crate) fn start() -> std::io::Result<Self> {
-        let pool = Pool::start("psa-catch-up", THREADS)?;
-        let slots = Slots { free: SLOTS, waiting: VecDeque::new() };
+        let pool = Pool::start("psa-catch-up", READERS)?;
+        let slots = Slots { free: TURNS, waiting: VecDeque::new() };
         Ok(CatchUps { pool, slots: Mutex::new(slots) })
     }
 
@@ -261,7 +255,7 @@ impl CatchUp {
             handover.waker.take()
         };
         if let Some(waker) = waker {
-            crate::sync::contain(|| waker.wake());
+            contain(|| waker.wake());
         }
     }
 }
@@ -378,7 +372,9 @@ impl CatchUp {
         let cx = &mut Context::from_waker(&waker);
         loop {
             while let Some((frames, at)) = &mut work.frames {
-                let Some(frame) = frames.get(*at) else {
+                // Not before memory has it, too: whoever has seen a record may ask for the topic's end, or resume behind it.
+                let is_in_log = |frame: &Frame<'_>| frame.first < topic.log().next_offset();
+                let Some(frame) = frames.get(*at).filter(is_in_log) else {
                     if let (Some((frames, _)), Some(reader)) =
                         (work.frames.take(), &mut work.reader)
                     {
@@ -456,7 +452,8 @@ fn piece(first: u64, records: Packed<'_>, next: u64) -> Option<Piece<'_>> {
     Some(Piece { ends, payload })
 }
 
-#[cfg(test)]
+// As in `pool`.
+#[cfg(all(test, feature = "server"))]
 mod tests {
     use super::*;
 

@@ -1,7 +1,6 @@
 //! A subscriber of a topic, in memory or in files.
 
 use std::future::{Future, poll_fn};
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::catch_up::{After, Behind};
@@ -10,6 +9,7 @@ use super::topic::{Place, StoredTopic};
 use crate::log::{
     Batch, Cursor, Exclusive, Lag, Lagged, Limit, Log, Position, ReadError, Start, SubscribeError,
 };
+use crate::sync::Arc;
 
 /// One subscriber's position in a topic, and the way to read from there.
 ///

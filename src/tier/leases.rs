@@ -3,8 +3,7 @@
 //! They hold files back, and no memory.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use tokio::time::Instant;
 
 use super::state::LeaseState;
 use crate::log::LeaseInfo;
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering, contain};
 
 /// What a lease's holder is told by others.
 #[derive(Debug, Default)]
@@ -37,7 +37,7 @@ impl Holding {
         // Under the lock that `wait` takes: either this finds the waker, or who waits finds the flag.
         let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(waker) = waker {
-            crate::sync::contain(|| waker.wake());
+            contain(|| waker.wake());
         }
     }
 }
@@ -212,7 +212,8 @@ fn nobody(ttl: Duration, now: Instant) -> Hold {
     Hold::Nobody { until: now + ttl.min(FAR) }
 }
 
-#[cfg(test)]
+// As in `pool`.
+#[cfg(all(test, feature = "server"))]
 mod tests {
     use super::*;
 

@@ -7,11 +7,12 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::task::Wake;
-use std::time::Instant;
+
+use crate::sync::stored::{Condvar, JoinHandle, is_current, spawn};
+use crate::sync::time::Instant;
+use crate::sync::{Arc, AtomicU32, Mutex, MutexGuard, Ordering};
 
 /// When a job wants to run again, unless it is woken before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,24 +29,24 @@ pub(crate) trait Job: Send + Sync + Sized + 'static {
 /// A job and the threads that run it.
 pub(crate) struct Task<J> {
     job: J,
-    state: AtomicU8,
+    state: AtomicU32,
     /// When it is woken, if that is planned.
     due: Mutex<Option<Instant>>,
     pool: Arc<Shared>,
 }
 
 /// Nothing is to be done.
-const IDLE: u8 = 0;
+const IDLE: u32 = 0;
 /// It is in the queue.
-const QUEUED: u8 = 1;
+const QUEUED: u32 = 1;
 /// A thread runs it.
-const RUNNING: u8 = 2;
+const RUNNING: u32 = 2;
 /// A thread runs it, and it was woken since.
-const WOKEN: u8 = 3;
+const WOKEN: u32 = 3;
 
 impl<J: Job> Task<J> {
     pub(crate) fn new(job: J, pool: &Pool) -> Arc<Self> {
-        let (state, due) = (AtomicU8::new(IDLE), Mutex::default());
+        let (state, due) = (AtomicU32::new(IDLE), Mutex::default());
         Arc::new(Task { job, state, due, pool: pool.shared.clone() })
     }
 
@@ -84,8 +85,9 @@ impl<J: Job> Task<J> {
     /// Runs the job, when the state is RUNNING.
     fn run_to_end(self: Arc<Self>) {
         // A job that panics has a bug; its thread serves others, too.
-        let ran = catch_unwind(AssertUnwindSafe(|| self.job.run(&self)));
-        let again = ran.unwrap_or_else(|_| {
+        let mut ran = None;
+        crate::sync::contain(|| ran = Some(self.job.run(&self)));
+        let again = ran.unwrap_or_else(|| {
             tracing::error!("a thread for the disk has panicked; this is a bug");
             Again::WhenWoken
         });
@@ -154,7 +156,7 @@ impl<J: Job> Task<J> {
 /// A number of threads.
 pub(crate) struct Pool {
     shared: Arc<Shared>,
-    threads: Vec<std::thread::JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 #[derive(Default)]
@@ -266,8 +268,7 @@ impl Pool {
         let mut pool = Pool { shared: Arc::default(), threads: Vec::new() };
         for number in 0..threads {
             let shared = pool.shared.clone();
-            let builder = std::thread::Builder::new().name(format!("{name}-{number}"));
-            pool.threads.push(builder.spawn(move || shared.serve())?);
+            pool.threads.push(spawn(format!("{name}-{number}"), move || shared.serve())?);
         }
         Ok(pool)
     }
@@ -282,21 +283,21 @@ impl Drop for Pool {
             queue.due.clear();
         }
         self.shared.news.notify_all();
-        let own = std::thread::current().id();
         for thread in self.threads.drain(..) {
             // The last handle may be dropped by one of the threads.
-            if thread.thread().id() != own {
+            if !is_current(&thread) {
                 let _ = thread.join();
             }
         }
     }
 }
 
-#[cfg(test)]
+// The models include this file, and have no threads outside of a model.
+#[cfg(all(test, feature = "server"))]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicU64, AtomicUsize};
-    use std::time::Duration;
+    use crate::sync::time::Duration;
+    use crate::sync::{AtomicU64, AtomicUsize};
 
     /// Counts what was put down for it.
     #[derive(Default)]

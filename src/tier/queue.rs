@@ -1,21 +1,18 @@
 //! Records that wait to be written together.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::task::Waker;
 
 use super::conditions::Condition;
 use super::error::PublishError;
 use super::ticket::{Published, Reply, Ticket};
 use crate::log::Packed;
+use crate::sync::stored::{MOST, MOST_OF_ALL};
+use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, contain};
 
 /// A frame is not made larger than this by putting appends together.
 pub(super) const FRAME: usize = 256 << 10;
-/// A topic does not take more than this from publishers before it is written, or one append.
-pub(super) const MOST: usize = 8 << 20;
-/// The same of all topics together.
-const MOST_OF_ALL: usize = 64 << 20;
 
 /// What all topics took from publishers and have not written yet.
 #[derive(Debug, Default)]
@@ -47,7 +44,7 @@ impl Intake {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         // After the count: whoever waits from now on has seen it, or is found here.
         let waiting = std::mem::take(&mut *self.lock());
-        waiting.into_iter().for_each(|waker| crate::sync::contain(|| waker.wake()));
+        waiting.into_iter().for_each(|waker| contain(|| waker.wake()));
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Waker>> {
@@ -267,7 +264,8 @@ impl Chunk {
     }
 }
 
-#[cfg(test)]
+// As in `pool`.
+#[cfg(all(test, feature = "server"))]
 mod tests {
     use super::*;
 

@@ -1,9 +1,8 @@
 //! Where a subscription to a stored topic starts.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
 use super::topic::StoredTopic;
 use crate::log::{Lagged, Position, Start, SubscribeError};
+use crate::sync::time::{Duration, SystemTime};
 
 /// Where a subscription begins, and what it has missed before that.
 pub(super) type Begin = (u64, Option<Lagged>);
@@ -78,7 +77,7 @@ impl StoredTopic {
         if in_memory > self.log().first_offset() {
             return Ok((in_memory, None));
         }
-        let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let since = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
         let stored = self.reader().map(|reader| reader.since(since));
         let offset = match stored {

@@ -3,10 +3,11 @@
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::task::{Context, Poll, Waker};
 
 use super::error::PublishError;
+use crate::sync::{Arc, Mutex, MutexGuard, contain};
 
 /// The offsets, or why nothing was appended.
 pub(crate) type Published = Result<Range<u64>, PublishError>;
@@ -146,12 +147,13 @@ impl Reply {
             }
         };
         if let Some(waker) = waker {
-            crate::sync::contain(|| waker.wake());
+            contain(|| waker.wake());
         }
     }
 }
 
-#[cfg(test)]
+// As in `pool`.
+#[cfg(all(test, feature = "server"))]
 mod tests {
     use super::*;
 

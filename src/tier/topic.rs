@@ -20,10 +20,8 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
 
 use slab::Slab;
 
@@ -43,7 +41,8 @@ use super::ticket::Ticket;
 use super::writer::Writer;
 use crate::disk::{Began, OpenError, OsFolder, Reader};
 use crate::log::{AppendError, Exclusive, Log, Overflow, Packed};
-use crate::sync::random;
+use crate::sync::time::Instant;
+use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, random};
 
 /// What does not change, or is shared with the writer's notes.
 pub(crate) struct Facts {

@@ -2,10 +2,8 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
 
 use super::conditions::Performed;
 use super::error::PublishError;
@@ -18,6 +16,8 @@ use super::ticket::Reply;
 use super::topic::StoredTopic;
 use crate::disk::OsFolder;
 use crate::log::{AppendError, Appender, Log, Overflow};
+use crate::sync::time::{Duration, Instant};
+use crate::sync::{Arc, Ordering};
 
 /// How long a topic has to be idle until its end is marked.
 const IDLE: Duration = Duration::from_secs(1);

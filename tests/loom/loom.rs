@@ -1,5 +1,5 @@
 //! Models of the log's small kernels under weak memory, explored by loom over the very source that
-//! ships: `log` below is `src/log`, and `wait::shipped` is `src/log/wait`, both included with a
+//! ships: `log` below is `src/log`, `wait::shipped` is `src/log/wait`, `task::shipped` is a part of `src/tier`, all included with a
 //! `sync` of this crate (`sync.rs` here, which says what stands for what).
 //!
 //! Each model runs four times: under two readings of sequential consistency and with two builds of
@@ -34,4 +34,5 @@ mod append;
 mod collect;
 mod memory;
 mod pool;
+mod task;
 mod wait;

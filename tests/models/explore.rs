@@ -9,7 +9,7 @@ use shuttle::scheduler::{
 use shuttle::{Config, Runner};
 
 use crate::support;
-use crate::sync::{rescuer, time};
+use crate::sync::{rescuer, stored, time};
 
 /// Schedules for each model, unless `PSA_TEST_SCHEDULES` says otherwise. `.ci/models` explores five times as many, in
 /// less time: with a process for each model, one's barriers do not interrupt the others.
@@ -73,6 +73,7 @@ fn run(scheduler: impl Scheduler + 'static, model: fn()) -> usize {
     Runner::new(scheduler, config).run(move || {
         time::reset();
         rescuer::reset();
+        stored::reset();
         support::forget_records();
         model();
         support::assert_no_record_is_left();

@@ -24,12 +24,19 @@
 mod log;
 mod sync;
 
+/// What stored topics read, in the place of `src/disk`.
+mod disk;
 #[expect(dead_code, reason = "the models use a part of it")]
 #[path = "../../src/http/dispatch.rs"]
 mod dispatch;
+#[expect(dead_code, unreachable_pub, reason = "as above")]
+#[path = "../../src/durability.rs"]
+mod durability;
 #[expect(dead_code, reason = "as above")]
 #[path = "../../src/server/tail.rs"]
 mod server_tail;
+#[expect(dead_code, unreachable_pub, unused_imports, reason = "as above")]
+mod tier;
 #[expect(dead_code, reason = "the models use the wakers of subscriptions alone")]
 #[path = "../../src/server/wakers.rs"]
 mod wakers;
@@ -46,6 +53,7 @@ mod append;
 mod attach;
 mod cancel;
 mod cascade;
+mod change_over;
 mod close;
 mod collect;
 mod dispatching;
@@ -53,9 +61,11 @@ mod evict;
 mod held;
 mod lease;
 mod limit;
+mod publishing;
 mod retention;
 mod reuse;
 mod tail;
 mod tail_waiters;
+mod tasks;
 mod teardown;
 mod wait;

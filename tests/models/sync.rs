@@ -43,6 +43,9 @@ pub(crate) mod thread {
 #[path = "clock.rs"]
 pub(crate) mod time;
 
+#[path = "threads.rs"]
+pub(crate) mod stored;
+
 #[path = "../../src/sync/rescue.rs"]
 pub(crate) mod rescue;
 

@@ -11,6 +11,9 @@ pub(crate) mod reclaim;
 #[path = "../../src/sync/rescue.rs"]
 pub(crate) mod rescue;
 
+#[path = "../../src/sync/stored.rs"]
+pub(crate) mod stored;
+
 /// None: everything runs on one thread. whoever leaves waiters to be woken wakes them itself.
 pub(crate) mod rescuer {
     use super::rescue::Rescue;

@@ -7,6 +7,7 @@ mod basics;
 mod catch_up;
 mod conditions;
 mod disk;
+mod damage;
 mod leases;
 mod limits;
 mod lives;

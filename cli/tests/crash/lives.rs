@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::harness::*;
 use super::publishers::{Ledger, over_http, pipelined, single};
 use super::side::{self, Side};
-use super::subscribers::{Leased, leased, paging, resuming, steady};
+use super::subscribers::{Leased, leased, looking, paging, resuming, steady};
 use super::world::{Id, Judged, Stored, World};
 
 fn number(name: &str) -> Option<u64> {
@@ -60,6 +60,7 @@ enum Outcome {
     Published(usize, Ledger),
     Read(usize, u64),
     Leased(usize, Leased),
+    Looked(u64),
     Side(Vec<Side>),
 }
 
@@ -70,7 +71,13 @@ struct Load {
     read: Vec<(usize, u64)>,
     leased: Vec<(usize, Leased)>,
     side: Option<Vec<Side>>,
+    looks: u64,
 }
+
+/// Publishers of each topic.
+const PUBLISHERS: usize = 2 + 2 * ONE_BY_ONE;
+/// Those that wait for each answer, over each of the two listeners.
+const ONE_BY_ONE: usize = 3;
 
 impl Load {
     fn start(world: &Arc<World>, runtime: &Runtime, random: &mut fastrand::Rng) -> Load {
@@ -81,10 +88,14 @@ impl Load {
                 let task = pipelined(world.clone(), topic, resends, random.fork());
                 tasks.spawn(async move { Outcome::Published(topic, task.await) });
             }
-            let task = single(world.clone(), topic, random.fork());
-            tasks.spawn(async move { Outcome::Published(topic, task.await) });
-            let task = over_http(world.clone(), topic, random.fork());
-            tasks.spawn(async move { Outcome::Published(topic, task.await) });
+            for _ in 0..ONE_BY_ONE {
+                let task = single(world.clone(), topic, random.fork());
+                tasks.spawn(async move { Outcome::Published(topic, task.await) });
+                let task = over_http(world.clone(), topic, random.fork());
+                tasks.spawn(async move { Outcome::Published(topic, task.await) });
+            }
+            let task = looking(world.clone(), topic, random.fork());
+            tasks.spawn(async move { Outcome::Looked(task.await) });
             let task = steady(world.clone(), topic, random.fork());
             tasks.spawn(async move { Outcome::Read(topic, task.await) });
             let task = resuming(world.clone(), topic, random.fork());
@@ -100,7 +111,7 @@ impl Load {
         let task = side::come_and_go(world.clone(), random.fork());
         tasks.spawn(async move { Outcome::Side(task.await) });
         let (published, read, leased) = Default::default();
-        Load { tasks, published, read, leased, side: None }
+        Load { tasks, published, read, leased, side: None, looks: 0 }
     }
 
     /// Takes what has ended; fails with a task that failed.
@@ -110,6 +121,7 @@ impl Load {
                 Ok(Outcome::Published(topic, ledger)) => self.published.push((topic, ledger)),
                 Ok(Outcome::Read(topic, end)) => self.read.push((topic, end)),
                 Ok(Outcome::Leased(topic, leased)) => self.leased.push((topic, leased)),
+                Ok(Outcome::Looked(looks)) => self.looks += looks,
                 Ok(Outcome::Side(all)) => self.side = Some(all),
                 Err(failed) => std::panic::resume_unwind(failed.into_panic()),
             }
@@ -242,7 +254,7 @@ fn folder(random: fastrand::Rng, lives: u64) {
     eventually("publishers to end", || {
         load.look();
         let left = load.published.len();
-        if left == 4 * world.topics.len() && load.side.is_some() {
+        if left == PUBLISHERS * world.topics.len() && load.side.is_some() {
             Ok(())
         } else {
             Err(format!("{left}"))
@@ -283,6 +295,7 @@ fn folder(random: fastrand::Rng, lives: u64) {
     }
     let side = load.side.take().expect("it has ended");
     let [open, closed, gone] = folder.runtime.block_on(side::check(&world.client(), &side));
+    eprintln!("  the ends were asked for {} times", load.looks);
     eprintln!("  {} other topics: {open} open, {closed} closed, {gone} gone", side.len());
     folder.server.process().signal(rustix::process::Signal::TERM);
     folder.server.take_process().wait().expect(exit::DONE);

@@ -4,6 +4,8 @@
 //! Publishers, subscribers and leases, over TCP and HTTP, go on through all of these lives. What has to hold:
 //!
 //! - every acknowledged record is there once, at the offset that was acknowledged, in the same epoch;
+//! - appends are linearizable: one that is sent after another was acknowledged, or seen by anybody, comes after it, and so does
+//!   one whose outcome is unknown, if it is there; whoever asks for the end is told one that is not before it;
 //! - an offset that anybody has seen has the same record for everybody, in every life;
 //! - of what one connection sent, a beginning is there, in order, and batches whole; so a record whose outcome is unknown is
 //!   there at most once, and twice only if its publisher sent it again;

@@ -27,7 +27,21 @@ struct Sent {
     /// The server that it went to, where that is known.
     life: Option<u64>,
     numbers: Range<u32>,
+    /// All offsets before this one were acknowledged or seen before it was sent: it comes after them.
+    after: u64,
     fate: Fate,
+}
+
+impl Sent {
+    /// Checks its place, which starts at this offset, against those that were known before it was sent.
+    #[track_caller]
+    fn check_place(&self, first: u64) {
+        assert!(
+            first >= self.after,
+            "at {first}, and sent when {} was known: {self:?}",
+            self.after
+        );
+    }
 }
 
 /// What a publisher did.
@@ -58,6 +72,7 @@ impl Ledger {
     #[track_caller]
     fn acknowledged(&mut self, world: &World, topic: usize, index: usize, at: (u64, u64)) {
         let numbers = self.sent[index].numbers.clone();
+        self.sent[index].check_place(at.1);
         self.sent[index].fate = Fate::Acknowledged(at.1);
         world.topics[topic].acknowledged(at.0, at.1, self.ids(numbers));
         world.answered();
@@ -132,6 +147,7 @@ impl Ledger {
             match rest.peek() {
                 Some((first, number)) if !has_ended && *number == sent.numbers.start => {
                     let first = *first;
+                    sent.check_place(first);
                     for (offset, number) in (first..).zip(sent.numbers.clone()) {
                         assert_eq!(rest.next(), Some((offset, number)), "in part: {}", what());
                     }
@@ -169,6 +185,9 @@ impl Ledger {
                 let mut whole = places.iter().zip(first..);
                 let is_whole = whole.all(|(at, want)| at.copied() == is_there.then_some(want));
                 assert!(is_whole, "publisher {}, in part: {sent:?}", self.publisher);
+            }
+            if is_there {
+                sent.check_place(first);
             }
             match sent.fate {
                 Fate::Acknowledged(at) => {
@@ -242,6 +261,7 @@ pub(crate) async fn pipelined(
         let mut tickets: Vec<(usize, Ticket)> = Vec::new();
         let mut is_up = true;
         while is_up && (!world.is_ending() || !again.is_empty()) {
+            let after = world.topics[topic].end();
             let sent = match again.first() {
                 Some((kept, numbers)) => {
                     sender.resend(kept).await.map(|sent| (sent, numbers.clone()))
@@ -266,7 +286,7 @@ pub(crate) async fn pipelined(
                 }
                 open.insert(ticket.number(), ledger.sent.len());
                 tickets.push((ledger.sent.len(), ticket));
-                ledger.sent.push(Sent { life: Some(life), numbers, fate: Fate::Unknown });
+                ledger.sent.push(Sent { life: Some(life), numbers, after, fate: Fate::Unknown });
             }
             let most = random.usize(0..100);
             while !tickets.is_empty() && (!is_up || tickets.len() > most) {
@@ -310,7 +330,8 @@ impl Single {
         self.next = numbers.end;
         let records = self.ledger.records(numbers.clone());
         let index = self.ledger.sent.len();
-        self.ledger.sent.push(Sent { life: None, numbers, fate: Fate::Unknown });
+        let after = self.world.topics[self.topic].end();
+        self.ledger.sent.push(Sent { life: None, numbers, after, fate: Fate::Unknown });
         let name = self.world.topics[self.topic].name;
         let result = match &records[..] {
             [one] => self.client.publish(name, one).await,
@@ -349,7 +370,8 @@ pub(crate) async fn over_http(
         next = numbers.end;
         let records = ledger.records(numbers.clone());
         let index = ledger.sent.len();
-        ledger.sent.push(Sent { life: None, numbers: numbers.clone(), fate: Fate::Unknown });
+        let after = world.topics[topic].end();
+        ledger.sent.push(Sent { life: None, numbers: numbers.clone(), after, fate: Fate::Unknown });
         let (kind, body) = match &records[..] {
             [one] => ("application/octet-stream", one.clone()),
             many => {

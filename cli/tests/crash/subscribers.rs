@@ -9,7 +9,7 @@ use psa::client::{
 };
 
 use super::publishers::{Ledger, Single};
-use super::web::Web;
+use super::web::{self, Web};
 use super::world::{Stored, World, pause};
 
 /// Where a subscriber stands, and what it may see next.
@@ -202,4 +202,32 @@ pub(crate) async fn paging(world: Arc<World>, topic: usize, mut random: fastrand
         }
         dawdle(&mut random).await;
     }
+}
+
+/// Asks for the topic's end, over both listeners: it has everything that was acknowledged or seen before the question.
+pub(crate) async fn looking(world: Arc<World>, topic: usize, mut random: fastrand::Rng) -> u64 {
+    let topic = &world.topics[topic];
+    let (client, mut web) = (world.client(), Web::new(world.http));
+    let path = format!("/topics/{}", topic.name);
+    let mut looks = 0;
+    while !world.is_ending() {
+        let known = topic.end();
+        let found = if random.bool() {
+            let found = client.describe(topic.name).await.ok();
+            found.map(|found| (found.stats.epoch, found.stats.next))
+        } else {
+            web.ask(Method::GET, &path, &[], Vec::new()).await.map(|answer| {
+                assert_eq!(answer.status, 200, "{answer:?}");
+                let said: serde_json::Value = serde_json::from_slice(&answer.body).expect("JSON");
+                let epoch = web::number(said["epoch"].as_str().expect("text"));
+                (epoch, said["next_offset"].as_u64().expect("an offset"))
+            })
+        };
+        if let Some((epoch, next)) = found {
+            topic.ends(epoch, known, next);
+            looks += 1;
+        }
+        pause().await;
+    }
+    looks
 }

@@ -120,9 +120,17 @@ impl Stored {
         }
     }
 
-    /// The end of what was acknowledged or seen.
+    /// The end of what was acknowledged or seen. What is appended from now on comes after it.
     pub(crate) fn end(&self) -> u64 {
         self.known().end
+    }
+
+    /// Somebody asked for the end when `known` records were acknowledged or seen.
+    #[track_caller]
+    pub(crate) fn ends(&self, epoch: u64, known: u64, next: u64) {
+        let same = *self.known().epoch.get_or_insert(epoch);
+        assert_eq!(same, epoch, "the epoch of `{}` changed", self.name);
+        assert!(known <= next, "`{}` ends at {next}, and {known} records were known", self.name);
     }
 
     /// A life begins, with this topic as it was found; `end` was known before. Others than those that pipeline may have

@@ -209,6 +209,23 @@ pub(crate) mod thread {
 #[path = "../../models/clock.rs"]
 pub(crate) mod time;
 
+/// What stored topics need.
+pub(crate) mod stored {
+    pub(crate) use loom::sync::Condvar;
+    pub(crate) use loom::thread::JoinHandle;
+
+    pub(crate) fn spawn(
+        name: String,
+        serve: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<JoinHandle<()>> {
+        loom::thread::Builder::new().name(name).spawn(serve)
+    }
+
+    pub(crate) fn is_current(thread: &JoinHandle<()>) -> bool {
+        thread.thread().id() == loom::thread::current().id()
+    }
+}
+
 #[expect(dead_code, reason = "a model takes a part of it")]
 #[path = "../../../src/sync/rescue.rs"]
 pub(crate) mod rescue;
