@@ -53,7 +53,7 @@ impl Job for Adder {
 
 #[test]
 fn a_run_sees_what_it_was_woken_for() {
-    explore_all(3, || {
+    explore_all(2, || {
         let pool = Pool::start("pool", 1).unwrap();
         let task = Adder::start(&pool);
         let waker = thread::spawn({
@@ -74,7 +74,7 @@ fn a_run_sees_what_it_was_woken_for() {
 /// A thread that would have to wait runs the job itself, or another one does.
 #[test]
 fn a_run_in_place_sees_what_others_were_woken_for() {
-    explore_all(4, || {
+    explore_all(3, || {
         let pool = Pool::start("pool", 1).unwrap();
         let task = Adder::start(&pool);
         let here = thread::spawn({

@@ -169,7 +169,8 @@ fn damage(random: &mut fastrand::Rng, a: &Path, b: &Path) -> (String, bool) {
         }
         _ => {
             let other = random.usize(..all.len());
-            fs::copy(&all[other], file).unwrap();
+            let bytes = fs::read(&all[other]).unwrap();
+            fs::write(file, bytes).unwrap();
             format!("file {other} in place of file {one}")
         }
     };
