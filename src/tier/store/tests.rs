@@ -225,7 +225,9 @@ fn step(store: &mut Store<Sim>, model: &mut Model, random: &mut fastrand::Rng) -
     match done {
         Ok(()) => {
             model.told = (records, changes);
-            if store.force_at(now()).is_none() {
+            // All of it was settled, which forces it where the topic promises that, whatever the files say of themselves.
+            let promises = model.states[0].settings.durability == Durability::Synced;
+            if promises || store.force_at(now()).is_none() {
                 model.forced = model.told;
             }
             true
