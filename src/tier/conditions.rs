@@ -9,9 +9,9 @@
 //! a producer and its records are written, lost or kept together.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+
+use crate::sync::{AtomicUsize, Ordering};
 
 /// The most producers that one topic remembers.
 const MOST: usize = 1_024;
@@ -142,7 +142,7 @@ impl Conditions {
         condition: &Condition,
         now: u64,
         disk_limit: Option<u64>,
-        room: &Arc<Room>,
+        room: &Room,
     ) -> Result<(), Refusal> {
         let mut is_new = false;
         let kept =
@@ -187,7 +187,7 @@ impl Conditions {
         new: &Producer,
         now: u64,
         disk_limit: Option<u64>,
-        room: &Arc<Room>,
+        room: &Room,
     ) -> Result<(), Refusal> {
         let has_room = |producers: &BTreeMap<String, Progress>| {
             let noted = |id: &String| id.len() as u64 + NOTED;
@@ -211,7 +211,7 @@ impl Conditions {
     }
 
     /// Forgets producers that have not appended for [`KEPT`].
-    fn forget(&mut self, now: u64, room: &Arc<Room>) {
+    fn forget(&mut self, now: u64, room: &Room) {
         let kept = u64::try_from(KEPT.as_nanos()).unwrap_or(u64::MAX);
         let before = self.producers.len();
         self.producers.retain(|_, progress| now.saturating_sub(progress.time) < kept);
@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_sequence_grows() {
-        let (mut conditions, room) = (Conditions::default(), Arc::default());
+        let (mut conditions, room) = (Conditions::default(), Room::default());
         let with = |text: &str| Condition { sequence: Some(text.into()), ..Condition::default() };
         let mut append = |text: &str| {
             let condition = with(text);
@@ -314,7 +314,7 @@ mod tests {
 
     #[test]
     fn only_silent_producers_make_room() {
-        let (mut conditions, room) = (Conditions::default(), Arc::new(Room::default()));
+        let (mut conditions, room) = (Conditions::default(), Room::default());
         let kept = KEPT.as_nanos() as u64;
         for n in 0..MOST {
             let time = if n == 0 { 0 } else { kept / 2 };
@@ -333,7 +333,7 @@ mod tests {
 
     #[test]
     fn producers_take_a_part_of_the_disk_at_most() {
-        let (mut conditions, room) = (Conditions::default(), Arc::default());
+        let (mut conditions, room) = (Conditions::default(), Room::default());
         let id = |n: u64| format!("{n:0>224}");
         for n in 0..2 {
             note(&mut conditions, said(&id(n), 0, 0), 0);
@@ -350,7 +350,7 @@ mod tests {
 
     #[test]
     fn there_is_a_limit_for_all_topics() {
-        let (mut conditions, room) = (Conditions::default(), Arc::new(Room::default()));
+        let (mut conditions, room) = (Conditions::default(), Room::default());
         room.take(MOST_OF_ALL);
         let new = Condition::producer(said("new", 0, 0));
         let full = Refusal::TooManyProducers { max: MOST_OF_ALL, scope: "in all topics" };

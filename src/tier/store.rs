@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Durability;
 use super::budget::Share;
@@ -10,6 +10,7 @@ use super::error::PublishError;
 use super::state::{Settings, State};
 use crate::disk::{self, Began, DiskLog, DiskOptions, Folder, Reader, Recovered};
 use crate::log::{Overflow, Packed, Retention};
+use crate::sync::time::Instant;
 
 /// How long written records may wait until they are forced to the disk, where the topic does not promise more.
 pub(super) const FORCE_AFTER: Duration = Duration::from_secs(1);

@@ -21,8 +21,10 @@ impl OsFolder {
 impl Folder for OsFolder {}
 
 #[derive(Debug, thiserror::Error)]
-#[error("it cannot be opened")]
-pub(crate) struct OpenError;
+pub(crate) enum OpenError {
+    #[error("{file}: {error}")]
+    Io { file: String, error: io::Error },
+}
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Began {

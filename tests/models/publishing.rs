@@ -67,7 +67,7 @@ pub(crate) fn topic_with(tier: &Tier, settings: Settings, frames: &[Range<u64>])
         crate::disk::Owned::new(range.start, Packed::new(&ends, &payload).unwrap())
     };
     store::put_down(settings, frames.iter().map(owned).collect());
-    let opened = Opened::open(Path::new("topic"), false, 0).unwrap();
+    let opened = Opened::open(Path::new("topic"), false, 0, &tier.room).unwrap();
     let log = Log::<[u8]>::builder()
         .begin_at(Position { epoch: opened.epoch, next: opened.next })
         .segment_bytes(settings.segment_bytes as usize)

@@ -66,7 +66,7 @@ fn judge(data: &Path, many: u64) -> Outcome {
     block_on(async {
         let mut cursor = subscribe(&b, Start::Earliest);
         check(&read(&mut cursor, FEW as usize).await, 0..FEW);
-        b.blocking_append(&record(FEW)).unwrap();
+        b.blocking_append(record(FEW)).unwrap();
         check(&read(&mut cursor, 1).await, FEW..FEW + 1);
     });
     if !found.damaged.is_empty() {

@@ -3,7 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::budget::DiskBudget;
 use super::catch_up::CatchUps;
+use super::conditions::Room;
 use super::pool::{Pool, Task};
 use super::queue::Intake;
 use super::topic::StoredTopic;
@@ -15,6 +17,7 @@ use crate::sync::stored::all_time_passes;
 pub(crate) struct FolderError;
 
 pub(super) const DELETED: &str = "deleted";
+pub(super) const NEW_EPOCH: &str = "begin-a-new-epoch";
 
 pub(super) fn sync_folder(_: &Path) -> io::Result<()> {
     Ok(())
@@ -24,6 +27,8 @@ pub(crate) struct Tier {
     pub(super) writers: Pool,
     pub(super) catch_ups: Arc<CatchUps>,
     pub(super) intake: Arc<Intake>,
+    pub(crate) room: Arc<Room>,
+    pub(crate) budget: DiskBudget,
 }
 
 impl Tier {
@@ -31,7 +36,8 @@ impl Tier {
     pub(crate) fn start(writers: usize) -> Self {
         let writers = Pool::start("writer", writers).unwrap();
         let catch_ups = Arc::new(CatchUps::start().unwrap());
-        Tier { writers, catch_ups, intake: Arc::default() }
+        let budget = DiskBudget;
+        Tier { writers, catch_ups, intake: Arc::default(), room: Arc::default(), budget }
     }
 
     pub(crate) fn topics(&self) -> PathBuf {

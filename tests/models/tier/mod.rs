@@ -1,8 +1,11 @@
-//! Stored topics as they ship, over files that are none: `folder` and `store` here stand in for those of `src/tier`, and
+//! Stored topics as they ship, over files that are none: `budget`, `folder` and `store` here stand in for those of `src/tier`, and
 //! `crate::disk` for `src/disk`.
 
+mod budget;
 #[path = "../../../src/tier/catch_up.rs"]
 mod catch_up;
+#[path = "../../../src/tier/conditions.rs"]
+mod conditions;
 #[path = "../../../src/tier/cursor.rs"]
 mod cursor;
 #[path = "../../../src/tier/error.rs"]
@@ -12,6 +15,8 @@ mod folder;
 mod leases;
 #[path = "../../../src/tier/pool.rs"]
 pub(crate) mod pool;
+#[path = "../../../src/tier/pressure.rs"]
+mod pressure;
 #[path = "../../../src/tier/queue.rs"]
 mod queue;
 #[path = "../../../src/tier/start.rs"]

@@ -6,17 +6,23 @@ use std::io;
 use std::marker::PhantomData;
 use std::time::Duration;
 
+use super::budget::Share;
 use super::error::PublishError;
 use super::state::{Settings, State};
 use crate::disk::{Began, Files, Folder, Owned, Reader};
 use crate::log::{Overflow, Packed, Retention};
+use crate::sync::time::Instant;
 use crate::sync::{Arc, Mutex};
 
 pub(crate) const EPOCH: u64 = 7;
 
 #[derive(Debug, thiserror::Error)]
-#[error("no files")]
-pub(crate) struct StoreError;
+pub(crate) enum StoreError {
+    #[error(transparent)]
+    Open(#[from] crate::disk::OpenError),
+    #[error("no files")]
+    Unfinished,
+}
 
 pub(crate) struct Store<D: Folder> {
     settings: Settings,
@@ -55,19 +61,24 @@ pub(crate) fn put_down(settings: Settings, frames: Vec<Owned>) {
     FOUND.replace(Some((settings, frames)));
 }
 
+pub(super) fn least(_: &Settings) -> u64 {
+    0
+}
+
 impl<D: Folder> Store<D> {
     pub(crate) fn create(
         _: D,
         _: u64,
         _: u64,
         _: Settings,
+        _: Arc<Share>,
         _: impl Fn() -> Vec<u8> + Send + 'static,
     ) -> Result<Self, StoreError> {
-        Err(StoreError)
+        Err(StoreError::Unfinished)
     }
 
     pub(crate) fn open(_: D) -> Result<(Self, State, Recovered), StoreError> {
-        let (settings, frames) = FOUND.take().ok_or(StoreError)?;
+        let (settings, frames) = FOUND.take().ok_or(StoreError::Unfinished)?;
         let next = frames.last().map_or(0, Owned::next);
         let size = frames.iter().map(Owned::size).sum();
         let sizes = frames.iter().map(|frame| (frame.next(), frame.size())).collect();
@@ -75,8 +86,7 @@ impl<D: Folder> Store<D> {
         let (written, figures, folder) = (Vec::new(), Figures::default(), PhantomData);
         let store =
             Store { settings, files, written, next, size, first: 0, sizes, figures, folder };
-        let state = State { name: "t".into(), settings, closed: false, leases: BTreeMap::new() };
-        Ok((store, state, Recovered { records: next, cut: 0 }))
+        Ok((store, State::new("t".into(), settings), Recovered { records: next, cut: 0 }))
     }
 
     pub(crate) fn begin(
@@ -124,8 +134,20 @@ impl<D: Folder> Store<D> {
         Reader::new(self.files.clone())
     }
 
-    pub(crate) fn is_unforced(&self) -> bool {
-        false
+    pub(crate) fn force_at(&mut self, _: Instant) -> Option<Instant> {
+        None
+    }
+
+    pub(crate) fn use_share(&mut self, _: Arc<Share>) {}
+
+    pub(crate) fn give_back(&self) {}
+
+    pub(crate) fn needs(&self) -> u64 {
+        self.size
+    }
+
+    pub(crate) fn records_limit(&self) -> u64 {
+        self.settings.disk_limit
     }
 
     pub(crate) fn is_marked(&self) -> bool {
@@ -135,6 +157,7 @@ impl<D: Folder> Store<D> {
     pub(crate) fn append(
         &mut self,
         _: u64,
+        _: &[u8],
         records: Packed<'_>,
         needed: impl Fn() -> u64,
     ) -> Result<u64, PublishError> {
@@ -162,7 +185,7 @@ impl<D: Folder> Store<D> {
         Ok(())
     }
 
-    pub(crate) fn settle(&mut self) -> Result<(), PublishError> {
+    pub(crate) fn settle(&mut self, _: Instant) -> Result<(), PublishError> {
         self.sync()
     }
 
