@@ -161,6 +161,9 @@ pub(crate) struct SubArgs {
     /// Take the lease over from its current holder
     #[arg(long, requires = "lease")]
     pub(crate) take_over: bool,
+    /// Fail if there is no such lease, or the server has forgotten it, instead of making one
+    #[arg(long, requires = "lease")]
+    pub(crate) lease_must_exist: bool,
     /// How to write records
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,

@@ -17,7 +17,9 @@ use crate::say;
 use crate::signals::Signals;
 use crate::units::human_count;
 use crate::writer::{Sink, Work, Writer, standard_consumer};
-use psa::client::{BatchEvent, Client, ClientError, LeaseOptions, SubscribeOptions, Subscription};
+use psa::client::{
+    BatchEvent, Client, ClientError, LeaseOptions, LeaseOrigin, SubscribeOptions, Subscription,
+};
 use psa::protocol::{self, CloseReason, Code};
 use psa::words::{Period, Time};
 use psa::{Position, Start};
@@ -60,6 +62,7 @@ async fn subscribe(config: &Config, args: SubArgs) -> Result {
     let open =
         async { open(&client, &args, recorded).await.map_err(|error| failure(&topic, &error)) };
     let subscription = stop.unless(open).await?;
+    let subscription = check_lease(&args, &topic, subscription).await?;
     sink.begin()?;
     let server_position = subscription.position();
     let begin = recorded.unwrap_or_else(|| first_position(&args, server_position));
@@ -185,6 +188,35 @@ async fn open(
         tokio::time::sleep(pause.min(left)).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+/// Says what there was of the lease, unless it simply continues: a position that was forgotten must not look like one that
+/// was kept.
+async fn check_lease(
+    args: &SubArgs,
+    what: &str,
+    subscription: Subscription,
+) -> Result<Subscription> {
+    let (Some(name), Some(origin)) = (&args.lease, subscription.lease_origin()) else {
+        return Ok(subscription);
+    };
+    let next = subscription.committed();
+    match origin {
+        LeaseOrigin::New if args.lease_must_exist => {
+            // Asking for it has made it.
+            let _ = within(PATIENCE, subscription.release()).await;
+            let why = format!("there is no lease `{name}`, or the server has forgotten it");
+            return Err(
+                Error::new(Exit::Gap, what, why).hint("without --lease-must-exist, one is made")
+            );
+        }
+        LeaseOrigin::New => say(&format!("lease `{name}` is new: begins at offset {next}")),
+        LeaseOrigin::Expired => {
+            say(&format!("lease `{name}` had expired: goes on at offset {next}"))
+        }
+        _ => {}
+    }
+    Ok(subscription)
 }
 
 /// Where to begin and how. A position in the state takes precedence over the flags.

@@ -19,7 +19,22 @@ pub struct TopicLease {
     lease: Option<HeldLease>,
     topic: Arc<Topic>,
     ttl: Duration,
-    took_over: bool,
+    origin: LeaseOrigin,
+    /// The first offset of what its holder had missed when it began, and where it began.
+    missed: Option<(u64, u64)>,
+}
+
+/// What there was of a lease when it was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseOrigin {
+    /// There was no lease of this name, or it is forgotten.
+    New,
+    /// It had expired, and where it had been committed to was [remembered](Topic::expired_lease).
+    Expired,
+    /// It was there, and nobody held it.
+    Continued,
+    /// It was taken from another holder, whose reads now fail with [`ReadError::TakenOver`].
+    TakenOver,
 }
 
 pub(super) enum HeldLease {
@@ -29,8 +44,13 @@ pub(super) enum HeldLease {
 }
 
 impl TopicLease {
-    pub(super) fn new(lease: HeldLease, topic: Arc<Topic>, ttl: Duration, took_over: bool) -> Self {
-        TopicLease { lease: Some(lease), topic, ttl, took_over }
+    pub(super) fn new(
+        lease: HeldLease,
+        topic: Arc<Topic>,
+        ttl: Duration,
+        origin: LeaseOrigin,
+    ) -> Self {
+        TopicLease { lease: Some(lease), topic, ttl, origin, missed: None }
     }
 
     fn held(&self) -> &HeldLease {
@@ -88,11 +108,24 @@ impl TopicLease {
         }
     }
 
-    /// Whether the lease was taken from another holder, whose reads now fail with
-    /// [`ReadError::TakenOver`].
+    /// What there was of the lease when it was opened.
     #[must_use]
-    pub fn took_over(&self) -> bool {
-        self.took_over
+    pub fn origin(&self) -> LeaseOrigin {
+        self.origin
+    }
+
+    /// The first offset of what was collected before the holder could read it, if the lease begins behind such a gap.
+    ///
+    /// A gap is kept with the lease until something behind it is committed: a holder that dies before it was told leaves it
+    /// to the next one.
+    #[must_use]
+    pub fn missed(&self) -> Option<u64> {
+        self.missed.map(|(first, _)| first)
+    }
+
+    /// Notes that the lease begins behind a gap, whose first offset is `first`.
+    pub(crate) fn note_missed(&mut self, first: u64) {
+        self.missed = self.committed().filter(|next| first < *next).map(|next| (first, next));
     }
 
     /// The topic of the lease.
@@ -138,9 +171,13 @@ impl TopicLease {
     /// [`CommitError`].
     pub fn commit(&mut self, range: impl CommitRange) -> Result<(), CommitError> {
         match self.held_mut() {
-            HeldLease::Memory(lease) => lease.commit(range),
-            HeldLease::Stored(lease) => lease.commit(range),
+            HeldLease::Memory(lease) => lease.commit(range)?,
+            HeldLease::Stored(lease) => lease.commit(range)?,
         }
+        if self.missed.is_some_and(|(_, began)| self.committed() > Some(began)) {
+            self.missed = None;
+        }
+        Ok(())
     }
 
     /// See [`Cursor::peek`](crate::log::Cursor::peek).
@@ -244,6 +281,11 @@ impl TopicLease {
 impl Drop for TopicLease {
     fn drop(&mut self) {
         let released = self.lease.is_none();
+        // `None` if it has another holder.
+        let committed = self.lease.is_some().then(|| self.committed()).flatten();
+        if let Some(next) = committed {
+            self.topic.remember(self.name(), self.missed().unwrap_or(next), self.ttl);
+        }
         // The time to live begins when the lease detaches, so it must detach before the check is scheduled.
         drop(self.lease.take());
         let Some(broker) = self.topic.broker.upgrade() else {

@@ -45,6 +45,7 @@ mod housekeeping;
 mod latency;
 mod lease;
 mod publish;
+mod remembered;
 mod settings;
 mod topic;
 mod unpublished;
@@ -62,6 +63,7 @@ use tokio::sync::Notify;
 use crate::log::{Budget, BuildError, Log, Position};
 use crate::tier::{Creation, DiskLimits, Opened, Room, StoredTopic, Tier};
 use alarm::{Alarm, DiskAlarm};
+use remembered::Remembered;
 use unpublished::{USE_CHECK_INTERVAL, Unpublished};
 
 pub use crate::disk::{Lost, Problem};
@@ -73,7 +75,7 @@ pub use crate::tier::{
 pub use error::{BrokerError, LeaseOpenError, OpenError};
 use housekeeping::Schedule;
 pub use latency::{Deliveries, Latency, Watched};
-pub use lease::TopicLease;
+pub use lease::{LeaseOrigin, TopicLease};
 pub(crate) use publish::PublishWait;
 #[cfg(feature = "http")]
 pub(crate) use publish::pack;
@@ -147,6 +149,8 @@ struct BrokerState {
     /// The number of leases in all topics, held or detached. It has a lock of its own, because creating a
     /// lease must check the total and add to it in one step.
     leases: Mutex<usize>,
+    /// Where leases had been committed to that may have expired.
+    remembered: Remembered,
     schedule: Schedule,
     deliveries: Arc<Deliveries>,
     /// Topics that subscribers created and nobody has published to.
@@ -246,6 +250,7 @@ impl Broker {
         let mut topics = self.inner.topics.write().unwrap_or_else(PoisonError::into_inner);
         topics.insert(name, topic.clone());
         drop(topics);
+        topic.remember_all();
         // Leases expire, also those that nobody takes up again.
         self.inner.schedule.at(&topic, Duration::ZERO);
         Ok(())
@@ -294,6 +299,7 @@ impl Broker {
                 shut: AtomicBool::new(false),
                 shut_news: Notify::new(),
                 leases: Mutex::new(0),
+                remembered: Remembered::new(config.max_leases),
                 schedule: Schedule::default(),
                 deliveries: Arc::default(),
                 unpublished: Unpublished::default(),

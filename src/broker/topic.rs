@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::lease::{HeldLease, TopicLease};
+use super::lease::{HeldLease, LeaseOrigin, TopicLease};
 use super::unpublished::Claim;
 use super::{
     BrokerState, Deliveries, Durability, LeaseOpenError, ResolvedSettings, StoredStats, check_name,
@@ -179,13 +179,17 @@ impl Topic {
         self.stored.as_ref().map(|stored| stored.job().stats())
     }
 
-    /// The lease of this name.
-    fn find_lease(&self, name: &str) -> Option<bool> {
+    /// The lease of this name that has not expired: whether it is held, and the first offset that it has not committed.
+    fn find_lease(&self, name: &str) -> Option<(bool, u64)> {
         match &self.stored {
-            None => self.log.lease_info(name).map(|lease| lease.held),
+            None => {
+                let lease = self.log.lease_info(name)?;
+                let expired = lease.expires_in.is_some_and(|left| left.is_zero());
+                (!expired).then_some((lease.held, lease.committed))
+            }
             Some(stored) => {
                 let leases = stored.job().facts.leases();
-                leases.state(name).map(|_| leases.is_held(name))
+                leases.state(name).map(|state| (leases.is_held(name), state.next))
             }
         }
     }
@@ -291,6 +295,34 @@ impl Topic {
         (self.stats(), leases)
     }
 
+    /// Where the lease `name` had been committed to, the first offset that was not, if it has expired and that is still
+    /// remembered: for [`BrokerConfig::max_lease_ttl`](super::BrokerConfig::max_lease_ttl) after its end, and for the
+    /// [`max_leases`](super::BrokerConfig::max_leases) that ended last. A lease that its holder has
+    /// [released](TopicLease::release) is not remembered.
+    ///
+    /// [`lease`](Self::lease) does not start there by itself: give it [`Start::At`] this offset.
+    #[must_use]
+    pub fn expired_lease(&self, name: &str) -> Option<u64> {
+        let broker = self.broker.upgrade()?;
+        let next = broker.remembered.find(self.log.epoch(), name)?;
+        self.find_lease(name).is_none().then_some(next)
+    }
+
+    /// Remembers where all leases are committed to: after a restart, when nobody holds them.
+    pub(super) fn remember_all(&self) {
+        for lease in self.describe().1 {
+            self.remember(&lease.name, lease.committed, lease.expires_in.unwrap_or_default());
+        }
+    }
+
+    /// Remembers where a lease is committed to that nobody holds any more, and that has this much time left.
+    pub(super) fn remember(&self, name: &str, next: u64, left: Duration) {
+        if let Some(broker) = self.broker.upgrade() {
+            let time = left.saturating_add(broker.config.max_lease_ttl);
+            broker.remembered.note(self.log.epoch(), name, next, time);
+        }
+    }
+
     /// Opens the lease `name`. An existing lease continues at its committed position; a new one is created at
     /// `options.start`. A `ttl` above [`BrokerConfig::max_lease_ttl`](super::BrokerConfig::max_lease_ttl) is reduced
     /// to that.
@@ -333,13 +365,27 @@ impl Topic {
                 });
             }
         }
+        if let Some((_, committed)) = before {
+            // In case it expires between that look and the next line.
+            options.start = Start::At(committed);
+        }
         let lease = match &self.stored {
             None => HeldLease::Memory(self.log.lease(name, options)?),
             Some(stored) => HeldLease::Stored(Box::new(StoredLease::open(stored, name, options)?)),
         };
         self.recount(&mut total);
-        let took_over = before == Some(true);
-        Ok(TopicLease::new(lease, self.clone(), ttl, took_over))
+        let remembered = broker.remembered.take(self.log.epoch(), name);
+        let origin = match before {
+            Some((true, _)) => LeaseOrigin::TakenOver,
+            Some((false, _)) => LeaseOrigin::Continued,
+            None if remembered.is_some() => LeaseOrigin::Expired,
+            None => LeaseOrigin::New,
+        };
+        let mut lease = TopicLease::new(lease, self.clone(), ttl, origin);
+        if let Some(next) = remembered {
+            lease.note_missed(next);
+        }
+        Ok(lease)
     }
 
     /// Notes that somebody wants the topic to exist, even if a subscriber created it.

@@ -155,9 +155,9 @@ impl Frame {
             }
             Reply::CaughtUp { sub, next } => Self::For(sub, News::CaughtUp(next)),
             Reply::Closed { sub, reason, next } => Self::For(sub, News::Closed(reason, next)),
-            Reply::Subscribed { request, sub, epoch, next, tail } => {
+            Reply::Subscribed { request, sub, epoch, next, tail, lease } => {
                 let position = Position { epoch, next };
-                Self::Subscribed(request, sub, Subscribed { position, tail })
+                Self::Subscribed(request, sub, Subscribed { position, tail, lease })
             }
             Reply::Done { request } => Self::Done(request),
             Reply::Error(error) => {

@@ -8,7 +8,7 @@ use super::conn::Conn;
 use super::error::ClientError;
 use super::options::SubscribeOptions;
 use crate::log::Position;
-use crate::protocol::{LeaseRequest, Reply, Request, Subscribe, TopicName};
+use crate::protocol::{LeaseOrigin, LeaseRequest, Reply, Request, Subscribe, TopicName};
 
 /// The only subscription of its connection.
 pub(super) const SUB: u32 = 1;
@@ -25,6 +25,8 @@ pub(super) struct Subscribed {
     pub(super) position: Position,
     /// The offset that the topic's next record will get.
     pub(super) tail: u64,
+    /// What there was of the lease.
+    pub(super) lease: Option<LeaseOrigin>,
 }
 
 /// A SUBSCRIBE.
@@ -89,8 +91,8 @@ pub(super) async fn dial(
 
 fn subscribed(reply: Reply<'_>) -> Result<Subscribed, ClientError> {
     match reply {
-        Reply::Subscribed { request: 1, sub: SUB, epoch, next, tail } => {
-            Ok(Subscribed { position: Position { epoch, next }, tail })
+        Reply::Subscribed { request: 1, sub: SUB, epoch, next, tail, lease } => {
+            Ok(Subscribed { position: Position { epoch, next }, tail, lease })
         }
         Reply::Error(error) if error.request == 1 => Err(ClientError::Server(error.into())),
         Reply::Goodbye { code, message } => Err(ClientError::goodbye(code, message)),

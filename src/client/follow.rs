@@ -28,7 +28,7 @@ use super::options::SubscribeOptions;
 use super::progress::{Progress, Step};
 use super::shelf::{Keyed, Source};
 use crate::log::Position;
-use crate::protocol::Request;
+use crate::protocol::{LeaseOrigin, Request};
 
 pub(super) struct Follower {
     config: Arc<Config>,
@@ -42,6 +42,8 @@ pub(super) struct Follower {
     pub(super) failed: bool,
     /// How often it reconnected.
     reconnections: u64,
+    /// What there was of the lease at first.
+    lease: Option<LeaseOrigin>,
 }
 
 enum Phase {
@@ -70,6 +72,7 @@ impl Follower {
         dialed: Dialed,
     ) -> Result<Self, ClientError> {
         let progress = Progress::first(options, &dialed.answer)?;
+        let lease = dialed.answer.lease;
         Ok(Self {
             phase: Phase::Up(Line::new(dialed.conn, config.keepalive)),
             retry: Retry::new(&config),
@@ -79,6 +82,7 @@ impl Follower {
             leaving: false,
             failed: false,
             reconnections: 0,
+            lease,
         })
     }
 
@@ -92,6 +96,10 @@ impl Follower {
 
     pub(super) const fn reconnections(&self) -> u64 {
         self.reconnections
+    }
+
+    pub(super) const fn lease_origin(&self) -> Option<LeaseOrigin> {
+        self.lease
     }
 
     pub(super) const fn is_up(&self) -> bool {

@@ -99,8 +99,8 @@ pub use crate::log::Position;
 pub use topics::{LeaseDetails, StoredDetails, TopicDetails, TopicInfo};
 
 pub use crate::protocol::{
-    CloseReason, Code, Durability, GapReason, OnGap, Overflow, Retention, Settings, Start,
-    TopicStats,
+    CloseReason, Code, Durability, GapReason, LeaseOrigin, OnGap, Overflow, Retention, Settings,
+    Start, TopicStats,
 };
 
 use crate::protocol::{Request, TopicName};

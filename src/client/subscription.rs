@@ -18,7 +18,7 @@ use super::options::SubscribeOptions;
 use super::progress::Step;
 use super::shelf::{ReadAhead, Shelf, Source};
 use crate::log::{CommitRange, Position};
-use crate::protocol::TopicName;
+use crate::protocol::{LeaseOrigin, TopicName};
 
 /// A topic's records as they arrive. Created by [`Client::subscribe`](super::Client::subscribe).
 ///
@@ -108,6 +108,28 @@ impl Subscription {
     #[must_use]
     pub const fn committed(&self) -> u64 {
         self.follower.committed()
+    }
+
+    /// What there was of the lease when this subscription began: a lease that is [new](LeaseOrigin::New) begins where
+    /// the options say, even if there was one of this name that the server has forgotten. `None` without a lease, and if
+    /// the server is older than version 2 of the protocol.
+    ///
+    /// ```no_run
+    /// # async fn example(client: psa::client::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    ///
+    /// use psa::client::{LeaseOptions, LeaseOrigin, SubscribeOptions};
+    ///
+    /// let lease = LeaseOptions::new("billing", Duration::from_secs(60));
+    /// let work = client.subscribe("orders", SubscribeOptions::earliest().lease(lease)).await?;
+    /// if work.lease_origin() == Some(LeaseOrigin::New) {
+    ///     eprintln!("nothing was billed before, or it is too long ago");
+    /// }
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub const fn lease_origin(&self) -> Option<LeaseOrigin> {
+        self.follower.lease_origin()
     }
 
     /// Waits for the next event. *Cancel safe:* if it is dropped before it returns, nothing is lost.

@@ -77,7 +77,9 @@ pub use error::{DecodeError, Refusal};
 pub use frame::{DEFAULT_MAX_FRAME, DEFAULT_MAX_RECORD, DecodeLimits, Decoded, HEADER};
 pub use name::{MAX_NAME, NameError, TopicName};
 pub use records::{MAX_RECORDS_BYTES, Records, RecordsError, RecordsIter};
-pub use reply::{Chunk, CloseReason, Description, ErrorReply, GapReason, Reply, Welcome};
+pub use reply::{
+    Chunk, CloseReason, Description, ErrorReply, GapReason, LeaseOrigin, Reply, Welcome,
+};
 pub use reply_wire::{decode_reply, deliver_header};
 pub use request::{Hello, LeaseRequest, MAGIC, OnGap, Publish, Request, Start, Subscribe};
 pub use request_wire::{decode_request, encode_publish, publish_header};

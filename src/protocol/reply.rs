@@ -39,6 +39,8 @@ pub enum Reply<'a> {
         next: u64,
         /// The offset that the topic's next record will get, as of now.
         tail: u64,
+        /// What there was of its lease. `None` without a lease, and in version 1.
+        lease: Option<LeaseOrigin>,
     },
     /// Records that this subscription does not receive.
     Gap {
@@ -198,6 +200,18 @@ pub enum GapReason {
     Evicted = 2,
     /// The requested offset is of another epoch: the topic was recreated.
     OtherEpoch = 3,
+}
+
+/// What there was of a lease when a SUBSCRIBE named it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LeaseOrigin {
+    /// Nothing: there was no lease of this name, or the server has forgotten it. It begins where the SUBSCRIBE said.
+    New = 1,
+    /// It had expired. It continues at its last commit; a GAP says which records were collected meanwhile, if any.
+    Expired = 2,
+    /// It was there, and continues at its last commit.
+    Continued = 3,
 }
 
 /// Why a subscription ended.

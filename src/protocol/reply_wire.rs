@@ -4,7 +4,9 @@ use super::code::Code;
 use super::error::DecodeError;
 use super::frame::{self, DecodeLimits, Decoded, HEADER, Shape, kind};
 use super::records::Records;
-use super::reply::{Chunk, CloseReason, Description, ErrorReply, GapReason, Reply, Welcome};
+use super::reply::{
+    Chunk, CloseReason, Description, ErrorReply, GapReason, LeaseOrigin, Reply, Welcome,
+};
 use super::settings::Settings;
 use super::stats::{LeaseInfo, StoredStats, TopicStats, TopicSummary};
 use super::wire::{FieldReader, MAX_TEXT, put_name, put_text, put_u16, put_u32, put_u64};
@@ -15,6 +17,8 @@ const WITH_DURABILITY: u8 = 2;
 /// Of DESCRIPTION: the settings are long; the state of the files follows the statistics.
 const LONG_SETTINGS: u8 = 1;
 const STORED: u8 = 2;
+/// Of SUBSCRIBED: a number that says what there was of the lease; 0 says nothing.
+const LEASE_ORIGIN: u8 = 3;
 /// The size of DELIVER's fields before the ends, in bytes.
 const DELIVER_FIELDS: usize = 32;
 
@@ -26,7 +30,7 @@ fn shape(kind: u8) -> Option<Shape> {
         kind::DELIVER => (0, u32::MAX),
         kind::DESCRIPTION => (LONG_SETTINGS | STORED, u32::MAX),
         kind::TOPICS => (MORE | WITH_DURABILITY, u32::MAX),
-        kind::SUBSCRIBED => (0, 32),
+        kind::SUBSCRIBED => (LEASE_ORIGIN, 32),
         kind::GAP => (0, 32),
         kind::CAUGHT_UP => (0, 16),
         kind::CLOSED => (0, 16),
@@ -94,6 +98,12 @@ fn decode_body<'a>(
             epoch: reader.u64()?,
             next: reader.u64()?,
             tail: reader.u64()?,
+            lease: match flags & LEASE_ORIGIN {
+                1 => Some(LeaseOrigin::New),
+                2 => Some(LeaseOrigin::Expired),
+                3 => Some(LeaseOrigin::Continued),
+                _ => None,
+            },
         },
         kind::GAP => {
             let sub = reader.u32()?;
@@ -264,8 +274,9 @@ impl Reply<'_> {
                 out.extend_from_slice(records.payload());
                 return;
             }
-            Self::Subscribed { request, sub, epoch, next, tail } => {
-                let at = frame::begin(out, kind::SUBSCRIBED, 0);
+            Self::Subscribed { request, sub, epoch, next, tail, lease } => {
+                let flags = lease.map_or(0, |lease| lease as u8);
+                let at = frame::begin(out, kind::SUBSCRIBED, flags);
                 put_u32(out, request);
                 put_u32(out, sub);
                 put_u64(out, epoch);

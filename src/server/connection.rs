@@ -112,6 +112,9 @@ impl<S> Connection<S> {
     fn log_end(&self, end: &End) {
         let (connection, peer, flood) =
             (self.session.id, self.counted.peer(), &self.counted.of().flood);
+        if let Some(code) = end.code() {
+            flood.ended_by.note(code);
+        }
         match end {
             End::Said(Code::ShuttingDown) | End::PeerLeft => {
                 tracing::debug!(connection, %peer, "disconnected");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::outbox::Outbox;
-use crate::broker::{StoredStats, Topic, TopicSettings, TopicSummary};
+use crate::broker::{LeaseOrigin, StoredStats, Topic, TopicSettings, TopicSummary};
 use crate::log::Stats;
 use crate::protocol::{self, Description, LeaseInfo, Reply, Settings, TopicName, TopicStats};
 
@@ -15,6 +15,15 @@ const LEASE: usize = 1 + 17;
 const FRAME: usize = 2 << 10;
 /// The most topics in one frame: a list is sent in pieces of a few kilobytes.
 const TOPICS: usize = 64;
+
+/// What SUBSCRIBED says of a lease.
+pub(super) fn lease_origin(origin: LeaseOrigin) -> protocol::LeaseOrigin {
+    match origin {
+        LeaseOrigin::New => protocol::LeaseOrigin::New,
+        LeaseOrigin::Expired => protocol::LeaseOrigin::Expired,
+        LeaseOrigin::Continued | LeaseOrigin::TakenOver => protocol::LeaseOrigin::Continued,
+    }
+}
 
 /// How many topics one TOPICS frame may carry.
 pub(super) fn topics_per_frame(max_frame: u32) -> usize {

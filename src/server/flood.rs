@@ -1,7 +1,10 @@
 //! Events that strangers can cause as often as they like, counted so that they do not flood the log. These are
 //! the events of accepted connections; the listener counts what it refuses.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::listener::{EventCounter, log_suppressed};
+use crate::protocol::Code;
 
 /// All such events.
 #[derive(Debug)]
@@ -14,6 +17,34 @@ pub(super) struct Flood {
     pub(super) ended: EventCounter,
     /// Gaps of subscribers that were too slow.
     pub(super) evicted: EventCounter,
+    /// Requests that were answered with an ERROR.
+    pub(super) refused: ByCode,
+    /// The same as `ended`, by their codes.
+    pub(super) ended_by: ByCode,
+}
+
+/// Counts events by their code.
+#[derive(Debug)]
+pub(super) struct ByCode([AtomicU64; Code::ALL.len()]);
+
+impl ByCode {
+    fn new() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+
+    /// Counts one event.
+    pub(super) fn note(&self, code: Code) {
+        if let Some(at) = Code::ALL.iter().position(|known| *known == code) {
+            // Relaxed: a statistic.
+            self.0[at].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many events there were with each code that there was.
+    pub(super) fn totals(&self) -> Vec<(Code, u64)> {
+        let counts = self.0.iter().map(|count| count.load(Ordering::Relaxed));
+        Code::ALL.iter().copied().zip(counts).filter(|(_, count)| *count > 0).collect()
+    }
 }
 
 impl Flood {
@@ -23,6 +54,8 @@ impl Flood {
             forbidden: EventCounter::new("requests refused: the token does not allow them"),
             ended: EventCounter::new("connections ended by the server"),
             evicted: EventCounter::new("subscribers evicted"),
+            refused: ByCode::new(),
+            ended_by: ByCode::new(),
         }
     }
 

@@ -69,7 +69,7 @@ use crate::net::TcpListener;
 pub use crate::access::{Access, AccessError, BadPattern, MAX_TOKENS, Pattern, Right, TokenEntry};
 pub use crate::listener::BindError;
 #[cfg(feature = "tls")]
-pub use crate::tls::{Tls, TlsError, TlsFiles, rustls};
+pub use crate::tls::{Tls, TlsError, TlsFiles, Validity, rustls};
 pub use config::{Limits, ServerConfig, Token};
 use shutdown::Shared;
 pub use shutdown::{Refusals, ServerHandle};

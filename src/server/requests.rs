@@ -17,7 +17,7 @@ use super::session::{End, Phase, Session, Step};
 use super::shutdown::Shared;
 use super::wakers::SubscriptionWaker;
 use crate::access::Right;
-use crate::broker::{LeaseOpenError, PublishWait, Purpose, Ticket, Topic};
+use crate::broker::{LeaseOpenError, LeaseOrigin, PublishWait, Purpose, Ticket, Topic};
 use crate::listener::AppendInFlight;
 use crate::log::{AppendError, LeaseError, LeaseOptions, Packed, Start, SubscribeError};
 use crate::protocol::{
@@ -150,6 +150,7 @@ impl Session {
 
     pub(super) fn answer(&mut self, request: u32, result: Result<(), Refusal>) {
         if let Err(refusal) = result {
+            self.shared.flood.refused.note(refusal.code);
             if refusal.code == Code::Forbidden && self.shared.flood.forbidden.should_log() {
                 let (token, message) = (self.grant.name(), refusal.message.as_str());
                 let peer = self.peer.map(display);
@@ -362,7 +363,11 @@ impl Session {
             }
         };
         self.counted += 1;
-        if matches!(&reader, Reader::Lease(lease) if lease.took_over()) {
+        let lease = match &reader {
+            Reader::Lease(lease) => Some(lease.origin()),
+            Reader::Cursor(_) => None,
+        };
+        if lease == Some(LeaseOrigin::TakenOver) {
             self.shared.revoked();
         }
         let (epoch, next) = (topic.log().epoch(), reader.offset());
@@ -372,6 +377,8 @@ impl Session {
             epoch,
             next,
             tail: topic.log().next_offset(),
+            // Version 1 cannot say it.
+            lease: lease.filter(|_| self.version >= 2).map(describe::lease_origin),
         });
         if let Some((reason, first_missed)) = gap {
             self.out.push(&Reply::Gap { sub: ask.sub, reason, epoch, first_missed, next });
@@ -525,7 +532,19 @@ fn open_reader(
             }
         }
     };
-    let error = match open(start_in(ask.start)) {
+    // A lease that expired a while ago continues as one that is there: at its last commit, whatever was asked for.
+    let expired = ask.lease.as_ref().and_then(|lease| topic.expired_lease(lease.name.as_str()));
+    let asked = expired.map_or_else(|| start_in(ask.start), Start::At);
+    let error = match open(asked) {
+        // A gap that the holder before may not have been told.
+        Ok(Reader::Lease(lease)) if lease.missed().is_some() => {
+            let asked = lease.missed().unwrap_or_default();
+            if ask.on_gap == OnGap::Error {
+                let (first, epoch) = (lease.offset(), lease.epoch());
+                return Err(SubscribeError::Collected { asked, first, epoch }.into());
+            }
+            return Ok((Reader::Lease(lease), Some((GapReason::Collected, asked))));
+        }
         Ok(reader) => return Ok((reader, None)),
         Err(error) => error,
     };
@@ -546,11 +565,15 @@ fn open_reader(
         Some(gap) => {
             let start = match &error {
                 LeaseOpenError::Log(LeaseError::Subscribe(error)) => {
-                    topic.start_after(start_in(ask.start), error)
+                    topic.start_after(asked, error)
                 }
                 _ => Start::Earliest,
             };
-            Ok((open(start)?, Some(gap)))
+            let mut reader = open(start)?;
+            if let (Reader::Lease(lease), (GapReason::Collected, first)) = (&mut reader, gap) {
+                lease.note_missed(first);
+            }
+            Ok((reader, Some(gap)))
         }
         None => Err(error.into()),
     }

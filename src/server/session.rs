@@ -69,6 +69,17 @@ pub(super) enum End {
 }
 
 impl End {
+    /// Why the server ended the connection, if that was not because it ends itself.
+    pub(super) fn code(&self) -> Option<Code> {
+        match self {
+            Self::Said(code) => Some(*code).filter(|code| *code != Code::ShuttingDown),
+            Self::Stalled => Some(Code::WriteStalled),
+            Self::Evicted => Some(Code::Evicted),
+            Self::RecordBeyondFrame | Self::Unreadable => Some(Code::Internal),
+            Self::PeerLeft | Self::Io(_) | Self::TakenOver | Self::Aborted => None,
+        }
+    }
+
     /// Whether to discard what the kernel still holds for the peer. The peer does not read, so the kernel would
     /// hold it for minutes.
     pub(super) fn is_abrupt(&self) -> bool {

@@ -214,6 +214,20 @@ impl ServerHandle {
         }
     }
 
+    /// How many requests were answered with an ERROR so far, by its code. A code that did not occur is not there.
+    #[must_use]
+    pub fn refused_requests(&self) -> Vec<(Code, u64)> {
+        self.shared.flood.refused.totals()
+    }
+
+    /// How many connections the server has ended so far, by the code of its GOODBYE; those that it cut, because a GOODBYE
+    /// would not be read, count as [`Code::WriteStalled`] or [`Code::Evicted`]. Not those that end because the server
+    /// does, nor those that it [refused](Self::refusals) before they were connections.
+    #[must_use]
+    pub fn ended_connections(&self) -> Vec<(Code, u64)> {
+        self.shared.flood.ended_by.totals()
+    }
+
     /// The topics that the server serves.
     #[must_use]
     pub fn broker(&self) -> &Broker {

@@ -158,7 +158,7 @@ pub(crate) fn bytes(reply: &Reply<'_>) -> Vec<u8> {
 }
 
 pub(crate) fn subscribed(epoch: u64, next: u64, tail: u64) -> Reply<'static> {
-    Reply::Subscribed { request: 1, sub: 1, epoch, next, tail }
+    Reply::Subscribed { request: 1, sub: 1, epoch, next, tail, lease: None }
 }
 
 pub(crate) fn gap(reason: GapReason, epoch: u64, first_missed: u64, next: u64) -> Reply<'static> {

@@ -11,7 +11,7 @@ use crate::fake::*;
 /// Receives a SUBSCRIBE and answers it. Returns its number and its start.
 async fn accept(peer: &mut Peer, epoch: u64, next: u64) -> (u32, Start) {
     let (request, sub, start) = asked(peer).await;
-    peer.send(&Reply::Subscribed { request, sub, epoch, next, tail: next }).await;
+    peer.send(&Reply::Subscribed { request, sub, epoch, next, tail: next, lease: None }).await;
     (sub, start)
 }
 
@@ -70,7 +70,8 @@ async fn late_frames_after_a_removal_are_dropped() {
         let (reason, next) = (CloseReason::Unsubscribed, 3);
         peer.send(&Reply::Closed { sub: one, reason, next }).await;
         peer.send(&Reply::Done { request }).await;
-        peer.send(&Reply::Subscribed { request: ask, sub: three, epoch: EPOCH, next: 0, tail: 3 })
+        let (epoch, next, tail) = (EPOCH, 0, 3);
+        peer.send(&Reply::Subscribed { request: ask, sub: three, epoch, next, tail, lease: None })
             .await;
         peer.send_bytes(&deliver_to(three, EPOCH, 0..1)).await;
         // The end of one crosses with its removal.

@@ -209,7 +209,19 @@ pub(crate) fn with_reply<T>(p: &Parts, then: impl FnOnce(Reply<'_>) -> T) -> T {
             time: p.y,
             records: Records::new(start, &ends, &payload).unwrap(),
         }),
-        3 => Reply::Subscribed { request, sub: p.b, epoch: p.x, next: p.y, tail: p.z },
+        3 => Reply::Subscribed {
+            request,
+            sub: p.b,
+            epoch: p.x,
+            next: p.y,
+            tail: p.z,
+            lease: [
+                None,
+                Some(LeaseOrigin::New),
+                Some(LeaseOrigin::Expired),
+                Some(LeaseOrigin::Continued),
+            ][p.x as usize % 4],
+        },
         4 => Reply::Gap {
             sub,
             reason: [GapReason::Collected, GapReason::Evicted, GapReason::OtherEpoch]

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use psa::Retention;
-use psa::protocol::{CloseReason, Code, LeaseRequest, Request, Start, Subscribe};
+use psa::protocol::{
+    CloseReason, Code, GapReason, Hello, LeaseOrigin, LeaseRequest, OnGap, Request, Start,
+    Subscribe,
+};
 
 use crate::support::*;
 
@@ -101,6 +104,99 @@ async fn an_expired_lease_frees_what_it_held_at_its_time() {
     let free = other.stats_until("a", "the lease expires", |s| s.leases == 0).await;
     assert!(died.elapsed() >= Duration::from_millis(150));
     assert!(free.live_segments <= 2, "{free:?}");
+}
+
+/// A client of version 2, which is told what there was of a lease.
+async fn newest(server: &Running) -> Client {
+    let mut client = Client::raw(server).await;
+    let hello = Hello { version_min: 1, version_max: 2, token: "", client: "tests" };
+    client.send(&Request::Hello(hello)).await;
+    assert!(matches!(client.next().await, Got::Welcome { .. }));
+    client
+}
+
+/// Subscribes with the lease, at the end unless the lease says otherwise: where it begins, what there was of the lease,
+/// and the client.
+async fn take_up(
+    server: &Running,
+    ttl_ms: u32,
+    on_gap: OnGap,
+) -> (u64, Option<LeaseOrigin>, Client) {
+    let mut client = newest(server).await;
+    let ask = Subscribe { start: Start::Next, on_gap, ..leased(1, "a", ttl_ms) };
+    client.send(&Request::Subscribe(ask)).await;
+    match client.next().await {
+        Got::Subscribed { next, lease, .. } => (next, lease, client),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A place that is forgotten and one that never was do not look the same.
+#[tokio::test]
+async fn an_expired_lease_continues_at_its_last_commit_or_behind_a_gap() {
+    let server = nothing_kept();
+    let mut other = Client::new(&server).await;
+    publish_kilobytes(&mut other, 1).await;
+    let (next, lease, mut worker) = take_up(&server, 50, OnGap::Error).await;
+    assert_eq!((next, lease), (1, Some(LeaseOrigin::New)));
+    publish_kilobytes(&mut other, 2).await;
+    worker.records(1, 1, 2).await;
+    worker.send(&Request::Commit { request: 2, sub: 1, offset: 1, ack: true }).await;
+    worker.expect_done(2).await;
+    drop(worker);
+    other.stats_until("a", "the lease expires", |s| s.leases == 0 && s.cursors == 0).await;
+
+    // Nothing was collected yet: record 2 is there, and comes, although the end was asked for.
+    let (next, lease, mut worker) = take_up(&server, 50, OnGap::Error).await;
+    assert_eq!((next, lease), (2, Some(LeaseOrigin::Expired)));
+    worker.records(1, 2, 1).await;
+    drop(worker);
+    other.stats_until("a", "it expires again", |s| s.leases == 0 && s.cursors == 0).await;
+
+    // Now what it had not committed is gone, and whoever comes for it is told.
+    publish_kilobytes(&mut other, 100).await;
+    let first = other.stats("a").await.first;
+    assert!(first > 2);
+    let mut strict = newest(&server).await;
+    strict.send(&Request::Subscribe(leased(1, "a", 50))).await;
+    match strict.next().await {
+        Got::Error { code: Code::Collected, asked: 2, first: kept, .. } => assert_eq!(kept, first),
+        other => panic!("{other:?}"),
+    }
+    let (next, lease, mut worker) = take_up(&server, 60_000, OnGap::Continue).await;
+    assert_eq!((next, lease), (first, Some(LeaseOrigin::Expired)));
+    match worker.next().await {
+        Got::Gap { reason: GapReason::Collected, first_missed: 2, next, .. } => {
+            assert_eq!(next, first)
+        }
+        other => panic!("{other:?}"),
+    }
+    drop(worker);
+    other.stats_until("a", "nobody holds it", |s| s.cursors == 0).await;
+    // It may not have read that. So the next one is told, too, until something behind the gap was committed.
+    let (next, lease, mut worker) = take_up(&server, 60_000, OnGap::Continue).await;
+    assert_eq!((next, lease), (first, Some(LeaseOrigin::Continued)));
+    assert!(matches!(worker.next().await, Got::Gap { first_missed: 2, next, .. } if next == first));
+    worker.records(1, first, (103 - first) as usize).await;
+    worker.send(&Request::Commit { request: 8, sub: 1, offset: first, ack: true }).await;
+    worker.expect_done(8).await;
+    drop(worker);
+    other.stats_until("a", "nobody holds it again", |s| s.cursors == 0).await;
+    let (next, lease, mut worker) = take_up(&server, 60_000, OnGap::Error).await;
+    assert_eq!((next, lease), (first + 1, Some(LeaseOrigin::Continued)));
+    // What its holder ends is not remembered.
+    worker.send(&Request::Unsubscribe { request: 9, sub: 1, release: true }).await;
+    while worker.next().await != (Got::Done { request: 9 }) {}
+    let (_, lease, _worker) = take_up(&server, 60_000, OnGap::Error).await;
+    assert_eq!(lease, Some(LeaseOrigin::New));
+    // Version 1 has no such flag.
+    let mut old = Client::new(&server).await;
+    let ask = Subscribe {
+        lease: Some(LeaseRequest { name: name("old"), ttl_ms: 1, take_over: false }),
+        ..leased(1, "a", 1)
+    };
+    old.send(&Request::Subscribe(ask)).await;
+    assert!(matches!(old.next().await, Got::Subscribed { lease: None, .. }));
 }
 
 #[tokio::test]

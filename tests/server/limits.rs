@@ -217,3 +217,34 @@ async fn a_peer_that_vanishes_leaves_nothing_behind() {
     let mut client = Client::new(&server).await;
     assert_eq!(client.stats("a").await.cursors, 0);
 }
+
+/// What a client was told leaves a trace here, too.
+#[tokio::test]
+async fn what_was_refused_and_ended_is_counted_by_its_code() {
+    let server = serve(|c| {
+        c.limits.handshake_timeout = Duration::from_millis(100);
+        c.broker.create_on_publish = false;
+    });
+    let counts = || (server.handle.refused_requests(), server.handle.ended_connections());
+    assert_eq!(counts(), (vec![], vec![]));
+    let mut client = Client::new(&server).await;
+    for request in 1..=3 {
+        client.send_publish(request, "nobody", &[b"x"], request != 2).await;
+    }
+    for request in 1..=3 {
+        assert_eq!(client.expect_error(request).await, Code::UnknownTopic);
+    }
+    client.send(&Request::Unsubscribe { request: 4, sub: 9, release: false }).await;
+    assert_eq!(client.expect_error(4).await, Code::UnknownSubscription);
+    let refused = vec![(Code::UnknownTopic, 3), (Code::UnknownSubscription, 1)];
+    assert_eq!(counts(), (refused.clone(), vec![]));
+    client.send_bytes(b"GET / HTTP/1.1\r\n\r\n").await;
+    let mut silent = Client::raw(&server).await;
+    silent.expect_goodbye(Code::HandshakeTimeout).await;
+    drop((client, silent));
+    until("both have ended", || server.handle.connections() == 0).await;
+    let (now, ended) = counts();
+    assert_eq!(now, refused);
+    assert_eq!(ended.iter().map(|(_, count)| count).sum::<u64>(), 2, "{ended:?}");
+    assert!(ended.contains(&(Code::HandshakeTimeout, 1)), "{ended:?}");
+}

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use psa::broker::Broker;
 use psa::protocol::{
-    CloseReason, Code, DecodeLimits, Decoded, GapReason, Hello, OnGap, Publish, Records, Reply,
-    Request, Start, Subscribe, TopicName, TopicStats, decode_reply,
+    CloseReason, Code, DecodeLimits, Decoded, GapReason, Hello, LeaseOrigin, OnGap, Publish,
+    Records, Reply, Request, Start, Subscribe, TopicName, TopicStats, decode_reply,
 };
 use psa::server::{Server, ServerConfig, ServerHandle};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -92,6 +92,7 @@ pub(crate) enum Got {
         epoch: u64,
         next: u64,
         tail: u64,
+        lease: Option<LeaseOrigin>,
     },
     Gap {
         sub: u32,
@@ -153,8 +154,8 @@ impl From<Reply<'_>> for Got {
                 time: chunk.time,
                 records: Batch(chunk.records.iter().map(<[u8]>::to_vec).collect()),
             },
-            Reply::Subscribed { request, sub, epoch, next, tail } => {
-                Self::Subscribed { request, sub, epoch, next, tail }
+            Reply::Subscribed { request, sub, epoch, next, tail, lease } => {
+                Self::Subscribed { request, sub, epoch, next, tail, lease }
             }
             Reply::Gap { sub, reason, epoch, first_missed, next } => {
                 Self::Gap { sub, reason, epoch, first_missed, next }

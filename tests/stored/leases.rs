@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use psa::broker::{LeaseOpenError, Purpose, TopicLease};
+use psa::broker::{LeaseOpenError, LeaseOrigin, Purpose, TopicLease};
 use psa::{CommitError, LeaseError, LeaseOptions, ReadError, Start};
 
 use crate::support::*;
@@ -31,7 +31,7 @@ fn what_was_committed_survives() {
     let topic = broker.open("t", Purpose::Publish).unwrap();
     publish(&topic, 0..100);
     let mut lease = topic.lease("billing", options()).unwrap();
-    assert!(!lease.took_over());
+    assert_eq!(lease.origin(), LeaseOrigin::New);
     block_on(async {
         for n in 0..50 {
             assert_eq!(read_one(&mut lease).await, n);
@@ -57,7 +57,35 @@ fn what_was_committed_survives() {
         ("billing", 40, false)
     );
     let mut lease = topic.lease("billing", options()).unwrap();
+    assert_eq!(lease.origin(), LeaseOrigin::Continued);
     block_on(async { assert_eq!(read_one(&mut lease).await, 40) });
+}
+
+/// Also one that nobody has taken up since the server started.
+#[test]
+fn the_last_commit_of_an_expired_lease_is_remembered() {
+    let folder = folder();
+    let broker = open(folder.path());
+    let topic = broker.open("t", Purpose::Publish).unwrap();
+    publish(&topic, 0..10);
+    let short = LeaseOptions { ttl: Duration::from_millis(20), ..options() };
+    let mut lease = topic.lease("billing", short).unwrap();
+    block_on(async { assert_eq!(read_one(&mut lease).await, 0) });
+    lease.commit(..=0).unwrap();
+    drop((lease, topic, broker));
+
+    let broker = open(folder.path());
+    let topic = broker.topic("t").unwrap();
+    assert_eq!(topic.expired_lease("billing"), None, "it is there");
+    std::thread::sleep(Duration::from_millis(40));
+    broker.maintain();
+    assert_eq!((broker.leases(), topic.expired_lease("billing")), (0, Some(1)));
+    let start = LeaseOptions { start: Start::At(1), ..short };
+    let mut lease = topic.lease("billing", start).unwrap();
+    assert_eq!(lease.origin(), LeaseOrigin::Expired);
+    block_on(async { assert_eq!(read_one(&mut lease).await, 1) });
+    lease.release();
+    assert_eq!(topic.expired_lease("billing"), None, "it was ended on purpose");
 }
 
 #[test]
@@ -73,7 +101,7 @@ fn a_lease_that_is_taken_over_is_told_at_once() {
         });
         tokio::task::yield_now().await;
         let second = topic.lease("a", LeaseOptions { take_over: true, ..options() }).unwrap();
-        assert!(second.took_over());
+        assert_eq!(second.origin(), LeaseOrigin::TakenOver);
         let (error, committed, commit) = waits.await.unwrap();
         assert_eq!(
             (error, committed, commit),

@@ -193,6 +193,38 @@ fn a_lease_goes_on_where_it_was_committed_and_has_one_holder() {
     ended.failed(4, "another subscriber took the lease over");
 }
 
+/// A lease that has expired is not a new one.
+#[test]
+fn what_a_lease_lost_is_told_or_fails() {
+    let server = Server::start(&["--topic-retention", "nothing", "--topic-segment", "4KiB"]);
+    let lease = |more: &[&str]| {
+        let flags =
+            ["--lease", "billing", "--lease-ttl", "1ms", "--on-gap", "fail", "--format", "raw"];
+        sub(&server, &[&flags[..], more].concat())
+    };
+    lease(&["--lease-must-exist"]).failed(5, "there is no lease `billing`");
+    assert_eq!(server.stats("t")["lease_count"], 0, "none was made");
+    let first = lease(&[]);
+    assert_eq!(
+        (first.code, first.err.as_str()),
+        (Some(0), "psa: lease `billing` is new: begins at offset 0\n")
+    );
+    eventually("the lease expires", || server.stats("t")["lease_count"] == 0);
+    server.publish("t", b"0\n1\n");
+    let again = lease(&["--lease-must-exist", "--count", "1"]);
+    assert_eq!((again.code, &again.out[..]), (Some(0), &b"0\n"[..]));
+    assert!(
+        again.err.contains("lease `billing` had expired: goes on at offset 0"),
+        "{}",
+        again.err
+    );
+    eventually("it expires again", || server.stats("t")["lease_count"] == 0);
+    server.publish("t", &b"0123456789abcdef\n".repeat(1000));
+    let lost = lease(&["--lease-must-exist"]);
+    assert_eq!(lost.code, Some(5), "{}", lost.err);
+    assert!(lost.err.contains("from offset 1 to"), "{}", lost.err);
+}
+
 #[test]
 fn a_server_that_comes_later_is_waited_for_where_that_is_said() {
     // A port that nobody has yet.
