@@ -66,9 +66,12 @@ fn key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_file(file).map_err(|error| TlsError::new(file, error))
 }
 
-fn authorities(file: &Path) -> Result<RootCertStore, TlsError> {
+fn roots(
+    file: &Path,
+    certificates: Vec<CertificateDer<'static>>,
+) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(file)? {
+    for certificate in certificates {
         roots.add(certificate).map_err(|error| TlsError::new(file, error))?;
     }
     Ok(roots)
@@ -77,11 +80,12 @@ fn authorities(file: &Path) -> Result<RootCertStore, TlsError> {
 #[cfg(any(feature = "server", feature = "http"))]
 pub(crate) use serving::{Accepted, Protocol, ServerStream};
 #[cfg(any(feature = "server", feature = "http"))]
-pub use serving::{Tls, TlsFiles};
+pub use serving::{Tls, TlsFiles, Validity};
 
 #[cfg(any(feature = "server", feature = "http"))]
 mod serving {
     use std::sync::{PoisonError, RwLock};
+    use std::time::{Duration, SystemTime};
 
     use tokio::net::TcpStream;
     use tokio::sync::Semaphore;
@@ -119,6 +123,65 @@ mod serving {
         pub handshakes: usize,
     }
 
+    /// How long the certificates of a file are valid: from when all of them are, until when the first of them is not.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    #[non_exhaustive]
+    pub struct Validity {
+        /// The file.
+        pub file: PathBuf,
+        /// When the last of them becomes valid.
+        pub not_before: SystemTime,
+        /// When the first of them ceases to be.
+        pub not_after: SystemTime,
+    }
+
+    impl Validity {
+        /// `None` if there is none that can be read. rustls takes some that this parser does not.
+        fn of(file: &Path, certificates: &[CertificateDer<'_>]) -> Option<Self> {
+            let bounds = certificates.iter().filter_map(|certificate| {
+                let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+                let validity = parsed.validity();
+                Some((time(validity.not_before.timestamp()), time(validity.not_after.timestamp())))
+            });
+            let (not_before, not_after) =
+                bounds.reduce(|all, one| (all.0.max(one.0), all.1.min(one.1)))?;
+            Some(Self { file: file.to_owned(), not_before, not_after })
+        }
+    }
+
+    /// A certificate that expires within this time is warned of: less than what automatic renewals leave.
+    const SOON: Duration = Duration::from_secs(14 * DAY);
+    const DAY: u64 = 24 * 60 * 60;
+
+    /// Logs which certificates are not valid, or not for long. Otherwise only the clients see that.
+    fn warn(validity: &[Validity]) {
+        let now = SystemTime::now();
+        for Validity { file, not_before, not_after } in validity {
+            let file = file.display();
+            let days = |time: Duration| time.as_secs() / DAY;
+            match (not_after.duration_since(now), not_before.duration_since(now)) {
+                (Err(ago), _) => {
+                    let days = days(ago.duration());
+                    tracing::error!(%file, days, "a certificate has expired, so many days ago: renew it");
+                }
+                (_, Ok(wait)) if !wait.is_zero() => {
+                    let days = days(wait);
+                    tracing::error!(%file, days, "a certificate is not valid yet, for so many days: look at the clock");
+                }
+                (Ok(left), _) if left <= SOON => {
+                    let days = days(left);
+                    tracing::warn!(%file, days, "a certificate expires in so many days: renew it");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Seconds since the Unix epoch; what lies before it is the epoch.
+    fn time(seconds: i64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.try_into().unwrap_or(0))
+    }
+
     /// TLS for a server. Clones share the same state: give one to each listener.
     #[derive(Clone)]
     pub struct Tls(Arc<TlsState>);
@@ -134,6 +197,8 @@ mod serving {
     }
 
     struct Configs {
+        /// Of the server's own certificate, and of the authorities of clients, as far as they come from files.
+        validity: Vec<Validity>,
         #[cfg(feature = "server")]
         binary: Arc<ServerConfig>,
         #[cfg(feature = "http")]
@@ -157,14 +222,16 @@ mod serving {
     }
 
     impl Tls {
-        /// Reads the files.
+        /// Reads the files. The log warns of certificates that are not valid, or not for more than two weeks:
+        /// [`validity`](Self::validity) tells a program.
         ///
         /// # Errors
         ///
         /// [`TlsError`] names the file and describes what is wrong with it.
         pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
-            let (config, handshakes) = (read(&files)?, files.handshakes);
-            Ok(Self::new(Some(files), &config, handshakes))
+            let ((config, validity), handshakes) = (read(&files)?, files.handshakes);
+            warn(&validity);
+            Ok(Self::new(Some(files), &config, validity, handshakes))
         }
 
         /// Takes a configuration of your own: certificates in memory, a resolver that chooses or renews them, a crypto
@@ -206,14 +273,19 @@ mod serving {
         /// ```
         #[must_use]
         pub fn from_config(config: Arc<ServerConfig>, handshakes: usize) -> Self {
-            Self::new(None, &config, handshakes)
+            Self::new(None, &config, Vec::new(), handshakes)
         }
 
-        fn new(files: Option<TlsFiles>, config: &ServerConfig, handshakes: usize) -> Self {
+        fn new(
+            files: Option<TlsFiles>,
+            config: &ServerConfig,
+            validity: Vec<Validity>,
+            handshakes: usize,
+        ) -> Self {
             let most = handshakes.clamp(1, Semaphore::MAX_PERMITS);
             Self(Arc::new(TlsState {
                 files,
-                current: RwLock::new(Configs::of(config)),
+                current: RwLock::new(Configs::of(config, validity)),
                 #[cfg(feature = "server")]
                 binary: Semaphore::new(most),
                 #[cfg(feature = "http")]
@@ -221,7 +293,7 @@ mod serving {
             }))
         }
 
-        /// Reads the files again, for later handshakes.
+        /// Reads the files again, for later handshakes. The log warns as at first.
         ///
         /// # Errors
         ///
@@ -235,7 +307,9 @@ mod serving {
                     why: why.to_owned(),
                 });
             };
-            self.replace(Arc::new(read(files)?));
+            let (config, validity) = read(files)?;
+            warn(&validity);
+            self.put(&config, validity);
             Ok(())
         }
 
@@ -246,8 +320,19 @@ mod serving {
         /// A client that kept a session of the old configuration may resume it only if the new one has the same
         /// session cache or the same keys for tickets.
         pub fn replace(&self, config: Arc<ServerConfig>) {
-            let new = Configs::of(&config);
+            self.put(&config, Vec::new());
+        }
+
+        fn put(&self, config: &ServerConfig, validity: Vec<Validity>) {
+            let new = Configs::of(config, validity);
             *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = new;
+        }
+
+        /// How long the certificates are valid that new handshakes use: first that of the server, then the authorities of
+        /// clients, if they need one. Nothing is known of a configuration that does not come from files.
+        #[must_use]
+        pub fn validity(&self) -> Vec<Validity> {
+            self.0.current.read().unwrap_or_else(PoisonError::into_inner).validity.clone()
         }
 
         /// Performs the handshake, however long the client takes: the caller enforces the timeout. It may be dropped at
@@ -293,7 +378,7 @@ mod serving {
 
     impl Configs {
         /// Copies of the configuration, each with the protocols of its listener.
-        fn of(config: &ServerConfig) -> Self {
+        fn of(config: &ServerConfig, validity: Vec<Validity>) -> Self {
             let with = |names: &[&[u8]]| {
                 let mut config = config.clone();
                 config.alpn_protocols = names.iter().map(|name| name.to_vec()).collect();
@@ -301,6 +386,7 @@ mod serving {
                 Arc::new(config)
             };
             Self {
+                validity,
                 #[cfg(feature = "server")]
                 binary: with(&[BINARY]),
                 #[cfg(feature = "http")]
@@ -309,22 +395,27 @@ mod serving {
         }
     }
 
-    fn read(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
+    fn read(files: &TlsFiles) -> Result<(ServerConfig, Vec<Validity>), TlsError> {
+        let own = certificates(&files.certificate)?;
+        let mut validity = Vec::from_iter(Validity::of(&files.certificate, &own));
         let builder = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(|error| TlsError::new(&files.certificate, error))?;
         let builder = match &files.client_ca {
             None => builder.with_no_client_auth(),
             Some(file) => {
-                let roots = Arc::new(authorities(file)?);
+                let issuers = certificates(file)?;
+                validity.extend(Validity::of(file, &issuers));
+                let roots = Arc::new(roots(file, issuers)?);
                 let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
                 let verifier = verifier.build().map_err(|error| TlsError::new(file, error))?;
                 builder.with_client_cert_verifier(verifier)
             }
         };
-        builder
-            .with_single_cert(certificates(&files.certificate)?, key(&files.key)?)
-            .map_err(|error| TlsError::new(&files.key, error))
+        let config = builder
+            .with_single_cert(own, key(&files.key)?)
+            .map_err(|error| TlsError::new(&files.key, error))?;
+        Ok((config, validity))
     }
 }
 
@@ -372,7 +463,7 @@ mod connecting {
         pub fn load(files: &ClientTlsFiles) -> Result<Self, TlsError> {
             let system = Path::new("the system's certificates");
             let roots = match &files.ca {
-                Some(file) => authorities(file)?,
+                Some(file) => roots(file, certificates(file)?)?,
                 None => {
                     let found = rustls_native_certs::load_native_certs();
                     let mut roots = RootCertStore::empty();

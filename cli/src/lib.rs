@@ -45,6 +45,11 @@ mod verify;
 mod watch;
 mod writer;
 
+/// Gives what was freed back to the system, within ten seconds or so. glibc keeps it where a block in use lies behind it.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 use args::{Cli, Command, Global};
 use clap::CommandFactory;
 use config::Config;

@@ -11,7 +11,8 @@ use crate::signals::{HangUp, Signals};
 use crate::units::{human_count, human_size};
 use psa::broker::{Broker, BrokerConfig, FolderError, OpenError};
 use psa::http::{HttpBindError, HttpConfig, HttpLimits, HttpServer};
-use psa::server::{BindError, Limits, Refusals, Server, ServerConfig, Token};
+use psa::protocol::Code;
+use psa::server::{BindError, Limits, Refusals, Server, ServerConfig, ServerHandle, Token};
 use rustix::process::{Resource, getrlimit};
 use std::io::{self, ErrorKind, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -74,41 +75,7 @@ async fn serve(
         .map(|http| HttpServer::bind_with(http, broker.clone()))
         .transpose()
         .map_err(|error: HttpBindError| bind_error(config, Key::HttpListen, &error))?;
-    let (connections, subscriptions) = (server.handle(), server.handle());
-    let refusals = |read: fn(&Refusals) -> u64| {
-        let handle = server.handle();
-        move || read(&handle.refusals())
-    };
-    let http = http.map(|http| {
-        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-        http.show("psa_connections", "Connections of the binary protocol", move || {
-            count(connections.connections())
-        })
-        .show("psa_subscriptions", "Subscriptions over the binary protocol", move || {
-            count(subscriptions.subscriptions())
-        })
-        .count(
-            "psa_refused_connections",
-            "Connections of the binary protocol that were refused at a limit",
-            refusals(|refused| refused.connections),
-        )
-        .count(
-            "psa_refused_tls",
-            "Connections of the binary protocol that spoke no TLS where it is asked for, or failed at it",
-            refusals(|refused| refused.tls),
-        )
-        .count(
-            "psa_refused_tokens",
-            "Connections of the binary protocol with a wrong token, or none",
-            refusals(|refused| refused.unauthorized),
-        )
-        .count(
-            "psa_refused_forbidden",
-            "Requests of the binary protocol that their token does not allow",
-            refusals(|refused| refused.forbidden),
-        )
-        .count("psa_log_lines_dropped", "Lines of the log that could not be written", log.dropped())
-    });
+    let http = http.map(|http| show_figures(http, &server.handle(), log));
     let (handle, http_handle) = (server.handle(), http.as_ref().map(HttpServer::handle));
     let mut greeting =
         greeting(config, server.local_addr(), http.as_ref().map(HttpServer::local_addr));
@@ -153,6 +120,37 @@ async fn serve(
             Err(Error::quiet(exit))
         }
     }
+}
+
+/// Adds what the TCP server and the log count to the metrics of the HTTP API.
+fn show_figures(mut http: HttpServer, server: &ServerHandle, log: &Log) -> HttpServer {
+    let counters: [(_, _, fn(&Refusals) -> u64); 4] = [
+        ("psa_refused_connections", "TCP connections beyond a limit", |all| all.connections),
+        ("psa_refused_tls", "TCP connections without TLS, or that failed at it", |all| all.tls),
+        ("psa_refused_tokens", "TCP connections without the right token", |all| all.unauthorized),
+        ("psa_refused_forbidden", "TCP requests that their token forbids", |all| all.forbidden),
+    ];
+    for (name, help, read) in counters {
+        let server = server.clone();
+        http = http.count(name, help, move || read(&server.refusals()));
+    }
+    let by_code: [(_, _, fn(&ServerHandle) -> Vec<(Code, u64)>); 2] = [
+        ("psa_refused_requests", "TCP requests that got an ERROR", ServerHandle::refused_requests),
+        ("psa_ended_connections", "TCP connections it ended", ServerHandle::ended_connections),
+    ];
+    for (name, help, read) in by_code {
+        let server = server.clone();
+        let words = move || read(&server).into_iter().map(|(code, count)| (code.word(), count));
+        http = http.count_by(name, help, "code", move || words().collect());
+    }
+    let (connections, subscriptions) = (server.clone(), server.clone());
+    http.show("psa_connections", "Connections of the binary protocol", move || {
+        connections.connections() as u64
+    })
+    .show("psa_subscriptions", "Subscriptions over the binary protocol", move || {
+        subscriptions.subscriptions() as u64
+    })
+    .count("psa_log_lines_dropped", "Lines of the log that were dropped", log.dropped())
 }
 
 /// Logs which variables are ignored: container platforms set variables for services, and those for a service named
@@ -368,6 +366,7 @@ fn http_config(config: &Config, server: &ServerConfig) -> Result<Option<HttpConf
     let connections = count(Key::HttpConnections);
     let limits = HttpLimits {
         max_connections: connections,
+        max_connections_per_address: count(Key::HttpAddressConnections),
         max_streams: connections,
         max_record: limits.max_record as usize,
         max_body: limits.max_frame as usize,
@@ -450,7 +449,7 @@ mod tests {
     #[test]
     fn every_setting_of_the_http_api_reaches_it() {
         let text = "token='t'\nallow_public_without_token=true\nsend_buffer=5001\nreceive_buffer=5002\n\
-            [http]\nlisten='127.0.0.2:8'\norigins='http://a, http://b'\nhosts='c'\nconnections=11\n\
+            [http]\nlisten='127.0.0.2:8'\norigins='http://a, http://b'\nhosts='c'\nconnections=11\naddress_connections=9\n\
             keep_alive='10s'\nappend_wait='12s'\nlongest_wait='13s'\nheartbeat='14s'\nlifetime='off'\ncache=16\n\
             [limit]\nframe=1000020\nrecord=21\ninput=1000024\nchunk=22\nchunk_records=23\n\
             [timeout]\nhandshake='26s'\nframe='27s'\nstall='29s'\ndrain='30s'\n";
@@ -462,6 +461,7 @@ mod tests {
             ours.limits,
             HttpLimits {
                 max_connections: 11,
+                max_connections_per_address: 9,
                 max_streams: 11,
                 max_record: 21,
                 max_body: 1_000_020,

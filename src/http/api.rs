@@ -78,8 +78,12 @@ impl Api {
         config.limits = config.limits.countable();
         let limits = &config.limits;
         Self {
-            // No limit per address: browsers connect through proxies, so an address says little.
-            life: Lifecycle::new(broker.clone(), limits.max_connections, 0, OVER),
+            life: Lifecycle::new(
+                broker.clone(),
+                limits.max_connections,
+                limits.max_connections_per_address,
+                OVER,
+            ),
             streams: Ceiling::new(limits.max_streams),
             stall_guard: StallGuard::new(),
             unauthorized: EventCounter::new("requests over HTTP refused: wrong token, or none"),

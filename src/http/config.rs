@@ -82,6 +82,9 @@ impl Default for HttpConfig {
 pub struct HttpLimits {
     /// The maximum number of connections. One more gets a 503 and is closed. Default: 10,000.
     pub max_connections: usize,
+    /// The maximum number of connections of one address, or of one /64 network of IPv6. One more gets a 503 and is
+    /// closed. 0: no limit, since behind a proxy all clients have one address. Default: 0.
+    pub max_connections_per_address: usize,
     /// The maximum number of event streams over all connections, WebSockets included. One more gets a 503.
     /// Default: 10,000.
     pub max_streams: usize,
@@ -143,6 +146,7 @@ impl Default for HttpLimits {
         let seconds = Duration::from_secs;
         Self {
             max_connections: 10_000,
+            max_connections_per_address: 0,
             max_streams: 10_000,
             max_record: 1 << 20,
             max_body: 8 << 20,

@@ -45,9 +45,16 @@ const GROUP_SIZE: usize = 256;
 pub(super) struct Figure {
     pub(super) name: &'static str,
     pub(super) help: &'static str,
-    /// Whether the value only grows.
-    pub(super) is_counter: bool,
-    pub(super) read: Box<dyn Fn() -> u64 + Send + Sync>,
+    pub(super) read: Reading,
+}
+
+/// The kind of a metric, and how its value is read.
+pub(super) enum Reading {
+    Gauge(Box<dyn Fn() -> u64 + Send + Sync>),
+    /// The value only grows.
+    Counter(Box<dyn Fn() -> u64 + Send + Sync>),
+    /// Several such values, with the label that tells them apart.
+    Counters(&'static str, Box<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>),
 }
 
 /// Whether the process is alive.
@@ -226,6 +233,8 @@ impl fmt::Debug for Scrape {
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.program(&mut encoder)?;
+        #[cfg(feature = "tls")]
+        self.certificates(&mut encoder)?;
         self.totals(&mut encoder)?;
         self.stored_totals(&mut encoder)?;
         self.listener_figures(&mut encoder)?;
@@ -268,8 +277,46 @@ impl Scrape {
             gauge(encoder, name, help, value)?;
         }
         for figure in self.api.figures.get().into_iter().flatten() {
-            let write = if figure.is_counter { counter::<u64> } else { gauge::<u64> };
-            write(encoder, figure.name, figure.help, (figure.read)())?;
+            let Figure { name, help, read } = figure;
+            match read {
+                Reading::Gauge(read) => gauge(encoder, name, help, read())?,
+                Reading::Counter(read) => counter(encoder, name, help, read())?,
+                Reading::Counters(label, read) => {
+                    let counts = read();
+                    // A family without a sample says nothing, and some parsers refuse it.
+                    if counts.is_empty() {
+                        continue;
+                    }
+                    let kind = ConstCounter::new(0u64).metric_type();
+                    let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+                    for (value, count) in counts {
+                        let labels = [(*label, value)];
+                        ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// When certificates cease to be valid.
+    #[cfg(feature = "tls")]
+    fn certificates(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let all = self.api.config.tls.as_ref().map(crate::tls::Tls::validity).unwrap_or_default();
+        if all.is_empty() {
+            return Ok(());
+        }
+        let kind = ConstGauge::new(0u64).metric_type();
+        let help =
+            "When the first certificate of the file expires, in seconds since the Unix epoch";
+        let name = "psa_tls_certificate_expires_timestamp_seconds";
+        let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+        for validity in all {
+            let expires =
+                validity.not_after.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            let labels = [("file", validity.file.display().to_string())];
+            let one = family.encode_family(&labels)?;
+            ConstGauge::new(expires.as_secs()).encode(one)?;
         }
         Ok(())
     }

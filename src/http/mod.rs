@@ -33,6 +33,7 @@ mod api;
 mod append;
 mod authorized_body;
 mod body;
+mod carry;
 mod config;
 mod dispatch;
 mod durable;
@@ -81,11 +82,12 @@ use crate::net::TcpListener;
 pub use crate::access::{Access, AccessError, BadPattern, MAX_TOKENS, Pattern, Right, TokenEntry};
 pub use crate::listener::BindError as HttpBindError;
 #[cfg(feature = "tls")]
-pub use crate::tls::{Tls, TlsError, TlsFiles, rustls};
+pub use crate::tls::{Tls, TlsError, TlsFiles, Validity, rustls};
 use api::Api;
 pub use api::HttpHandle;
 pub use axum;
 pub use config::{DEFAULT_PORT, HttpConfig, HttpLimits, Token};
+use metrics::Reading;
 pub use nested::HttpApi;
 use origin::Origins;
 pub use origin::{BadOrigin, HostName, Origin};
@@ -197,6 +199,21 @@ impl HttpServer {
         self
     }
 
+    /// Like [`count`](Self::count), but for several values, which a label tells apart: `read` returns the label's values
+    /// with theirs, each once. While it returns none, the metric is left out.
+    #[must_use]
+    pub fn count_by(
+        mut self,
+        name: &'static str,
+        help: &'static str,
+        label: &'static str,
+        read: impl Fn() -> Vec<(&'static str, u64)> + Send + Sync + 'static,
+    ) -> Self {
+        let read = Reading::Counters(label, Box::new(read));
+        self.shared.figures.push(metrics::Figure { name, help, read });
+        self
+    }
+
     /// The address that the API listens on. If port 0 was asked for, it has the port that was taken.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
@@ -249,7 +266,7 @@ impl SharedApi {
         help: &'static str,
         read: impl Fn() -> u64 + Send + Sync + 'static,
     ) {
-        self.figures.push(metrics::Figure { name, help, is_counter: false, read: Box::new(read) });
+        self.figures.push(metrics::Figure { name, help, read: Reading::Gauge(Box::new(read)) });
     }
 
     fn count(
@@ -258,7 +275,7 @@ impl SharedApi {
         help: &'static str,
         read: impl Fn() -> u64 + Send + Sync + 'static,
     ) {
-        self.figures.push(metrics::Figure { name, help, is_counter: true, read: Box::new(read) });
+        self.figures.push(metrics::Figure { name, help, read: Reading::Counter(Box::new(read)) });
     }
 
     fn handle(&self) -> HttpHandle {

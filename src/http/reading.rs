@@ -16,6 +16,12 @@
 //! fails immediately. A wait for records ends, and is answered with what there is: the client may just as well
 //! have gone away. A response without an end is different: nothing would ever show that its client has gone, and
 //! it would hold its position in the log. There the end takes effect immediately.
+//!
+//! # A connection that is idle has no buffers
+//!
+//! hyper has 16 KiB of buffers and the state of a request for a connection, and keeps them between two requests. So it
+//! gets a connection only when the first bytes of a request have arrived ([`Reading::first_bytes`]), and when nothing has
+//! come for a while after a response, the connection is taken back from it ([`Requests::is_idle`]).
 
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
@@ -23,7 +29,7 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -37,7 +43,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::HttpLimits;
+use super::carry::LentStream;
 use super::unread::{LINGER, Leftover, Unread};
+
+/// What a connection of HTTP/2 begins with (RFC 9113, 3.4).
+const HTTP2: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The requests of a connection. The connection's own task reads and writes all fields, except where a response
 /// of HTTP/2 is dropped elsewhere. None of them orders anything, so all accesses are Relaxed.
@@ -59,6 +69,16 @@ pub(super) struct Requests {
     ended: AtomicBool,
     /// The connection is being closed, and part of a request was left unread.
     unread: AtomicBool,
+    /// The last response leaves the connection to another request.
+    keeps: AtomicBool,
+    /// Part of a head has arrived, and no request has come of it yet.
+    in_head: AtomicBool,
+    /// Something was written since everything was flushed.
+    unflushed: AtomicBool,
+    /// The event stream that hyper was lent.
+    pub(super) lent: Mutex<Option<LentStream>>,
+    /// It had nothing more when it was polled last.
+    stream_waits: AtomicBool,
     /// A request that waits for records, and for `ended`.
     waiting: AtomicWaker,
     /// The reading side, which waits until it may report its end.
@@ -80,6 +100,8 @@ impl Requests {
         self.active.fetch_add(1, Ordering::Relaxed);
         self.total.fetch_add(1, Ordering::Relaxed);
         self.endless.store(false, Ordering::Relaxed);
+        self.keeps.store(false, Ordering::Relaxed);
+        self.in_head.store(false, Ordering::Relaxed);
         if version > Version::HTTP_11 {
             self.released.store(true, Ordering::Relaxed);
         }
@@ -100,6 +122,40 @@ impl Requests {
     pub(super) fn note_endless(&self) {
         self.endless.store(true, Ordering::Relaxed);
         self.reader.wake();
+    }
+
+    /// Notes that the response leaves the connection to another request.
+    pub(super) fn note_keeps(&self) {
+        self.keeps.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes whether the stream that hyper was lent waits for its next event.
+    pub(super) fn note_stream_waits(&self, waits: bool) {
+        self.stream_waits.store(waits, Ordering::Relaxed);
+    }
+
+    /// Whether the client owes the next request, of which nothing has arrived, and is owed nothing.
+    pub(super) fn is_idle(&self) -> bool {
+        let of = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+        let busy = of(&self.unwritten) || of(&self.unflushed) || of(&self.in_head);
+        let ends = of(&self.ended) || of(&self.unread) || of(&self.released);
+        self.active() == 0 && of(&self.keeps) && !busy && !ends
+    }
+
+    /// Keeps a stream for hyper, which gets a [`LentBody`](super::carry::LentBody).
+    pub(super) fn lend(&self, stream: LentStream) {
+        self.note_stream_waits(false);
+        let before = self.lent.lock().unwrap_or_else(PoisonError::into_inner).replace(stream);
+        debug_assert!(before.is_none(), "HTTP/1 has one response at a time");
+    }
+
+    /// Takes the stream back that hyper was lent, if it waits, and everything before was written.
+    pub(super) fn take_waiting_stream(&self) -> Option<LentStream> {
+        if !self.stream_waits.load(Ordering::Relaxed) || self.unflushed.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.stream_waits.store(false, Ordering::Relaxed);
+        self.lent.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Notes that the connection must be closed although its client may still be sending.
@@ -130,7 +186,7 @@ impl Requests {
     }
 
     /// Notes that everything there was to write has been written.
-    fn note_written(&self) {
+    pub(super) fn note_written(&self) {
         if self.active() == 0 && self.unwritten.swap(false, Ordering::Relaxed) {
             self.reader.wake();
         }
@@ -228,7 +284,8 @@ where
 /// that begins.
 pub(super) struct ResponseBody {
     pub(super) body: Body,
-    pub(super) _permit: RequestPermit,
+    /// `None` if it is another body's.
+    pub(super) _permit: Option<RequestPermit>,
 }
 
 impl HttpBody for ResponseBody {
@@ -267,6 +324,8 @@ pub(super) struct Reading<S> {
     timer: Option<Pin<Box<Sleep>>>,
     /// Nothing more will arrive.
     ended: bool,
+    /// What has arrived and is to be read again.
+    early: Bytes,
     /// Until when what still arrives is discarded before the connection is closed.
     lingers: Option<Instant>,
 }
@@ -285,8 +344,16 @@ impl<S> Reading<S> {
             idle: None,
             timer: None,
             ended: false,
+            early: Bytes::new(),
             lingers: None,
         }
+    }
+
+    /// Has these bytes read next: they were read, and nobody has used them. They are copied: what holds them may be a
+    /// buffer of many times their size.
+    pub(super) fn read_again(&mut self, bytes: &[u8]) {
+        debug_assert!(self.early.is_empty(), "they would change their order");
+        self.early = Bytes::copy_from_slice(bytes);
     }
 
     /// Reports the end of the reading side: immediately, or when every response that is owed has been written.
@@ -309,6 +376,7 @@ impl<S> Reading<S> {
         let begun = self.head.is_some_and(|(of, _)| of == total);
         if !begun && self.requests.active() == 0 && !self.requests.is_released() {
             self.head = Some((total, Instant::now()));
+            self.requests.in_head.store(true, Ordering::Relaxed);
         }
     }
 
@@ -348,6 +416,29 @@ impl<S> Reading<S> {
 }
 
 impl<S: AsyncRead + Unpin> Reading<S> {
+    /// Waits until a request begins, and says whether it is one of HTTP/2; `None` if the client has closed its side, or
+    /// has been idle for too long. What was read is read again.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading; and if the head of a request does not come in time.
+    pub(super) async fn first_bytes(&mut self) -> io::Result<Option<bool>> {
+        let mut space = [0; HTTP2.len()];
+        let mut filled = 0;
+        loop {
+            let mut rest = ReadBuf::new(&mut space[filled..]);
+            poll_fn(|cx| Pin::new(&mut *self).poll_read(cx, &mut rest)).await?;
+            let read = rest.filled().len();
+            filled += read;
+            let is_http2 = HTTP2.starts_with(&space[..filled]);
+            if read == 0 || !is_http2 || filled == HTTP2.len() {
+                // Of a read that was shorter than what was to be read again, the rest stays in front.
+                self.early = [&space[..filled], &self.early[..]].concat().into();
+                return Ok((filled > 0).then_some(is_http2 && filled == HTTP2.len()));
+            }
+        }
+    }
+
     /// Discards what arrives, until the client has closed its side or has had the time to read the response.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let deadline = *self.lingers.get_or_insert_with(|| Instant::now() + LINGER);
@@ -374,6 +465,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Reading<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if !this.early.is_empty() {
+            let most = this.early.len().min(buf.remaining());
+            buf.put_slice(&this.early.split_to(most));
+            if this.early.is_empty() {
+                // Gives the memory back.
+                this.early = Bytes::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
         if this.ended {
             return this.poll_end(cx);
         }
@@ -400,6 +500,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Reading<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.requests.unflushed.store(true, Ordering::Relaxed);
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -408,6 +509,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Reading<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.requests.unflushed.store(true, Ordering::Relaxed);
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
@@ -418,6 +520,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Reading<S> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // hyper flushes when it has handed over everything that it has.
         let flushed = ready!(Pin::new(&mut self.stream).poll_flush(cx));
+        self.requests.unflushed.store(false, Ordering::Relaxed);
         self.requests.note_written();
         Poll::Ready(flushed)
     }

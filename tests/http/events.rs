@@ -461,3 +461,67 @@ proptest! {
         });
     }
 }
+
+/// Once it waits, hyper has nothing to do with a stream any more. Its connection has: the client's next request, which may
+/// have come meanwhile, is answered after the stream's end.
+#[tokio::test]
+async fn a_connection_goes_on_after_its_stream() {
+    let server = serve(|_, _| {});
+    server.publish("t", b"one").await;
+    let mut client = Client::new(server.address).await;
+    client.send(&request("GET /topics/t/events", &[], b"")).await;
+    let head = client.head().await.unwrap();
+    assert_eq!((head.status, head.header("transfer-encoding")), (200, Some("chunked")));
+    let mut text = String::new();
+    while !text.contains("caught-up") {
+        text += std::str::from_utf8(&client.chunk().await.unwrap()).unwrap();
+    }
+    // More than is read before the end: the rest waits in the kernel.
+    for _ in 0..50 {
+        client.send(&request("GET /topics/t", &[], b"")).await;
+    }
+    for n in 0..100 {
+        server.publish("t", format!("two {n};{}", "x".repeat(n * n)).as_bytes()).await;
+    }
+    while !text.contains("two 99;") {
+        text += std::str::from_utf8(&client.chunk().await.unwrap()).unwrap();
+    }
+    for n in 0..100 {
+        assert!(text.contains(&format!("two {n};{}\n", "x".repeat(n * n))), "{n}");
+    }
+    server.ask("POST /topics/t/close", &[], b"").await;
+    while let piece = client.chunk().await.expect("a whole body")
+        && !piece.is_empty()
+    {
+        text += std::str::from_utf8(&piece).unwrap();
+    }
+    assert!(text.contains("event: end\n") && text.ends_with("\n\n"), "{text}");
+    for _ in 0..50 {
+        assert_eq!(client.answer().await.expect("the next answer").ok()["topic"], "t");
+    }
+    // And after it was idle for longer than hyper keeps it.
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    client.ask("GET /topics/t", &[], b"").await.ok();
+    assert_eq!(server.handle.streams(), 0);
+}
+
+/// A client of HTTP/1.0 knows no chunks: the end of the connection is the end of its stream.
+#[tokio::test]
+async fn a_stream_of_http_1_0_ends_with_its_connection() {
+    let server = serve(|_, _| {});
+    server.publish("t", b"one").await;
+    let mut client = Client::new(server.address).await;
+    let ask = b"GET /topics/t/events HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
+    client.send(ask).await;
+    let head = client.head().await.unwrap();
+    assert_eq!((head.status, head.header("transfer-encoding")), (200, None));
+    client.until(b"event: caught-up\n").await.unwrap();
+    server.publish("t", b"two").await;
+    let piece = client.until(b"data: two\n").await.unwrap();
+    let piece = String::from_utf8(piece).unwrap();
+    assert!(!piece.contains('\r'), "{piece}");
+    server.ask("POST /topics/t/close", &[], b"").await;
+    client.until(b"event: end\n").await.unwrap();
+    client.until(b"\n\n").await.unwrap();
+    assert!(client.is_closed().await);
+}

@@ -106,6 +106,29 @@ async fn a_connection_too_many_is_told_so() {
 }
 
 #[tokio::test]
+async fn one_address_does_not_take_the_places_of_others() {
+    let server = serve(|config, _| config.limits.max_connections_per_address = 2);
+    let from = |address: &str| {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(address.parse().unwrap()).unwrap();
+        socket.connect(server.address)
+    };
+    let mut first = Client::of(from("127.0.0.2:0").await.unwrap());
+    first.ask("POST /topics/t", &[], b"x").await.ok();
+    let mut second = Client::of(from("127.0.0.2:0").await.unwrap());
+    second.ask("POST /topics/t", &[], b"x").await.ok();
+    let mut third = Client::of(from("127.0.0.2:0").await.unwrap());
+    let refused = third.answer().await.expect("a word before the end");
+    assert_eq!(refused.problem(503, "too-many-connections")["max"], 2);
+    let mut other = Client::of(from("127.0.0.3:0").await.unwrap());
+    other.ask("POST /topics/t", &[], b"x").await.ok();
+    drop(second);
+    until("there is room", || server.handle.connections() < 3).await;
+    let mut again = Client::of(from("127.0.0.2:0").await.unwrap());
+    again.ask("POST /topics/t", &[], b"x").await.ok();
+}
+
+#[tokio::test]
 async fn a_listener_that_is_open_already_is_served() {
     let broker = Broker::new(BrokerConfig::default()).unwrap();
     let open = |address: &str| std::net::TcpListener::bind(address).unwrap();

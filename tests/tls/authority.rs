@@ -2,6 +2,7 @@
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// An authority, whose certificate is in a file.
 pub(crate) struct Authority {
@@ -22,11 +23,21 @@ impl Authority {
 
     /// A certificate and its key, in files.
     pub(crate) fn issue(&self, folder: &Path, name: &str, expired: bool) -> (PathBuf, PathBuf) {
+        let date = |year| SystemTime::from(date_time_ymd(year, 1, 1));
+        let (from, until) = if expired { (2020, 2021) } else { (2020, 4096) };
+        self.issue_for(folder, name, date(from), date(until))
+    }
+
+    /// The same, valid between these times, to the second.
+    pub(crate) fn issue_for(
+        &self,
+        folder: &Path,
+        name: &str,
+        from: SystemTime,
+        until: SystemTime,
+    ) -> (PathBuf, PathBuf) {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        if expired {
-            params.not_before = date_time_ymd(2020, 1, 1);
-            params.not_after = date_time_ymd(2021, 1, 1);
-        }
+        (params.not_before, params.not_after) = (from.into(), until.into());
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let files = (folder.join(format!("{name}.crt")), folder.join(format!("{name}.key")));

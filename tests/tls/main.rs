@@ -12,7 +12,8 @@ use psa::protocol::{Code, Start};
 use psa::server::{Server, ServerConfig, ServerHandle, Tls, TlsFiles};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -237,4 +238,89 @@ async fn a_certificate_is_read_again_and_connections_stay() {
     assert!(connect(server.address, trusts(&before, None)).await.is_err());
     // Over the connection that it has: with a new one it would not trust the server.
     client.ping().await.unwrap();
+}
+
+/// The lines of the log that this thread writes.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Lines {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::WARN
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Text(String);
+        impl tracing::field::Visit for Text {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                self.0 += &format!(" {field}={value:?}");
+            }
+        }
+        let mut text = Text(event.metadata().level().to_string());
+        event.record(&mut text);
+        self.0.lock().unwrap().push(text.0);
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// At the start, and when the files are read again: the server itself serves on.
+#[tokio::test]
+async fn certificates_that_are_not_valid_for_long_are_warned_of() {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let lines = Lines::default();
+    let _guard = tracing::subscriber::set_default(lines.clone());
+    let said = || std::mem::take(&mut *lines.0.lock().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new(folder.path(), "authority");
+    let now = SystemTime::now();
+    let issue = |from, until| authority.issue_for(folder.path(), "localhost", from, until);
+    let pair = issue(now - DAY, now + 30 * DAY);
+    let server = serve(files(&pair, Some(&authority)), LONG);
+    assert_eq!(said(), [""; 0], "there is time");
+    let validity = server.tls.validity();
+    assert_eq!(validity.len(), 2, "the server's own, and the authority of its clients");
+    assert_eq!(validity[0].file, pair.0);
+    let second = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap().as_secs();
+    assert_eq!(second(validity[0].not_before), second(now - DAY));
+    assert_eq!(second(validity[0].not_after), second(now + 30 * DAY));
+
+    for (from, until, level, part) in [
+        (now - 9 * DAY, now + 3 * DAY + DAY / 2, "WARN", "days=3 message=a certificate expires"),
+        (
+            now - 9 * DAY,
+            now - 2 * DAY - DAY / 2,
+            "ERROR",
+            "days=2 message=a certificate has expired",
+        ),
+        (
+            now + 5 * DAY + DAY / 2,
+            now + 90 * DAY,
+            "ERROR",
+            "days=5 message=a certificate is not valid yet",
+        ),
+    ] {
+        issue(from, until);
+        server.tls.reload().unwrap();
+        let said = said();
+        let [line] = &said[..] else { panic!("{said:?}") };
+        let line = line.replace(['"', '`'], "");
+        assert!(line.starts_with(level) && line.contains("localhost.crt"), "{line}");
+        let days = line.contains(part.split(" message=").next().unwrap());
+        assert!(days && line.contains(part.split("message=").nth(1).unwrap()), "{line}");
+        assert_eq!(second(server.tls.validity()[0].not_after), second(until));
+    }
+    // A chain is as good as its first certificate to expire.
+    let (good, old) = (issue(now - DAY, now + 30 * DAY), folder.path().join("old"));
+    std::fs::create_dir(&old).unwrap();
+    let old = authority.issue_for(&old, "localhost", now - 9 * DAY, now - DAY);
+    let chain = [&good.0, &old.0].map(|file| std::fs::read_to_string(file).unwrap()).concat();
+    std::fs::write(&good.0, chain).unwrap();
+    server.tls.reload().unwrap();
+    assert_eq!(said().len(), 1);
+    assert_eq!(second(server.tls.validity()[0].not_after), second(now - DAY));
 }

@@ -92,6 +92,8 @@ settings! {
         "Accept a token in the address, too, as `access_token`: for EventSource, which cannot send headers.";
     HttpConnections, "http.connections", Kind::Count { min: 1, max: MANY }, "10000",
         "HTTP connections at a time, and event streams at a time.";
+    HttpAddressConnections, "http.address_connections", Kind::Count { min: 0, max: MANY }, "0",
+        "HTTP connections of one address at a time, or of one /64 network of IPv6; 0 is no limit, as behind a proxy.";
     HttpKeepAlive, "http.keep_alive", Kind::Wait { min: MIN_WAIT, max: DAY, none: "off" }, "1m15s",
         "How long an HTTP connection may idle between two requests.";
     HttpAppendWait, "http.append_wait", Kind::Wait { min: Duration::ZERO, max: DAY, none: "" }, "5s",
@@ -163,7 +165,7 @@ settings! {
     LimitTopicLeases, "limit.topic_leases", Kind::Count { min: 0, max: MANY }, "1024",
         "Leases of one topic.";
     LimitLeaseTime, "limit.lease_time", Kind::Wait { min: MIN_WAIT, max: YEAR, none: "" }, "1d",
-        "The longest time that a lease may outlive its holder; longer requests are capped to it.";
+        "The longest time that a lease may outlive its holder; longer requests are capped to it. The last commit of an expired lease is remembered for as long.";
     LimitConnections, "limit.connections", Kind::Count { min: 1, max: MANY }, "20000",
         "Connections at a time.";
     LimitAddressConnections, "limit.address_connections", Kind::Count { min: 0, max: MANY }, "0",

@@ -1,9 +1,10 @@
 //! `psa config`: the settings in effect, as TOML with a comment that says where each value came from, or as
 //! JSON. The TOML is itself a configuration file with the same settings, except for secrets.
 
-use super::settings::SETTINGS;
+use super::settings::{Key, SETTINGS};
 use super::value::Value;
 use super::{Config, is_secret};
+use crate::units::human_size;
 use std::fmt::Write as _;
 
 /// The configuration as TOML.
@@ -31,8 +32,21 @@ pub(crate) fn toml(config: &Config) -> String {
         }
         let _ = writeln!(out, "{line:width$}  # {}", crate::error::one_line(&origin));
     }
+    let size = |key| config.size(key).unwrap_or(0);
+    let fixed = size(Key::LimitMemory) + 2 * size(Key::LimitInput) + size(Key::HttpCache) + OTHER;
+    let _ = writeln!(
+        out,
+        "\n# In all, the server takes up to about {}, and {} for each connection that does not read.",
+        human_size(fixed),
+        human_size(size(Key::LimitReplies) + BUSY_CONNECTION)
+    );
     out
 }
+
+/// What else the server takes, in bytes: itself, and HTTP responses that nobody reads (`HttpLimits::output_bytes`).
+const OTHER: u64 = (30 << 20) + (64 << 20);
+/// What a connection takes that is busy, besides what waits to be read.
+const BUSY_CONNECTION: u64 = 24 << 10;
 
 fn literal(value: &Value) -> String {
     match value {

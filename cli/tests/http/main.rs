@@ -10,9 +10,6 @@ mod curl;
 mod harness;
 #[path = "../bad_input/healthy.rs"]
 mod healthy;
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-#[path = "../e2e/preload.rs"]
-mod preload;
 #[path = "../../../tests/http/websocket/socket.rs"]
 #[allow(dead_code, reason = "a part is needed")]
 mod socket;
