@@ -190,8 +190,8 @@ async fn open(
     }
 }
 
-/// Says what there was of the lease, unless it simply continues: a position that was forgotten must not look like one that
-/// was kept.
+/// With `--verbose`, says what there was of the lease, unless it simply continues. A lease that must exist and does not is an
+/// error: a position that was forgotten must not look like one that was kept.
 async fn check_lease(
     args: &SubArgs,
     what: &str,
@@ -210,8 +210,10 @@ async fn check_lease(
                 Error::new(Exit::Gap, what, why).hint("without --lease-must-exist, one is made")
             );
         }
-        LeaseOrigin::New => say(&format!("lease `{name}` is new: begins at offset {next}")),
-        LeaseOrigin::Expired => {
+        LeaseOrigin::New if args.verbose => {
+            say(&format!("lease `{name}` is new: begins at offset {next}"))
+        }
+        LeaseOrigin::Expired if args.verbose => {
             say(&format!("lease `{name}` had expired: goes on at offset {next}"))
         }
         _ => {}
