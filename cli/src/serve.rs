@@ -124,9 +124,10 @@ async fn serve(
 
 /// Adds what the TCP server and the log count to the metrics of the HTTP API.
 fn show_figures(mut http: HttpServer, server: &ServerHandle, log: &Log) -> HttpServer {
-    /// A name, its help text, and what it shows.
-    type Figure<T> = (&'static str, &'static str, T);
-    let counters: [Figure<fn(&Refusals) -> u64>; 4] = [
+    // Each with its name and its help text.
+    type Counter = fn(&Refusals) -> u64;
+    type ByCode = fn(&ServerHandle) -> Vec<(Code, u64)>;
+    let counters: [(&str, &str, Counter); 4] = [
         ("psa_refused_connections", "TCP connections beyond a limit", |all| all.connections),
         ("psa_refused_tls", "TCP connections without TLS, or that failed at it", |all| all.tls),
         ("psa_refused_tokens", "TCP connections without the right token", |all| all.unauthorized),
@@ -136,7 +137,7 @@ fn show_figures(mut http: HttpServer, server: &ServerHandle, log: &Log) -> HttpS
         let server = server.clone();
         http = http.count(name, help, move || read(&server.refusals()));
     }
-    let by_code: [Figure<fn(&ServerHandle) -> Vec<(Code, u64)>>; 2] = [
+    let by_code: [(&str, &str, ByCode); 2] = [
         ("psa_refused_requests", "TCP requests that got an ERROR", ServerHandle::refused_requests),
         ("psa_ended_connections", "TCP connections it ended", ServerHandle::ended_connections),
     ];
