@@ -8,8 +8,6 @@ use std::task::{Context, Poll, Waker};
 
 use super::topic::Topic;
 use crate::log::{AppendError, Appender, Packed};
-#[cfg(feature = "http")]
-use crate::tier::Producer;
 use crate::tier::{Condition, Conditions, Performed, PublishError, StoredTopic, Task, Ticket};
 
 /// # Appending
@@ -183,7 +181,7 @@ impl Topic {
 
     /// Whether this append closed the topic, or is closing it now.
     #[cfg(feature = "http")]
-    pub(crate) fn was_closed_by(&self, producer: &Producer) -> bool {
+    pub(crate) fn was_closed_by(&self, producer: &super::Producer) -> bool {
         self.conditions().closed_by.as_ref() == Some(producer)
     }
 

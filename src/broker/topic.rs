@@ -37,6 +37,10 @@ pub struct Topic {
     due: Mutex<Option<Instant>>,
     deliveries: Arc<Deliveries>,
     /// What its creator keeps with it, for itself; where the topic is stored, its files have it.
+    #[cfg_attr(
+        not(feature = "http"),
+        expect(dead_code, reason = "only that API keeps something with topics")
+    )]
     about: Vec<u8>,
     /// Topics that go on from its records: while there are any, these stay.
     forks: AtomicUsize,

@@ -535,7 +535,7 @@ impl Scrape {
             let buckets: Vec<_> =
                 latency.buckets().map(|(bound, count)| (seconds(bound), count)).collect();
             let count = buckets.iter().map(|(_, count)| count).sum();
-            let labels = [("door", listener)];
+            let labels = [("listener", listener)];
             let sum = latency.sum().as_secs_f64();
             family
                 .encode_family(&labels)?

@@ -129,7 +129,10 @@ pub(super) async fn delete(
 ) -> Result<StatusCode, Problem> {
     grant.check(Right::Manage, &name)?;
     Parameters::read(uri.query(), &[])?;
-    api.broker.delete(&name)?;
+    let broker = api.broker.clone();
+    // Where the topic is stored, it waits for the disk.
+    let deleted = tokio::task::spawn_blocking(move || broker.delete(&name)).await;
+    deleted.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -345,3 +345,26 @@ async fn a_stream_that_expires_takes_its_files_with_it() {
     let _server = start(killed_folder.path());
     until("its files are gone", || topics_in(killed_folder.path()) == 0).await;
 }
+
+/// A topic that was created elsewhere, whose publishers wait for room.
+#[tokio::test]
+async fn nothing_waits_for_room_on_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = BrokerConfig { topic_disk: 4 << 20, ..BrokerConfig::default() };
+    let server = start_with(folder.path(), config);
+    let body = json!({"retention": "everything", "overflow": "block"}).to_string();
+    assert_eq!(server.ask("PUT /topics/t", &[], body.as_bytes()).await.status, 201);
+    let _holds = server.broker.topic("t").unwrap().subscribe(psa::Start::Earliest).unwrap();
+    let record = vec![b'x'; 200_000];
+    let media = ("content-type", "application/octet-stream");
+    let mut kept = 0;
+    let refused = loop {
+        let answer = server.ask("POST /v1/stream/t", &[media], &record).await;
+        if answer.status != 204 {
+            break answer;
+        }
+        kept += 1;
+        assert!(kept < 100, "never full");
+    };
+    refused.problem(507, "stream-full");
+}

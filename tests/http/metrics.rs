@@ -77,18 +77,18 @@ async fn deliveries_are_timed_if_their_subscriber_was_there() {
     let answer = server.get("/metrics").await;
     let text = answer.text();
     let name = "psa_delivery_seconds";
-    assert_eq!(value(text, &format!("{name}_count{{door=\"http\"}}")), 3.0);
+    assert_eq!(value(text, &format!("{name}_count{{listener=\"http\"}}")), 3.0);
     let buckets: Vec<f64> = text
         .lines()
         .filter(|line| {
-            line.starts_with(&format!("{name}_bucket")) && line.contains("door=\"http\"")
+            line.starts_with(&format!("{name}_bucket")) && line.contains("listener=\"http\"")
         })
         .map(|line| line.rsplit_once(' ').unwrap().1.parse().unwrap())
         .collect();
     assert_eq!((buckets.len(), buckets.last()), (21, Some(&3.0)), "{buckets:?}");
     assert!(buckets.is_sorted(), "{buckets:?}");
-    assert_eq!(value(text, &format!("{name}_count{{door=\"binary\"}}")), 0.0);
-    let sum = value(text, &format!("{name}_sum{{door=\"http\"}}"));
+    assert_eq!(value(text, &format!("{name}_count{{listener=\"binary\"}}")), 0.0);
+    let sum = value(text, &format!("{name}_sum{{listener=\"http\"}}"));
     assert!(sum > 0.0 && sum < PATIENCE.as_secs_f64() * 130.0, "{sum}");
 }
 
@@ -165,8 +165,9 @@ async fn both_forms_describe_everything_that_they_have() {
         }
         for name in ["psa_delivery_seconds", "psa_http_append_seconds"] {
             assert_eq!(kinds.get(name), Some(&"histogram"));
-            for labels in
-                ["{door=\"http\"", "{door=\"binary\""].iter().filter(|_| name.contains("delivery"))
+            for labels in ["{listener=\"http\"", "{listener=\"binary\""]
+                .iter()
+                .filter(|_| name.contains("delivery"))
             {
                 let count = value(text, &format!("{name}_count{labels}}}"));
                 let all = text.lines().find(|line| {

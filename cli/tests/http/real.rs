@@ -98,10 +98,10 @@ fn deliveries_of_the_tcp_listener_are_timed_too() {
     // The first and the 65th are watched, and may have gone out in one write.
     let said = figures(&real);
     let count = said.lines().find_map(|line| {
-        line.strip_prefix("psa_delivery_seconds_count{door=\"binary\"} ")?.parse::<u64>().ok()
+        line.strip_prefix("psa_delivery_seconds_count{listener=\"binary\"} ")?.parse::<u64>().ok()
     });
     assert!(matches!(count, Some(1 | 2)), "{count:?} in\n{said}");
-    assert!(said.contains("psa_delivery_seconds_count{door=\"http\"} 0\n"), "{said}");
+    assert!(said.contains("psa_delivery_seconds_count{listener=\"http\"} 0\n"), "{said}");
 }
 
 #[test]

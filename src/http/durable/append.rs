@@ -22,7 +22,7 @@ use crate::http::api::Api;
 use crate::http::body;
 use crate::http::problem::Problem;
 use crate::listener::AppendInFlight;
-use crate::log::{AppendError, Retention};
+use crate::log::{AppendError, Overflow, Retention};
 
 /// What a request asks for, besides its body.
 struct AppendRequest {
@@ -239,14 +239,16 @@ pub(super) fn records<'a>(
     })
 }
 
-/// Begins to append records to the stream's log. In a JSON stream, that alone says that they are JSON.
+/// Begins to append records to the stream's log. In a JSON stream, the condition alone says that they are JSON; and an append
+/// with one never waits for room, whatever the topic's policy is.
 pub(super) fn put(
     stream: &Stream,
     records: &[&[u8]],
     condition: Condition,
 ) -> Result<Ticket, AppendFailure> {
     let columns = pack(records)?;
-    if condition == Condition::default() && !stream.kind.media.is_json() {
+    let rejects = stream.topic.settings().overflow == Overflow::Reject;
+    if condition == Condition::default() && !stream.kind.media.is_json() && rejects {
         return Ok(stream.topic.try_publish(columns.packed())?);
     }
     Ok(stream.topic.try_publish_if(columns.packed(), condition)?)
