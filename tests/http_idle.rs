@@ -54,15 +54,21 @@ fn idle_connections_and_streams_that_wait_cost_little() {
     for (path, part, most) in [("/healthz", "ok\n", 10 << 10), (events, "caught-up", 10 << 10)] {
         // The first ones warm up what is made once, and memory that is used again: as many as there are.
         let mut sockets: Vec<_> = (0..MANY).map(|_| ask(address, path, part)).collect();
-        // An idle connection is taken back from hyper after at most a second.
+        // An idle connection is taken back from hyper after at most a second, if the machine has time for it.
         std::thread::sleep(Duration::from_millis(1_500));
         let before = resident();
         sockets.extend((0..MANY).map(|_| ask(address, path, part)));
-        std::thread::sleep(Duration::from_millis(1_500));
-        let Some((before, after)) = before.zip(resident()) else { return };
-        let each = after.saturating_sub(before) / MANY as u64;
-        println!("{each} bytes of resident memory for each of {MANY}: {path}");
-        assert!(each <= most, "{each} bytes: {path}");
+        let began = Instant::now();
+        loop {
+            std::thread::sleep(Duration::from_millis(500));
+            let Some((before, after)) = before.zip(resident()) else { return };
+            let each = after.saturating_sub(before) / MANY as u64;
+            if each <= most {
+                println!("{each} bytes of resident memory for each of {MANY}: {path}");
+                break;
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "{each} bytes: {path}");
+        }
         // They are alive, all of them.
         if path == events {
             broker.topic("idle").unwrap().blocking_append(b"wake up").unwrap();

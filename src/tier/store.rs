@@ -17,7 +17,7 @@ pub(super) const FORCE_AFTER: Duration = Duration::from_secs(1);
 /// The first file of a topic, unless its limit is small, or its segments are, as those of topics that are many and small.
 const FIRST_FILE: u64 = 1 << 20;
 /// Its size in segments of the log, at most, and at least in bytes.
-const FIRST_FILE_SEGMENTS: u64 = 4;
+const FIRST_FILE_SEGMENTS: u64 = 16;
 const LEAST_FIRST_FILE: u64 = 64 << 10;
 /// The largest one.
 const LARGEST_FILE: u64 = 64 << 20;
