@@ -14,11 +14,8 @@ use crate::sync::time::Instant;
 
 /// How long written records may wait until they are forced to the disk, where the topic does not promise more.
 pub(super) const FORCE_AFTER: Duration = Duration::from_secs(1);
-/// The first file of a topic, unless its limit is small, or its segments are, as those of topics that are many and small.
+/// The first file of a topic, unless its limit is small.
 const FIRST_FILE: u64 = 1 << 20;
-/// Its size in segments of the log, at most, and at least in bytes.
-const FIRST_FILE_SEGMENTS: u64 = 16;
-const LEAST_FIRST_FILE: u64 = 64 << 10;
 /// The largest one.
 const LARGEST_FILE: u64 = 64 << 20;
 /// The part of a topic's limit that one file may take.
@@ -80,9 +77,8 @@ pub(crate) fn least(settings: &Settings) -> u64 {
 
 fn options(settings: &Settings) -> DiskOptions {
     let part = settings.disk_limit / FILE_PART;
-    let few_segments = settings.segment_bytes.saturating_mul(FIRST_FILE_SEGMENTS);
     DiskOptions {
-        first_file: FIRST_FILE.min(part).min(few_segments.max(LEAST_FIRST_FILE)),
+        first_file: FIRST_FILE.min(part),
         largest_file: LARGEST_FILE.min(part),
         shows_written: settings.durability == Durability::Written,
         ..DiskOptions::default()
