@@ -2,18 +2,15 @@
 
 #![cfg(feature = "http")]
 
+#[path = "adversary/allocator.rs"]
+mod allocator;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use psa::broker::{Broker, BrokerConfig};
 use psa::http::{HttpConfig, HttpServer};
-
-/// Resident memory of this process in bytes; `None` where the system does not say.
-fn resident() -> Option<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    Some(statm.split(' ').nth(1)?.parse::<u64>().ok()? * 4096)
-}
 
 /// Asks, reads until `part` has come, and keeps nothing but the socket.
 fn ask(address: SocketAddr, path: &str, part: &str) -> TcpStream {
@@ -56,15 +53,22 @@ fn idle_connections_and_streams_that_wait_cost_little() {
         let mut sockets: Vec<_> = (0..MANY).map(|_| ask(address, path, part)).collect();
         // An idle connection is taken back from hyper after at most a second, if the machine has time for it.
         std::thread::sleep(Duration::from_millis(1_500));
-        let before = resident();
+        let mut before = allocator::in_use();
+        loop {
+            std::thread::sleep(Duration::from_millis(700));
+            let now = allocator::in_use();
+            if now + before / 100 >= before {
+                break;
+            }
+            before = now;
+        }
         sockets.extend((0..MANY).map(|_| ask(address, path, part)));
         let began = Instant::now();
         loop {
             std::thread::sleep(Duration::from_millis(500));
-            let Some((before, after)) = before.zip(resident()) else { return };
-            let each = after.saturating_sub(before) / MANY as u64;
+            let each = (allocator::in_use() - before) / MANY as i64;
             if each <= most {
-                println!("{each} bytes of resident memory for each of {MANY}: {path}");
+                println!("{each} bytes for each of {MANY}: {path}");
                 break;
             }
             assert!(began.elapsed() < Duration::from_secs(60), "{each} bytes: {path}");
