@@ -92,7 +92,8 @@ impl Topic {
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let broker = Broker::new(BrokerConfig::default())?;
     /// let topic = broker.create("orders", &TopicSettings::default())?;
-    /// let record = Packed::new(&4_u32.to_le_bytes(), b"paid").unwrap();
+    /// let ends = 4_u32.to_le_bytes();
+    /// let record = Packed::new(&ends, b"paid").unwrap();
     /// let first = || Condition::producer(Producer { id: "shop".into(), epoch: 0, seq: 0 });
     ///
     /// assert_eq!(topic.try_publish_if(record, first())?.await?, 0..1);
