@@ -81,8 +81,9 @@ pub enum BackupError {
 /// an empty one, on any file system. Calls `progress` with the bytes of files that were copied, and of all.
 ///
 /// Each topic of the copy has, from its first record on, everything that was acknowledged before the call, and perhaps some
-/// of what came after, without a gap; with its settings and leases. It begins a new epoch there when a broker opens it, so a
-/// subscriber of the original that was further is told so, and gets no other record for one that it has seen.
+/// of what came after, without a gap; with its settings and leases. It begins a new epoch there when a broker opens it. So a
+/// subscriber that had read further in the original learns that its position is of an earlier epoch, and never gets another
+/// record in the place of one that it has seen.
 /// Topics that are created or deleted meanwhile may be missing. Those that are damaged are, and are named.
 ///
 /// ```
