@@ -5,8 +5,8 @@ use std::path::Path;
 
 use psa::broker::{Broker, BrokerConfig};
 use serde_json::json;
-use tempfile::TempDir;
 
+use super::killed::killed;
 use super::support::{Answer, Client, Running, request, serve_over, until};
 
 const TEXT: (&str, &str) = ("content-type", "text/plain");
@@ -19,24 +19,6 @@ fn start(folder: &Path) -> Running {
 
 fn start_with(folder: &Path, config: BrokerConfig) -> Running {
     serve_over(Broker::with_folder(config, folder).unwrap(), |_| {})
-}
-
-/// A folder as a process leaves it that is killed now: a copy of what the system has of its files.
-fn killed(folder: &Path) -> TempDir {
-    fn copy(from: &Path, to: &Path) {
-        for entry in fs::read_dir(from).unwrap() {
-            let (from, to) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
-            if from.is_dir() {
-                fs::create_dir(&to).unwrap();
-                copy(&from, &to);
-            } else {
-                fs::copy(&from, &to).unwrap();
-            }
-        }
-    }
-    let copied = tempfile::tempdir().unwrap();
-    copy(folder, copied.path());
-    copied
 }
 
 fn topics_in(folder: &Path) -> usize {

@@ -15,6 +15,8 @@ mod events;
 mod feed;
 mod gate;
 mod http2;
+#[path = "../stored/killed.rs"]
+mod killed;
 mod metrics;
 mod nested;
 mod records;

@@ -9,6 +9,7 @@ use psa::broker::{
 };
 use psa::{Durability, LeaseOptions, Overflow, Position, Retention, Start, SubscribeError};
 
+use crate::killed::copy_folder;
 use crate::support::*;
 
 fn copy(from: &Path, to: &Path) -> Backup {

@@ -5,6 +5,7 @@ use psa::broker::{
 };
 use psa::{AppendError, Overflow, Position, Retention, Start, SubscribeError};
 
+use crate::killed::copy_folder;
 use crate::support::*;
 
 #[test]
@@ -198,7 +199,7 @@ fn after_a_power_failure_a_written_topic_has_a_new_epoch() {
     let epochs = [written.log().epoch(), synced.log().epoch()];
     // The process is killed: nobody says goodbye. In this process, the folder's lock goes with a copy.
     let copy = crate::support::folder();
-    copy_all(folder.path(), copy.path());
+    copy_folder(folder.path(), copy.path());
     drop((written, synced, broker));
     // And it was another boot.
     let about = copy.path().join("psa-data");
@@ -220,19 +221,6 @@ fn after_a_power_failure_a_written_topic_has_a_new_epoch() {
     let lost = Start::Resume(Position { epoch: epochs[0], next: 12 });
     let error = written.subscribe(lost).unwrap_err();
     assert!(matches!(error, SubscribeError::WrongEpoch { .. }), "{error}");
-}
-
-pub(crate) fn copy_all(from: &std::path::Path, to: &std::path::Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_all(&entry.path(), &to);
-        } else {
-            std::fs::copy(entry.path(), &to).unwrap();
-        }
-    }
 }
 
 /// Nothing in the folder is removed that is not of a deleted topic.

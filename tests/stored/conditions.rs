@@ -1,7 +1,5 @@
 //! Appends with conditions, which can be sent again: also after the broker was killed.
 
-use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,27 +8,9 @@ use psa::broker::{
     TopicSettings,
 };
 use psa::{Overflow, Packed, Start};
-use tempfile::TempDir;
 
+use crate::killed::killed;
 use crate::support::*;
-
-/// A folder as a process leaves it that is killed now.
-fn killed(folder: &Path) -> TempDir {
-    let copied = tempfile::tempdir().unwrap();
-    let mut folders = vec![(folder.to_owned(), copied.path().to_owned())];
-    while let Some((from, to)) = folders.pop() {
-        for entry in fs::read_dir(from).unwrap().flatten() {
-            let to = to.join(entry.file_name());
-            if entry.path().is_dir() {
-                fs::create_dir(&to).unwrap();
-                folders.push((entry.path(), to));
-            } else {
-                fs::copy(entry.path(), to).unwrap();
-            }
-        }
-    }
-    copied
-}
 
 fn by(id: &str, epoch: u64, seq: u64) -> Condition {
     Condition::producer(Producer { id: id.into(), epoch, seq })

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use psa::broker::{BrokerConfig, Durability, TopicSettings, verify_folder};
 use psa::{ReadError, Start};
 
-use crate::basics::copy_all;
+use crate::killed::copy_folder;
 use crate::support::*;
 
 /// Records of the topic that is damaged, which has several files, and of the other one, which has one.
@@ -190,7 +190,7 @@ fn damage_of_any_kind_is_named_or_harmless() {
     let mut harmful = 0;
     for seed in (0..rounds).map(|round| first.wrapping_add(round)) {
         let data = folder();
-        copy_all(whole.path(), data.path());
+        copy_folder(whole.path(), data.path());
         let of = |folder: &Path| data.path().join(folder.strip_prefix(whole.path()).unwrap());
         let (what, may_be_shorter) = damage(&mut fastrand::Rng::with_seed(seed), &of(&a), &of(&b));
         eprintln!("PSA_TEST_SEED={seed} PSA_TEST_ROUNDS=1: {what}");
@@ -218,7 +218,7 @@ fn a_file_that_is_cut_anywhere_is_noticed() {
     let lengths = (0..4096).step_by(97).chain(4096..last + 9);
     for length in lengths {
         let data = folder();
-        copy_all(whole.path(), data.path());
+        copy_folder(whole.path(), data.path());
         let file = data.path().join(a.strip_prefix(whole.path()).unwrap()).join(&name);
         fs::write(file, &bytes[..length]).unwrap();
         let outcome = judge(data.path(), THREE);
@@ -241,7 +241,7 @@ fn folders_that_were_copied_or_renamed_harm_nobody() {
     assert_eq!(judge(data.path(), FEW), Outcome::Whole, "a folder's name says nothing");
     let copy = b.with_file_name("0123456789abcdef");
     fs::create_dir(&copy).unwrap();
-    copy_all(&b, &copy);
+    copy_folder(&b, &copy);
     let broker = psa::broker::Broker::with_folder(BrokerConfig::default(), data.path()).unwrap();
     let found = broker.recovered().unwrap();
     assert_eq!((found.topics, found.damaged.len()), (2, 1));

@@ -8,6 +8,7 @@ mod catch_up;
 mod conditions;
 mod damage;
 mod disk;
+mod killed;
 mod leases;
 mod limits;
 mod lives;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use psa::broker::{Broker, FolderError, Repair, RepairError, VerifiedTopic, verify_folder};
 use psa::{LeaseOptions, Position, Start};
 
-use crate::basics::copy_all;
+use crate::killed::copy_folder;
 use crate::support::*;
 
 fn verify(folder: &Path) -> Vec<VerifiedTopic> {
@@ -136,7 +136,7 @@ fn a_topic_is_cut_before_its_damage_and_others_are_not_touched() {
     let position = filled(whole.path());
     for (what, damage) in damages {
         let data = folder();
-        copy_all(whole.path(), data.path());
+        copy_folder(whole.path(), data.path());
         let (a, b) = (folder_of(data.path(), "a"), folder_of(data.path(), "b"));
         let untouched = std::fs::read(log_file(&b, 0)).unwrap();
         damage(&a);
