@@ -10,6 +10,8 @@ mod conditions;
 mod cursor;
 #[path = "../../../src/tier/error.rs"]
 mod error;
+#[path = "../../../src/tier/facts.rs"]
+mod facts;
 mod folder;
 #[path = "../../../src/tier/leases.rs"]
 mod leases;
