@@ -7,10 +7,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::lease::{HeldLease, LeaseOrigin, TopicLease};
+use super::names::check_name;
 use super::unpublished::Claim;
-use super::{
-    BrokerState, Deliveries, Durability, LeaseOpenError, ResolvedSettings, StoredStats, check_name,
-};
+use super::{BrokerState, Deliveries, Durability, LeaseOpenError, ResolvedSettings, StoredStats};
 use crate::log::{Exclusive, LeaseInfo, LeaseOptions, Log, Start, Stats, SubscribeError};
 use crate::tier::{Conditions, Room, StoredLease, StoredTopic, Task, TopicCursor};
 
