@@ -35,8 +35,9 @@
 //! checked once per age even if it is empty, so that a record that is appended just after one check is
 //! seen by the next one before it is due.
 //!
-//! The broker and its topics go by tokio's clock. A test that pauses it (`tokio::time::pause`) need not wait: append
-//! times, retention by age and leases move with it.
+//! A broker that is created on a runtime of a single thread goes by tokio's clock, with its topics. A test that pauses
+//! that clock (`tokio::time::pause`) need not wait: append times, retention by age and leases move with it. Elsewhere
+//! the system's clock counts.
 
 mod alarm;
 mod clock;
@@ -60,7 +61,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use tokio::sync::Notify;
 
-use crate::log::{Budget, BuildError, Log, Position};
+use crate::log::{Budget, BuildError, Clock, Log, Position};
 use crate::tier::{Creation, Room, StoredTopic, Tier};
 use alarm::{Alarm, DiskAlarm};
 use names::check_topic_name;
@@ -113,6 +114,8 @@ pub struct Broker {
 
 struct BrokerState {
     config: BrokerConfig,
+    /// That of all topics.
+    clock: Clock,
     /// Where stored topics are, if there is a place for them.
     folder: Option<Tier>,
     recovered: OnceLock<Recovered>,
@@ -168,7 +171,9 @@ impl Broker {
             .overflow(overflow)
             .memory_limit(settings.memory_limit)
             .budget(self.inner.budget.clone())
-            .clock(clock::clock());
+            // Subscribers are told when each record was appended, and may begin at a time.
+            .stamp_every(1)
+            .clock(self.inner.clock.clone());
         if let Some(begin) = begin {
             builder = builder.begin_at(begin);
         }
@@ -185,6 +190,7 @@ impl Broker {
             inner: Arc::new(BrokerState {
                 room: folder.as_ref().map(|tier| tier.room.clone()).unwrap_or_default(),
                 folder,
+                clock: clock::clock(),
                 recovered: OnceLock::new(),
                 damaged: OnceLock::new(),
                 hidden: Mutex::default(),

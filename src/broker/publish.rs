@@ -8,7 +8,9 @@ use std::task::{Context, Poll, Waker};
 
 use super::topic::Topic;
 use crate::log::{AppendError, Appender, Packed};
-use crate::tier::{Condition, Conditions, Performed, PublishError, StoredTopic, Task, Ticket};
+use crate::tier::{
+    Condition, Conditions, Performed, PublishError, Refusal, StoredTopic, Task, Ticket,
+};
 
 /// # Appending
 ///
@@ -134,14 +136,17 @@ impl Topic {
         }
         let now = self.log.clock_nanos();
         conditions.check(&condition, now, None, &self.room).map_err(PublishError::Refused)?;
-        let offsets = if records.is_empty() {
-            let next = self.log.next_offset();
-            next..next
-        } else {
-            self.log.try_append_batch(records)?
+        let offsets = match condition.next {
+            Some(next) => self.log.try_append_batch_at(next, records),
+            None => self.log.try_append_batch(records),
         };
+        let offsets = offsets.map_err(|error| match error {
+            AppendError::Moved { next } => PublishError::Refused(Refusal::Moved { next }),
+            error => error.into(),
+        })?;
         let closes = condition.closes;
-        let performed = Performed { condition, records: offsets.end - offsets.start, time: now };
+        let records = condition.typed(offsets.end - offsets.start);
+        let performed = Performed { condition, records, time: now };
         self.room.take(conditions.note(&performed));
         // Release: after the records, see `has_only_checked`.
         self.checked.fetch_add(performed.records, Ordering::Release);
@@ -168,7 +173,7 @@ impl Topic {
         }
     }
 
-    /// Whether every record up to now was appended with a condition.
+    /// Whether every record up to now has the topic's type.
     #[cfg(feature = "http")]
     pub(crate) fn has_only_checked(&self) -> bool {
         // In this order: records are counted after they are appended. So if both numbers are equal, nobody else had

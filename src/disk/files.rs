@@ -76,12 +76,39 @@ pub trait File: Send + Sync + 'static {
     /// The system's.
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize>;
 
+    /// Makes a file that ends at `from` as long as `to`, with zeros, and takes the room for them on the disk. The default
+    /// writes the zeros.
+    ///
+    /// # Errors
+    ///
+    /// The system's. Part of it may be done.
+    fn allocate(&self, from: u64, to: u64) -> io::Result<()>
+    where
+        Self: Sized,
+    {
+        write_zeros(self, from, to)
+    }
+
     /// Forces the file's bytes and its length to the disk.
     ///
     /// # Errors
     ///
     /// The system's. What was written before may be lost then, whatever a second call says.
     fn sync(&self) -> io::Result<()>;
+}
+
+/// Writes zeros up to a position. What was written once takes less to force when it is written again: the file system
+/// has nothing to note down then. What was only [allocated](File::allocate) costs that note at each forced write, but need
+/// not be written twice.
+pub(crate) fn write_zeros(file: &impl File, from: u64, to: u64) -> io::Result<()> {
+    const ZEROS: &[u8] = &[0; 64 << 10];
+    let mut at = from;
+    while at < to {
+        let piece = ZEROS.len().min(usize::try_from(to - at).unwrap_or(usize::MAX));
+        write_full(file, &ZEROS[..piece], at)?;
+        at += piece as u64;
+    }
+    Ok(())
 }
 
 /// Reads until `into` is full or the file ends: how many bytes.

@@ -5,6 +5,8 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::PathBuf;
 
+#[cfg(target_os = "linux")]
+use super::files::write_zeros;
 use super::files::{File, Folder};
 
 /// A folder of the operating system.
@@ -88,6 +90,19 @@ impl File for fs::File {
     #[cfg(windows)]
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize> {
         std::os::windows::fs::FileExt::seek_write(self, bytes, at)
+    }
+
+    /// `fallocate`, where there is one.
+    #[cfg(target_os = "linux")]
+    fn allocate(&self, from: u64, to: u64) -> io::Result<()> {
+        use rustix::fs::{FallocateFlags, fallocate};
+        use rustix::io::{Errno, retry_on_intr};
+        let flags = FallocateFlags::empty();
+        match retry_on_intr(|| fallocate(self, flags, from, to.saturating_sub(from))) {
+            // Not on this file system (NFS before 4.2, some of FUSE).
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(self, from, to),
+            done => Ok(done?),
+        }
     }
 
     /// `fdatasync`, which forces the length too.

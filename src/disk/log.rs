@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::error::AppendError;
-use super::files::{File, Folder, write_full};
+use super::files::{File, Folder, write_full, write_zeros};
 use super::frame::{ALIGN, Frame, HEADER};
 use super::header::{BLOCK, Began, HISTORY, Header};
 use super::part::{BEGIN, Part, Shared, name};
@@ -13,8 +13,9 @@ use super::reader::Reader;
 use super::recover::clear_first_frame;
 use crate::log::Packed;
 
-/// Zeros that are written at a time.
-const ZEROS: &[u8] = &[0; 64 << 10];
+/// Forced writes of so many bytes, on average, cost more time for zeros that are written before them than for an
+/// allocation that the file system has to note down with each of them.
+const LARGE: u64 = 16 << 10;
 
 /// How a log uses its disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +67,8 @@ pub struct DiskLog<D: Folder> {
     pub(crate) written: u64,
     /// Whether something was written and not forced.
     pub(crate) unforced: bool,
+    /// How often what was written into the last file was forced.
+    pub(crate) forced: u64,
     /// The durable end that a mark in the last file states.
     pub(crate) marked: Option<u64>,
     /// The notes with which each file begins.
@@ -201,6 +204,7 @@ impl<D: Folder> DiskLog<D> {
             let forced = self.last().file.sync();
             self.or_fail("sync", forced)?;
             self.unforced = false;
+            self.forced += 1;
             self.durable = self.next;
             self.shared.show(self.next);
             for replaced in std::mem::take(&mut self.replaced) {
@@ -453,6 +457,7 @@ impl<D: Folder> DiskLog<D> {
         self.shared.set_parts(self.parts.clone());
         self.epochs = epochs;
         self.position = BEGIN;
+        self.forced = 0;
         self.marked = None;
         Ok(())
     }
@@ -492,7 +497,7 @@ impl<D: Folder> DiskLog<D> {
         before: Option<Prepared<D::File>>,
         size: u64,
     ) -> io::Result<D::File> {
-        let (file, mut at) = match before {
+        let (file, at) = match before {
             Some(Prepared { size, file }) => (file, size),
             None => match self.folder.create(name) {
                 // Left by an attempt that failed, with any size.
@@ -503,14 +508,16 @@ impl<D: Folder> DiskLog<D> {
                 created => (created?, 0),
             },
         };
-        while at < size {
-            let piece = ZEROS.len().min(usize::try_from(size - at).unwrap_or(usize::MAX));
-            write_full(&file, &ZEROS[..piece], at)?;
-            at += piece as u64;
-        }
+        if self.forces_much() { file.allocate(at, size) } else { write_zeros(&file, at, size) }?;
         file.sync()?;
         self.folder.sync()?;
         Ok(file)
+    }
+
+    /// Whether the next file is rather allocated than written with zeros.
+    fn forces_much(&self) -> bool {
+        let of_file = self.position.saturating_sub(BEGIN);
+        self.options.shows_written || of_file / (self.forced + 1) >= LARGE
     }
 
     fn check(&self) -> Result<(), AppendError> {

@@ -20,7 +20,7 @@ use super::HttpConfig;
 use super::durable::Streams;
 use super::exposition::Renderings;
 use super::metrics::Figure;
-use super::origin::{HostName, Origins};
+use super::origins::Origins;
 use super::page::LiveFeed;
 use super::problem::{Code, Problem};
 use super::runs::Cache;
@@ -29,6 +29,7 @@ use crate::access::{Gate, Grant, Right};
 use crate::broker::Broker;
 use crate::listener::{Ceiling, DrainEnd, EventCounter, Lifecycle, Serve as _, Stage};
 use crate::log::{Exclusive, Log};
+use crate::words::HostName;
 
 /// What follows the words that this listener's log lines share with those of the TCP server.
 pub(super) const OVER: &str = " over HTTP";

@@ -18,12 +18,15 @@ use serde_json::json;
 use tokio::time::{Instant, Sleep, timeout};
 
 use super::api::Api;
+use super::durable::{headers, problems};
 use super::problem::Problem;
 use super::request::{Parameters, TopicName};
 use super::start::epoch_text;
 use super::{answer, body};
 use crate::access::{Grant, Right};
-use crate::broker::{PublishError, PublishWait, Purpose, Ticket, Topic, pack};
+use crate::broker::{
+    Condition, Producer, PublishError, PublishWait, Purpose, Refusal, Ticket, Topic, pack,
+};
 use crate::listener::{AppendInFlight, Stage};
 use crate::log::Position;
 
@@ -48,7 +51,7 @@ pub(super) async fn publish(
     body: Body,
 ) -> Result<Response, Problem> {
     grant.check(Right::Publish, &name)?;
-    Parameters::read(uri.query(), &[])?;
+    let expected = Expected::read(&uri, &headers)?;
     if api.is_draining() {
         return Err(Problem::shutting_down());
     }
@@ -72,20 +75,83 @@ pub(super) async fn publish(
     // The API may drain by now, and a request that is refused creates no topic.
     let in_flight = AppendInFlight::begin(&*api).ok_or_else(Problem::shutting_down)?;
     // Only now: a malformed request must not create a topic either.
-    let topic = api.broker.open(&name, Purpose::Publish)?;
-    let offsets = append(&api, in_flight, &topic, &records).await;
+    let topic = match expected.after {
+        // A new one would have another epoch.
+        Some(_) => api.broker.topic(&name).ok_or_else(|| Problem::unknown_topic(&name))?,
+        None => api.broker.open(&name, Purpose::Publish)?,
+    };
+    let seq = expected.producer.as_ref().map(|producer| producer.seq);
+    let offsets = match expected.condition(&topic)? {
+        Some(condition) => Some(append_if(&api, in_flight, &topic, &records, condition).await),
+        None => append(&api, in_flight, &topic, &records).await,
+    };
     api.append_seconds.observe(began.elapsed().as_secs_f64());
-    let offsets = offsets.ok_or_else(Problem::shutting_down)?;
-    let offsets = offsets.map_err(|error| Problem::publish(&error, &topic, &api))?;
+    let (offsets, is_duplicate) = match offsets.ok_or_else(Problem::shutting_down)? {
+        Ok(offsets) => (offsets, false),
+        Err(PublishError::Refused(Refusal::Duplicate { .. })) => {
+            let next = topic.log().next_offset();
+            (next..next, true)
+        }
+        Err(PublishError::Refused(refusal)) => {
+            return Err(problems::refused(refusal, seq, &topic));
+        }
+        Err(error) => return Err(Problem::publish(&error, &topic, &api)),
+    };
     let epoch = topic.log().epoch();
-    let said = json!({
+    let mut said = json!({
         "epoch": epoch_text(epoch),
         "first_offset": offsets.start,
         "next_offset": offsets.end,
-        "count": records.len(),
+        "count": offsets.end - offsets.start,
         "position": Position { epoch, next: offsets.end }.to_string(),
     });
+    if is_duplicate {
+        said["duplicate"] = true.into();
+    }
     Ok((answer::durability(&topic), answer::json(&said)).into_response())
+}
+
+/// What a request expects of the topic: without any of it, an append is unconditional.
+struct Expected {
+    /// The topic ends there.
+    after: Option<Position>,
+    /// This producer's append before this one was the last that it made.
+    producer: Option<Producer>,
+}
+
+impl Expected {
+    fn read(uri: &Uri, headers: &HeaderMap) -> Result<Self, Problem> {
+        let parameters = Parameters::read(uri.query(), &["after"])?;
+        let after = parameters.get("after", str::parse)?;
+        Ok(Self { after, producer: headers::producer(headers)? })
+    }
+
+    fn condition(self, topic: &Topic) -> Result<Option<Condition>, Problem> {
+        let Self { after, producer } = self;
+        let log = topic.log();
+        if after.is_some_and(|after| after.epoch != log.epoch()) {
+            return Err(problems::moved(topic, log.next_offset()));
+        }
+        let next = after.map(|after| after.next);
+        let condition = Condition { next, producer, ..Condition::default() };
+        Ok((condition != Condition::default()).then_some(condition))
+    }
+}
+
+/// As [`append`], if the condition holds. It does not wait for room: the topic may have moved on by then.
+async fn append_if(
+    api: &Api,
+    in_flight: AppendInFlight<&Api>,
+    topic: &Topic,
+    records: &[&[u8]],
+    condition: Condition,
+) -> Result<Range<u64>, PublishError> {
+    let records = pack(records)?;
+    let ends = tokio::time::sleep(api.config.limits.append_wait);
+    let ticket = topic.try_publish_if(records.packed(), condition)?;
+    let done = settled(topic, ticket, pin!(ends)).await;
+    drop(in_flight);
+    done
 }
 
 /// Appends the records. If there is no room and the topic's overflow policy is not `Reject`, waits for

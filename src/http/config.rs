@@ -3,9 +3,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::origin::{HostName, Origins};
+use super::origins::Origins;
 pub use crate::access::Token;
 use crate::access::{Access, Gate};
+use crate::words::HostName;
 
 /// The port that the API listens on by default.
 pub const DEFAULT_PORT: u16 = 9854;

@@ -21,10 +21,11 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use super::api::Api;
-use super::origin::{HostName, Origin, Origins};
+use super::origins::Origins;
 use super::problem::Problem;
 use super::reading::Requests;
 use super::websocket::offered_token;
+use crate::words::{HostName, Origin};
 
 /// The query parameter that may carry the token (RFC 6750).
 const QUERY_TOKEN: &str = "access_token";

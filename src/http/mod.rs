@@ -12,7 +12,7 @@
 //! | `exchange` | one request and its answer, whoever has the connection |
 //! | `nested` | the API without a listener, in the router of another program |
 //! | `api` | the state that all parts share; drain and abort |
-//! | `strict`, `gate`, `origin`, `authorized_body` | the form of requests; access checks; streams that end with their right |
+//! | `strict`, `gate`, `origins`, `authorized_body` | the form of requests; access checks; streams that end with their right |
 //! | `request`, `start`, `body` | reading requests: parameters, positions, bodies |
 //! | `answer`, `problem`, `encode` | writing responses: headers, errors, records |
 //! | `topics`, `append`, `records`, `events`, `metrics`, `openapi` | the routes |
@@ -46,7 +46,7 @@ mod listener;
 mod metrics;
 mod nested;
 mod openapi;
-mod origin;
+mod origins;
 mod page;
 mod problem;
 mod process;
@@ -89,8 +89,7 @@ pub use axum;
 pub use config::{DEFAULT_PORT, HttpConfig, HttpLimits, Token};
 use metrics::Reading;
 pub use nested::HttpApi;
-use origin::Origins;
-pub use origin::{BadOrigin, HostName, Origin};
+use origins::Origins;
 
 /// An HTTP API that is listening. [`run`](Self::run) serves until it is told to stop.
 ///

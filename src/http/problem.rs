@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use super::api::Api;
+use super::durable::problems;
 use super::start::epoch_text;
 use crate::access::Forbidden;
 use crate::broker::{BrokerError, PublishError, Topic};
@@ -325,12 +326,7 @@ impl Problem {
                 "The server's disk has failed",
                 error.to_string(),
             ),
-            PublishError::Refused(refusal) => Self::new(
-                StatusCode::CONFLICT,
-                "refused",
-                "The append's condition does not hold",
-                refusal.to_string(),
-            ),
+            PublishError::Refused(refusal) => return problems::refused(*refusal, None, topic),
         };
         problem.fact("epoch", epoch_text(topic.log().epoch()))
     }
@@ -363,6 +359,7 @@ impl Problem {
                 "The topic is closed",
                 "it accepts no more records; publish to another topic",
             ),
+            AppendError::Moved { next } => return problems::moved(topic, next),
             // Unlike a record above the limit for all topics, this may be a batch.
             AppendError::TooLarge { size, max }
             | AppendError::TooManyRecords { records: size, max } => Self::new(

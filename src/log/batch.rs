@@ -179,6 +179,48 @@ impl<'a, R: Record + ?Sized> Batch<'a, R> {
         self.segment().appended_at(self.first)
     }
 
+    /// The same for record number `i` of this batch.
+    ///
+    /// # Panics
+    ///
+    /// If `i` is not less than [`len`](Self::len).
+    pub fn append_nanos_of(&self, i: usize) -> u64 {
+        self.segment().appended_at(self.number_of(i))
+    }
+
+    /// As many of the first records as were appended within this time, counted from the first one on: at least that one.
+    /// Copies nothing.
+    ///
+    /// Costs two looks if all of them were, and otherwise as many as it returns records.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use psa::{Log, ManualClock, Start};
+    /// let clock = ManualClock::new();
+    /// let log = Log::<&str>::builder().stamp_every(1).clock(clock.clone()).build()?;
+    /// log.blocking_append_batch(["one", "two"])?;
+    /// clock.advance(Duration::from_secs(5));
+    /// log.blocking_append("five seconds later")?;
+    /// let mut cursor = log.subscribe(Start::Earliest)?;
+    /// let batch = cursor.try_next_batch(Default::default())?.unwrap();
+    /// assert_eq!(batch.len(), 3);
+    /// assert_eq!(batch.within(Duration::from_secs(1)).as_slice(), ["one", "two"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn within(&self, time: Duration) -> Self {
+        let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let last = self.append_nanos().saturating_add(time);
+        let is_later = |i: &usize| self.append_nanos_of(*i) > last;
+        // Times ascend, but for those of appends at the same moment and a clock that was set.
+        if !is_later(&(self.len() - 1)) {
+            return self.clone();
+        }
+        let records = (1..self.len()).find(is_later).unwrap_or(self.len()) as u32;
+        let end = self.segment().end_of(self.first + records - 1);
+        Batch { run: Run { records, end, ..self.run }, ..self.clone() }
+    }
+
     /// The offset of the first record that keeps its own append time, and that time, in nanoseconds
     /// since the Unix epoch by the log's own clock ([`Log::clock_nanos`](super::Log::clock_nanos)).
     /// `None` if no record of the batch keeps one: of each segment's records, one in
@@ -188,6 +230,13 @@ impl<'a, R: Record + ?Sized> Batch<'a, R> {
         stamp.map(|(record, time)| (self.segment().base + u64::from(record), time))
     }
 
+    /// The number of a record within the segment.
+    #[inline]
+    fn number_of(&self, i: usize) -> u32 {
+        assert!(i < self.len(), "record {i} of a batch of {}", self.len());
+        self.first + i as u32
+    }
+
     /// Record number `i` of this batch.
     ///
     /// # Panics
@@ -195,8 +244,7 @@ impl<'a, R: Record + ?Sized> Batch<'a, R> {
     /// If `i` is not less than [`len`](Self::len).
     #[inline]
     pub fn get(&self, i: usize) -> &R {
-        assert!(i < self.len(), "record {i} of a batch of {}", self.len());
-        let i = self.first + i as u32;
+        let i = self.number_of(i);
         let (start, end) = (self.segment().start_of(i), self.segment().end_of(i));
         // SAFETY: the record is part of a committed run, and the segment is kept as long as `self` is borrowed.
         unsafe { R::in_arena(self.segment().arena(), start, end) }

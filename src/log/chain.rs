@@ -334,7 +334,7 @@ impl<R: Record + ?Sized> Chain<R> {
     }
 
     /// Moves the tail forward if `tail` has a successor.
-    fn follow(&self, tail: &Cover<'_, R>) -> Result<bool, AppendError> {
+    pub(super) fn follow(&self, tail: &Cover<'_, R>) -> Result<bool, AppendError> {
         match self.after(tail) {
             After::Open => Ok(false),
             After::End => Err(AppendError::Closed),

@@ -23,6 +23,7 @@ enum Source {
     #[default]
     System,
     Manual(ManualClock),
+    Given(GivenTime),
     Functions {
         instant: fn() -> Instant,
         wall: fn() -> SystemTime,
@@ -46,7 +47,7 @@ impl Clock {
     /// The clock that cannot be set.
     fn instant(&self) -> Instant {
         match &self.0 {
-            Source::System => Instant::now(),
+            Source::System | Source::Given(_) => Instant::now(),
             Source::Manual(clock) => clock.hands.began + clock.passed(),
             Source::Functions { instant, .. } => instant(),
         }
@@ -56,6 +57,8 @@ impl Clock {
     #[inline]
     fn wall(&self) -> u64 {
         let now = match &self.0 {
+            // Relaxed: whoever appends sees the time that it has set.
+            Source::Given(time) => return time.0.load(Ordering::Relaxed),
             Source::System => SystemTime::now(),
             Source::Manual(clock) => clock.hands.wall + clock.passed(),
             Source::Functions { wall, .. } => wall(),
@@ -135,6 +138,31 @@ impl Default for ManualClock {
 impl From<ManualClock> for Clock {
     fn from(clock: ManualClock) -> Self {
         Clock(Source::Manual(clock))
+    }
+}
+
+/// A clock for records that were appended earlier, to another log: their append times are what their only appender says.
+/// All else goes by the system's clock.
+#[allow(dead_code, reason = "of stored topics, which are not always built")]
+#[derive(Clone, Debug)]
+pub(crate) struct GivenTime(Arc<AtomicU64>);
+
+#[allow(dead_code, reason = "as above")]
+impl GivenTime {
+    pub(crate) fn new() -> Self {
+        GivenTime(Arc::new(AtomicU64::new(0)))
+    }
+
+    /// Sets the append time of the records that are appended next, in nanoseconds since the Unix epoch.
+    pub(crate) fn set(&self, time: u64) {
+        // Relaxed: see `wall`.
+        self.0.store(time, Ordering::Relaxed);
+    }
+}
+
+impl From<GivenTime> for Clock {
+    fn from(time: GivenTime) -> Self {
+        Clock(Source::Given(time))
     }
 }
 

@@ -125,8 +125,12 @@ impl<R: Record + ?Sized> Chain<R> {
             }
             Retention::Bytes(keep) => {
                 let slots_before_next = head.slots_before + u64::from(word.slots());
-                let slots = tail().slots_before.saturating_sub(slots_before_next);
-                slots.saturating_mul(size_of::<R::Slot>() as u64) >= keep
+                let next_base = head.base + u64::from(word.records());
+                let tail = tail();
+                let slots = tail.slots_before.saturating_sub(slots_before_next);
+                let records = tail.base.saturating_sub(next_base);
+                let payload = slots.saturating_mul(size_of::<R::Slot>() as u64);
+                payload.max(records.saturating_mul(R::LEAST_BYTES)) >= keep
             }
             Retention::Age(keep) => self.age_due(keep)?.is_zero(),
         })

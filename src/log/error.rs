@@ -35,6 +35,14 @@ pub enum AppendError {
         /// The budget in bytes.
         limit: u64,
     },
+    /// The log does not end where the append expected it to.
+    #[error(
+        "the log ends before offset {next}, and not where the append expected it to: read on, and decide again"
+    )]
+    Moved {
+        /// The offset that the next record gets.
+        next: u64,
+    },
     /// The log is closed.
     #[error("the log is closed: nothing can be appended any more")]
     Closed,

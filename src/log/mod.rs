@@ -8,6 +8,7 @@
 
 mod announce;
 mod append;
+mod append_at;
 mod arena;
 mod batch;
 mod builder;
@@ -53,6 +54,8 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 pub use append::Appender;
 pub use batch::{Batch, Limit};
 pub use builder::Builder;
+#[allow(unused_imports, reason = "of stored topics, which are not always built")]
+pub(crate) use clock::GivenTime;
 pub use clock::{Clock, ManualClock};
 pub use closed::Closed;
 pub use commit::CommitRange;

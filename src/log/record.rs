@@ -16,6 +16,10 @@ pub trait Record: sealed::Sealed + Send + Sync + 'static {
     #[doc(hidden)]
     const ONE_SLOT: bool;
 
+    /// What a record counts at least where bytes are counted, however short it is: its position and its time take memory.
+    #[doc(hidden)]
+    const LEAST_BYTES: u64;
+
     /// The record in slots `start..end` of the arena at `arena`.
     ///
     /// # Safety
@@ -34,6 +38,7 @@ mod sealed {
 impl<T: Send + Sync + 'static> Record for T {
     type Slot = T;
     const ONE_SLOT: bool = true;
+    const LEAST_BYTES: u64 = 1;
 
     #[inline]
     unsafe fn in_arena<'a>(arena: *const T, start: u32, _end: u32) -> &'a T {
@@ -45,6 +50,7 @@ impl<T: Send + Sync + 'static> Record for T {
 impl Record for [u8] {
     type Slot = u8;
     const ONE_SLOT: bool = false;
+    const LEAST_BYTES: u64 = 8;
 
     #[inline]
     unsafe fn in_arena<'a>(arena: *const u8, start: u32, end: u32) -> &'a [u8] {

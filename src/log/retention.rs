@@ -21,7 +21,8 @@ pub enum Retention {
     /// At least the last `n` records of the sealed segments, and less than a segment more.
     Records(u64),
     /// At least the last `n` payload bytes of the sealed segments (for values: `n / size_of::<T>()`
-    /// records), and less than a segment more.
+    /// records), and less than a segment more. Byte records count as 8 bytes each on average, if they have fewer, and
+    /// values without a size as one byte: empty records take memory, too.
     Bytes(u64),
     /// Every sealed segment until this long after the next one was begun, which is no sooner than this long after its
     /// last record. An idle log has no event that could trigger its collection: call

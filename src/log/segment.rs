@@ -55,6 +55,8 @@ pub(super) enum NoRoom {
     Sealed,
     /// It is open, but the records do not fit into what is left.
     Full,
+    /// Another record has taken the number.
+    Taken,
 }
 
 /// Where reserved records go.
@@ -181,6 +183,34 @@ impl<R: Record + ?Sized> Segment<R> {
     ) -> Result<Reserved, NoRoom> {
         self.take_weight(weight)?;
         self.reserve_any(records, slots).inspect_err(|_| self.give_weight_back(weight))
+    }
+
+    /// Reserves the record with this number, and those after it, if it is the next one.
+    pub(super) fn reserve_at(
+        &self,
+        record: u32,
+        records: usize,
+        slots: usize,
+        weight: u64,
+    ) -> Result<Reserved, NoRoom> {
+        self.take_weight(weight)?;
+        // Relaxed, as in `reserve_any`.
+        let seen = self.word.load(Ordering::Relaxed);
+        let word = Word(seen);
+        let reserved = if word.sealed() {
+            Err(NoRoom::Sealed)
+        } else if word.records() != record {
+            Err(NoRoom::Taken)
+        } else if !self.layout.fits(word, records, slots) {
+            Err(NoRoom::Full)
+        } else {
+            let after = word.after(records, slots).0;
+            // Strong: it fails only if the word has changed. The caller looks again whether that was a record.
+            let swapped =
+                self.word.compare_exchange(seen, after, Ordering::Relaxed, Ordering::Relaxed);
+            swapped.map(|_| Reserved { record, slot: word.slots() }).map_err(|_| NoRoom::Taken)
+        };
+        reserved.inspect_err(|_| self.give_weight_back(weight))
     }
 
     /// Takes some of the weight that the segment has room for.

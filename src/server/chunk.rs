@@ -1,7 +1,7 @@
 //! One chunk of records as it goes over the wire.
 
 use std::io::{self, IoSlice};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::session::End;
 use crate::log::{Batch, Limit};
@@ -9,6 +9,8 @@ use crate::protocol;
 
 /// The bytes of a chunk's header.
 const HEADER: usize = 40;
+/// A chunk has one time, that of its first record. This is how much later another one of it may have been appended.
+pub(super) const TIME_OF_A_CHUNK: Duration = Duration::from_secs(1);
 
 /// How much a chunk may carry.
 #[derive(Clone, Copy)]

@@ -38,7 +38,7 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::io::AsyncWrite;
 
-use super::chunk::{ChunkLimit, ConcatBytes as _, InFlight, header, nonzero};
+use super::chunk::{ChunkLimit, ConcatBytes as _, InFlight, TIME_OF_A_CHUNK, header, nonzero};
 use super::outbox::Outbox;
 use super::session::End;
 use super::shutdown::Shared;
@@ -425,6 +425,7 @@ impl Subscriptions {
         let id = sub.id;
         let (records, bytes) = (limit.records, limit.bytes);
         let wrote = sub.reader.peek(Limit { records, bytes }, |batch| {
+            let batch = &batch.within(TIME_OF_A_CHUNK);
             let chunk =
                 InFlight { slot, records: batch.len(), header: header(id, batch), written: 0 };
             let [head, ends, payload] = chunk.slices(batch);

@@ -85,6 +85,8 @@ impl Refusal {
         refusal.epoch = topic.log().epoch();
         match *error {
             AppendError::Closed => refusal.code = Code::TopicClosed,
+            // No request of this protocol expects an offset.
+            AppendError::Moved { .. } => {}
             AppendError::TooLarge { size, max }
             | AppendError::TooManyRecords { records: size, max } => {
                 refusal.code = Code::RecordTooLarge;

@@ -18,7 +18,7 @@ use super::pool::{Again, Job, Pool, Task};
 use super::topic::StoredTopic;
 use crate::disk::{Frame, Frames, OsFolder, ReadError, Reader};
 use crate::log::{
-    AppendError, Appender, Cursor, Lagged, Log, Packed, Position, Start, SubscribeError,
+    AppendError, Appender, Cursor, GivenTime, Lagged, Log, Packed, Position, Start, SubscribeError,
 };
 use crate::sync::stored::{CATCH_UP_MEMORY as MEMORY, CATCH_UP_SEGMENT as SEGMENT, READERS, TURNS};
 use crate::sync::time::{Duration, Instant};
@@ -136,6 +136,8 @@ struct Work {
     /// The next record to put into the log.
     next: u64,
     log: Option<(Log<[u8]>, Appender)>,
+    /// The clock of that log: when records were appended to the topic.
+    time: GivenTime,
     /// What was read, and which of its frames comes next.
     frames: Option<(Frames, usize)>,
     /// When its turn began, and where it waited for room last, since when.
@@ -161,7 +163,8 @@ impl Behind {
     pub(super) fn begin(topic: &Arc<Task<StoredTopic>>, next: u64) -> Self {
         let reader = topic.job().reader();
         let (began, stuck) = (Instant::now(), None);
-        let work = Work { has_slot: false, reader, next, log: None, frames: None, began, stuck };
+        let (log, time, frames) = (None, GivenTime::new(), None);
+        let work = Work { has_slot: false, reader, next, log, time, frames, began, stuck };
         topic.job().readers.fetch_add(1, Ordering::Relaxed);
         let (work, handover) = (Mutex::new(work), Mutex::default());
         let cursor = Mutex::default();
@@ -326,6 +329,9 @@ impl CatchUp {
             .begin_at(Position { epoch, next })
             .segment_bytes(SEGMENT)
             .memory_limit(memory)
+            // Each frame has a time of its own.
+            .stamp_every(1)
+            .clock(work.time.clone())
             // All of them are used again: the pages of a new one cost more than what is read into them.
             .pool_segments(usize::try_from(MEMORY).map_or(1, |memory| memory / SEGMENT))
             .build()
@@ -388,6 +394,7 @@ impl CatchUp {
                 };
                 let Some((_, appender)) = &mut work.log else { return Ok(Again::WhenWoken) };
                 let packed = Packed::new(&piece.ends, piece.payload).expect("a part of a frame");
+                work.time.set(frame.time);
                 match appender.poll_append_batch(cx, packed) {
                     Poll::Pending => return Ok(self.wait_for_reader(work)),
                     Poll::Ready(Ok(offsets)) => work.next = offsets.end,

@@ -45,8 +45,12 @@ pub struct Condition {
     pub producer: Option<Producer>,
     /// This has to be greater, byte by byte, than that of the last append that had one. At most 256 bytes.
     pub sequence: Option<String>,
+    /// The first record has to get this offset: nobody has appended anything since the sender learnt where the topic ends.
+    pub next: Option<u64>,
     /// Closes the topic after these records, in one step with them.
     pub closes: bool,
+    /// Whether the records have the type of their topic, which is a Durable Stream.
+    pub(crate) has_type: bool,
     /// Ends the creation of a topic that was begun with records of its own.
     pub(crate) completes: bool,
 }
@@ -76,6 +80,14 @@ pub enum Refusal {
         /// The number that comes next.
         expected: u64,
     },
+    /// The topic does not end where the append expected it to.
+    #[error(
+        "the topic ends before offset {next}, and not where the append expected it to: read on, and decide again"
+    )]
+    Moved {
+        /// The offset that the next record gets.
+        next: u64,
+    },
     /// The sequence does not grow.
     #[error("the sequence has to grow, byte by byte, with each append")]
     StaleSequence,
@@ -99,10 +111,27 @@ impl Condition {
         Self { producer: Some(producer), ..Self::default() }
     }
 
+    /// That the first record gets this offset.
+    #[must_use]
+    pub fn next(offset: u64) -> Self {
+        Self { next: Some(offset), ..Self::default() }
+    }
+
     /// Of the append that ends the creation of a topic.
     #[cfg(feature = "http")]
     pub(crate) fn completes(closes: bool) -> Self {
-        Self { closes, completes: true, ..Self::default() }
+        Self { closes, has_type: true, completes: true, ..Self::default() }
+    }
+
+    /// Whether a later append depends on this one.
+    pub(crate) fn is_noted(&self) -> bool {
+        let Self { producer, sequence, next: _, closes, has_type, completes } = self;
+        producer.is_some() || sequence.is_some() || *closes || *has_type || *completes
+    }
+
+    /// How many of so many records have their topic's type.
+    pub(crate) fn typed(&self, records: u64) -> u64 {
+        if self.has_type { records } else { 0 }
     }
 }
 
@@ -122,7 +151,7 @@ pub(crate) struct Conditions {
     pub(crate) sequence: Option<String>,
     /// The producer of the append that closed the topic.
     pub(crate) closed_by: Option<Producer>,
-    /// How many records were appended with a condition.
+    /// How many records have the topic's type.
     pub(crate) records: u64,
 }
 
@@ -130,6 +159,7 @@ pub(crate) struct Conditions {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Performed {
     pub(crate) condition: Condition,
+    /// Records with the topic's type.
     pub(crate) records: u64,
     pub(crate) time: u64,
 }

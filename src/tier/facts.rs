@@ -39,7 +39,7 @@ pub(crate) struct Facts {
     pub(crate) leases: Mutex<Leases>,
     /// What was appended, which is at least what was told.
     conditions: Mutex<Conditions>,
-    /// How many records with a condition can be read.
+    /// How many records with the topic's type can be read.
     pub(super) checked: AtomicU64,
     room: Arc<Room>,
 }

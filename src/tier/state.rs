@@ -322,7 +322,7 @@ fn put_lease(note: &mut Vec<u8>, name: &str, lease: &LeaseState) {
 
 fn put_performed(note: &mut Vec<u8>, performed: &Performed) {
     let Performed { condition, records, time } = performed;
-    let Condition { producer, sequence, closes, completes } = condition;
+    let Condition { producer, sequence, closes, completes, next: _, has_type: _ } = condition;
     let flags = [producer.is_some(), sequence.is_some(), *closes, *completes];
     let flags = flags.iter().rev().fold(0, |all, flag| all << 1 | u8::from(*flag));
     note.extend_from_slice(&[PERFORMED, flags]);
@@ -361,7 +361,8 @@ fn take_performed(input: &mut &[u8]) -> Option<Performed> {
     let (records, time) = (take_u64(input)?, take_u64(input)?);
     let producer = if has(0) { Some(take_producer(input)?) } else { None };
     let sequence = if has(1) { Some(take_name(input)?) } else { None };
-    let condition = Condition { producer, sequence, closes: has(2), completes: has(3) };
+    let condition =
+        Condition { producer, sequence, closes: has(2), completes: has(3), ..Condition::default() };
     (flags < 1 << 4).then_some(Performed { condition, records, time })
 }
 
@@ -406,6 +407,7 @@ mod tests {
                 sequence,
                 closes: seq == 1,
                 completes: true,
+                ..Condition::default()
             };
             conditions.note(&Performed { condition, records: 2, time: 5 });
         }
@@ -462,7 +464,9 @@ mod tests {
     #[test]
     fn an_append_with_a_condition_is_noted() {
         let producer = Some(Producer { id: "p".into(), epoch: 1, seq: 0 });
-        let all = Condition { producer, sequence: Some("s".into()), closes: true, completes: true };
+        let sequence = Some("s".into());
+        let (closes, completes) = (true, true);
+        let all = Condition { producer, sequence, closes, completes, ..Condition::default() };
         let some = [
             Condition::default(),
             Condition { sequence: None, ..all.clone() },

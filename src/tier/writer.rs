@@ -5,7 +5,7 @@ use std::fs;
 use std::sync::PoisonError;
 use std::task::{Context, Poll, Waker};
 
-use super::conditions::Performed;
+use super::conditions::{Performed, Refusal};
 use super::error::PublishError;
 use super::folder::sync_folder;
 use super::pool::{Again, Job, Task};
@@ -217,7 +217,14 @@ impl StoredTopic {
             return store.append(now, &[], chunk.packed(), || self.needed());
         };
         self.facts.check(condition, now)?;
-        let (condition, records) = (condition.clone(), chunk.records() as u64);
+        let next = store.next();
+        if condition.next.is_some_and(|expected| expected != next) {
+            return Err(PublishError::Refused(Refusal::Moved { next }));
+        }
+        if !condition.is_noted() {
+            return store.append(now, &[], chunk.packed(), || self.needed());
+        }
+        let (condition, records) = (condition.clone(), condition.typed(chunk.records() as u64));
         let performed = Change::Performed(Performed { condition, records, time: now });
         let notes = performed.encode();
         let first = store.next();
@@ -351,9 +358,9 @@ impl StoredTopic {
             let told = match writer.appender.poll_append_batch(cx, chunk.packed()) {
                 Poll::Pending => return false,
                 Poll::Ready(Ok(offsets)) if offsets.start == *first => {
-                    if chunk.condition.is_some() {
+                    if let Some(condition) = &chunk.condition {
                         // After the records: whoever counts as many records as there are has seen no others.
-                        let records = chunk.records() as u64;
+                        let records = condition.typed(chunk.records() as u64);
                         self.facts.checked.fetch_add(records, Ordering::Release);
                     }
                     Ok(*first)

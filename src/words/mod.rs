@@ -13,17 +13,21 @@
 //! | [`Retention`](crate::Retention) | `nothing`, `everything`, `1000 records`, `64MiB`, `1h` | |
 //! | [`Overflow`](crate::Overflow) | `block`, `reject`, `evict` | |
 //! | `Durability` | `memory`, `written`, `synced` | |
+//! | `Origin` | `https://app.example`, as browsers send it | `HTTPS://App.Example:443` |
+//! | `HostName` | `psa.example.org` | `PSA.Example.org.` |
 //! | [`Position`](crate::Position) | `0x0123456789abcdef:41`, the point after that record | the epoch in decimal digits |
 //! | [`Start`](crate::Start) | | `earliest`, `next`, `last:7`, `41`, `EPOCH:OFFSET`, a time, `10m` |
 //!
-//! Parsing a [`Period`], a [`Retention`](crate::Retention) or a [`Start`](crate::Start), and all of `Time`, need the feature
-//! `text`, which adds a calendar library. With the feature `serde`, each of these types except `Start` and `Retention` is
-//! serialized as its text. `Retention` is serialized as in the HTTP API: `"nothing"`, `{"records": 1000}`,
+//! Parsing a [`Period`], a [`Retention`](crate::Retention) or a [`Start`](crate::Start), and all of `Time`, `Origin` and
+//! `HostName`, need the feature `text`, which adds a calendar library. With the feature `serde`, each of these types but
+//! `Start`, `Origin`, `HostName` and `Retention` is serialized as its text. `Retention` is serialized as in the HTTP API: `"nothing"`, `{"records": 1000}`,
 //! `{"age_ms": 3600000}`.
 
 #[cfg(any(feature = "protocol", feature = "http"))]
 mod durability;
 mod error;
+#[cfg(feature = "text")]
+mod origin;
 mod period;
 mod position;
 mod retention;
@@ -32,6 +36,8 @@ mod size;
 mod time;
 
 pub use error::BadText;
+#[cfg(feature = "text")]
+pub use origin::{BadOrigin, HostName, Origin};
 pub use period::Period;
 #[cfg(feature = "http")]
 pub(crate) use position::parse_digits;

@@ -186,3 +186,63 @@ async fn topics_are_made_on_the_way_only_where_that_is_allowed() {
     assert_eq!(server.ask("PUT /topics/t", &[], b"").await.status, 201);
     server.publish("t", b"x").await;
 }
+
+/// What sends again because it got no answer: once is enough, whatever was answered.
+#[tokio::test]
+async fn a_producer_that_sends_again_is_not_doubled() {
+    let server = serve(|_, _| {});
+    let send = async |epoch: &'static str, seq: &'static str, body: &'static str| {
+        let headers = [("producer-id", "shop"), ("producer-epoch", epoch), ("producer-seq", seq)];
+        server.ask("POST /topics/t", &headers, body.as_bytes()).await
+    };
+    assert_eq!(send("0", "0", "a").await.ok()["first_offset"], 0);
+    let again = send("0", "0", "a").await.ok();
+    assert_eq!((&again["duplicate"], &again["count"]), (&json!(true), &json!(0)));
+    assert_eq!(send("0", "1", "b").await.ok()["first_offset"], 1);
+    let gap = send("0", "3", "d").await;
+    gap.problem(409, "producer-gap");
+    assert_eq!(gap.header("producer-expected-seq"), Some("2"));
+    assert_eq!(send("1", "0", "c").await.ok()["duplicate"], json!(null));
+    let stale = send("0", "2", "late").await;
+    stale.problem(403, "producer-stale");
+    assert_eq!(stale.header("producer-epoch"), Some("1"));
+    assert_eq!(all(&server, "t"), [b"a", b"b", b"c"]);
+
+    let half = [("producer-id", "shop")];
+    server.ask("POST /topics/t", &half, b"x").await.problem(400, "bad-header");
+    server.ask("POST /topics/new", &half, b"x").await.problem(400, "bad-header");
+    assert!(server.broker.topic("new").is_none());
+}
+
+/// State that several keep as a topic: whoever has not read everything decides again.
+#[tokio::test]
+async fn a_record_can_ask_for_its_place() {
+    let server = serve(|_, _| {});
+    server.ask("POST /topics/t?after=0x1:-1", &[], b"x").await.problem(404, "unknown-topic");
+    assert!(server.broker.topic("t").is_none(), "which would have another epoch");
+    server.ask("PUT /topics/t", &[], b"").await;
+    let epoch = server.epoch_text("t");
+    let after = async |position: String, body: &'static [u8]| {
+        server.ask(&format!("POST /topics/t?after={position}"), &[], body).await
+    };
+    let first = after(format!("{epoch}:-1"), b"a").await.ok();
+    let position = first["position"].as_str().unwrap().to_owned();
+    // Of two that have read the same, one is the first.
+    let (one, other) = tokio::join!(after(position.clone(), b"b"), after(position, b"b"));
+    let late = if one.status == 200 { other } else { one };
+    let moved = late.problem(412, "moved");
+    assert_eq!((&moved["next_offset"], &moved["epoch"]), (&json!(2), &json!(epoch)));
+    let at = moved["position"].as_str().unwrap().to_owned();
+    assert_eq!(after(at, b"c").await.ok()["first_offset"], 2);
+    for elsewhere in [format!("{epoch}:7"), "0x1:2".to_owned()] {
+        assert_eq!(after(elsewhere, b"x").await.problem(412, "moved")["next_offset"], 3);
+    }
+    after("2".to_owned(), b"x").await.problem(400, "bad-parameter");
+    assert_eq!(all(&server, "t"), [b"a", b"b", b"c"]);
+
+    // A repetition is told first: its sender need not know where the topic ends by now.
+    let producer = [("producer-id", "p"), ("producer-epoch", "0"), ("producer-seq", "0")];
+    let line = format!("POST /topics/t?after={epoch}:2");
+    assert_eq!(server.ask(&line, &producer, b"d").await.ok()["first_offset"], 3);
+    assert_eq!(server.ask(&line, &producer, b"d").await.ok()["duplicate"], true);
+}

@@ -2,6 +2,7 @@
 //! and the memory that comes back.
 
 mod append;
+mod append_at;
 mod capacity;
 mod clock;
 mod closed;

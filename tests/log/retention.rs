@@ -36,6 +36,24 @@ fn retention_by_bytes() {
     assert_eq!(live(&log), 4, "three sealed ones of 100 bytes, and the open one");
 }
 
+/// They have no payload to count, and still take memory.
+#[test]
+fn empty_records_are_not_kept_for_ever() {
+    let bytes = Log::<[u8]>::builder()
+        .segment_bytes(100)
+        .segment_records(100)
+        .retention(Retention::Bytes(2_000))
+        .build()
+        .unwrap();
+    let values =
+        Log::<()>::builder().segment_records(100).retention(Retention::Bytes(250)).build().unwrap();
+    for _ in 0..10_000 {
+        bytes.blocking_append([0; 0]).unwrap();
+        values.blocking_append(()).unwrap();
+    }
+    assert_eq!((live(&bytes), live(&values)), (4, 4), "three sealed ones, and the open one");
+}
+
 #[test]
 fn retention_by_age_is_collected_by_maintenance() {
     let age = Duration::from_millis(30);

@@ -3,7 +3,7 @@
 use shuttle::thread;
 
 use crate::explore::explore;
-use crate::log::{Log, Start};
+use crate::log::{AppendError, Log, Start};
 use crate::support::{Canary, assert_all_collected, read_available, read_to_end, tiny};
 
 /// Three publishers, two records a segment: every offset is dealt out once, the log holds each
@@ -57,6 +57,50 @@ fn batches_stay_in_one_piece() {
         assert_eq!(read[one], 1);
         assert_eq!(read[pair.start as usize..pair.end as usize], [10, 11]);
         assert_eq!(read[triple.start as usize..triple.end as usize], [20, 21, 22]);
+        assert_all_collected(&log);
+    });
+}
+
+/// Two publishers that each append where they saw the log end, and one that does not look, over segments of two: every
+/// offset goes to one of them, and whoever fails has lost to somebody who succeeded.
+#[test]
+fn an_offset_that_is_asked_for_goes_to_one() {
+    explore(|| {
+        let log: Log<Canary> = tiny().build().unwrap();
+        let mut reader = log.subscribe(Start::Earliest).unwrap();
+        let publishers: Vec<_> = (0..2)
+            .map(|p| {
+                let log = log.clone();
+                thread::spawn(move || {
+                    let (mut at, mut appended) = (1, Vec::new());
+                    while appended.len() < 2 {
+                        let value = p * 10 + appended.len() as u64;
+                        match log.try_append_at(at, Canary::new(value)) {
+                            Ok(offset) => {
+                                assert_eq!(offset, at);
+                                appended.push((offset, value));
+                                at += 1;
+                            }
+                            Err(refused) => match refused.reason {
+                                AppendError::Moved { next } => {
+                                    assert_ne!(next, at, "lost to nobody");
+                                    at = next;
+                                }
+                                error => panic!("{error}"),
+                            },
+                        }
+                    }
+                    appended
+                })
+            })
+            .collect();
+        let mut appended = vec![(log.blocking_append(Canary::new(99)).unwrap(), 99)];
+        for publisher in publishers {
+            appended.extend(publisher.join().unwrap());
+        }
+        appended.sort_unstable();
+        let read: Vec<_> = (0..).zip(read_available(&mut reader)).collect();
+        assert_eq!(read, appended);
         assert_all_collected(&log);
     });
 }

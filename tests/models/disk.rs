@@ -76,6 +76,7 @@ pub(crate) struct Reader<D> {
 
 pub(crate) struct Frame<'a> {
     pub(crate) first: u64,
+    pub(crate) time: u64,
     pub(crate) records: Packed<'a>,
 }
 
@@ -84,7 +85,7 @@ pub(crate) struct Frames(Vec<Owned>);
 impl Frames {
     pub(crate) fn get(&self, number: usize) -> Option<Frame<'_>> {
         let Owned { first, ends, payload } = self.0.get(number)?;
-        Some(Frame { first: *first, records: Packed::new(ends, payload).unwrap() })
+        Some(Frame { first: *first, time: 1, records: Packed::new(ends, payload).unwrap() })
     }
 }
 

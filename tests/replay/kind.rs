@@ -23,6 +23,9 @@ pub(crate) trait Kind: Copy {
     /// Bytes of a slot.
     const SLOT: u64;
 
+    /// What a record counts at least where bytes are counted.
+    const LEAST: u64;
+
     /// Logs whose segments have this room.
     fn sized(room: Size) -> Builder<Self::Record>;
 
@@ -68,6 +71,7 @@ impl Kind for Values {
 
     const ROOM: Size = Size { records: 4, slots: 4 };
     const SLOT: u64 = 8;
+    const LEAST: u64 = 1;
 
     fn sized(room: Size) -> Builder<u64> {
         assert_eq!(room.records, room.slots);
@@ -114,6 +118,7 @@ impl Kind for Bytes {
     /// Some segments are full of bytes, others of records.
     const ROOM: Size = Size { records: 6, slots: 16 };
     const SLOT: u64 = 1;
+    const LEAST: u64 = 8;
 
     fn sized(room: Size) -> Builder<[u8]> {
         let builder = Log::<[u8]>::builder().segment_records(room.records as usize);

@@ -139,7 +139,7 @@ impl<K: Kind> World<K> {
             budget_books = Some(books);
         }
         let books = Books::new(segment, limit, rules.pool, budget_books);
-        let sizes = Sizes { room: K::ROOM, slot: K::SLOT, segment: K::segment };
+        let sizes = Sizes { room: K::ROOM, slot: K::SLOT, least: K::LEAST, segment: K::segment };
         let model = Model::new(sizes, rules, books);
         let beside = machine.map(|machine| Beside::learn(kind, machine.allocated));
         let before = meter.bytes().unwrap_or(0);

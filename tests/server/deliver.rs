@@ -1,5 +1,7 @@
 //! Subscribing: starts, gaps, markers, many at once.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use psa::protocol::{CloseReason, Code, GapReason, OnGap, Request, Start, Subscribe};
 
 use crate::support::*;
@@ -28,6 +30,31 @@ async fn every_start_begins_where_it_says() {
             assert_eq!(records[0], [first as u8]);
         }
     }
+}
+
+/// Where records come seldom, people look at their times; and a group of 64 takes days.
+#[tokio::test]
+async fn records_of_a_quiet_topic_have_times_of_their_own() {
+    let server = serve(|_| {});
+    let mut client = Client::new(&server).await;
+    client.publish("a", &[b"0", b"1"]).await;
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let between = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+    client.publish("a", &[b"2"]).await;
+    client.publish("a", &[b"3"]).await;
+
+    // All at once, and still each with its time.
+    client.subscribe(1, "a", Start::Earliest).await;
+    let mut times = Vec::new();
+    while times.len() < 4 {
+        let Got::Records { time, records, .. } = client.next().await else { panic!("no records") };
+        times.extend(records.iter().map(|_| time));
+    }
+    assert!(times[..2].iter().all(|time| *time < between), "{times:?} {between}");
+    assert!(times[2..].iter().all(|time| *time >= between), "{times:?} {between}");
+
+    let (_, next, _) = client.subscribe(2, "a", Start::Since(between)).await;
+    assert_eq!(next, 2, "neither later nor earlier");
 }
 
 #[tokio::test]

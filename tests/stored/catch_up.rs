@@ -34,6 +34,35 @@ fn a_subscriber_that_does_not_read_loses_nothing_and_holds_no_memory() {
     assert_eq!(topic.stored().unwrap().readers, 0);
 }
 
+/// They are read again into another log, much later.
+#[test]
+fn stored_records_keep_the_times_of_their_publication() {
+    let folder = folder();
+    let broker = open(folder.path());
+    let topic = broker.create("t", &small()).unwrap();
+    let mut moments = vec![SystemTime::now()];
+    for records in [0..1, 1..2, 2..3_000] {
+        publish(&topic, records);
+        std::thread::sleep(Duration::from_millis(20));
+        moments.push(SystemTime::now());
+    }
+    assert!(topic.log().first_offset() > 2, "they are in files alone");
+    let mut cursor = subscribe(&topic, Start::Earliest);
+    let mut times = Vec::new();
+    block_on(async {
+        while times.len() < 3 {
+            let read = cursor.next(|batch| {
+                let nanos = (0..batch.len()).map(|i| batch.append_nanos_of(i));
+                nanos.map(|n| SystemTime::UNIX_EPOCH + Duration::from_nanos(n)).collect::<Vec<_>>()
+            });
+            times.extend(read.await.unwrap());
+        }
+    });
+    for (time, moments) in times.iter().zip(moments.windows(2)) {
+        assert!((moments[0]..=moments[1]).contains(time), "{time:?} {moments:?}");
+    }
+}
+
 #[test]
 fn many_catch_up_while_publishers_go_on() {
     const ALL: u64 = 30_000;

@@ -65,6 +65,42 @@ async fn an_append_that_is_sent_again_is_appended_once() {
 }
 
 #[tokio::test]
+async fn an_offset_that_is_asked_for_goes_to_one() {
+    for settings in durabilities() {
+        let folder = folder();
+        let broker = open(folder.path());
+        let topic = broker.create("t", &settings).unwrap();
+        let moved = |next| refused(Refusal::Moved { next });
+        assert_eq!(publish_if(&topic, "a", Condition::next(1)).await, moved(0));
+        // Some of them in one group.
+        let record = Packed::new(&[1, 0, 0, 0], b"a").unwrap();
+        let begun = [(); 10].map(|()| topic.try_publish_if(record, Condition::next(0)));
+        for (n, begun) in begun.into_iter().enumerate() {
+            let done = match begun {
+                Ok(ticket) => ticket.await.map(|offsets| offsets.start),
+                Err(error) => Err(error),
+            };
+            assert_eq!(done, if n == 0 { Ok(0) } else { moved(1) }, "{n}");
+        }
+        assert_eq!(topic.append("b").await, Ok(1));
+        assert_eq!(publish_if(&topic, "c", Condition::next(1)).await, moved(2));
+        assert_eq!(publish_if(&topic, "", Condition::next(2)).await, Ok(2));
+
+        // A repetition is told as one, wherever the topic ends by now.
+        let mut both = by("p", 0, 0);
+        both.next = Some(2);
+        assert_eq!(publish_if(&topic, "c", both.clone()).await, Ok(2));
+        let again = publish_if(&topic, "c", both).await;
+        assert_eq!(again, refused(Refusal::Duplicate { seq: 0 }));
+        // What was refused has left nothing behind.
+        let mut other = by("q", 0, 0);
+        other.next = Some(0);
+        assert_eq!(publish_if(&topic, "x", other).await, moved(3));
+        assert_eq!(publish_if(&topic, "d", by("q", 0, 0)).await, Ok(3));
+    }
+}
+
+#[tokio::test]
 async fn a_topic_is_closed_in_one_step_with_its_last_records() {
     for settings in durabilities() {
         let folder = folder();

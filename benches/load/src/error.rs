@@ -183,9 +183,16 @@ pub fn describe_io(error: &io::Error) -> String {
 }
 
 /// Replaces line endings and control characters, which a file name or a server's message can contain, so
-/// that an error is one line and cannot control the terminal.
+/// that an error is one line and cannot control the terminal. So with characters that change the direction of what
+/// comes after them: a name could hide the rest of its line, or pretend to be another one.
 pub fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    let is_unfit = |c: char| {
+        let separates = matches!(c, '\u{2028}' | '\u{2029}');
+        // Unicode Standard Annex #9, 2: explicit directional embeddings, overrides, isolates and marks.
+        let directs = matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        c.is_control() || separates || directs
+    };
+    text.chars().map(|c| if is_unfit(c) { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -198,6 +205,17 @@ mod tests {
         let text = error.to_string();
         assert!(!text.contains(|c: char| c.is_control()), "{text:?}");
         assert!(text.ends_with("why; do\u{fffd}\u{fffd}this"), "{text:?}");
+    }
+
+    #[test]
+    fn a_name_changes_no_direction() {
+        for c in ['\u{202e}', '\u{2066}', '\u{200f}', '\u{61c}', '\u{2028}'] {
+            assert_eq!(one_line(&format!("a{c}b")), "a\u{fffd}b");
+        }
+        // Letters that are written from right to left are no marks, and joiners belong to their words.
+        for name in ["שלום", "नमस्\u{200d}ते"] {
+            assert_eq!(one_line(name), name);
+        }
     }
 
     #[test]

@@ -3,9 +3,8 @@
 use crate::units::{parse_duration, parse_size};
 use psa::Retention;
 use psa::client::ServerAddress;
-use psa::http::{BadOrigin, HostName, Origin};
 use psa::server::Token;
-use psa::words::{BadText, Period, Size};
+use psa::words::{BadOrigin, BadText, HostName, Origin, Period, Size};
 use std::time::Duration;
 
 /// The kind of a setting's values, with its bounds.

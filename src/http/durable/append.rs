@@ -129,6 +129,7 @@ impl AppendRequest {
         condition.producer.clone_from(&self.producer);
         condition.sequence.clone_from(&self.seq);
         condition.closes = self.closes;
+        condition.has_type = true;
         put(stream, &records, condition)
     }
 
@@ -151,18 +152,11 @@ impl AppendRequest {
             Err(error) if error.is_closed() => return self.answer_closed(api, stream, empty).await,
             Err(error) => return Err(problem(stream, api, &error)),
         };
-        Err(match refusal {
-            Refusal::Duplicate { seq } => {
-                let status = StatusCode::NO_CONTENT;
-                return Ok(self.said(stream, status, stream.tail(), false, Some(seq)));
-            }
-            Refusal::Stale { epoch } => problems::producer_stale(epoch),
-            Refusal::BadStart => problems::producer_start(),
-            Refusal::Gap { expected } => problems::producer_gap(expected, seq.unwrap_or_default()),
-            Refusal::StaleSequence => problems::stale_seq(),
-            Refusal::TooManyProducers { max, scope } => problems::too_many_producers(max, scope),
-            Refusal::TooLong => problems::header(&headers::PRODUCER_ID, refusal),
-        })
+        if let Refusal::Duplicate { seq } = refusal {
+            let status = StatusCode::NO_CONTENT;
+            return Ok(self.said(stream, status, stream.tail(), false, Some(seq)));
+        }
+        Err(problems::refused(refusal, seq, &stream.topic))
     }
 
     /// The response of a closed stream. Closing it again is not an error, nor is repeating the very append that
@@ -248,7 +242,8 @@ pub(super) fn put(
 ) -> Result<Ticket, AppendFailure> {
     let columns = pack(records)?;
     let rejects = stream.topic.settings().overflow == Overflow::Reject;
-    if condition == Condition::default() && !stream.kind.media.is_json() && rejects {
+    let is_plain = !Condition { has_type: false, ..condition.clone() }.is_noted();
+    if is_plain && !stream.kind.media.is_json() && rejects {
         return Ok(stream.topic.try_publish(columns.packed())?);
     }
     Ok(stream.topic.try_publish_if(columns.packed(), condition)?)

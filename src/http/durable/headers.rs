@@ -196,7 +196,7 @@ impl Lifetime {
 }
 
 /// Reads the producer of a request, and the number of its append: all three headers, or none.
-pub(super) fn producer(headers: &HeaderMap) -> Result<Option<Producer>, Problem> {
+pub(in crate::http) fn producer(headers: &HeaderMap) -> Result<Option<Producer>, Problem> {
     let id = short(headers, &PRODUCER_ID)?;
     let epoch = text(headers, &PRODUCER_EPOCH)?;
     let seq = text(headers, &PRODUCER_SEQ)?;

@@ -16,11 +16,11 @@
 mod about;
 mod append;
 mod create;
-mod headers;
+pub(super) mod headers;
 mod json;
 mod latest;
 mod live;
-mod problems;
+pub(super) mod problems;
 mod read;
 mod reader;
 mod registry;

@@ -2,9 +2,14 @@
 
 use axum::http::{HeaderName, StatusCode};
 
-use super::headers::{CLOSED, EXPECTED_SEQ, NEXT_OFFSET, PRODUCER_EPOCH, RECEIVED_SEQ, TRUE};
+use super::headers::{
+    CLOSED, EXPECTED_SEQ, NEXT_OFFSET, PRODUCER_EPOCH, PRODUCER_ID, RECEIVED_SEQ, TRUE,
+};
 use super::stream::token_value;
+use crate::broker::{Refusal, Topic};
 use crate::http::problem::Problem;
+use crate::http::start::epoch_text;
+use crate::log::Position;
 
 pub(super) fn header(name: &HeaderName, why: impl std::fmt::Display) -> Problem {
     let detail = format!("{name}: {why}");
@@ -68,6 +73,32 @@ pub(super) fn too_many_producers(max: usize, scope: &str) -> Problem {
     let status = StatusCode::TOO_MANY_REQUESTS;
     Problem::new(status, "too-many-producers", "Too many producers are known", detail)
         .fact("max", max)
+}
+
+/// Another append came before one that said where the topic ends.
+pub(in crate::http) fn moved(topic: &Topic, next: u64) -> Problem {
+    let epoch = topic.log().epoch();
+    let position = Position { epoch, next };
+    let detail = format!("the topic ends at {position}; read on, and decide again");
+    let status = StatusCode::PRECONDITION_FAILED;
+    Problem::new(status, "moved", "The topic does not end there", detail)
+        .fact("epoch", epoch_text(epoch))
+        .fact("next_offset", next)
+        .fact("position", position.to_string())
+}
+
+/// An append whose condition does not hold; `seq` is its producer's number. A duplicate is an error, too, for those who
+/// have not told it before.
+pub(in crate::http) fn refused(refusal: Refusal, seq: Option<u64>, topic: &Topic) -> Problem {
+    match refusal {
+        Refusal::Stale { epoch } => producer_stale(epoch),
+        Refusal::BadStart => producer_start(),
+        Refusal::Gap { expected } => producer_gap(expected, seq.unwrap_or_default()),
+        Refusal::Moved { next } => moved(topic, next),
+        Refusal::StaleSequence => stale_seq(),
+        Refusal::TooManyProducers { max, scope } => too_many_producers(max, scope),
+        Refusal::Duplicate { .. } | Refusal::TooLong => header(&PRODUCER_ID, refusal),
+    }
 }
 
 /// The offset is one of a stream that had this name before, or its records were collected.

@@ -101,6 +101,8 @@ pub(crate) struct Sizes {
     pub(crate) room: Size,
     /// Bytes of a slot.
     pub(crate) slot: u64,
+    /// What a record counts at least where bytes are counted.
+    pub(crate) least: u64,
     /// Bytes of a segment with this room.
     pub(crate) segment: fn(Size) -> u64,
 }
@@ -291,7 +293,10 @@ impl Model {
             let passed = match self.retention {
                 Retention::Nothing => true,
                 Retention::Records(keep) => sealed_behind >= keep,
-                Retention::Bytes(keep) => slots_behind() * self.sizes.slot >= keep,
+                Retention::Bytes(keep) => {
+                    let payload = slots_behind() * self.sizes.slot;
+                    payload.max(sealed_behind * self.sizes.least) >= keep
+                }
                 Retention::Age(keep) => self.now - self.chain[1].linked >= keep,
                 _ => false,
             };

@@ -26,7 +26,7 @@ impl BadOrigin {
 /// `http://localhost:3000`. Written in lower case and without the default port of its scheme, as browsers send it.
 ///
 /// ```
-/// use psa::http::Origin;
+/// use psa::words::Origin;
 ///
 /// let origin: Origin = "HTTPS://App.Example:443".parse()?;
 /// assert_eq!(origin.to_string(), "https://app.example");
@@ -81,7 +81,8 @@ impl FromStr for Origin {
 impl Origin {
     /// Whether a page of this origin comes from the server's own address: `authority` is the host and port that the
     /// request addressed, whatever its scheme.
-    pub(super) fn is_at(&self, authority: &str) -> bool {
+    #[cfg(feature = "http")]
+    pub(crate) fn is_at(&self, authority: &str) -> bool {
         let own = self.0.split_once("://").map(|(scheme, _)| format!("{scheme}://{authority}"));
         own.and_then(|own| own.parse().ok()).is_some_and(|own: Self| own == *self)
     }
@@ -95,45 +96,11 @@ fn default_port(scheme: &str) -> Option<u16> {
     }
 }
 
-/// Origins whose pages may use the server.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Origins {
-    every: bool,
-    named: Vec<Origin>,
-}
-
-impl Origins {
-    pub(super) fn read(texts: &[String]) -> Result<Self, BadOrigin> {
-        let mut all = Self::default();
-        for text in texts {
-            match text.as_str() {
-                "*" => all.every = true,
-                text => all.named.push(text.parse()?),
-            }
-        }
-        Ok(all)
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        !self.every && self.named.is_empty()
-    }
-
-    /// Whether pages of every origin may use the server.
-    pub(super) fn allows_all(&self) -> bool {
-        self.every
-    }
-
-    /// Whether pages of the origin that a request names may use the server.
-    pub(super) fn allows(&self, sent: &str) -> bool {
-        self.every || sent.parse().is_ok_and(|origin| self.named.contains(&origin))
-    }
-}
-
 /// A name under which clients address a server, such as `psa.example.org`: in lower case, without scheme and port,
 /// and without a trailing dot.
 ///
 /// ```
-/// use psa::http::HostName;
+/// use psa::words::HostName;
 ///
 /// let name: HostName = "PSA.Example.org.".parse()?;
 /// assert_eq!(name.to_string(), "psa.example.org");
@@ -251,23 +218,7 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_is_named_is_found_however_it_is_written() {
-        let named = ["https://App.Example:443".to_owned(), "http://x:3000".to_owned()];
-        let origins = Origins::read(&named).unwrap();
-        for sent in ["https://app.example", "https://APP.example", "http://x:3000"] {
-            assert!(origins.allows(sent), "{sent}");
-        }
-        for other in ["http://app.example", "http://x", "null", "", "https://app.example.evil"] {
-            assert!(!origins.allows(other), "{other}");
-        }
-        assert!(!origins.is_empty() && !origins.allows_all());
-        let every = Origins::read(&["*".to_owned()]).unwrap();
-        assert!(every.allows("null") && every.allows_all() && !every.is_empty());
-        assert!(Origins::read(&["null".to_owned()]).is_err());
-        assert!(Origins::default().is_empty());
-    }
-
+    #[cfg(feature = "http")]
     #[test]
     fn the_own_origin_is_known_with_and_without_its_port() {
         let at = |origin: &str, authority: &str| origin.parse::<Origin>().unwrap().is_at(authority);
