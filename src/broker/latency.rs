@@ -3,7 +3,7 @@
 //! # What is measured
 //!
 //! The time from the append of a record to the moment at which a listener has handed it to the connection
-//! of one subscriber. One record in 64 is watched, by its offset, and in each write only the first of them.
+//! of one subscriber. One record in 64 has a time of its own, and in each write the first of those is watched.
 //! Each delivery of a watched record counts. Times are taken from the log's own clock. A record that was appended
 //! before its subscriber came does not count: it is read again rather than on its way, and otherwise every replay
 //! of yesterday's records would report a delivery time of a day.
@@ -18,8 +18,6 @@ use std::time::Duration;
 
 use crate::log::{Batch, Log};
 
-/// Of how many records one is watched.
-const EVERY: u64 = 64;
 /// How many buckets have an upper bound. One bucket without a bound follows them.
 const BOUNDED: usize = 20;
 /// The upper bound of the first bucket in nanoseconds. Each further bound is twice the previous one, up to 8.4 s.
@@ -42,15 +40,11 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// The first record of the batch that is watched, if there is one. Call it for records that are about to be handed
+    /// The first record of the batch that has a time of its own, if there is one. Call it for records that are about to be handed
     /// to a subscriber.
     #[must_use]
     pub fn of(batch: &Batch<'_, [u8]>) -> Option<Self> {
-        let offset = batch.first_offset().checked_next_multiple_of(EVERY)?;
-        (offset < batch.next_offset()).then(|| {
-            let at = (offset - batch.first_offset()) as usize;
-            Self { offset, appended: batch.append_nanos_of(at) }
-        })
+        batch.first_stamp().map(|(offset, appended)| Self { offset, appended })
     }
 }
 

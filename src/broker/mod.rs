@@ -172,7 +172,7 @@ impl Broker {
             .memory_limit(settings.memory_limit)
             .budget(self.inner.budget.clone())
             // Subscribers are told when each record was appended, and may begin at a time.
-            .stamp_every(1)
+            .stamp_all()
             .clock(self.inner.clock.clone());
         if let Some(begin) = begin {
             builder = builder.begin_at(begin);

@@ -1,6 +1,6 @@
 //! Unit tests of the broker.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::*;
 use crate::log::{LeaseError, LeaseOptions, Limit, Overflow, Packed, ReadError, Retention, Start};
@@ -509,6 +509,43 @@ async fn a_broker_and_its_topics_go_by_the_clock_that_a_test_pauses() {
     let passed = Duration::from_nanos(appended - began).as_secs_f64() / HOUR.as_secs_f64();
     assert!((1.99..2.01).contains(&passed), "{passed} hours");
     housekeeping.abort();
+}
+
+/// By the system's clock, where records may share the time of one before them.
+#[test]
+fn a_start_by_time_is_never_too_late_and_a_second_early_at_most() {
+    const SECOND: Duration = Duration::from_secs(1);
+    let broker = broker(|c| c.retention = Retention::Everything);
+    let topic = broker.open("a", Purpose::Publish).unwrap();
+    let mut moments = Vec::new();
+    for n in 0..500_u64 {
+        // Now and then a pause: shorter than records share a time for, and longer.
+        match n % 100 {
+            30 => std::thread::sleep(Duration::from_millis(20)),
+            70 => std::thread::sleep(Duration::from_millis(150)),
+            _ => {}
+        }
+        let before = SystemTime::now();
+        topic.blocking_append(n.to_le_bytes()).unwrap();
+        moments.push((before, SystemTime::now()));
+    }
+    let mut cursor = topic.log().subscribe(Start::Earliest).unwrap();
+    let mut times = Vec::new();
+    while times.len() < moments.len() {
+        let taken = cursor.try_next(|batch| {
+            let nanos = (0..batch.len()).map(|i| batch.append_nanos_of(i));
+            times.extend(nanos.map(|n| SystemTime::UNIX_EPOCH + Duration::from_nanos(n)));
+        });
+        taken.unwrap();
+    }
+    for (n, (time, (before, after))) in times.iter().zip(&moments).enumerate() {
+        assert!(time <= after && *time + SECOND >= *before, "{n}: {time:?} {before:?}");
+        let since = topic.log().subscribe(Start::Since(*before)).unwrap().offset() as usize;
+        assert!(since <= n, "record {n} is left out: it begins with {since}");
+        assert!(moments[since].1 + SECOND >= *before, "{n}: it begins with {since}");
+    }
+    // At least one in 64 has its own.
+    assert!(times.windows(65).all(|times| times[0] < times[64]), "{times:?}");
 }
 
 #[cfg(feature = "http")]

@@ -16,6 +16,8 @@ use crate::log::Packed;
 /// Forced writes of so many bytes, on average, cost more time for zeros that are written before them than for an
 /// allocation that the file system has to note down with each of them.
 const LARGE: u64 = 16 << 10;
+/// Zeros are written in front of records up to a multiple of this.
+const ZEROS: u64 = 64 << 10;
 
 /// How a log uses its disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +45,8 @@ pub(crate) type Head = Box<dyn Fn() -> Vec<u8> + Send>;
 pub(crate) struct Prepared<F> {
     pub(crate) size: u64,
     pub(crate) file: F,
+    /// Whether all of it was written before: with zeros, or for records.
+    pub(crate) was_written: bool,
 }
 
 /// A log in the files of a folder: the one that writes. See the module's documentation for the format and for what is
@@ -69,6 +73,8 @@ pub struct DiskLog<D: Folder> {
     pub(crate) unforced: bool,
     /// How often what was written into the last file was forced.
     pub(crate) forced: u64,
+    /// Up to where the last file has zeros or records, if it was only allocated.
+    pub(crate) zeros: Option<u64>,
     /// The durable end that a mark in the last file states.
     pub(crate) marked: Option<u64>,
     /// The notes with which each file begins.
@@ -180,7 +186,10 @@ impl<D: Folder> DiskLog<D> {
     pub fn write(&mut self) -> Result<(), AppendError> {
         self.check()?;
         if !self.buffer.is_empty() {
-            let put = write_full(&self.last().file, &self.buffer, self.position);
+            let end = self.position + self.buffer.len() as u64;
+            let put = self
+                .write_zeros_up_to(end)
+                .and_then(|()| write_full(&self.last().file, &self.buffer, self.position));
             self.or_fail("write", put)?;
             self.unforced = true;
             self.position += self.buffer.len() as u64;
@@ -191,6 +200,16 @@ impl<D: Folder> DiskLog<D> {
             self.shared.show(self.next);
         }
         Ok(())
+    }
+
+    /// Writes zeros in front of records, in a file that was only allocated. They are in memory alone, and take a hundredth of
+    /// the records' time. But the system keeps the file in memory in the pieces in which it was written first. In pieces
+    /// as odd as groups of records, all that is written later takes longer, also when the file is used again.
+    fn write_zeros_up_to(&mut self, end: u64) -> io::Result<()> {
+        let Some(from) = self.zeros.filter(|from| *from < end) else { return Ok(()) };
+        let to = end.next_multiple_of(ZEROS).min(self.last().size);
+        self.zeros = Some(to);
+        write_zeros(&self.last().file, from, to)
     }
 
     /// Forces to the disk what was appended: it survives whatever happens to the machine.
@@ -284,7 +303,7 @@ impl<D: Folder> DiskLog<D> {
         if is_used_again {
             let file = self.folder.open(&from)?;
             self.folder.rename(&from, &name(self.last().number + 1))?;
-            used_again = Some(Prepared { size, file });
+            used_again = Some(Prepared { size, file, was_written: true });
         } else {
             self.folder.remove(&from)?;
         }
@@ -435,7 +454,8 @@ impl<D: Folder> DiskLog<D> {
 
     /// Begins the file that is prepared.
     pub(crate) fn begin(&mut self, epochs: Epochs) -> Result<(), AppendError> {
-        let Prepared { size, file } = self.prepared.take().expect("a file is prepared");
+        let Prepared { size, file, was_written } =
+            self.prepared.take().expect("a file is prepared");
         let number = self.parts.last().map_or(0, |part| part.number + 1);
         // A file without records, before one that begins with all notes, is not needed any more.
         let replaced = self.parts.pop_if(|last| self.head.is_some() && last.first == self.next);
@@ -458,6 +478,7 @@ impl<D: Folder> DiskLog<D> {
         self.epochs = epochs;
         self.position = BEGIN;
         self.forced = 0;
+        self.zeros = (!was_written).then_some(BEGIN);
         self.marked = None;
         Ok(())
     }
@@ -479,8 +500,8 @@ impl<D: Folder> DiskLog<D> {
         let before = self.prepared.take();
         let laid_out = self.try_lay_out(&name, before, size);
         match laid_out {
-            Ok(file) => {
-                self.prepared = Some(Prepared { size, file });
+            Ok((file, was_written)) => {
+                self.prepared = Some(Prepared { size, file, was_written });
                 Ok(())
             }
             Err(error) => {
@@ -496,9 +517,9 @@ impl<D: Folder> DiskLog<D> {
         name: &str,
         before: Option<Prepared<D::File>>,
         size: u64,
-    ) -> io::Result<D::File> {
+    ) -> io::Result<(D::File, bool)> {
         let (file, at) = match before {
-            Some(Prepared { size, file }) => (file, size),
+            Some(Prepared { size, file, .. }) => (file, size),
             None => match self.folder.create(name) {
                 // Left by an attempt that failed, with any size.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -508,10 +529,11 @@ impl<D: Folder> DiskLog<D> {
                 created => (created?, 0),
             },
         };
-        if self.forces_much() { file.allocate(at, size) } else { write_zeros(&file, at, size) }?;
+        let allocates = self.forces_much();
+        if allocates { file.allocate(at, size) } else { write_zeros(&file, at, size) }?;
         file.sync()?;
         self.folder.sync()?;
-        Ok(file)
+        Ok((file, !allocates))
     }
 
     /// Whether the next file is rather allocated than written with zeros.

@@ -87,8 +87,9 @@ impl<D: Folder> DiskLog<D> {
             let header = header.expect("it has begun");
             parts.push(Arc::new(Part::new(&header, size, file)));
         }
-        let mut prepared =
-            found.next().map(|Found { number, size, file, .. }| (number, Prepared { size, file }));
+        let mut prepared = found.next().map(|Found { number, size, file, .. }| {
+            (number, Prepared { size, file, was_written: true })
+        });
         // Laid out by half. The size of a file that has begun says whether it was cut, so this one is laid out anew.
         if let Some((number, _)) = prepared.take_if(|(_, file)| !file.size.is_multiple_of(BEGIN)) {
             folder.remove(&name(number)).map_err(|error| fail(&name(number), error))?;
@@ -123,6 +124,7 @@ impl<D: Folder> DiskLog<D> {
             written: 0,
             unforced: false,
             forced: 0,
+            zeros: None,
             marked: tail.marked,
             head: None,
             replaced: Vec::new(),
@@ -154,6 +156,7 @@ impl<D: Folder> DiskLog<D> {
             written: 0,
             unforced: false,
             forced: 0,
+            zeros: None,
             marked: None,
             head: None,
             replaced: Vec::new(),

@@ -37,7 +37,7 @@ impl<R: Record + ?Sized> Chain<R> {
             let record = (next - tail.base) as u32;
             match tail.reserve_at(record, records, slots, weight) {
                 Ok(at) => {
-                    tail.fill(at, source, || self.clock.now());
+                    tail.fill(at, source, |before| self.clock.now_or(before));
                     self.readers.notify_after(|| drop(tail));
                     return Ok(next..next + records as u64);
                 }

@@ -243,7 +243,7 @@ impl<R: Record + ?Sized> Chain<R> {
         // SAFETY: the tail still led to it when it was announced; see `Cover::at`.
         let tail = unsafe { &*seen };
         let appended = tail.reserve(records, slots).ok().map(|at| {
-            tail.fill(at, source, || self.clock.now());
+            tail.fill(at, source, |before| self.clock.now_or(before));
             tail.base + u64::from(at.record)
         });
         let number = tail.number;
@@ -298,7 +298,7 @@ impl<R: Record + ?Sized> Chain<R> {
             };
             if let Ok(at) = reserved {
                 // Another publisher has linked this segment since: to seal it now would waste it.
-                tail.fill(at, source, || self.clock.now());
+                tail.fill(at, source, |before| self.clock.now_or(before));
                 let first = tail.base + u64::from(at.record);
                 self.readers.notify_after(|| drop(tail));
                 return Ok(first..first + records as u64);

@@ -7,7 +7,7 @@
 //! was set back. How late those were is unknown. How long records are kept, and when leases expire, is measured by the
 //! clock that cannot be set.
 
-use crate::sync::time::{Duration, Instant, SystemTime};
+use crate::sync::time::{Duration, Instant, SystemTime, coarse};
 use crate::sync::{Arc, AtomicU64, Ordering};
 
 /// The clock that a log goes by: for append times, [`Retention::Age`](super::Retention::Age), and the expiry of leases.
@@ -66,6 +66,9 @@ impl Clock {
         now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos() as u64
     }
 }
+
+/// For how long records may share the time of one before them: see [`LogClock::now_or`].
+const SHARED: Duration = Duration::from_millis(100);
 
 /// A clock that stands still until it is told to advance: for tests of retention by age, leases and append times.
 ///
@@ -181,6 +184,18 @@ impl LogClock {
     #[inline]
     pub(super) fn now(&self) -> u64 {
         self.clock.wall()
+    }
+
+    /// As [`now`](Self::now), or the time of a record just before, if that is [`SHARED`] ago at most. About 5 ns then: it
+    /// asks a clock that is some milliseconds late. If the clock was set back, that is the time of the record, too.
+    pub(super) fn now_or(&self, before: Option<u64>) -> u64 {
+        if let (Some(before), Source::System) = (before, &self.clock.0) {
+            let coarse = coarse().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            if coarse < Duration::from_nanos(before) + SHARED {
+                return before;
+            }
+        }
+        self.now()
     }
 
     /// The clock that cannot be set.

@@ -76,8 +76,14 @@ impl Config {
 mod tests {
     use super::{AppendError, Config, Layout, Observed, Overflow, Record, Retention};
 
-    const STANDARD: Layout =
-        Layout { records: 8, slots: 100, stamp_every: 4, indexed: true, weight: 0 };
+    const STANDARD: Layout = Layout {
+        records: 8,
+        slots: 100,
+        stamp_every: 4,
+        shares_times: false,
+        indexed: true,
+        weight: 0,
+    };
 
     fn config(memory_limit: Option<u64>) -> Config {
         Config {

@@ -47,6 +47,8 @@ pub(super) struct Layout {
     pub(super) slots: u32,
     /// The append time is kept for every record whose number is a multiple of this power of two.
     pub(super) stamp_every: u32,
+    /// Whether records that come shortly after another one may share its time: see [`Segment::SHARED`].
+    pub(super) shares_times: bool,
     /// Whether there is a commit index (all but exclusive logs of values).
     pub(super) indexed: bool,
     /// Bytes of memory that its values may own in addition, by the log's own scale; zero where nothing is weighed.

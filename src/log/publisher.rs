@@ -117,7 +117,9 @@ impl<R: Record + ?Sized> Publisher<R> {
 
     #[inline(always)]
     fn fill(&mut self, segment: &Segment<R>, source: &mut impl Source<R>) -> Option<Range<u64>> {
-        let word = segment.fill_exclusive(self.word, source, || self.chain.clock.now()).ok()?;
+        let word = segment
+            .fill_exclusive(self.word, source, |before| self.chain.clock.now_or(before))
+            .ok()?;
         let first = segment.base + u64::from(self.word.records());
         self.word = word;
         self.chain.readers.notify();

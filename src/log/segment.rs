@@ -134,6 +134,13 @@ impl<R: Record + ?Sized> Segment<R> {
     /// Half of what the count can hold: the other half is for pins that arrive at the same time.
     const MOST_PINS: u32 = Self::CLOSED / 2;
 
+    /// Where records share times, those whose numbers are multiples of this have their own.
+    const SHARED: usize = 64;
+
+    /// Where records share times: how much later than it says one may have been appended. They share within 100 ms as a
+    /// clock says that is usually some milliseconds late. It is later if the machine has stood still.
+    const LATER: u64 = 1_000_000_000;
+
     /// What `next` holds when the log ends here. Never dereferenced.
     pub(super) fn terminal() -> *mut Self {
         std::ptr::without_provenance_mut(1)
@@ -252,13 +259,14 @@ impl<R: Record + ?Sized> Segment<R> {
         }
     }
 
-    /// Writes and commits what was reserved. `now` supplies the time of records that keep one.
+    /// Writes and commits what was reserved. `now` supplies the time of records that keep one; it is given the time of the
+    /// record before, where they may share that.
     #[inline]
     pub(super) fn fill(
         &self,
         at: Reserved,
         source: &mut impl Source<R>,
-        now: impl FnOnce() -> u64,
+        now: impl FnOnce(Option<u64>) -> u64,
     ) {
         self.stamp(at.record, source.records(), now);
         // SAFETY: the reservation gave these slots to this call alone, and no reader touches them before the commit
@@ -280,7 +288,7 @@ impl<R: Record + ?Sized> Segment<R> {
         &self,
         word: Word,
         source: &mut impl Source<R>,
-        now: impl FnOnce() -> u64,
+        now: impl FnOnce(Option<u64>) -> u64,
     ) -> Result<Word, NoRoom> {
         let (records, slots) = (source.records(), source.slots());
         if !self.layout.fits(word, records, slots) {
@@ -317,7 +325,7 @@ impl<R: Record + ?Sized> Segment<R> {
 
     /// Keeps the time of those records that keep one.
     #[inline]
-    fn stamp(&self, first: u32, records: usize, now: impl FnOnce() -> u64) {
+    fn stamp(&self, first: u32, records: usize, now: impl FnOnce(Option<u64>) -> u64) {
         if self.keeps_time(first, records) {
             let every = self.layout.stamp_every as usize;
             let (from, to) = (first as usize, first as usize + records);
@@ -328,12 +336,23 @@ impl<R: Record + ?Sized> Segment<R> {
     /// Kept out of line: most appends keep no time.
     #[cold]
     #[inline(never)]
-    fn stamp_all(&self, stamps: Range<usize>, now: impl FnOnce() -> u64) {
-        let now = now();
+    fn stamp_all(&self, stamps: Range<usize>, now: impl FnOnce(Option<u64>) -> u64) {
+        let now = now(self.shared_time(&stamps));
         for stamp in &self.stamps[stamps] {
             // Relaxed: published with the record, by its commit.
             stamp.store(now, Ordering::Relaxed);
         }
+    }
+
+    /// The time of the record before these, if none of them has to have a time of its own.
+    fn shared_time(&self, records: &Range<usize>) -> Option<u64> {
+        if !self.layout.shares_times || records.start.next_multiple_of(Self::SHARED) < records.end {
+            return None;
+        }
+        // Relaxed: a time, which is shared or not. Zero: another thread is about to store it. The index is not 0, which
+        // is a multiple.
+        let before = self.stamps[records.start - 1].load(Ordering::Relaxed);
+        (before != 0).then_some(before)
     }
 
     #[inline]
@@ -461,10 +480,12 @@ impl<R: Record + ?Sized> Segment<R> {
 
     /// The first of these committed records that keeps its own time, and that time.
     pub(super) fn first_stamp(&self, first: u32, records: u32) -> Option<(u32, u64)> {
-        let every = self.layout.stamp_every;
-        let at = first.div_ceil(every);
-        let record = at.checked_mul(every).filter(|record| record - first < records)?;
+        let own = if self.layout.shares_times { Self::SHARED as u32 } else { 1 };
+        let every = self.layout.stamp_every.max(own);
+        let record =
+            first.checked_next_multiple_of(every).filter(|record| record - first < records)?;
         // Relaxed: as above, and this record is committed.
+        let at = record / self.layout.stamp_every;
         Some((record, self.stamps[at as usize].load(Ordering::Relaxed)))
     }
 
@@ -485,7 +506,15 @@ impl<R: Record + ?Sized> Segment<R> {
         // the segment's time.
         let is_later = |stamp: u64| stamp == 0 || stamp.max(self.linked_at) >= time;
         let later = stamps.iter().position(|s| is_later(s.load(Ordering::Relaxed)));
-        let later = later.unwrap_or(stamps.len());
+        let mut later = later.unwrap_or(stamps.len());
+        if self.layout.shares_times && later > 0 {
+            // The ones before it may be as late as that, if they share a time that is not much earlier.
+            let shared = stamps[later - 1].load(Ordering::Relaxed);
+            if shared.max(self.linked_at).saturating_add(Self::LATER) >= time {
+                let shares = |stamp: &&AtomicU64| stamp.load(Ordering::Relaxed) == shared;
+                later -= stamps[..later].iter().rev().take_while(shares).count();
+            }
+        }
         // Between two stamps lie records that are newer than the first of them.
         if every == 1 { later as u32 } else { later.saturating_sub(1) as u32 * every }
     }

@@ -64,6 +64,28 @@ pub(crate) use local;
 /// Clocks.
 pub(crate) mod time {
     pub(crate) use std::time::{Duration, Instant, SystemTime};
+
+    /// The wall clock as of the last tick of the system's timer, usually less than 10 ms ago. Costs a fifth of the exact
+    /// one.
+    #[cfg(all(target_os = "linux", not(miri)))]
+    pub(crate) fn coarse() -> SystemTime {
+        let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the pointer is to a value of ours, which the call fills in.
+        let failed = unsafe { libc::clock_gettime(libc::CLOCK_REALTIME_COARSE, &raw mut now) } != 0;
+        match (u64::try_from(now.tv_sec), u32::try_from(now.tv_nsec)) {
+            (Ok(seconds), Ok(nanos)) if !failed => {
+                SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos)
+            }
+            // Not on this kernel, or before 1970.
+            _ => SystemTime::now(),
+        }
+    }
+
+    /// Elsewhere the exact one.
+    #[cfg(not(all(target_os = "linux", not(miri))))]
+    pub(crate) fn coarse() -> SystemTime {
+        SystemTime::now()
+    }
 }
 
 /// Runs a user's destructors. A panic in them ends here, after the panic hook has reported it: destructors run in

@@ -40,4 +40,8 @@ pub(crate) mod random {
 pub(crate) mod time {
     pub(crate) use std::time::{Duration, SystemTime};
     pub(crate) use tokio::time::Instant;
+
+    pub(crate) fn coarse() -> SystemTime {
+        SystemTime::now()
+    }
 }

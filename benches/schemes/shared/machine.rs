@@ -30,6 +30,10 @@ pub(crate) mod thread {
 /// Clocks.
 pub(crate) mod time {
     pub(crate) use std::time::{Duration, Instant, SystemTime};
+
+    pub(crate) fn coarse() -> SystemTime {
+        SystemTime::now()
+    }
 }
 
 /// Runs a user's destructors. A panic in them ends here, after the panic hook has reported it: they

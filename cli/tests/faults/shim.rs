@@ -24,6 +24,7 @@ unsafe extern "C" {
 /// "Behind this library".
 const NEXT: *mut c_void = -1_isize as *mut c_void;
 const CLOCK_REALTIME: c_int = 0;
+const CLOCK_REALTIME_COARSE: c_int = 5;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
@@ -41,7 +42,7 @@ pub unsafe extern "C" fn clock_gettime(clock: c_int, time: *mut Timespec) -> c_i
         unsafe { core::mem::transmute(dlsym(NEXT, c"clock_gettime".as_ptr())) };
     // SAFETY: the caller's own arguments.
     let result = unsafe { real(clock, time) };
-    if clock == CLOCK_REALTIME && result == 0 {
+    if matches!(clock, CLOCK_REALTIME | CLOCK_REALTIME_COARSE) && result == 0 {
         // SAFETY: it has just been filled in.
         unsafe { (*time).seconds += offset() };
     }
