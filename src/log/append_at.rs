@@ -55,8 +55,7 @@ impl<R: Record + ?Sized> Chain<R> {
 /// somebody else has appended since, nothing is appended; read on, and decide again. Whoever fails in that way has lost to
 /// an append that succeeded. None of these waits, also not for room.
 ///
-/// An append costs what [`try_append`](Self::try_append) costs where another thread has just linked a segment: about twice
-/// as much as an ordinary one.
+/// This is not the shortest way into the log. Where any offset will do, use [`try_append`](Self::try_append).
 ///
 /// ```
 /// use psa::{AppendError, Log, Start};
