@@ -43,7 +43,7 @@ pub struct HttpConfig {
     #[cfg(feature = "tls")]
     pub tls: Option<crate::tls::Tls>,
     /// Origins whose pages may use the API from a browser, such as `https://example.org` (see
-    /// [`Origin`](super::Origin)); `*` means every origin. Default: only the API's own.
+    /// [`Origin`](crate::words::Origin)); `*` means every origin. Default: only the API's own.
     pub origins: Vec<String>,
     /// Names, besides `localhost` and plain IP addresses, under which clients may address an API without a token
     /// (see [`HostName`]). Default: none.

@@ -31,6 +31,7 @@ pub(crate) mod thread {
 pub(crate) mod time {
     pub(crate) use std::time::{Duration, Instant, SystemTime};
 
+    #[allow(dead_code, reason = "some of the logs are older than it")]
     pub(crate) fn coarse() -> SystemTime {
         SystemTime::now()
     }
