@@ -40,8 +40,8 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// The first record of the batch that has a time of its own, if there is one. Call it for records that are about to be handed
-    /// to a subscriber.
+    /// The first record of the batch that has a time of its own, if there is one. Call it for records that are about to
+    /// be handed to a subscriber.
     #[must_use]
     pub fn of(batch: &Batch<'_, [u8]>) -> Option<Self> {
         batch.first_stamp().map(|(offset, appended)| Self { offset, appended })

@@ -518,22 +518,22 @@ impl<D: Folder> DiskLog<D> {
         before: Option<Prepared<D::File>>,
         size: u64,
     ) -> io::Result<(D::File, bool)> {
-        let (file, at) = match before {
-            Some(Prepared { size, file, .. }) => (file, size),
+        let (file, at, was_written) = match before {
+            Some(Prepared { size, file, was_written }) => (file, size, was_written),
             None => match self.folder.create(name) {
                 // Left by an attempt that failed, with any size.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     self.folder.remove(name)?;
-                    (self.folder.create(name)?, 0)
+                    (self.folder.create(name)?, 0, true)
                 }
-                created => (created?, 0),
+                created => (created?, 0, true),
             },
         };
         let allocates = self.forces_much();
         if allocates { file.allocate(at, size) } else { write_zeros(&file, at, size) }?;
         file.sync()?;
         self.folder.sync()?;
-        Ok((file, !allocates))
+        Ok((file, was_written && !allocates))
     }
 
     /// Whether the next file is rather allocated than written with zeros.

@@ -18,15 +18,13 @@ use serde_json::json;
 use tokio::time::{Instant, Sleep, timeout};
 
 use super::api::Api;
-use super::durable::{headers, problems};
+use super::conditions::{self, Expected};
 use super::problem::Problem;
-use super::request::{Parameters, TopicName};
+use super::request::TopicName;
 use super::start::epoch_text;
 use super::{answer, body};
 use crate::access::{Grant, Right};
-use crate::broker::{
-    Condition, Producer, PublishError, PublishWait, Purpose, Refusal, Ticket, Topic, pack,
-};
+use crate::broker::{Condition, PublishError, PublishWait, Purpose, Refusal, Ticket, Topic, pack};
 use crate::listener::{AppendInFlight, Stage};
 use crate::log::Position;
 
@@ -93,7 +91,7 @@ pub(super) async fn publish(
             (next..next, true)
         }
         Err(PublishError::Refused(refusal)) => {
-            return Err(problems::refused(refusal, seq, &topic));
+            return Err(conditions::refused(refusal, seq, &topic));
         }
         Err(error) => return Err(Problem::publish(&error, &topic, &api)),
     };
@@ -109,33 +107,6 @@ pub(super) async fn publish(
         said["duplicate"] = true.into();
     }
     Ok((answer::durability(&topic), answer::json(&said)).into_response())
-}
-
-/// What a request expects of the topic: without any of it, an append is unconditional.
-struct Expected {
-    /// The topic ends there.
-    after: Option<Position>,
-    /// This producer's append before this one was the last that it made.
-    producer: Option<Producer>,
-}
-
-impl Expected {
-    fn read(uri: &Uri, headers: &HeaderMap) -> Result<Self, Problem> {
-        let parameters = Parameters::read(uri.query(), &["after"])?;
-        let after = parameters.get("after", str::parse)?;
-        Ok(Self { after, producer: headers::producer(headers)? })
-    }
-
-    fn condition(self, topic: &Topic) -> Result<Option<Condition>, Problem> {
-        let Self { after, producer } = self;
-        let log = topic.log();
-        if after.is_some_and(|after| after.epoch != log.epoch()) {
-            return Err(problems::moved(topic, log.next_offset()));
-        }
-        let next = after.map(|after| after.next);
-        let condition = Condition { next, producer, ..Condition::default() };
-        Ok((condition != Condition::default()).then_some(condition))
-    }
 }
 
 /// As [`append`], if the condition holds. It does not wait for room: the topic may have moved on by then.

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use super::api::Api;
-use super::durable::problems;
+use super::conditions;
 use super::start::epoch_text;
 use crate::access::Forbidden;
 use crate::broker::{BrokerError, PublishError, Topic};
@@ -241,6 +241,13 @@ impl Problem {
         Self::new(status, "bad-handshake", "The WebSocket's handshake is malformed", why)
     }
 
+    /// A header that is not what it should be.
+    pub(super) fn bad_header(name: &HeaderName, why: impl std::fmt::Display) -> Self {
+        let detail = format!("{name}: {why}");
+        Self::new(StatusCode::BAD_REQUEST, "bad-header", "A header is wrong", detail)
+            .fact("header", name.as_str())
+    }
+
     pub(super) fn busy(detail: &'static str) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "The server is busy", detail)
             .retry_later()
@@ -326,7 +333,7 @@ impl Problem {
                 "The server's disk has failed",
                 error.to_string(),
             ),
-            PublishError::Refused(refusal) => return problems::refused(*refusal, None, topic),
+            PublishError::Refused(refusal) => return conditions::refused(*refusal, None, topic),
         };
         problem.fact("epoch", epoch_text(topic.log().epoch()))
     }
@@ -359,7 +366,7 @@ impl Problem {
                 "The topic is closed",
                 "it accepts no more records; publish to another topic",
             ),
-            AppendError::Moved { next } => return problems::moved(topic, next),
+            AppendError::Moved { next } => return conditions::moved(topic, next),
             // Unlike a record above the limit for all topics, this may be a batch.
             AppendError::TooLarge { size, max }
             | AppendError::TooManyRecords { records: size, max } => Self::new(

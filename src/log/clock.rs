@@ -68,7 +68,7 @@ impl Clock {
 }
 
 /// For how long records may share the time of one before them: see [`LogClock::now_or`].
-const SHARED: Duration = Duration::from_millis(100);
+const SHARED_FOR: Duration = Duration::from_millis(100);
 
 /// A clock that stands still until it is told to advance: for tests of retention by age, leases and append times.
 ///
@@ -186,12 +186,12 @@ impl LogClock {
         self.clock.wall()
     }
 
-    /// As [`now`](Self::now), or the time of a record just before, if that is [`SHARED`] ago at most. About 5 ns then: it
-    /// asks a clock that is some milliseconds late. If the clock was set back, that is the time of the record, too.
+    /// As [`now`](Self::now), or the time of a record just before, if that is [`SHARED_FOR`] ago at most, as a clock says that
+    /// costs a third and is some milliseconds late. If the clock was set back, that is the time of the record, too.
     pub(super) fn now_or(&self, before: Option<u64>) -> u64 {
         if let (Some(before), Source::System) = (before, &self.clock.0) {
             let coarse = coarse().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            if coarse < Duration::from_nanos(before) + SHARED {
+            if coarse < Duration::from_nanos(before) + SHARED_FOR {
                 return before;
             }
         }

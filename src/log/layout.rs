@@ -47,7 +47,7 @@ pub(super) struct Layout {
     pub(super) slots: u32,
     /// The append time is kept for every record whose number is a multiple of this power of two.
     pub(super) stamp_every: u32,
-    /// Whether records that come shortly after another one may share its time: see [`Segment::SHARED`].
+    /// Whether records that come shortly after another one may share its time: see [`super::times`].
     pub(super) shares_times: bool,
     /// Whether there is a commit index (all but exclusive logs of values).
     pub(super) indexed: bool,

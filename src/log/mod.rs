@@ -43,6 +43,7 @@ mod source;
 mod start;
 mod stats;
 mod stream;
+mod times;
 mod wait;
 #[allow(dead_code, reason = "the HTTP API alone watches, and may be left out")]
 mod watch;

@@ -13,13 +13,14 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
 
-use super::headers::{self, CLOSED, Media, NEXT_OFFSET, PRODUCER_EPOCH, PRODUCER_SEQ, TRUE};
+use super::headers::{self, CLOSED, Media, NEXT_OFFSET, TRUE};
 use super::stream::{Stream, token_value};
 use super::{StreamName, json, problems};
 use crate::access::{Grant, Right};
 use crate::broker::{Condition, Producer, PublishError, Refusal, Ticket, pack};
 use crate::http::api::Api;
 use crate::http::body;
+use crate::http::conditions::{self, PRODUCER_EPOCH, PRODUCER_SEQ};
 use crate::http::problem::Problem;
 use crate::listener::AppendInFlight;
 use crate::log::{AppendError, Overflow, Retention};
@@ -105,7 +106,7 @@ impl AppendRequest {
             media: Media::of(headers).unwrap_or(None),
             closes: headers::closes(headers),
             seq: headers::short(headers, &headers::SEQ)?.map(str::to_owned),
-            producer: headers::producer(headers)?,
+            producer: conditions::producer(headers)?,
         })
     }
 
@@ -156,7 +157,7 @@ impl AppendRequest {
             let status = StatusCode::NO_CONTENT;
             return Ok(self.said(stream, status, stream.tail(), false, Some(seq)));
         }
-        Err(problems::refused(refusal, seq, &stream.topic))
+        Err(conditions::refused(refusal, seq, &stream.topic))
     }
 
     /// The response of a closed stream. Closing it again is not an error, nor is repeating the very append that

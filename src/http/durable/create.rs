@@ -122,7 +122,7 @@ impl CreateRequest {
             closed: headers::closes(headers),
             fork: read_fork(headers, prefix)?,
             durability: headers::text(headers, &DURABILITY)?
-                .map(|word| word.parse().map_err(|why| problems::header(&DURABILITY, why)))
+                .map(|word| word.parse().map_err(|why| Problem::bad_header(&DURABILITY, why)))
                 .transpose()?,
         })
     }
@@ -173,7 +173,7 @@ fn read_fork(headers: &HeaderMap, prefix: &str) -> Result<Option<Fork>, Problem>
     let offset = headers::text(headers, &headers::FORK_OFFSET)?;
     let sub_offset = headers::text(headers, &headers::FORK_SUB_OFFSET)?;
     let Some(from) = from else {
-        let needs = |name: &HeaderName| problems::header(name, "goes with stream-forked-from");
+        let needs = |name: &HeaderName| Problem::bad_header(name, "goes with stream-forked-from");
         return match (offset, sub_offset) {
             (Some(_), _) => Err(needs(&headers::FORK_OFFSET)),
             (_, Some(_)) => Err(needs(&headers::FORK_SUB_OFFSET)),
@@ -187,7 +187,7 @@ fn read_fork(headers: &HeaderMap, prefix: &str) -> Result<Option<Fork>, Problem>
         .and_then(|name| percent_encoding::percent_decode_str(name).decode_utf8().ok());
     let Some(source) = source else {
         let why = format!("expected the path of a stream, which begins with {prefix}{PREFIX}");
-        return Err(problems::header(&headers::FORKED_FROM, why));
+        return Err(Problem::bad_header(&headers::FORKED_FROM, why));
     };
     Ok(Some(Fork {
         source: source.into_owned(),

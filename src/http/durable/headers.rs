@@ -4,8 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::problems;
-use crate::broker::Producer;
+pub(super) use crate::http::header_values::{number, short, text};
 use crate::http::problem::Problem;
 use crate::words::Time;
 
@@ -30,18 +29,6 @@ pub(in crate::http) const FORK_OFFSET: HeaderName = HeaderName::from_static("str
 /// How much further than that the fork takes its source: in bytes, or in elements of a JSON stream.
 pub(in crate::http) const FORK_SUB_OFFSET: HeaderName =
     HeaderName::from_static("stream-fork-sub-offset");
-/// The producer of an append.
-pub(in crate::http) const PRODUCER_ID: HeaderName = HeaderName::from_static("producer-id");
-/// The epoch of the producer: which of its restarts.
-pub(in crate::http) const PRODUCER_EPOCH: HeaderName = HeaderName::from_static("producer-epoch");
-/// The number of the append in the producer's epoch.
-pub(in crate::http) const PRODUCER_SEQ: HeaderName = HeaderName::from_static("producer-seq");
-/// The number of the append that a producer left out.
-pub(in crate::http) const EXPECTED_SEQ: HeaderName =
-    HeaderName::from_static("producer-expected-seq");
-/// The number of the append that it sent instead.
-pub(in crate::http) const RECEIVED_SEQ: HeaderName =
-    HeaderName::from_static("producer-received-seq");
 /// How events carry bytes that are not text.
 pub(in crate::http) const DATA_ENCODING: HeaderName =
     HeaderName::from_static("stream-sse-data-encoding");
@@ -49,61 +36,12 @@ pub(in crate::http) const DATA_ENCODING: HeaderName =
 /// The value of headers that are flags.
 pub(super) const TRUE: HeaderValue = HeaderValue::from_static("true");
 
-/// The longest content type, producer id or sequence that is kept, in bytes. A topic keeps no longer ones either.
-pub(super) const MAX_KEPT: usize = 256;
-/// The largest number that every client can represent exactly: 2^53 - 1.
-const MAX_NUMBER: u64 = (1 << 53) - 1;
 /// The media type of JSON streams.
 const JSON: &str = "application/json";
-
-/// A header as text, if it is there.
-pub(super) fn text<'a>(
-    headers: &'a HeaderMap,
-    name: &HeaderName,
-) -> Result<Option<&'a str>, Problem> {
-    let mut values = headers.get_all(name).iter();
-    let Some(value) = values.next() else {
-        return Ok(None);
-    };
-    if values.next().is_some() {
-        return Err(problems::header(name, "given twice; give it once"));
-    }
-    match value.to_str() {
-        Ok(value) => Ok(Some(value)),
-        Err(_) => Err(problems::header(
-            name,
-            "only visible characters of ASCII, blanks and tabs are understood",
-        )),
-    }
-}
-
-/// Like [`text`], for a value that is kept: it must not be longer than [`MAX_KEPT`].
-pub(super) fn short<'a>(
-    headers: &'a HeaderMap,
-    name: &HeaderName,
-) -> Result<Option<&'a str>, Problem> {
-    match text(headers, name)? {
-        Some(value) if value.len() > MAX_KEPT => {
-            Err(problems::header(name, format!("longer than {MAX_KEPT} bytes")))
-        }
-        value => Ok(value),
-    }
-}
 
 /// Whether the request closes the stream. Any value but `true` is ignored.
 pub(super) fn closes(headers: &HeaderMap) -> bool {
     headers.get(CLOSED).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"))
-}
-
-/// A number without a sign and without leading zeros.
-pub(super) fn number(name: &HeaderName, text: &str) -> Result<u64, Problem> {
-    let plain = text.bytes().all(|byte| byte.is_ascii_digit())
-        && (text == "0" || !text.starts_with('0'))
-        && text.len() <= 16;
-    match text.parse() {
-        Ok(number) if plain && number <= MAX_NUMBER => Ok(number),
-        _ => Err(problems::header(name, format!("expected a whole number from 0 to {MAX_NUMBER}"))),
-    }
 }
 
 /// The content type of a stream.
@@ -125,7 +63,7 @@ impl Media {
             let parts = media.plain.split_once('/');
             let good = parts.is_some_and(|(kind, form)| !kind.is_empty() && !form.is_empty());
             let why = "expected a media type such as application/json";
-            if good { Ok(media) } else { Err(problems::header(&name, why)) }
+            if good { Ok(media) } else { Err(Problem::bad_header(&name, why)) }
         };
         given.map(read).transpose()
     }
@@ -173,12 +111,13 @@ impl Lifetime {
         let ttl = text(headers, &TTL)?;
         match (ttl, short(headers, &EXPIRES_AT)?) {
             (None, None) => Ok(Self::Unlimited),
-            (Some(_), Some(_)) => {
-                Err(problems::header(&TTL, "given beside stream-expires-at; give one of the two"))
-            }
+            (Some(_), Some(_)) => Err(Problem::bad_header(
+                &TTL,
+                "given beside stream-expires-at; give one of the two",
+            )),
             (Some(ttl), None) => Ok(Self::idle(number(&TTL, ttl)?)),
             (None, Some(given)) => {
-                Self::until(given).map_err(|why| problems::header(&EXPIRES_AT, why))
+                Self::until(given).map_err(|why| Problem::bad_header(&EXPIRES_AT, why))
             }
         }
     }
@@ -195,26 +134,6 @@ impl Lifetime {
     }
 }
 
-/// Reads the producer of a request, and the number of its append: all three headers, or none.
-pub(in crate::http) fn producer(headers: &HeaderMap) -> Result<Option<Producer>, Problem> {
-    let id = short(headers, &PRODUCER_ID)?;
-    let epoch = text(headers, &PRODUCER_EPOCH)?;
-    let seq = text(headers, &PRODUCER_SEQ)?;
-    match (id, epoch, seq) {
-        (None, None, None) => Ok(None),
-        (Some(""), _, _) => Err(problems::header(&PRODUCER_ID, "it is empty")),
-        (Some(id), Some(epoch), Some(seq)) => Ok(Some(Producer {
-            id: id.to_owned(),
-            epoch: number(&PRODUCER_EPOCH, epoch)?,
-            seq: number(&PRODUCER_SEQ, seq)?,
-        })),
-        _ => {
-            let why = "producer-id, producer-epoch and producer-seq go together";
-            Err(problems::header(&PRODUCER_ID, why))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,18 +144,6 @@ mod tests {
             headers.append((*name).clone(), HeaderValue::from_static(value));
         }
         headers
-    }
-
-    #[test]
-    fn numbers_are_plain() {
-        for (text, value) in [("0", 0), ("10", 10), ("9007199254740991", MAX_NUMBER)] {
-            assert_eq!(number(&TTL, text).unwrap(), value);
-        }
-        for bad in
-            ["", "-1", "+1", "01", "1.0", "1e3", " 1", "9007199254740992", "99999999999999999999"]
-        {
-            assert!(number(&TTL, bad).is_err(), "{bad}");
-        }
     }
 
     #[test]
@@ -260,16 +167,5 @@ mod tests {
         assert!(of("text/plain").unwrap().unwrap().is_text() && !Media::bytes().is_text());
         assert_eq!(of(" ").unwrap(), None);
         assert!(of("nonsense").is_err() && of("/x").is_err());
-    }
-
-    #[test]
-    fn a_producer_sends_all_three_headers_or_none() {
-        let (id, epoch, seq) = (&PRODUCER_ID, &PRODUCER_EPOCH, &PRODUCER_SEQ);
-        let of = |given: &[(&HeaderName, &'static str)]| producer(&headers(given));
-        assert_eq!(of(&[]).unwrap(), None);
-        let whole = Producer { id: "a".into(), epoch: 1, seq: 2 };
-        assert_eq!(of(&[(id, "a"), (epoch, "1"), (seq, "2")]).unwrap(), Some(whole));
-        assert!(of(&[(id, "a")]).is_err() && of(&[(epoch, "1"), (seq, "2")]).is_err());
-        assert!(of(&[(id, ""), (epoch, "1"), (seq, "2")]).is_err());
     }
 }

@@ -16,11 +16,11 @@
 mod about;
 mod append;
 mod create;
-pub(super) mod headers;
+mod headers;
 mod json;
 mod latest;
 mod live;
-pub(super) mod problems;
+mod problems;
 mod read;
 mod reader;
 mod registry;
@@ -38,6 +38,7 @@ use axum::routing::get;
 
 use super::answer::DURABILITY;
 use super::api::Api;
+use super::conditions;
 use super::problem::Problem;
 use crate::access::{Grant, Right};
 
@@ -58,9 +59,9 @@ pub(super) const REQUEST_HEADERS: [HeaderName; 12] = [
     headers::FORKED_FROM,
     headers::FORK_OFFSET,
     headers::FORK_SUB_OFFSET,
-    headers::PRODUCER_ID,
-    headers::PRODUCER_EPOCH,
-    headers::PRODUCER_SEQ,
+    conditions::PRODUCER_ID,
+    conditions::PRODUCER_EPOCH,
+    conditions::PRODUCER_SEQ,
     DURABILITY,
 ];
 
@@ -74,10 +75,10 @@ pub(super) const RESPONSE_HEADERS: [HeaderName; 13] = [
     headers::TTL,
     headers::EXPIRES_AT,
     headers::DATA_ENCODING,
-    headers::PRODUCER_EPOCH,
-    headers::PRODUCER_SEQ,
-    headers::EXPECTED_SEQ,
-    headers::RECEIVED_SEQ,
+    conditions::PRODUCER_EPOCH,
+    conditions::PRODUCER_SEQ,
+    conditions::EXPECTED_SEQ,
+    conditions::RECEIVED_SEQ,
     DURABILITY,
 ];
 
